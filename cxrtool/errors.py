@@ -1,0 +1,70 @@
+"""The errors a user may meet; `cxrtool.cli.main` turns each into one or two lines and an exit code.
+
+A message says what was expected, what was found (file, line, value) and what to do next. Anything that is not a
+`CxrtoolError` is a bug in cxrtool and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class CxrtoolError(Exception):
+    """Something the user can mend. The base of all errors that cxrtool raises on purpose.
+
+    Args:
+        message: What was expected and what was found, in one line.
+        hint: What to do next, in one line; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CxrtoolError):
+    """The command line itself is wrong: an unknown value, options that exclude one another."""
+
+    exit_code = 2
+
+
+class InputError(CxrtoolError):
+    """A file that was handed in is missing, unreadable or not what it should be."""
+
+
+class ImageError(InputError):
+    """One image cannot be read as a radiograph; steps list it in `rejects.csv` and go on."""
+
+
+class OutputError(CxrtoolError):
+    """The output cannot be written there: a foreign folder, no space, no right."""
+
+
+class IncompleteError(CxrtoolError):
+    """A run lacks folds that the command needs."""
+
+
+class StrictError(CxrtoolError):
+    """`--strict` was asked for and something was rejected."""
+
+    exit_code = 3
+
+
+class LeakageError(CxrtoolError):
+    """A test image, or its patient, was among what a fitted part had seen."""
+
+    exit_code = 4
+
+
+class Interrupted(CxrtoolError):
+    """A signal arrived; what was done is saved.
+
+    Args:
+        message: What was saved, and how to go on.
+        exit_code: 75 after SIGUSR1 (requeue me), 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
