@@ -1,0 +1,1 @@
+"""Parse, call one step, print: one file a command."""

@@ -1,0 +1,1 @@
+"""Manifests, splits, and the reading of radiographs."""

@@ -1,0 +1,1 @@
+"""One file an adapter: how a published dataset lies on disk."""

@@ -1,0 +1,1 @@
+"""Heatmaps: class activation maps and their overlays."""

@@ -1,0 +1,1 @@
+"""Fit networks: the image store, augmentation, features, the engine, checkpoints and presets."""
