@@ -1,0 +1,114 @@
+"""Files that are whole or not there: atomic writes, locks, digests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cxrtool.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on leaving without an error it takes the place of `path`.
+
+    The temporary file lies in the same folder (a rename across file systems is a copy) and keeps the suffix, because
+    writers choose the format by it. It is flushed to the disk before the rename, so that after a crash there is either
+    the old content or the new, never half of one.
+
+    Raises:
+        OutputError: No space, no right, or no such folder.
+    """
+    path = Path(path)
+    with saying_what_fails(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def saying_what_fails(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write below `path` into one line that names place and free bytes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            existing = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+            free = shutil.disk_usage(existing).free
+            raise OutputError(
+                f"no space left to write {path}: {free:,} bytes are free on its disk",
+                "free some space or choose another -o; what was finished before is kept",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR):
+            raise OutputError(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`; the operating system frees it when the process dies.
+
+    Raises:
+        OutputError: `wait` is false and another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"another cxrtool is writing here: {path} is locked", "wait for it, or stop it"
+                ) from error
+            # Whoever held the lock before may have removed the file: a lock on a removed file locks nobody out.
+            try:
+                same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+            except FileNotFoundError:
+                same = False
+            if same:
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal text."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

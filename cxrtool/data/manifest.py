@@ -1,0 +1,259 @@
+"""The manifest: the one table that steps exchange, one row an image, text all the way.
+
+Everything stays text, because a reader that guesses turns the id `001` into 1 and the label `None` into nothing. In
+memory `path` and `mask` are absolute; in a file they are relative to that file's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from cxrtool.data.files import atomic_write
+from cxrtool.errors import InputError
+
+Row = dict[str, str]
+
+COLUMNS = (
+    "image_id", "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "width", "height",
+    "sha256", "dhash", "warning", "parent_id", "generator", "repeat", "fold",
+)  # fmt: skip
+"""The columns that cxrtool knows, in the order in which it writes them; others pass through behind them."""
+
+PATH_COLUMNS = ("path", "mask")
+FILE_NAME = "manifest.csv"
+_CELL_LIMIT = 10_000_000
+
+
+@dataclass
+class Table:
+    """A CSV file as text.
+
+    Attributes:
+        columns: The header, in order.
+        rows: One dictionary a row; every column is present, empty where the file was.
+        origin: The file, or None for standard input.
+        lines: The line in the file at which each row ends, for messages.
+    """
+
+    columns: list[str]
+    rows: list[Row]
+    origin: Path | None = None
+    lines: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return str(self.origin) if self.origin else "standard input"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def column(self, name: str) -> list[str]:
+        """The cells of a column, all empty where the table lacks it."""
+        return [row.get(name, "") for row in self.rows]
+
+    def require(self, *columns: str) -> None:
+        """Check that columns are there.
+
+        Raises:
+            InputError: One is missing; the message names the file, the column and those that were found.
+        """
+        for name in columns:
+            if name not in self.columns:
+                found = ", ".join(self.columns) or "none"
+                raise InputError(
+                    f"{self.name}: expected a column '{name}', found the columns: {found}",
+                    "`cxrtool prepare` writes a manifest with all columns; rename the column or prepare the images first",
+                )
+
+    def place(self, index: int) -> str:
+        """Name file and line of a row, for messages."""
+        return f"{self.name}, line {self.lines[index]}" if index < len(self.lines) else self.name
+
+
+@dataclass
+class Manifest(Table):
+    """A table of images with at least `image_id` and `path`; ids are unique."""
+
+    def classes(self) -> list[str]:
+        """The distinct labels, sorted; an empty label is no label."""
+        return sorted({row["label"] for row in self.rows if row.get("label")})
+
+    def subset(self, ids: Iterable[str]) -> Manifest:
+        """The rows with these ids, in the manifest's order."""
+        wanted = set(ids)
+        kept = [i for i, row in enumerate(self.rows) if row["image_id"] in wanted]
+        lines = [self.lines[i] for i in kept] if self.lines else []
+        return Manifest(list(self.columns), [self.rows[i] for i in kept], self.origin, lines)
+
+
+def read_table(source: Path | str) -> Table:
+    """Read any CSV: comma, semicolon or tab; UTF-8 with or without a mark, or Latin-1; any line ends; `-` is stdin.
+
+    Raises:
+        InputError: No such file, no header, a name twice in it, or a row with more cells than the header (with its line).
+    """
+    if str(source) == "-":
+        text, origin = _decode(sys.stdin.buffer.read()), None
+    else:
+        origin = Path(source)
+        text = _decode(_read_regular(origin))
+    name = str(origin) if origin else "standard input"
+    if "\0" in text:
+        raise InputError(f"{name}: expected a CSV table as text, found binary data")
+    csv.field_size_limit(_CELL_LIMIT)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    try:
+        header = [cell.strip() for cell in next(reader)]
+    except StopIteration:
+        raise InputError(
+            f"{name}: expected a CSV table with a header, found an empty file",
+            "did the step before it fail? `cxrtool info` on its folder says",
+        ) from None
+    twice = sorted({cell for cell in header if header.count(cell) > 1 and cell})
+    if twice:
+        raise InputError(f"{name}, line 1: the column '{twice[0]}' stands twice in the header")
+    rows, lines = [], []
+    try:
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) > len(header):
+                raise InputError(
+                    f"{name}, line {reader.line_num}: expected {len(header)} cells, found {len(cells)}",
+                    "a cell that holds the delimiter must stand in double quotes",
+                )
+            cells += [""] * (len(header) - len(cells))
+            rows.append({column: cell for column, cell in zip(header, cells, strict=True) if column})
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{name}, line {reader.line_num}: not a readable CSV row: {error}") from error
+    return Table([column for column in header if column], rows, origin, lines)
+
+
+def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest:
+    """Read a manifest from a file, from a step's folder, or from standard input (`-`).
+
+    Relative paths are taken from the file's folder; from standard input, from the working directory.
+
+    Args:
+        argument: A CSV file, a folder that holds `manifest.csv`, or `-`.
+        root: When given, every image must lie below this folder.
+
+    Raises:
+        InputError: It is missing, not a table, lacks a column, repeats an id, or leads out of `root`.
+    """
+    if str(argument) == "-":
+        table, base = read_table("-"), Path.cwd()
+    else:
+        path = Path(argument)
+        if path.is_dir():
+            if not (path / FILE_NAME).exists():
+                raise InputError(
+                    f"{path}: expected a folder with {FILE_NAME} in it, found none",
+                    f"for a folder of images run `cxrtool prepare {path} -o prepared` first",
+                )
+            path = path / FILE_NAME
+        table, base = read_table(path), path.absolute().parent
+    manifest = Manifest(table.columns, table.rows, table.origin, table.lines)
+    manifest.require("image_id", "path")
+    confined = root.resolve() if root else None
+    seen: dict[str, int] = {}
+    for index, row in enumerate(manifest.rows):
+        identity = row["image_id"]
+        if not identity or not row["path"]:
+            empty = "path" if identity else "image_id"
+            raise InputError(f"{manifest.place(index)}: the cell '{empty}' is empty")
+        if identity in seen:
+            raise InputError(
+                f"{manifest.place(index)}: the image_id '{identity}' stands on line {manifest.lines[seen[identity]]} too",
+                "ids must be unique; `cxrtool prepare` makes them so",
+            )
+        seen[identity] = index
+        for column in PATH_COLUMNS:
+            if row.get(column):
+                # normpath, not resolve: a link that the user made is the name that the user knows.
+                row[column] = os.path.normpath(base / row[column])
+                if confined and not Path(row[column]).resolve().is_relative_to(confined):
+                    raise InputError(f"{manifest.place(index)}: {row[column]} lies outside --root {root}")
+    return manifest
+
+
+def order_columns(columns: Sequence[str], rows: Sequence[Row] = ()) -> list[str]:
+    """Known columns first, in their order, then the others as they came; none that only rows carry is lost."""
+    present = dict.fromkeys(columns)
+    for row in rows:
+        for name in row:
+            present.setdefault(name)
+    known = [name for name in COLUMNS if name in present]
+    return known + [name for name in present if name not in COLUMNS]
+
+
+def dump_table(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """A table as CSV text: comma, line feed, quotes only where they are needed."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def write_table(target: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write a table as UTF-8 CSV, whole or not at all."""
+    atomic_write(target, dump_table(columns, rows))
+
+
+def write_manifest(target: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write rows with absolute paths as a manifest whose paths are relative to its own folder."""
+    base = Path(target).absolute().parent
+    write_table(target, columns, relative_rows(rows, base))
+
+
+def relative_rows(rows: Iterable[Row], base: Path) -> list[Row]:
+    """Copies of the rows with `path` and `mask` relative to `base`."""
+    result = []
+    for row in rows:
+        copy = dict(row)
+        for column in PATH_COLUMNS:
+            if copy.get(column):
+                copy[column] = Path(os.path.relpath(copy[column], base)).as_posix()
+        result.append(copy)
+    return result
+
+
+def print_manifest(stream: IO[str], columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write a manifest to a stream with its paths absolute, since a stream lies nowhere."""
+    stream.write(dump_table(columns, rows))
+
+
+def _read_regular(path: Path) -> bytes:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: expected a regular file, found {'a folder' if path.is_dir() else 'a device or pipe'}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decode(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _delimiter(text: str) -> str:
+    first = text.split("\n", 1)[0]
+    # A header of one column has no delimiter at all: then the comma stands.
+    return max((",", ";", "\t"), key=first.count)
