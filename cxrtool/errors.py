@@ -57,7 +57,7 @@ class LeakageError(CxrtoolError):
     exit_code = 4
 
 
-class Interrupted(CxrtoolError):
+class StoppedError(CxrtoolError):
     """A signal arrived; what was done is saved.
 
     Args:

@@ -237,7 +237,9 @@ def _read_regular(path: Path) -> bytes:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if not path.is_file():
-        raise InputError(f"{path}: expected a regular file, found {'a folder' if path.is_dir() else 'a device or pipe'}")
+        raise InputError(
+            f"{path}: expected a regular file, found {'a folder' if path.is_dir() else 'a device or pipe'}"
+        )
     try:
         return path.read_bytes()
     except OSError as error:

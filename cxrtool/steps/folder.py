@@ -1,7 +1,8 @@
-"""The step folder: built under a temporary name beside its place, swapped in whole, redone only when something changed.
+"""The step folder: built under a temporary name beside its place, swapped in whole, redone only after a change.
 
-What has its name is complete. A step asks `needs_work`; when there is some, it opens `build`, writes into `Build.path` and
-closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same command goes on in it.
+What has its name is complete. A step asks `needs_work`; when there is some, it opens `build`, writes into `Build.path`
+and closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same command goes on
+in it.
 """
 
 from __future__ import annotations

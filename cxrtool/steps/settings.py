@@ -14,7 +14,7 @@ Advance = Callable[[int], None]
 
 
 class Reporter(Protocol):
-    """Where messages and progress go: standard error when a command runs, nowhere when a step is called as a function."""
+    """Where messages and progress go: to standard error from a command, nowhere from a step called as a function."""
 
     def say(self, text: str) -> None:
         """Tell the user one line."""

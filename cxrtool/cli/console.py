@@ -1,0 +1,140 @@
+"""What the user sees: tables on standard output, messages and progress on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from cxrtool.errors import UsageError
+from cxrtool.steps.settings import Advance, Reporter, Silent
+
+FORMATS = ("table", "md", "latex", "csv", "json")
+
+LINE_EVERY = 15.0
+"""Seconds between two progress lines where there is no terminal to draw a bar on."""
+
+
+class Lines:
+    """Messages as lines on standard error; progress as a bar on a terminal, else as a line now and then."""
+
+    def say(self, text: str) -> None:
+        """Write one line."""
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        """Write one line that starts with the word warning."""
+        self.say(f"warning: {text}")
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Advance]:
+        """Show progress while the block runs."""
+        draw = self._bar if sys.stderr.isatty() else self._plain
+        with draw(label, total) as advance:
+            yield advance
+
+    @contextlib.contextmanager
+    def _bar(self, label: str, total: int) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda count: bar.advance(task, count)
+
+    @contextlib.contextmanager
+    def _plain(self, label: str, total: int) -> Iterator[Advance]:
+        done, spoken = 0, time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal done, spoken
+            done += count
+            if time.monotonic() - spoken > LINE_EVERY:
+                spoken = time.monotonic()
+                self.say(f"{label}: {done} of {total}")
+
+        yield advance
+
+
+def reporter(*, quiet: bool) -> Reporter:
+    """The reporter for a command: lines on standard error, or none with `--quiet`."""
+    return Silent() if quiet else Lines()
+
+
+def check_format(name: str) -> str:
+    """Check the value of `--format`.
+
+    Raises:
+        UsageError: It is not one of `FORMATS`.
+    """
+    if name not in FORMATS:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, found '{name}'")
+    return name
+
+
+def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> str:
+    """A table of text cells in one of `FORMATS`; the first column is left-aligned, the others to the right."""
+    return {"table": _aligned, "md": _markdown, "latex": _latex, "csv": _csv, "json": _json}[style](
+        columns, rows, title
+    )
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> None:
+    """Write a table to standard output."""
+    sys.stdout.write(render(columns, rows, style, title) + "\n")
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    widths = _widths(columns, rows)
+
+    def line(cells: Sequence[str]) -> str:
+        pairs = list(zip(cells, widths, strict=True))
+        first = [cell.ljust(width) for cell, width in pairs[:1]]
+        return "  ".join(first + [cell.rjust(width) for cell, width in pairs[1:]]).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join(([title] if title else []) + [line(columns), rule] + [line(row) for row in rows])
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = "| --- |" + " ---: |" * (len(columns) - 1)
+    return "\n".join(([f"**{title}**", ""] if title else []) + [line(columns), rule] + [line(row) for row in rows])
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    mark: "\\" + mark for mark in "&%$#_{}"
+}
+
+
+def _latex(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(LATEX.get(mark, mark) for mark in cell) for cell in cells) + r" \\"
+
+    head = [f"% {title}"] if title else []
+    body = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule", line(columns), r"\midrule"]
+    return "\n".join(head + body + [line(row) for row in rows] + [r"\bottomrule", r"\end{tabular}"])
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([columns, *rows])
+    return buffer.getvalue().rstrip("\n")
+
+
+def _json(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, ensure_ascii=False)
