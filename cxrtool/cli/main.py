@@ -5,11 +5,15 @@ Adding a command costs one file in this room and one line in `COMMANDS`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import importlib
 import os
+import select
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -112,8 +116,19 @@ def cxrtool_(
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
+    _open_streams()
     args = sys.argv[1:] if argv is None else argv
     sys.exit(run(args))
+
+
+def _open_streams() -> None:
+    # A stream that the caller closed is missing altogether; a manifest on standard output is UTF-8 in every locale.
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def run(args: list[str]) -> int:
@@ -129,21 +144,46 @@ def run(args: list[str]) -> int:
         return _tell(prefix, error.message, error.hint, error.exit_code)
     except TyperException as error:
         return _tell(prefix, _plain(error), f"`{prefix} --help` shows what there is", error.exit_code)
-    except BrokenPipeError:
-        # The reader had enough, as `head` has: nothing went wrong. The stream must not be flushed again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if _reader_left(error):
+            # It had enough, as `head` has: nothing went wrong.
+            _drop_output()
+            return 0
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            _drop_output()
+            return _tell(prefix, f"cannot write: {error.strerror}", "free some space, or write elsewhere", 1)
+        return _tell_bug(prefix, error)
     except (KeyboardInterrupt, typer.Abort):
         return _tell(prefix, "interrupted", "the same command goes on where it stopped", 130)
     except MemoryError:
         return _tell(prefix, "not enough memory", "fewer --workers or a smaller --batch-size need less", 1)
     except Exception as error:
-        if os.environ.get("CXRTOOL_DEBUG"):
-            raise
-        import traceback
+        return _tell_bug(prefix, error)
 
-        traceback.print_exc()
-        return _tell(prefix, f"a bug in cxrtool: {type(error).__name__}: {error}", "please report the lines above", 1)
+
+def _reader_left(error: OSError) -> bool:
+    # A pipe to a worker process can break too, and that must not pass for success.
+    if not isinstance(error, BrokenPipeError):
+        return False
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _drop_output() -> None:
+    # What is still in the stream's buffer would fail again when Python flushes it at exit.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell_bug(prefix: str, error: Exception) -> int:
+    if os.environ.get("CXRTOOL_DEBUG"):
+        raise error
+    import traceback
+
+    traceback.print_exception(error)
+    return _tell(prefix, f"a bug in cxrtool: {type(error).__name__}: {error}", "please report the lines above", 1)
 
 
 def _on_terminate(number: int, frame: object) -> None:

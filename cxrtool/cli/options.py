@@ -33,7 +33,12 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
         raise InputError(f"--config {value}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"--config {value}: expected TOML, or the run.json of an earlier run: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"--config {value}: expected names and values, found a list")
     if "digest" in content and "options" in content:
+        made = content.get("command")
+        if made != ctx.info_name:
+            raise UsageError(f"--config {value}: expected a run of `cxrtool {ctx.info_name}`, found one of `{made}`")
         content = {name: entry["value"] for name, entry in content["options"].items()} | {
             name: content[name] for name in ("seed", "threads")
         }

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxrtool.errors import OutputError
+from cxrtool.errors import InputError, OutputError
 
 
 @contextlib.contextmanager
@@ -21,30 +21,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary file lies in the same folder (a rename across file systems is a copy) and keeps the suffix, because
     writers choose the format by it. It is flushed to the disk before the rename, so that after a crash there is either
-    the old content or the new, never half of one.
+    the old content or the new, never half of one. A link is followed; a device or a pipe, such as `/dev/null` or
+    `/dev/stdout`, is written to and never replaced.
 
     Raises:
         OutputError: No space, no right, or no such folder.
     """
     path = Path(path)
     with saying_what_fails(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=path.parent)
+        stream = path.exists() and not path.is_file() and not path.is_dir()
+        target = path if stream else Path(os.path.realpath(path))
+        folder = Path(tempfile.gettempdir()) if stream else target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix[:20], dir=folder)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
+            if stream:
+                path.write_bytes(temporary.read_bytes())
+                return
             _flush(temporary)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
+            # A file system without rights, as on a memory stick, has none to set.
+            with contextlib.suppress(PermissionError):
+                temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path`, whole or not at all."""
+    """Write `data` (text as UTF-8) to `path`, whole or not at all.
+
+    A file name that is no valid UTF-8 reaches text with lone surrogates in it; they are written as escapes.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_PLACE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST,
+    errno.ELOOP, errno.EIO, errno.EBUSY,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -53,16 +72,24 @@ def saying_what_fails(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            existing = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
-            free = shutil.disk_usage(existing).free
+        if error.errno in NO_SPACE:
             raise OutputError(
-                f"no space left to write {path}: {free:,} bytes are free on its disk",
+                f"no space left to write {path}: {_free(path)}",
                 "free some space or choose another -o; what was finished before is kept",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR):
+        if error.errno in NO_PLACE:
+            # An input that cannot be read may fail inside the same block; the blame must not fall on the output.
+            where = Path(os.path.realpath(error.filename if isinstance(error.filename, str) else path))
+            target = Path(os.path.realpath(path))
+            if not (where.is_relative_to(target.parent) or target.is_relative_to(where)):
+                raise InputError(f"{error.filename}: {error.strerror}") from error
             raise OutputError(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
         raise
+
+
+def _free(path: Path) -> str:
+    existing = next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
+    return f"{shutil.disk_usage(existing).free:,} bytes are free on its disk"
 
 
 @contextlib.contextmanager
@@ -81,6 +108,10 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
                 raise OutputError(
                     f"another cxrtool is writing here: {path} is locked", "wait for it, or stop it"
                 ) from error
+            except OSError as error:
+                # Some shared file systems of clusters know no locks at all; refusing to work there helps nobody.
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
             # Whoever held the lock before may have removed the file: a lock on a removed file locks nobody out.
             try:
                 same = os.fstat(file.fileno()).st_ino == path.stat().st_ino

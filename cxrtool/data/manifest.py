@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class Table:
                 found = ", ".join(self.columns) or "none"
                 raise InputError(
                     f"{self.name}: expected a column '{name}', found the columns: {found}",
-                    "`cxrtool prepare` writes a manifest with all columns; rename the column or prepare the images first",
+                    "`cxrtool prepare` writes a manifest with all columns; or rename the column",
                 )
 
     def place(self, index: int) -> str:
@@ -98,14 +99,17 @@ def read_table(source: Path | str) -> Table:
     """Read any CSV: comma, semicolon or tab; UTF-8 with or without a mark, or Latin-1; any line ends; `-` is stdin.
 
     Raises:
-        InputError: No such file, no header, a name twice in it, or a row with more cells than the header (with its line).
+        InputError: No such file, no header, a name twice in it, or a row with more cells than the header.
     """
     if str(source) == "-":
-        text, origin = _decode(sys.stdin.buffer.read()), None
+        if sys.stdin is None:
+            raise InputError("standard input: expected a table, found it closed")
+        data, origin = sys.stdin.buffer.read(), None
     else:
         origin = Path(source)
-        text = _decode(_read_regular(origin))
+        data = _read_regular(origin)
     name = str(origin) if origin else "standard input"
+    text = _decode(data, name)
     if "\0" in text:
         raise InputError(f"{name}: expected a CSV table as text, found binary data")
     csv.field_size_limit(_CELL_LIMIT)
@@ -172,8 +176,9 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
             empty = "path" if identity else "image_id"
             raise InputError(f"{manifest.place(index)}: the cell '{empty}' is empty")
         if identity in seen:
+            first = manifest.lines[seen[identity]]
             raise InputError(
-                f"{manifest.place(index)}: the image_id '{identity}' stands on line {manifest.lines[seen[identity]]} too",
+                f"{manifest.place(index)}: the image_id '{identity}' stands on line {first} too",
                 "ids must be unique; `cxrtool prepare` makes them so",
             )
         seen[identity] = index
@@ -234,21 +239,24 @@ def print_manifest(stream: IO[str], columns: Sequence[str], rows: Iterable[Row])
 
 
 def _read_regular(path: Path) -> bytes:
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file():
-        raise InputError(
-            f"{path}: expected a regular file, found {'a folder' if path.is_dir() else 'a device or pipe'}"
-        )
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            found = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+            raise InputError(f"{path}: expected a regular file, found {found}")
         return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _decode(data: bytes) -> str:
+def _decode(data: bytes, name: str) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError:
+            raise InputError(f"{name}: expected a CSV table as text, found binary data") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -1,8 +1,8 @@
 """The step folder: built under a temporary name beside its place, swapped in whole, redone only after a change.
 
 What has its name is complete. A step asks `needs_work`; when there is some, it opens `build`, writes into `Build.path`
-and closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same command goes on
-in it.
+and closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same command goes
+on in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ class Journal:
 
     def __post_init__(self) -> None:
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 # The line that was being written when the process died does not count.
                 with contextlib.suppress(json.JSONDecodeError):
                     record = json.loads(line)
@@ -192,6 +193,7 @@ class Build:
             StrictError: `--strict`, and something was rejected. The folder is complete all the same.
         """
         with saying_what_fails(self.path):
+            _remove_unfinished(self.path)
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
             counted = {"images": len(rows), "rejects": len(self.rejects), **(counts or {})}
             write_run_file(self.path, self.folder.plan, self.folder.settings, self.started, counted, extra)
@@ -201,7 +203,7 @@ class Build:
             swap(self.path, self.folder.out)
         if self.rejects:
             settings = self.folder.settings
-            text = f"{len(self.rejects)} rejected, each with its reason in {self.folder.out / REJECTS}"
+            text = f"{len(self.rejects)} rejected, each with its reason in {self.folder.shown / REJECTS}"
             if settings.strict:
                 raise StrictError(text)
             settings.report.warn(text)
@@ -220,8 +222,15 @@ class StepFolder:
     def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = FILE_NAME) -> None:
         if out is None:
             raise InputError(f"`cxrtool {plan.command}` writes a folder and needs -o DIR", "add -o and a folder's name")
-        self.out = Path(os.path.normpath(Path(out).absolute()))
+        # The folder behind a link is the one that is built and swapped; the link stays what it is.
+        self.out = Path(os.path.realpath(out))
         self.shown = Path(out)
+        if self.out in (Path.cwd(), *Path.cwd().parents) or os.path.ismount(self.out):
+            what = "a mount point" if os.path.ismount(self.out) else "the working directory or one above it"
+            raise OutputError(
+                f"-o {out}: expected a folder that can be swapped for a new one, found {what}",
+                f"choose a folder inside it: -o {Path(out) / plan.command}",
+            )
         self.plan, self.settings, self.marker = plan, settings, marker
         self.digest = plan.digest(settings)
 
@@ -235,7 +244,9 @@ class StepFolder:
         if state == "current" and not self.settings.force:
             marker = self.out / self.marker
             if marker.stat().st_mtime < self.plan.inputs.newest and not self.settings.dry_run:
-                os.utime(marker)
+                # In a folder that one may only read nothing is lost but Make's good mood.
+                with contextlib.suppress(PermissionError):
+                    os.utime(marker)
             report.say(f"{self.shown}: up to date, nothing to do")
             return False
         if self.settings.dry_run:
@@ -266,10 +277,7 @@ class StepFolder:
         with saying_what_fails(self.out):
             parent.mkdir(parents=True, exist_ok=True)
             with locked(parent / f".{name}.lock", wait=False):
-                for leftover in parent.glob(f".{_escaped(name)}.*"):
-                    old = leftover.name.endswith((".partial", ".old"))
-                    if old and leftover.is_dir() and (leftover != partial or self.settings.force):
-                        shutil.rmtree(leftover)
+                self._remove_leftovers(partial)
                 resumed = partial.exists()
                 partial.mkdir(exist_ok=True)
                 build = Build(self, partial, Journal(partial / JOURNAL))
@@ -279,12 +287,28 @@ class StepFolder:
                     yield build
                 finally:
                     build.journal.close()
+                    if partial.exists() and not _holds_work(partial):
+                        shutil.rmtree(partial)
+
+    def _remove_leftovers(self, partial: Path) -> None:
+        # The whole name is matched: beside `run` there may be a `run.v2` that another process is building.
+        mine = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|[0-9]+\.old)")
+        for entry in os.scandir(self.out.parent):
+            if mine.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
+                shutil.rmtree(entry.path)
 
 
-def _escaped(name: str) -> str:
-    import glob
+def _holds_work(folder: Path) -> bool:
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    return any(file.name != JOURNAL or file.stat().st_size for file in files)
 
-    return glob.escape(name)
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith("."):
+                Path(parent, name).unlink()
 
 
 def swap(built: Path, out: Path) -> None:

@@ -1,0 +1,6 @@
+"""`python -m cxrtool` is `cxrtool`."""
+
+from cxrtool.cli.main import main
+
+if __name__ == "__main__":
+    main()
