@@ -8,11 +8,12 @@ from pathlib import Path
 
 from cxrtool.data.manifest import Row, read_table
 from cxrtool.data.predictions import Predictions, join, read_predictions
+from cxrtool.data.splits import FILE_NAME as SPLITS
+from cxrtool.data.splits import run_order
 from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.steps.folder import read_run_file
 
 PREDICTIONS = "predictions.csv"
-SPLITS = "splits.csv"
 _FOLD = re.compile(r"r(\d+)f(\d+)")
 
 
@@ -52,7 +53,7 @@ def select_folds(available: Sequence[tuple[str, str]], only: str | None) -> list
 def folds_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
     """The distinct (repeat, fold) pairs of a splits table, in numeric order."""
     pairs = {(row.get("repeat") or "0", row.get("fold") or "0") for row in rows}
-    return sorted(pairs, key=lambda pair: tuple((not part.isdigit(), part.zfill(9)) for part in pair))
+    return sorted(pairs, key=run_order)
 
 
 def is_run(path: Path) -> bool:

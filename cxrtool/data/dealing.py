@@ -1,0 +1,114 @@
+"""Deal groups of images into parts of given shares, so that every stratum is spread as the whole is.
+
+Greedy, the largest group first, then improved by moving and exchanging groups while that helps. scikit-learn's
+`StratifiedGroupKFold` knows only equal parts, one level of strata and no improvement; it is the oracle in the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations, product
+
+Counts = Mapping[Hashable, int]
+
+EXCHANGE_LIMIT = 300
+"""Up to so many groups pairs are exchanged too; more groups come as near without."""
+_TINY = 1e-8
+
+
+def rank(*parts: object) -> str:
+    """A number that looks random and depends on nothing but `parts`: the order of rows never bears on a draw."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode(errors="backslashreplace")).hexdigest()
+
+
+class _Table:
+    """How much of every stratum each part holds too much of, and what a change would cost.
+
+    The cost is Pearson's chi-squared: the squared excess over the expected count, summed over parts and strata.
+    """
+
+    def __init__(self, counts: Sequence[Counts], shares: Sequence[float]) -> None:
+        self.totals = _sum(counts)
+        self.shares = shares
+        self.excess = [{key: -share * total for key, total in self.totals.items()} for share in shares]
+
+    def cost(self, change: Counts, part: int) -> float:
+        """What adding `change` to a part adds to the cost."""
+        excess, share = self.excess[part], self.shares[part]
+        terms = (count * (2 * excess[key] + count) / (share * self.totals[key]) for key, count in change.items())
+        # Rounded, because sums in another order differ in the last bits, and ties must not hang on those.
+        return round(sum(terms), 9)
+
+    def add(self, change: Counts, part: int, sign: int = 1) -> None:
+        for key, count in change.items():
+            self.excess[part][key] += sign * count
+
+
+def deal(counts: Sequence[Counts], shares: Sequence[float], names: Sequence[str], seed: Hashable) -> list[int]:
+    """Give every group to a part.
+
+    Args:
+        counts: For each group, how many images it holds of each stratum.
+        shares: The part of the whole that each part shall get, positive, adding up to 1.
+        names: For each group a name that depends on its content alone.
+        seed: Which of the many good divisions is drawn.
+
+    Returns:
+        The part of each group.
+    """
+    table = _Table(counts, shares)
+    ranks = [rank(seed, name) for name in names]
+    order = sorted(range(len(counts)), key=lambda i: (-sum(counts[i].values()), ranks[i]))
+    parts = [0] * len(counts)
+    for group in order:
+        costs = [(table.cost(counts[group], part), rank(ranks[group], part)) for part in range(len(shares))]
+        parts[group] = costs.index(min(costs))
+        table.add(counts[group], parts[group])
+    order.sort(key=lambda i: ranks[i])
+    while _move(table, counts, parts, order) or (
+        len(order) <= EXCHANGE_LIMIT and _exchange(table, counts, parts, order)
+    ):
+        pass
+    return parts
+
+
+def _move(table: _Table, counts: Sequence[Counts], parts: list[int], order: Sequence[int]) -> bool:
+    moved = False
+    for group in order:
+        change, here = counts[group], parts[group]
+        table.add(change, here, -1)
+        costs = [table.cost(change, part) for part in range(len(table.shares))]
+        best = min(costs)
+        if best < costs[here] - _TINY:
+            parts[group], moved = costs.index(best), True
+        table.add(change, parts[group])
+    return moved
+
+
+def _exchange(table: _Table, counts: Sequence[Counts], parts: list[int], order: Sequence[int]) -> bool:
+    # Groups with equal counts are interchangeable: one pair of each kind of pair is looked at.
+    kinds: list[dict[frozenset[tuple[Hashable, int]], list[int]]] = [{} for _ in table.shares]
+    for group in order:
+        kinds[parts[group]].setdefault(frozenset(counts[group].items()), []).append(group)
+    for here, there in combinations(range(len(table.shares)), 2):
+        for one, other in product(kinds[here], kinds[there]):
+            if one == other:
+                continue
+            leaving, coming = dict(one), dict(other)
+            change = {key: coming.get(key, 0) - leaving.get(key, 0) for key in leaving.keys() | coming.keys()}
+            back = {key: -count for key, count in change.items()}
+            if table.cost(change, here) + table.cost(back, there) < -_TINY:
+                table.add(change, here)
+                table.add(back, there)
+                parts[kinds[here][one][0]], parts[kinds[there][other][0]] = there, here
+                return True
+    return False
+
+
+def _sum(counts: Iterable[Counts]) -> Counter[Hashable]:
+    total: Counter[Hashable] = Counter()
+    for entry in counts:
+        total.update(entry)
+    return total
