@@ -1,0 +1,62 @@
+"""Does a picture look like those a model was trained on? A coarse answer, for a warning beside a prediction.
+
+A softmax is as sure of a hand, a lateral view or a blank sheet as of a chest. The training images' mean thumbnail, each
+standardised, correlates with almost every frontal chest radiograph and with little else; what correlates less than any
+training image is called out of range. It is a warning, not a gate: it cannot tell a good radiograph from a poor one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+SIDE = 16
+FLAT = 0.01
+"""Standard deviation, of values in [0, 1], below which a picture shows nothing."""
+
+MARGIN = 0.1
+"""How much less than the least typical training image a picture may correlate before it is called out of range."""
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """A picture's coarse pattern: (H, W) of any depth to a standardised vector of SIDE² values; zeros for a flat one."""
+    white = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
+    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64).ravel() / white
+    spread = small.std()
+    return (small - small.mean()) / spread if spread > FLAT else np.zeros_like(small)
+
+
+def fit(thumbnails: np.ndarray) -> dict[str, Any]:
+    """Learn what is usual from training images.
+
+    Args:
+        thumbnails: One row an image, as `thumbnail` gives them.
+
+    Returns:
+        Plain values for `model.json`: the mean pattern and the least correlation with it that is still usual.
+    """
+    mean = thumbnails.mean(0)
+    correlations = thumbnails @ mean / (SIDE**2 * max(float(mean.std()), 1e-9))
+    usual = float(np.quantile(correlations, 0.01)) - MARGIN if len(thumbnails) else -1.0
+    return {"pattern": [round(float(value), 4) for value in mean], "least_correlation": round(usual, 4)}
+
+
+def warn(pixels: np.ndarray, usual: dict[str, Any] | None) -> str:
+    """A word on a picture (H, W) that is not like the training images; empty when it is.
+
+    Args:
+        pixels: The picture as the model is to see it.
+        usual: What `fit` returned, or None where a model does not know.
+    """
+    pattern = thumbnail(pixels)
+    if not pattern.any():
+        return "out of range: the picture is blank"
+    if usual is None:
+        return ""
+    mean = np.asarray(usual["pattern"])
+    correlation = float(pattern @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))
+    if correlation < usual["least_correlation"]:
+        return f"out of range: unlike the training images (correlation {correlation:.2f})"
+    return ""

@@ -1,0 +1,108 @@
+"""Any network of timm as a `Network`: its own head with new outputs, or a dense head of ours in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from cxrtool.models.network import Network, dense_head
+
+
+class TimmNetwork(Network):
+    """A network from timm.
+
+    The halves are timm's `forward_features` and `forward_head`. With `hidden`, everything after the pooling (VGG's 120
+    million fully connected weights among it) is left out and a dense layer with dropout takes its place.
+
+    Args:
+        name: timm's name, such as `mobilenetv2_100`.
+        classes: Number of outputs.
+        pretrained: Load the weights that timm names for ImageNet; needs a network connection or timm's cache.
+        hidden: Width of the dense layer of a head of ours; 0 keeps the network's own head.
+        dropout: Dropout before the output layer.
+        size: Side of the square input in pixels; networks with a fixed grid, such as ViT, are built for it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        *,
+        pretrained: bool = False,
+        hidden: int = 0,
+        dropout: float = 0.0,
+        size: int = 224,
+    ) -> None:
+        import timm
+
+        super().__init__()
+        arguments: dict[str, Any] = {"pretrained": pretrained, "num_classes": classes}
+        if not hidden and dropout:
+            arguments["drop_rate"] = dropout
+        self.timm: Any
+        try:
+            self.timm = timm.create_model(name, img_size=size, **arguments)
+        except TypeError:
+            # Most convolutional networks take any size and refuse to be told.
+            self.timm = timm.create_model(name, **arguments)
+        self.head: nn.Module | None = None
+        if hidden:
+            self.timm.reset_classifier(0)
+            if hasattr(self.timm, "pre_logits") and isinstance(self.timm.pre_logits, nn.Module):
+                self.timm.pre_logits = nn.Identity()
+            self.head = dense_head(int(self.timm.num_features), hidden, classes, dropout)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), normalised, to timm's unpooled features."""
+        maps: Tensor = self.timm.forward_features(images)
+        return maps
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Unpooled features to logits (B, K)."""
+        pooled: Tensor = self.timm.forward_head(features)
+        return self.head(pooled) if self.head is not None else pooled
+
+    def head_modules(self) -> list[nn.Module]:
+        """Everything that `forward_head` passes through and that has weights."""
+        if self.head is not None:
+            return [self.head]
+        found: list[nn.Module] = []
+        for name in HEADS:
+            module = getattr(self.timm, name, None)
+            if isinstance(module, nn.Module) and not any(module is other for other in found):
+                found.append(module)
+        classifiers = self.timm.get_classifier()
+        classifiers = classifiers if isinstance(classifiers, list | tuple) else [classifiers]
+        inside = {id(module) for outer in found for module in outer.modules()}
+        return found + [module for module in classifiers if isinstance(module, nn.Module) and id(module) not in inside]
+
+
+HEADS = ("pre_logits", "fc_norm", "head")
+"""Where timm's networks keep what comes behind the pooling, beside the classifier itself."""
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Mean, standard deviation (per channel, of values in [0, 1]) and native side in pixels that timm states."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
+    return tuple(config.mean), tuple(config.std), int(config.input_size[-1])
+
+
+def exists(name: str) -> bool:
+    """Whether timm knows the network (its tag, as in `resnet50.a1_in1k`, may be given)."""
+    import timm
+
+    return bool(timm.is_model(name.split(".")[0]))
+
+
+def nearest(name: str) -> list[str]:
+    """The names of timm most like `name`, for a message."""
+    import difflib
+
+    import timm
+
+    return difflib.get_close_matches(name, timm.list_models(), 3, 0.5)

@@ -1,0 +1,238 @@
+"""Networks by name: those of the five systems that are ours, and every network of timm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cxrtool.models.network import Network
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build a network anew, as `model.json` keeps it.
+
+    Attributes:
+        name: A name from `OWN`, or timm's.
+        classes: Number of outputs.
+        hidden: Width of a dense layer that takes the place of the network's own head; 0 keeps that head.
+        dropout: Dropout before the output layer.
+        size: Side of the square input in pixels.
+    """
+
+    name: str
+    classes: int
+    hidden: int = 0
+    dropout: float = 0.0
+    size: int = 224
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Own:
+    """A network that is not timm's.
+
+    Attributes:
+        build: Builds it.
+        size: The side of its input where the user names none.
+        channels: Channels of its input.
+        mean: Per channel, of values in [0, 1].
+        std: Per channel.
+    """
+
+    build: Callable[[Architecture], Network]
+    size: int
+    channels: int = 1
+    mean: tuple[float, ...] = field(default=(0.0,))
+    std: tuple[float, ...] = field(default=(1.0,))
+
+
+def _covid_xnet(architecture: Architecture) -> Network:
+    from cxrtool.models.covid_xnet import CovidXNet
+
+    return CovidXNet(architecture.classes)
+
+
+OWN: dict[str, Own] = {"covid-xnet": Own(_covid_xnet, 128)}
+
+
+def check_name(name: str) -> None:
+    """Check that a network of this name exists.
+
+    Raises:
+        UsageError: It does not; the message names the nearest.
+    """
+    if name in OWN:
+        return
+    from cxrtool.models.backbones import exists, nearest
+
+    if not exists(name):
+        near = ", ".join(nearest(name)) or "nothing like it"
+        raise UsageError(
+            f"--model: expected {', '.join(OWN)} or a network of timm, found '{name}' (nearest: {near})",
+            "timm's names are listed by: python -c \"import timm; print(*timm.list_models(), sep='\\n')\"",
+        )
+
+
+def native_size(name: str) -> int:
+    """The side of the square input, in pixels, that the network was made for."""
+    if name in OWN:
+        return OWN[name].size
+    from cxrtool.models.backbones import normalisation
+
+    return normalisation(name)[2]
+
+
+def input_form(name: str, normalize: str) -> dict[str, list[float]]:
+    """Mean and standard deviation per channel, of values in [0, 1].
+
+    Args:
+        name: The network.
+        normalize: `native`, what the network's weights were trained with, or `div255`, the values in [0, 1] alone.
+    """
+    if name in OWN:
+        mean, std = OWN[name].mean, OWN[name].std
+    else:
+        from cxrtool.models.backbones import normalisation
+
+        mean, std, _ = normalisation(name)
+    if normalize == "div255":
+        mean, std = tuple(0.0 for _ in mean), tuple(1.0 for _ in std)
+    return {"mean": list(mean), "std": list(std)}
+
+
+def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network, str]:
+    """Build a network, with its body's weights from ImageNet, from a file, or drawn at random.
+
+    Args:
+        architecture: Which one.
+        weights: `imagenet`, `none`, or the path of a `.safetensors`, `.pth` or `.pt` file with a state dictionary.
+
+    Returns:
+        The network and a line that says where its weights came from.
+
+    Raises:
+        InputError: The weights cannot be fetched, read, or do not fit.
+        UsageError: There is no such network, or it has no ImageNet weights.
+    """
+    if architecture.name in OWN:
+        if weights == "imagenet":
+            raise UsageError(
+                f"--weights imagenet: {architecture.name} has no ImageNet weights", "use --weights none, or a file"
+            )
+        if architecture.hidden:
+            raise UsageError(f"--hidden: {architecture.name} has a head of its own; leave --hidden out")
+        network = OWN[architecture.name].build(architecture)
+    else:
+        network = _build_timm(architecture, pretrained=weights == "imagenet")
+    if weights in ("imagenet", "none"):
+        return network, {"imagenet": "ImageNet (timm)", "none": "drawn at random"}[weights]
+    return network, load_body(network, Path(weights))
+
+
+def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
+    import timm
+
+    from cxrtool.models.backbones import TimmNetwork
+
+    def create(pretrained: bool) -> Network:
+        return TimmNetwork(
+            architecture.name, architecture.classes, pretrained=pretrained,
+            hidden=architecture.hidden, dropout=architecture.dropout, size=architecture.size,
+        )  # fmt: skip
+
+    if not pretrained:
+        return create(False)
+    if not timm.is_model_pretrained(architecture.name):
+        raise UsageError(
+            f"--weights imagenet: timm has no ImageNet weights for {architecture.name}",
+            "choose a network that has them, --weights none, or a file",
+        )
+    try:
+        return create(True)
+    except Exception as error:
+        # huggingface_hub and urllib raise a dozen kinds of errors for one thing: the file could not be had.
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"--weights imagenet: the weights of {architecture.name} could not be fetched: {reason}",
+            "run it once where there is a network connection (HF_HOME keeps them), or give a file: --weights FILE",
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dictionary from `.safetensors`, or from `.pth`/`.pt` without running any code in it.
+
+    Raises:
+        InputError: No such file, or not such a dictionary.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(
+            f"--weights {path}: no such file", "expected imagenet, none, or a .safetensors, .pth or .pt file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            # weights_only refuses anything but tensors and plain containers: a pickle could run code of its maker.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"--weights {path}: not a file of weights that can be read safely: {reason}",
+            "expected a state dictionary saved as .safetensors, or by torch.save as .pth",
+        ) from error
+    for key in ("state_dict_ema", "state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(hasattr(value, "shape") for value in state.values()):
+        raise InputError(f"--weights {path}: expected a dictionary of tensors, found something else")
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
+
+
+def load_body(network: Network, path: Path) -> str:
+    """Load a state dictionary into a network's body; outputs for other classes are left as they are.
+
+    Returns:
+        A line that says how much of the body was loaded.
+
+    Raises:
+        InputError: A tensor of the body is missing or has another shape.
+    """
+    state = read_state(path)
+    own = network.state_dict()
+    head = {id(value) for module in network.head_modules() for value in (*module.parameters(), *module.buffers())}
+    named = dict((*network.named_parameters(), *network.named_buffers()))
+    body = [name for name, value in named.items() if id(value) not in head and name in own]
+    prefixes = ("", "timm.")
+    prefix = max(prefixes, key=lambda p: sum(name.removeprefix(p) in state for name in body))
+    found = {name: state[name.removeprefix(prefix)] for name in own if name.removeprefix(prefix) in state}
+    # A counter of batches that older files lack bears on nothing.
+    missing = [name for name in body if name not in found and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise InputError(
+            f"--weights {path}: {len(missing)} of the body's {len(body)} tensors are not in it, such as "
+            f"'{missing[0].removeprefix(prefix)}'",
+            "is it a file of another network? --model names which one to build",
+        )
+    for name in body:
+        if name in found and found[name].shape != own[name].shape:
+            raise InputError(
+                f"--weights {path}: expected shape {tuple(own[name].shape)} for '{name.removeprefix(prefix)}', "
+                f"found {tuple(found[name].shape)}"
+            )
+    fitting = {name: value for name, value in found.items() if value.shape == own[name].shape}
+    network.load_state_dict({**own, **fitting})
+    return f"{path.name} ({len(fitting)} of {len(own)} tensors)"

@@ -1,0 +1,218 @@
+"""Augmentation: one batched affine map a sample on the device, then changes of grey values, then normalisation.
+
+Rotation, shift, shear, zoom, crop and flip are composed into one matrix a sample and sampled once, so that an image is
+interpolated once however many of them are on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from cxrtool.errors import UsageError
+from cxrtool.training.randomness import uniforms
+
+BLUR_SIZE = 9
+
+DRAWS = (
+    "angle", "shift_x", "shift_y", "shear", "zoom", "flip", "crop", "crop_x", "crop_y",
+    "contrast", "brightness", "noise",
+    "gate_rotate", "gate_shift", "gate_shear", "gate_zoom", "gate_crop",
+    "gate_contrast", "gate_brightness", "gate_noise", "gate_blur",
+)  # fmt: skip
+"""What each of an image's random numbers is for: fixed, so that switching one option on never moves another."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far each transformation goes; 0 leaves it out.
+
+    Attributes:
+        rotate: Degrees, drawn from [-rotate, rotate].
+        shift: Share of the side, along each axis, from [-shift, shift].
+        shear: Factor (the tangent of the angle) from [-shear, shear], along the rows.
+        zoom: Magnification from [1 - zoom, 1 + zoom].
+        crop: Up to this share of the side is cut away, at a place that is drawn, and the rest enlarged.
+        flip: Probability of a horizontal flip.
+        brightness: Added to values in [0, 1], from [-brightness, brightness].
+        contrast: Factor about the picture's mean, from [1 - contrast, 1 + contrast].
+        blur: Standard deviation in pixels of a 9 x 9 Gaussian.
+        noise: Standard deviation of Gaussian noise on values in [0, 1].
+        p: Probability with which each of them is applied to an image, flip apart.
+    """
+
+    rotate: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    crop: float = 0.0
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    p: float = 1.0
+
+    @property
+    def geometric(self) -> bool:
+        """Whether an image is resampled."""
+        return any((self.rotate, self.shift, self.shear, self.zoom, self.crop, self.flip))
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.geometric or any((self.brightness, self.contrast, self.blur, self.noise))
+
+    def __str__(self) -> str:
+        changed = [f"{k}={v:g}" for k, v in asdict(self).items() if v != (1.0 if k == "p" else 0.0)]
+        return ",".join(changed) if self.active else "none"
+
+
+LIMITS = {
+    "rotate": 180.0, "shift": 1.0, "shear": 2.0, "zoom": 0.95, "crop": 0.9, "flip": 1.0,
+    "brightness": 1.0, "contrast": 1.0, "blur": 4.0, "noise": 1.0, "p": 1.0,
+}  # fmt: skip
+
+
+def parse(text: str) -> Augmentation:
+    """Read `rotate=15,shift=0.2,flip=0.5`; `none` or nothing leaves the images as they are.
+
+    >>> str(parse("rotate=15,flip=0.5"))
+    'rotate=15,flip=0.5'
+
+    Raises:
+        UsageError: An unknown name, no number, or one out of range.
+    """
+    values: dict[str, float] = {}
+    names = [entry.name for entry in fields(Augmentation)]
+    for part in text.split(","):
+        if part.strip() in ("", "none"):
+            continue
+        name, _, number = part.strip().partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if name not in names:
+            raise UsageError(f"--augment: expected {', '.join(names)}, found '{name}'")
+        if not 0.0 <= value <= LIMITS[name]:
+            raise UsageError(f"--augment {name}: expected a number from 0 to {LIMITS[name]:g}, found '{number}'")
+        values[name] = value
+    return Augmentation(**values)
+
+
+class Augmenter:
+    """Applies an `Augmentation` to batches; what happens to an image depends on seed, epoch and image alone.
+
+    Args:
+        recipe: What to do.
+        keys: One uint64 for each image of the store.
+        seed: The run's seed.
+        size: Side of the images in pixels.
+        device: Where the images are.
+    """
+
+    def __init__(self, recipe: Augmentation, keys: np.ndarray, seed: int, size: int, device: torch.device) -> None:
+        self.recipe, self.keys, self.seed, self.size, self.device = recipe, keys, seed, size, device
+        # Pixel centres in [-1, 1], as grid_sample counts without aligned corners.
+        self._line = (torch.arange(size, device=device, dtype=torch.float32) * 2 + 1) / size - 1
+        self._noise = self._noise_bank() if recipe.noise else None
+        self._drawn: tuple[int, np.ndarray] | None = None
+
+    def __call__(self, images: Tensor, indices: np.ndarray, epoch: int) -> Tensor:
+        """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their places in the store."""
+        if not self.recipe.active:
+            return images
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = (epoch, uniforms(self.keys, epoch, len(DRAWS), self.seed, stream=1))
+        draws = dict(zip(DRAWS, self._drawn[1][indices].T, strict=True))
+        if self.recipe.geometric:
+            images = self._sample(images, matrices(self.recipe, draws))
+        return self._change_values(images, draws)
+
+    def _sample(self, images: Tensor, matrix: np.ndarray) -> Tensor:
+        m = torch.from_numpy(matrix.astype(np.float32)).to(self.device)
+        x, y = self._line[None, None, :], self._line[None, :, None]
+        grid = torch.empty((len(images), self.size, self.size, 2), device=self.device)
+        # affine_grid does the same by a matrix product, five times slower on a CPU.
+        for axis in (0, 1):
+            a, b, c = (m[:, axis, i][:, None, None] for i in range(3))
+            torch.add(a * x, b * y + c, out=grid[..., axis])
+        return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def _change_values(self, images: Tensor, draws: dict[str, np.ndarray]) -> Tensor:
+        recipe = self.recipe
+
+        def column(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values.astype(np.float32)).to(self.device)[:, None, None, None]
+
+        if recipe.blur:
+            chosen = torch.from_numpy(draws["gate_blur"] < recipe.p).to(self.device)
+            images = torch.where(chosen[:, None, None, None], self._blurred(images), images)
+        if recipe.contrast:
+            mean = images.mean((1, 2, 3), keepdim=True)
+            images = (images - mean) * column(1 + _reach(draws, "contrast", recipe.contrast, recipe.p)) + mean
+        if recipe.brightness:
+            images = images + column(_reach(draws, "brightness", recipe.brightness, recipe.p))
+        if self._noise is not None:
+            start = (draws["noise"] * (len(self._noise) - self.size**2)).astype(np.int64)
+            where = torch.from_numpy(start).to(self.device)[:, None] + torch.arange(self.size**2, device=self.device)
+            strength = column(recipe.noise * (draws["gate_noise"] < recipe.p))
+            images = images + self._noise[where].view(-1, 1, self.size, self.size) * strength
+        if recipe.contrast or recipe.brightness or recipe.noise:
+            images = images.clamp(0.0, 1.0)
+        return images
+
+    def _blurred(self, images: Tensor) -> Tensor:
+        offsets = torch.arange(BLUR_SIZE, dtype=torch.float32) - BLUR_SIZE // 2
+        kernel = torch.exp(-(offsets**2) / (2 * self.recipe.blur**2))
+        kernel = (kernel / kernel.sum()).to(self.device)
+        padded = functional.pad(images, (BLUR_SIZE // 2,) * 4, mode="replicate")
+        rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
+        return functional.conv2d(rows, kernel.view(1, 1, -1, 1))
+
+    def _noise_bank(self) -> Tensor:
+        # Each image takes its own stretch of one long row of numbers: drawing anew for every pixel would cost more
+        # than a small network's step.
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(16 * self.size**2, generator=generator).to(self.device)
+
+
+def _reach(draws: dict[str, np.ndarray], name: str, reach: float, p: float) -> np.ndarray:
+    """Numbers from [-reach, reach], 0 where the gate is shut."""
+    open_gate = draws[f"gate_{GATES.get(name, name)}"] < p
+    result: np.ndarray = (2 * draws[name] - 1) * reach * open_gate
+    return result
+
+
+GATES = {"angle": "rotate", "shift_x": "shift", "shift_y": "shift"}
+
+
+def matrices(recipe: Augmentation, draws: dict[str, np.ndarray]) -> np.ndarray:
+    """The maps from output to input coordinates, in [-1, 1] with x to the right and y down: shape (B, 2, 3).
+
+    Args:
+        recipe: How far each transformation goes.
+        draws: Uniform numbers (B,) by their use, as `DRAWS` names them.
+    """
+    angle = np.deg2rad(_reach(draws, "angle", recipe.rotate, recipe.p))
+    shear = _reach(draws, "shear", recipe.shear, recipe.p)
+    scale = 1.0 / (1.0 + _reach(draws, "zoom", recipe.zoom, recipe.p))
+    flip = np.where(draws["flip"] < recipe.flip, -1.0, 1.0)
+    cut = draws["crop"] * recipe.crop * (draws["gate_crop"] < recipe.p)
+    window = scale * (1.0 - cut)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    matrix = np.empty((len(angle), 2, 3))
+    matrix[:, 0, 0] = cosine * flip * window
+    matrix[:, 0, 1] = (cosine * shear - sine) * window
+    matrix[:, 1, 0] = sine * flip * window
+    matrix[:, 1, 1] = (sine * shear + cosine) * window
+    # A coordinate runs over two units, so that a share of the side is twice that.
+    matrix[:, 0, 2] = 2 * _reach(draws, "shift_x", recipe.shift, recipe.p) + cut * (2 * draws["crop_x"] - 1)
+    matrix[:, 1, 2] = 2 * _reach(draws, "shift_y", recipe.shift, recipe.p) + cut * (2 * draws["crop_y"] - 1)
+    return matrix

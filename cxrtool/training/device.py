@@ -1,0 +1,74 @@
+"""Where a network runs and with which numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+
+from cxrtool.errors import UsageError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `--device` names; `auto` is the first GPU where there is one.
+
+    Raises:
+        UsageError: No such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device: torch.device | None = None
+    with contextlib.suppress(RuntimeError):
+        device = torch.device(name)
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, found '{name}'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices",
+            "`cxrtool doctor` shows what torch sees; --device auto takes what there is",
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`fp32` or `bf16`; `auto` takes bf16 where the processor computes in it, which there halves the time or better.
+
+    Raises:
+        UsageError: `name` is none of `PRECISIONS`.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision: expected one of {', '.join(PRECISIONS)}, found '{name}'")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if _processor_has_bf16() else "fp32"
+
+
+def _processor_has_bf16() -> bool:
+    # torch knows, under names that are private and have changed.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Compute what gains from it in bf16, or everything in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def own_randomness(seed: int, threads: int) -> Iterator[None]:
+    """Seed torch's generators and set its threads inside the block; the caller's are given back afterwards."""
+    before = torch.get_num_threads()
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices):
+        torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,100 @@
+"""Where a batch comes from: images, augmented and normalised, or features that a frozen body gave once and for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxrtool.models.network import Network
+from cxrtool.training.augment import Augmenter
+from cxrtool.training.device import autocast
+from cxrtool.training.store import Store
+
+
+class Source(Protocol):
+    """Gives what the trained module takes."""
+
+    def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
+        """Inputs for these places in the store; augmented for a training epoch, as they are when it is None."""
+
+
+class ImageSource:
+    """Batches of images (B, C, S, S), normalised, on the device.
+
+    Args:
+        store: The decoded images.
+        augmenter: Changes them in training.
+        mean: Per channel, of values in [0, 1].
+        std: Per channel.
+        device: Where the network is.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        augmenter: Augmenter | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+    ) -> None:
+        self.store, self.augmenter, self.device = store, augmenter, device
+        scale = torch.tensor(std, dtype=torch.float32, device=device).reciprocal()
+        # One multiplication and one addition a value, whatever is divided and subtracted.
+        self._factor = scale.view(1, -1, 1, 1)
+        self._offset = (-torch.tensor(mean, dtype=torch.float32, device=device) * scale).view(1, -1, 1, 1)
+        self._plain = all(value == 0 for value in mean) and all(value == 1 for value in std) and len(mean) == 1
+
+    def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
+        """Images of these places in the store."""
+        images = self.store[indices].to(self.device, torch.float32).mul_(1.0 / self.store.scale)
+        if epoch is not None and self.augmenter is not None:
+            images = self.augmenter(images, indices, epoch)
+        if not self._plain:
+            images = torch.addcmul(self._offset, images, self._factor)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+class FeatureSource:
+    """Batches of a frozen body's features.
+
+    Args:
+        features: One row for each index of the store that is used.
+        position: The row of each place in the store; -1 where there is none.
+    """
+
+    def __init__(self, features: Tensor, position: np.ndarray) -> None:
+        self.features, self.position = features, position
+
+    def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
+        """Features of these places in the store; a frozen body sees the same image in every epoch."""
+        where = torch.from_numpy(self.position[indices]).to(self.features.device)
+        return self.features.index_select(0, where).float()
+
+
+@torch.inference_mode()
+def run_body(
+    network: Network, source: ImageSource, indices: np.ndarray, batch_size: int, precision: str, count: int
+) -> FeatureSource:
+    """Run a frozen body once over the images at `indices`.
+
+    Args:
+        network: In evaluation mode; only its body is used.
+        source: The images, which must not be augmented.
+        indices: Places in the store.
+        batch_size: Images at once.
+        precision: Of the body; the features are kept in bf16 where it is bf16, which halves what they take.
+        count: Number of places in the store.
+    """
+    parts = []
+    for start in range(0, len(indices), batch_size):
+        with autocast(source.device, precision):
+            parts.append(network.features(source.batch(indices[start : start + batch_size], None)))
+    position = np.full(count, -1, np.int64)
+    position[indices] = np.arange(len(indices))
+    # Tensors that were made in inference mode cannot enter a graph: a copy can.
+    with torch.inference_mode(False):
+        return FeatureSource(torch.cat(parts).clone(), position)

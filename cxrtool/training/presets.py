@@ -1,0 +1,48 @@
+"""What the published systems state about training, as values of `train`'s options.
+
+A preset holds what a paper or its reference implementation states, and our default where both are silent; every value
+yields to a flag. Options that a preset does not name keep the command's default.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+_COVID_XNET: dict[str, Any] = {
+    # Duran-Lopez et al. 2020, sections 2.2 and 2.3. The paper gives optimizer, batch, class weights and augmentation;
+    # Adadelta's constants are those of the framework it used, and epochs and their choice are ours.
+    "model": "covid-xnet",
+    "weights": "none",
+    "size": 128,
+    "epochs": 100,
+    "batch_size": 32,
+    "opt": "adadelta",
+    "lr": 1.0,
+    "opt_rho": 0.95,
+    "opt_eps": 1e-7,
+    "class_weights": "balanced",
+    "augment": "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5",
+    "checkpoint": "best-loss",
+}
+
+_MAKRIS: dict[str, Any] = {
+    # Makris et al. 2020, section 3: frozen ImageNet bodies, a new head with dropout 0.5, Adam. The head's width and how
+    # far shear, zoom, crop and noise go are ours.
+    "weights": "imagenet",
+    "size": 224,
+    "freeze": True,
+    "hidden": 64,
+    "dropout": 0.5,
+    "epochs": 35,
+    "batch_size": 8,
+    "opt": "adam",
+    "lr": 1e-3,
+    "augment": "rotate=30,shear=0.15,zoom=0.15,crop=0.05,flip=0.5,noise=0.01",
+    "checkpoint": "last",
+}
+
+PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
+    {"covid-xnet": MappingProxyType(_COVID_XNET), "makris": MappingProxyType(_MAKRIS)}
+)
+"""System, and the options it sets."""

@@ -1,0 +1,226 @@
+"""The store: every image of a manifest decoded and resized once, in one array, handed out by index.
+
+The array is memory-mapped, so that it may be larger than memory, and kept in the cache under a name made of everything
+it depends on; a checksum beside it tells a damaged file. It holds uint8 or, as soon as one image is deeper, uint16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import cxrtool
+from cxrtool.data.files import atomic_path, atomic_write, locked, saying_what_fails
+from cxrtool.errors import CxrtoolError
+
+if TYPE_CHECKING:
+    import torch
+
+Decode = Callable[[Path], tuple[np.ndarray, str]]
+"""Reads one image: returns its grey values at the store's size (H, W), uint8 or uint16, and its pixel SHA-256."""
+
+Mapper = Callable[..., Iterator[tuple[Any, Any]]]
+"""Applies a function to items in worker processes: `cxrtool.steps.parallel.map_items`."""
+
+ON_DEVICE_SHARE = 0.4
+"""The share of a GPU's free memory that images may take; above it they stay in main memory and batches travel."""
+
+
+def default_cache() -> Path:
+    """Where decoded images are kept: the job's own disk under a scheduler, else the temporary folder."""
+    base = os.environ.get("CXRTOOL_CACHE") or os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir()
+    return Path(base) / "cxrtool-cache"
+
+
+@dataclass
+class Store:
+    """Decoded images.
+
+    Attributes:
+        images: Array (N, H, W), uint8 or uint16, memory-mapped.
+        sha256: Pixel digest of each image before resizing.
+        failed: Index and reason of each image that could not be read; its pixels are zero.
+    """
+
+    images: np.ndarray
+    sha256: list[str]
+    failed: dict[int, str] = field(default_factory=dict)
+    _resident: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def scale(self) -> float:
+        """The value that stands for white: 255 or 65,535."""
+        return float(np.iinfo(self.images.dtype).max)
+
+    def to(self, device: torch.device) -> Store:
+        """Copy the images to a device if they fit there; `__getitem__` then indexes on the device."""
+        import torch
+
+        if device.type == "cpu":
+            self._resident = torch.from_numpy(self._readable())
+        elif self.images.nbytes < ON_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.from_numpy(self._readable()).to(device)
+        return self
+
+    def __getitem__(self, indices: np.ndarray) -> torch.Tensor:
+        """Images of these indices (B, 1, H, W), in the store's depth, where the images are."""
+        import torch
+
+        if self._resident is not None:
+            where = torch.from_numpy(np.asarray(indices, np.int64)).to(self._resident.device)
+            return self._resident.index_select(0, where).unsqueeze(1)
+        return torch.from_numpy(self._readable(indices)).unsqueeze(1)
+
+    def _readable(self, indices: np.ndarray | None = None) -> np.ndarray:
+        values = self.images if indices is None else self.images[indices]
+        # torch has few operations on uint16; int32 holds it, and the store on disk stays small.
+        return values.astype(np.int32) if values.dtype == np.uint16 else np.asarray(values)
+
+
+def open_store(
+    paths: Sequence[Path],
+    decode: Decode,
+    *,
+    size: int,
+    key: Mapping[str, object],
+    cache: Path,
+    mapper: Mapper,
+    workers: int,
+    advance: Callable[[int], None] = lambda count: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Store:
+    """Open the store of these images, decoding them unless the cache holds it already.
+
+    Args:
+        paths: The images.
+        decode: Reads one; must be picklable.
+        size: Side of the square images in pixels.
+        key: Everything but the files on which the pixels depend.
+        cache: The folder to keep it in.
+        mapper: The map over worker processes.
+        workers: Their number.
+        advance: Called as images are done.
+        say: Told the size of what is written.
+
+    Returns:
+        The store; images that could not be read are in `failed`.
+    """
+    folder = cache / _name(paths, key)
+    with saying_what_fails(folder), locked(cache / f".{folder.name}.lock"):
+        store = _load(folder)
+        if store is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _fill(folder, paths, decode, size, mapper, workers, advance)
+            store = _load(folder)
+            if store is not None:
+                say(f"decoded {len(paths)} images into {folder} ({store.images.nbytes / 2**20:.1f} MiB)")
+    if store is None:
+        raise CxrtoolError(f"{folder}: what was just written cannot be read back", "is the disk of --cache in order?")
+    return store
+
+
+def _name(paths: Sequence[Path], key: Mapping[str, object]) -> str:
+    hasher = hashlib.sha256(json.dumps([cxrtool.__version__, key], sort_keys=True, default=str).encode())
+    for path in paths:
+        try:
+            status = path.stat()
+            hasher.update(f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+        except OSError:
+            hasher.update(f"{path}: missing\n".encode())
+    return hasher.hexdigest()[:24]
+
+
+def _load(folder: Path) -> Store | None:
+    index, data = folder / "index.json", folder / "images.npy"
+    try:
+        content = json.loads(index.read_text())
+        # Copy-on-write: torch wants an array that could be written, the file must stay as it is.
+        images = np.load(data, mmap_mode="c")
+        if zlib.crc32(memoryview(images).cast("B") if images.size else b"") != content["crc32"]:
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    failed = {int(position): reason for position, reason in content["failed"].items()}
+    return Store(images, content["sha256"], failed)
+
+
+def _fill(
+    folder: Path,
+    paths: Sequence[Path],
+    decode: Decode,
+    size: int,
+    mapper: Mapper,
+    workers: int,
+    advance: Callable[[int], None],
+) -> None:
+    shape = (len(paths), size, size)
+    done: dict[int, tuple[str, str]] = {}
+    target = folder / "images.npy"
+    with atomic_path(target) as temporary:
+        for dtype in (np.uint8, np.uint16):
+            np.lib.format.open_memmap(temporary, "w+", dtype, shape)
+            work = partial(_decode_into, temporary, decode)
+            if not _pass(enumerate(paths), work, done, mapper, workers, advance):
+                break
+            # A deeper image has turned up: what was written with 8 bits is written again, once, with 16.
+            done.clear()
+        images = np.load(temporary, mmap_mode="r")
+        checksum = zlib.crc32(memoryview(images).cast("B") if images.size else b"")
+    content = {
+        "crc32": checksum,
+        "sha256": [done[i][0] for i in range(len(paths))],
+        "failed": {i: reason for i, (_, reason) in sorted(done.items()) if reason},
+    }
+    atomic_write(folder / "index.json", json.dumps(content))
+
+
+def _pass(
+    items: Iterable[tuple[int, Path]],
+    work: Callable[[tuple[int, Path]], tuple[str, bool]],
+    done: dict[int, tuple[str, str]],
+    mapper: Mapper,
+    workers: int,
+    advance: Callable[[int], None],
+) -> bool:
+    results = mapper(work, items, workers=workers, preload=("cxrtool.data.images",))
+    for (position, _), result in results:
+        if isinstance(result, CxrtoolError):
+            done[position] = ("", result.message)
+        elif result[1]:
+            results.close()  # type: ignore[attr-defined]
+            return True
+        else:
+            done[position] = (result[0], "")
+        advance(1)
+    return False
+
+
+def _decode_into(target: Path, decode: Decode, item: tuple[int, Path]) -> tuple[str, bool]:
+    """Decode one image into its slot; returns its digest and whether it needs a deeper array."""
+    position, path = item
+    pixels, digest = decode(path)
+    array = np.lib.format.open_memmap(target, "r+")
+    if pixels.dtype == np.uint16 and array.dtype == np.uint8:
+        return digest, True
+    array[position] = deepen(pixels) if array.dtype == np.uint16 else pixels
+    return digest, False
+
+
+def deepen(pixels: np.ndarray) -> np.ndarray:
+    """8 bit as 16 bit, white staying white (factor 257); 16 bit as it is."""
+    return pixels.astype(np.uint16) * np.uint16(257) if pixels.dtype == np.uint8 else pixels
