@@ -77,9 +77,16 @@ def _runs(table: Table) -> dict[Run, dict[str, str]]:
             )
     if not runs:
         raise InputError(f"{table.name}: expected rows of {', '.join(COLUMNS)}, found none")
-    return {
-        run: runs[run] for run in sorted(runs, key=lambda run: [(not part.isdigit(), part.zfill(9)) for part in run])
-    }
+    return {run: runs[run] for run in sorted(runs, key=run_order)}
+
+
+def run_order(run: Run) -> list[tuple[bool, str]]:
+    """Sorts runs by repeat and fold as numbers.
+
+    >>> sorted([("0", "10"), ("0", "9")], key=run_order)
+    [('0', '9'), ('0', '10')]
+    """
+    return [(not part.isdigit(), part.zfill(9)) for part in run]
 
 
 def overlaps(rows: Sequence[Row], subsets: Mapping[str, str], column: str = PATIENT) -> list[list[Row]]:
