@@ -29,6 +29,11 @@ class Lines:
         """Write one line that starts with the word warning."""
         self.say(f"warning: {text}")
 
+    def note(self, text: str) -> None:
+        """Write one line of progress where no bar is drawn."""
+        if not sys.stderr.isatty():
+            self.say(text)
+
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Show progress while the block runs."""

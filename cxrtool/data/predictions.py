@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrtool.data.files import atomic_write
 from cxrtool.data.manifest import Row, dump_table, read_table, relative_rows
 from cxrtool.errors import InputError
 
@@ -87,11 +88,9 @@ def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:
     return dump_table(_columns(predictions), rows)
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write them to a file whose paths are relative to its folder, whole or not at all."""
-    from cxrtool.data.files import atomic_write
-
-    atomic_write(path, dump_predictions(predictions, Path(path).absolute().parent))
+def write_predictions(path: Path, predictions: Predictions, base: Path | None = None) -> None:
+    """Write them to a file, whole or not at all; paths are relative to `base`, or to the file's folder."""
+    atomic_write(path, dump_predictions(predictions, base or Path(path).absolute().parent))
 
 
 def _columns(predictions: Predictions) -> list[str]:

@@ -21,7 +21,7 @@ MARGIN = 0.1
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """A picture's coarse pattern: (H, W) of any depth to a standardised vector of SIDE² values; zeros for a flat one."""
+    """A picture's coarse pattern: (H, W) of any depth to SIDE² standardised values; zeros for a flat picture."""
     white = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
     small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64).ravel() / white
     spread = small.std()

@@ -180,30 +180,43 @@ class Build:
         *,
         counts: Mapping[str, int] | None = None,
         extra: Mapping[str, Any] | None = None,
+        wanted: bool = False,
     ) -> None:
-        """Write `rejects.csv`, `run.json` and, last, `manifest.csv`; then take the final name.
+        """Write the manifest, `rejects.csv` and `run.json`; then take the final name.
 
         Args:
             columns: The manifest's columns; paths in `rows` are absolute and may lie in `path`.
             rows: The manifest's rows.
             counts: Numbers for `run.json`.
             extra: Further entries for `run.json`.
+            wanted: The rejects are what the user asked to leave out: neither a warning nor a case for `--strict`.
 
         Raises:
             StrictError: `--strict`, and something was rejected. The folder is complete all the same.
         """
         with saying_what_fails(self.path):
+            write_manifest(self.path / FILE_NAME, order_columns(columns, rows), rows)
+        self.close(counts={"images": len(rows), **(counts or {})}, extra=extra, wanted=wanted)
+
+    def close(self, *, counts: Mapping[str, int], extra: Mapping[str, Any] | None = None, wanted: bool = False) -> None:
+        """Write `rejects.csv` and `run.json` beside what is there already, and take the final name.
+
+        Raises:
+            StrictError: `--strict`, and something was rejected. The folder is complete all the same.
+        """
+        folder, settings = self.folder, self.folder.settings
+        with saying_what_fails(self.path):
             _remove_unfinished(self.path)
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
-            counted = {"images": len(rows), "rejects": len(self.rejects), **(counts or {})}
-            write_run_file(self.path, self.folder.plan, self.folder.settings, self.started, counted, extra)
-            write_manifest(self.path / FILE_NAME, order_columns(columns, rows), rows)
+            counted = {**counts, "rejects": len(self.rejects)}
+            write_run_file(self.path, folder.plan, settings, self.started, counted, extra)
+            # The Make target is the youngest of its files.
+            os.utime(self.path / folder.marker)
             self.journal.close()
             self.journal.path.unlink(missing_ok=True)
-            swap(self.path, self.folder.out)
-        if self.rejects:
-            settings = self.folder.settings
-            text = f"{len(self.rejects)} rejected, each with its reason in {self.folder.shown / REJECTS}"
+            swap(self.path, folder.out)
+        if self.rejects and not wanted:
+            text = f"{len(self.rejects)} rejected, each with its reason in {folder.shown / REJECTS}"
             if settings.strict:
                 raise StrictError(text)
             settings.report.warn(text)

@@ -22,6 +22,9 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Tell the user one line that should not be overlooked."""
 
+    def note(self, text: str) -> None:
+        """Tell the user one line of progress, unless a bar shows it."""
+
     def progress(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Show how far a long loop is."""
 
@@ -33,6 +36,9 @@ class Silent:
         """Drop it."""
 
     def warn(self, text: str) -> None:
+        """Drop it."""
+
+    def note(self, text: str) -> None:
         """Drop it."""
 
     @contextlib.contextmanager

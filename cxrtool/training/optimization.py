@@ -36,22 +36,22 @@ class Recipe:
         class_weights: `none`, or `balanced`: n / (K n_c) for class c.
     """
 
-    epochs: int = 50
-    batch_size: int = 32
-    opt: str = "adamw"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    opt_eps: float | None = None
-    opt_rho: float = 0.95
-    sched: str = "constant"
-    decay_epochs: int = 10
-    decay_rate: float = 0.1
-    warmup_epochs: int = 0
-    min_lr: float = 0.0
-    patience: int = 0
-    checkpoint: str = "best-loss"
-    class_weights: str = "none"
+    epochs: int
+    batch_size: int
+    opt: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    opt_eps: float | None
+    opt_rho: float
+    sched: str
+    decay_epochs: int
+    decay_rate: float
+    warmup_epochs: int
+    min_lr: float
+    patience: int
+    checkpoint: str
+    class_weights: str
 
 
 Parameters = Iterable[nn.Parameter]

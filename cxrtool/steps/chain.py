@@ -1,0 +1,108 @@
+"""The image processing that a picture has been through, and its replay on one that has not.
+
+A step folder's `run.json` tells its chain; the chain of an image is that of the step folder it lies in. `predict`
+compares the chain of what it is given with that of the model and does what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.errors import InputError
+from cxrtool.steps.folder import read_run_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Chain = list[dict[str, Any]]
+
+
+def _prepare(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
+    from cxrtool.imaging.resize import prepare_pixels
+
+    return prepare_pixels(pixels, entry["size"], entry["fit"])
+
+
+REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {"prepare": _prepare}
+"""What each step of a chain does to the grey values of one picture."""
+
+
+def canonical(chain: Iterable[Mapping[str, Any]]) -> Chain:
+    """A chain without the entries that change no pixel, so that equal processing compares equal."""
+    return [dict(entry) for entry in chain if not (entry["step"] == "prepare" and entry.get("size") == "native")]
+
+
+def describe(chain: Sequence[Mapping[str, Any]]) -> str:
+    """A chain in words: `prepare --size 512 --fit squash`."""
+    words = []
+    for entry in chain:
+        options = [f"--{name} {value}" for name, value in entry.items() if name not in ("step", "version")]
+        words.append(" ".join([str(entry["step"]), *options]))
+    return ", then ".join(words) if words else "images as they are"
+
+
+def chain_of(paths: Iterable[Path]) -> Chain:
+    """The chain that all of these images have been through; empty for raw images.
+
+    Raises:
+        InputError: They have been through different ones.
+    """
+    known: dict[Path, Chain] = {}
+    found: dict[str, tuple[Chain, Path]] = {}
+    for path in paths:
+        folder = path.parent
+        if folder not in known:
+            known[folder] = _chain_of_folder(folder)
+        found.setdefault(describe(known[folder]), (known[folder], path))
+    if len(found) > 1:
+        (first, (_, one)), (second, (_, other)) = list(found.items())[:2]
+        raise InputError(
+            f"expected images of one preprocessing, found {one} ({first}) beside {other} ({second})",
+            "prepare all of them with the same options, in one `cxrtool prepare`",
+        )
+    return next(iter(found.values()))[0] if found else []
+
+
+def _chain_of_folder(folder: Path) -> Chain:
+    for ancestor in (folder, *list(folder.parents)[:2]):
+        made = read_run_file(ancestor)
+        if made is not None and made.get("chain"):
+            return canonical(made["chain"])
+    return []
+
+
+def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) -> Chain:
+    """The steps of the model's chain that the data have not been through yet.
+
+    Raises:
+        InputError: The data have been through something else; the message names both and what would be right.
+    """
+    model, data = canonical(model), canonical(data)
+    if model[: len(data)] != data:
+        raise InputError(
+            f"{data_name} has been through: {describe(data)}; {model_name} was trained on: {describe(model)}",
+            f"give the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
+        )
+    return model[len(data) :]
+
+
+def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None) -> tuple[np.ndarray, str]:
+    """Read an image, do the steps in `chain`, and fit it to a network's input.
+
+    Returns:
+        Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as they were read.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    from cxrtool.data.images import MAX_PIXELS, read_image
+    from cxrtool.imaging.hashing import pixel_sha256
+    from cxrtool.imaging.resize import prepare_pixels
+
+    pixels = read_image(path, max_pixels=max_pixels or MAX_PIXELS).pixels
+    digest = pixel_sha256(pixels)
+    for entry in chain:
+        pixels = REPLAY[entry["step"]](pixels, entry)
+    return prepare_pixels(pixels, size, fit), digest

@@ -1,0 +1,46 @@
+"""A signal asks a long step to stop at the next safe place; a second one stops it at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+from cxrtool.errors import StoppedError
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
+"""Exit codes; 75 asks a scheduler to requeue the job."""
+
+
+class StopRequest:
+    """Notes SIGINT, SIGTERM and SIGUSR1 while it is entered; `error` tells what to raise when it is safe."""
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in CODES:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise StoppedError("stopped at once by a second signal", CODES[signal.Signals(number)])
+        self._received = signal.Signals(number)
+
+    def error(self) -> StoppedError | None:
+        """What to raise once the state is saved, or None when nobody asked to stop."""
+        if self._received is None:
+            return None
+        return StoppedError(
+            f"checkpoint saved after {self._received.name}",
+            CODES[self._received],
+            "the same command goes on where it stopped",
+        )

@@ -1,0 +1,167 @@
+"""One fold from its images to its probabilities: build the network, choose where batches come from, train, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cxrtool.errors import CxrtoolError
+from cxrtool.models.network import Network, count_parameters
+from cxrtool.models.registry import Architecture, build, input_form
+from cxrtool.training.augment import Augmentation, Augmenter
+from cxrtool.training.device import choose_device, choose_precision, own_randomness
+from cxrtool.training.engine import Fit, History, Row, fit, forward
+from cxrtool.training.features import FeatureSource, ImageSource, Source, run_body
+from cxrtool.training.optimization import Recipe
+from cxrtool.training.randomness import image_keys
+from cxrtool.training.store import Store
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is trained and how: all of `train`'s options that bear on the weights.
+
+    Attributes:
+        architecture: The network.
+        weights: `imagenet`, `none`, or a file.
+        recipe: Optimizer, schedule and stopping rule.
+        augmentation: What is done to training images.
+        freeze: Train the head alone.
+        frozen_norms: A frozen body's batch normalisations keep their statistics (`eval`) rather than follow the batch.
+        normalize: `native` or `div255`.
+        seed: Of the weights, the order and the augmentation.
+        threads: Of torch.
+        device: As `--device`.
+        precision: As `--precision`.
+    """
+
+    architecture: Architecture
+    weights: str
+    recipe: Recipe
+    augmentation: Augmentation
+    freeze: bool
+    frozen_norms: bool
+    normalize: str
+    seed: int
+    threads: int
+    device: str
+    precision: str
+
+
+@dataclass
+class Fitted:
+    """A trained fold.
+
+    Attributes:
+        network: With the weights of the epoch that was kept, on the CPU, in evaluation mode.
+        history: One row an epoch.
+        probabilities: (n, K) for the places in `asked`, computed in fp32.
+        weights_from: Where the weights came from, in words.
+        notes: Numbers for `run.json`.
+    """
+
+    network: Network
+    history: History
+    probabilities: np.ndarray
+    weights_from: str
+    notes: dict[str, int | str]
+
+
+def fit_fold(
+    design: Design,
+    store: Store,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    training: np.ndarray,
+    validation: np.ndarray,
+    asked: np.ndarray,
+    state: Path,
+    *,
+    save_every: float = 30.0,
+    epoch_done: Callable[[Row], None] = lambda row: None,
+    stop: Callable[[], CxrtoolError | None] = lambda: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Fitted:
+    """Train one fold and predict the images it is asked about.
+
+    Args:
+        design: What to train and how.
+        store: Decoded images.
+        ids: Image id of every place in the store.
+        labels: Class index of every place; what is not trained or validated on may hold anything.
+        training: Places to train on.
+        validation: Places to choose the epoch by.
+        asked: Places to predict.
+        state: Folder for states to resume from.
+        save_every: Seconds between two states.
+        epoch_done: Called with each epoch's row.
+        stop: Asked at every batch; an error it returns is raised after the state was saved.
+        warn: Told what should not be overlooked.
+    """
+    device = choose_device(design.device)
+    precision = choose_precision(design.precision, device)
+    with own_randomness(design.seed, design.threads):
+        network, weights_from = build(design.architecture, weights=design.weights)
+        if design.freeze:
+            network.freeze_body()
+        notes: dict[str, int | str] = {**count_parameters(network), "device": str(device), "precision": precision}
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        store.to(device)
+        form = input_form(design.architecture.name, design.normalize)
+        keys = image_keys(ids)
+        augmenter = Augmenter(design.augmentation, keys, design.seed, store.images.shape[1], device)
+        images = ImageSource(store, augmenter, form["mean"], form["std"], device)
+        module, source = _what_is_trained(design, network, images, training, validation, precision)
+        history = fit(
+            Fit(
+                module, source, labels, training, validation, design.architecture.classes, design.recipe, device,
+                precision, design.seed, design.freeze and design.frozen_norms, state, save_every, list(ids),
+            ),
+            epoch_done=epoch_done, stop=stop, warn=warn,
+        )  # fmt: skip
+        logits = forward(network, images, asked, design.recipe.batch_size, device, "fp32")
+        probabilities = torch.softmax(logits.double(), 1).cpu().numpy()
+    return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)
+
+
+def _what_is_trained(
+    design: Design,
+    network: Network,
+    images: ImageSource,
+    training: np.ndarray,
+    validation: np.ndarray,
+    precision: str,
+) -> tuple[nn.Module, Source]:
+    """The whole network on images; or, where the body gives the same in every epoch, its head on features kept."""
+    constant = design.freeze and design.frozen_norms and not design.augmentation.active
+    if not constant:
+        return network, images
+    network.eval()
+    places = np.concatenate([training, validation])
+    features: FeatureSource = run_body(network, images, places, design.recipe.batch_size, precision, len(images.store))
+    return Head(network), features
+
+
+class Head(nn.Module):
+    """A network's head as a module of its own; it shares the network's weights: training it trains them there."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(network.head_modules())
+        # In a tuple, lest the body count as a part of this module.
+        self._network = (network,)
+
+    def train(self, mode: bool = True) -> Head:
+        """Switch the whole network: timm's dropout asks the network, not the head, whether it is in training."""
+        super().train(mode)
+        self._network[0].train(mode)
+        return self
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """The body's features to logits (B, K)."""
+        return self._network[0].classify(features)
