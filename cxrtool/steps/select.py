@@ -1,0 +1,116 @@
+"""Choose, relabel, thin out or join the rows of manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrtool.data.manifest import FILE_NAME, Manifest, order_columns, read_manifest, write_manifest
+from cxrtool.data.selection import Selection, concatenate, drop_duplicates, one_per, parse_relabel, relabel, sample
+from cxrtool.data.where import choose_where
+from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.steps.chain import chain_of
+from cxrtool.steps.folder import Inputs, Plan, StepFolder
+from cxrtool.steps.settings import Settings
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """The options of `cxrtool select`; what they do is done in this order."""
+
+    manifests: tuple[Path, ...]
+    where: str | None = None
+    relabel: tuple[str, ...] = ()
+    drop_duplicates: bool = False
+    one_per: str | None = None
+    per_class: int | None = None
+    fraction: float | None = None
+
+
+def select(options: SelectOptions, settings: Settings) -> Selection | None:
+    """Choose rows and write them: to a `.csv` file, or to a step folder that also lists what was left out.
+
+    Returns:
+        The selection, or None where the folder was up to date.
+
+    Raises:
+        UsageError: Options that exclude one another or that the manifest cannot satisfy.
+        InputError: A manifest cannot be read, or nothing is left of it.
+    """
+    if options.per_class is not None and options.fraction is not None:
+        raise UsageError("--per-class and --fraction exclude one another")
+    if options.fraction is not None and not 0 < options.fraction <= 1:
+        raise UsageError(f"--fraction: expected a share over 0 and up to 1, found {options.fraction:g}")
+    manifests = [read_manifest(argument, root=settings.root) for argument in options.manifests]
+    if settings.out is None or settings.out.suffix.lower() == ".csv":
+        selection = _choose(options, manifests, settings.seed)
+        if settings.out:
+            _write_file(settings.out, selection, settings)
+        return selection
+    return _write_folder(options, manifests, settings)
+
+
+def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Selection:
+    selection = concatenate(manifests)
+    if not selection.rows:
+        raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` says what was left out")
+    if options.where:
+        choose_where(selection, options.where)
+    if options.relabel:
+        relabel(selection, parse_relabel(options.relabel))
+    if options.drop_duplicates:
+        drop_duplicates(selection)
+    if options.one_per:
+        one_per(selection, options.one_per, seed)
+    if options.per_class is not None or options.fraction is not None:
+        sample(selection, seed, per_class=options.per_class, fraction=options.fraction)
+    if not selection.rows:
+        count = sum(len(manifest) for manifest in manifests)
+        reason = selection.rejects[-1]["reason"]
+        raise InputError(f"expected images to be left, found none of {count}; the last was left out by {reason}")
+    return selection
+
+
+def _write_file(target: Path, selection: Selection, settings: Settings) -> None:
+    if settings.dry_run:
+        settings.report.say(f"would write {target}: {len(selection.rows)} rows")
+        return
+    write_manifest(target, order_columns(selection.columns, selection.rows), selection.rows)
+
+
+def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: Settings) -> Selection | None:
+    out = settings.out
+    for manifest in manifests:
+        if out and manifest.origin and manifest.origin.resolve() == (out / FILE_NAME).resolve():
+            raise OutputError(
+                f"-o {out}: expected another folder than the one that is read",
+                "a selection of a selection needs a name",
+            )
+    plan = Plan(
+        command="select",
+        options={
+            "where": options.where,
+            "relabel": list(options.relabel),
+            "drop_duplicates": options.drop_duplicates,
+            "one_per": options.one_per,
+            "per_class": options.per_class,
+            "fraction": options.fraction,
+        },
+        inputs=Inputs.of(*manifests, verify=settings.verify),
+        libraries=(),
+        seeded=True,
+    )
+    folder = StepFolder(out, plan, settings)
+    if not folder.needs_work():
+        return None
+    selection = _choose(options, manifests, settings.seed)
+    try:
+        chain = chain_of(Path(row["path"]) for row in selection.rows)
+    except InputError as error:
+        selection.warnings.append(error.message)
+        chain = []
+    with folder.build() as build:
+        for reject in selection.rejects:
+            build.reject(reject["path"], reject["reason"])
+        build.finish(selection.columns, selection.rows, extra={"chain": chain}, wanted=True)
+    return selection

@@ -1,0 +1,237 @@
+"""Divide the images of a manifest into training, validation and test: `splits.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cxrtool.data.grouping import PATIENT, group_images
+from cxrtool.data.manifest import Manifest, Row, dump_table, read_manifest, write_table
+from cxrtool.data.splits import COLUMNS, SUBSETS, Divider, Run, from_column, overlaps, parse_holdout, split_rows
+from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.steps.run import fold_name
+from cxrtool.steps.settings import Settings
+
+VALIDATION = 0.1
+"""What folds keep of the training images for validation: whoever stops early on the test images overestimates."""
+
+STRATA = ("label", "severity")
+SHOWN_RUNS = 6
+"""With more repeats and folds than this the table shows ranges over them."""
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """The options of `cxrtool split`; exactly one of the four ways to divide is given."""
+
+    manifest: Path
+    holdout: str | None = None
+    folds: int | None = None
+    leave_out: str | None = None
+    from_column: str | None = None
+    repeats: int = 1
+    validation: float | None = None
+    group: str = PATIENT
+    stratify: str | None = None
+
+
+@dataclass
+class SplitResult:
+    """What was divided how.
+
+    Attributes:
+        rows: The rows of `splits.csv`.
+        columns: The header of the summary table.
+        table: The summary: images, patients and classes of every subset.
+        warnings: What the user should know about it.
+    """
+
+    rows: list[Row]
+    columns: list[str]
+    table: list[list[str]]
+    warnings: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The content of `splits.csv`."""
+        return dump_table(COLUMNS, self.rows)
+
+
+def split(options: SplitOptions, settings: Settings) -> SplitResult:
+    """Divide the images and write `splits.csv` where `-o` names a file.
+
+    Raises:
+        UsageError: Not exactly one way to divide, or options that exclude one another.
+        InputError: The manifest cannot be divided so.
+        LeakageError: `--from-column` puts a patient on two sides, and leakage is not allowed.
+    """
+    _check(options)
+    manifest = read_manifest(options.manifest, root=settings.root)
+    if options.group != PATIENT:
+        manifest.require(options.group)
+    warnings = _about_patients(manifest, options.group)
+    images = _labelled(manifest, warnings)
+    runs, names = _divide(options, settings, images, warnings)
+    result = SplitResult(split_rows(runs), *_summary(images, options.group, runs, names), warnings)
+    warnings += _absences(images, runs)
+    if settings.out and settings.dry_run:
+        settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
+    elif settings.out:
+        write_table(settings.out, COLUMNS, result.rows)
+    return result
+
+
+def _check(options: SplitOptions) -> None:
+    ways = {"--holdout": options.holdout, "--folds": options.folds, "--leave-out": options.leave_out}
+    given = [name for name, value in (ways | {"--from-column": options.from_column}).items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise UsageError(
+            f"expected one of --holdout, --folds, --leave-out and --from-column, found {found}",
+            "for five folds: --folds 5; for one division: --holdout 60/20/20",
+        )
+    if options.repeats > 1 and not (options.holdout or options.folds):
+        raise UsageError(f"--repeats draws --holdout or --folds again; {given[0]} is the same every time")
+    if options.validation is not None and not 0 <= options.validation < 1:
+        raise UsageError(f"--validation: expected a share from 0 to below 1, found {options.validation:g}")
+    if options.validation and options.from_column:
+        raise UsageError("--validation: with --from-column the subsets are those of the column")
+
+
+def _about_patients(manifest: Manifest, group: str) -> list[str]:
+    empty = sum(not cell.strip() for cell in manifest.column(group))
+    if not manifest.rows:
+        raise InputError(
+            f"{manifest.name}: expected images to divide, found none", "`cxrtool info` says what a step left out"
+        )
+    if empty == len(manifest):
+        return [f"no {group} in {manifest.name}: every image counts as a patient of its own"]
+    return [f"{empty} of {len(manifest)} images have no {group}; each counts as a patient of its own"] if empty else []
+
+
+def _labelled(manifest: Manifest, warnings: list[str]) -> Manifest:
+    labelled = [row["image_id"] for row in manifest.rows if row.get("label")]
+    if not labelled:
+        warnings.append("no image has a label: nothing can be balanced but the number of images")
+        return manifest
+    if len(labelled) < len(manifest):
+        warnings.append(f"{len(manifest) - len(labelled)} images without a label are left out")
+    return manifest.subset(labelled)
+
+
+def _divide(
+    options: SplitOptions, settings: Settings, manifest: Manifest, warnings: list[str]
+) -> tuple[dict[Run, dict[str, str]], dict[Run, str]]:
+    if options.from_column:
+        manifest.require(options.from_column)
+        subsets = from_column(manifest.rows, options.from_column, manifest.place)
+        _check_overlaps(options, settings, manifest, subsets, warnings)
+        return {("0", "0"): subsets}, {}
+    strata = [name.strip() for name in (options.stratify or "").split(",") if name.strip()]
+    manifest.require(*strata)
+    strata = strata or [name for name in STRATA if name in manifest.columns]
+    divider = Divider(manifest.rows, options.group, strata, settings.seed)
+    runs: dict[Run, dict[str, str]] = {}
+    validation = VALIDATION if options.validation is None else options.validation
+    if options.leave_out:
+        manifest.require(options.leave_out)
+        missing = sum(not cell for cell in manifest.column(options.leave_out))
+        if missing:
+            warnings.append(f"{missing} images without a {options.leave_out} only train")
+        parts = divider.leave_out(options.leave_out, validation)
+        runs = {("0", str(fold)): subsets for fold, subsets in enumerate(parts.values())}
+        return runs, {("0", str(fold)): value for fold, value in enumerate(parts)}
+    for repeat in range(options.repeats):
+        if options.folds:
+            for fold, subsets in enumerate(divider.folds(options.folds, validation, repeat)):
+                runs[str(repeat), str(fold)] = subsets
+        else:
+            runs[str(repeat), "0"] = divider.holdout(_shares(options), repeat)
+    return runs, {}
+
+
+def _shares(options: SplitOptions) -> dict[str, float]:
+    shares = parse_holdout(options.holdout or "")
+    if options.validation:
+        if "validation" in shares:
+            raise UsageError(f"--validation: --holdout {options.holdout} has a validation share already")
+        train = shares["train"]
+        shares = {"train": train * (1 - options.validation), "validation": train * options.validation} | {
+            "test": shares["test"]
+        }
+    return shares
+
+
+def _check_overlaps(
+    options: SplitOptions, settings: Settings, manifest: Manifest, subsets: Mapping[str, str], warnings: list[str]
+) -> None:
+    if not subsets:
+        raise InputError(f"{manifest.name}: expected subsets in '{options.from_column}', found only empty cells")
+    left = len(manifest) - len(subsets)
+    if left:
+        warnings.append(f"{left} images with an empty {options.from_column} are in no subset")
+    found = overlaps(manifest.rows, subsets, options.group)
+    if not found:
+        return
+    first = next(row for row in found[0] if row["image_id"] in subsets)
+    shown = first.get(options.group) or first["image_id"]
+    text = f"{options.from_column}: {len(found)} patients stand in more than one subset, such as '{shown}'"
+    if not settings.allow_leakage:
+        raise LeakageError(text, "divide anew with --folds or --holdout, or take it as it is with --allow-leakage")
+    warnings.append(text)
+
+
+def _summary(
+    manifest: Manifest, group: str, runs: Mapping[Run, Mapping[str, str]], names: Mapping[Run, str]
+) -> tuple[list[str], list[list[str]]]:
+    classes = manifest.classes()
+    groups = dict(zip(manifest.column("image_id"), group_images(manifest.rows, group), strict=True))
+    labels = {row["image_id"]: row.get("label", "") for row in manifest.rows}
+    figures: dict[Run, dict[str, list[int]]] = {}
+    for run, subsets in runs.items():
+        ids: dict[str, list[str]] = {}
+        for identity, subset in subsets.items():
+            ids.setdefault(subset, []).append(identity)
+        figures[run] = {
+            subset: [len(inside), len({groups[i] for i in inside})]
+            + [sum(labels[i] == label for i in inside) for label in classes]
+            for subset, inside in ids.items()
+        }
+    columns = ["fold", "subset", "images", "patients", *classes]
+    if len(runs) <= SHOWN_RUNS:
+        return columns, [
+            [" ".join((fold_name(*run), names.get(run, ""))).strip(), subset, *map(str, figures[run][subset])]
+            for run in runs
+            for subset in SUBSETS
+            if subset in figures[run]
+        ]
+    return columns, [
+        [f"all {len(runs)}", subset, *(_range(cells) for cells in zip(*found, strict=True))]
+        for subset in SUBSETS
+        if (found := [figure[subset] for figure in figures.values() if subset in figure])
+    ]
+
+
+def _range(values: tuple[int, ...]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _absences(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]]) -> list[str]:
+    labels = {row["image_id"]: row.get("label", "") for row in manifest.rows}
+    absent: dict[tuple[str, str], list[str]] = {}
+    for run, subsets in runs.items():
+        held = {(subset, labels[identity]) for identity, subset in subsets.items()}
+        for subset in SUBSETS:
+            if subset not in subsets.values():
+                continue
+            for label in manifest.classes():
+                if (subset, label) not in held:
+                    absent.setdefault((subset, label), []).append(fold_name(*run))
+    same: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (subset, label), folds in absent.items():
+        same.setdefault((subset, tuple(folds)), []).append(label)
+    return [
+        f"{subset} of {', '.join(folds[:5])}{' …' if len(folds) > 5 else ''} has no image of {', '.join(labels)}"
+        for (subset, folds), labels in same.items()
+    ]
