@@ -1,20 +1,15 @@
-"""`splits.csv`: which image is for training, for validation and for test, in every repeat and fold.
-
-Groups of images (`cxrtool.data.grouping`) are dealt, never single images, so that a patient on two sides is impossible.
-"""
+"""`splits.csv`: which image is for training, for validation and for test, in every repeat and fold."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose
 from pathlib import Path
 
-from cxrtool.data.dealing import deal
 from cxrtool.data.grouping import PATIENT, group_images
-from cxrtool.data.manifest import Row, Table, read_table
-from cxrtool.errors import InputError, UsageError
+from cxrtool.data.manifest import Manifest, Row, Table, read_table
+from cxrtool.errors import InputError
 
 SUBSETS = ("train", "validation", "test")
 COLUMNS = ("image_id", "repeat", "fold", "subset")
@@ -98,128 +93,6 @@ def overlaps(rows: Sequence[Row], subsets: Mapping[str, str], column: str = PATI
     return [group for group in placed.values() if len({subsets[row["image_id"]] for row in group}) > 1]
 
 
-def parse_holdout(text: str) -> dict[str, float]:
-    """The shares of the subsets.
-
-    >>> parse_holdout("60/20/20")
-    {'train': 0.6, 'validation': 0.2, 'test': 0.2}
-    >>> parse_holdout("80/20")
-    {'train': 0.8, 'test': 0.2}
-    """
-    try:
-        parts = [float(part) for part in text.split("/")]
-    except ValueError:
-        parts = []
-    whole = 100.0 if sum(parts) > 1.5 else 1.0
-    if len(parts) not in (2, 3) or min(parts, default=-1) < 0 or not isclose(sum(parts), whole, rel_tol=1e-6):
-        raise UsageError(
-            f"--holdout: expected shares that add up to 100, such as 60/20/20 or 80/20, found '{text}'",
-            "training / validation / test, or training / test",
-        )
-    names = SUBSETS if len(parts) == 3 else ("train", "test")
-    shares = {name: part / whole for name, part in zip(names, parts, strict=True) if part}
-    if "train" not in shares or "test" not in shares:
-        raise UsageError(f"--holdout: training and test each need a share, found '{text}'")
-    return shares
-
-
-class Divider:
-    """Divides the images of a manifest, group by group, into subsets in which every stratum has its share.
-
-    Args:
-        rows: Rows of a manifest; their order does not bear on the result.
-        group: The column that names the patient.
-        strata: Columns; each is balanced within the values of those before it. An empty cell is a value.
-        seed: Which of the many good divisions is drawn.
-    """
-
-    def __init__(self, rows: Sequence[Row], group: str = PATIENT, strata: Sequence[str] = ("label",), seed: int = 0):
-        self.rows = sorted(rows, key=lambda row: row["image_id"])
-        self.group_column, self.strata, self.seed = group, strata, seed
-        self.groups: list[list[int]] = []
-        for index, number in enumerate(group_images(self.rows, group)):
-            if number == len(self.groups):
-                self.groups.append([])
-            self.groups[number].append(index)
-        self.counts = [self._count(group) for group in self.groups]
-        self.names = [self.rows[group[0]]["image_id"] for group in self.groups]
-
-    def holdout(self, shares: Mapping[str, float], repeat: int = 0) -> dict[str, str]:
-        """One division into subsets of the given shares.
-
-        Raises:
-            InputError: A class has fewer patients than there are subsets.
-        """
-        self._check_patients(len(shares), "subsets", "smaller classes can be joined or left out with `cxrtool select`")
-        chosen = self._deal(range(len(self.groups)), list(shares.values()), ("holdout", repeat))
-        names = list(shares)
-        return self._subsets({group: names[part] for group, part in chosen.items()})
-
-    def folds(self, count: int, validation: float, repeat: int = 0) -> list[dict[str, str]]:
-        """Cross-validation: every group is in the test subset of one fold.
-
-        Raises:
-            InputError: A class has fewer patients than there are folds.
-        """
-        self._check_patients(count, "folds", "take fewer --folds, or join or leave out small classes with `select`")
-        chosen = self._deal(range(len(self.groups)), [1 / count] * count, ("folds", repeat))
-        return [
-            self._with_validation({group for group in chosen if chosen[group] == fold}, validation, (repeat, fold))
-            for fold in range(count)
-        ]
-
-    def leave_out(self, column: str, validation: float) -> dict[str, dict[str, str]]:
-        """For every value of a column, in order, a fold that tests on it and trains on the others.
-
-        Images of a tested patient that have another value are on neither side; images without a value only train.
-        """
-        values = sorted({row.get(column, "") for row in self.rows} - {""})
-        if len(values) < 2:
-            raise InputError(
-                f"--leave-out {column}: expected at least two values in that column, found {len(values)}",
-                f"the values: {', '.join(values) or 'none'}",
-            )
-        result = {}
-        for fold, value in enumerate(values):
-            tested = {g for g, group in enumerate(self.groups) if any(self.rows[i].get(column) == value for i in group)}
-            subsets = self._with_validation(tested, validation, (column, fold))
-            strangers = {row["image_id"] for row in self.rows if row.get(column) != value}
-            result[value] = {i: subset for i, subset in subsets.items() if subset != "test" or i not in strangers}
-        return result
-
-    def _with_validation(self, tested: set[int], share: float, run: Hashable) -> dict[str, str]:
-        rest = [group for group in range(len(self.groups)) if group not in tested]
-        subsets = dict.fromkeys(tested, "test") | dict.fromkeys(rest, "train")
-        if share:
-            chosen = self._deal(rest, [1 - share, share], ("validation", run))
-            subsets |= {group: "validation" for group, part in chosen.items() if part}
-        return self._subsets(subsets)
-
-    def _deal(self, groups: Iterable[int], shares: Sequence[float], draw: Hashable) -> dict[int, int]:
-        groups = list(groups)
-        counts, names = [self.counts[g] for g in groups], [self.names[g] for g in groups]
-        return dict(zip(groups, deal(counts, shares, names, (self.seed, draw)), strict=True))
-
-    def _subsets(self, of_group: Mapping[int, str]) -> dict[str, str]:
-        return {self.rows[i]["image_id"]: subset for group, subset in of_group.items() for i in self.groups[group]}
-
-    def _count(self, group: Sequence[int]) -> Counter[Hashable]:
-        counts: Counter[Hashable] = Counter({"images": len(group)})
-        for index in group:
-            stratum = tuple(self.rows[index].get(column, "") for column in self.strata)
-            counts.update(stratum[: depth + 1] for depth in range(len(stratum)))
-        # Patients beside images: a class with one patient of thirty images is balanced in neither alone.
-        counts.update({("patients", 1, label): 1 for label in sorted({self.rows[i].get("label", "") for i in group})})
-        return counts
-
-    def _check_patients(self, needed: int, parts: str, hint: str) -> None:
-        for label in sorted({row.get("label", "") for row in self.rows}):
-            found = sum(any(self.rows[i].get("label", "") == label for i in group) for group in self.groups)
-            if found < needed:
-                class_ = f"the class '{label}'" if label else "every class"
-                raise InputError(f"expected a patient of {class_} for each of {needed} {parts}, found {found}", hint)
-
-
 def from_column(rows: Sequence[Row], column: str, place: Callable[[int], str]) -> dict[str, str]:
     """The subset that a column names; images whose cell is empty are in none.
 
@@ -251,3 +124,53 @@ def split_rows(runs: Mapping[Run, Mapping[str, str]]) -> list[Row]:
         for (repeat, fold), subsets in runs.items()
         for identity in sorted(subsets)
     ]
+
+
+SHOWN_RUNS = 6
+"""With more repeats and folds than this a table shows ranges over them."""
+
+
+def tabulate(
+    manifest: Manifest,
+    runs: Mapping[Run, Mapping[str, str]],
+    group: str = PATIENT,
+    names: Mapping[Run, str] | None = None,
+) -> tuple[list[str], list[list[str]]]:
+    """Images, patients and classes of every subset, as a header and rows of text.
+
+    Args:
+        manifest: The images; ids that it lacks do not count.
+        runs: The subset of each image id, for every repeat and fold.
+        group: The column that names the patient.
+        names: What to say of a fold beside its number.
+    """
+    classes, names = manifest.classes(), names or {}
+    ids = manifest.column("image_id")
+    groups = dict(zip(ids, group_images(manifest.rows, group), strict=True))
+    labels = dict(zip(ids, manifest.column("label"), strict=True))
+    figures: dict[Run, dict[str, list[int]]] = {}
+    for run, subsets in runs.items():
+        inside: dict[str, list[str]] = {}
+        for identity in subsets.keys() & groups.keys():
+            inside.setdefault(subsets[identity], []).append(identity)
+        figures[run] = {subset: [len(found), len({groups[i] for i in found})] for subset, found in inside.items()}
+        for subset, found in inside.items():
+            counts = Counter(labels[i] for i in found)
+            figures[run][subset] += [counts[label] for label in classes]
+    columns = ["fold", "subset", "images", "patients", *classes]
+    table: list[list[str]] = []
+    if len(runs) <= SHOWN_RUNS:
+        for run, figure in figures.items():
+            shown = " ".join(filter(None, (f"r{run[0]}f{run[1]}", names.get(run))))
+            table += [[shown, subset, *map(str, figure[subset])] for subset in SUBSETS if subset in figure]
+        return columns, table
+    for subset in SUBSETS:
+        found = [figure[subset] for figure in figures.values() if subset in figure]
+        if found:
+            table.append([f"all {len(runs)}", subset, *(_range(cells) for cells in zip(*found, strict=True))])
+    return columns, table
+
+
+def _range(values: tuple[int, ...]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}-{high}"

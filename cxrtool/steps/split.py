@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrtool.data.grouping import PATIENT, group_images
+from cxrtool.data.divider import Divider, parse_holdout
+from cxrtool.data.grouping import PATIENT
 from cxrtool.data.manifest import Manifest, Row, dump_table, read_manifest, write_table
-from cxrtool.data.splits import COLUMNS, SUBSETS, Divider, Run, from_column, overlaps, parse_holdout, split_rows
+from cxrtool.data.splits import COLUMNS, SUBSETS, Run, from_column, overlaps, split_rows, tabulate
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.steps.run import fold_name
 from cxrtool.steps.settings import Settings
@@ -17,8 +18,6 @@ VALIDATION = 0.1
 """What folds keep of the training images for validation: whoever stops early on the test images overestimates."""
 
 STRATA = ("label", "severity")
-SHOWN_RUNS = 6
-"""With more repeats and folds than this the table shows ranges over them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     warnings = _about_patients(manifest, options.group)
     images = _labelled(manifest, warnings)
     runs, names = _divide(options, settings, images, warnings)
-    result = SplitResult(split_rows(runs), *_summary(images, options.group, runs, names), warnings)
+    result = SplitResult(split_rows(runs), *tabulate(images, runs, options.group, names), warnings)
     warnings += _absences(images, runs)
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
@@ -179,42 +178,6 @@ def _check_overlaps(
     if not settings.allow_leakage:
         raise LeakageError(text, "divide anew with --folds or --holdout, or take it as it is with --allow-leakage")
     warnings.append(text)
-
-
-def _summary(
-    manifest: Manifest, group: str, runs: Mapping[Run, Mapping[str, str]], names: Mapping[Run, str]
-) -> tuple[list[str], list[list[str]]]:
-    classes = manifest.classes()
-    groups = dict(zip(manifest.column("image_id"), group_images(manifest.rows, group), strict=True))
-    labels = {row["image_id"]: row.get("label", "") for row in manifest.rows}
-    figures: dict[Run, dict[str, list[int]]] = {}
-    for run, subsets in runs.items():
-        ids: dict[str, list[str]] = {}
-        for identity, subset in subsets.items():
-            ids.setdefault(subset, []).append(identity)
-        figures[run] = {
-            subset: [len(inside), len({groups[i] for i in inside})]
-            + [sum(labels[i] == label for i in inside) for label in classes]
-            for subset, inside in ids.items()
-        }
-    columns = ["fold", "subset", "images", "patients", *classes]
-    if len(runs) <= SHOWN_RUNS:
-        return columns, [
-            [" ".join((fold_name(*run), names.get(run, ""))).strip(), subset, *map(str, figures[run][subset])]
-            for run in runs
-            for subset in SUBSETS
-            if subset in figures[run]
-        ]
-    return columns, [
-        [f"all {len(runs)}", subset, *(_range(cells) for cells in zip(*found, strict=True))]
-        for subset in SUBSETS
-        if (found := [figure[subset] for figure in figures.values() if subset in figure])
-    ]
-
-
-def _range(values: tuple[int, ...]) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low}-{high}"
 
 
 def _absences(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]]) -> list[str]:
