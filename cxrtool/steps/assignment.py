@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtool.data.manifest import Manifest, read_table
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.splits import SUBSETS, overlaps, read_splits
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.steps import run as runs
 from cxrtool.steps.settings import Settings
 
-SUBSETS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Assignment:
-    """One fold of the splits: the manifest's rows by subset, as indices."""
+    """One fold of the splits.
+
+    Attributes:
+        repeat: As it stands in the splits.
+        fold: As it stands in the splits.
+        subsets: Places in the manifest of the labelled images of each subset.
+    """
 
     repeat: str
     fold: str
@@ -29,72 +34,63 @@ class Assignment:
 
 
 def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list[Assignment]:
-    """Read a splits file against a manifest; ids that the manifest lacks are ignored with a count.
+    """Read splits against a manifest; ids that the manifest lacks are ignored with a count.
 
     Raises:
-        InputError: A column is missing, a subset has another name, or no image is left in a training subset.
+        InputError: The splits are not readable, or a fold cannot be trained: a class has no training image, or the
+            manifest has fewer than two classes.
+        LeakageError: A patient or a picture is on two sides, and `--allow-leakage` was not given.
     """
-    table = read_table(path)
-    table.require("image_id", "subset")
-    index = {row["image_id"]: i for i, row in enumerate(manifest.rows)}
-    folds: dict[tuple[str, str], dict[str, list[int]]] = {
-        pair: {name: [] for name in SUBSETS} for pair in runs.folds_of(table.rows)
-    }
-    unknown = unlabelled = 0
-    for line, row in enumerate(table.rows):
-        if row["subset"] not in SUBSETS:
-            raise InputError(f"{table.place(line)}: expected a subset of {', '.join(SUBSETS)}, found '{row['subset']}'")
-        where = index.get(row["image_id"])
-        if where is None:
-            unknown += 1
-        elif not manifest.rows[where]["label"]:
-            unlabelled += 1
-        else:
-            folds[row.get("repeat") or "0", row.get("fold") or "0"][row["subset"]].append(where)
-    if unknown:
-        settings.report.say(f"{path}: {unknown} rows name images that the manifest does not hold; left out")
-    if unlabelled:
-        settings.report.warn(f"{path}: {unlabelled} rows name images without a label; left out")
+    manifest.require("label")
     classes = manifest.classes()
-    for (repeat, fold), subsets in folds.items():
-        present = {manifest.rows[i]["label"] for i in subsets["train"]}
-        absent = [name for name in classes if name not in present]
-        if absent:
-            raise InputError(
-                f"{path}: fold {runs.fold_name(repeat, fold)} has no training image of class '{absent[0]}'",
-                "split the manifest anew: `cxrtool split` keeps every class on every side",
-            )
-    if not folds:
-        raise InputError(f"{path}: expected rows that assign images to subsets, found none")
     if len(classes) < 2:
         raise InputError(
             f"{manifest.name}: expected at least two classes in the column 'label', found {len(classes)}",
             "`cxrtool prepare` takes the class from the folder's name, or from --label-column",
         )
-    return [Assignment(repeat, fold, subsets) for (repeat, fold), subsets in folds.items()]
+    splits = read_splits(path)
+    index = {row["image_id"]: i for i, row in enumerate(manifest.rows)}
+    ids = splits.ids()
+    unknown = len(ids - index.keys())
+    unlabelled = sum(1 for name in ids & index.keys() if not manifest.rows[index[name]]["label"])
+    if unknown:
+        settings.report.say(f"{splits.name}: {unknown} of its {len(ids)} images are not in {manifest.name}; left out")
+    if unlabelled:
+        settings.report.warn(f"{splits.name}: {unlabelled} of its images have no label; left out")
+    assignments = []
+    for (repeat, fold), placed in splits.runs.items():
+        subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
+        for name, subset in placed.items():
+            if name in index and manifest.rows[index[name]]["label"]:
+                subsets[subset].append(index[name])
+        # In the manifest's order, so that a splits file whose rows were shuffled gives the same run.
+        assignment = Assignment(repeat, fold, {name: sorted(places) for name, places in subsets.items()})
+        present = {manifest.rows[i]["label"] for i in subsets["train"]}
+        absent = [name for name in classes if name not in present]
+        if absent:
+            raise InputError(
+                f"{splits.name}: fold {assignment.name} has no training image of class '{absent[0]}'",
+                "split this manifest anew: `cxrtool split` keeps every class on every side",
+            )
+        check_sides(manifest, placed, assignment.name, settings)
+        assignments.append(assignment)
+    return assignments
 
 
-def check_leakage(manifest: Manifest, assignments: Sequence[Assignment], settings: Settings) -> None:
-    """Refuse splits that put a patient, or one and the same picture, on both sides.
+def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings: Settings) -> None:
+    """Refuse a fold that has a patient, or one and the same picture, on two sides.
 
     Raises:
-        LeakageError: They do, and `--allow-leakage` was not given.
+        LeakageError: It has, and `--allow-leakage` was not given.
     """
-    for assignment in assignments:
-        seen = [i for name in ("train", "validation") for i in assignment.subsets[name]]
-        for column, what in (("patient_id", "patient"), ("sha256", "picture")):
-            known = {normal for i in seen if (normal := manifest.rows[i].get(column, "").strip().casefold())}
-            for i in assignment.subsets["test"]:
-                value = manifest.rows[i].get(column, "")
-                if value.strip().casefold() not in known or not value.strip():
-                    continue
-                text = (
-                    f"fold {assignment.name}: the {what} {value[:24]} of test image {manifest.rows[i]['image_id']} "
-                    "is among the training images too"
-                )
-                if not settings.allow_leakage:
-                    raise LeakageError(
-                        text, "`cxrtool split` keeps patients and duplicates together; or --allow-leakage"
-                    )
-                settings.report.warn(text)
-                break
+    groups = overlaps(manifest.rows, placed)
+    if not groups:
+        return
+    first: Sequence[str] = [row["image_id"] for row in groups[0]]
+    text = (
+        f"fold {fold}: {len(groups)} patients or duplicated pictures are in more than one subset, "
+        f"such as the images {', '.join(first[:3])}"
+    )
+    if not settings.allow_leakage:
+        raise LeakageError(text, "`cxrtool split` keeps them together; --allow-leakage trains all the same")
+    settings.report.warn(text)

@@ -13,7 +13,7 @@ from cxrtool.data.manifest import Manifest, order_columns, read_manifest, read_t
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import UsageError
 from cxrtool.steps import run as runs
-from cxrtool.steps.assignment import Assignment, check_leakage, read_assignments
+from cxrtool.steps.assignment import Assignment, read_assignments
 from cxrtool.steps.chain import chain_of
 from cxrtool.steps.fold import FoldTrainer
 from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file, write_run_file
@@ -70,9 +70,7 @@ def train(options: TrainOptions, settings: Settings) -> None:
     """
     values, settings = resolve(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
-    manifest.require("label")
     assignments = read_assignments(options.splits, manifest, settings)
-    check_leakage(manifest, assignments, settings)
     chain = chain_of(Path(row["path"]) for row in manifest.rows)
     weights = [Path(values["weights"])] if values["weights"] not in ("imagenet", "none") else []
     identity = {**values, "splits": sha256_file(options.splits), "only": None}
