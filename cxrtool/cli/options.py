@@ -108,14 +108,23 @@ def origins(ctx: typer.Context) -> dict[str, str]:
     return result
 
 
+def values_of(ctx: typer.Context) -> dict[str, Any]:
+    """What every parameter was given; paths as `Path`, which some versions of typer make of them only later."""
+    paths = {parameter.name for parameter in ctx.command.params if getattr(parameter.type, "name", "") == "path"}
+    result: dict[str, Any] = {}
+    for name, value in ctx.params.items():
+        if isinstance(value, list | tuple):
+            result[name] = tuple(Path(entry) if name in paths else entry for entry in value)
+        else:
+            result[name] = Path(value) if name in paths and value is not None else value
+    return result
+
+
 def collect(ctx: typer.Context, kind: type[Options]) -> Options:
-    """Build a step's options from the command line; a field takes the parameter of its own name."""
-    values: dict[str, Any] = {}
-    for entry in fields(kind):  # type: ignore[arg-type]
-        if entry.name in ctx.params:
-            value = ctx.params[entry.name]
-            values[entry.name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+    """Build a step's options from the command line; a field takes the parameter of its own name, if it was given."""
+    given = values_of(ctx)
+    names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: given[name] for name in names if given.get(name) is not None})
 
 
 def settings(ctx: typer.Context) -> Settings:
@@ -124,7 +133,7 @@ def settings(ctx: typer.Context) -> Settings:
     from cxrtool.steps.parallel import default_workers
     from cxrtool.steps.settings import Settings
 
-    given = ctx.params
+    given = values_of(ctx)
     names = {entry.name for entry in fields(Settings)}
     values = {name: value for name, value in given.items() if name in names and value is not None}
     values.setdefault("threads", default_workers())

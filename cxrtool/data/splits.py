@@ -154,8 +154,8 @@ def tabulate(
         for identity in subsets.keys() & groups.keys():
             inside.setdefault(subsets[identity], []).append(identity)
         figures[run] = {subset: [len(found), len({groups[i] for i in found})] for subset, found in inside.items()}
-        for subset, found in inside.items():
-            counts = Counter(labels[i] for i in found)
+        for subset, members in inside.items():
+            counts = Counter(labels[i] for i in members)
             figures[run][subset] += [counts[label] for label in classes]
     columns = ["fold", "subset", "images", "patients", *classes]
     table: list[list[str]] = []
