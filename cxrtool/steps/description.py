@@ -85,7 +85,10 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     result.warnings += _suspicions(manifest)
     if splits:
         _add_splits(result, manifest, splits)
-    result.next = "cxrtool train … --splits" if splits else f"cxrtool split {manifest.name} --folds 5 -o splits.csv"
+    if splits:
+        result.next = f"cxrtool train {manifest.name} --splits {splits.name} --preset … -o run"
+    else:
+        result.next = f"cxrtool split {manifest.name} --folds 5 -o splits.csv"
     return result
 
 

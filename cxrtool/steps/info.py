@@ -46,15 +46,16 @@ def info(options: InfoOptions, settings: Settings) -> Description:
         InputError: It is nothing that cxrtool knows; the message says what was looked for.
     """
     path = options.path
-    if str(path) != "-" and path.name in (RUN_FILE, MODEL_FILE) and path.is_file():
-        path = path.absolute().parent
+    if path.name in (RUN_FILE, MODEL_FILE) and path.is_file():
+        path = path.parent
     if options.table1:
         manifest = read_manifest(path, root=settings.root)
         _require_images(manifest)
         return describe_table_one(manifest, _splits(path, manifest, options.splits))
-    if str(path) != "-" and path.is_dir():
-        return _folder(path, options, settings)
-    return _file(path, options, settings)
+    if str(path) == "-":
+        # A stream can be read once, and only a manifest is ever sent through one.
+        return _manifest(path, options, settings)
+    return _folder(path, options, settings) if path.is_dir() else _file(path, options, settings)
 
 
 def _folder(path: Path, options: InfoOptions, settings: Settings) -> Description:
@@ -77,7 +78,7 @@ def _file(path: Path, options: InfoOptions, settings: Settings) -> Description:
     try:
         table = read_table(path)
     except InputError as error:
-        if str(path) == "-" or not path.is_file():
+        if not path.is_file():
             raise InputError(error.message, f"looked for {LOOKED_FOR}") from None
         return _image(path, error)
     columns = set(table.columns)

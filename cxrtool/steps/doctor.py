@@ -1,0 +1,262 @@
+"""Check this machine and installation: what works, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from cxrtool.errors import CxrtoolError
+from cxrtool.steps.parallel import default_workers
+from cxrtool.steps.settings import Settings
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+PACKAGES = (
+    "numpy", "scipy", "scikit-learn", "scikit-image", "opencv-python-headless", "matplotlib", "pydicom", "torch",
+    "torchvision", "timm", "safetensors", "typer", "rich",
+)  # fmt: skip
+
+CODECS = {
+    "RLE": ("1.2.840.10008.1.2.5", "pip install pylibjpeg-rle"),
+    "JPEG": ("1.2.840.10008.1.2.4.50", "pip install 'pillow'"),
+    "JPEG 2000": ("1.2.840.10008.1.2.4.90", "pip install pylibjpeg-openjpeg"),
+    "JPEG-LS": ("1.2.840.10008.1.2.4.80", "pip install pyjpegls"),
+    "JPEG Lossless": ("1.2.840.10008.1.2.4.70", "pip install pylibjpeg-libjpeg (GPL)"),
+}
+"""Compressed transfer syntaxes of DICOM, and what brings their decoder."""
+
+TORCH_PROBE = """
+import json, pathlib, torch
+from importlib import metadata, util
+found = {"torch": torch.__version__, "torchvision": metadata.version("torchvision"), "gpus": []}
+for index in range(torch.cuda.device_count()):
+    entry = torch.cuda.get_device_properties(index)
+    found["gpus"].append([entry.name, entry.total_memory, torch.cuda.get_device_capability(index)])
+libraries = list(pathlib.Path(util.find_spec("torchvision").origin).parent.glob("_C*.so"))
+if libraries:
+    torch.ops.load_library(str(libraries[0]))
+else:
+    import torchvision
+torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+print(json.dumps(found))
+"""
+"""Torchvision's compiled half alone: it is what fails when the pair does not fit, and importing all takes 5 s more."""
+
+PROBE_SECONDS = 60
+LITTLE_SPACE = 5 << 30
+LITTLE_MEMORY = 4 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        what: What was looked at.
+        state: `ok`, `warn` or `fail`.
+        found: What it is.
+        advice: What to do, where something is to be done.
+    """
+
+    what: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """`cxrtool doctor` has only the shared options."""
+
+
+def doctor(options: DoctorOptions, settings: Settings) -> list[Finding]:
+    """Look at everything; a check that breaks is a finding, never the end."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        try:
+            findings += check(settings)
+        except Exception as error:
+            # Whatever is broken on this machine, the other checks are still of use.
+            found = f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0]
+            findings.append(Finding(check.__name__.strip("_"), WARN, found[:200]))
+    return findings
+
+
+def _python(settings: Settings) -> Iterator[Finding]:
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    yield Finding("python", OK if good else FAIL, f"{version}, {sys.prefix}", "" if good else "needs 3.11 or later")
+
+
+def _packages(settings: Settings) -> Iterator[Finding]:
+    wanted = _lower_bounds()
+    for name in PACKAGES:
+        least = wanted.get(name, "")
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding(name, FAIL, "not installed", f"pip install '{name}{'>=' + least if least else ''}'")
+            continue
+        if least and _numbers(version) < _numbers(least):
+            yield Finding(name, FAIL, f"{version}, older than {least}", f"pip install -U '{name}>={least}'")
+        else:
+            yield Finding(name, OK, version)
+
+
+def _opencv(settings: Settings) -> Iterator[Finding]:
+    builds = sorted(
+        name
+        for entry in metadata.distributions()
+        if (name := (entry.metadata["Name"] or "").lower()) and name.startswith("opencv-") and "python" in name
+    )
+    if len(builds) > 1:
+        others = " ".join(name for name in builds if name != "opencv-python-headless")
+        advice = f"pip uninstall -y {others} && pip install --force-reinstall --no-deps opencv-python-headless"
+        yield Finding("cv2", WARN, f"{' and '.join(builds)} overwrite each other's files", advice)
+    probe = _run("import cv2; print(cv2.__version__)")
+    if probe.returncode:
+        advice = "pip install --force-reinstall opencv-python-headless"
+        yield Finding("cv2", FAIL, f"import fails: {_last_line(probe.stderr)}", advice)
+
+
+def _torch(settings: Settings) -> Iterator[Finding]:
+    import json
+
+    probe = _run(TORCH_PROBE)
+    if probe.returncode:
+        yield Finding(
+            "torch pair", FAIL, f"torch and torchvision do not work together: {_last_line(probe.stderr)}",
+            "install both in one command from one place: pip install --force-reinstall torch torchvision",
+        )  # fmt: skip
+        return
+    found = json.loads(probe.stdout.splitlines()[-1])
+    yield Finding("torch pair", OK, f"torch {found['torch']} and torchvision {found['torchvision']} work together")
+    for name, memory, (major, minor) in found["gpus"]:
+        bf16 = "bf16" if major >= 8 else "no bf16"
+        yield Finding("gpu", OK, f"{name}, {_gigabytes(memory)}, compute capability {major}.{minor}, {bf16}")
+    if not found["gpus"]:
+        has_card = Path("/dev/nvidiactl").exists()
+        advice = "update the driver, or install a torch built for it" if has_card else ""
+        yield Finding("gpu", WARN if has_card else OK, "none that torch can use; the processor does it all", advice)
+
+
+def _processor(settings: Settings) -> Iterator[Finding]:
+    flags: set[str] = set()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                flags = set(value.split())
+            if name.strip() == "model name":
+                model = value.strip()
+    fast = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if flag in flags]
+    yield Finding("processor", OK, f"{model}: {', '.join(fast) or 'no vector extensions known'}")
+    bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
+    yield Finding("bf16", OK, "in hardware" if bf16 else "not in hardware: --precision auto takes fp32 here")
+    usable, present = default_workers(), os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS")
+    text = f"{usable} of {present} processors" + (f", OMP_NUM_THREADS={limit}" if limit else "")
+    yield Finding("threads", OK, text)
+
+
+def _memory(settings: Settings) -> Iterator[Finding]:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # A container may be given less than the machine has.
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = Path(name)
+        if limit.exists() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+            whole = min(whole, int(text))
+    enough = whole >= LITTLE_MEMORY
+    yield Finding(
+        "memory", OK if enough else WARN, _gigabytes(whole), "" if enough else "use --workers 1 and small batches"
+    )
+
+
+def _places(settings: Settings) -> Iterator[Finding]:
+    cache = settings.cache or Path(os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir())
+    for what, folder, option in (("cache", cache, "--cache"), ("working directory", Path.cwd(), "-o")):
+        existing = next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path("/"))
+        try:
+            with tempfile.TemporaryFile(dir=existing) as file:
+                file.write(b"x")
+        except OSError as error:
+            state = FAIL if what == "cache" else WARN
+            yield Finding(what, state, f"{folder}: {error.strerror}", f"name another folder with {option}")
+            continue
+        free = shutil.disk_usage(existing).free
+        little = free < LITTLE_SPACE
+        yield Finding(
+            what, WARN if little else OK, f"{folder}, {_gigabytes(free)} free",
+            f"free some space, or name another folder with {option}" if little else "",
+        )  # fmt: skip
+
+
+def _dicom(settings: Settings) -> Iterator[Finding]:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    for name, (syntax, remedy) in CODECS.items():
+        try:
+            there = get_decoder(syntax).is_available
+        except NotImplementedError:
+            there = False
+        if there:
+            yield Finding(f"DICOM {name}", OK, "can be read")
+        else:
+            yield Finding(f"DICOM {name}", WARN, "cannot be read", f"only if you have such files: {remedy}")
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _python, _packages, _opencv, _torch, _processor, _memory, _places, _dicom,
+)  # fmt: skip
+"""In the order of the table."""
+
+
+def _lower_bounds() -> dict[str, str]:
+    bounds = {}
+    for line in metadata.requires("cxrtool") or []:
+        requirement = line.split(";")[0].split(",")[0]
+        name, _, least = requirement.partition(">=")
+        if least:
+            bounds[name.strip().lower()] = least.strip()
+    return bounds
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    digits = []
+    for part in version.split("+")[0].split("."):
+        number = "".join(mark for mark in part if mark.isdigit())
+        if not part[:1].isdigit():
+            break
+        digits.append(int(number))
+    return tuple(digits)
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    # In a process of its own, because a broken pair can kill the interpreter.
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess([], 1, "", f"no answer in {PROBE_SECONDS} s")
+    except OSError as error:
+        raise CxrtoolError(f"cannot start python: {error}") from error
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:160] if lines else "it was killed"
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
