@@ -1,0 +1,223 @@
+"""What the first bytes of a picture say: its format, size and orientation, and whether the file is whole.
+
+Nothing is decoded here. The size decides whether decoding is affordable at all, and decoders return half a picture
+without a word, so that the ends have to be checked apart.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cxrtool.errors import ImageError
+
+FORMATS = "PNG, JPEG, TIFF, BMP or DICOM"
+
+_KNOWN_BUT_REFUSED = (
+    (b"GIF8", "a GIF"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"8BPS", "a Photoshop file"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 file outside DICOM"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 file outside DICOM"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the picture"),
+    (b"\x00\x05\x16\x07", "macOS metadata"),
+)
+
+# In entropy-coded data 0xff is followed by 0 (stuffing) or by a restart marker; anything else starts a new segment.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
+_JPEG_OTHER_FRAMES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
+                      0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical"}  # fmt: skip
+
+# (bits a pixel, compression): everything but the run-length encoded and those that wrap another format.
+_BMP_LAYOUTS = {(1, 0), (4, 0), (8, 0), (16, 0), (24, 0), (32, 0), (32, 3)}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture before decoding it.
+
+    Attributes:
+        kind: `PNG`, `JPEG`, `TIFF` or `BMP`.
+        width: Columns, as stored.
+        height: Rows, as stored.
+        bits: Bits a sample after decoding, 8 or 16.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+        inverted: The decoder gives white for 0 and leaves the inversion to us.
+        scans: Passes over the picture that the decoder has to make.
+        note: A warning, or empty.
+    """
+
+    kind: str
+    width: int
+    height: int
+    bits: int = 8
+    orientation: int = 1
+    inverted: bool = False
+    scans: int = 1
+    note: str = ""
+
+
+def sniff(head: bytes) -> str:
+    """Name the format by content: `PNG`, `JPEG`, `TIFF`, `BMP` or `DICOM`.
+
+    Args:
+        head: The first 1024 bytes of the file, or all of a shorter one.
+
+    Raises:
+        ImageError: It is none of these; the message names what it is, where that is known.
+    """
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head[128:132] == b"DICM" or _bare_dicom(head):
+        return "DICOM"
+    if head.startswith(b"BM") and len(head) >= 30:
+        return "BMP"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        raise ImageError(f"expected {FORMATS}, found a WebP picture")
+    if head[4:8] == b"ftyp":
+        raise ImageError(f"expected {FORMATS}, found a HEIF, AVIF or video file")
+    stripped = head.lstrip()
+    for start, name in _KNOWN_BUT_REFUSED:
+        if stripped.startswith(start) or head.startswith(start):
+            raise ImageError(f"expected {FORMATS}, found {name}")
+    if not head.strip(b"\0"):
+        raise ImageError(f"expected {FORMATS}, found only zeros: an interrupted copy or download?")
+    raise ImageError(f"expected {FORMATS}, found an unknown format (it starts with {head[:8].hex(' ')})")
+
+
+def _bare_dicom(head: bytes) -> bool:
+    # Some archives strip the 128-byte preamble: the file then starts with group 2 or 8, with or without explicit types.
+    if head[:2] not in (b"\x02\x00", b"\x08\x00") or len(head) < 16 or head[3] != 0:
+        return False
+    explicit = head[4:6] in (b"UL", b"OB", b"UI", b"CS", b"SH", b"DA", b"TM", b"LO")
+    return explicit or int.from_bytes(head[4:8], "little") <= 256
+
+
+def read_png(data: bytes) -> Header:
+    """Read a PNG's header and walk its chunks to the end."""
+    if data[12:16] != b"IHDR":
+        raise ImageError("malformed PNG: it does not start with its header")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    orientation, note, animated, position, size = 1, "", False, 8, len(data)
+    while True:
+        if position + 12 > size:
+            raise ImageError("truncated PNG: the file ends before its end chunk")
+        length = int.from_bytes(data[position : position + 4], "big")
+        name = data[position + 4 : position + 8]
+        if name == b"IEND":
+            break
+        if name == b"acTL":
+            animated = True
+        elif name == b"eXIf":
+            orientation = exif_orientation(data[position + 8 : position + 8 + length])
+        elif name == b"tRNS" and colour != 3:
+            note = "its transparent colour was taken as a grey value like any other"
+        position += 12 + length
+    if animated:
+        raise ImageError("expected one picture, found an animated PNG")
+    return Header("PNG", width, height, bits=16 if depth == 16 else 8, orientation=orientation, note=note)
+
+
+def read_jpeg(data: bytes) -> Header:
+    """Read a JPEG's frame header and EXIF orientation, and walk its segments to the end marker."""
+    frame: tuple[int, int] | None = None
+    orientation, scans, position = 1, 0, 2
+    for code, start, length in _jpeg_segments(data, position):
+        if code == 0xDA:
+            scans += 1
+        elif code in _JPEG_OTHER_FRAMES:
+            raise ImageError(f"{_JPEG_OTHER_FRAMES[code]} JPEG is not supported; convert it to PNG")
+        elif code in _JPEG_FRAMES and frame is None:
+            precision, height, width, components = struct.unpack_from(">BHHB", data, start)
+            if precision != 8:
+                raise ImageError(f"a JPEG of {precision} bits is not supported outside DICOM; convert it to PNG")
+            if components not in (1, 3):
+                raise ImageError(f"expected a grey or RGB JPEG, found one of {components} components (CMYK?)")
+            frame = width, height
+        elif code == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+            orientation = exif_orientation(data[start + 6 : start + length])
+    if frame is None or not scans:
+        raise ImageError("malformed JPEG: it holds no picture")
+    return Header("JPEG", *frame, orientation=orientation, scans=scans)
+
+
+def _jpeg_segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start of content, length of content) up to the end marker.
+
+    Raises:
+        ImageError: The file ends before it.
+    """
+    while match := _MARKER.search(data, position):
+        position, code = match.end(), data[match.end() - 1]
+        if code == 0xD9:
+            return
+        if code in (0x01, 0xD8):
+            continue
+        length = int.from_bytes(data[position : position + 2], "big")
+        if length < 2 or position + length > len(data):
+            break
+        yield code, position + 2, length - 2
+        position += length
+    raise ImageError("truncated JPEG: the file ends before its end marker")
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG stream declares, whatever its variant; None when it declares none."""
+    try:
+        for code, start, _ in _jpeg_segments(data, 2):
+            if code in _JPEG_FRAMES or code in _JPEG_OTHER_FRAMES or code == 0xF7:  # 0xF7 is JPEG-LS
+                height, width = struct.unpack_from(">HH", data, start + 1)
+                return width, height
+    except (ImageError, struct.error):
+        pass
+    return None
+
+
+def exif_orientation(block: bytes) -> int:
+    """The orientation tag (0x0112) in an EXIF block, 1 where it has none or the block is broken."""
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None:
+        return 1
+    try:
+        (offset,) = struct.unpack_from(order + "I", block, 4)
+        (count,) = struct.unpack_from(order + "H", block, offset)
+        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", block, entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def read_bmp(data: bytes) -> Header:
+    """Read a BMP's header and check that its rows lie in the file."""
+    offset, header_size = struct.unpack_from("<II", data, 10)
+    if header_size == 12:
+        width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
+        compression, step = 0, 3
+    elif header_size in (40, 52, 56, 64, 108, 124):
+        width, height, _, depth, compression = struct.unpack_from("<iiHHI", data, 18)
+        step = 4
+    else:
+        raise ImageError(f"malformed BMP: an unknown header of {header_size} bytes")
+    if (depth, compression) not in _BMP_LAYOUTS:
+        raise ImageError(f"a BMP of {depth} bits with compression {compression} is not supported; convert it to PNG")
+    row = (width * depth + 31) // 32 * 4
+    # A negative height says that the top row comes first.
+    if offset + row * abs(height) > len(data) or offset < 14 + header_size + (step if depth <= 8 else 0):
+        raise ImageError("truncated BMP: the file ends before its last row")
+    return Header("BMP", width, abs(height))

@@ -1,0 +1,102 @@
+"""What every reader gives back: one grey picture, what the file tells about it, and what is odd about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.errors import ImageError
+
+Grey = NDArray[np.unsignedinteger[Any]]
+
+MAX_PIXELS = 100_000_000
+"""More than any radiograph has: the largest detectors give about 20 million."""
+
+_NARROW = 16
+"""A picture that uses less than this part of its range is told as such."""
+
+
+@dataclass
+class Radiograph:
+    """One radiograph as it should be looked at: upright, black is 0.
+
+    Attributes:
+        pixels: (height, width), uint8 or uint16, over the full range of its type.
+        tags: `patient_id`, `age`, `sex` and `view` where a DICOM header tells them; nothing else of it is read out.
+        warnings: What a user should know before trusting it.
+    """
+
+    pixels: Grey
+    tags: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_size(width: int, height: int, frames: int, limit: int) -> None:
+    """Refuse a picture that is too large to decode.
+
+    Raises:
+        ImageError: It has more than `limit` pixels.
+    """
+    if width * height * frames > limit:
+        many = f"{frames} frames of " if frames > 1 else ""
+        raise ImageError(
+            f"its header says {many}{width:,} x {height:,} pixels, more than --max-pixels {limit:,}",
+            "raise --max-pixels if it is a radiograph all the same",
+        )
+
+
+def to_grey(pixels: Grey, warnings: list[str]) -> Grey:
+    """Reduce colour and transparency to grey.
+
+    Weights are those of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), in integer arithmetic that gives a grey picture
+    which was stored as RGB exactly its grey values. What is transparent is laid over black, the colour of air.
+
+    Args:
+        pixels: (height, width), or (height, width, 3 or 4) in OpenCV's order B, G, R, alpha.
+        warnings: What is odd is appended here.
+
+    Raises:
+        ImageError: It has another number of channels, or nothing in it is opaque.
+    """
+    if pixels.ndim == 2:
+        return pixels
+    channels = pixels.shape[2]
+    if channels not in (3, 4):
+        raise ImageError(f"expected a grey, RGB or RGBA picture, found {channels} channels")
+    full = np.iinfo(pixels.dtype).max
+    if _is_coloured(pixels, int(full)):
+        warnings.append("coloured picture, reduced to grey")
+    if channels == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), pixels.dtype)
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY), pixels.dtype)
+    alpha = cv2.extractChannel(pixels, 3)
+    lowest, highest, _, _ = cv2.minMaxLoc(alpha)
+    if lowest == full:
+        return grey
+    if highest == 0:
+        raise ImageError("every pixel is transparent: nothing to see")
+    warnings.append("transparent parts were laid over black")
+    product = grey.astype(np.uint32) * alpha
+    return ((product + full // 2) // full).astype(pixels.dtype)
+
+
+def check_contrast(pixels: Grey, warnings: list[str]) -> None:
+    """Say when a picture is blank or uses a small part of its range."""
+    lowest, highest, _, _ = cv2.minMaxLoc(pixels)
+    full = int(np.iinfo(pixels.dtype).max)
+    if lowest == highest:
+        warnings.append("blank picture: every pixel has the same value")
+    elif (highest - lowest) * _NARROW < full:
+        warnings.append(f"hardly any contrast: grey values from {lowest:.0f} to {highest:.0f} of {full}")
+
+
+def _is_coloured(pixels: Grey, full: int) -> bool:
+    # A sample is enough: the lines of a screenshot or the tint of a photograph cover more than one pixel in fifty.
+    step = max(1, min(pixels.shape[:2]) // 64)
+    sample = pixels[::step, ::step, :3].astype(np.int32)
+    spread = sample.max(axis=2) - sample.min(axis=2)
+    return bool(np.mean(spread * 8 > full) > 0.02)
