@@ -203,11 +203,17 @@ def order_columns(columns: Sequence[str], rows: Sequence[Row] = ()) -> list[str]
 
 def dump_table(columns: Sequence[str], rows: Iterable[Row]) -> str:
     """A table as CSV text: comma, line feed, quotes only where they are needed."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
+    lines = _Lines()
+    # Told that a row ends in both, the writer quotes a cell that holds either; told of one, it forgets the other.
+    writer = csv.DictWriter(lines, list(columns), restval="", extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    return buffer.getvalue()
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix("\r\n") + "\n")
 
 
 def write_table(target: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

@@ -1,0 +1,127 @@
+"""What the tests of all rooms share."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cxrtool.cli.main import run
+from cxrtool.data.manifest import Manifest, Row, read_manifest, write_manifest
+from cxrtool.steps.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Listener:
+    """A reporter that remembers what was said."""
+
+    said: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+    def progress(self, label: str, total: int):
+        from cxrtool.steps.settings import Silent
+
+        return Silent().progress(label, total)
+
+
+@dataclass
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The real radiographs that lie beside some checkouts, never in the repository."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real radiographs at {path}")
+    return path
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+def settings(listener: Listener) -> Settings:
+    return Settings(report=listener)
+
+
+@pytest.fixture
+def cxr(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call `cxrtool` in this process."""
+
+    def call(*args: object) -> Outcome:
+        capsys.readouterr()
+        code = run([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+def make_rows(images: int = 24, classes: Sequence[str] = ("covid", "normal"), per_patient: int = 2) -> list[Row]:
+    """Rows of a manifest, without any file behind them."""
+    rows = []
+    for index in range(images):
+        patient = index // per_patient
+        rows.append(
+            {
+                "image_id": f"im{index:03}",
+                "path": f"/nowhere/im{index:03}.png",
+                "label": classes[patient % len(classes)],
+                "patient_id": f"p:{patient:03}",
+                "severity": ("mild", "severe", "")[patient % 3],
+                "source": ("a", "b")[patient // len(classes) % 2],
+                "view": ("PA", "AP")[index % 2],
+                "age": str(20 + patient),
+                "sex": "FM"[patient % 2],
+            }
+        )
+    return rows
+
+
+def shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+    """The same rows in another order."""
+    result = list(rows)
+    random.Random(seed).shuffle(result)
+    return result
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Manifest:
+    """A manifest of 24 grey pictures of 12 patients and two classes, on disk."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    rows = make_rows()
+    for index, row in enumerate(rows):
+        pixels = np.random.default_rng(index).integers(0, 256, (16, 20), np.uint8)
+        row["path"] = str(folder / f"{row['image_id']}.png")
+        cv2.imwrite(row["path"], pixels)
+    write_manifest(folder / "manifest.csv", list(rows[0]), rows)
+    return read_manifest(folder)
