@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -18,7 +18,9 @@ def _option(flag: str, text: str, shown: str | None = None) -> Any:
     return typer.Option(flag, help=f"{text}  [default: {default}]", show_default=False)
 
 
-Integer, Number, Text = int | None, float | None, str | None
+Integer: TypeAlias = int | None
+Number: TypeAlias = float | None
+Text: TypeAlias = str | None
 
 
 def train(

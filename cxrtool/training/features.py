@@ -22,40 +22,49 @@ class Source(Protocol):
         """Inputs for these places in the store; augmented for a training epoch, as they are when it is None."""
 
 
+class Normalisation:
+    """(value - mean) / std per channel, as one multiplication and one addition; a grey image becomes as many channels.
+
+    Args:
+        mean: Per channel, of values in [0, 1].
+        std: Per channel.
+        device: Where the images are.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        scale = torch.tensor(std, dtype=torch.float32, device=device).reciprocal()
+        self._factor = scale.view(1, -1, 1, 1)
+        self._offset = (-torch.tensor(mean, dtype=torch.float32, device=device) * scale).view(1, -1, 1, 1)
+        self._identity = list(mean) == [0.0] and list(std) == [1.0]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, 1, S, S) of values in [0, 1] to (B, C, S, S), channels last in memory."""
+        if not self._identity:
+            images = torch.addcmul(self._offset, images, self._factor)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
 class ImageSource:
     """Batches of images (B, C, S, S), normalised, on the device.
 
     Args:
         store: The decoded images.
         augmenter: Changes them in training.
-        mean: Per channel, of values in [0, 1].
-        std: Per channel.
+        normalise: Applied last.
         device: Where the network is.
     """
 
     def __init__(
-        self,
-        store: Store,
-        augmenter: Augmenter | None,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device,
+        self, store: Store, augmenter: Augmenter | None, normalise: Normalisation, device: torch.device
     ) -> None:
-        self.store, self.augmenter, self.device = store, augmenter, device
-        scale = torch.tensor(std, dtype=torch.float32, device=device).reciprocal()
-        # One multiplication and one addition a value, whatever is divided and subtracted.
-        self._factor = scale.view(1, -1, 1, 1)
-        self._offset = (-torch.tensor(mean, dtype=torch.float32, device=device) * scale).view(1, -1, 1, 1)
-        self._plain = all(value == 0 for value in mean) and all(value == 1 for value in std) and len(mean) == 1
+        self.store, self.augmenter, self.normalise, self.device = store, augmenter, normalise, device
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
         """Images of these places in the store."""
         images = self.store[indices].to(self.device, torch.float32).mul_(1.0 / self.store.scale)
         if epoch is not None and self.augmenter is not None:
             images = self.augmenter(images, indices, epoch)
-        if not self._plain:
-            images = torch.addcmul(self._offset, images, self._factor)
-        return images.contiguous(memory_format=torch.channels_last)
+        return self.normalise(images)
 
 
 class FeatureSource:

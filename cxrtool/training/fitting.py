@@ -14,9 +14,9 @@ from cxrtool.errors import CxrtoolError
 from cxrtool.models.network import Network, count_parameters
 from cxrtool.models.registry import Architecture, build, input_form
 from cxrtool.training.augment import Augmentation, Augmenter
-from cxrtool.training.device import choose_device, choose_precision, own_randomness
+from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
 from cxrtool.training.engine import Fit, History, Row, fit, forward
-from cxrtool.training.features import FeatureSource, ImageSource, Source, run_body
+from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
 from cxrtool.training.optimization import Recipe
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
@@ -105,6 +105,8 @@ def fit_fold(
     """
     device = choose_device(design.device)
     precision = choose_precision(design.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     with own_randomness(design.seed, design.threads):
         network, weights_from = build(design.architecture, weights=design.weights)
         if design.freeze:
@@ -115,7 +117,7 @@ def fit_fold(
         form = input_form(design.architecture.name, design.normalize)
         keys = image_keys(ids)
         augmenter = Augmenter(design.augmentation, keys, design.seed, store.images.shape[1], device)
-        images = ImageSource(store, augmenter, form["mean"], form["std"], device)
+        images = ImageSource(store, augmenter, Normalisation(form["mean"], form["std"], device), device)
         module, source = _what_is_trained(design, network, images, training, validation, precision)
         history = fit(
             Fit(

@@ -1,0 +1,254 @@
+"""`predict`: what a model, or the folds of a run together, say of an image, a folder or a manifest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.manifest import Manifest, Row, order_columns, read_manifest, read_table, write_table
+from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
+from cxrtool.errors import CxrtoolError, InputError, LeakageError, StrictError
+from cxrtool.steps import run as runs
+from cxrtool.steps.chain import Chain, chain_of, decode, missing_steps
+from cxrtool.steps.fold import FITTED
+from cxrtool.steps.folder import REJECTS
+from cxrtool.steps.settings import Settings
+
+if TYPE_CHECKING:
+    from cxrtool.training.inference import Ensemble
+
+SHOWN_REJECTS = 5
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """The options of `predict`.
+
+    Attributes:
+        model: A model folder, or a run, whose folds then answer together.
+        source: An image, a folder of images, a manifest, a step's folder, or `-`.
+        members: One row for each fold of a run instead of their mean.
+        tta: Average with the answer for the mirror image.
+        partial: Take a run of which some folds are missing.
+        batch_size: Images at once.
+        max_pixels: Refuse larger pictures before they are decoded.
+    """
+
+    model: Path
+    source: str
+    members: bool = False
+    tta: bool = False
+    partial: bool = False
+    batch_size: int = 32
+    max_pixels: int | None = None
+
+
+def predict(options: PredictOptions, settings: Settings) -> None:
+    """Predict and write a table, to `settings.out` or to standard output.
+
+    Raises:
+        InputError: Model or source is not there, or the images have been through another preprocessing.
+        LeakageError: An image was among what the model was trained on.
+        StrictError: `--strict`, and an image could not be read.
+    """
+    folders = model_folders(options.model, partial=options.partial)
+    manifest = read_source(options.source, settings)
+    if settings.dry_run:
+        settings.report.say(f"would ask {len(folders)} models about {len(manifest)} images")
+        return
+    if not manifest.rows:
+        raise InputError(f"{manifest.name}: expected images, found none")
+    from cxrtool.training.device import choose_device, own_randomness
+    from cxrtool.training.inference import Ensemble
+
+    with own_randomness(settings.seed, settings.threads):
+        precision = "bf16" if settings.precision == "bf16" else "fp32"
+        ensemble = Ensemble(folders, choose_device(settings.device), precision)
+        chain = missing_steps(
+            ensemble.description["chain"], chain_of(Path(row["path"]) for row in manifest.rows),
+            str(options.model), options.source,
+        )  # fmt: skip
+        seen = Seen.of(folders)
+        seen.refuse(manifest.rows, settings)
+        answers, rejects = ask(options, settings, ensemble, manifest, chain)
+    seen.refuse([row for row, _ in answers], settings)
+    predictions = to_table(options, ensemble, answers, manifest.columns)
+    if settings.out is None:
+        sys.stdout.write(dump_predictions(predictions))
+    else:
+        write_predictions(settings.out, predictions)
+        write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
+    _tell(settings, len(answers), rejects)
+
+
+def model_folders(argument: Path, *, partial: bool) -> list[Path]:
+    """The model folders that a model or a run consists of.
+
+    Raises:
+        InputError: It is neither.
+        IncompleteError: A run lacks folds and `partial` is false.
+    """
+    if runs.is_model(argument):
+        return [argument]
+    if runs.is_run(argument):
+        return [argument / runs.fold_name(*pair) for pair in runs.check_whole(argument, partial=partial)]
+    raise InputError(
+        f"{argument}: expected a model folder or a run, found {'another folder' if argument.is_dir() else 'neither'}",
+        "`cxrtool train -o RUN` makes a run; each RUN/rRfF in it is a model folder",
+    )
+
+
+def read_source(argument: str, settings: Settings) -> Manifest:
+    """Read what is asked about as a manifest; raw images get an id, and a label where nothing names one stays empty.
+
+    Raises:
+        InputError: There is no such file or folder.
+    """
+    from cxrtool.data.datasets import read_folder
+    from cxrtool.data.manifest import FILE_NAME
+
+    path = Path(argument)
+    if argument == "-" or path.suffix.lower() in (".csv", ".tsv") or (path / FILE_NAME).is_file():
+        return read_manifest(argument, root=settings.root)
+    if not path.exists():
+        raise InputError(f"{argument}: no such image, folder or manifest")
+    rows = read_folder(path)
+    return Manifest(order_columns(["image_id", "path"], rows), rows, path)
+
+
+@dataclass
+class Seen:
+    """What the models were fitted on, so that nobody takes an answer about a training image for a test result."""
+
+    pictures: dict[str, str]
+    patients: dict[str, str]
+
+    @classmethod
+    def of(cls, folders: Sequence[Path]) -> Seen:
+        """Read the `fitted_on.csv` of every model folder."""
+        from cxrtool.data.grouping import normalised
+
+        seen = cls({}, {})
+        for folder in folders:
+            if (folder / FITTED).is_file():
+                for row in read_table(folder / FITTED).rows:
+                    seen.pictures.setdefault(row.get("sha256", ""), folder.name)
+                    seen.patients.setdefault(normalised(row.get("patient_id", "")), folder.name)
+        seen.pictures.pop("", None)
+        seen.patients.pop("", None)
+        return seen
+
+    def refuse(self, rows: Sequence[Row], settings: Settings) -> None:
+        """Refuse rows whose picture or patient a model was fitted on.
+
+        Raises:
+            LeakageError: There is one, and `--allow-leakage` was not given.
+        """
+        from cxrtool.data.grouping import normalised
+
+        found = []
+        for row in rows:
+            model = self.pictures.get(row.get("sha256", "")) or self.patients.get(normalised(row.get("patient_id", "")))
+            if model:
+                found.append((row["image_id"], model))
+        if not found:
+            return
+        example = f"{found[0][0]} in {found[0][1]}"
+        text = f"{len(found)} of {len(rows)} images, or their patients, were trained on, such as {example}"
+        if not settings.allow_leakage:
+            raise LeakageError(
+                text,
+                "a run's own predictions.csv files hold the honest answers for its images; --allow-leakage asks anyway",
+            )
+        settings.report.warn(text)
+
+
+Answer = tuple[Row, Any]
+
+
+def ask(
+    options: PredictOptions, settings: Settings, ensemble: Ensemble, manifest: Manifest, chain: Chain
+) -> tuple[list[Answer], list[Row]]:
+    """Decode, replay the chain, and ask; images are read while the network computes, and none is kept.
+
+    Returns:
+        For each image that could be read its row and probabilities (members, K), and the rejects.
+    """
+    from cxrtool.imaging import plausibility
+    from cxrtool.steps.parallel import map_items
+
+    form = ensemble.description["input"]
+    usual = ensemble.description.get("usual")
+    work = partial(decode, chain=chain, size=form["size"], fit=form["fit"], max_pixels=options.max_pixels)
+    paths = [Path(row["path"]) for row in manifest.rows]
+    results = map_items(work, paths, workers=settings.workers, preload=("cxrtool.data.images",))
+    answers: list[Answer] = []
+    rejects: list[Row] = []
+    with settings.report.progress("predicting", len(paths)) as advance:
+        for batch in _batches(zip(manifest.rows, results, strict=True), options.batch_size):
+            rows, pictures = [], []
+            for row, (_, result) in batch:
+                if isinstance(result, CxrtoolError):
+                    rejects.append({"path": row["path"], "reason": result.message})
+                    continue
+                pixels, digest = result
+                doubt = plausibility.warn(pixels, usual)
+                warning = "; ".join(text for text in (row.get("warning", ""), doubt) if text)
+                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": warning})
+                pictures.append(pixels)
+            if pictures:
+                probabilities = ensemble.ask(pictures, mirrored=options.tta)
+                answers += [(row, probabilities[:, k]) for k, row in enumerate(rows)]
+            advance(len(batch))
+    return answers, rejects
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    from itertools import islice
+
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def to_table(
+    options: PredictOptions, ensemble: Ensemble, answers: Sequence[Answer], columns: Sequence[str]
+) -> Predictions:
+    """Lay the answers out as predictions: the members' mean, or a row a member."""
+    import numpy as np
+
+    classes = list(ensemble.description["classes"])
+    rows: list[Row] = []
+    values = []
+    for row, probabilities in answers:
+        answers_of_row = list(zip(ensemble.members, probabilities, strict=True)) if options.members else [
+            (None, probabilities.mean(0))
+        ]  # fmt: skip
+        for member, chosen in answers_of_row:
+            repeat, fold = runs.parse_fold(member.folder.name) if member and len(ensemble.members) > 1 else ("", "")
+            label = row.get("label", "")
+            rows.append(
+                {
+                    **row,
+                    "repeat": repeat,
+                    "fold": fold,
+                    "subset": "test",
+                    "label": label,
+                    "predicted": classes[int(chosen.argmax())],
+                }
+            )
+            values.append(chosen)
+    array = np.array(values, np.float64).reshape(-1, len(classes))
+    return Predictions(classes, rows, array, str(options.source), [name for name in columns if name != "mask"])
+
+
+def _tell(settings: Settings, answered: int, rejects: Sequence[Row]) -> None:
+    for row in rejects[:SHOWN_REJECTS]:
+        settings.report.warn(f"{row['path']}: {row['reason']}")
+    text = f"{answered} images answered, {len(rejects)} rejected"
+    if rejects and settings.strict:
+        raise StrictError(text)
+    settings.report.say(text)

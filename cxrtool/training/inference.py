@@ -1,0 +1,103 @@
+"""A finished model, or several that answer together, asked about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.models.network import Network
+from cxrtool.training.checkpoint import load_model
+from cxrtool.training.device import autocast
+from cxrtool.training.features import Normalisation
+
+
+@dataclass
+class Member:
+    """One model folder, loaded.
+
+    Attributes:
+        folder: Where it is.
+        network: In evaluation mode, on the ensemble's device.
+        description: Its `model.json`.
+    """
+
+    folder: Path
+    network: Network
+    description: dict[str, Any]
+
+
+class Ensemble:
+    """Models that were trained on the same classes and the same input; a single one is an ensemble too.
+
+    Args:
+        folders: Model folders.
+        device: Where to compute.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        InputError: A folder is no model, or the models differ in classes, preprocessing or input.
+    """
+
+    SHARED = ("classes", "chain", "input")
+
+    def __init__(self, folders: Sequence[Path], device: torch.device, precision: str = "fp32") -> None:
+        self.device, self.precision = device, precision
+        self.members = []
+        for folder in folders:
+            network, description = load_model(folder)
+            self.members.append(Member(folder, network.to(device), description))
+        first = self.members[0]
+        for member in self.members[1:]:
+            for name in self.SHARED:
+                if member.description[name] != first.description[name]:
+                    raise InputError(
+                        f"{member.folder}: expected the same {name} as in {first.folder}, "
+                        f"found {member.description[name]} instead of {first.description[name]}",
+                        "ask them one by one",
+                    )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The `model.json` of the first member, which agrees with the others in all that concerns input and output."""
+        return self.members[0].description
+
+    def ask(self, pictures: Sequence[np.ndarray], *, mirrored: bool = False) -> np.ndarray:
+        """Probabilities (members, B, K) for pictures at the input's size.
+
+        Args:
+            pictures: Grey values (S, S), uint8 or uint16, of any mixture.
+            mirrored: Average each answer with that for the picture's mirror image.
+        """
+        scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
+        images = torch.from_numpy(np.stack(scaled)).unsqueeze(1)
+        return np.stack([self._ask_member(member, images, mirrored) for member in self.members])
+
+    @torch.inference_mode()
+    def _ask_member(self, member: Member, images: Tensor, mirrored: bool) -> np.ndarray:
+        form = member.description["normalization"]
+        normalise = Normalisation(form["mean"], form["std"], self.device)
+        inputs = normalise(images.to(self.device))
+        views = [inputs, inputs.flip(3)] if mirrored else [inputs]
+        answers = torch.stack([torch.softmax(self._logits(member.network, view).double(), 1) for view in views])
+        result: np.ndarray = answers.mean(0).cpu().numpy()
+        return result
+
+    def _logits(self, network: Network, inputs: Tensor) -> Tensor:
+        """Logits of a batch, in halves where the GPU's memory does not hold it whole."""
+        try:
+            with autocast(self.device, self.precision):
+                logits: Tensor = network(inputs)
+            return logits.float()
+        except torch.OutOfMemoryError:
+            if len(inputs) == 1:
+                raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
+        torch.cuda.empty_cache()
+        half = len(inputs) // 2
+        return torch.cat([self._logits(network, inputs[:half]), self._logits(network, inputs[half:])])
