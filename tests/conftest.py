@@ -85,7 +85,7 @@ def cxr(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return call
 
 
-def make_rows(images: int = 24, classes: Sequence[str] = ("covid", "normal"), per_patient: int = 2) -> list[Row]:
+def _make_rows(images: int = 24, classes: Sequence[str] = ("covid", "normal"), per_patient: int = 2) -> list[Row]:
     """Rows of a manifest, without any file behind them."""
     rows = []
     for index in range(images):
@@ -106,11 +106,21 @@ def make_rows(images: int = 24, classes: Sequence[str] = ("covid", "normal"), pe
     return rows
 
 
-def shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+def _shuffled(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     """The same rows in another order."""
     result = list(rows)
     random.Random(seed).shuffle(result)
     return result
+
+
+@pytest.fixture(scope="session")
+def make_rows() -> Callable[..., list[Row]]:
+    return _make_rows
+
+
+@pytest.fixture(scope="session")
+def shuffled() -> Callable[..., list[Row]]:
+    return _shuffled
 
 
 @pytest.fixture
@@ -118,7 +128,7 @@ def tiny(tmp_path: Path) -> Manifest:
     """A manifest of 24 grey pictures of 12 patients and two classes, on disk."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    rows = make_rows()
+    rows = _make_rows()
     for index, row in enumerate(rows):
         pixels = np.random.default_rng(index).integers(0, 256, (16, 20), np.uint8)
         row["path"] = str(folder / f"{row['image_id']}.png")
