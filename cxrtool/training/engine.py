@@ -92,10 +92,10 @@ def fit(
     Raises:
         CxrtoolError: The loss is not a number, memory does not suffice, or what `stop` returned.
     """
-    return _Loop(job, warn).run(epoch_done, stop)
+    return Loop(job, warn).run(epoch_done, stop)
 
 
-class _Loop:
+class Loop:
     """One call of `fit`: what is carried from batch to batch and into a saved state."""
 
     def __init__(self, job: Fit, warn: Callable[[str], None]) -> None:
@@ -124,7 +124,7 @@ class _Loop:
             rate = learning_rate(recipe, self.epoch, [value for value in losses if value is not None])
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            self._train_epoch(stop)
+            self.train_epoch(stop)
             row = self._finish_epoch(rate)
             epoch_done(row)
             if time.monotonic() - self.saved >= job.save_every:
@@ -154,7 +154,7 @@ class _Loop:
             batches[-1] = np.concatenate([batches[-1], last])
         return batches
 
-    def _train_epoch(self, stop: Callable[[], CxrtoolError | None]) -> None:
+    def train_epoch(self, stop: Callable[[], CxrtoolError | None]) -> None:
         job = self.job
         set_mode(job.module, training=True, frozen_norms=job.frozen_norms)
         batches = self._batches()
