@@ -203,7 +203,9 @@ def _plain(error: TyperException) -> str:
 
 
 def _tell(prefix: str, message: str, hint: str | None, code: int) -> int:
-    lines = f"{prefix}: {message}\n" + (f"  {hint}\n" if hint else "")
+    # One line each, whatever a file name or a library's message holds.
+    told = [f"{prefix}: {message}", *([f"  {hint}"] if hint else [])]
+    lines = "".join(" ".join(text.splitlines()) + "\n" for text in told)
     try:
         sys.stderr.write(lines)
         sys.stderr.flush()

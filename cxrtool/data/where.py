@@ -57,7 +57,8 @@ def choose_where(selection: Selection, expression: str) -> None:
         # The line break ends a comment in the expression, which would swallow the parenthesis.
         found = {number for (number,) in connection.execute(f"SELECT rowid FROM manifest WHERE ({expression}\n)")}
     except (sqlite3.Error, sqlite3.Warning) as error:
-        raise UsageError(f"--where: {error}{_nearest(str(error), names)}", f"the columns: {', '.join(names)}") from None
+        told = str(error).replace("\n)", "")
+        raise UsageError(f"--where: {told}{_nearest(told, names)}", f"the columns: {', '.join(names)}") from None
     finally:
         connection.close()
     _warn_of_text(selection, sorted(read & numeric))
