@@ -46,7 +46,13 @@ class _Table:
             self.excess[part][key] += sign * count
 
 
-def deal(counts: Sequence[Counts], shares: Sequence[float], names: Sequence[str], seed: Hashable) -> list[int]:
+def deal(
+    counts: Sequence[Counts],
+    shares: Sequence[float],
+    names: Sequence[str],
+    seed: Hashable,
+    everywhere: Sequence[Hashable] = (),
+) -> list[int]:
     """Give every group to a part.
 
     Args:
@@ -54,6 +60,8 @@ def deal(counts: Sequence[Counts], shares: Sequence[float], names: Sequence[str]
         shares: The part of the whole that each part shall get, positive, adding up to 1.
         names: For each group a name that depends on its content alone.
         seed: Which of the many good divisions is drawn.
+        everywhere: Strata of which every part gets a group, where there are as many groups; a small share of a small
+            stratum would else come to nothing.
 
     Returns:
         The part of each group.
@@ -71,6 +79,8 @@ def deal(counts: Sequence[Counts], shares: Sequence[float], names: Sequence[str]
         len(order) <= EXCHANGE_LIMIT and _exchange(table, counts, parts, order)
     ):
         pass
+    for key in everywhere:
+        _reach_every_part(table, counts, parts, [group for group in order if counts[group].get(key)])
     return parts
 
 
@@ -105,6 +115,23 @@ def _exchange(table: _Table, counts: Sequence[Counts], parts: list[int], order: 
                 parts[kinds[here][one][0]], parts[kinds[there][other][0]] = there, here
                 return True
     return False
+
+
+def _reach_every_part(table: _Table, counts: Sequence[Counts], parts: list[int], holders: Sequence[int]) -> None:
+    for part in range(len(table.shares)):
+        held = Counter(parts[group] for group in holders)
+        spare = [group for group in holders if held[parts[group]] > 1]
+        if held[part] or not spare:
+            continue
+        costs = []
+        for group in spare:
+            table.add(counts[group], parts[group], -1)
+            costs.append(table.cost(counts[group], part) - table.cost(counts[group], parts[group]))
+            table.add(counts[group], parts[group])
+        moved = spare[costs.index(min(costs))]
+        table.add(counts[moved], parts[moved], -1)
+        table.add(counts[moved], part)
+        parts[moved] = part
 
 
 def _sum(counts: Iterable[Counts]) -> Counter[Hashable]:

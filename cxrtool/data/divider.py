@@ -116,7 +116,8 @@ class Divider:
     def _deal(self, groups: Iterable[int], shares: Sequence[float], draw: Hashable) -> dict[int, int]:
         groups = list(groups)
         counts, names = [self.counts[g] for g in groups], [self.names[g] for g in groups]
-        return dict(zip(groups, deal(counts, shares, names, (self.seed, draw)), strict=True))
+        classes = [("patients", 1, label) for label in sorted({row.get("label", "") for row in self.rows})]
+        return dict(zip(groups, deal(counts, shares, names, (self.seed, draw), classes), strict=True))
 
     def _subsets(self, of_group: Mapping[int, str]) -> dict[str, str]:
         return {self.rows[i]["image_id"]: subset for group, subset in of_group.items() for i in self.groups[group]}

@@ -56,6 +56,8 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
         raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` says what was left out")
     if options.where:
         choose_where(selection, options.where)
+    if not selection.rows:
+        raise InputError(f"--where: expected rows for which it holds, found none of {len(selection.rejects)}")
     if options.relabel:
         relabel(selection, parse_relabel(options.relabel))
     if options.drop_duplicates:
@@ -65,9 +67,7 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
     if options.per_class is not None or options.fraction is not None:
         sample(selection, seed, per_class=options.per_class, fraction=options.fraction)
     if not selection.rows:
-        count = sum(len(manifest) for manifest in manifests)
-        reason = selection.rejects[-1]["reason"]
-        raise InputError(f"expected images to be left, found none of {count}; the last was left out by {reason}")
+        raise InputError(f"--per-class: expected images with a label, found none of {len(selection.rejects)}")
     return selection
 
 

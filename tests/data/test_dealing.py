@@ -88,6 +88,16 @@ def test_every_group_meets_every_other_over_the_seeds():
     assert max(together.values()) < 226
 
 
+def test_a_small_share_of_a_small_stratum_still_comes_to_something():
+    counts = [Counter({"images": 2, label: 2}) for label in "aaaabbbb"] + [Counter({"images": 9, "c": 9})]
+    for seed in range(20):
+        parts = deal(counts, [0.9, 0.1], names(counts), seed, everywhere=["a", "b", "c", "none"])
+        for label in "ab":
+            assert {part for count, part in zip(counts, parts, strict=True) if label in count} == {0, 1}
+        # There is one group of c only: it stays where most images belong.
+        assert parts[8] == 0
+
+
 def test_many_groups_take_seconds():
     counts = world(20_000)
     started = time.monotonic()
