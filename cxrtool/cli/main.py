@@ -137,9 +137,11 @@ def run(args: list[str]) -> int:
     prefix = f"cxrtool {name}".strip()
     signal.signal(signal.SIGTERM, _on_terminate)
     try:
-        code = app(args=args, prog_name="cxrtool", standalone_mode=False)
+        _invoke(args)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
+    except typer.Exit as leaving:
+        return leaving.exit_code
     except CxrtoolError as error:
         return _tell(prefix, error.message, error.hint, error.exit_code)
     except TyperException as error:
@@ -159,6 +161,13 @@ def run(args: list[str]) -> int:
         return _tell(prefix, "not enough memory", "fewer --workers or a smaller --batch-size need less", 1)
     except Exception as error:
         return _tell_bug(prefix, error)
+
+
+def _invoke(args: list[str]) -> None:
+    # Not through typer's own `main`, which would answer a closed pipe with exit code 1.
+    group = typer.main.get_command(app)
+    with group.make_context("cxrtool", list(args)) as ctx:
+        group.invoke(ctx)
 
 
 def _reader_left(error: OSError) -> bool:

@@ -124,7 +124,7 @@ def collect(ctx: typer.Context, kind: type[Options]) -> Options:
     """Build a step's options from the command line; a field takes the parameter of its own name, if it was given."""
     given = values_of(ctx)
     names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: given[name] for name in names if given.get(name) is not None})
+    return kind(**{name: given[name] for name in names if given.get(name) not in (None, ())})
 
 
 def settings(ctx: typer.Context) -> Settings:

@@ -1,0 +1,96 @@
+import csv
+import io
+import json
+
+import pytest
+
+from cxrtool.cli import console
+from cxrtool.cli.console import FORMATS, Lines, check_format, print_table, render, reporter
+from cxrtool.errors import UsageError
+
+COLUMNS = ["class", "images", "note"]
+ROWS = [["covid", "112", "50 % & more_of #1"], ["normal|healthy", "7", 'a "quote", é']]
+
+
+def test_a_table_is_aligned_the_first_column_to_the_left():
+    assert render(["a", "count"], [["x", "1"], ["longer", "1234567"]]).splitlines() == [
+        "a         count",
+        "------  -------",
+        "x             1",
+        "longer  1234567",
+    ]
+
+
+def test_markdown_escapes_its_bars():
+    lines = render(COLUMNS, ROWS, "md", "Table 1").splitlines()
+    assert lines[:4] == ["**Table 1**", "", "| class | images | note |", "| --- | ---: | ---: |"]
+    assert lines[5].startswith("| normal\\|healthy | 7 |")
+
+
+def test_latex_escapes_its_marks():
+    text = render(COLUMNS, ROWS, "latex")
+    assert r"covid & 112 & 50 \% \& more\_of \#1 \\" in text
+    assert text.startswith("\\begin{tabular}{lrr}")
+    assert (
+        render(["a"], [["\\~^{}$"]], "latex").count(r"\textbackslash{}\textasciitilde{}\textasciicircum{}\{\}\$") == 1
+    )
+
+
+def test_csv_and_json_give_everything_back():
+    assert list(csv.reader(io.StringIO(render(COLUMNS, ROWS, "csv")))) == [COLUMNS, *ROWS]
+    assert json.loads(render(COLUMNS, ROWS, "json")) == [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+    assert "é" in render(COLUMNS, ROWS, "json")
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_an_empty_table_is_still_one(style, capsys):
+    print_table(COLUMNS, [], style)
+    text = capsys.readouterr().out
+    assert text.endswith("\n")
+    assert "class" in text or json.loads(text) == []
+
+
+def test_a_format_that_is_none_is_refused():
+    assert check_format("md") == "md"
+    with pytest.raises(UsageError, match="expected one of table, md, latex, csv, json, found 'xml'"):
+        check_format("xml")
+
+
+def test_messages_go_to_standard_error(capsys):
+    report = reporter(quiet=False)
+    report.say("one")
+    report.warn("two")
+    captured = capsys.readouterr()
+    assert captured.err == "one\nwarning: two\n"
+    assert captured.out == ""
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Lines().progress("reading", 100) as advance:
+        for _ in range(50):
+            now[0] += 1.0
+            advance(2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["reading: 32 of 100", "reading: 64 of 100", "reading: 96 of 100"]
+
+
+def test_quiet_progress_says_nothing(capsys):
+    with reporter(quiet=True).progress("reading", 3) as advance:
+        advance(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_a_bar_is_drawn_and_removed(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Lines().progress("reading", 3) as advance:
+        advance(3)
+    assert "reading" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
