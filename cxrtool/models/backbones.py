@@ -12,8 +12,9 @@ from cxrtool.models.network import Network, dense_head
 class TimmNetwork(Network):
     """A network from timm.
 
-    The halves are timm's `forward_features` and `forward_head`. With `hidden`, everything after the pooling (VGG's 120
-    million fully connected weights among it) is left out and a dense layer with dropout takes its place.
+    The halves are timm's `forward_features` and `forward_head`. With `hidden` a dense layer with dropout takes the place
+    of the classifier and of VGG's 120 million fully connected weights before it. A normalisation or convolution that
+    some networks have between pooling and classifier (ConvNeXt, MobileNetV3) stays, and counts as their body.
 
     Args:
         name: timm's name, such as `mobilenetv2_100`.
@@ -49,9 +50,11 @@ class TimmNetwork(Network):
         self.head: nn.Module | None = None
         if hidden:
             self.timm.reset_classifier(0)
-            if hasattr(self.timm, "pre_logits") and isinstance(self.timm.pre_logits, nn.Module):
+            width = getattr(self.timm, "head_hidden_size", None) or self.timm.num_features
+            if isinstance(getattr(self.timm, "pre_logits", None), nn.Module):
                 self.timm.pre_logits = nn.Identity()
-            self.head = dense_head(int(self.timm.num_features), hidden, classes, dropout)
+                width = self.timm.num_features
+            self.head = dense_head(int(width), hidden, classes, dropout)
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), normalised, to timm's unpooled features."""
@@ -64,7 +67,7 @@ class TimmNetwork(Network):
         return self.head(pooled) if self.head is not None else pooled
 
     def head_modules(self) -> list[nn.Module]:
-        """Everything that `forward_head` passes through and that has weights."""
+        """The classifier and what belongs to it: what a new set of classes starts anew."""
         if self.head is not None:
             return [self.head]
         found: list[nn.Module] = []
@@ -93,16 +96,25 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...], int]
 
 
 def exists(name: str) -> bool:
-    """Whether timm knows the network (its tag, as in `resnet50.a1_in1k`, may be given)."""
+    """Whether timm knows the network and its tag, where one is given, as in `resnet50.a1_in1k`."""
     import timm
 
-    return bool(timm.is_model(name.split(".")[0]))
+    if not timm.is_model(name.split(".")[0]):
+        return False
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        return False
+    return True
 
 
 def nearest(name: str) -> list[str]:
-    """The names of timm most like `name`, for a message."""
+    """The names of timm most like `name`, for a message; of a known network, its tags."""
     import difflib
 
     import timm
 
+    architecture, _, tag = name.partition(".")
+    if tag and timm.is_model(architecture):
+        return list(timm.list_pretrained(f"{architecture}.*"))[:3]
     return difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
