@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read one `predictions.csv`.
+    """Read one `predictions.csv`; in memory its paths are absolute.
 
     Raises:
         InputError: A column is missing, no `prob_<class>` column is there, or a probability is not a number in [0, 1];
@@ -60,7 +61,10 @@ def read_predictions(path: Path) -> Predictions:
             "`cxrtool predict` and `cxrtool train` write them",
         )
     values = np.empty((len(table), len(classes)), np.float64)
+    base = table.origin.absolute().parent if table.origin else Path.cwd()
     for index, row in enumerate(table.rows):
+        if row.get("path"):
+            row["path"] = os.path.normpath(base / row["path"])
         for position, name in enumerate(classes):
             cell = row.pop(PREFIX + name)
             try:

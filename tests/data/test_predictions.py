@@ -39,6 +39,15 @@ def test_rows_keep_everything_but_probabilities(tmp_path):
     assert read.runs() == [("0", "0")]
 
 
+def test_paths_are_relative_in_the_file_and_absolute_in_memory(tmp_path):
+    predictions = make(n=1)
+    predictions.rows[0]["path"] = str(tmp_path / "images" / "a.png")
+    (tmp_path / "r0f0").mkdir()
+    write_predictions(tmp_path / "r0f0" / "p.csv", predictions)
+    assert ",../images/a.png," in f",{(tmp_path / 'r0f0' / 'p.csv').read_text()}".replace("\n", ",")
+    assert read_predictions(tmp_path / "r0f0" / "p.csv").rows[0]["path"] == str(tmp_path / "images" / "a.png")
+
+
 def test_a_class_name_may_hold_anything(tmp_path):
     predictions = make(classes=("no finding, really", "prob_", "é"))
     write_predictions(tmp_path / "p.csv", predictions)
