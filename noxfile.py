@@ -1,0 +1,61 @@
+"""What a developer runs; `nox` alone runs the tests, `nox -l` lists the rest."""
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+TOOLS = {line.split(">=")[0]: line for line in PROJECT["optional-dependencies"]["dev"]}
+TYPER = next(line for line in PROJECT["dependencies"] if line.startswith("typer"))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Install the package as a user does and run the demonstration."""
+    session.install(".")
+    session.run("cxrtool", "demo", "-o", session.create_tmp() + "/demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, and that the README shows the help as it is."""
+    _install_help(session, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("cog", "--check", "--diff", "README.md")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the help of every command into the README anew."""
+    _install_help(session)
+    session.run("cog", "-r", "README.md")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, and print the figures."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", "-m", "bench", "-s", *(session.posargs or ["tests/bench"]))
+
+
+def _install_help(session: nox.Session, *tools: str) -> None:
+    # The help of a command needs nothing but typer, so that these sessions do without torch.
+    session.install(TYPER, TOOLS["cogapp"], *(TOOLS[name] for name in tools))
+    session.install("--no-deps", "-e", ".")
