@@ -1,0 +1,184 @@
+"""Groups of images by a column, and the trend of accuracy over ordered strata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.errors import InputError, UsageError
+from cxrtool.evaluation.intervals import DIGITS
+from cxrtool.evaluation.metrics import divide
+from cxrtool.evaluation.scores import Scores
+
+NONE = "(none)"
+SEVERITY = "severity"
+SEVERITIES = ("normal-pcr+", "mild", "moderate", "severe")
+"""The strata of COVIDGR-1.0 from least to most."""
+
+PERMUTATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A column to group by.
+
+    Attributes:
+        column: Its name.
+        edges: For numbers: the lower ends of the bins; the last one is open.
+        order: For words: their order, from least to most.
+    """
+
+    column: str
+    edges: tuple[float, ...] = ()
+    order: tuple[str, ...] = ()
+
+
+def parse_groupings(text: str) -> list[Grouping]:
+    """Read `--by`: columns with commas between; numbers behind a colon are bins, words with slashes an order.
+
+    Raises:
+        UsageError: A column stands twice, or edges do not rise.
+
+    >>> [g.column for g in parse_groupings("severity,age:0,40,65,view")]
+    ['severity', 'age', 'view']
+    >>> parse_groupings("age:0,40,65")[0].edges
+    (0.0, 40.0, 65.0)
+    >>> parse_groupings("grade:low/mid/high")[0].order
+    ('low', 'mid', 'high')
+    """
+    found: list[tuple[str, list[str]]] = []
+    for part in (part.strip() for part in text.split(",")):
+        if not part:
+            continue
+        column, colon, rest = part.partition(":")
+        if colon:
+            found.append((column.strip(), [rest.strip()]))
+        elif found and found[-1][1] and _number(part) is not None:
+            found[-1][1].append(part)
+        else:
+            found.append((part, []))
+    result: list[Grouping] = []
+    for column, parts in found:
+        if not column or column in (grouping.column for grouping in result):
+            found_instead = f"'{column}' twice" if column else "a colon with no column before it"
+            raise UsageError(f"--by: expected each column once, found {found_instead}")
+        numbers = [_number(part) for part in parts]
+        edges = tuple(number for number in numbers if number is not None)
+        if parts and len(edges) == len(parts):
+            if any(later <= earlier for earlier, later in pairwise(edges)):
+                raise UsageError(f"--by {column}: expected rising numbers, found {', '.join(parts)}")
+            result.append(Grouping(column, edges))
+        else:
+            order = tuple(word.strip() for word in "/".join(parts).split("/") if word.strip())
+            result.append(Grouping(column, (), order))
+    return result
+
+
+def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Name and rows of every group that has images, in order; images without a value come last as `(none)`.
+
+    Raises:
+        InputError: No row has the column.
+    """
+    column = grouping.column
+    if not any(column in row for row in scores.rows):
+        known = ", ".join(sorted(scores.rows[0]))
+        raise InputError(
+            f"--by {column}: no such column in the predictions; they have {known}",
+            "columns of the manifest travel with `train` and `predict`; add it there",
+        )
+    cells = [row.get(column, "").strip() for row in scores.rows]
+    if grouping.edges:
+        cells = [_bin(cell, grouping.edges) for cell in cells]
+        names = _bin_names(grouping.edges)
+    else:
+        names = _ordered(set(cells) - {""}, grouping)
+    array = np.array([cell or NONE for cell in cells], dtype=object)
+    masks = [(name, np.asarray(array == name, dtype=np.bool_)) for name in [*names, NONE]]
+    return [(name, mask) for name, mask in masks if mask.any()]
+
+
+def is_ordered(names: Sequence[str], grouping: Grouping) -> bool:
+    """Whether strata have an order to look for a trend in: severities, numbers, or an order that was given."""
+    if grouping.order:
+        return set(names) <= set(grouping.order)
+    if grouping.column != SEVERITY:
+        return False
+    return all(name.lower() in SEVERITIES for name in names) or all(_number(name) is not None for name in names)
+
+
+def trend(
+    scores: Scores, strata: Sequence[tuple[str, NDArray[np.bool_]]], *, seed: int = 0, permutations: int = PERMUTATIONS
+) -> dict[str, Any]:
+    """Does accuracy change over ordered strata? A permutation test whose units are patients.
+
+    Each patient has a mean rank of strata and a mean accuracy over images and repeats; the statistic is their
+    covariance, and the ranks are dealt out anew among the patients.
+
+    Args:
+        scores: Of all strata.
+        strata: Name and rows, from least to most.
+        seed: Of the permutations.
+        permutations: How many.
+
+    Returns:
+        `slope` (change of accuracy a step), two-sided `p`, `patients`, `permutations`, `strata`, `reason`.
+    """
+    result: dict[str, Any] = {"strata": [name for name, _ in strata], "slope": None, "p": None, "patients": 0}
+    result |= {"permutations": permutations, "reason": None}
+    if len(strata) < 2:
+        return result | {"reason": "fewer than two strata"}
+    inside = np.any([mask for _, mask in strata], axis=0)
+    part = scores.where(inside)
+    rank = np.select([mask[inside] for _, mask in strata], [float(i) for i in range(len(strata))])
+    right = (part.truth == part.predicted).astype(np.float64)
+    rows = np.bincount(part.patient).astype(np.float64)
+    x = divide(np.bincount(part.patient, rank).astype(np.float64), rows)
+    y = divide(np.bincount(part.patient, right).astype(np.float64), rows)
+    x, y = x - x.mean(), y - y.mean()
+    result["patients"] = len(x)
+    if np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+        return result | {"reason": "every patient has the same " + ("stratum" if np.ptp(x) < 1e-12 else "accuracy")}
+    observed = float(x @ y)
+    rng = np.random.default_rng(seed)
+    extreme, chunk = 0, max(1, 1_000_000 // len(x))
+    for begin in range(0, permutations, chunk):
+        count = min(chunk, permutations - begin)
+        dealt = rng.permuted(np.tile(x, (count, 1)), axis=1) @ y
+        extreme += int((np.abs(dealt) >= abs(observed) - 1e-12).sum())
+    slope = round(observed / float(x @ x), DIGITS)
+    return result | {"slope": slope, "p": round((1 + extreme) / (1 + permutations), DIGITS)}
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", text.strip()) else None
+
+
+def _ordered(names: set[str], grouping: Grouping) -> list[str]:
+    order = grouping.order or (SEVERITIES if grouping.column == SEVERITY else ())
+
+    def key(name: str) -> tuple[int, float, str]:
+        known = name if grouping.order else name.lower()
+        number = _number(name)
+        return (order.index(known) if known in order else len(order), number if number is not None else 1e300, name)
+
+    return sorted(names, key=key)
+
+
+def _bin(cell: str, edges: tuple[float, ...]) -> str:
+    value = _number(cell)
+    if value is None:
+        return ""
+    return _bin_names(edges)[int(np.searchsorted(edges, value, side="right"))]
+
+
+def _bin_names(edges: tuple[float, ...]) -> list[str]:
+    shown = [f"{edge:g}" for edge in edges]
+    inner = [f"{low} to under {high}" for low, high in pairwise(shown)]
+    return [f"under {shown[0]}", *inner, f"{shown[-1]} and over"]

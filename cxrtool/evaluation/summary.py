@@ -1,0 +1,312 @@
+"""`metrics.json`: every figure of an evaluation with its interval, its spread, or the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cxrtool.errors import UsageError
+from cxrtool.evaluation import calibration, metrics
+from cxrtool.evaluation.counts import draw_counts
+from cxrtool.evaluation.estimates import BY_CLASS, MACROS, Estimates, Figures, derive, estimate
+from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend
+from cxrtool.evaluation.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
+from cxrtool.evaluation.metrics import FloatArray
+from cxrtool.evaluation.scores import Scores
+
+Summary = dict[str, Any]
+
+OVERALL = (
+    "accuracy", "balanced_accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1",
+    "macro_auc", "hard_auc", "mcc", "average_precision", "ece", "brier",
+)  # fmt: skip
+PER_CLASS = (*metrics.PER_CLASS, "auc")
+PER_GROUP = ("accuracy", "sensitivity", "specificity", "auc")
+PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
+NOISY = ("ece", "slope")
+FEW_IMAGES = 20
+"""A group with fewer images than this in a fold has no spread over folds worth printing."""
+
+MEANING = "test sampling, trained models fixed"
+NEEDS_SCORES = "counts hold no scores"
+
+_SOURCES = {**MACROS, "balanced_accuracy": "sensitivity", "average_precision": "class_ap"}
+
+
+def summarise(
+    scores: Scores,
+    *,
+    positive: str | None = None,
+    by: Sequence[Grouping] = (),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Summary:
+    """Evaluate labelled predictions.
+
+    Args:
+        scores: At least one row.
+        positive: The class that average precision and the groups' sensitivity, specificity and AUC are about; None
+            takes the unweighted mean over the classes.
+        by: Columns to group by.
+        seed: Of the resamples.
+        resamples: How many.
+
+    Raises:
+        UsageError: `positive` is no class.
+        InputError: A column of `by` is not there.
+    """
+    about = find_positive(scores.classes, positive)
+    found = estimate(scores, seed=seed, resamples=resamples, about=about)
+    teller = _Teller(scores, found, about)
+    groups: dict[str, dict[str, Any]] = {}
+    trends: dict[str, Any] = {}
+    for grouping in by:
+        parts = split_by(scores, grouping)
+        groups[grouping.column] = {
+            name: _group(scores, mask, name, grouping, about, seed, resamples) for name, mask in parts
+        }
+        strata = [(name, mask) for name, mask in parts if name != NONE]
+        if is_ordered([name for name, _ in strata], grouping):
+            trends[grouping.column] = trend(scores, strata, seed=seed)
+    cells = metrics.confusion_matrix(scores.truth, scores.predicted, len(scores.classes))
+    return {
+        "classes": list(scores.classes),
+        "positive": positive,
+        "images": scores.images,
+        "patients": scores.patients,
+        "runs": len(scores.runs),
+        "repeats": len(set(scores.repeat_of_run.tolist())),
+        "overall": {name: teller.overall(name).as_json() for name in OVERALL},
+        "per_class": {
+            name: {metric: teller.per_class(metric, k).as_json() for metric in PER_CLASS}
+            | {"support": len(np.unique(scores.image[scores.truth == k]))}
+            for k, name in enumerate(scores.classes)
+        },
+        "per_group": groups,
+        "confusion": [[int(count) for count in row] for row in cells],
+        "calibration": {
+            "ece_if_calibrated": round(_expected_error(scores, seed), DIGITS),
+            "per_class": {
+                name: {metric: teller.per_class(metric, k).as_json() for metric in ("slope", "intercept")}
+                for k, name in enumerate(scores.classes)
+            },
+        },
+        "trend": trends,
+        "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
+        "patients_known": scores.by_patient,
+        "notes": list(scores.notes),
+    }
+
+
+def summarise_counts(
+    classes: Sequence[str],
+    counts: FloatArray,
+    *,
+    positive: str | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Summary:
+    """Evaluate a confusion matrix: the same object, with Wilson's intervals for proportions.
+
+    What is no proportion (F1, macro averages, Matthews) gets the percentiles of images resampled within their class.
+
+    Args:
+        classes: K names.
+        counts: (K, K), rows = true.
+        positive: As in `summarise`.
+        seed: Of the resamples.
+        resamples: How many.
+
+    Raises:
+        UsageError: `positive` is no class.
+    """
+    about = find_positive(classes, positive)
+    observed = _decide_counts(counts)
+    drawn = _decide_counts(draw_counts(counts, resamples, np.random.default_rng(seed)))
+    defined = {name: ~np.isnan(values) for name, values in observed.items() if name in BY_CLASS}
+    value, replicates = derive(observed, defined, about), derive(drawn, defined, about)
+    true, called, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
+    images = {
+        "sensitivity": true, "specificity": total - true, "precision": called, "npv": total - called,
+        "f1": np.full(len(true), total),
+    }  # fmt: skip
+    missing = Measure(reason=NEEDS_SCORES).as_json()
+
+    def tell(name: str, k: int | None) -> dict[str, Any]:
+        if name not in value:
+            return missing
+        chosen = value[name] if k is None else value[name][k]
+        return measure(
+            float(chosen),
+            replicates[name] if k is None else replicates[name][:, k],
+            patients=int(total if k is None else images[name][k]),
+            proportion=name in PROPORTIONS,
+            few=math.inf,
+            method=IMAGES,
+            undefined=_why(name, None if k is None else classes[k]),
+            caveat=_composition(name, defined, classes) if k is None else "",
+        ).as_json()
+
+    return {
+        "classes": list(classes),
+        "positive": positive,
+        "images": int(total),
+        "patients": int(total),
+        "runs": 1,
+        "repeats": 1,
+        "overall": {name: tell(name, None) for name in OVERALL},
+        "per_class": {
+            name: {metric: tell(metric, k) for metric in PER_CLASS} | {"support": int(true[k])}
+            for k, name in enumerate(classes)
+        },
+        "per_group": {},
+        "confusion": [[int(count) for count in row] for row in counts],
+        "calibration": None,
+        "trend": {},
+        "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
+        "patients_known": False,
+        "notes": ["From counts alone: every image counts as a patient of its own, and what needs scores is missing."],
+    }
+
+
+def find_positive(classes: Sequence[str], positive: str | None) -> int | None:
+    """The index of the positive class.
+
+    Raises:
+        UsageError: It is none of the classes.
+    """
+    if positive is None:
+        return None
+    if positive not in classes:
+        raise UsageError(f"--positive: expected one of {', '.join(classes)}, found '{positive}'")
+    return list(classes).index(positive)
+
+
+class _Teller:
+    """Makes measures of estimates: knows denominators, and why something is undefined."""
+
+    def __init__(self, scores: Scores, found: Estimates, about: int | None, *, spread_over_runs: bool = True) -> None:
+        self.scores, self.found, self.about, self.spread_over_runs = scores, found, about, spread_over_runs
+        self.defined = {name: ~np.isnan(values) for name, values in found.value.items() if name in BY_CLASS}
+
+    def per_class(self, name: str, k: int) -> Measure:
+        return self._measure(name, k, name, self._patients(name, k))
+
+    def overall(self, name: str) -> Measure:
+        source = _SOURCES.get(name)
+        if source and self.about is not None and name == "average_precision":
+            return self._measure(name, None, source, self.scores.patients, of=self.about)
+        return self._measure(name, None, source or name, self.scores.patients)
+
+    def group(self, name: str) -> Measure:
+        if name == "accuracy":
+            return self._measure(name, None, name, self.scores.patients)
+        if self.about is None:
+            return self._measure(f"{name}_about", None, name, self.scores.patients)
+        return self._measure(name, self.about, name, self._patients(name, self.about))
+
+    def _measure(self, name: str, k: int | None, source: str, patients: int, of: int | None = None) -> Measure:
+        def pick(level: Figures) -> FloatArray:
+            return level[name] if k is None else level[name][..., k]
+
+        which = k if k is not None else of
+        caveats = [] if which is not None else [_composition(name, self.defined, self.scores.classes)]
+        caveats.append(self._lacking(source, which))
+        return measure(
+            float(pick(self.found.value)),
+            pick(self.found.replicates),
+            patients=patients,
+            proportion=name in PROPORTIONS,
+            noisy=name in NOISY,
+            method=PATIENTS if self.scores.by_patient else IMAGES,
+            sd_runs=float(metrics.spread(pick(self.found.by_run))) if self.spread_over_runs else math.nan,
+            sd_repeats=float(metrics.spread(pick(self.found.by_repeat))),
+            undefined=_why(source, None if which is None else self.scores.classes[which]),
+            caveat="; ".join(caveat for caveat in caveats if caveat),
+        )
+
+    def _patients(self, name: str, k: int) -> int:
+        scores = self.scores
+        mask = {
+            "sensitivity": scores.truth == k,
+            "specificity": scores.truth != k,
+            "precision": scores.predicted == k,
+            "npv": scores.predicted != k,
+        }.get(name)
+        return scores.patients if mask is None else len(np.unique(scores.patient[mask]))
+
+    def _lacking(self, source: str, k: int | None) -> str:
+        defined, units, what = self.found.defined_units(source)
+        if source in BY_CLASS:
+            counted = defined[self.defined[source]] if k is None else defined[[k]]
+        else:
+            counted = np.atleast_1d(defined)
+        fewest = int(counted.min()) if len(counted) else units
+        return f"defined in {fewest} of {units} {what}" if 0 < fewest < units else ""
+
+
+def _group(
+    scores: Scores, mask: Any, name: str, grouping: Grouping, about: int | None, seed: int, resamples: int
+) -> dict[str, Any]:
+    part = scores.where(mask)
+    sizes = {"images": part.images, "patients": part.patients}
+    if name == NONE and grouping.column == SEVERITY:
+        nothing = Measure(reason="no stratum: images without a severity").as_json()
+        return dict.fromkeys(PER_GROUP, nothing) | sizes
+    present = np.unique(part.truth)
+    # A stratum of one class has one question: is it called that class?
+    asked = int(present[0]) if about is None and len(present) == 1 else about
+    found = estimate(part, seed=seed, resamples=resamples, calibrated=False, about=asked)
+    smallest = int(np.bincount(part.run, minlength=len(scores.runs)).min())
+    teller = _Teller(part, found, asked, spread_over_runs=smallest >= FEW_IMAGES)
+    return {metric: teller.group(metric).as_json() for metric in PER_GROUP} | sizes
+
+
+def _decide_counts(counts: FloatArray) -> Figures:
+    return {
+        **metrics.class_metrics(counts),
+        "accuracy": metrics.accuracy(counts),
+        "mcc": metrics.matthews(counts),
+    }
+
+
+def _expected_error(scores: Scores, seed: int) -> float:
+    rng = np.random.default_rng(seed)
+    errors = []
+    for run in range(len(scores.runs)):
+        rows = scores.run == run
+        confidence, _ = calibration.top_label(scores.probabilities[rows], scores.truth[rows])
+        membership = calibration.bin_membership(calibration.equal_mass_bins(confidence))
+        errors.append(calibration.error_if_calibrated(confidence, membership, rng))
+    return float(np.mean(errors))
+
+
+def _composition(name: str, defined: dict[str, Any], classes: Sequence[str]) -> str:
+    """Say over which classes an average was taken, where it is not all of them."""
+    single = (_SOURCES.get(name, name.removesuffix("_about")),)
+    sources = ("sensitivity", "specificity") if name == "hard_auc" else single
+    lacking = sorted({int(k) for source in sources if source in defined for k in np.flatnonzero(~defined[source])})
+    if not lacking or len(lacking) == len(classes):
+        return ""
+    without = ", ".join(classes[k] for k in lacking)
+    return f"over {len(classes) - len(lacking)} of {len(classes)} classes, without {without}"
+
+
+def _why(name: str, label: str | None) -> str:
+    """Why a figure is undefined."""
+    if label is None:
+        return {"mcc": "only one class is true, or only one was called"}.get(name, "undefined for every class")
+    return {
+        "sensitivity": f"no images of {label}",
+        "specificity": f"no images but of {label}",
+        "precision": f"nothing was called {label}",
+        "npv": f"everything was called {label}",
+        "f1": f"nothing is {label} or was called so",
+        "auc": f"no run holds {label} and other images",
+        "class_ap": f"no run holds {label} and other images",
+        "slope": f"no finite fit: {label} and the rest do not overlap, or one is missing",
+        "intercept": f"no run holds {label} and other images",
+    }.get(name, "undefined")

@@ -1,0 +1,289 @@
+"""An evaluation as tables of text: of the whole, per class, per group. Needs nothing but the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Summary = Mapping[str, Any]
+
+NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_sensitivity": "sensitivity (macro)",
+    "macro_specificity": "specificity (macro)",
+    "macro_precision": "precision (macro)",
+    "macro_f1": "F1 (macro)",
+    "macro_auc": "AUC (macro)",
+    "hard_auc": "AUC of decisions",
+    "mcc": "Matthews correlation",
+    "average_precision": "average precision",
+    "ece": "calibration error (ECE)",
+    "brier": "Brier score",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "npv": "NPV",
+    "f1": "F1",
+    "auc": "AUC",
+    "slope": "calibration slope",
+    "intercept": "calibration intercept",
+}
+"""What each figure of `metrics.json` is called in tables and pictures."""
+
+CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
+GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
+CALIBRATION_FIGURES = ("slope", "intercept")
+SPREADS = {"sd_runs": "SD of runs", "sd_repeats": "SD of repeats"}
+NO_AUDIT = "No audit of this data set was found: nothing here shows that the model looked at the lungs."
+ABSENT = "-"
+
+TIDY = ("section", "name", "metric", "value", "low", "high", "method", "n", "sd_runs", "sd_repeats", "reason")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table with its notes; all cells are text.
+
+    Attributes:
+        title: What it shows.
+        columns: Header.
+        rows: Cells.
+        notes: Lines that belong below it.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def opening(results: Mapping[str, Summary]) -> list[str]:
+    """Lines in plain words that go before the tables: what was evaluated, what intervals mean, what is not known."""
+    lines = []
+    for name, summary in results.items():
+        lines += [(f"{name}: " if name else "") + _sizes(summary)]
+        lines += [f"  {note}" if name else note for note in summary["notes"]]
+    first = next(iter(results.values()))
+    interval = first["interval"]
+    unit = "patients" if first["patients_known"] else "images"
+    lines.append(
+        f"In brackets: {interval['confidence']:.0%} intervals from {interval['resamples']} resamples of {unit} within "
+        f"label, or Wilson's where noted ({interval['meaning']})."
+    )
+    return [*lines, NO_AUDIT]
+
+
+def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
+    """All tables of one evaluation, or of several side by side.
+
+    Args:
+        results: Name to the content of `metrics.json`; a single evaluation has an empty name.
+        digits: Decimals.
+    """
+    found = [_overall(results, digits)]
+    for name, summary in results.items():
+        of = f" of {name}" if name else ""
+        found.append(_per_class(summary, of, digits))
+        found.append(_confusion(summary, of))
+        for column, groups in summary["per_group"].items():
+            found.append(_per_group(summary, column, groups, of, digits))
+    return found
+
+
+def tidy(results: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
+    """One row a figure, for spreadsheets and scripts; `n` counts images. Several evaluations get a column `set`."""
+    several = len(results) > 1
+    rows = []
+    for name, summary in results.items():
+        for section, of, metric, measure, n in _every(summary):
+            cells = [section, of, metric, *(_exact(measure[key]) for key in ("value", "low", "high"))]
+            cells += [measure["method"] or "", str(n), _exact(measure["sd_runs"]), _exact(measure["sd_repeats"])]
+            rows.append(([name] if several else []) + [*cells, measure["reason"] or ""])
+    return (["set"] if several else []) + list(TIDY), rows
+
+
+def markdown(results: Mapping[str, Summary], digits: int = 2) -> str:
+    """Opening, tables and notes as one Markdown document."""
+    parts = [f"{line}  " for line in opening(results)]
+    for sheet in sheets(results, digits):
+        parts += ["", f"## {sheet.title}", "", _line(sheet.columns), "| --- |" + " ---: |" * (len(sheet.columns) - 1)]
+        parts += [_line(row) for row in sheet.rows]
+        parts += [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
+    return "\n".join(parts) + "\n"
+
+
+def cell(measure: Mapping[str, Any], digits: int = 2) -> str:
+    """A figure with its interval.
+
+    >>> cell({"value": 0.942, "low": 0.907, "high": 0.961})
+    '0.94 (0.91-0.96)'
+    >>> cell({"value": None, "low": None, "high": None})
+    '-'
+    >>> cell({"value": -0.1, "low": -0.3, "high": 0.2})
+    '-0.10 (-0.30 to 0.20)'
+    """
+    if measure["value"] is None:
+        return ABSENT
+    value = _fixed(measure["value"], digits)
+    if measure["low"] is None:
+        return value
+    # A hyphen before a minus sign would read as one long dash.
+    joint = " to " if measure["low"] < 0 else "-"
+    return f"{value} ({_fixed(measure['low'], digits)}{joint}{_fixed(measure['high'], digits)})"
+
+
+def _sizes(summary: Summary) -> str:
+    runs, repeats, classes = summary["runs"], summary["repeats"], summary["classes"]
+    patients = f" of {_count(summary['patients'], 'patient')}" if summary["patients_known"] else ""
+    parts = [f"{_count(summary['images'], 'image')}{patients}", f"{len(classes)} classes ({', '.join(classes)})"]
+    folds = f" ({repeats} repeats of {runs // repeats} folds)" if 1 < repeats < runs and runs % repeats == 0 else ""
+    parts.append(_count(runs, "run") + folds)
+    if summary["positive"] is not None:
+        parts.append(f"positive is {summary['positive']}")
+    return ", ".join(parts) + "."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
+    notes = _Notes()
+    rows = []
+    several = len(results) > 1
+    metrics = next(iter(results.values()))["overall"]
+    spreads = {
+        key: text for key, text in SPREADS.items() if any(measure[key] is not None for measure in metrics.values())
+    }
+    for metric in metrics:
+        row = [NAMES[metric]]
+        for name, summary in results.items():
+            measure = summary["overall"][metric]
+            notes.add(measure, NAMES[metric], name)
+            row.append(cell(measure, digits))
+            if not several:
+                row += [_fixed(measure[spread], digits + 1) for spread in spreads]
+        rows.append(row)
+    columns = ["metric", *results] if several else ["metric", "value", *spreads.values()]
+    for name, summary in results.items():
+        if summary["calibration"]:
+            expected = _fixed(summary["calibration"]["ece_if_calibrated"], digits)
+            notes.say(f"Perfectly calibrated, {name or 'this'} would show an ECE of about {expected}.")
+    return Sheet("All images", columns, rows, notes.lines())
+
+
+def _per_class(summary: Summary, of: str, digits: int) -> Sheet:
+    notes = _Notes()
+    classes = summary["classes"]
+    rows = []
+    for metric in CLASS_FIGURES:
+        measures = [summary["per_class"][name][metric] for name in classes]
+        for name, measure in zip(classes, measures, strict=True):
+            notes.add(measure, NAMES[metric], name)
+        rows.append([NAMES[metric], *(cell(measure, digits) for measure in measures)])
+    if summary["calibration"]:
+        per_class = summary["calibration"]["per_class"]
+        for metric in CALIBRATION_FIGURES:
+            for name in classes:
+                notes.add(per_class[name][metric], NAMES[metric], name)
+            rows.append([NAMES[metric], *(cell(per_class[name][metric], digits) for name in classes)])
+    rows.append(["images", *(str(summary["per_class"][name]["support"]) for name in classes)])
+    return Sheet(f"Each class against the rest{of}", ["metric", *classes], rows, notes.lines())
+
+
+def _confusion(summary: Summary, of: str) -> Sheet:
+    repeats = summary["repeats"]
+    summed = f", summed over {repeats} repeats" if repeats > 1 else ""
+    rows = [
+        [name, *(str(count) for count in counts)]
+        for name, counts in zip(summary["classes"], summary["confusion"], strict=True)
+    ]
+    return Sheet(f"Confusion matrix{of}{summed}", ["true \\ called", *summary["classes"]], rows, [])
+
+
+def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str, digits: int) -> Sheet:
+    notes = _Notes()
+    rows = []
+    for name, entry in groups.items():
+        for metric in GROUP_FIGURES:
+            notes.add(entry[metric], NAMES[metric], name)
+        measures = (cell(entry[metric], digits) for metric in GROUP_FIGURES)
+        rows.append([name, str(entry["images"]), str(entry["patients"]), *measures])
+    positive = summary["positive"]
+    what = f"of {positive}" if positive is not None else "the mean over the group's classes"
+    notes.say(f"Sensitivity, specificity and AUC are {what}.")
+    found = summary["trend"].get(column)
+    if found:
+        notes.say(_trend(found, digits))
+    columns = [column, "images", "patients", *(NAMES[metric] for metric in GROUP_FIGURES)]
+    return Sheet(f"By {column}{of}", columns, rows, notes.lines())
+
+
+def _trend(found: Mapping[str, Any], digits: int) -> str:
+    strata = " < ".join(found["strata"])
+    if found["reason"]:
+        return f"No trend over {strata}: {found['reason']}."
+    p = found["p"]
+    shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    return (
+        f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} a step, {shown} "
+        f"(permutation of {found['patients']} patients)."
+    )
+
+
+class _Notes:
+    """Collects remarks on single figures, one line for all figures that share a remark."""
+
+    def __init__(self) -> None:
+        self.by_text: dict[str, dict[str, list[str]]] = {}
+
+    def add(self, measure: Mapping[str, Any], metric: str, of: str) -> None:
+        for text in ("Wilson's interval" if measure["method"] == "Wilson" else None, measure["reason"]):
+            if text:
+                self.by_text.setdefault(text, {}).setdefault(metric, []).append(of)
+
+    def say(self, text: str) -> None:
+        self.by_text.setdefault(text, {})
+
+    def lines(self) -> list[str]:
+        lines = []
+        for text, metrics in self.by_text.items():
+            # Metrics that are remarked on for the same classes or groups share their list of names.
+            shared: dict[tuple[str, ...], list[str]] = {}
+            for metric, names in metrics.items():
+                shared.setdefault(tuple(names), []).append(metric)
+            parts = [
+                ", ".join(same) + (f" of {', '.join(names)}" if any(names) else "") for names, same in shared.items()
+            ]
+            lines.append(f"{text}: {'; '.join(parts)}." if parts else text)
+        return lines
+
+
+def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any], int]]:
+    for metric, measure in summary["overall"].items():
+        yield "overall", "", metric, measure, summary["images"]
+    for name, entry in summary["per_class"].items():
+        for metric in CLASS_FIGURES:
+            yield "per_class", name, metric, entry[metric], entry["support"]
+        if summary["calibration"]:
+            for metric in CALIBRATION_FIGURES:
+                measure = summary["calibration"]["per_class"][name][metric]
+                yield "per_class", name, metric, measure, entry["support"]
+    for column, groups in summary["per_group"].items():
+        for name, entry in groups.items():
+            for metric in GROUP_FIGURES:
+                yield column, name, metric, entry[metric], entry["images"]
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else repr(float(value))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
