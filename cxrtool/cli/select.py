@@ -65,6 +65,7 @@ def select(
     for text in selection.warnings:
         settings.report.warn(text)
     left = f", {len(selection.rejects)} left out" if selection.rejects else ""
-    settings.report.say(f"{len(selection.rows)} images{left}")
+    where = f", see {out / 'rejects.csv'}" if left and out and out.suffix.lower() != ".csv" else ""
+    settings.report.say(f"{len(selection.rows)} images{left}{where}")
     if out is None:
         print_manifest(sys.stdout, order_columns(selection.columns, selection.rows), selection.rows)

@@ -1,0 +1,42 @@
+import io
+
+
+def test_rows_on_standard_output_and_the_table_on_standard_error(cxr, tiny):
+    outcome = cxr("split", tiny.origin, "--holdout", "50/25/25")
+    assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset"
+    assert len(outcome.out.splitlines()) == 25
+    assert (
+        outcome.err.splitlines()
+        == [
+            "fold      subset  images  patients  covid  normal",
+            "----  ----------  ------  --------  -----  ------",
+            "r0f0       train      12         6      6       6",
+            "r0f0  validation       6         3      4       2",
+            "r0f0        test       6         3      2       4",
+        ]
+        or "warning" not in outcome.err
+    )
+
+
+def test_a_file_keeps_standard_output_free(cxr, tiny, tmp_path):
+    printed = cxr("split", tiny.origin, "--folds", "3").out
+    outcome = cxr("split", tiny.origin, "--folds", "3", "-o", tmp_path / "s.csv", "--quiet")
+    assert (outcome.out, outcome.err) == ("", "")
+    assert (tmp_path / "s.csv").read_text() == printed
+
+
+def test_commands_are_chained_through_pipes(cxr, tiny, monkeypatch):
+    chosen = cxr("select", tiny.origin, "--where", "source = 'a'", "-q").out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(chosen.encode())))
+    outcome = cxr("split", "-", "--folds", "3", "-q")
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 1 + 3 * 12
+
+
+def test_a_leak_has_its_own_exit_code(cxr, tiny):
+    text = tiny.origin.read_text().splitlines()
+    marked = [text[0] + ",part"] + [f"{line},{('train', 'test')[k % 2]}" for k, line in enumerate(text[1:])]
+    tiny.origin.write_text("\n".join(marked) + "\n")
+    outcome = cxr("split", tiny.origin, "--from-column", "part")
+    assert outcome.code == 4
+    assert "12 patients stand in more than one subset" in outcome.err
