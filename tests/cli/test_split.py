@@ -5,17 +5,14 @@ def test_rows_on_standard_output_and_the_table_on_standard_error(cxr, tiny):
     outcome = cxr("split", tiny.origin, "--holdout", "50/25/25")
     assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset"
     assert len(outcome.out.splitlines()) == 25
-    assert (
-        outcome.err.splitlines()
-        == [
-            "fold      subset  images  patients  covid  normal",
-            "----  ----------  ------  --------  -----  ------",
-            "r0f0       train      12         6      6       6",
-            "r0f0  validation       6         3      4       2",
-            "r0f0        test       6         3      2       4",
-        ]
-        or "warning" not in outcome.err
-    )
+    header, rule, *rows = outcome.err.splitlines()
+    assert header == "fold      subset  images  patients  covid  normal"
+    assert set(rule) == {"-", " "}
+    assert [row.split()[:4] for row in rows] == [
+        ["r0f0", "train", "12", "6"],
+        ["r0f0", "validation", "6", "3"],
+        ["r0f0", "test", "6", "3"],
+    ]
 
 
 def test_a_file_keeps_standard_output_free(cxr, tiny, tmp_path):
