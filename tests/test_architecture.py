@@ -151,8 +151,9 @@ def test_files_are_short(module):
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= limit
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
 def test_a_command_has_a_step_of_its_name(command):
+    # The demo is no step: it calls the other commands, as a user types them.
     assert f"cxrtool.cli.{command}" in MODULES
     assert f"cxrtool.steps.{command}" in MODULES
 

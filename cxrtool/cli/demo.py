@@ -42,7 +42,7 @@ def chain(samples: Path, out: Path, epochs: int) -> list[list[str]]:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="A folder to write into.")] = Path("cxrtool-demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write; exactly there.")] = Path("cxrtool-demo"),
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")] = 30,
     quiet: options.Quiet = False,
 ) -> None:

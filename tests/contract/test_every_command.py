@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxrtool.cli import options
 from cxrtool.cli.main import COMMANDS, load, run
 from cxrtool.data.manifest import write_table
 from cxrtool.data.splits import COLUMNS
@@ -136,11 +137,18 @@ def test_every_flag_is_long_in_kebab_case_and_explained(name):
 
 
 def test_a_shared_flag_means_the_same_everywhere():
-    meanings = {}
+    shared = {
+        declared: information.help
+        for alias in vars(options).values()
+        for information in getattr(alias, "__metadata__", ())
+        # In an annotation typer keeps the first name where a default would stand.
+        for declared in (information.default, *(information.param_decls or ()))
+        if str(declared).startswith("--")
+    }
+    assert {"--out", "--seed", "--workers", "--force"} <= shared.keys()
     for name in COMMANDS:
         for flag, parameter in flags(load(name)).items():
-            meanings.setdefault(flag, {})[name] = (str(parameter.type), parameter.multiple)
-    assert not {flag: found for flag, found in meanings.items() if len(set(found.values())) > 1}
+            assert flag not in shared or parameter.help == shared[flag], f"{name} {flag}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
