@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name of every command, its panel in the help and its one line there."""
 
-START = "Start with:  cxrtool demo   |   cxrtool prepare FOLDER -o prepared   |   cxrtool info PATH"
+START = "Start with:  cxrtool demo | cxrtool prepare FOLDER | cxrtool info PATH"
 
 
 class LazyGroup(TyperGroup):
