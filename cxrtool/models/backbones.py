@@ -12,9 +12,9 @@ from cxrtool.models.network import Network, dense_head
 class TimmNetwork(Network):
     """A network from timm.
 
-    The halves are timm's `forward_features` and `forward_head`. With `hidden` a dense layer with dropout takes the place
-    of the classifier and of VGG's 120 million fully connected weights before it. A normalisation or convolution that
-    some networks have between pooling and classifier (ConvNeXt, MobileNetV3) stays, and counts as their body.
+    The halves are timm's `forward_features` and `forward_head`. With `hidden` a dense layer with dropout takes the
+    place of the classifier and of VGG's 120 million fully connected weights before it. A normalisation or convolution
+    that some networks have between pooling and classifier (ConvNeXt, MobileNetV3) stays, and counts as their body.
 
     Args:
         name: timm's name, such as `mobilenetv2_100`.

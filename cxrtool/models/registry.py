@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,6 +112,48 @@ def input_form(name: str, normalize: str) -> dict[str, list[float]]:
     return {"mean": list(mean), "std": list(std)}
 
 
+SIZES = range(16, 8193)
+"""Sides of the input in pixels; what a network makes of a small one, it says itself."""
+
+
+def check(architecture: Architecture, weights: str) -> None:
+    """Check what can be checked without building anything, so that no image is decoded in vain.
+
+    Raises:
+        InputError: There is no such file of weights.
+        UsageError: There is no such network, it has no ImageNet weights, or a number is out of range.
+    """
+    name = architecture.name
+    check_name(name)
+    if architecture.size not in SIZES:
+        raise UsageError(f"--size: expected {SIZES[0]} to {SIZES[-1]} pixels, found {architecture.size}")
+    if architecture.hidden < 0:
+        raise UsageError(f"--hidden: expected a width, or 0 for the network's own head, found {architecture.hidden}")
+    if not 0.0 <= architecture.dropout < 1.0:
+        raise UsageError(f"--dropout: expected a number from 0 to below 1, found {architecture.dropout:g}")
+    if name in OWN:
+        for option in ("hidden", "dropout"):
+            if getattr(architecture, option):
+                raise UsageError(f"--{option}: {name} has a head of its own; leave --{option} out")
+    if weights == "imagenet" and not _has_imagenet(name):
+        raise UsageError(
+            f"--weights imagenet: there are no ImageNet weights for {name}",
+            "choose a network that has them, --weights none, or a file",
+        )
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise InputError(
+            f"--weights {weights}: no such file", "expected imagenet, none, or a .safetensors, .pth or .pt file"
+        )
+
+
+def _has_imagenet(name: str) -> bool:
+    if name in OWN:
+        return False
+    import timm
+
+    return bool(timm.is_model_pretrained(name))
+
+
 def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network, str]:
     """Build a network, with its body's weights from ImageNet, from a file, or drawn at random.
 
@@ -125,13 +168,8 @@ def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network
         InputError: The weights cannot be fetched, read, or do not fit.
         UsageError: There is no such network, or it has no ImageNet weights.
     """
+    check(architecture, weights)
     if architecture.name in OWN:
-        if weights == "imagenet":
-            raise UsageError(
-                f"--weights imagenet: {architecture.name} has no ImageNet weights", "use --weights none, or a file"
-            )
-        if architecture.hidden:
-            raise UsageError(f"--hidden: {architecture.name} has a head of its own; leave --hidden out")
         network = OWN[architecture.name].build(architecture)
     else:
         network = _build_timm(architecture, pretrained=weights == "imagenet")
@@ -141,8 +179,6 @@ def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network
 
 
 def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
-    import timm
-
     from cxrtool.models.backbones import TimmNetwork
 
     def create(pretrained: bool) -> Network:
@@ -153,20 +189,20 @@ def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
 
     if not pretrained:
         return create(False)
-    if not timm.is_model_pretrained(architecture.name):
-        raise UsageError(
-            f"--weights imagenet: timm has no ImageNet weights for {architecture.name}",
-            "choose a network that has them, --weights none, or a file",
-        )
     try:
         return create(True)
     except Exception as error:
         # huggingface_hub and urllib raise a dozen kinds of errors for one thing: the file could not be had.
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"--weights imagenet: the weights of {architecture.name} could not be fetched: {reason}",
+            f"--weights imagenet: the weights of {architecture.name} could not be fetched: {_reason(error)}",
             "run it once where there is a network connection (HF_HOME keeps them), or give a file: --weights FILE",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of another library, for a message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -178,10 +214,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise InputError(
-            f"--weights {path}: no such file", "expected imagenet, none, or a .safetensors, .pth or .pt file"
-        )
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
@@ -189,17 +221,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
             # weights_only refuses anything but tensors and plain containers: a pickle could run code of its maker.
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"--weights {path}: not a file of weights that can be read safely: {reason}",
+            f"--weights {path}: not a file of weights that can be read safely: {_reason(error)}",
             "expected a state dictionary saved as .safetensors, or by torch.save as .pth",
         ) from error
     for key in ("state_dict_ema", "state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not state or not all(hasattr(value, "shape") for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"--weights {path}: expected a dictionary of tensors, found something else")
-    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
+    # What torch puts before the names when a network was wrapped for several GPUs, or compiled.
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
 
 
 def load_body(network: Network, path: Path) -> str:
@@ -209,8 +241,10 @@ def load_body(network: Network, path: Path) -> str:
         A line that says how much of the body was loaded.
 
     Raises:
-        InputError: A tensor of the body is missing or has another shape.
+        InputError: A tensor of the body is missing, has another shape, or is not finite.
     """
+    from cxrtool.models.network import is_finite
+
     state = read_state(path)
     own = network.state_dict()
     head = {id(value) for module in network.head_modules() for value in (*module.parameters(), *module.buffers())}
@@ -235,4 +269,6 @@ def load_body(network: Network, path: Path) -> str:
             )
     fitting = {name: value for name, value in found.items() if value.shape == own[name].shape}
     network.load_state_dict({**own, **fitting})
+    if not is_finite(network):
+        raise InputError(f"--weights {path}: some of its weights are not finite numbers")
     return f"{path.name} ({len(fitting)} of {len(own)} tensors)"
