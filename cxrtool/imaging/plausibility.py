@@ -23,7 +23,8 @@ MARGIN = 0.1
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
     """A picture's coarse pattern: (H, W) of any depth to SIDE² standardised values; zeros for a flat picture."""
     white = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
-    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64).ravel() / white
+    # As floats, because means rounded to 8 bits would differ from those of the same picture in 16.
+    small = cv2.resize(pixels.astype(np.float64) / white, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
     spread = small.std()
     return (small - small.mean()) / spread if spread > FLAT else np.zeros_like(small)
 

@@ -69,7 +69,9 @@ class Augmentation:
         return self.geometric or any((self.brightness, self.contrast, self.blur, self.noise))
 
     def __str__(self) -> str:
-        changed = [f"{k}={v:g}" for k, v in asdict(self).items() if v != (1.0 if k == "p" else 0.0)]
+        # repr, because fewer digits would name another augmentation.
+        numbers = {name: repr(float(value)).removesuffix(".0") for name, value in asdict(self).items()}
+        changed = [f"{name}={text}" for name, text in numbers.items() if text != ("1" if name == "p" else "0")]
         return ",".join(changed) if self.active else "none"
 
 

@@ -6,9 +6,11 @@ code; it starts with its checksum and the one before it is kept, so that a crash
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from cxrtool.models.registry import Architecture, build
 
 SCHEMA = 1
 MODEL, WEIGHTS = "model.json", "model.safetensors"
+REQUIRED = ("classes", "architecture", "chain", "input", "normalization")
 STATE, PREVIOUS = "last.pt", "previous.pt"
 
 
@@ -46,9 +49,12 @@ def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | No
         content = path.read_bytes()
         digest, data = content[:32], content[32:]
         if hashlib.sha256(data).digest() == digest:
-            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            return state
-        warn(f"{path}: damaged, going back to the checkpoint before it")
+            with contextlib.suppress(pickle.UnpicklingError, RuntimeError, EOFError):
+                state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                return state
+        older = name == STATE and (folder / PREVIOUS).exists()
+        back = "going back to the checkpoint before it" if older else "starting anew"
+        warn(f"{path}: damaged, or not a state that cxrtool saved; {back}")
     return None
 
 
@@ -77,7 +83,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """The content of a model folder's `model.json`.
 
     Raises:
-        InputError: There is none, or it is of another schema.
+        InputError: There is none, it is of another schema, or it lacks an entry.
     """
     path = Path(folder) / MODEL
     try:
@@ -89,22 +95,35 @@ def read_description(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected the description of a model, found something else")
     if content.get("schema") != SCHEMA:
         raise InputError(f"{path}: expected schema {SCHEMA}, found {content.get('schema')}", "use a matching cxrtool")
-    return dict(content)
+    missing = [name for name in REQUIRED if name not in content]
+    if missing:
+        raise InputError(f"{path}: expected an entry '{missing[0]}', found none", "train the model anew")
+    return content
 
 
 def load_model(folder: Path) -> tuple[Network, dict[str, Any]]:
     """Build the network of a model folder and load its weights; in evaluation mode, on the CPU.
 
     Raises:
-        InputError: The folder lacks a file, or the weights do not fit the description.
+        InputError: The folder lacks a file, the weights do not fit the description, or are not finite.
     """
     description = read_description(folder)
-    network, _ = build(Architecture(**description["architecture"]))
+    weights = Path(folder) / WEIGHTS
     try:
-        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        architecture = Architecture(**description["architecture"])
+        network, _ = build(architecture)
+    except (TypeError, CxrtoolError) as error:
+        raise InputError(f"{Path(folder) / MODEL}: no network can be built from it: {error}") from error
+    try:
+        network.load_state_dict(load_file(weights))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise InputError(f"{Path(folder) / WEIGHTS}: cannot be loaded: {reason}", "train the model anew") from error
+        # safetensors, torch and the operating system each have their own errors for a file that will not do.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"{weights}: cannot be loaded: {reason}", "train the model anew") from error
+    if not is_finite(network):
+        raise InputError(f"{weights}: some of the weights are not finite numbers", "train the model anew")
     return network.eval(), description

@@ -27,6 +27,8 @@ from cxrtool.training.randomness import permutation
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 Row = dict[str, float | None]
+Stop = Callable[[], CxrtoolError | None]
+"""Asked between two batches; what it returns is raised once the state is saved."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Fit:
         seed: Of the order of the images.
         frozen_norms: Keep the body's normalisations in evaluation mode.
         state: Folder for states to resume from.
-        save_every: Seconds between two states; 0 saves after every epoch.
+        save_every: Seconds between two states, also within an epoch; 0 saves after every epoch, and then alone.
         names: Image ids, for messages.
     """
 
@@ -78,7 +80,7 @@ def fit(
     job: Fit,
     *,
     epoch_done: Callable[[Row], None] = lambda row: None,
-    stop: Callable[[], CxrtoolError | None] = lambda: None,
+    stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> History:
     """Train `job.module` in place, going on from a saved state where there is one.
@@ -86,7 +88,7 @@ def fit(
     Args:
         job: What to do.
         epoch_done: Called with each epoch's row.
-        stop: Asked at every batch; an error it returns is raised after the state was saved.
+        stop: Asked between batches, those of the validation images too.
         warn: Told what should not be overlooked.
 
     Raises:
@@ -117,7 +119,8 @@ class Loop:
         if state:
             self._restore(state)
 
-    def run(self, epoch_done: Callable[[Row], None], stop: Callable[[], CxrtoolError | None]) -> History:
+    def run(self, epoch_done: Callable[[Row], None], stop: Stop) -> History:
+        """Train the epochs that are left, and give the module the weights of the one to keep."""
         job, recipe = self.job, self.job.recipe
         while self.epoch < recipe.epochs and not self._patience_is_out():
             losses = [row["validation_loss"] for row in self.rows]
@@ -125,7 +128,7 @@ class Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.train_epoch(stop)
-            row = self._finish_epoch(rate)
+            row = self._finish_epoch(rate, stop)
             epoch_done(row)
             if time.monotonic() - self.saved >= job.save_every:
                 self._save()
@@ -154,7 +157,8 @@ class Loop:
             batches[-1] = np.concatenate([batches[-1], last])
         return batches
 
-    def train_epoch(self, stop: Callable[[], CxrtoolError | None]) -> None:
+    def train_epoch(self, stop: Stop) -> None:
+        """Train on the batches of this epoch that are left."""
         job = self.job
         set_mode(job.module, training=True, frozen_norms=job.frozen_norms)
         batches = self._batches()
@@ -166,11 +170,23 @@ class Loop:
                     f"the GPU's memory does not hold a batch of {len(indices)} images",
                     f"try --batch-size {max(1, len(indices) // 2)}",
                 ) from error
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise CxrtoolError(
+                    "batch normalisation cannot be trained on one image at a time, at this --size",
+                    "--batch-size 2 or more, or more training images",
+                ) from error
             self.step += 1
-            reason = stop()
-            if reason is not None:
+            self._heed(stop)
+            if job.save_every and time.monotonic() - self.saved >= job.save_every:
                 self._save()
-                raise reason
+
+    def _heed(self, stop: Stop) -> None:
+        reason = stop()
+        if reason is not None:
+            self._save()
+            raise reason
 
     def _train_batch(self, indices: np.ndarray) -> None:
         job = self.job
@@ -186,13 +202,13 @@ class Loop:
         self.losses.append(loss.detach() * len(indices))
         self.hits.append((logits.detach().argmax(1) == target).sum())
 
-    def _finish_epoch(self, rate: float) -> Row:
+    def _finish_epoch(self, rate: float, stop: Stop) -> Row:
         job, recipe = self.job, self.job.recipe
         losses = torch.stack(self.losses).double().cpu()
         if not bool(torch.isfinite(losses).all()):
             self._complain(int((~torch.isfinite(losses)).nonzero()[0]))
         count = len(job.training)
-        validation_loss, validation_accuracy = self._validate()
+        validation_loss, validation_accuracy = self._validate(stop)
         row: Row = {
             "epoch": self.epoch + 1,
             "lr": rate,
@@ -213,11 +229,14 @@ class Loop:
             self.best = {"epoch": self.epoch, "score": score, "weights": weights}
         return row
 
-    def _validate(self) -> tuple[float | None, float | None]:
+    def _validate(self, stop: Stop) -> tuple[float | None, float | None]:
         job = self.job
         if not len(job.validation):
             return None, None
-        logits = forward(job.module, job.source, job.validation, job.recipe.batch_size, job.device, job.precision)
+        logits = forward(
+            job.module, job.source, job.validation, job.recipe.batch_size, job.device, job.precision,
+            between=lambda: self._heed(stop),
+        )  # fmt: skip
         target = self.target[torch.from_numpy(job.validation).to(self.target.device)]
         loss = float(cross_entropy(logits, target, self.weights).double())
         if not math.isfinite(loss):
@@ -277,11 +296,17 @@ class Loop:
 
 @torch.inference_mode()
 def forward(
-    module: nn.Module, source: Source, indices: np.ndarray, batch_size: int, device: torch.device, precision: str
+    module: nn.Module,
+    source: Source,
+    indices: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    between: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Logits (n, K) in fp32 of the images at `indices`, in evaluation mode and without augmentation.
 
-    A batch that a GPU's memory does not hold is halved until it does.
+    A batch that a GPU's memory does not hold is halved until it does. `between` is called after each batch.
     """
     module.eval()
     parts, start = [], 0
@@ -296,4 +321,5 @@ def forward(
             torch.cuda.empty_cache()
             continue
         start += batch_size
+        between()
     return torch.cat(parts) if parts else torch.empty((0, 0), device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -86,7 +86,13 @@ class FeatureSource:
 
 @torch.inference_mode()
 def run_body(
-    network: Network, source: ImageSource, indices: np.ndarray, batch_size: int, precision: str, count: int
+    network: Network,
+    source: ImageSource,
+    indices: np.ndarray,
+    batch_size: int,
+    precision: str,
+    count: int,
+    between: Callable[[], None] = lambda: None,
 ) -> FeatureSource:
     """Run a frozen body once over the images at `indices`.
 
@@ -97,13 +103,17 @@ def run_body(
         batch_size: Images at once.
         precision: Of the body; the features are kept in bf16 where it is bf16, which halves what they take.
         count: Number of places in the store.
+        between: Called after each batch; it may raise.
     """
     parts = []
     for start in range(0, len(indices), batch_size):
         with autocast(source.device, precision):
             parts.append(network.features(source.batch(indices[start : start + batch_size], None)))
+        between()
     position = np.full(count, -1, np.int64)
     position[indices] = np.arange(len(indices))
+    features = torch.cat(parts)
+    parts.clear()
     # Tensors that were made in inference mode cannot enter a graph: a copy can.
     with torch.inference_mode(False):
-        return FeatureSource(torch.cat(parts).clone(), position)
+        return FeatureSource(features.clone(), position)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrtool.errors import CxrtoolError
-from cxrtool.models.network import Network, count_parameters
-from cxrtool.models.registry import Architecture, build, input_form
+from cxrtool.errors import UsageError
+from cxrtool.models.network import Network, count_parameters, set_mode
+from cxrtool.models.registry import Architecture, build, input_form, native_size
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import Fit, History, Row, fit, forward
+from cxrtool.training.engine import Fit, History, Row, Stop, fit, forward
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
 from cxrtool.training.optimization import Recipe
 from cxrtool.training.randomness import image_keys
@@ -84,7 +84,7 @@ def fit_fold(
     *,
     save_every: float = 30.0,
     epoch_done: Callable[[Row], None] = lambda row: None,
-    stop: Callable[[], CxrtoolError | None] = lambda: None,
+    stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """Train one fold and predict the images it is asked about.
@@ -100,25 +100,35 @@ def fit_fold(
         state: Folder for states to resume from.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row.
-        stop: Asked at every batch; an error it returns is raised after the state was saved.
+        stop: Asked between batches; an error it returns is raised, after the state was saved where there is one.
         warn: Told what should not be overlooked.
+
+    Raises:
+        CxrtoolError: Network, weights, device or memory will not do, the loss is not a number, or what `stop` returned.
     """
+
+    def heed() -> None:
+        reason = stop()
+        if reason is not None:
+            raise reason
+
     device = choose_device(design.device)
     precision = choose_precision(design.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
     with own_randomness(design.seed, design.threads):
         network, weights_from = build(design.architecture, weights=design.weights)
+        form = input_form(design.architecture.name, design.normalize)
+        _try_out(network, design.architecture, len(form["mean"]))
         if design.freeze:
             network.freeze_body()
         notes: dict[str, int | str] = {**count_parameters(network), "device": str(device), "precision": precision}
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         store.to(device)
-        form = input_form(design.architecture.name, design.normalize)
         keys = image_keys(ids)
         augmenter = Augmenter(design.augmentation, keys, design.seed, store.images.shape[1], device)
         images = ImageSource(store, augmenter, Normalisation(form["mean"], form["std"], device), device)
-        module, source = _what_is_trained(design, network, images, training, validation, precision)
+        module, source = _what_is_trained(design, network, images, training, validation, precision, heed)
         history = fit(
             Fit(
                 module, source, labels, training, validation, design.architecture.classes, design.recipe, device,
@@ -126,9 +136,26 @@ def fit_fold(
             ),
             epoch_done=epoch_done, stop=stop, warn=warn,
         )  # fmt: skip
-        logits = forward(network, images, asked, design.recipe.batch_size, device, "fp32")
+        logits = forward(network, images, asked, design.recipe.batch_size, device, "fp32", heed)
         probabilities = torch.softmax(logits.double(), 1).cpu().numpy()
     return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)
+
+
+def _try_out(network: Network, architecture: Architecture, channels: int) -> None:
+    """Let a blank picture through: many networks notice only then that the input is too small for them.
+
+    Raises:
+        UsageError: It does not get through.
+    """
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, channels, architecture.size, architecture.size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UsageError(
+            f"--size {architecture.size}: {architecture.name} does not take such pictures: {reason}",
+            f"its own size is {native_size(architecture.name)}",
+        ) from error
 
 
 def _what_is_trained(
@@ -138,6 +165,7 @@ def _what_is_trained(
     training: np.ndarray,
     validation: np.ndarray,
     precision: str,
+    between: Callable[[], None],
 ) -> tuple[nn.Module, Source]:
     """The whole network on images; or, where the body gives the same in every epoch, its head on features kept."""
     constant = design.freeze and design.frozen_norms and not design.augmentation.active
@@ -145,7 +173,9 @@ def _what_is_trained(
         return network, images
     network.eval()
     places = np.concatenate([training, validation])
-    features: FeatureSource = run_body(network, images, places, design.recipe.batch_size, precision, len(images.store))
+    features: FeatureSource = run_body(
+        network, images, places, design.recipe.batch_size, precision, len(images.store), between
+    )
     return Head(network), features
 
 
@@ -161,7 +191,8 @@ class Head(nn.Module):
     def train(self, mode: bool = True) -> Head:
         """Switch the whole network: timm's dropout asks the network, not the head, whether it is in training."""
         super().train(mode)
-        self._network[0].train(mode)
+        # Some networks normalise behind the pooling; what is not trained keeps its statistics there too.
+        set_mode(self._network[0], training=mode, frozen_norms=True)
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

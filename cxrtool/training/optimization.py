@@ -129,6 +129,15 @@ def check(recipe: Recipe) -> None:
     for option, number in positive.items():
         if not number > 0 or not math.isfinite(number):
             raise UsageError(f"{option}: expected a number above 0, found {number}")
+    others = {
+        "--momentum": recipe.momentum, "--weight-decay": recipe.weight_decay, "--opt-eps": recipe.opt_eps or 0.0,
+        "--warmup-epochs": recipe.warmup_epochs, "--min-lr": recipe.min_lr, "--patience": recipe.patience,
+    }  # fmt: skip
+    for option, number in others.items():
+        if not number >= 0 or not math.isfinite(number):
+            raise UsageError(f"{option}: expected 0 or a number above it, found {number}")
+    if not 0.0 <= recipe.opt_rho < 1.0:
+        raise UsageError(f"--opt-rho: expected a number from 0 to below 1, found {recipe.opt_rho}")
 
 
 def class_weights(labels: np.ndarray, classes: int, name: str) -> Tensor | None:

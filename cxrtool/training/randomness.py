@@ -60,7 +60,7 @@ def uniforms(keys: np.ndarray, epoch: int, count: int, seed: int, stream: int = 
 def image_keys(ids: Sequence[str]) -> np.ndarray:
     """A uint64 for each image id, so that an image's numbers do not depend on what else is in the manifest."""
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
-    return np.frombuffer(b"".join(digests), np.uint64).copy() if digests else np.empty(0, np.uint64)
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64) if digests else np.empty(0, np.uint64)
 
 
 def permutation(count: int, epoch: int, seed: int) -> np.ndarray:

@@ -70,9 +70,11 @@ class Store:
         """Copy the images to a device if they fit there; `__getitem__` then indexes on the device."""
         import torch
 
+        deep = self.images.dtype == np.uint16
         if device.type == "cpu":
-            self._resident = torch.from_numpy(self._readable())
-        elif self.images.nbytes < ON_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            # Deep images would double in memory; they are converted batch by batch instead.
+            self._resident = None if deep else torch.from_numpy(self._readable())
+        elif self.images.nbytes * (1 + deep) < ON_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             self._resident = torch.from_numpy(self._readable()).to(device)
         return self
 
@@ -149,14 +151,20 @@ def _load(folder: Path) -> Store | None:
     index, data = folder / "index.json", folder / "images.npy"
     try:
         content = json.loads(index.read_text())
+        if _checksum(content["sha256"], content["failed"]) != content["index_crc32"]:
+            return None
         # Copy-on-write: torch wants an array that could be written, the file must stay as it is.
         images = np.load(data, mmap_mode="c")
         if zlib.crc32(memoryview(images).cast("B") if images.size else b"") != content["crc32"]:
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     failed = {int(position): reason for position, reason in content["failed"].items()}
     return Store(images, content["sha256"], failed)
+
+
+def _checksum(sha256: Sequence[str], failed: Mapping[str, str]) -> int:
+    return zlib.crc32(json.dumps([sha256, failed]).encode())
 
 
 def _fill(
@@ -173,7 +181,7 @@ def _fill(
     target = folder / "images.npy"
     with atomic_path(target) as temporary:
         for dtype in (np.uint8, np.uint16):
-            np.lib.format.open_memmap(temporary, "w+", dtype, shape)
+            _allocate(temporary, dtype, shape)
             work = partial(_decode_into, temporary, decode)
             if not _pass(enumerate(paths), work, done, mapper, workers, advance):
                 break
@@ -181,12 +189,23 @@ def _fill(
             done.clear()
         images = np.load(temporary, mmap_mode="r")
         checksum = zlib.crc32(memoryview(images).cast("B") if images.size else b"")
+    digests = [done[i][0] for i in range(len(paths))]
+    failed = {str(i): reason for i, (_, reason) in sorted(done.items()) if reason}
     content = {
-        "crc32": checksum,
-        "sha256": [done[i][0] for i in range(len(paths))],
-        "failed": {i: reason for i, (_, reason) in sorted(done.items()) if reason},
-    }
+        "crc32": checksum, "index_crc32": _checksum(digests, failed), "sha256": digests, "failed": failed
+    }  # fmt: skip
     atomic_write(folder / "index.json", json.dumps(content))
+
+
+def _allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Lay an empty array, with all of its room taken on the disk.
+
+    Writing into a mapped file whose room is only promised kills the process when the disk is full.
+    """
+    np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _pass(
