@@ -6,6 +6,7 @@ compares the chain of what it is given with that of the model and does what is m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +56,12 @@ def chain_of(paths: Iterable[Path]) -> Chain:
         folder = path.parent
         if folder not in known:
             known[folder] = _chain_of_folder(folder)
-        found.setdefault(describe(known[folder]), (known[folder], path))
+        found.setdefault(json.dumps(known[folder], sort_keys=True), (known[folder], path))
     if len(found) > 1:
-        (first, (_, one)), (second, (_, other)) = list(found.items())[:2]
+        (first, one), (second, other) = list(found.values())[:2]
         raise InputError(
-            f"expected images of one preprocessing, found {one} ({first}) beside {other} ({second})",
+            f"expected images of one preprocessing, found {one} ({describe(first)}) beside "
+            f"{other} ({describe(second)})",
             "prepare all of them with the same options, in one `cxrtool prepare`",
         )
     return next(iter(found.values()))[0] if found else []
@@ -77,7 +79,8 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
     """The steps of the model's chain that the data have not been through yet.
 
     Raises:
-        InputError: The data have been through something else; the message names both and what would be right.
+        InputError: The data have been through something else; the message names both and what would be right. Or this
+            version cannot repeat a step.
     """
     model, data = canonical(model), canonical(data)
     if model[: len(data)] != data:
@@ -85,11 +88,18 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
             f"{data_name} has been through: {describe(data)}; {model_name} was trained on: {describe(model)}",
             f"give the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
         )
-    return model[len(data) :]
+    missing = model[len(data) :]
+    unknown = [entry["step"] for entry in missing if entry["step"] not in REPLAY]
+    if unknown:
+        raise InputError(
+            f"{model_name} was trained on: {describe(model)}; this cxrtool cannot repeat '{unknown[0]}' on {data_name}",
+            f"do it first: `cxrtool {unknown[0]}`, then give its folder",
+        )
+    return missing
 
 
 def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None) -> tuple[np.ndarray, str]:
-    """Read an image, do the steps in `chain`, and fit it to a network's input.
+    """Read an image, do the steps in `chain`, and fit it to a network's input; meant for a worker process.
 
     Returns:
         Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as they were read.
@@ -101,7 +111,7 @@ def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | N
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 
-    pixels = read_image(path, max_pixels=max_pixels or MAX_PIXELS).pixels
+    pixels = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True).pixels
     digest = pixel_sha256(pixels)
     for entry in chain:
         pixels = REPLAY[entry["step"]](pixels, entry)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.data.manifest import Manifest, Row, order_columns, read_manifest, read_table, write_table
+from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table, write_table
 from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import CxrtoolError, InputError, LeakageError, StrictError
 from cxrtool.steps import run as runs
@@ -51,7 +51,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     """Predict and write a table, to `settings.out` or to standard output.
 
     Raises:
-        InputError: Model or source is not there, or the images have been through another preprocessing.
+        InputError: Model or source is not there, no image can be read, or they have been through another preprocessing.
         LeakageError: An image was among what the model was trained on.
         StrictError: `--strict`, and an image could not be read.
     """
@@ -62,26 +62,35 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         return
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
-    from cxrtool.training.device import choose_device, own_randomness
+    from cxrtool.training.device import choose_device, choose_precision, own_randomness
     from cxrtool.training.inference import Ensemble
 
     with own_randomness(settings.seed, settings.threads):
-        precision = "bf16" if settings.precision == "bf16" else "fp32"
-        ensemble = Ensemble(folders, choose_device(settings.device), precision)
+        device = choose_device(settings.device)
+        # Answers are few and should be exact; only who asks for bf16 gets it.
+        precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
+        ensemble = Ensemble(folders, device, precision)
         chain = missing_steps(
             ensemble.description["chain"], chain_of(Path(row["path"]) for row in manifest.rows),
             str(options.model), options.source,
         )  # fmt: skip
         seen = Seen.of(folders)
-        seen.refuse(manifest.rows, settings)
+        if not settings.allow_leakage:
+            seen.refuse(manifest.rows, settings)
         answers, rejects = ask(options, settings, ensemble, manifest, chain)
+    if not answers:
+        raise InputError(
+            f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
+        )
+    # Once more, now that the pixels of images without a digest in the table are known.
     seen.refuse([row for row, _ in answers], settings)
     predictions = to_table(options, ensemble, answers, manifest.columns)
     if settings.out is None:
         sys.stdout.write(dump_predictions(predictions))
     else:
         write_predictions(settings.out, predictions)
-        write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
+        if settings.out.is_file():
+            write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
     _tell(settings, len(answers), rejects)
 
 
@@ -103,12 +112,13 @@ def model_folders(argument: Path, *, partial: bool) -> list[Path]:
 
 
 def read_source(argument: str, settings: Settings) -> Manifest:
-    """Read what is asked about as a manifest; raw images get an id, and a label where nothing names one stays empty.
+    """Read what is asked about as a manifest; raw images get an id, and the name of a folder within as their label.
 
     Raises:
-        InputError: There is no such file or folder.
+        InputError: There is no such file or folder, no image in it, or one outside `--root`.
     """
-    from cxrtool.data.datasets import read_folder
+    from cxrtool.data.datasets.listing import list_images
+    from cxrtool.data.datasets.record import Request
     from cxrtool.data.manifest import FILE_NAME
 
     path = Path(argument)
@@ -116,8 +126,14 @@ def read_source(argument: str, settings: Settings) -> Manifest:
         return read_manifest(argument, root=settings.root)
     if not path.exists():
         raise InputError(f"{argument}: no such image, folder or manifest")
-    rows = read_folder(path)
-    return Manifest(order_columns(["image_id", "path"], rows), rows, path)
+    listing = list_images([path], None, Request(), None)
+    for row in listing.rows:
+        if settings.root and not Path(row["path"]).resolve().is_relative_to(settings.root.resolve()):
+            raise InputError(f"{row['path']} lies outside --root {settings.root}")
+    if listing.skipped:
+        settings.report.say(f"{len(listing.skipped)} files were not tried: by their names they are no images")
+    columns = ["image_id", "path", "label"]
+    return Manifest(columns, [{name: row.get(name, "") for name in columns} for row in listing.rows], path)
 
 
 @dataclass
@@ -232,7 +248,7 @@ def to_table(
             label = row.get("label", "")
             rows.append(
                 {
-                    **row,
+                    **{name: cell for name, cell in row.items() if name != "mask"},
                     "repeat": repeat,
                     "fold": fold,
                     "subset": "test",

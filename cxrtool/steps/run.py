@@ -61,6 +61,11 @@ def is_run(path: Path) -> bool:
     return path.is_dir() and ((path / SPLITS).exists() or any(_FOLD.fullmatch(p.name) for p in path.iterdir()))
 
 
+def is_fold(path: Path) -> bool:
+    """Whether a path is, by its name, a fold of a run."""
+    return _FOLD.fullmatch(path.name) is not None
+
+
 def is_model(path: Path) -> bool:
     """Whether a folder is a model folder (one fold of a run is one)."""
     return (path / "model.json").is_file()
@@ -87,7 +92,7 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
     if not whole:
         raise IncompleteError(
             f"{run}: none of its {len(expected)} folds is complete",
-            f"`cxrtool train --config {run / 'run.json'}` goes on",
+            f"`cxrtool train --config {run / 'run.json'} -o {run}` goes on",
         )
     if missing and not partial:
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")

@@ -40,7 +40,17 @@ class StopRequest:
         if self._received is None:
             return None
         return StoppedError(
-            f"checkpoint saved after {self._received.name}",
+            f"stopped by {self._received.name}",
             CODES[self._received],
             "the same command goes on where it stopped",
         )
+
+    def heed(self) -> None:
+        """Raise `error`, at a place where nothing is left to save.
+
+        Raises:
+            StoppedError: A signal arrived.
+        """
+        error = self.error()
+        if error is not None:
+            raise error

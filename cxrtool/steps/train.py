@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.files import atomic_write, locked, sha256_file
+from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
 from cxrtool.data.manifest import Manifest, order_columns, read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.splits import FILE_NAME as SPLITS
-from cxrtool.errors import UsageError
+from cxrtool.errors import StrictError, UsageError
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment, read_assignments
 from cxrtool.steps.chain import chain_of
-from cxrtool.steps.fold import FoldTrainer
+from cxrtool.steps.fold import FoldTrainer, check_design
 from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file, write_run_file
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.signals import StopRequest
@@ -67,27 +68,34 @@ def train(options: TrainOptions, settings: Settings) -> None:
         UsageError: An option is wrong.
         InputError: Manifest and splits do not fit each other.
         LeakageError: A patient or a picture is on two sides of a split.
+        StoppedError: A signal arrived.
+        StrictError: `--strict`, and an image could not be read; the run is complete all the same.
     """
+    if str(options.splits) == "-":
+        raise UsageError("--splits: expected a file or a run, found standard input")
+    splits = options.splits / SPLITS if options.splits.is_dir() else options.splits
     values, settings = resolve(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
-    assignments = read_assignments(options.splits, manifest, settings)
+    assignments = read_assignments(splits, manifest, settings)
+    wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     chain = chain_of(Path(row["path"]) for row in manifest.rows)
     weights = [Path(values["weights"])] if values["weights"] not in ("imagenet", "none") else []
-    identity = {**values, "splits": sha256_file(options.splits), "only": None}
-    plan = Plan(
-        "train", identity, Inputs.of(manifest, files=weights, verify=settings.verify), chain, LIBRARIES,
-        seeded=True, threaded=True,
-    )  # fmt: skip
+    inputs = Inputs.of(manifest, files=weights, verify=settings.verify)
+    # The splits count by content alone: the same division written again is no reason to train again.
+    inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
+    identity = {**values, "splits": sha256_file(splits), "precision": settings.precision}
+    plan = Plan("train", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
     container = StepFolder(settings.out, plan, settings)
-    whole = container.needs_work()
-    wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
-    if not whole or settings.dry_run:
+    if not container.needs_work():
         return
-    _open_container(container, options, values, settings)
+    check_design(values, len(manifest.classes()), settings)
+    shown = {**identity, "manifest": str(options.manifest), "splits": str(splits), "preset": options.preset}
+    _open_container(container, splits, shown, settings)
     trainer = FoldTrainer(values, options.preset, options.save_every, settings, manifest, chain, container)
     with StopRequest() as request:
         for assignment in assignments:
             if (assignment.repeat, assignment.fold) in wanted:
+                request.heed()
                 trainer.train_fold(assignment, request)
     _close_container(container, assignments, manifest, settings)
 
@@ -113,10 +121,13 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
             origins[name] = "preset" if name in preset else "default"
     if values["model"] is None:
         raise UsageError("train needs --model NAME, or a --preset that names one", "for instance --model resnet18")
-    check_name(values["model"])
     own = values["model"] in OWN
     values["weights"] = values["weights"] or ("none" if own else "imagenet")
-    values["size"] = values["size"] or native_size(values["model"])
+    if values["size"] is None:
+        values["size"] = _size_in(settings.out, values["model"])
+    if values["size"] is None:
+        check_name(values["model"])
+        values["size"] = native_size(values["model"])
     if values["weights"] == "none" and values["freeze"]:
         if options.freeze:
             raise UsageError(
@@ -132,38 +143,67 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
     return values, replace(settings, origins=origins)
 
 
-def _open_container(container: StepFolder, options: TrainOptions, values: dict[str, Any], settings: Settings) -> None:
-    """Lay the run's own files; many tasks may do so at once, and all write the same."""
+def _size_in(out: Path | None, model: str) -> int | None:
+    """The network's own size as the run that is there already tells it: asking timm would take seconds."""
+    made = (read_run_file(out) if out else None) or {}
+    entry = made.get("options", {})
+    size, name = entry.get("size", {}), entry.get("model", {})
+    same = name.get("value") == model and made.get("versions", {}).get("timm") == _timm_version()
+    return int(size["value"]) if same and size.get("origin") == "default" else None
+
+
+def _timm_version() -> str:
+    from importlib.metadata import version
+
+    return version("timm")
+
+
+def _open_container(container: StepFolder, splits: Path, shown: dict[str, Any], settings: Settings) -> None:
+    """Lay the run's own files; many tasks may do so at once, and all write the same.
+
+    A run that is not there yet is laid under another name first: a second task must never find it without `run.json`,
+    and take it for somebody else's folder.
+    """
     run = container.out
-    run.mkdir(parents=True, exist_ok=True)
-    with locked(run / ".lock"):
+    with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         made = read_run_file(run)
+        fresh = run.parent / f".{run.name}.new"
+        target = run if made else fresh
+        if made is None:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
         if made is None or made.get("run_digest") != container.digest or settings.force:
-            (run / container.marker).unlink(missing_ok=True)
-            shown = {
-                **values,
-                "manifest": str(options.manifest),
-                "splits": str(options.splits),
-                "preset": options.preset,
-            }
-            plan = replace(container.plan, options=shown)
+            (target / container.marker).unlink(missing_ok=True)
             identity = {"digest": container.digest, "run_digest": container.digest}
-            write_run_file(run, plan, settings, time.time(), {}, identity)
-        atomic_write(run / SPLITS, options.splits.read_bytes())
+            write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
+        atomic_write(target / SPLITS, splits.read_bytes())
+        if target is fresh:
+            fresh.replace(run)
 
 
 def _close_container(
     container: StepFolder, assignments: Sequence[Assignment], manifest: Manifest, settings: Settings
 ) -> None:
-    """When every fold is there, write what they have in common; the last of several tasks does it."""
+    """When every fold is there, write what they have in common; the last of several tasks does it.
+
+    Raises:
+        StrictError: `--strict`, and an image could not be read.
+    """
     run, report = container.out, settings.report
-    with locked(run / ".lock"):
-        names = [a.name for a in assignments]
+    names = [a.name for a in assignments]
+    with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         done = [n for n in names if (read_run_file(run / n) or {}).get("run_digest") == container.digest]
-        if len(done) < len(names):
-            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
-            return
-        rejects = {tuple(row.items()): row for n in names for row in read_table(run / n / REJECTS).rows}
-        write_table(run / REJECTS, ["path", "reason"], list(rejects.values()))
-        write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)
-    report.say(f"{container.shown}: all {len(names)} folds are there; next: cxrtool evaluate {container.shown}")
+        rejects = {tuple(row.items()): row for n in done for row in read_table(run / n / REJECTS).rows}
+        if len(done) == len(names):
+            for folder in list(run.iterdir()):
+                # A fold that former splits had, and these have not.
+                if runs.is_fold(folder) and folder.name not in names:
+                    shutil.rmtree(folder)
+            write_table(run / REJECTS, ["path", "reason"], list(rejects.values()))
+            write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)
+    if len(done) < len(names):
+        report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
+    else:
+        report.say(f"{container.shown}: all {len(names)} folds are there; next: cxrtool evaluate {container.shown}")
+    if rejects and settings.strict:
+        raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS} of every fold")
