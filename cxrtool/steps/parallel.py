@@ -56,7 +56,7 @@ def map_items(
         OutputError: A worker could not write; more items would fare no better.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cxrtool.steps.parallel", *preload])
+    context.set_forkserver_preload(["cxrtool.steps.parallel", "cv2", *preload])
     stream = iter(items)
     flight: deque[tuple[list[Item], Future[list[Result | InputError]] | None]] = deque()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)

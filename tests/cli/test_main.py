@@ -171,6 +171,14 @@ def test_a_manifest_on_standard_output_is_utf8_in_every_locale(tiny):
     assert "größe" in result.stdout.decode("utf-8")
 
 
+def test_a_name_that_is_no_utf8_is_shown_not_fatal(tiny):
+    folder = os.fsencode(tiny.origin.parent) + b"-\xe9"
+    os.rename(tiny.origin.parent, folder)  # noqa: PTH104
+    result = subprocess.run([sys.executable, "-m", "cxrtool", "info", folder], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert b"tiny-\\udce9/manifest.csv: manifest" in result.stdout
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_in_two_lines_with_their_code(number, code):
     process = cxrtool_process("select", "-", stdin=subprocess.PIPE)
