@@ -52,7 +52,8 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure, and print the figures."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", "-m", "bench", "-s", *(session.posargs or ["tests/bench"]))
+    files = ("-m", "bench", "-s", "-o", "python_files=bench_*.py")
+    session.run("python", "-m", "pytest", *files, *(session.posargs or ["tests/bench"]))
 
 
 def _install_help(session: nox.Session, *tools: str) -> None:
