@@ -11,12 +11,13 @@ import io
 import re
 import warnings as python_warnings
 import zlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.headers import jpeg_size
+from cxrtool.data.headers import jpeg_frame
 from cxrtool.data.radiograph import Grey, Radiograph, check_size, to_grey
 from cxrtool.errors import ImageError
 from cxrtool.imaging.window import apply_window, quantise
@@ -129,7 +130,8 @@ def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
         data = inflater.decompress(file.read(), _HEADER_ROOM)
         header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
         _check_shape(header, max_pixels)
-        size = header.Rows * header.Columns * header.get("SamplesPerPixel", 1) * (header.BitsAllocated + 7) // 8
+        # As 16-bit RGB at the most, whatever the header says of bits and samples.
+        size = 6 * int(header.Rows) * int(header.Columns)
         if not inflater.eof:
             data += inflater.decompress(inflater.unconsumed_tail, size + _HEADER_ROOM)
     except zlib.error as error:
@@ -174,17 +176,22 @@ def _check_codec(dataset: Dataset) -> None:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
+    size: tuple[int, int] | None = None
+    if available and syntax.is_encapsulated:
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        size = _jpeg2000_size(stream)
+        if frame := jpeg_frame(stream):
+            size = frame[0], frame[1]
+            # Pillow takes this transfer syntax too, but only its pictures of 8 bits.
+            available = frame[2] <= 8 or "libjpeg" not in package or find_spec("libjpeg") is not None
     if not available:
         raise ImageError(
             f"{name} compression needs {package or 'a decoder'}, which is not installed",
             f"pip install {package.split()[0]}" if package else "convert the file to another transfer syntax",
         )
-    if syntax.is_encapsulated:
-        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        size = _jpeg2000_size(stream) or (jpeg_size(stream) if stream[:2] == b"\xff\xd8" else None)
-        if size and size != (dataset.Columns, dataset.Rows):
-            said = f"{dataset.Columns} x {dataset.Rows}"
-            raise ImageError(f"its header says {said} pixels, its compressed stream {size[0]} x {size[1]}")
+    if size and size != (dataset.Columns, dataset.Rows):
+        said = f"{dataset.Columns} x {dataset.Rows}"
+        raise ImageError(f"its header says {said} pixels, its compressed stream {size[0]} x {size[1]}")
 
 
 def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
@@ -279,8 +286,10 @@ def _brightness(domain: NDArray[np.int64], dataset: Dataset, warnings: list[str]
 
     values = np.asarray(apply_modality_lut(domain, dataset))
     if dataset.get("VOILUTSequence"):
-        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shown = np.asarray(apply_voi(np.rint(values).astype(np.int64), dataset), np.float64)
+        entries, first, depth = (int(part) for part in dataset.VOILUTSequence[0].LUTDescriptor)
+        # pydicom subtracts the first value in 16 bits, where values beyond the table would wrap round.
+        within = np.clip(np.rint(values).astype(np.int64), first, first + (entries or 1 << 16) - 1)
+        shown = np.asarray(apply_voi(within, dataset), np.float64)
         return shown / ((1 << depth) - 1)
     window = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
     if window[0] is not None and window[1] is not None:

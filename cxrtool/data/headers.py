@@ -75,14 +75,15 @@ def sniff(head: bytes) -> str:
     Raises:
         ImageError: It is none of these; the message names what it is, where that is known.
     """
+    # A DICOM file may carry the header of a TIFF, or of anything else, in its first 128 bytes.
+    if head[128:132] == b"DICM" or _bare_dicom(head):
+        return "DICOM"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
-    if head[128:132] == b"DICM" or _bare_dicom(head):
-        return "DICOM"
     if head.startswith(b"BM") and len(head) >= 30:
         return "BMP"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -95,6 +96,8 @@ def sniff(head: bytes) -> str:
             raise ImageError(f"expected {FORMATS}, found {name}")
     if not head.strip(b"\0"):
         raise ImageError(f"expected {FORMATS}, found only zeros: an interrupted copy or download?")
+    if head.isascii() and b"\0" not in head:
+        raise ImageError(f"expected {FORMATS}, found text")
     raise ImageError(f"expected {FORMATS}, found an unknown format (it starts with {head[:8].hex(' ')})")
 
 
@@ -174,13 +177,15 @@ def _jpeg_segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]
     raise ImageError("truncated JPEG: the file ends before its end marker")
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a JPEG stream declares, whatever its variant; None when it declares none."""
+def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and bits that a JPEG stream declares, whatever its variant; None when it declares none."""
+    if data[:2] != b"\xff\xd8":
+        return None
     try:
         for code, start, _ in _jpeg_segments(data, 2):
             if code in _JPEG_FRAMES or code in _JPEG_OTHER_FRAMES or code == 0xF7:  # 0xF7 is JPEG-LS
-                height, width = struct.unpack_from(">HH", data, start + 1)
-                return width, height
+                bits, height, width = struct.unpack_from(">BHH", data, start)
+                return width, height, bits
     except (ImageError, struct.error):
         pass
     return None

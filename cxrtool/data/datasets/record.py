@@ -1,0 +1,46 @@
+"""What an adapter is told, and what it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cxrtool.data.manifest import Row
+
+
+@dataclass
+class Request:
+    """What an adapter is told beside the place of the data.
+
+    Attributes:
+        path_column: The column of a table that names the image; None finds it.
+        label_column: The column that names the class; None finds it.
+        patient_column: The column that names the patient; None finds it.
+        exclude: Folders that are not searched: the output itself may lie in the source.
+        skipped: Files that were not taken for images; filled by the adapter.
+    """
+
+    path_column: str | None = None
+    label_column: str | None = None
+    patient_column: str | None = None
+    exclude: frozenset[Path] = frozenset()
+    skipped: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image that a data set lists.
+
+    Attributes:
+        path: The file; it may turn out to be missing or unreadable.
+        columns: What is known of it, by the manifest's columns; others pass through.
+        relative: The path below the source, with slashes.
+    """
+
+    path: Path
+    columns: Row
+    relative: str
+
+
+Adapter = Callable[[Path, Request], Iterator[Record]]

@@ -1,0 +1,119 @@
+"""Image ids that are unique and safe as file names; patient ids that are told apart by source, or hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LONGEST = 120
+"""Characters of an id; a file name may have 255 bytes, and steps put words before and behind an id."""
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".dic", ".ima"}
+
+# Names that Windows keeps for devices, whatever their suffix.
+_RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(10)), *(f"lpt{n}" for n in range(10))}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What an id is made of.
+
+    Attributes:
+        stem: The file's name without its suffix, or the id that a table gives.
+        parent: The name of the folder in which the file lies.
+        relative: The path below the source, which tells the file apart on every machine.
+    """
+
+    stem: str
+    parent: str
+    relative: str
+
+
+def stem_of(name: str) -> str:
+    """A file's name without the suffix of a picture; other dots belong to the name.
+
+    >>> stem_of("1.2.840.113619"), stem_of("person1_virus.JPEG")
+    ('1.2.840.113619', 'person1_virus')
+    """
+    start, dot, suffix = name.rpartition(".")
+    return start if start and (dot + suffix).lower() in SUFFIXES else name
+
+
+def safe_name(text: str) -> str:
+    """Reduce a text to letters, digits, dots, hyphens and underscores, as every file system takes them.
+
+    >>> safe_name("../../etc/passwd"), safe_name("Thorax de côté (1)"), safe_name("..")
+    ('etc_passwd', 'Thorax_de_cote_1', 'image')
+    """
+    plain = "".join(mark for mark in unicodedata.normalize("NFKD", text) if not unicodedata.combining(mark))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-") or "image"
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}-{_short(name)}"
+    return f"{name}_" if name.split(".")[0].lower() in _RESERVED else name
+
+
+def unique_ids(namings: Sequence[Naming]) -> list[str]:
+    """Give every image an id that differs from all others, also where upper and lower case are the same.
+
+    The stem alone where it is unique; all that share one get the parent folder before it, and those that still clash a
+    digest of their path behind it. What an image is called does so not depend on the order of the others.
+
+    >>> unique_ids([Naming("a", "x", "x/a.png"), Naming("A", "y", "y/A.png"), Naming("b", "y", "y/b.png")])
+    ['x_a', 'y_A', 'b']
+    """
+    ids = [safe_name(naming.stem) for naming in namings]
+    for rename in (_with_parent, _with_digest):
+        counts = Counter(name.lower() for name in ids)
+        ids = [rename(naming) if counts[name.lower()] > 1 else name for naming, name in zip(namings, ids, strict=True)]
+    taken: set[str] = set()
+    for index, name in enumerate(ids):
+        # One file that a table lists twice.
+        candidate, number = name, 1
+        while candidate.lower() in taken:
+            number += 1
+            candidate = f"{name}-{number}"
+        taken.add(candidate.lower())
+        ids[index] = candidate
+    return ids
+
+
+def _with_parent(naming: Naming) -> str:
+    return safe_name(f"{naming.parent}_{naming.stem}")
+
+
+def _with_digest(naming: Naming) -> str:
+    return f"{_with_parent(naming)}-{_short(naming.relative)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def patient_id(identity: str, source: str, salt: str | None = None) -> str:
+    """Tell a patient apart from those of other sources, and hide who it is where a salt is given.
+
+    Args:
+        identity: As the table or the header gives it; one that holds a colon is namespaced already.
+        source: The name of the data set.
+        salt: With it the identity is replaced by 16 hexadecimal digits of its HMAC-SHA256 (RFC 2104). The same salt
+            gives the same digits, so that data sets prepared apart can be joined.
+
+    >>> patient_id("007", "clinic"), patient_id("clinic:007", "other"), patient_id("", "clinic")
+    ('clinic:007', 'clinic:007', '')
+    >>> patient_id("clinic:007", "other", "s") == patient_id("007", "clinic", "s")
+    True
+    """
+    identity = identity.strip()
+    if not identity:
+        return ""
+    namespace, colon, plain = identity.partition(":")
+    if not colon:
+        namespace, plain = source, identity
+    if salt is not None:
+        plain = hmac.new(salt.encode(), f"{namespace}:{plain}".encode(), hashlib.sha256).hexdigest()[:16]
+    return f"{namespace}:{plain}"

@@ -1,0 +1,144 @@
+"""Fit a picture to a square: where its parts come from, and how they are resampled.
+
+Shrinking averages over areas (OpenCV's INTER_AREA), enlarging is bilinear, because a cubic would ring at burned-in
+letters. Where one axis shrinks and the other grows, both are bilinear as long as that skips no pixel, which is below a
+factor of two; beyond, the one is averaged first. Masks go through the same geometry with the nearest neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+
+NATIVE = "native"
+"""The size that leaves a picture as it is."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture becomes a square: a box is cut out, resampled, and laid on a black canvas.
+
+    Attributes:
+        box: The part of the picture that is used: top, left, height, width.
+        inner: What the box is resampled to: height, width.
+        place: Where that lies on the canvas: top, left.
+        size: Side of the canvas.
+    """
+
+    box: tuple[int, int, int, int]
+    inner: tuple[int, int]
+    place: tuple[int, int]
+    size: int
+
+
+def _squash(height: int, width: int, size: int) -> Geometry:
+    return Geometry((0, 0, height, width), (size, size), (0, 0), size)
+
+
+def _pad(height: int, width: int, size: int) -> Geometry:
+    longer = max(height, width)
+    inner = max(1, round(height * size / longer)), max(1, round(width * size / longer))
+    place = (size - inner[0]) // 2, (size - inner[1]) // 2
+    return Geometry((0, 0, height, width), inner, place, size)
+
+
+def _crop(height: int, width: int, size: int) -> Geometry:
+    side = min(height, width)
+    return Geometry(((height - side) // 2, (width - side) // 2, side, side), (size, size), (0, 0), size)
+
+
+FITS: dict[str, Callable[[int, int, int], Geometry]] = {"squash": _squash, "pad": _pad, "crop": _crop}
+"""How a picture that is not square becomes one.
+
+`squash` changes the proportions, as the published systems do, and is the default: it neither loses a part of the lungs,
+as `crop` can, nor draws a border that tells the source of the picture by its proportions, as `pad` does.
+"""
+
+
+def fit_geometry(height: int, width: int, size: int, fit: str) -> Geometry:
+    """Where the pixels of a square of side `size` come from.
+
+    >>> fit_geometry(200, 100, 50, "pad")
+    Geometry(box=(0, 0, 200, 100), inner=(50, 25), place=(0, 12), size=50)
+    >>> fit_geometry(200, 100, 50, "crop").box
+    (50, 0, 100, 100)
+    """
+    return FITS[fit](height, width, size)
+
+
+def apply_geometry(pixels: Pixels, geometry: Geometry, *, mask: bool = False) -> Pixels:
+    """Cut, resample and place a picture.
+
+    Args:
+        pixels: (height, width), the picture that the geometry was computed for.
+        geometry: Where things come from and go to.
+        mask: Take the nearest value instead of mixing values.
+
+    Returns:
+        (size, size) of the same type.
+    """
+    top, left, height, width = geometry.box
+    inner = resample(pixels[top : top + height, left : left + width], *geometry.inner, mask=mask)
+    if inner.shape == (geometry.size, geometry.size):
+        return inner
+    canvas = np.zeros((geometry.size, geometry.size), pixels.dtype)
+    top, left = geometry.place
+    canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return canvas
+
+
+def resample(pixels: Pixels, height: int, width: int, *, mask: bool = False) -> Pixels:
+    """Resample a picture (h, w) to (height, width)."""
+    if pixels.shape == (height, width):
+        return np.ascontiguousarray(pixels)
+    if mask:
+        return _resize(pixels, height, width, cv2.INTER_NEAREST_EXACT)
+    shrinking = pixels.shape[0] / height, pixels.shape[1] / width
+    if min(shrinking) >= 1:
+        return _resize(pixels, height, width, cv2.INTER_AREA)
+    if max(shrinking) >= 2:
+        low = min(height, pixels.shape[0]), min(width, pixels.shape[1])
+        pixels = _resize(pixels, *low, cv2.INTER_AREA)
+    return _resize(pixels, height, width, cv2.INTER_LINEAR)
+
+
+def prepare_pixels(pixels: Pixels, size: int | str, fit: str) -> Pixels:
+    """What `prepare` does to the grey values of one picture, and what `predict` repeats on a raw one.
+
+    Args:
+        pixels: (height, width), uint8 or uint16.
+        size: Side of the square to make, or `native` for the picture as it is.
+        fit: `squash`, `pad` or `crop`; see `FITS`.
+
+    Returns:
+        (size, size), or (height, width) for `native`, of the same type.
+    """
+    if size == NATIVE:
+        return pixels
+    height, width = pixels.shape
+    return apply_geometry(pixels, fit_geometry(height, width, int(size), fit))
+
+
+def prepare_mask(mask: Pixels, height: int, width: int, size: int | str, fit: str) -> NDArray[np.uint8]:
+    """What `prepare` does to the mask of a picture of (height, width): the same geometry, 0 and 255 alone.
+
+    A pixel belongs to the mask when it is above half of the mask's highest value, so that masks of 0 and 1 and masks
+    with soft edges mean what they show.
+    """
+    highest = mask.max()
+    binary = (mask > highest / 2).astype(np.uint8) * 255
+    binary = resample(binary, height, width, mask=True)
+    if size == NATIVE:
+        return binary
+    return apply_geometry(binary, fit_geometry(height, width, int(size), fit), mask=True)
+
+
+def _resize(pixels: Pixels, height: int, width: int, how: int) -> Pixels:
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=how))
