@@ -172,7 +172,8 @@ class Augmenter:
 
     def _blurred(self, images: Tensor) -> Tensor:
         offsets = torch.arange(BLUR_SIZE, dtype=torch.float32) - BLUR_SIZE // 2
-        kernel = torch.exp(-(offsets**2) / (2 * self.recipe.blur**2))
+        # Far below a pixel there is nothing to blur, and the square of a tiny number is 0.
+        kernel = torch.exp(-(offsets**2) / (2 * max(self.recipe.blur, 1e-3) ** 2))
         kernel = (kernel / kernel.sum()).to(self.device)
         padded = functional.pad(images, (BLUR_SIZE // 2,) * 4, mode="replicate")
         rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1))

@@ -65,4 +65,5 @@ def image_keys(ids: Sequence[str]) -> np.ndarray:
 
 def permutation(count: int, epoch: int, seed: int) -> np.ndarray:
     """The order in which `count` items are visited in an epoch."""
-    return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), epoch])).permutation(count)
+    key = np.array([seed & (2**64 - 1), epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(count)
