@@ -11,6 +11,7 @@ import pytest
 
 from cxrtool.cli.main import run
 from cxrtool.data.manifest import Manifest, Row, read_manifest, write_manifest
+from cxrtool.data.predictions import Predictions
 from cxrtool.steps.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,3 +136,48 @@ def tiny(tmp_path: Path) -> Manifest:
         cv2.imwrite(row["path"], pixels)
     write_manifest(folder / "manifest.csv", list(rows[0]), rows)
     return read_manifest(folder)
+
+
+def _make_predictions(
+    images: int = 120,
+    classes: Sequence[str] = ("covid", "normal", "pneumonia"),
+    *,
+    repeats: int = 1,
+    folds: int = 1,
+    per_patient: int = 2,
+    skill: float = 1.5,
+    seed: int = 0,
+) -> Predictions:
+    """Predictions of a model that knows something: repeats, folds of patients, severities, several images a patient."""
+    rng = np.random.default_rng(seed)
+    rows, scores = [], []
+    for repeat in range(repeats):
+        for index in range(images):
+            patient = index // per_patient
+            label = patient % len(classes)
+            logits = rng.normal(size=len(classes))
+            logits[label] += skill
+            values = np.exp(logits) / np.exp(logits).sum()
+            scores.append(values)
+            rows.append(
+                {
+                    "image_id": f"im{index:04}",
+                    "path": f"/nowhere/im{index:04}.png",
+                    "repeat": str(repeat),
+                    "fold": str((patient // len(classes) + repeat) % folds),
+                    "subset": "test",
+                    "label": classes[label],
+                    "predicted": classes[int(values.argmax())],
+                    "warning": "",
+                    "patient_id": f"p:{patient:04}",
+                    "severity": ("mild", "moderate", "severe")[patient // len(classes) % 3] if label == 0 else "",
+                    "source": ("a", "b")[patient // len(classes) % 2],
+                    "age": str(20 + patient % 60),
+                }
+            )
+    return Predictions(list(classes), rows, np.array(scores), "synthetic", list(rows[0]))
+
+
+@pytest.fixture(scope="session")
+def make_predictions() -> Callable[..., Predictions]:
+    return _make_predictions

@@ -22,7 +22,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="RUN|CSV...",
-            help="A run, or predictions.csv of one or many folds; side by side as internal=A.csv external=B.csv.",
+            help="A run, or predictions of one or many folds, or -; side by side as internal=A.csv external=B.csv.",
             show_default=False,
         ),
     ] = None,
@@ -40,7 +40,12 @@ def evaluate(
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option("--classes", metavar="A,B", help="Only these classes, their probabilities scaled to one."),
+        typer.Option(
+            "--classes",
+            metavar="NAMES",
+            help="Only images of these classes, their probabilities scaled to one.",
+            show_default=False,
+        ),
     ] = None,
     subset: Annotated[str, typer.Option("--subset", help="Only rows of this subset.")] = "test",
     confusion_matrix: Annotated[

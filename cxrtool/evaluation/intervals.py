@@ -73,10 +73,8 @@ def wilson(proportion: float, n: float, confidence: float = CONFIDENCE) -> tuple
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n))
-    # At 0 and 1 one end is exact; rounding would leave 1e-17 there.
-    low = 0.0 if proportion == 0 else max(0.0, centre - half)
-    high = 1.0 if proportion == 1 else min(1.0, centre + half)
-    return low, high
+    # At 0 and 1 one end is the proportion itself; rounding would leave it 1e-17 beside.
+    return min(max(0.0, centre - half), proportion), max(min(1.0, centre + half), proportion)
 
 
 def draw_patients(strata: IntArray, resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -148,7 +146,7 @@ def measure(
         reasons.append("no interval: the same in every resample")
         return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
     if patients < FEW_PATIENTS:
-        reasons.append(f"{patients} patients only: the interval is rough")
+        reasons.append(f"{patients} {'images' if method == IMAGES else 'patients'} only: the interval is rough")
     tail = 50 * (1 - CONFIDENCE)
     low, high = (float(end) for end in np.percentile(defined, [tail, 100 - tail]))
     if noisy:

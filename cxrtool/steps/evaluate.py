@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.files import atomic_write
 from cxrtool.data.manifest import Row, dump_table, read_table
-from cxrtool.data.predictions import GROUPING, Predictions, join
+from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
 from cxrtool.steps.folder import Inputs, Plan, StepFolder
@@ -35,8 +35,9 @@ Summary = dict[str, Any]
 METRICS = "metrics.json"
 TIDY = "metrics.csv"
 TABLES = "tables.md"
+STDIN = Path("-")
 
-_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)")
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
         InputError: Predictions that cannot be evaluated.
     """
     sources = find_sources(options)
+    if settings.out is not None and any(STDIN in paths for paths in sources.values()):
+        raise UsageError(
+            "-o: what came through a pipe cannot be told from what comes next time", "save it as CSV first"
+        )
     if settings.out is None:
         if settings.dry_run:
             settings.report.say(
@@ -170,7 +175,7 @@ def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[st
     parts, notes = [], []
     owner: dict[tuple[str, str], Path] = {}
     for path in paths:
-        part = read_run_predictions(path, partial=partial)
+        part = read_predictions(path) if path == STDIN else read_run_predictions(path, partial=partial)
         for run in part.runs():
             if run in owner:
                 raise InputError(
@@ -200,7 +205,7 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
         else:
             files.append(path / PREDICTIONS if path.is_dir() else path)
     given = {
-        "inputs": list(options.inputs),
+        "inputs": list(options.inputs or ()),
         "by": options.by,
         "positive": options.positive,
         "classes": options.classes,

@@ -1,0 +1,240 @@
+import json
+
+import numpy as np
+import pytest
+
+from cxrtool.errors import UsageError
+from cxrtool.evaluation.groups import parse_groupings
+from cxrtool.evaluation.scores import scores_of
+from cxrtool.evaluation.summary import OVERALL, PER_CLASS, PER_GROUP, summarise, summarise_counts
+
+MEASURE = {"value", "low", "high", "method", "sd_runs", "sd_repeats", "reason"}
+
+
+def summary_of(predictions, by="", resamples=200, **options):
+    return summarise(scores_of(predictions), by=parse_groupings(by), resamples=resamples, **options)
+
+
+def measures(entry):
+    """Every measure below an entry, with the way to it."""
+    if isinstance(entry, dict):
+        if set(entry) == MEASURE:
+            yield (), entry
+            return
+        for key, below in entry.items():
+            for way, found in measures(below):
+                yield (key, *way), found
+
+
+@pytest.fixture(scope="module")
+def summary(make_predictions):
+    return summary_of(make_predictions(240, repeats=2, folds=3), "severity,source")
+
+
+def test_the_object_is_the_one_that_was_promised(summary):
+    assert list(summary)[:10] == [
+        "classes", "positive", "images", "patients", "runs", "repeats",
+        "overall", "per_class", "per_group", "confusion",
+    ]  # fmt: skip
+    assert summary["classes"] == ["covid", "normal", "pneumonia"]
+    assert (summary["positive"], summary["images"], summary["patients"]) == (None, 240, 120)
+    assert (summary["runs"], summary["repeats"]) == (6, 2)
+    assert list(summary["overall"]) == [
+        "accuracy", "balanced_accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1",
+        "macro_auc", "hard_auc", "mcc", "average_precision", "ece", "brier",
+    ]  # fmt: skip
+    for entry in summary["per_class"].values():
+        assert list(entry) == ["sensitivity", "specificity", "precision", "npv", "f1", "auc", "support"]
+        assert entry["support"] == 80
+    for groups in summary["per_group"].values():
+        for entry in groups.values():
+            assert list(entry) == ["accuracy", "sensitivity", "specificity", "auc", "images", "patients"]
+    assert all(set(entry) == MEASURE for entry in summary["overall"].values())
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_the_confusion_matrix_sums_the_repeats(summary):
+    counts = np.array(summary["confusion"])
+    assert counts.sum() == 480
+    assert counts.sum(axis=1).tolist() == [160, 160, 160]
+    assert summary["overall"]["accuracy"]["value"] == pytest.approx(np.trace(counts) / 480)
+
+
+def test_every_figure_has_an_interval_or_a_reason(summary):
+    found = list(measures(summary))
+    assert len(found) == len(OVERALL) + 3 * (len(PER_CLASS) + 2) + len(PER_GROUP) * 6
+    for way, measure in found:
+        if measure["low"] is None:
+            assert measure["reason"], way
+            assert measure["method"] is None
+        else:
+            assert measure["low"] <= measure["value"] <= measure["high"], way
+            assert measure["method"] in ("patient bootstrap", "patient bootstrap, centred", "Wilson")
+
+
+def test_strata_of_one_class_are_about_that_class(summary):
+    groups = summary["per_group"]["severity"]
+    assert list(groups) == ["mild", "moderate", "severe", "(none)"]
+    for name in ("mild", "moderate", "severe"):
+        assert groups[name]["sensitivity"]["value"] == groups[name]["accuracy"]["value"]
+        assert groups[name]["specificity"]["reason"] == "no images but of covid"
+        assert groups[name]["auc"]["reason"] == "no run holds covid and other images"
+    assert groups["(none)"]["accuracy"]["value"] is None
+    assert groups["(none)"]["images"] == 160
+    assert summary["trend"]["severity"]["strata"] == ["mild", "moderate", "severe"]
+    assert "source" not in summary["trend"]
+
+
+def test_strata_weigh_up_to_the_sensitivity_of_their_class(summary):
+    groups = summary["per_group"]["severity"]
+    total = sum(groups[name]["accuracy"]["value"] * groups[name]["images"] for name in ("mild", "moderate", "severe"))
+    assert total / 80 == pytest.approx(summary["per_class"]["covid"]["sensitivity"]["value"])
+
+
+def test_few_patients_get_wilson_with_their_number(summary):
+    from cxrtool.evaluation.intervals import wilson
+
+    mild = summary["per_group"]["severity"]["mild"]
+    assert mild["patients"] < 30
+    assert mild["accuracy"]["method"] == "Wilson"
+    low, high = wilson(mild["accuracy"]["value"], mild["patients"])
+    assert (mild["accuracy"]["low"], mild["accuracy"]["high"]) == pytest.approx((low, high))
+
+
+def test_a_group_shows_spread_over_folds_only_with_twenty_images_in_each(make_predictions):
+    predictions = make_predictions(240, repeats=2, folds=3)
+    for row in predictions.rows:
+        row["big"] = "yes" if row["source"] == "a" else "no"
+    groups = summary_of(predictions, "severity,source")["per_group"]
+    assert groups["source"]["a"]["accuracy"]["sd_runs"] is not None
+    assert groups["severity"]["mild"]["accuracy"]["sd_runs"] is None
+    assert groups["severity"]["mild"]["accuracy"]["sd_repeats"] is not None
+
+
+def test_one_run_has_no_spread(make_predictions):
+    found = summary_of(make_predictions())
+    assert all(measure["sd_runs"] is None for _, measure in measures(found))
+    found = summary_of(make_predictions(folds=4))
+    assert found["overall"]["accuracy"]["sd_runs"] is not None
+    assert found["overall"]["accuracy"]["sd_repeats"] is None
+
+
+def test_two_classes(make_predictions):
+    found = summary_of(make_predictions(classes=("normal", "covid")), "source", positive="covid")
+    assert found["positive"] == "covid"
+    overall, covid = found["overall"], found["per_class"]["covid"]
+    assert overall["hard_auc"]["value"] == overall["balanced_accuracy"]["value"]
+    assert overall["hard_auc"]["value"] == pytest.approx(
+        (covid["sensitivity"]["value"] + covid["specificity"]["value"]) / 2
+    )
+    assert overall["macro_auc"]["value"] == covid["auc"]["value"] == found["per_class"]["normal"]["auc"]["value"]
+    assert covid["sensitivity"]["value"] == found["per_class"]["normal"]["specificity"]["value"]
+    with pytest.raises(UsageError, match="--positive: expected one of normal, covid, found 'viral'"):
+        summary_of(make_predictions(classes=("normal", "covid")), positive="viral")
+
+
+def test_groups_are_about_the_positive_class(make_predictions):
+    predictions = make_predictions(240, classes=("normal", "covid"), per_patient=1)
+    group = summary_of(predictions, "source", positive="covid")["per_group"]["source"]["b"]
+    part = [row for row in predictions.rows if row["source"] == "b"]
+    covid = [row for row in part if row["label"] == "covid"]
+    assert group["sensitivity"]["value"] == pytest.approx(
+        np.mean([row["predicted"] == "covid" for row in covid]) if covid else None
+    )
+
+
+def test_an_absent_class_is_null_with_its_reason_and_macros_say_so(make_predictions):
+    predictions = make_predictions()
+    for row in predictions.rows:
+        row["label"] = "normal" if row["label"] == "pneumonia" else row["label"]
+    found = summary_of(predictions)
+    absent = found["per_class"]["pneumonia"]
+    assert absent["sensitivity"]["value"] is None
+    assert absent["sensitivity"]["reason"] == "no images of pneumonia"
+    assert absent["auc"]["reason"] == "no run holds pneumonia and other images"
+    assert absent["support"] == 0
+    for name in ("macro_sensitivity", "balanced_accuracy", "macro_auc", "hard_auc"):
+        assert found["overall"][name]["reason"] == "over 2 of 3 classes, without pneumonia"
+        assert found["overall"][name]["value"] is not None
+    assert found["overall"]["macro_specificity"]["reason"] is None
+
+
+def test_a_model_that_says_one_thing_only(make_predictions):
+    predictions = make_predictions(classes=("normal", "covid"))
+    for row in predictions.rows:
+        row["predicted"] = "covid"
+    found = summary_of(predictions, positive="covid")
+    assert found["per_class"]["covid"]["npv"]["reason"] == "everything was called covid"
+    assert found["per_class"]["normal"]["precision"]["reason"] == "nothing was called normal"
+    assert found["overall"]["mcc"]["reason"] == "only one class is true, or only one was called"
+    sensitivity = found["per_class"]["covid"]["sensitivity"]
+    assert (sensitivity["value"], sensitivity["high"], sensitivity["method"]) == (1.0, 1.0, "Wilson")
+    assert found["overall"]["balanced_accuracy"]["reason"] == "no interval: the same in every resample"
+
+
+def test_a_figure_that_often_vanishes_has_no_interval(make_predictions):
+    predictions = make_predictions(120, per_patient=1)
+    for row in predictions.rows:
+        row["predicted"] = "normal" if row["predicted"] == "covid" else row["predicted"]
+    predictions.rows[0]["predicted"] = "covid"
+    found = summary_of(predictions, resamples=500)["overall"]["macro_precision"]
+    assert found["value"] is not None
+    # A patient is in a resample with probability 1 - (1 - 1/40)^40, about 0.64.
+    assert found["low"] is None
+    assert found["reason"].startswith("no interval: undefined in 1")
+    assert found["reason"].endswith("of 500 resamples")
+
+
+def test_the_positive_class_alone_decides_average_precision(make_predictions):
+    from sklearn.metrics import average_precision_score
+
+    predictions = make_predictions(classes=("normal", "covid"))
+    truth = [row["label"] == "covid" for row in predictions.rows]
+    found = summary_of(predictions, positive="covid")["overall"]["average_precision"]["value"]
+    assert found == pytest.approx(average_precision_score(truth, predictions.probabilities[:, 1]))
+    both = summary_of(predictions)["overall"]["average_precision"]["value"]
+    other = average_precision_score(~np.array(truth), predictions.probabilities[:, 0])
+    assert both == pytest.approx((found + other) / 2)
+
+
+def test_calibration_is_beside_what_chance_would_show(summary):
+    assert 0 < summary["calibration"]["ece_if_calibrated"] < 0.5
+    for entry in summary["calibration"]["per_class"].values():
+        assert set(entry) == {"slope", "intercept"}
+
+
+def test_without_patients_resampling_is_of_images(make_predictions):
+    predictions = make_predictions(per_patient=1)
+    for row in predictions.rows:
+        row["patient_id"] = ""
+    found = summary_of(predictions)
+    assert found["patients_known"] is False
+    assert found["overall"]["accuracy"]["method"] == "image bootstrap"
+
+
+def test_counts_give_the_same_object(make_predictions):
+    predictions = make_predictions(150, per_patient=1)
+    scored = summary_of(predictions, resamples=4000)
+    counted = summarise_counts(scored["classes"], np.array(scored["confusion"], float), resamples=4000)
+    assert set(counted) == set(scored)
+    assert set(counted["overall"]) == set(scored["overall"])
+    for name in OVERALL:
+        if name in ("macro_auc", "average_precision", "ece", "brier"):
+            assert counted["overall"][name]["reason"] == "counts hold no scores"
+            continue
+        assert counted["overall"][name]["value"] == scored["overall"][name]["value"]
+        for end in ("low", "high"):
+            assert counted["overall"][name][end] == pytest.approx(scored["overall"][name][end], abs=0.015), name
+    assert counted["overall"]["accuracy"]["method"] == "Wilson"
+    assert counted["overall"]["macro_f1"]["method"] == "image bootstrap"
+    assert counted["per_class"]["covid"]["support"] == 50
+    assert counted["per_class"]["covid"]["sensitivity"]["method"] == "Wilson"
+
+
+def test_counts_of_an_absent_class(make_predictions):
+    counted = summarise_counts(["a", "b", "c"], np.array([[8.0, 2, 0], [1, 9, 0], [0, 0, 0]]), positive="a")
+    assert counted["per_class"]["c"]["sensitivity"]["reason"] == "no images of c"
+    assert counted["overall"]["balanced_accuracy"]["value"] == pytest.approx(0.85)
+    assert counted["overall"]["balanced_accuracy"]["reason"] == (
+        "over 2 of 3 classes, without c; 20 images only: the interval is rough"
+    )
