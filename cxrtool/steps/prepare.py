@@ -86,7 +86,7 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     if not folder.needs_work():
         return None
     if listing.skipped:
-        settings.report.say(f"{len(listing.skipped)} files were not tried: by their names they are no images")
+        settings.report.say(f"not tried, being no images by their names: {len(listing.skipped)}")
     with folder.build() as build:
         work = partial(
             read_one, target=build.path, size=size, fit=fit, max_pixels=options.max_pixels, root=settings.root
@@ -337,8 +337,8 @@ def _report(rows: Sequence[Row], build: Build, settings: Settings) -> dict[str, 
     if clashes:
         one, other = rows[clashes[0].later], rows[clashes[0].earlier]
         warn(
-            f"{len(clashes)} duplicates CONTRADICT each other: {one['image_id']} is labelled {one['label']}, "
-            f"{other['image_id']} {other['label']}; all are in {listed}"
+            f"duplicates that CONTRADICT each other: {len(clashes)}; {one['image_id']} is labelled {one['label']}, "
+            f"{other['image_id']} {other['label']}; see {listed}"
         )
     return {"same_pixels": same, "look_alike": len(found) - same, "contradictions": len(clashes)}
 
