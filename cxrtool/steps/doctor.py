@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -224,10 +225,10 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
 def _lower_bounds() -> dict[str, str]:
     bounds = {}
     for line in metadata.requires("cxrtool") or []:
-        requirement = line.split(";")[0].split(",")[0]
-        name, _, least = requirement.partition(">=")
-        if least:
-            bounds[name.strip().lower()] = least.strip()
+        name = re.match(r"[\w.-]+", line)
+        least = re.search(r">=\s*([\w.]+)", line.split(";")[0])
+        if name and least:
+            bounds[name[0].lower()] = least[1]
     return bounds
 
 

@@ -100,10 +100,11 @@ def test_old_and_missing_packages_fail(settings, monkeypatch):
     assert findings["numpy"].state == OK
 
 
-def test_bounds_come_from_the_package_itself():
-    bounds = step._lower_bounds()
-    assert bounds["torch"] == "2.10"
-    assert set(step.PACKAGES) <= bounds.keys()
+def test_bounds_come_from_the_package_itself(monkeypatch):
+    assert set(step.PACKAGES) <= step._lower_bounds().keys()
+    lines = ["typer<0.29,>=0.27", "torch>=2.10", "pytest>=8.3; extra == 'dev'", "timm", "scikit-learn (>= 1.5)"]
+    monkeypatch.setattr(step.metadata, "requires", lambda name: lines)
+    assert step._lower_bounds() == {"typer": "0.27", "torch": "2.10", "pytest": "8.3", "scikit-learn": "1.5"}
 
 
 @pytest.mark.parametrize(
