@@ -51,7 +51,7 @@ print(json.dumps(found))
 """
 """Torchvision's compiled half alone: it is what fails when the pair does not fit, and importing all takes 5 s more."""
 
-PROBE_SECONDS = 60
+PROBE_SECONDS = 120
 LITTLE_SPACE = 5 << 30
 LITTLE_MEMORY = 4 << 30
 
