@@ -37,6 +37,9 @@ MACROS = {
 CELLS_AT_ONCE = 100_000
 """Images of a run times resamples that are held at once: an array of them stays within a processor's cache."""
 
+FEWEST_AT_ONCE = 16
+"""Resamples at once however many the images: single ones would pay the calls and not the arithmetic."""
+
 
 @dataclass(frozen=True)
 class Estimates:
@@ -151,7 +154,7 @@ def estimate(
 
     counts = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
     largest = max(len(run.patient) for run in runs)
-    step = max(1, CELLS_AT_ONCE // max(largest, 1))
+    step = max(FEWEST_AT_ONCE, CELLS_AT_ONCE // largest)
     parts = [
         _pool(_stack(runs, counts[:, begin : begin + step].astype(np.float64)), repeat)
         for begin in range(0, resamples, step)

@@ -13,7 +13,7 @@ from cxrtool.evaluation.canvas import BLUE, GREY, SKY, VERMILION, picture, short
 from cxrtool.evaluation.metrics import FloatArray
 from cxrtool.evaluation.ranking import Ranking, mean_precision, mean_roc
 from cxrtool.evaluation.scores import Scores
-from cxrtool.evaluation.tables import cell
+from cxrtool.evaluation.tables import cell, count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def draw_confusion(summary: Summary, path: Path) -> None:
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     count, repeats = len(classes), summary["repeats"]
-    side = max(3.4, 0.95 * count + 1.4)
+    side = max(3.9, 0.95 * count + 1.4)
     size = 10 if count <= 6 else 8
     with picture(path, side + 0.9, side) as figure:
         axes = figure.subplots()
@@ -157,13 +157,13 @@ def draw_reliability(scores: Scores, summary: Summary, path: Path) -> None:
         for number, (x, y) in enumerate(lines):
             label = ("one run" if several else "in bins of equal mass") if number == 0 else None
             # The lines of many runs would be a thicket; their dots are a cloud.
-            dots: dict[str, Any] = {"marker": "o", "markersize": 3 if several else 5}
+            dots: dict[str, Any] = {"marker": "o", "markersize": 3 if several else 5, "clip_on": False}
             dots |= {"linestyle": "none"} if len(lines) > FEW_RUNS else {}
             axes.plot(x, y, label=label, **_thin(len(lines)) | dots)
         bins = {len(x) for x, _ in lines}
         if several and len(bins) == 1:
             x, y = (np.mean([line[i] for line in lines], axis=0) for i in (0, 1))
-            axes.plot(x, y, color=BLUE, marker="o", linewidth=2, label=f"mean of {len(lines)} runs")
+            axes.plot(x, y, color=BLUE, marker="o", linewidth=2, label=f"mean of {len(lines)} runs", clip_on=False)
         axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(lowest, 1.0))
         axes.set_title(
             f"Can the stated confidence be believed? {summary['images']} images\n"
@@ -190,16 +190,19 @@ def draw_groups(column: str, groups: Mapping[str, Any], summary: Summary, path: 
             if measure["low"] is not None:
                 axes.plot([measure["low"], measure["high"]], [place, place], color=BLUE, linewidth=2)
             face = "white" if hollow else BLUE
-            axes.plot(measure["value"], place, "o", color=BLUE, markersize=7, markerfacecolor=face)
+            axes.plot(measure["value"], place, "o", color=BLUE, markersize=7, markerfacecolor=face, clip_on=False)
             axes.annotate(
-                cell(measure), (1.02, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
+                cell(measure), (1.03, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
             )
         if overall is not None:
             axes.axvline(overall, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
             top = (min(overall, 0.95), 1.0)
             style: dict[str, Any] = {"ha": "center", "va": "bottom", "color": VERMILION, "fontsize": 9}
             axes.annotate(f"all images {overall:.2f}", top, xycoords=("data", "axes fraction"), **style)
-        labels = [f"{shorten(name)}\n{entry['images']} images, {entry['patients']} patients" for name, entry in shown]
+        labels = [
+            f"{shorten(name)}\n{count_of(entry['images'], 'image')}, {count_of(entry['patients'], 'patient')}"
+            for name, entry in shown
+        ]
         axes.set_yticks(range(len(shown)), labels, fontsize=9)
         axes.set(xlim=(0, 1.01), ylim=(len(shown) - 0.5, -0.5), xlabel="accuracy" + ("   (hollow: Wilson)" * wilson))
         axes.set_title(f"Accuracy by {shorten(column)}", pad=18)
@@ -245,8 +248,11 @@ def _title(axes: Axes, scores: Scores, summary: Summary, k: int, figure: str, me
     support = summary["per_class"][name]["support"]
     spread = measure["sd_runs"] if measure else None
     behind = f", SD of {len(scores.runs)} runs {spread:.2f}" if spread is not None else ""
-    others = shorten(scores.classes[1 - k]) if len(scores.classes) == 2 else "the rest"
-    axes.set_title(f"{shorten(name)} ({support}) against {others} ({scores.images - support})\n{figure}{behind}")
+    two = len(scores.classes) == 2
+    others = shorten(scores.classes[1 - k], 14) if two else "the rest"
+    axes.set_title(
+        f"{shorten(name, 14 if two else 18)} ({support}) against {others} ({scores.images - support})\n{figure}{behind}"
+    )
 
 
 def _thin(runs: int) -> dict[str, Any]:

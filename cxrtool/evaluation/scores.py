@@ -171,7 +171,7 @@ def _labelled(rows: Sequence[Row], kept: list[int], name: str, notes: list[str])
             "an evaluation needs the column `label`; predict on a manifest that has it",
         )
     if len(labelled) < len(kept):
-        notes.append(f"{len(kept) - len(labelled)} unlabelled rows are left out.")
+        notes.append(f"Rows without a label, left out: {len(kept) - len(labelled)}.")
     return labelled
 
 

@@ -134,19 +134,24 @@ def cell(measure: Mapping[str, Any], digits: int = 2) -> str:
     return f"{value} ({_fixed(measure['low'], digits)}{joint}{_fixed(measure['high'], digits)})"
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count_of(1, "patient"), count_of(2, "patient")
+    ('1 patient', '2 patients')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def _sizes(summary: Summary) -> str:
     runs, repeats, classes = summary["runs"], summary["repeats"], summary["classes"]
-    patients = f" of {_count(summary['patients'], 'patient')}" if summary["patients_known"] else ""
-    parts = [f"{_count(summary['images'], 'image')}{patients}", f"{len(classes)} classes ({', '.join(classes)})"]
+    patients = f" of {count_of(summary['patients'], 'patient')}" if summary["patients_known"] else ""
+    parts = [f"{count_of(summary['images'], 'image')}{patients}", f"{len(classes)} classes ({', '.join(classes)})"]
     folds = f" ({repeats} repeats of {runs // repeats} folds)" if 1 < repeats < runs and runs % repeats == 0 else ""
-    parts.append(_count(runs, "run") + folds)
+    parts.append(count_of(runs, "run") + folds)
     if summary["positive"] is not None:
         parts.append(f"positive is {summary['positive']}")
     return ", ".join(parts) + "."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:

@@ -61,7 +61,7 @@ def test_unlabelled_rows_are_counted_and_left_out(predictions):
         row["label"] = ""
     scores = scores_of(predictions)
     assert len(scores) == 233
-    assert scores.notes == ("7 unlabelled rows are left out.",)
+    assert scores.notes == ("Rows without a label, left out: 7.",)
     for row in predictions.rows:
         row["label"] = ""
     with pytest.raises(InputError, match="synthetic: expected labelled images, found 240 rows without a label"):

@@ -50,7 +50,7 @@ def test_the_opening_tells_what_was_left_out(make_predictions):
     lines = opening({"": summarise(scores_of(predictions), resamples=20)})
     assert lines[0] == "119 images, 3 classes (covid, normal, pneumonia), 1 run."
     assert lines[1:3] == [
-        "1 unlabelled rows are left out.",
+        "Rows without a label, left out: 1.",
         "No patient is named: every image counts as a patient, so intervals may be too narrow.",
     ]
     assert "resamples of images within label" in lines[3]
