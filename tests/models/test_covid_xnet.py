@@ -37,14 +37,18 @@ def test_logits_are_the_mean_of_the_class_activation_map():
     torch.testing.assert_close(network.classify(maps), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_start_as_glorot_drew_them():
-    network = CovidXNet(2)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            receptive = module.weight[0][0].numel() if module.weight.ndim == 4 else 1
-            bound = math.sqrt(6 / (receptive * sum(module.weight.shape[:2])))
+def test_convolutions_start_as_he_drew_them():
+    for module in CovidXNet(2).body:
+        if isinstance(module, nn.Conv2d):
+            bound = math.sqrt(6 / module.weight[0].numel())
             assert 0.8 * bound < module.weight.abs().max() <= bound
             assert not module.bias.any()
+
+
+def test_values_keep_their_spread_through_the_body():
+    torch.manual_seed(0)
+    maps = CovidXNet(2).features(torch.randn(4, 1, 64, 64))
+    assert 0.3 < float(maps.detach().square().mean().sqrt()) < 5
 
 
 def test_the_head_is_the_output_layer():

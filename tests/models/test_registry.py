@@ -56,7 +56,8 @@ def test_an_unknown_network_is_told_with_the_nearest():
 def test_native_forms_of_our_own_and_of_timm_s():
     assert native_size("covid-xnet") == 128
     assert native_size("inception_v3") == 299
-    assert input_form("covid-xnet", "native") == {"mean": [0.0], "std": [1.0]}
+    assert input_form("covid-xnet", "native") == {"mean": [0.5], "std": [0.25]}
+    assert input_form("covid-xnet", "div255") == {"mean": [0.0], "std": [1.0]}
     assert input_form("resnet18", "native")["mean"] == [0.485, 0.456, 0.406]
     assert input_form("resnet18", "div255") == {"mean": [0.0] * 3, "std": [1.0] * 3}
 
@@ -182,9 +183,7 @@ def test_weights_of_another_network_are_refused(tmp_path, imagenet):
 def test_a_wrong_shape_is_refused(tmp_path, imagenet):
     name = "layer1.0.conv1.weight"
     torch.save({**imagenet, name: torch.zeros(1, 2)}, tmp_path / "w.pth")
-    with pytest.raises(
-        InputError, match=r"expected shape \(64, 64, 3, 3\) for 'layer1.*', found \(1, 2\)"
-    ):
+    with pytest.raises(InputError, match=r"expected shape \(64, 64, 3, 3\) for 'layer1.*', found \(1, 2\)"):
         build(TINY, weights=str(tmp_path / "w.pth"))
 
 

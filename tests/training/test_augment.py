@@ -227,7 +227,7 @@ def test_values_stay_between_black_and_white(shares, epoch):
     assert changed.max() <= 1 + 1e-6
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(LIMITS)), st.floats(0, 1)))
 def test_an_augmentation_survives_as_text(shares):
     recipe = Augmentation(**{name: share * LIMITS[name] for name, share in shares.items()})

@@ -1,0 +1,49 @@
+import cv2
+import numpy as np
+import pytest
+
+from cxrtool.data.manifest import read_table
+from cxrtool.training.curves import draw_history, write_history
+from cxrtool.training.engine import COLUMNS, History
+
+
+def rows(epochs, validated=True):
+    return [
+        {
+            "epoch": epoch + 1, "lr": 1e-3 / 3, "train_loss": 1 / (epoch + 3), "train_accuracy": 0.5,
+            "validation_loss": 2 / (epoch + 3) if validated else None,
+            "validation_accuracy": 0.25 if validated else None,
+        }
+        for epoch in range(epochs)
+    ]  # fmt: skip
+
+
+def test_a_row_an_epoch_with_nine_digits(tmp_path):
+    write_history(tmp_path / "history.csv", rows(2))
+    table = read_table(tmp_path / "history.csv")
+    assert table.columns == list(COLUMNS)
+    assert table.rows[0] == {
+        "epoch": "1", "lr": "0.000333333333", "train_loss": "0.333333333", "train_accuracy": "0.5",
+        "validation_loss": "0.666666667", "validation_accuracy": "0.25",
+    }  # fmt: skip
+    assert len(table) == 2
+
+
+def test_what_was_not_measured_is_empty(tmp_path):
+    write_history(tmp_path / "history.csv", rows(1, validated=False))
+    assert read_table(tmp_path / "history.csv").rows[0]["validation_loss"] == ""
+    write_history(tmp_path / "none.csv", [])
+    assert (tmp_path / "none.csv").read_text() == ",".join(COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize(("epochs", "validated"), [(1, True), (5, False)])
+def test_curves_are_drawn_the_same_every_time(tmp_path, epochs, validated):
+    history = History(rows(epochs, validated), 1)
+    for name in "ab":
+        draw_history(tmp_path / f"{name}.png", history, "covid-xnet, r0f0")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture.shape[1] == 990
+    # The validation's colour is there where there was one.
+    vermilion = np.abs(picture.astype(int) - (0, 0x5E, 0xD5)).sum(2) < 30
+    assert vermilion.any() == validated

@@ -1,0 +1,223 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cxrtool.errors import StoppedError, UsageError
+from cxrtool.models.registry import OWN, Architecture, build, input_form
+from cxrtool.training import fitting
+from cxrtool.training.augment import parse
+from cxrtool.training.fitting import Design, Head, fit_fold
+from cxrtool.training.store import Store
+
+SIDE = 32
+IDS = [f"im{i:02}" for i in range(20)]
+TRAINING, VALIDATION, ASKED = np.arange(4, 16), np.arange(4), np.arange(14, 20)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    labels = np.arange(20) % 2
+    images = np.random.default_rng(1).integers(0, 120, (20, SIDE, SIDE), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, slice(0, SIDE // 2) if label else slice(SIDE // 2, SIDE)] += 120
+    return Store(images, [""] * 20), labels
+
+
+@pytest.fixture
+def design(recipe):
+    return Design(
+        Architecture("covid-xnet", 2, size=SIDE), "none", replace(recipe, epochs=3, opt="adam", lr=0.003),
+        parse("rotate=10,flip=0.5"), freeze=False, frozen_norms=True, normalize="native", seed=3, threads=1,
+        device="cpu", precision="fp32",
+    )  # fmt: skip
+
+
+FROZEN = {"architecture": Architecture("resnet10t", 2, size=SIDE), "augmentation": parse("none"), "freeze": True}
+
+
+def run(design, pictures, tmp_path, **more):
+    store, labels = pictures
+    return fit_fold(design, store, IDS, labels, TRAINING, VALIDATION, ASKED, tmp_path / "state", **more)
+
+
+def head_of(fitted):
+    return torch.cat([parameter.flatten() for parameter in fitted.network.head_parameters()])
+
+
+def body_of(network):
+    head = {id(value) for value in network.head_parameters()}
+    return [value for value in network.parameters() if id(value) not in head] + list(network.buffers())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fold_is_trained_and_asked(design, pictures, tmp_path, precision):
+    fitted = run(replace(design, precision=precision, seed=1), pictures, tmp_path)
+    assert fitted.weights_from == "drawn at random"
+    assert len(fitted.history.rows) == 3
+    assert not fitted.network.training
+    assert fitted.notes == {"parameters": 434_050, "trained_parameters": 434_050, "device": "cpu",
+                            "precision": precision}  # fmt: skip
+    assert fitted.probabilities.dtype == np.float64
+    np.testing.assert_allclose(fitted.probabilities.sum(1), 1, atol=1e-12)
+    # The probabilities are those of the weights that are kept, in fp32.
+    form = input_form("covid-xnet", "native")
+    images = (pictures[0].images[ASKED].astype(np.float32) / 255 - form["mean"][0]) / form["std"][0]
+    images = torch.from_numpy(images.astype(np.float32))[:, None]
+    with torch.inference_mode():
+        expected = torch.softmax(fitted.network(images).double(), 1)
+    np.testing.assert_allclose(fitted.probabilities, expected.numpy(), atol=1e-6)
+
+
+def test_the_same_design_gives_the_same_bits_whatever_was_drawn_before(design, pictures, tmp_path):
+    torch.manual_seed(1)
+    first = run(design, pictures, tmp_path / "a")
+    torch.manual_seed(2)
+    again = run(design, pictures, tmp_path / "b")
+    assert torch.equal(head_of(first), head_of(again))
+    assert np.array_equal(first.probabilities, again.probabilities)
+    other = run(replace(design, seed=4), pictures, tmp_path / "c")
+    assert not torch.equal(head_of(first), head_of(other))
+
+
+def test_other_images_in_the_store_do_not_matter(design, pictures, tmp_path):
+    whole = run(design, pictures, tmp_path / "a")
+    store, labels = pictures
+    # The same images at other places, strangers between them.
+    order = np.random.default_rng(0).permutation(40)
+    place = np.argsort(order)[:20]
+    images = np.random.default_rng(2).integers(0, 255, (40, SIDE, SIDE), np.uint8)
+    images[place] = store.images
+    ids = [f"stranger{i}" for i in range(40)]
+    other_labels = np.full(40, -1)
+    for index, position in enumerate(place):
+        ids[position], other_labels[position] = IDS[index], labels[index]
+    moved = fit_fold(
+        design, Store(images, [""] * 40), ids, other_labels, place[TRAINING], place[VALIDATION], place[ASKED],
+        tmp_path / "b",
+    )  # fmt: skip
+    assert np.array_equal(moved.probabilities, whole.probabilities)
+
+
+def count_images(monkeypatch):
+    """The batch size of every call of a timm network's body."""
+    sizes = []
+    from cxrtool.models.backbones import TimmNetwork
+
+    original = TimmNetwork.features
+
+    def features(self, images):
+        sizes.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(TimmNetwork, "features", features)
+    return sizes
+
+
+def test_a_frozen_body_is_run_once(design, pictures, tmp_path, monkeypatch):
+    sizes = count_images(monkeypatch)
+    run(replace(design, **FROZEN), pictures, tmp_path)
+    # One blank picture to try it out, every image once, and the images that are asked about.
+    assert sum(sizes) == 1 + len(TRAINING) + len(VALIDATION) + len(ASKED)
+
+
+def test_kept_features_give_what_training_through_the_body_gives(design, pictures, tmp_path, monkeypatch):
+    frozen = replace(design, **FROZEN)
+    kept = run(frozen, pictures, tmp_path / "a")
+    monkeypatch.setattr(fitting, "_what_is_trained", lambda design, network, images, *rest: (network, images))
+    sizes = count_images(monkeypatch)
+    through = run(frozen, pictures, tmp_path / "b")
+    assert sum(sizes) > 3 * len(TRAINING)
+    torch.testing.assert_close(head_of(kept), head_of(through), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(kept.probabilities, through.probabilities, atol=1e-5)
+    for one, other in zip(kept.history.rows, through.history.rows, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "rotate=10"])
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_a_frozen_body_does_not_change(design, pictures, tmp_path, augmentation, hidden):
+    architecture = Architecture("resnet10t", 2, hidden=hidden, size=SIDE)
+    frozen = replace(design, **{**FROZEN, "augmentation": parse(augmentation), "architecture": architecture})
+    fitted = run(frozen, pictures, tmp_path)
+    with fitting.own_randomness(design.seed, 1):
+        drawn, _ = build(architecture)
+    assert all(torch.equal(*pair) for pair in zip(body_of(drawn), body_of(fitted.network), strict=True))
+    assert not all(torch.equal(*pair) for pair in zip(
+        drawn.head_parameters(), fitted.network.head_parameters(), strict=True))  # fmt: skip
+    assert fitted.notes["trained_parameters"] < 0.01 * fitted.notes["parameters"]
+
+
+def test_frozen_norms_that_follow_the_batch_are_not_run_once(design, pictures, tmp_path):
+    fitted = run(replace(design, **FROZEN, frozen_norms=False), pictures, tmp_path)
+    with fitting.own_randomness(design.seed, 1):
+        drawn, _ = build(FROZEN["architecture"])
+    assert not torch.equal(fitted.network.timm.bn1.running_mean, drawn.timm.bn1.running_mean)
+    assert torch.equal(fitted.network.timm.conv1[0].weight, drawn.timm.conv1[0].weight)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_dropout_is_active_when_the_head_alone_is_trained(hidden):
+    network, _ = build(Architecture("resnet10t", 2, hidden=hidden, dropout=0.5, size=SIDE))
+    head, features = Head(network), torch.rand(4, 512, 1, 1)
+    head.train()
+    assert not torch.equal(head(features), head(features))
+    head.eval()
+    assert torch.equal(head(features), head(features))
+    assert torch.equal(head(features), network.eval().classify(features))
+
+
+def test_what_normalises_behind_the_pooling_keeps_its_statistics():
+    network, _ = build(Architecture("mobilenetv4_conv_small", 2, size=SIDE))
+    head = Head(network)
+    before = network.timm.norm_head.running_mean.clone()
+    head.train()
+    head(torch.rand(4, 960, 1, 1))
+    assert torch.equal(network.timm.norm_head.running_mean, before)
+
+
+def test_the_head_alone_is_what_a_head_trains():
+    network, _ = build(Architecture("resnet10t", 2, size=SIDE))
+    network.freeze_body()
+    assert {id(p) for p in Head(network).parameters()} == {id(p) for p in network.head_parameters()}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopped_and_resumed_it_is_the_same_fold(design, pictures, tmp_path, frozen, precision):
+    design = replace(design, precision=precision, **(FROZEN if frozen else {}))
+    if frozen:
+        design = replace(design, architecture=replace(design.architecture, hidden=8, dropout=0.5))
+    straight = run(design, pictures, tmp_path / "a")
+    for when in (6, 9, 11) if frozen else (2, 4, 9):
+        asked = iter(range(10_000))
+
+        def stop(asked=asked, when=when):
+            return StoppedError("stop", 143) if next(asked) == when else None
+
+        with pytest.raises(StoppedError):
+            run(design, pictures, tmp_path / f"b{when}", stop=stop)
+        resumed = run(design, pictures, tmp_path / f"b{when}")
+        assert np.array_equal(straight.probabilities, resumed.probabilities)
+        assert torch.equal(head_of(straight), head_of(resumed))
+        assert straight.history == resumed.history
+
+
+@pytest.mark.parametrize(("name", "own"), [("inception_v3", 299), ("covid-xnet", 128)])
+def test_a_picture_too_small_for_the_network_is_told(design, pictures, tmp_path, name, own, monkeypatch):
+    if name in OWN:
+        # Four poolings leave nothing of 16 pixels minus one.
+        monkeypatch.setattr("cxrtool.models.registry.SIZES", range(1, 100))
+    small = replace(design, architecture=Architecture(name, 2, size=15 if name in OWN else 32))
+    with pytest.raises(UsageError, match=rf"--size \d+: {name} does not take such pictures") as caught:
+        fit_fold(small, pictures[0], IDS, pictures[1], TRAINING, VALIDATION, ASKED, tmp_path)
+    assert str(own) in caught.value.hint
+
+
+def test_without_images_to_ask_about_there_is_no_answer(design, pictures, tmp_path):
+    store, labels = pictures
+    nothing = np.array([], np.int64)
+    fitted = fit_fold(design, store, IDS, labels, TRAINING, nothing, nothing, tmp_path / "state")
+    assert len(fitted.probabilities) == 0
+    assert fitted.history.kept == 3

@@ -1,0 +1,46 @@
+from dataclasses import fields
+
+import pytest
+
+from cxrtool.models.registry import check
+from cxrtool.steps.fold import make_design
+from cxrtool.steps.train import TrainOptions
+from cxrtool.training.presets import DEFAULTS, PRESETS
+
+NOT_PRESET = {"manifest", "splits", "preset", "only", "save_every"}
+
+
+def test_defaults_are_the_options_of_train():
+    assert set(DEFAULTS) == {entry.name for entry in fields(TrainOptions)} - NOT_PRESET
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_known_options_to_what_train_takes(name, settings):
+    preset = PRESETS[name]
+    assert set(preset) <= set(DEFAULTS)
+    values = {"model": "vgg16", **DEFAULTS, "size": 224, "weights": "none", **preset}
+    values["model"] = preset.get("model", "vgg16")
+    design = make_design(values, 3, settings, 0)
+    check(design.architecture, design.weights)
+    assert design.augmentation.active
+
+
+def test_covid_xnet_is_what_the_paper_states():
+    preset = PRESETS["covid-xnet"]
+    assert (preset["model"], preset["size"], preset["batch_size"], preset["opt"]) == ("covid-xnet", 128, 32, "adadelta")
+    assert preset["class_weights"] == "balanced"
+    assert preset["augment"] == "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5"
+
+
+def test_makris_is_what_the_paper_states():
+    preset = PRESETS["makris"]
+    assert (preset["weights"], preset["freeze"], preset["dropout"]) == ("imagenet", True, 0.5)
+    assert (preset["opt"], preset["lr"], preset["batch_size"], preset["epochs"]) == ("adam", 1e-3, 8, 35)
+    assert preset["augment"].startswith("rotate=30,")
+
+
+def test_presets_cannot_be_changed_by_accident():
+    with pytest.raises(TypeError):
+        PRESETS["covid-xnet"]["lr"] = 2.0
+    with pytest.raises(TypeError):
+        DEFAULTS["lr"] = 2.0
