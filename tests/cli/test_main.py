@@ -32,7 +32,8 @@ def failing(monkeypatch, cxr):
     return call
 
 
-def test_bare_it_shows_every_command_in_its_panel_and_where_to_start(cxr):
+def test_bare_it_shows_every_command_in_its_panel_and_where_to_start(cxr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     outcome = cxr()
     assert outcome.code == 0
     assert outcome.err == ""
