@@ -33,6 +33,7 @@ _KNOWN_BUT_REFUSED = (
 
 # In entropy-coded data 0xff is followed by 0 (stuffing) or by a restart marker; anything else starts a new segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_CUT = "truncated JPEG: the file ends before its end marker"
 _JPEG_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
 _JPEG_OTHER_FRAMES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
                       0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical"}  # fmt: skip
@@ -137,10 +138,15 @@ def read_png(data: bytes) -> Header:
 def read_jpeg(data: bytes) -> Header:
     """Read a JPEG's frame header and EXIF orientation, and walk its segments to the end marker."""
     frame: tuple[int, int] | None = None
-    orientation, scans, position = 1, 0, 2
-    for code, start, length in _jpeg_segments(data, position):
+    orientation, scans, variant = 1, 0, ""
+    for code, start, length in _jpeg_segments(data, 2):
         if code == 0xDA:
             scans += 1
+            if variant != "progressive":
+                # Entropy-coded data hold no end marker by chance; only the scans of a progressive picture are counted.
+                if data.rfind(b"\xff\xd9", start + length) < 0:
+                    raise ImageError(_JPEG_CUT)
+                break
         elif code in _JPEG_OTHER_FRAMES:
             raise ImageError(f"{_JPEG_OTHER_FRAMES[code]} JPEG is not supported; convert it to PNG")
         elif code in _JPEG_FRAMES and frame is None:
@@ -149,7 +155,7 @@ def read_jpeg(data: bytes) -> Header:
                 raise ImageError(f"a JPEG of {precision} bits is not supported outside DICOM; convert it to PNG")
             if components not in (1, 3):
                 raise ImageError(f"expected a grey or RGB JPEG, found one of {components} components (CMYK?)")
-            frame = width, height
+            frame, variant = (width, height), _JPEG_FRAMES[code]
         elif code == 0xE1 and data[start : start + 6] == b"Exif\0\0":
             orientation = exif_orientation(data[start + 6 : start + length])
     if frame is None or not scans:
@@ -174,7 +180,7 @@ def _jpeg_segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]
             break
         yield code, position + 2, length - 2
         position += length
-    raise ImageError("truncated JPEG: the file ends before its end marker")
+    raise ImageError(_JPEG_CUT)
 
 
 def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
