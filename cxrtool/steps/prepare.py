@@ -185,9 +185,12 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
 
 def _without_salt(settings: Settings, options: PrepareOptions) -> Settings:
     """The same settings with a command line that may be written down."""
-    if not options.salt:
-        return settings
-    hidden = [word.replace(options.salt, "***") for word in settings.argv]
+    hidden = list(settings.argv)
+    for index, word in enumerate(hidden):
+        if options.salt and word == f"--salt={options.salt}":
+            hidden[index] = "--salt=***"
+        elif options.salt and word == options.salt and hidden[index - 1] == "--salt":
+            hidden[index] = "***"
     return replace(settings, argv=hidden)
 
 

@@ -373,6 +373,15 @@ def test_of_a_header_only_the_allowed_is_told(tmp_path):
     assert b"pepper" not in hidden
 
 
+@pytest.mark.parametrize("arguments", [("--salt", "a"), ("--salt=a",)])
+def test_the_salt_is_not_in_the_command_line_that_is_kept(tree, tmp_path, arguments):
+    assert run("prepare", tree, *arguments, "-o", tmp_path / "out").returncode == 0
+    argv = json.loads((tmp_path / "out" / "run.json").read_text())["argv"]
+    assert "prepare" in argv
+    assert not {"a", "--salt=a"} & set(argv)
+    assert any("***" in word for word in argv)
+
+
 def test_nothing_is_done_twice(cxr, tree, tmp_path):
     out = tmp_path / "out"
     assert cxr("prepare", tree, "-o", out).code == 0
@@ -501,3 +510,16 @@ def test_real_radiographs(cxr, real_data, tmp_path):
     assert sum(map(bool, manifest.column("mask"))) == 111
     assert rejects_of(tmp_path / "out") == {}
     assert state() == before
+
+
+def test_what_is_said_twice_is_said_alike(cxr):
+    from cxrtool.data.datasets import ADAPTERS
+    from cxrtool.data.radiograph import MAX_PIXELS
+    from cxrtool.imaging import resize
+    from cxrtool.steps import prepare as step
+
+    assert tuple(resize.FITS) == step.FITS
+    assert resize.NATIVE == step.NATIVE
+    assert step.PrepareOptions(()).max_pixels == MAX_PIXELS
+    page = " ".join(cxr("prepare", "--help").out.split())
+    assert all(name in page for name in (*ADAPTERS, *step.FITS, str(MAX_PIXELS)))
