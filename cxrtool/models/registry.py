@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Callable
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,13 +199,35 @@ def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
     if not pretrained:
         return create(False)
     try:
-        return create(True)
+        with _hub_without_a_network():
+            return create(True)
     except Exception as error:
         # huggingface_hub and urllib raise a dozen kinds of errors for one thing: the file could not be had.
         raise InputError(
-            f"--weights imagenet: the weights of {architecture.name} could not be fetched: {_reason(error)}",
+            f"--weights imagenet: the weights of {architecture.name} are not on this machine and could not be fetched",
             "run it once where there is a network connection (HF_HOME keeps them), or give a file: --weights FILE",
         ) from error
+
+
+@contextlib.contextmanager
+def _hub_without_a_network() -> Iterator[None]:
+    """Where the hub's name is not known, take its cache at once: it would try for a minute, and tell each attempt."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    host = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
+    before = constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        # A proxy knows names that this machine does not.
+        constants.HF_HUB_OFFLINE = before or not urllib.request.getproxies()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _reason(error: Exception) -> str:
