@@ -1,5 +1,6 @@
 """What the tests of all rooms share."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cxrtool.cli.main import run
-from cxrtool.data.manifest import Manifest, Row, read_manifest, write_manifest
+from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.predictions import Predictions
 from cxrtool.steps.settings import Settings
 
@@ -181,3 +182,51 @@ def _make_predictions(
 @pytest.fixture(scope="session")
 def make_predictions() -> Callable[..., Predictions]:
     return _make_predictions
+
+
+@dataclass
+class Study:
+    """A manifest on disk with splits of 2 repeats and 3 folds that separate its patients."""
+
+    folder: Path
+    splits: Path
+
+    def assigned(self, repeat: int, fold: int, subset: str) -> list[str]:
+        """The image ids that the splits put there, in the splits' order."""
+        wanted = {"repeat": str(repeat), "fold": str(fold), "subset": subset}
+        rows = read_table(self.splits).rows
+        return [row["image_id"] for row in rows if wanted.items() <= row.items()]
+
+
+def _make_study(parent: Path, side: int = 24) -> Study:
+    """Write 24 pictures of 12 patients; the class is the half that is brighter, which a small network learns."""
+    folder = parent / "study"
+    folder.mkdir(parents=True)
+    rows = _make_rows()
+    splits = []
+    for index, row in enumerate(rows):
+        pixels = np.random.default_rng(index).integers(0, 100, (side, side + 4), np.uint8)
+        half = slice(0, side // 2) if row["label"] == "covid" else slice(side // 2, side)
+        pixels[:, half] += 120
+        row["path"] = str(folder / f"{row['image_id']}.png")
+        cv2.imwrite(row["path"], pixels)
+    for repeat, fold in itertools.product(range(2), range(3)):
+        tested = [pair for pair in range(6) if (pair % 3 if repeat == 0 else pair // 2) == fold]
+        held = [pair for pair in range(6) if pair not in tested][fold]
+        for index, row in enumerate(rows):
+            pair = index // 4
+            subset = "test" if pair in tested else "validation" if pair == held else "train"
+            splits.append({"image_id": row["image_id"], "repeat": str(repeat), "fold": str(fold), "subset": subset})
+    write_manifest(folder / "manifest.csv", list(rows[0]), rows)
+    write_table(parent / "splits.csv", list(splits[0]), splits)
+    return Study(folder, parent / "splits.csv")
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Study]:
+    return _make_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return _make_study(tmp_path)
