@@ -121,7 +121,7 @@ def test_imagenet_weights_go_through_timm_s_own_loader(tmp_path, monkeypatch, im
 def test_imagenet_weights_that_cannot_be_fetched_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="the weights of resnet10t could not be fetched") as caught:
+    with pytest.raises(InputError, match="the weights of resnet10t are not on this machine") as caught:
         build(TINY, weights="imagenet")
     assert "\n" not in caught.value.message
     assert "HF_HOME" in caught.value.hint
