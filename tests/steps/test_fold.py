@@ -35,11 +35,8 @@ def test_a_fold_is_a_model_folder_with_its_answers(fold):
     assert description["chain"] == []
     assert description["input"] == {"size": 16, "fit": "squash"}
     assert description["calibration"] is None
-    assert description["trained"] == {
-        "preset": None,
-        "weights": "drawn at random",
-        "epoch": description["trained"]["epoch"],
-    }
+    assert description["trained"].pop("epoch") in (1, 2)
+    assert description["trained"] == {"preset": None, "weights": "drawn at random"}
     assert network.head.out_features == 2
     assert len(read_table(fold / "history.csv")) == 2
 
