@@ -39,14 +39,13 @@ def tree(folder):
 
 
 def same_making(one, other):
-    """Whether two run.json tell of the same thing, made at another time, at another place, by another command line."""
-    passing = ("argv", "started", "seconds", "machine")
-    told = [
-        {name: value for name, value in read_run_file(path).items() if name not in passing} for path in (one, other)
-    ]
+    """Whether two run.json tell of the same thing, made at another time and by another command line."""
+    told = [read_run_file(path) for path in (one, other)]
     for made in told:
+        for name in ("argv", "started", "seconds", "machine"):
+            del made[name]
         for entry in made["options"].values():
-            entry.pop("origin")
+            del entry["origin"]
     return told[0] == told[1]
 
 
@@ -333,7 +332,8 @@ def test_imagenet_weights_that_cannot_be_had_are_one_line(study, cxr, tmp_path, 
     assert "Traceback" not in result.err
     told = [line for line in result.err.splitlines() if not line.startswith("decoded ")]
     assert len(told) == 2
-    assert told[0].startswith("cxrtool train: --weights imagenet: the weights of resnet10t could not be fetched: ")
+    assert told[0].startswith("cxrtool train: --weights imagenet: the weights of resnet10t ")
+    assert "could not be fetched" in told[0]
     assert "give a file: --weights FILE" in told[1]
 
 
