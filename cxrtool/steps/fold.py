@@ -129,9 +129,7 @@ class FoldTrainer:
         pair = {"repeat": assignment.repeat, "fold": assignment.fold}
         shared = self.container.plan
         plan = replace(shared, options={**shared.options, **pair})
-        # What was rejected is told once for the run, and so is `--strict`, which must not stop at the first fold.
-        settings = replace(self.settings, strict=False)
-        folder = StepFolder(self.container.out / assignment.name, plan, settings, marker=runs.PREDICTIONS)
+        folder = StepFolder(self.container.out / assignment.name, plan, self.settings, marker=runs.PREDICTIONS)
         if not folder.needs_work():
             return
         store = self.store(request)
@@ -217,13 +215,12 @@ class FoldTrainer:
         write_history(path / "history.csv", fitted.history.rows)
         draw_history(path / "curves.png", fitted.history, f"{values['model']}, {assignment.name}")
         predictions = self._predictions(assignment, store, fitted, asked, usual)
-        # The paths in a predictions file lead from where it will lie, which is one level up from here.
-        final = self.container.out / assignment.name
-        write_predictions(path / runs.PREDICTIONS, predictions, base=final)
+        write_predictions(path / runs.PREDICTIONS, predictions)
         shutil.rmtree(path / "state", ignore_errors=True)
         test = [k for k, (_, name) in enumerate(asked) if name == "test"]
         right = sum(predictions.rows[k]["predicted"] == rows[asked[k][0]]["label"] for k in test)
         counts = {name: len(indices) for name, indices in assignment.subsets.items()}
+        # What was rejected is told once for the run, and so is `--strict`, which must not stop at the first fold.
         build.close(
             counts=counts, extra={"run_digest": self.container.digest, "training": fitted.notes}, wanted=True
         )  # fmt: skip

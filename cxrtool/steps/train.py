@@ -91,6 +91,7 @@ def train(options: TrainOptions, settings: Settings) -> None:
     check_design(values, len(manifest.classes()), settings)
     shown = {**identity, "manifest": str(options.manifest), "splits": str(splits), "preset": options.preset}
     _open_container(container, splits, shown, settings)
+    _tell_of_validation([a for a in assignments if (a.repeat, a.fold) in wanted], values, settings)
     trainer = FoldTrainer(values, options.preset, options.save_every, settings, manifest, chain, container)
     with StopRequest() as request:
         for assignment in assignments:
@@ -141,6 +142,19 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
         if values[name] not in known:
             raise UsageError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, found '{values[name]}'")
     return values, replace(settings, origins=origins)
+
+
+def _tell_of_validation(assignments: Sequence[Assignment], values: dict[str, Any], settings: Settings) -> None:
+    """Say where an option that looks at validation images has none to look at."""
+    bare = [a.name for a in assignments if not a.subsets["validation"]]
+    idle = [f"--checkpoint {values['checkpoint']}"] if values["checkpoint"] != "last" else []
+    idle += ["--patience"] if values["patience"] else []
+    idle += ["--sched plateau"] if values["sched"] == "plateau" else []
+    if bare and idle:
+        settings.report.warn(
+            f"{len(bare)} of {len(assignments)} folds have no validation images, such as {bare[0]}: there "
+            f"{', '.join(idle)} has nothing to go by, and the last epoch is kept"
+        )
 
 
 def _size_in(out: Path | None, model: str) -> int | None:

@@ -70,6 +70,8 @@ class Store:
         """Copy the images to a device if they fit there; `__getitem__` then indexes on the device."""
         import torch
 
+        if self._resident is not None and self._resident.device.type == device.type:
+            return self
         deep = self.images.dtype == np.uint16
         if device.type == "cpu":
             # Deep images would double in memory; they are converted batch by batch instead.

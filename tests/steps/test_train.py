@@ -335,6 +335,21 @@ def test_splits_do_not_come_from_standard_input(study, train_study):
         train_study(replace(study, splits="-"))
 
 
+def test_folds_without_validation_are_told_of_where_that_matters(study, train_study, listener):
+    rows = read_table(study.splits).rows
+    moved = [{**row, "subset": "train"} if (row["fold"], row["subset"]) == ("0", "validation") else row for row in rows]
+    write_table(study.splits, list(rows[0]), moved)
+    train_study(study, "a", only="r0f0,r0f1", epochs=1, patience=3)
+    (warning,) = listener.warned
+    assert warning == (
+        "1 of 2 folds have no validation images, such as r0f0: there --checkpoint best-loss, --patience has nothing to "
+        "go by, and the last epoch is kept"
+    )
+    train_study(study, "b", only="r0f0", epochs=1, checkpoint="last")
+    train_study(study, "c", only="r0f1", epochs=1)
+    assert listener.warned == [warning]
+
+
 def test_missing_splits_are_told(study, train_study, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         train_study(replace(study, splits=tmp_path / "none.csv"))
@@ -423,7 +438,7 @@ def _open_many_times(study, tmp_path, barrier, failures):
 
 def test_tasks_that_start_together_open_one_run(study, tmp_path):
     context = multiprocessing.get_context("fork")
-    barrier, failures = context.Barrier(3), context.Queue()
+    barrier, failures = context.Barrier(3, timeout=60), context.Queue()
     tasks = [context.Process(target=_open_many_times, args=(study, tmp_path, barrier, failures)) for _ in range(3)]
     for task in tasks:
         task.start()
