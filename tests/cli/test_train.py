@@ -158,6 +158,10 @@ def test_a_terminated_command_leaves_a_checkpoint_and_no_process(arguments, cxr,
     assert task.wait(timeout=30) == 143
     assert time.monotonic() - began < 30
     assert rest[-2:] == ["cxrtool train: stopped by SIGTERM", "  the same command goes on where it stopped"]
+    task.stderr.close()
+    # Helpers notice by a closed pipe that their parent has left, and leave after it.
+    while left_of(task.pid) and time.monotonic() - began < 30:
+        time.sleep(0.05)
     assert left_of(task.pid) == []
     assert list((tmp_path / "run").glob(".r0f0.*.partial/state/last.pt"))
 
