@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import sys
 from collections import Counter
 
 import numpy as np
@@ -25,6 +26,8 @@ def rows(samples):
 def drawing(samples):
     spec = importlib.util.spec_from_file_location("draw", samples / "draw.py")
     module = importlib.util.module_from_spec(spec)
+    # A dataclass looks its module up by name.
+    sys.modules["draw"] = module
     spec.loader.exec_module(module)
     return module
 
