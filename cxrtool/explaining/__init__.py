@@ -1,1 +1,0 @@
-"""Heatmaps: class activation maps and their overlays."""
