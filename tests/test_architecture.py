@@ -164,7 +164,7 @@ def test_every_file_of_the_command_room_is_a_command_or_shared():
     assert stems - shared == set(COMMANDS)
 
 
-@pytest.mark.parametrize("room_name", ["data", "imaging", "evaluation", "models", "training", "steps"])
+@pytest.mark.parametrize("room_name", ["data", "imaging", "evaluation", "models", "training", "steps", "explaining"])
 def test_every_room_with_code_is_tested(room_name):
     stems = {name.split(".")[-1] for name in MODULES if room(name) == room_name} - {room_name}
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / room_name).rglob("test_*.py")}
