@@ -382,15 +382,6 @@ def test_leaking_splits_are_exit_code_4_unless_allowed(study, arguments, cxr, tm
     assert "warning: fold r0f0: 1 patients" in allowed.err
 
 
-def test_a_folder_of_somebody_else_is_left_alone(arguments, cxr, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "notes.txt").write_text("mine")
-    result = cxr(*arguments())
-    assert result.code == 1
-    assert "found one made by something else" in result.err
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
-
-
 def test_unreadable_images_are_exit_code_3_where_that_is_asked_for(study, arguments, cxr, tmp_path, no_pictures):
     (study.folder / "im007.png").write_bytes(b"no picture")
     result = cxr(*arguments("--strict", "--epochs", "1"))
