@@ -58,7 +58,12 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write; e
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything that is drawn is drawn from it.")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads of the numeric libraries; results depend on it.", show_default="all processors"),
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads of the numeric libraries; results depend on it.",
+        show_default="all processors",
+    ),
 ]
 Workers = Annotated[
     int | None,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+import textwrap
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -204,7 +205,8 @@ def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
     except Exception as error:
         # huggingface_hub and urllib raise a dozen kinds of errors for one thing: the file could not be had.
         raise InputError(
-            f"--weights imagenet: the weights of {architecture.name} are not on this machine and could not be fetched",
+            f"--weights imagenet: the weights of {architecture.name} are not on this machine and could not be fetched "
+            f"({_reason(error)})",
             "run it once where there is a network connection (HF_HOME keeps them), or give a file: --weights FILE",
         ) from error
 
@@ -233,7 +235,7 @@ def _hub_without_a_network() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """The first line of an error of another library, for a message."""
     lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    return textwrap.shorten(lines[0], 120, placeholder=" …") if lines else type(error).__name__
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

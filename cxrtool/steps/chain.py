@@ -107,12 +107,21 @@ def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | N
     Raises:
         ImageError: It cannot be read.
     """
+    pixels, digest, _ = look(path, chain=chain, size=size, fit=fit, max_pixels=max_pixels)
+    return pixels, digest
+
+
+def look(
+    path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None
+) -> tuple[np.ndarray, str, str]:
+    """As `decode`, and what the reader found odd about the picture, as for a manifest's column `warning`."""
     from cxrtool.data.images import MAX_PIXELS, read_image
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 
-    pixels = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True).pixels
+    radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
+    pixels = radiograph.pixels
     digest = pixel_sha256(pixels)
     for entry in chain:
         pixels = REPLAY[entry["step"]](pixels, entry)
-    return prepare_pixels(pixels, size, fit), digest
+    return prepare_pixels(pixels, size, fit), digest, "; ".join(radiograph.warnings)

@@ -211,7 +211,7 @@ class Build:
             counted = {**counts, "rejects": len(self.rejects)}
             write_run_file(self.path, folder.plan, settings, self.started, counted, extra)
             # The Make target is the youngest of its files.
-            os.utime(self.path / folder.marker)
+            touch(self.path / folder.marker)
             self.journal.close()
             self.journal.path.unlink(missing_ok=True)
             swap(self.path, folder.out)
@@ -259,7 +259,7 @@ class StepFolder:
             if marker.stat().st_mtime < self.plan.inputs.newest and not self.settings.dry_run:
                 # In a folder that one may only read nothing is lost but Make's good mood.
                 with contextlib.suppress(PermissionError):
-                    os.utime(marker)
+                    touch(marker)
             report.say(f"{self.shown}: up to date, nothing to do")
             return False
         if self.settings.dry_run:
@@ -322,6 +322,15 @@ def _remove_unfinished(folder: Path) -> None:
         for name in names:
             if name.startswith("."):
                 Path(parent, name).unlink()
+
+
+def touch(path: Path) -> None:
+    """Make a file the youngest of all that is there.
+
+    The clock is read here: the one that file systems take for "now" may lag behind the stamp of the file before.
+    """
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
 
 
 def swap(built: Path, out: Path) -> None:

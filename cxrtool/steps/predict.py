@@ -13,7 +13,7 @@ from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table, writ
 from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import CxrtoolError, InputError, LeakageError, StrictError
 from cxrtool.steps import run as runs
-from cxrtool.steps.chain import Chain, chain_of, decode, missing_steps
+from cxrtool.steps.chain import Chain, chain_of, look, missing_steps
 from cxrtool.steps.fold import FITTED
 from cxrtool.steps.folder import REJECTS
 from cxrtool.steps.settings import Settings
@@ -199,7 +199,7 @@ def ask(
 
     form = ensemble.description["input"]
     usual = ensemble.description.get("usual")
-    work = partial(decode, chain=chain, size=form["size"], fit=form["fit"], max_pixels=options.max_pixels)
+    work = partial(look, chain=chain, size=form["size"], fit=form["fit"], max_pixels=options.max_pixels)
     paths = [Path(row["path"]) for row in manifest.rows]
     results = map_items(work, paths, workers=settings.workers, preload=("cxrtool.data.images",))
     answers: list[Answer] = []
@@ -211,9 +211,11 @@ def ask(
                 if isinstance(result, CxrtoolError):
                     rejects.append({"path": row["path"], "reason": result.message})
                     continue
-                pixels, digest = result
+                pixels, digest, odd = result
                 doubt = plausibility.warn(pixels, usual)
-                warning = "; ".join(text for text in (row.get("warning", ""), doubt) if text)
+                # A manifest tells already what the reader found odd.
+                told = row.get("warning", "") or odd
+                warning = "; ".join(text for text in (told, doubt) if text)
                 rows.append({**row, "sha256": row.get("sha256") or digest, "warning": warning})
                 pictures.append(pixels)
             if pictures:

@@ -83,8 +83,9 @@ def test_throughput_over_a_fixed_batch(name, tmp_path):
             pair = {work: seconds(work) for work in ((fixed, epoch) if turn % 2 else (epoch, fixed))}
             ratios.append(pair[fixed] / pair[epoch])
             speeds.append(count / pair[epoch])
+    speed = statistics.median(speeds)
     print(
-        f"\ntraining {name} {size}px batch {batch} on {device} in {precision}: {statistics.median(speeds):.0f} images/s, "
+        f"\ntraining {name} {size}px batch {batch} on {device} in {precision}: {speed:.0f} images/s, "
         f"ratio to one fixed batch {statistics.median(ratios):.3f} (of {ROUNDS} rounds: {min(ratios):.3f} to "
         f"{max(ratios):.3f}; wanted at least 0.95)"
     )

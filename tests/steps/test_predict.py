@@ -286,7 +286,7 @@ def test_a_picture_unlike_a_chest_is_answered_with_a_warning(ask, strangers):
     sideways = cv2.imread(str(strangers / "0.png"), cv2.IMREAD_UNCHANGED).T
     cv2.imwrite(str(strangers / "sideways.png"), np.ascontiguousarray(sideways))
     warnings = {row["image_id"]: row["warning"] for row in ask(strangers).rows}
-    assert warnings.pop("blank") == "out of range: the picture is blank"
+    assert warnings.pop("blank").endswith("out of range: the picture is blank")
     assert warnings.pop("sideways").startswith("out of range: unlike the training images")
     assert set(warnings.values()) == {""}
 
