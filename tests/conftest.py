@@ -1,12 +1,14 @@
 """What the tests of all rooms share."""
 
 import itertools
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 
@@ -16,6 +18,11 @@ from cxrtool.data.predictions import Predictions
 from cxrtool.steps.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A busy machine is slow, not wrong; and what guards the main branch must not draw other examples each time.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @dataclass
