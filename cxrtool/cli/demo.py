@@ -61,7 +61,10 @@ def demo(
             sys.stdout.write(f"\n$ cxrtool {line.format(**places)}\n")
             sys.stdout.flush()
         # Split before the places are filled in: a folder's name may hold a space.
-        code = run([part.format(**places) for part in line.split()] + (["--quiet"] if quiet else []))
+        args = [part.format(**places) for part in line.split()] + (["--quiet"] if quiet else [])
+        # What a step writes down as its command line is that step's, not the demo's.
+        sys.argv[1:] = args
+        code = run(args)
         if code:
             raise typer.Exit(code)
     if not quiet:
