@@ -48,6 +48,9 @@ def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
     files.append(folder / "confusion.png")
     draw_confusion(summary, files[-1])
     for number, (column, groups) in enumerate(summary["per_group"].items()):
+        if all(entry["accuracy"]["value"] is None for entry in groups.values()):
+            # A column in which nothing stands makes no groups, and no picture.
+            continue
         # Numbered, not named: a column's name need not be a file name.
         files.append(folder / (f"by_{column}.png" if column.isidentifier() else f"by_{number}.png"))
         draw_groups(column, groups, summary, files[-1])
@@ -180,7 +183,7 @@ def draw_groups(column: str, groups: Mapping[str, Any], summary: Summary, path: 
     """Accuracy of every group with its interval; hollow dots carry Wilson's."""
     shown = [(name, entry) for name, entry in groups.items() if entry["accuracy"]["value"] is not None]
     overall = summary["overall"]["accuracy"]["value"]
-    with picture(path, 6.4, 1.75 + 0.42 * max(len(shown), 1)) as figure:
+    with picture(path, 6.4, 1.75 + 0.42 * len(shown)) as figure:
         axes = figure.subplots()
         wilson = False
         for place, (_, entry) in enumerate(shown):

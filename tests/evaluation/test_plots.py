@@ -59,3 +59,12 @@ def test_the_diagonal_of_a_sure_model_is_dark(tmp_path):
     grey = cv2.cvtColor(cv2.imread(str(tmp_path / "c.png")), cv2.COLOR_BGR2GRAY)
     # Two dark squares of four, without the colour bar at the right.
     assert 0.15 < (grey[:, : grey.shape[1] * 3 // 4] < 100).mean() < 0.4
+
+
+def test_a_column_in_which_nothing_stands_has_no_picture(make_predictions, tmp_path):
+    predictions = make_predictions()
+    for row in predictions.rows:
+        row["severity"] = ""
+    files = draw(predictions, tmp_path, "severity,source")
+    assert [path.name for path in files][-1] == "by_source.png"
+    assert not (tmp_path / "by_severity.png").exists()
