@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("Models", "Train a network on every fold of a split."),
     "predict": ("Models", "Ask a model about an image, a folder or a manifest."),
     "evaluate": ("Results", "Accuracy per class and group, with intervals and pictures."),
+    "phantom": ("Toolbox", "Draw chest radiographs from anatomy, with the truth about each."),
     "doctor": ("Toolbox", "Check this machine and installation."),
     "demo": ("Toolbox", "Run the whole chain on the phantoms that come with cxrtool."),
 }

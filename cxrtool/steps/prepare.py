@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ FITS = ("squash", "pad", "crop")
 SIZES = range(16, 8193)
 UNKNOWN_VIEW = "UNKNOWN"
 DUPLICATES = "duplicates.csv"
+METADATA = "metadata.csv"
 COLUMNS = (
     "image_id", "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "width", "height",
     "sha256", "dhash", "warning",
@@ -87,6 +89,8 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         return None
     if listing.skipped:
         settings.report.say(f"not tried, being no images by their names: {len(listing.skipped)}")
+    for table in unread_tables(listing, options.sources):
+        settings.report.warn(f"{table} is not read; `cxrtool prepare {shlex.quote(str(table))}` reads it")
     with folder.build() as build:
         work = partial(
             read_one, target=build.path, size=size, fit=fit, max_pixels=options.max_pixels, root=settings.root
@@ -152,6 +156,11 @@ def _confine(path: str, root: Path | None) -> None:
 
 def _place(target: Path, folder: str, image_id: str) -> Path:
     return target / folder / f"{image_id}.png"
+
+
+def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
+    """The tables directly in a source that tell of its images, but not to who reads a folder by its names."""
+    return [path for path in listing.skipped if path.name.lower() == METADATA and path.parent in sources]
 
 
 def _list(options: PrepareOptions, settings: Settings) -> Listing:

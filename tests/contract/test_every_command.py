@@ -26,6 +26,7 @@ CALLS = {
     ),
     "predict": ("{model} {input} --workers 1 --threads 1", "manifest"),
     "evaluate": ("{input}", "predictions"),
+    "phantom": ("--count 2 --size 64 --workers 1 -o {out}", ""),
     "doctor": ("", ""),
     "demo": ("", ""),
 }

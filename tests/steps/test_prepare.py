@@ -523,3 +523,13 @@ def test_what_is_said_twice_is_said_alike(cxr):
     assert step.PrepareOptions(()).max_pixels == MAX_PIXELS
     page = " ".join(cxr("prepare", "--help").out.split())
     assert all(name in page for name in (*ADAPTERS, *step.FITS, str(MAX_PIXELS)))
+
+
+def test_a_table_that_is_not_read_is_pointed_at(cxr, tree, tmp_path):
+    (tree / "covid" / "metadata.csv").write_text("path\nim0.png\n")
+    assert "is not read" not in cxr("prepare", tree, "-o", tmp_path / "nested").err
+    (tree / "metadata.csv").write_text("path\ncovid/im0.png\n")
+    done = cxr("prepare", f"{tree}/", "-o", tmp_path / "out")
+    table = tree / "metadata.csv"
+    assert f"{table} is not read; `cxrtool prepare {table}` reads it\n" in done.err
+    assert "is not read" not in cxr("prepare", table, "-o", tmp_path / "table").err

@@ -1,0 +1,1 @@
+"""Radiographs that are drawn from anatomy, with the truth that no real set carries."""

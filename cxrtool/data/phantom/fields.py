@@ -1,0 +1,105 @@
+"""Small pieces that all drawing is made of: tables over one coordinate, smooth noise, soft edges.
+
+Every picture is float32 of shape (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.floating[Any]]
+Generator = np.random.Generator
+
+_STEP = 0.02
+"""Centimetres between two entries of a profile's table."""
+
+
+class Profile:
+    """A smooth curve through points, looked up by the nearest of many entries: interpolation would cost ten times more.
+
+    Args:
+        points: Pairs of a coordinate in cm, rising, and the value there; beyond the ends the value stays.
+    """
+
+    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
+        from scipy.interpolate import PchipInterpolator
+
+        places, values = zip(*points, strict=True)
+        self._first = places[0]
+        grid = np.arange(places[0], places[-1] + _STEP, _STEP)
+        self._table = PchipInterpolator(places, values, extrapolate=True)(grid).astype(np.float32)
+
+    def __call__(self, place: Field) -> Field:
+        """Values at coordinates in cm, an array of any shape."""
+        index = ((place - self._first) * (1 / _STEP)).astype(np.int32)
+        found: Field = self._table[np.clip(index, 0, len(self._table) - 1)]
+        return found
+
+
+def cloud(generator: Generator, shape: tuple[int, int], cells: float) -> Field:
+    """Smooth noise of about zero mean and unit spread, with `cells` cells along the longer side of `shape`."""
+    height, width = shape
+    side = max(shape)
+    # Drawn larger than the picture, by a cell, and cut out at a place of chance: no cell lies on a fixed place of it.
+    cell = side / cells
+    size = (max(2, round(width / cell)) + 2, max(2, round(height / cell)) + 2)
+    values = generator.standard_normal((size[1], size[0]), dtype=np.float32)
+    large = (round(size[0] * cell), round(size[1] * cell))
+    left, top = (int(generator.integers(0, max(1, slack + 1))) for slack in (large[0] - width, large[1] - height))
+    grown: Field = cv2.resize(values, large, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+    return grown[top : top + height, left : left + width]
+
+
+def roughness(generator: Generator, shape: tuple[int, int], cells: float, octaves: int, fall: float = 0.6) -> Field:
+    """Noise of several scales, each twice as fine as the one before and `fall` times as strong."""
+    total = cloud(generator, shape, cells)
+    for octave in range(1, octaves):
+        total += fall**octave * cloud(generator, shape, cells * 2**octave)
+    return total
+
+
+def step(distance: Field, width: float) -> Field:
+    """0 to 1 as `distance` goes from -width to width, smoothly; 0.5 at zero."""
+    t = np.clip(distance * (0.5 / width) + 0.5, 0, 1)
+    smooth: Field = t * t * (3 - 2 * t)
+    return smooth
+
+
+def ball(x: Field, y: Field, centre: tuple[float, float], radii: tuple[float, float], tilt: float = 0.0) -> Field:
+    """Half the length of a ray through an ellipsoid of unit depth, 0 outside it.
+
+    Args:
+        x: Coordinates to the right, cm.
+        y: Coordinates downwards, cm.
+        centre: In the same frame.
+        radii: Along the axes before the tilt, cm.
+        tilt: Radians, clockwise on the picture.
+    """
+    u, v = x - np.float32(centre[0]), y - np.float32(centre[1])
+    if tilt:
+        c, s = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
+        u, v = c * u + s * v, c * v - s * u
+    u *= np.float32(1 / radii[0])
+    v *= np.float32(1 / radii[1])
+    inside = 1 - u * u - v * v
+    chord: Field = np.sqrt(np.maximum(inside, 0, out=inside))
+    return chord
+
+
+def blur(field: Field, sigma: float) -> Field:
+    """A Gaussian blur; a wide one is computed on a smaller picture, where it costs little and looks the same."""
+    if sigma <= 0:
+        return field
+    factor = int(sigma // 3)
+    if factor < 2:
+        return cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+    height, width = field.shape
+    size = (max(4, width // factor), max(4, height // factor))
+    small = cv2.resize(field, size, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), sigma * size[0] / width, borderType=cv2.BORDER_REPLICATE)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
