@@ -26,7 +26,7 @@ def phantom(
         typer.Option(
             "--sources",
             metavar="NAMES",
-            help="Where they come from: look, size, letters and kind of file.",
+            help="Where they come from: look, size, letters and kind of file; county=4,archive=1 gives them weights.",
             show_default="all there are",
         ),
     ] = None,

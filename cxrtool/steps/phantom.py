@@ -118,7 +118,7 @@ def _plan(options: PhantomOptions) -> Plan:
             "count": options.count,
             "size": options.size,
             "classes": ",".join(_names(options.classes)),
-            "sources": ",".join(_names(options.sources)) or None,
+            "sources": options.sources,
             "children": options.children,
             "plant": ",".join(_names(options.plant)) or None,
             "plant_strength": options.plant_strength,
@@ -126,7 +126,7 @@ def _plan(options: PhantomOptions) -> Plan:
             "version": VERSION,
         },
         inputs=Inputs.of(),
-        libraries=("numpy", "opencv-python-headless", "pydicom"),
+        libraries=("numpy", "opencv-python-headless", "pydicom", "scipy"),
         seeded=True,
     )
 
@@ -146,11 +146,23 @@ def _cohort(options: PhantomOptions, settings: Settings) -> Cohort:
     from cxrtool.data.phantom.cohort import Cohort
     from cxrtool.data.phantom.sources import SOURCES
 
-    sources = tuple(SOURCES) if options.sources is None else _names(options.sources)
+    sources = _weights(",".join(SOURCES) if options.sources is None else options.sources)
     return Cohort(
         options.count, settings.seed, _names(options.classes), sources, options.children, _names(options.plant),
         options.plant_strength,
     )  # fmt: skip
+
+
+def _weights(text: str) -> tuple[tuple[str, float], ...]:
+    """Names, each with a weight behind an equals sign, or with 1."""
+    result = []
+    for entry in _names(text):
+        name, _, weight = entry.partition("=")
+        try:
+            result.append((name, float(weight or 1)))
+        except ValueError:
+            raise UsageError(f"--sources: expected NAME or NAME=WEIGHT, found '{entry}'") from None
+    return tuple(result)
 
 
 def _draw_all(options: PhantomOptions, cohort: Cohort, build: Build, settings: Settings) -> Summary:

@@ -178,7 +178,7 @@ def test_duplicates_are_the_same_bytes_and_near_duplicates_are_not(tmp_path, set
 def test_the_user_is_told_what_there_is_and_what_to_do_next(tmp_path, settings, listener):
     out = tmp_path / "my set"
     one, other = list(SOURCES)[:2]
-    options = PhantomOptions(count=12, size=64, sources=f"{other},{one}", truth="none")
+    options = PhantomOptions(count=12, size=64, sources=f"{other}=2, {one}", truth="none")
     phantom(options, replace(settings, out=out))
     told = read_table(out / "metadata.csv")
     labels, severities = Counter(told.column("label")), Counter(told.column("severity"))

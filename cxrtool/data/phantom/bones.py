@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.phantom.body import Body, Pose, fill, tube
+from cxrtool.data.phantom.body import Body, Pose, fill, inset, tube
 from cxrtool.data.phantom.fields import Field, blur
 from cxrtool.data.phantom.subject import Subject
 
@@ -141,12 +141,12 @@ def _shoulder(long: Canvas, plates: Canvas, body: Body, pose: Pose, side: int, d
     )
     pixels = pose.project(np.column_stack([flat, depth]))
     blade, border, crest, shaft, ring, inner = np.split(pixels, np.cumsum([len(part) for part in parts])[:-1])
-    fill(plates, blade, 105)
+    fill(plates, inset(blade), 105)
     fill(plates, tube(border, 0.30 * pose.scale), 210)
     fill(plates, tube(crest, np.linspace(0.25, 0.5, 12) * pose.scale), 190)
     _hollow(long, shaft, np.maximum(1.9 - 2.4 * t, 1.15) * (0.95 - 0.24 * body.child) * pose.scale, 0.7)
-    fill(long, ring, 125)
-    fill(long, inner, 105)
+    fill(long, inset(ring), 125)
+    fill(long, inset(inner), 105)
 
 
 def _rounded(points: Points) -> Points:
@@ -176,13 +176,13 @@ def _spine(solid: Canvas, marks: Canvas, body: Body, pose: Pose) -> None:
 
     corners = np.array([-1.0, 1.0, 0.9, 1.0, -1.0, -0.9])
     heights = np.array([0.0, 0.0, 0.5, 1.0, 1.0, 0.5])
-    boxes = _rounded(shape(wide * corners, disc / 2 + (pitch - disc) * heights, -6.0))
+    boxes = inset(_rounded(shape(wide * corners, disc / 2 + (pitch - disc) * heights, -6.0)))
     ends = np.array([-0.93, 0.0, 0.93]) * wide
     upper = tube(shape(ends, np.full_like(ends, disc / 2 + 0.05), -6.0), 0.11 * pose.scale)
     lower = tube(shape(ends, pitch - disc / 2 - 0.05 + 0 * ends, -6.0), 0.11 * pose.scale)
     turn = (np.cos(_CIRCLE), np.sin(_CIRCLE))
-    eyes = [shape(side * 0.66 * wide + 0.24 * turn[0], 0.42 * pitch + 0.36 * turn[1], -7.5) for side in (-1, 1)]
-    thorns = shape(0.25 * turn[0], 0.95 * pitch + 0.6 * turn[1], -10.5)
+    eyes = [inset(shape(side * 0.66 * wide + 0.24 * turn[0], 0.42 * pitch + 0.36 * turn[1], -7.5)) for side in (-1, 1)]
+    thorns = inset(shape(0.25 * turn[0], 0.95 * pitch + 0.6 * turn[1], -10.5))
     arm, rise = np.array([0.0, 1.0]), np.array([0.45, 0.25])
     arms = [
         tube(shape(side * (0.8 * wide + (2.9 - 0.8 * wide) * arm), rise * pitch, -8.5), 0.42 * pose.scale)
@@ -201,5 +201,5 @@ def _spine(solid: Canvas, marks: Canvas, body: Body, pose: Pose) -> None:
     half = np.array([(2.6, 2.2, 8.0), (1.9, 4.6, 8.5), (1.6, 9.0, 9.0), (1.7, 15.0, 9.5)])
     plate = np.concatenate([half, half[::-1] * np.array([-1.0, 1.0, 1.0])])
     breastbone = np.zeros_like(marks)
-    fill(breastbone, pose.project(_rounded(plate)), 110)
+    fill(breastbone, inset(pose.project(_rounded(plate))), 110)
     np.maximum(marks, breastbone, out=marks)

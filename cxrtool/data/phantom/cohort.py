@@ -8,7 +8,7 @@ source, subset and number of visits come from a generator that never meets it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -48,7 +48,8 @@ class Cohort:
         count: Radiographs; the last patient's visits end where it is reached.
         seed: 0 or more.
         classes: Among `LABELS`; each has the same share of patients.
-        sources: Among the keys of `SOURCES`; each has the same share of patients.
+        sources: Keys of `SOURCES`, each with its weight: the share of patients that come from there is this over the
+            sum of all.
         children: Share of patients under 13, from 0 to 1.
         plants: Among the keys of `PLANTS`.
         strength: Share that follows a planted shortcut, from 0 to 1: of radiographs for marker, border and size, of
@@ -61,7 +62,7 @@ class Cohort:
     count: int
     seed: int = 0
     classes: tuple[str, ...] = CLASSES
-    sources: tuple[str, ...] = tuple(SOURCES)
+    sources: tuple[tuple[str, float], ...] = tuple((name, 1.0) for name in SOURCES)
     children: float = 0.2
     plants: tuple[str, ...] = ()
     strength: float = 1.0
@@ -70,7 +71,7 @@ class Cohort:
         if self.count < 1:
             raise UsageError(f"--count: expected at least 1 radiograph, found {self.count}")
         for flag, given, known in (
-            ("--classes", self.classes, LABELS), ("--sources", self.sources, tuple(SOURCES)),
+            ("--classes", self.classes, LABELS), ("--sources", self.places, tuple(SOURCES)),
             ("--plant", self.plants, tuple(PLANTS)),
         ):  # fmt: skip
             _check_names(flag, given, known)
@@ -79,7 +80,15 @@ class Cohort:
         for flag, share in (("--children", self.children), ("--plant-strength", self.strength)):
             if not 0 <= share <= 1:
                 raise UsageError(f"{flag}: expected a share from 0 to 1, found {share:g}")
-        check_plants(self.plants, self.classes, self.sources, self.count)
+        for name, weight in self.sources:
+            if not 0 < weight < float("inf"):
+                raise UsageError(f"--sources: expected a weight above 0, found {name}={weight:g}")
+        check_plants(self.plants, self.classes, self.places, self.count)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of the sources."""
+        return tuple(name for name, _ in self.sources)
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ def draw_patient(cohort: Cohort, number: int) -> list[Shot]:
 def _draw(cohort: Cohort, number: int) -> list[Shot]:
     who = _generator(cohort, number, _WHO)
     subset = _pick(who.random(), SUBSETS)
-    place = int(who.integers(len(cohort.sources)))
+    source = _pick(who.random(), dict(cohort.sources))
     child = who.random() < cohort.children
     # Each is drawn whether it is needed or not: so one option does not change what another one draws.
     ages = [int(who.integers(low, high + 1)) for low, high in (CHILD, ADULT, INFANT)]
@@ -146,7 +155,7 @@ def _draw(cohort: Cohort, number: int) -> list[Shot]:
     if "age" in follows[0]:
         age = ages[2] if index == 0 else ages[1]
     if "source" in follows[0]:
-        place = index
+        source = cohort.places[index]
     patient, shots = _identity(number), []
     for visit in range(visits):
         subject = Subject(
@@ -156,9 +165,9 @@ def _draw(cohort: Cohort, number: int) -> list[Shot]:
             exposure=(cohort.seed, number, _EXPOSURE, visit + 1),
         )  # fmt: skip
         planted = follows[visit] - {"age", "source"} | follows[0] & {"age", "source"}
-        source = plant_style(SOURCES[cohort.sources[place]], planted, index)
+        seen = plant_style(SOURCES[source], planted, index)
         told = tuple(name for name in PLANTS if name in planted)
-        shots.append(Shot(f"{patient}-{visit}", patient, patient, subset, source, subject, told))
+        shots.append(Shot(f"{patient}-{visit}", patient, patient, subset, seen, subject, told))
     return shots
 
 
@@ -233,7 +242,7 @@ def _stage(age: int) -> str:
     return "child" if age <= CHILD[1] else "old" if age >= OLD else "adult"
 
 
-def _pick(drawn: float, shares: dict[str, float]) -> str:
+def _pick(drawn: float, shares: Mapping[str, float]) -> str:
     """The name into whose share of the whole a number from 0 to below 1 falls."""
     bounds = np.cumsum(list(shares.values()))
     return list(shares)[int(np.searchsorted(bounds, drawn * bounds[-1], side="right"))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cxrtool.data.phantom.body import Pose, fill
+from cxrtool.data.phantom.body import Pose, fill, inset
 from cxrtool.data.phantom.fields import Field, blur
 from cxrtool.data.phantom.subject import Subject
 
@@ -13,7 +13,7 @@ from cxrtool.data.phantom.subject import Subject
 def draw_devices(subject: Subject, pose: Pose) -> Field | None:
     """Attenuation of what was left on the patient, 0 to about 1; None where nothing was.
 
-    Drawn from the day's seed and the view alone: what lies on a chest must not tell the class.
+    Drawn from the day's seed, the view and the age alone: what lies on a chest must not tell the class.
     """
     day = np.random.default_rng([*subject.visit, 9])
     canvas = np.zeros(pose.shape, np.uint8)
@@ -45,8 +45,8 @@ def _lead(canvas: np.ndarray, pose: Pose, day: np.random.Generator) -> None:
     cv2.polylines(canvas, [wire], False, int(day.uniform(90, 170)), max(1, round(0.11 * pose.scale)), cv2.LINE_AA, 3)
     angle = np.linspace(0, 2 * np.pi, 24)
     ring = place + 0.75 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    fill(canvas, pose.project(ring), 120)
-    fill(canvas, pose.project(place + 0.6 * (ring - place)), int(day.uniform(30, 200)))
+    fill(canvas, inset(pose.project(ring)), 120)
+    fill(canvas, inset(pose.project(place + 0.6 * (ring - place))), int(day.uniform(30, 200)))
 
 
 def _line(canvas: np.ndarray, pose: Pose, day: np.random.Generator) -> None:
@@ -67,4 +67,4 @@ def _pacemaker(canvas: np.ndarray, pose: Pose, day: np.random.Generator) -> None
                      1.9 * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.7], axis=1)  # fmt: skip
     lead = _curve(np.array([middle, (4.5, 0.5), (-1.8, 3.0), (-2.0, 9.0), (3.0, 16.0)]), pose)
     cv2.polylines(canvas, [lead], False, 150, max(1, round(0.12 * pose.scale)), cv2.LINE_AA, 3)
-    fill(canvas, pose.project(middle + form), 235)
+    fill(canvas, inset(pose.project(middle + form)), 235)

@@ -39,7 +39,9 @@ class Exposure:
         self._scatter = source.scatter * shot.uniform(0.6, 1.5) * (0.5 if child else 1.0)
         # The same quanta fall on more pixels where the pixels are smaller.
         self._noise = source.noise * float(np.exp(shot.normal(0, 0.35))) * pose.scale / 21
-        self._grain = shot.standard_normal(pose.shape, dtype=np.float32)
+        # From a generator of its own: how much is drawn of it depends on the size of the picture.
+        quanta = np.random.default_rng([*subject.exposure, 13])
+        self._grain = quanta.standard_normal(pose.shape, dtype=np.float32)
         self._tilted = _ramp(pose.shape, shot)
         self._gamma = source.gamma * float(np.exp(shot.normal(0, 0.1)))
         self._contrast = max(0.0, source.contrast + shot.normal(0, 0.2))

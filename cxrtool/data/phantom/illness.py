@@ -29,7 +29,7 @@ class Pattern:
 
 PATTERNS = {
     "normal": Pattern({0: 1.0}, 0.0),
-    "pathological": Pattern({1: 0.4, 2: 0.35, 3: 0.2, 4: 0.05}, 0.75),
+    "pathological": Pattern({1: 0.2, 2: 0.35, 3: 0.3, 4: 0.15}, 0.75),
     "covid": Pattern(dict.fromkeys(range(2 * FULL + 1), 1 / (2 * FULL + 1)), 0.1),
     "viral": Pattern({1: 0.1, 2: 0.2, 3: 0.25, 4: 0.2, 5: 0.15, 6: 0.1}, 0.2),
     "bacterial": Pattern({1: 0.15, 2: 0.25, 3: 0.25, 4: 0.2, 5: 0.1, 6: 0.05}, 0.8),

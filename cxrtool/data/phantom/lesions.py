@@ -87,7 +87,7 @@ def draw_lesions(subject: Subject, pose: Pose, thorax: Thorax) -> Lesions:
         first = _choose(day, disease.kinds)
         other = _choose(day, disease.kinds) if day.random() < disease.second else first
         # Dense where there is much of it, faint where it begins; and by chance.
-        force = float(np.clip(day.normal(0.62 + 0.06 * sum(subject.extent), 0.2), 0.3, 1.25))
+        force = float(np.clip(day.normal(0.8 + 0.085 * sum(subject.extent), 0.2), 0.4, 1.6))
         for index, side in enumerate((-1, 1)):
             lung = thorax.lungs[index] > 0.5
             if subject.extent[index] and lung.any():
@@ -134,11 +134,19 @@ def _preference(disease: Disease, side: int, lung: np.ndarray, pose: Pose, thora
     field += np.float32(day.normal(disease.outward, 0.35)) * 2.6 * (thorax.across - 0.55)
     field += np.float32(day.normal(disease.downward, 0.35)) * 2.6 * (low - 0.5)
     if disease.lobar:
-        inside = np.argwhere(lung)
-        row, column = inside[day.integers(len(inside))]
+        row, column = _anywhere(lung, day)
         away = (pose.x - pose.x[row, column]) ** 2 + 0.7 * (pose.y - pose.y[row, column]) ** 2
         field -= disease.lobar * np.float32(day.uniform(0.6, 1.3)) * np.sqrt(away) * 0.28
     return field
+
+
+def _anywhere(lung: np.ndarray, day: Generator) -> tuple[int, int]:
+    """Row and column of a place in a lung, each place as likely; the same where the lung is shifted or drawn larger."""
+    down, across = day.random(2)
+    below = np.cumsum(lung.sum(axis=1))
+    row = int(np.searchsorted(below, down * below[-1], side="right"))
+    columns = np.flatnonzero(lung[row])
+    return row, int(columns[int(across * len(columns))])
 
 
 def _cells(pose: Pose, size: float) -> float:
@@ -149,11 +157,11 @@ def _cells(pose: Pose, size: float) -> float:
 def _texture(name: str, force: float, pose: Pose, day: Generator) -> Field:
     """Share of the air that a kind of lesion replaces."""
     if name == "ground-glass":
-        haze: Field = force * 0.30 * np.clip(1 + 0.35 * roughness(day, pose.shape, _cells(pose, 1.6), 2), 0.2, 2)
+        haze: Field = force * 0.36 * np.clip(1 + 0.35 * roughness(day, pose.shape, _cells(pose, 1.6), 2), 0.2, 2)
         return haze
     if name == "consolidation":
         solid: Field = 0.62 * np.clip(1 + 0.22 * roughness(day, pose.shape, _cells(pose, 2.2), 2), 0.3, 1.6)
-        return min(force + 0.1, 1.1) * solid
+        return min(force, 1.15) * solid
     # Reticular: the zero lines of noise are a net.
     net = np.exp(-np.abs(cloud(day, pose.shape, _cells(pose, 0.45))) * 3.5)
     net += 0.7 * np.exp(-np.abs(cloud(day, pose.shape, _cells(pose, 0.85))) * 5)
@@ -164,11 +172,10 @@ def _nodules(
     wanted: float, force: float, lung: np.ndarray, pose: Pose, day: Generator, soft: Field, kinds: np.ndarray
 ) -> float:
     """Round foci until the wanted share is covered."""
-    places = np.argwhere(lung)
     canvas = np.zeros(pose.shape, np.uint8)
     typical = day.uniform(0.45, 1.3)
     for _ in range(60):
-        row, column = places[day.integers(len(places))]
+        row, column = _anywhere(lung, day)
         radius = float(np.clip(day.normal(typical, 0.3), 0.3, 2.2)) * pose.scale
         disc = np.zeros(pose.shape, np.float32)
         grow = day.uniform(0.85, 1.2)

@@ -70,7 +70,7 @@ def _border(image: Field, source: Source, shot: np.random.Generator) -> Field:
         slant = np.float32(shot.normal(0, 0.02))
         open_x, open_y = shot.uniform(0.93, 1.06, 2)
         gap = np.minimum(open_x - np.abs(column + slant * row), open_y - np.abs(row - slant * column))
-        image = image * np.clip(gap * np.float32(side / 3.0) + 0.5, 0.0, 1.0)
+        image = image * np.clip(gap * (side / 3.0) + 0.5, 0.0, 1.0).astype(np.float32)
     elif source.border == "frame":
         image = image.copy()
         wide = max(1, round(side * 0.008))

@@ -16,7 +16,7 @@ LEVELS = 8
 _PIECES = 5
 """Straight pieces of one branch, each in a slightly other direction."""
 
-_BLOOD = 230 / 0.55
+_BLOOD = 250 / 0.72
 """Grey values on the canvas for a centimetre of blood."""
 
 

@@ -163,13 +163,14 @@ def test_an_illness_changes_from_visit_to_visit_and_stays_on_its_side(patients):
 def test_the_people_are_as_described(patients):
     shots = [shot for each in patients for shot in each]
     ages = np.array([each[0].subject.age for each in patients])
-    assert abs((ages <= 12).mean() - 0.2) < 0.02
+    # Four standard errors of about 2,400 patients.
+    assert abs((ages <= 12).mean() - 0.2) < 0.033
     assert set(ages) == {*range(1, 13), *range(18, 91)}
-    assert abs(np.mean([shot.subject.view == "AP" for shot in shots]) - 0.35) < 0.02
+    assert abs(np.mean([shot.subject.view == "AP" for shot in shots]) - 0.35) < 0.04
     assert abs(np.mean([len(each) for each in patients]) - 1.25) < 0.03
     assert {len(each) for each in patients} == {1, 2, 3}
     for name, share in SUBSETS.items():
-        assert abs(np.mean([each[0].subset == name for each in patients]) - share) < 0.02
+        assert abs(np.mean([each[0].subset == name for each in patients]) - share) < 0.04
         assert all(len({shot.subset for shot in each}) == 1 for each in patients)
     for name in SOURCES:
         assert abs(np.mean([each[0].source.name == name for each in patients]) - 1 / len(SOURCES)) < 0.03
@@ -182,7 +183,16 @@ def test_all_or_no_children(plain, share, ages):
 
 def test_sources_are_chosen(plain):
     chosen = tuple(SOURCES)[1:3]
-    assert {shot.source.name for shot in shots_of(replace(plain, sources=chosen))} == set(chosen)
+    found = {shot.source.name for shot in shots_of(replace(plain, sources=tuple((name, 1.0) for name in chosen)))}
+    assert found == set(chosen)
+
+
+def test_sources_come_as_often_as_their_weights_say():
+    one, other = tuple(SOURCES)[:2]
+    shots = shots_of(Cohort(4000, sources=((one, 3.0), (other, 1.0))))
+    patients = {shot.patient_id: shot.source.name for shot in shots}
+    share = list(patients.values()).count(one) / len(patients)
+    assert abs(share - 0.75) < 4 * (0.75 * 0.25 / len(patients)) ** 0.5
 
 
 @pytest.mark.parametrize("plant", PLANTS)
@@ -266,12 +276,16 @@ def test_even_in_a_small_set_two_return(count):
         ({"classes": ("normal", "flu")}, "--classes: expected some of normal, pathological, covid, viral, bacterial"),
         ({"classes": ("normal", "normal")}, "--classes: 'normal' stands there twice"),
         ({"classes": ()}, "--classes: expected at least one of normal"),
-        ({"sources": ("nowhere",)}, "--sources: expected some of .*, found 'nowhere'"),
+        ({"sources": (("nowhere", 1.0),)}, "--sources: expected some of .*, found 'nowhere'"),
+        ({"sources": ((next(iter(SOURCES)), 0.0),)}, "--sources: expected a weight above 0, found .*=0"),
         ({"plants": ("luck",)}, "--plant: expected some of marker, .*, found 'luck'"),
         ({"children": 1.5}, "--children: expected a share from 0 to 1, found 1.5"),
         ({"strength": float("nan")}, "--plant-strength: expected a share from 0 to 1, found nan"),
         ({"plants": ("marker",), "classes": ("covid",)}, "--plant marker: expected at least two classes"),
-        ({"plants": ("source",), "sources": tuple(SOURCES)[:2]}, "found 2 sources for 3 classes"),
+        (
+            {"plants": ("source",), "sources": tuple((name, 1.0) for name in SOURCES)[:2]},
+            "found 2 sources for 3 classes",
+        ),
         ({"plants": TWINS, "count": 23}, "--plant duplicate,near-duplicate: expected a --count of at least 24"),
     ],
 )
