@@ -1,6 +1,5 @@
 """`prepare --size 512` against the bare decode, resize and encode of the same files, and its memory as data grow."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -81,29 +80,9 @@ def test_one_image(tmp_path):
         print(f"  {name} / prepare: {milliseconds[name] / milliseconds['prepare']:.3f} (wanted at least 0.85)")
 
 
-def peak_and_seconds(source: Path, out: Path, workers: int) -> tuple[float, float]:
-    """The largest sum of resident memory of the command and all its processes, in MiB, and the time it took."""
-    command = [CXRTOOL, "prepare", source, "--size", str(SIZE), "--workers", str(workers), "--quiet", "-o", out]
-    start, peak = time.perf_counter(), 0
-    with subprocess.Popen(command, start_new_session=True) as process:
-        while process.poll() is None:
-            peak = max(peak, sum(resident(entry, process.pid) for entry in Path("/proc").glob("[0-9]*")))
-            time.sleep(0.05)
-    assert process.returncode == 0
-    return peak / 2**20, time.perf_counter() - start
-
-
-def resident(entry: Path, session: int) -> int:
-    try:
-        fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        return int(fields[21]) * 4096 if int(fields[3]) == session else 0
-    except OSError:
-        return 0
-
-
 @pytest.mark.bench
 @pytest.mark.usefixtures("one_thread")
-def test_the_command_and_its_memory(tmp_path):
+def test_the_command_and_its_memory(tmp_path, peak_and_seconds):
     peaks = {}
     for count in (300, 3000):
         files = make(tmp_path / f"raw{count}", count, 150)
@@ -111,7 +90,8 @@ def test_the_command_and_its_memory(tmp_path):
         for path in files:
             bare(path, tmp_path / "bare.png", ENCODING)
         alone = time.perf_counter() - start
-        peaks[count], seconds = peak_and_seconds(tmp_path / f"raw{count}", tmp_path / f"out{count}", 1)
+        options = ("--size", SIZE, "--workers", 1, "--quiet", "-o", tmp_path / f"out{count}")
+        peaks[count], seconds = peak_and_seconds((CXRTOOL, "prepare", tmp_path / f"raw{count}", *options))
         print(f"\n{count} images, one worker: bare {alone:.1f} s, command {seconds:.1f} s, {alone / seconds:.3f}")
     grown = peaks[3000] / peaks[300]
     print(f"peak memory: {peaks[300]:.0f} and {peaks[3000]:.0f} MiB, {grown:.3f} (wanted at most 1.1)")

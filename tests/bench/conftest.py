@@ -1,7 +1,9 @@
-"""What the benches of the phantoms share."""
+"""What the benches share."""
 
 import os
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,27 @@ def phantoms(tmp_path: Path) -> Callable[[int], Path]:
         return target
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def peak_and_seconds() -> Callable[[Sequence[object]], tuple[float, float]]:
+    """Run a command; give the largest sum of resident memory of all its processes, in MiB, and the time it took."""
+
+    def watch(command: Sequence[object]) -> tuple[float, float]:
+        start, peak = time.perf_counter(), 0
+        with subprocess.Popen([str(word) for word in command], start_new_session=True) as process:
+            while process.poll() is None:
+                peak = max(peak, sum(_resident(entry, process.pid) for entry in Path("/proc").glob("[0-9]*")))
+                time.sleep(0.05)
+        assert process.returncode == 0
+        return peak / 2**20, time.perf_counter() - start
+
+    return watch
+
+
+def _resident(entry: Path, session: int) -> int:
+    try:
+        fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        return int(fields[21]) * 4096 if int(fields[3]) == session else 0
+    except OSError:
+        return 0

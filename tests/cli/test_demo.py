@@ -18,7 +18,7 @@ def test_it_runs_the_chain_to_a_table_by_severity_and_pictures(cxr, tmp_path, mo
     shown = [line for line in outcome.out.splitlines() if line.startswith("$ cxrtool ")]
     assert [line.split()[2] for line in shown] == [line.split()[0] for line in demo.CHAIN]
     assert "By severity" in outcome.out
-    metadata = read_table(root / "sample_data" / "metadata.csv")
+    metadata = read_table(root / "sample_data" / "phantoms" / "metadata.csv")
     assert len(read_manifest(out / "prepared")) == len(metadata)
     assert read_table(out / "prepared" / "rejects.csv").rows == []
     metrics = json.loads((out / "evaluation" / "metrics.json").read_text())

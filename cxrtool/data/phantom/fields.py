@@ -42,25 +42,26 @@ class Profile:
 
 
 def cloud(generator: Generator, shape: tuple[int, int], cells: float) -> Field:
-    """Smooth noise of about zero mean and unit spread, with `cells` cells along the longer side of `shape`."""
-    height, width = shape
-    side = max(shape)
-    # Drawn larger than the picture, by a cell, and cut out at a place of chance: no cell lies on a fixed place of it.
-    cell = side / cells
-    size = (max(2, round(width / cell)) + 2, max(2, round(height / cell)) + 2)
-    values = generator.standard_normal((size[1], size[0]), dtype=np.float32)
-    large = (round(size[0] * cell), round(size[1] * cell))
-    left, top = (int(generator.integers(0, max(1, slack + 1))) for slack in (large[0] - width, large[1] - height))
-    grown: Field = cv2.resize(values, large, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
-    return grown[top : top + height, left : left + width]
+    """Smooth noise of zero mean and nearly unit spread, with `cells` cells along the longer side of `shape`."""
+    return roughness(generator, shape, cells, 1)
 
 
 def roughness(generator: Generator, shape: tuple[int, int], cells: float, octaves: int, fall: float = 0.6) -> Field:
     """Noise of several scales, each twice as fine as the one before and `fall` times as strong."""
-    total = cloud(generator, shape, cells)
+    height, width = shape
+    cell = max(shape) / cells
+    # Larger than the picture by a cell or two, and cut out at a place of chance: no cell lies on a fixed place of it.
+    across, down = max(2, round(width / cell)) + 2, max(2, round(height / cell)) + 2
+    large = (round(across * cell), round(down * cell))
+    left, top = (int(generator.random() * (slack + 1)) for slack in (large[0] - width, large[1] - height))
+    values: Field = generator.standard_normal((down, across), dtype=np.float32)
     for octave in range(1, octaves):
-        total += fall**octave * cloud(generator, shape, cells * 2**octave)
-    return total
+        across, down = 2 * across, 2 * down
+        # What is coarse stays small until all is added up: growing each scale by itself takes five times as long.
+        values = cv2.resize(values, (across, down), interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+        values += fall**octave * generator.standard_normal((down, across), dtype=np.float32)
+    grown: Field = cv2.resize(values, large, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+    return grown[top : top + height, left : left + width]
 
 
 def step(distance: Field, width: float) -> Field:
