@@ -116,12 +116,14 @@ def _fill_lung(
     above = (field - np.float32(level)) * (1 / np.float32(field[lung].std() + 1e-6))
     cover = lung & (above > 0)
     weight = step(above - 0.3 * disease.edge, 0.15 + disease.edge * day.uniform(0.5, 1.1))
+    # What a reader outlines as the lung has an edge; what fills the lung fades out beyond it.
+    fade = blur(lung.astype(np.float32), 0.4 * pose.scale)
     mixed = names[0] != names[1]
     pick = step(cloud(day, pose.shape, _cells(pose, 7)) - 0.4, 0.6) if mixed else np.zeros(pose.shape, np.float32)
     for name, here in ((names[0], 1 - pick), (names[1], pick)):
         if name == "nodule":
             name = "consolidation"
-        density += weight * _texture(name, force, pose, day) * here * lung
+        density += weight * _texture(name, force, pose, day) * here * fade
         kinds[cover & (here > 0.5)] = KINDS[name]
     return float(cover.sum() / lung.sum())
 
