@@ -74,7 +74,26 @@ _MAKRIS: dict[str, Any] = {
     "checkpoint": "last",
 }
 
+_THUMBNAIL: dict[str, Any] = {
+    # No paper's: the yardstick that a network has to beat. All images at once and no augmentation, as one fits a
+    # regression; weight decay is its penalty.
+    "model": "thumbnail",
+    "weights": "none",
+    "size": 64,
+    "epochs": 200,
+    "batch_size": 64,
+    "opt": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.3,
+    "augment": "none",
+    "checkpoint": "last",
+}
+
 PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
-    {"covid-xnet": MappingProxyType(_COVID_XNET), "makris": MappingProxyType(_MAKRIS)}
+    {
+        "covid-xnet": MappingProxyType(_COVID_XNET),
+        "makris": MappingProxyType(_MAKRIS),
+        "thumbnail": MappingProxyType(_THUMBNAIL),
+    }
 )
 """System, and the options it sets."""

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from cxrtool.models.network import count_parameters
+from cxrtool.models.registry import Architecture, build
+from cxrtool.models.thumbnail import Thumbnail
+
+
+def test_it_is_one_layer_on_the_pixels():
+    network, _ = build(Architecture("thumbnail", 3, size=64))
+    assert count_parameters(network)["parameters"] == 3 * (64 * 64 + 1)
+    one, other = torch.rand(2, 2, 1, 64, 64)
+    torch.nn.init.normal_(network.head.weight)
+    torch.testing.assert_close(network(one + other) + network(0 * one), network(one) + network(other))
+
+
+def test_it_starts_from_nothing():
+    assert torch.equal(Thumbnail(3, 16)(torch.rand(4, 1, 16, 16)), torch.zeros(4, 3))
+
+
+def test_fitted_to_the_end_it_is_scikit_learn_s_logistic_regression():
+    generator = np.random.default_rng(0)
+    pixels = generator.normal(size=(90, 16))
+    labels = (pixels[:, :3] + generator.normal(0, 1.5, (90, 3))).argmax(1)
+    oracle = LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000).fit(pixels, labels)
+    network = Thumbnail(3, 4).double()
+    images, target = torch.from_numpy(pixels).reshape(90, 1, 4, 4), torch.from_numpy(labels)
+    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14)
+
+    def loss():
+        optimizer.zero_grad()
+        # scikit-learn's C weighs the sum over the images against half the squared weights, the constant left free.
+        value = 0.5 * torch.nn.functional.cross_entropy(network(images), target, reduction="sum")
+        value = value + 0.5 * network.head.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    found = torch.softmax(network(images), 1).detach().numpy()
+    assert found == pytest.approx(oracle.predict_proba(pixels), abs=1e-4)
