@@ -25,9 +25,6 @@ class Thumbnail(Network):
     def __init__(self, classes: int, size: int = 64) -> None:
         super().__init__()
         self.head = nn.Linear(size * size, classes)
-        # A convex problem has one answer wherever it starts; from zero it is the same for every seed.
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 1, S, S), normalised, as rows of pixels (B, S * S)."""

@@ -1,0 +1,99 @@
+"""How much a network has to reckon for one image: its multiply-accumulates (MACs), counted while an image goes through.
+
+Counted are convolutions, dense layers and the two products of attention, which make up all but a few percent of any
+network of today; biases, normalisations, activations and poolings are left out, as in the tables of timm and fvcore.
+A figure of a paper in "FLOPs" is usually this count, sometimes twice it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass
+class Counter:
+    """What has gone by so far; divide by the images of the batch."""
+
+    macs: int = 0
+
+
+@contextlib.contextmanager
+def counting(module: nn.Module) -> Iterator[Counter]:
+    """Count the multiply-accumulates of every forward pass through `module` while the block runs.
+
+    A layer that is called twice counts twice; one that is skipped does not count.
+
+    >>> with counting(nn.Linear(10, 3)) as counter, torch.inference_mode():
+    ...     pass
+    >>> counter.macs
+    0
+    """
+    counter = Counter()
+
+    def add(layer: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+        counter.macs += macs_of(layer, given[0], result)
+
+    handles = [layer.register_forward_hook(add) for layer in module.modules() if is_counted(layer)]
+    try:
+        yield counter
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def is_counted(layer: nn.Module) -> bool:
+    """Whether a layer multiplies by itself, its children apart."""
+    return isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)) or _is_attention(layer)
+
+
+def macs_of(layer: Any, given: Tensor, result: Tensor) -> int:
+    """Multiply-accumulates of one call of one layer.
+
+    Args:
+        layer: One for which `is_counted` holds.
+        given: Its input, with the batch first.
+        result: Its output.
+
+    >>> layer = nn.Conv2d(3, 8, 3, padding=1)
+    >>> macs_of(layer, torch.zeros(1, 3, 4, 4), torch.zeros(1, 8, 4, 4)) == 8 * 4 * 4 * 3 * 9
+    True
+    """
+    if isinstance(layer, nn.Linear):
+        return result.numel() * layer.in_features
+    if isinstance(layer, CONVOLUTIONS):
+        return result.numel() * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    if isinstance(layer, TRANSPOSED):
+        return given.numel() * layer.out_channels // layer.groups * math.prod(layer.kernel_size)
+    # Every token's query meets every token's key, and every weight a value; the dense layers count by themselves.
+    batch, tokens, _ = given.shape
+    width = layer.qkv.out_features // 3
+    return int(2 * batch * tokens * tokens * width)
+
+
+def count_macs(module: nn.Module, images: Tensor) -> int:
+    """Multiply-accumulates of one image.
+
+    Args:
+        module: In any mode; it is left as it was.
+        images: (B, C, H, W) of any content.
+    """
+    training = module.training
+    with counting(module) as counter, torch.inference_mode():
+        module.eval()(images)
+    module.train(training)
+    return counter.macs // len(images)
+
+
+def _is_attention(layer: nn.Module) -> bool:
+    """Self-attention as timm writes it, in windows or not: one dense layer makes queries, keys and values."""
+    return isinstance(getattr(layer, "num_heads", None), int) and isinstance(getattr(layer, "qkv", None), nn.Linear)
