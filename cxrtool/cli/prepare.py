@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cxrtool.cli import options
+from cxrtool.data.datasets import ADAPTERS
 
 
 def prepare(
@@ -19,7 +20,9 @@ def prepare(
         str | None,
         typer.Option(
             "--dataset",
-            help="How the data are laid out: folder (the class is the last folder's name), csv, or covidgr.",
+            help="How the data are laid out: folder (the class is the last folder's name), csv (any table that names "
+            "images), or a published set as it is downloaded: "
+            f"{', '.join(name for name in ADAPTERS if name not in ('folder', 'csv'))}.",
             show_default="csv for a table, else folder",
         ),
     ] = None,
@@ -84,9 +87,9 @@ def prepare(
 ) -> None:
     """Read radiographs of any kind into grey PNGs and a manifest.
 
-    Reads PNG, JPEG, TIFF, BMP and DICOM of 8 or 16 bits by their content, checks that every file is whole, turns it
-    upright, and writes images/, masks/ where a table has a column mask, manifest.csv, duplicates.csv, and rejects.csv
-    with the reason for each file that could not be read. Sources are never touched.
+    Reads PNG, JPEG, TIFF, BMP and DICOM by their content, checks that every file is whole, turns it upright, and
+    writes images/, masks/ where the data have masks, manifest.csv, duplicates.csv, and rejects.csv with the reason for
+    each file that could not be read or that a published set leaves out. Sources are never touched.
 
     Example: cxrtool prepare covid-cxr/metadata.csv --size 512 -o prepared
     """

@@ -31,16 +31,16 @@ _SHAPE = (
 )  # fmt: skip
 _DISPLAY = (
     "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
+    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
 )  # fmt: skip
 _TOLD = (
     "PatientID", "PatientAge", "PatientSex", "ViewPosition",
     "Modality", "BurnedInAnnotation", "PresentationIntentType",
 )  # fmt: skip
 _PIXELS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-_TAGS = [*_SHAPE, *_DISPLAY, *_TOLD]
+TAGS = [*_SHAPE, *_DISPLAY, *_TOLD]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER_ROOM = 1 << 22
@@ -97,15 +97,15 @@ def _read(file: BinaryIO, max_pixels: int) -> Radiograph:
         source: BinaryIO = io.BytesIO(_inflate(file, max_pixels))
     else:
         file.seek(0)
-        _check_shape(pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS)), max_pixels)
+        _check_shape(pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS)), max_pixels)
         file.seek(0)
         source = file
-    dataset = pydicom.dcmread(source, force=True, specific_tags=[*_TAGS, *_PIXELS])
+    dataset = pydicom.dcmread(source, force=True, specific_tags=[*TAGS, *_PIXELS])
     if "PixelData" not in dataset:
         raise ImageError("truncated DICOM: the file ends before its pixels, or it holds no picture")
     _settle_transfer_syntax(dataset)
     _check_codec(dataset)
-    radiograph = Radiograph(np.zeros((1, 1), np.uint8), _tags(dataset), _remarks(dataset))
+    radiograph = Radiograph(np.zeros((1, 1), np.uint8), tags_of(dataset), remarks_on(dataset))
     radiograph.pixels = _pixels(dataset, radiograph.warnings)
     return radiograph
 
@@ -128,7 +128,7 @@ def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = inflater.decompress(file.read(), _HEADER_ROOM)
-        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
+        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(TAGS))
         _check_shape(header, max_pixels)
         # As 16-bit RGB at the most, whatever the header says of bits and samples.
         size = 6 * int(header.Rows) * int(header.Columns)
@@ -202,7 +202,8 @@ def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
     return right - left, bottom - top
 
 
-def _tags(dataset: Dataset) -> dict[str, str]:
+def tags_of(dataset: Dataset) -> dict[str, str]:
+    """Patient, age, sex and view, where a header tells them in a form that can be used."""
     told = {
         "patient_id": str(dataset.get("PatientID") or "").strip(),
         "age": _years(str(dataset.get("PatientAge") or "")),
@@ -217,12 +218,13 @@ def _tags(dataset: Dataset) -> dict[str, str]:
 
 
 def _years(age: str) -> str:
-    """Age in years from `045Y`, `006M`, `010W` or `003D`."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", age.strip().upper())
-    return f"{int(match[1]) / _DAYS[match[2]]:.3g}" if match else ""
+    """Age in years from `045Y`, `006M`, `010W` or `003D`; a bare number, as many writers leave it, is years."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", age.strip().upper())
+    return f"{int(match[1]) / _DAYS[match[2] or 'Y']:.3g}" if match else ""
 
 
-def _remarks(dataset: Dataset) -> list[str]:
+def remarks_on(dataset: Dataset) -> list[str]:
+    """What a user should know of a picture by its header."""
     remarks = []
     modality = str(dataset.get("Modality") or "").strip().upper()
     if modality not in _RADIOGRAPHY:
@@ -275,9 +277,56 @@ def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
     # Two's complement, shifted so that the lowest stored value becomes index 0.
     index = (raw + raw.dtype.type(-lowest)) & raw.dtype.type(mask)
     domain = np.arange(lowest, lowest + mask + 1, dtype=np.int64)
-    brightness = _brightness(domain, dataset, warnings)
-    lookup = quantise(brightness, 8 if bits <= 8 else 16, inverted=inverted)
+    return _show(index, domain, dataset, inverted, warnings)
+
+
+def _show(index: Grey, domain: NDArray[np.int64], dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
+    """Every pixel by the brightness of its stored value, `domain[index]`; padding is black."""
+    lookup = quantise(_brightness(domain, dataset, warnings), 8 if len(domain) <= 256 else 16, inverted=inverted)
+    padding = _padding(domain, dataset)
+    if padding is not None and int(lookup[padding].max()) and bool(np.isin(index, padding).any()):
+        lookup[padding] = 0
+        warnings.append("pixels that its header calls padding are shown as black")
     return np.asarray(lookup[index])
+
+
+def _padding(domain: NDArray[np.int64], dataset: Dataset) -> NDArray[np.intp] | None:
+    """The places in `domain` of the values that stand for no part of the picture (PS3.3, section C.7.5.1.1.2)."""
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = [end for end in (value, limit) if isinstance(end, int)]
+    if domain[0] < 0:
+        # Many writers give a negative value as unsigned.
+        ends = [end - (1 << 16) if end > int(domain[-1]) else end for end in ends]
+    places = np.flatnonzero((domain >= min(ends)) & (domain <= max(ends)))
+    # A padding of all that can be stored is a mistake.
+    return places if 0 < len(places) < len(domain) else None
+
+
+def show_stored(stored: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
+    """Show stored values that lie outside the DICOM file as the file itself would show them.
+
+    Their conversion has applied the rescale, and left the rest of the header to be applied.
+
+    Args:
+        stored: (height, width), unsigned, as they were converted.
+        dataset: The header; of its tags those that say how to show a picture.
+        warnings: What is odd is appended here.
+
+    Raises:
+        ImageError: The header is none of a grey picture, or contradicts the values.
+    """
+    interpretation = str(dataset.get("PhotometricInterpretation") or "").strip()
+    if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ImageError(f"expected the header of a grey picture, found {interpretation or 'no interpretation'}")
+    available = stored.dtype.itemsize * 8
+    bits = min(max(int(dataset.get("BitsStored") or available), 2), available)
+    if int(stored.max()) >= 1 << bits:
+        bits = available
+    domain = np.arange(1 << bits, dtype=np.int64)
+    return _show(stored, domain, dataset, interpretation == "MONOCHROME1", warnings)
 
 
 def _brightness(domain: NDArray[np.int64], dataset: Dataset, warnings: list[str]) -> NDArray[np.float64]:

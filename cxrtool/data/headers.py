@@ -31,6 +31,8 @@ _KNOWN_BUT_REFUSED = (
     (b"\x00\x05\x16\x07", "macOS metadata"),
 )
 
+INKS = "printing inks (CMYK), reduced to grey without their colour profile"
+
 # In entropy-coded data 0xff is followed by 0 (stuffing) or by a restart marker; anything else starts a new segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _JPEG_CUT = "truncated JPEG: the file ends before its end marker"
@@ -50,7 +52,12 @@ class Header:
         kind: `PNG`, `JPEG`, `TIFF` or `BMP`.
         width: Columns, as stored.
         height: Rows, as stored.
-        bits: Bits a sample after decoding, 8 or 16.
+        bits: Bits a sample after decoding: 8 or 16, or 32 or 64 for quantities.
+        form: How a sample is written: `u` unsigned, `i` signed, `f` floating-point. All but unsigned samples of at most
+            16 bits are quantities, which have to be stretched to grey.
+        stored: Bits that a decoded sample uses, the upper ones; 0 stands for all.
+        alpha: What a fourth sample means: empty for opacity that is yet to be applied, `applied` where the decoder or
+            the writer did so, `none` where it is not opacity at all.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
         inverted: The decoder gives white for 0 and leaves the inversion to us.
         scans: Passes over the picture that the decoder has to make.
@@ -61,6 +68,9 @@ class Header:
     width: int
     height: int
     bits: int = 8
+    form: str = "u"
+    stored: int = 0
+    alpha: str = ""
     orientation: int = 1
     inverted: bool = False
     scans: int = 1
@@ -136,9 +146,13 @@ def read_png(data: bytes) -> Header:
 
 
 def read_jpeg(data: bytes) -> Header:
-    """Read a JPEG's frame header and EXIF orientation, and walk its segments to the end marker."""
+    """Read a JPEG's frame header and EXIF orientation, and walk its segments to the end marker.
+
+    Four components are CMYK or YCCK; the decoder takes the inks as inverted, which is how Adobe's programs store them.
+    """
     frame: tuple[int, int] | None = None
     orientation, scans, variant = 1, 0, ""
+    inks = adobe = False
     for code, start, length in _jpeg_segments(data, 2):
         if code == 0xDA:
             scans += 1
@@ -153,14 +167,19 @@ def read_jpeg(data: bytes) -> Header:
             precision, height, width, components = struct.unpack_from(">BHHB", data, start)
             if precision != 8:
                 raise ImageError(f"a JPEG of {precision} bits is not supported outside DICOM; convert it to PNG")
-            if components not in (1, 3):
-                raise ImageError(f"expected a grey or RGB JPEG, found one of {components} components (CMYK?)")
-            frame, variant = (width, height), _JPEG_FRAMES[code]
+            if components not in (1, 3, 4):
+                raise ImageError(f"expected a grey, RGB or CMYK JPEG, found one of {components} components")
+            frame, variant, inks = (width, height), _JPEG_FRAMES[code], components == 4
+        elif code == 0xEE and data[start : start + 5] == b"Adobe":
+            adobe = True
         elif code == 0xE1 and data[start : start + 6] == b"Exif\0\0":
             orientation = exif_orientation(data[start + 6 : start + length])
     if frame is None or not scans:
         raise ImageError("malformed JPEG: it holds no picture")
-    return Header("JPEG", *frame, orientation=orientation, scans=scans)
+    if inks and not adobe:
+        # Adobe stores inks inverted and says so; what others do, no file tells.
+        raise ImageError("a CMYK JPEG without Adobe's marker: whether its inks are stored inverted is not known")
+    return Header("JPEG", *frame, orientation=orientation, scans=scans, note=INKS if inks else "")
 
 
 def _jpeg_segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:

@@ -14,14 +14,14 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.headers import Header, read_bmp, read_jpeg, read_png, sniff
-from cxrtool.data.radiograph import MAX_PIXELS, Grey, Radiograph, check_contrast, check_size, to_grey
+from cxrtool.data.radiograph import MAX_PIXELS, Grey, Radiograph, check_contrast, check_size, stretch, to_grey
 from cxrtool.data.tiff import read_tiff, upright
 from cxrtool.errors import ImageError, OutputError
 
@@ -65,7 +65,9 @@ MASK_ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTE
 """How masks are written: run lengths, of which a mask has few."""
 
 
-def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool = False) -> Radiograph:
+def read_image(
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool = False, header: Path | None = None
+) -> Radiograph:
     """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name.
 
     Args:
@@ -73,6 +75,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool
         max_pixels: Pictures with more pixels are refused from their header, before anything is decoded.
         overhear: Also refuse a JPEG whose decoder complained of damage in its middle. This redirects the process's
             standard error for the time of decoding, so only ask for it where one thread runs.
+        header: A DICOM header as JSON (PS3.18, section F.2) beside a picture whose samples are stored values: they are
+            shown as those of a DICOM file would be. A DICOM file has its own, and a colour picture none.
 
     Raises:
         ImageError: It cannot be read whole, and exactly, as one grey picture. The message does not repeat the path.
@@ -86,6 +90,10 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool
             radiograph = read_dicom(file, max_pixels=max_pixels)
         else:
             radiograph = _decode(kind, file.read(), max_pixels, overhear)
+            if header:
+                from cxrtool.data.sidecar import show_by
+
+                radiograph = show_by(radiograph, header)
     check_contrast(radiograph.pixels, radiograph.warnings)
     return radiograph
 
@@ -142,6 +150,7 @@ def _kind_of(mode: int) -> str:
 def _decode(kind: str, data: bytes, max_pixels: int, overhear: bool) -> Radiograph:
     header = _header(kind, data)
     check_size(header.width, header.height, 1, max_pixels)
+    expected = np.dtype(f"{header.form}{header.bits // 8}")
     if header.width * header.height * header.scans > _SCANS * max_pixels:
         raise ImageError(f"a progressive JPEG of {header.scans} scans would take too long to decode")
     if kind == "TIFF" and header.orientation != 1:
@@ -156,14 +165,30 @@ def _decode(kind: str, data: bytes, max_pixels: int, overhear: bool) -> Radiogra
     if pixels is None:
         raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
     _heed(b"".join(said), len(data), warnings)
-    if pixels.shape[:2] != (header.height, header.width) or pixels.dtype.itemsize * 8 != header.bits:
-        found = f"{pixels.shape[1]} x {pixels.shape[0]} at {pixels.dtype.itemsize * 8} bits"
-        raise ImageError(f"expected {header.width} x {header.height} at {header.bits} bits, decoded {found}")
-    grey = to_grey(pixels.astype(f"u{header.bits // 8}", copy=False), warnings)
-    if header.inverted:
-        grey = ~grey
+    same = pixels.dtype.itemsize == expected.itemsize and (pixels.dtype.kind == "f") == (expected.kind == "f")
+    if pixels.shape[:2] != (header.height, header.width) or not same:
+        found = f"{pixels.shape[1]} x {pixels.shape[0]} of {pixels.dtype}"
+        raise ImageError(f"expected {header.width} x {header.height} of {expected}, decoded {found}")
+    # Some versions of OpenCV call unsigned samples of 32 bits signed.
+    grey = _to_grey(pixels.view(expected), header, warnings)
     turn = _TURNS.get(header.orientation)
-    return Radiograph(np.ascontiguousarray(turn(grey)) if turn else grey, warnings=warnings)
+    plain = pixels.ndim == 2 and expected.kind == "u" and expected.itemsize <= 2 and not header.stored
+    return Radiograph(np.ascontiguousarray(turn(grey)) if turn else grey, warnings=warnings, plain=plain)
+
+
+def _to_grey(pixels: NDArray[Any], header: Header, warnings: list[str]) -> Grey:
+    """Grey of 8 or 16 bits over the full range, whatever the samples are."""
+    if header.form != "u" or header.bits > 16:
+        return stretch(pixels, header.inverted, warnings)
+    if header.alpha == "none" and pixels.ndim == 3:
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    grey = to_grey(pixels, warnings, applied=header.alpha == "applied")
+    if header.stored:
+        # Bits that nobody stored are zero: full white would be 4095/4096 of the range.
+        full = (1 << header.stored) - 1
+        lookup = np.floor(np.arange(full + 1) * (65535 / full) + 0.5).astype(np.uint16)
+        grey = lookup[grey >> (16 - header.stored)]
+    return ~grey if header.inverted else grey
 
 
 def _header(kind: str, data: bytes) -> Header:

@@ -19,6 +19,9 @@ MAX_PIXELS = 100_000_000
 _NARROW = 16
 """A picture that uses less than this part of its range is told as such."""
 
+_BLOCK = 1 << 20
+"""Pixels that are stretched at once, so that a large picture does not stand in memory a third time."""
+
 
 @dataclass
 class Radiograph:
@@ -28,11 +31,13 @@ class Radiograph:
         pixels: (height, width), uint8 or uint16, over the full range of its type.
         tags: `patient_id`, `age`, `sex` and `view` where a DICOM header tells them; nothing else of it is read out.
         warnings: What a user should know before trusting it.
+        plain: The pixels are the file's own samples, neither reduced from colour nor brought to another range.
     """
 
     pixels: Grey
     tags: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    plain: bool = False
 
 
 def check_size(width: int, height: int, frames: int, limit: int) -> None:
@@ -49,7 +54,7 @@ def check_size(width: int, height: int, frames: int, limit: int) -> None:
         )
 
 
-def to_grey(pixels: Grey, warnings: list[str]) -> Grey:
+def to_grey(pixels: Grey, warnings: list[str], *, applied: bool = False) -> Grey:
     """Reduce colour and transparency to grey.
 
     Weights are those of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), in integer arithmetic that gives a grey picture
@@ -58,6 +63,7 @@ def to_grey(pixels: Grey, warnings: list[str]) -> Grey:
     Args:
         pixels: (height, width), or (height, width, 3 or 4) in OpenCV's order B, G, R, alpha.
         warnings: What is odd is appended here.
+        applied: The colours are multiplied by the opacity already, which lays them over black.
 
     Raises:
         ImageError: It has another number of channels, or nothing in it is opaque.
@@ -80,8 +86,41 @@ def to_grey(pixels: Grey, warnings: list[str]) -> Grey:
     if highest == 0:
         raise ImageError("every pixel is transparent: nothing to see")
     warnings.append("transparent parts were laid over black")
+    if applied:
+        return grey
     product = grey.astype(np.uint32) * alpha
     return ((product + full // 2) // full).astype(pixels.dtype)
+
+
+def stretch(values: NDArray[Any], inverted: bool, warnings: list[str]) -> Grey:
+    """Quantities, such as floating-point or signed samples, as grey of 16 bits.
+
+    Floating-point values that all lie from 0 to 1 are brightness, and keep it: 0 becomes 0, and 1 becomes 65,535. All
+    else has no scale of its own: the least value becomes 0 and the greatest 65,535, and a warning says so.
+
+    Args:
+        values: (height, width), of any real type.
+        inverted: The least value is white.
+        warnings: What is odd is appended here.
+
+    Raises:
+        ImageError: It has several channels, or a value that is not finite.
+    """
+    if values.ndim != 2:
+        raise ImageError(f"expected one grey picture, found {values.shape[2]} channels of {values.dtype}")
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("some of its values are not finite (NaN or infinity)")
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    else:
+        warnings.append(f"its values, from {low:g} to {high:g}, were stretched to the whole range of grey")
+    grey = np.empty(values.shape, np.uint16)
+    rows = max(1, _BLOCK // max(values.shape[1], 1))
+    for start in range(0, len(values), rows):
+        block = (values[start : start + rows].astype(np.float64) - low) / ((high - low) or 1)
+        grey[start : start + rows] = np.floor((1 - block if inverted else block) * 65535 + 0.5)
+    return grey
 
 
 def check_contrast(pixels: Grey, warnings: list[str]) -> None:

@@ -22,7 +22,7 @@ from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.steps.parallel import map_items
 from cxrtool.steps.settings import Settings
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give other pixels."""
 
 NATIVE = "native"
@@ -61,11 +61,12 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Task:
-    """One image to read: its id, its file, and the file of its mask or nothing."""
+    """One image to read: its id, its file, and the files of its mask and of its header, or nothing."""
 
     image_id: str
     path: str
     mask: str
+    header: str = ""
 
 
 def prepare(options: PrepareOptions, settings: Settings) -> int | None:
@@ -89,6 +90,8 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         return None
     if listing.skipped:
         settings.report.say(f"not tried, being no images by their names: {len(listing.skipped)}")
+    for remark in listing.remarks:
+        settings.report.say(remark)
     for table in unread_tables(listing, options.sources):
         settings.report.warn(f"{table} is not read; `cxrtool prepare {shlex.quote(str(table))}` reads it")
     with folder.build() as build:
@@ -117,7 +120,10 @@ def read_one(
     from cxrtool.imaging.resize import prepare_pixels
 
     _confine(task.path, root)
-    radiograph = read_image(task.path, max_pixels=max_pixels, overhear=True)
+    header = Path(task.header) if task.header else None
+    if header:
+        _confine(task.header, root)
+    radiograph = read_image(task.path, max_pixels=max_pixels, overhear=True, header=header)
     pixels = radiograph.pixels
     record = {
         "width": pixels.shape[1],
@@ -166,7 +172,8 @@ def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
 def _list(options: PrepareOptions, settings: Settings) -> Listing:
     # The output may lie in the source, and must not become its own input.
     exclude = frozenset({settings.out.resolve()} if settings.out else ())
-    request = Request(options.path_column, options.label_column, options.patient_column, exclude)
+    columns = options.path_column, options.label_column, options.patient_column
+    request = Request(*columns, exclude=exclude, views=_views(options.view))
     return list_images(options.sources, options.dataset, request, options.source_name)
 
 
@@ -186,7 +193,7 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
             # Enough to notice another salt, and too little to find it by trying.
             "salted": patient_id("salt", "", options.salt)[1:9] if options.salt else None,
         },
-        inputs=Inputs.of(*listing.tables, verify=settings.verify),
+        inputs=Inputs.of(*listing.tables, files=listing.headers.values(), verify=settings.verify),
         chain=[{"step": "prepare", "version": VERSION, "size": size, "fit": fit}],
         libraries=("numpy", "opencv-python-headless", "pydicom"),
     )
@@ -256,7 +263,7 @@ def _read_all(
     settings: Settings,
     salt: str | None,
 ) -> tuple[list[Row], int]:
-    """Read what is not read yet; return the rows of what could be read, and how many `--view` left out."""
+    """Read what is not read yet; return the rows of what could be read, and how many were left out on purpose."""
     rows, rejects, unwanted = listing.rows, dict[int, str](), 0
     for name in ("images", "masks"):
         (build.path / name).mkdir(exist_ok=True)
@@ -265,6 +272,9 @@ def _read_all(
         record = build.journal.done.get(row["image_id"])
         if not row["path"]:
             rejects[index] = "the table names no file in this row"
+        elif index in listing.unwanted:
+            rejects[index] = listing.unwanted[index]
+            unwanted += 1
         elif row.get("view", "").strip() and (reason := _other_view(row, views)):
             rejects[index] = reason
             unwanted += 1
@@ -272,7 +282,10 @@ def _read_all(
             _complete(row, record, build.path, salt)
         else:
             pending.append(index)
-    tasks = (Task(rows[index]["image_id"], rows[index]["path"], rows[index].get("mask", "")) for index in pending)
+    tasks = (
+        Task(rows[i]["image_id"], rows[i]["path"], rows[i].get("mask", ""), str(listing.headers.get(i, "")))
+        for i in pending
+    )
     preload = ("cxrtool.data.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
     results = map_items(work, tasks, workers=min(settings.workers, len(pending) or 1), preload=preload)
     with settings.report.progress("prepare", len(pending)) as advance:

@@ -35,6 +35,12 @@ def tiff(array: np.ndarray, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def _without_adobe(data: bytes) -> bytes:
+    """A JPEG without its segment APP14, which is 14 bytes long behind its marker."""
+    place = data.index(b"\xff\xee")
+    return data[:place] + data[place + 16 :]
+
+
 @pytest.fixture
 def read(tmp_path):
     def reader(data: bytes, **options):
@@ -76,8 +82,8 @@ def test_jpeg_is_what_its_decoder_says(read):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_grey_stored_in_another_mode_keeps_its_values(read, mode, kind):
-    if (mode, kind) in {("LA", "BMP"), ("LA", "TIFF"), ("RGBA", "TIFF")}:
-        pytest.skip("BMP has no such mode; a TIFF with transparency is refused, see below")
+    if (mode, kind) in {("LA", "BMP"), ("LA", "TIFF")}:
+        pytest.skip("BMP has no such mode; a TIFF of grey with opacity is refused, see below")
     radiograph = read(saved(Image.fromarray(SMOOTH).convert(mode), kind))
     assert np.array_equal(radiograph.pixels, SMOOTH)
     assert radiograph.warnings == []
@@ -165,23 +171,155 @@ def test_min_is_white_tiff_comes_out_black_is_zero(read, dtype):
     assert np.array_equal(read(data).pixels, np.iinfo(dtype).max - array)
 
 
-def test_lzw_tiff(read):
-    data = saved(Image.fromarray(NOISE), "TIFF", compression="tiff_lzw")
-    assert np.array_equal(read(data).pixels, NOISE)
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_deflate", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_compressed_tiff(read, compression, deep):
+    array = DEEP if deep else NOISE
+    assert np.array_equal(read(saved(Image.fromarray(array), "TIFF", compression=compression)).pixels, array)
+    predicted = saved(Image.fromarray(array), "TIFF", compression="tiff_lzw", tiffinfo={317: 2})
+    assert np.array_equal(read(predicted).pixels, array)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_in_tiff(read, mode):
+    data = saved(Image.fromarray(SMOOTH).convert(mode), "TIFF", compression="jpeg", quality=95)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    assert np.abs(read(data).pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("compression", [None, "group3", "group4", "tiff_lzw", "packbits"])
+def test_bilevel_tiff_is_black_and_white(read, compression):
+    image = Image.fromarray(NOISE).convert("1")
+    options = {"compression": compression} if compression else {}
+    assert np.array_equal(read(saved(image, "TIFF", **options)).pixels, np.asarray(image) * np.uint8(255))
+    inverted = tiff(~np.asarray(image), photometric="miniswhite")
+    assert np.array_equal(read(inverted).pixels, np.asarray(image) * np.uint8(255))
+
+
+def packed(values: np.ndarray, bits: int, order: str, photometric: int) -> bytes:
+    """An uncompressed TIFF of samples that do not fill their bytes."""
+    rows = b""
+    for row in values:
+        text = "".join(f"{value:0{bits}b}" for value in row.tolist())
+        text += "0" * (-len(text) % 8)
+        rows += int(text, 2).to_bytes(len(text) // 8, "big")
+    height, width = values.shape
+    longs = {256: width, 257: height, 273: 8 + 2 + 12 * 9 + 4, 278: height, 279: len(rows)}
+    tags = sorted((longs | {258: bits, 259: 1, 262: photometric, 277: 1}).items())
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, 4 if tag in longs else 3, 1)
+        + (struct.pack(f"{order}I", value) if tag in longs else struct.pack(f"{order}HH", value, 0))
+        for tag, value in tags
+    )
+    start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
+    return start + entries + struct.pack(f"{order}I", 0) + rows
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_packed_tiff_spans_sixteen_bits(read, bits, order):
+    full = (1 << bits) - 1
+    values = np.linspace(0, full, 40 * 61).astype(int).reshape(40, 61)
+    expected = np.rint(values * (65535 / full))
+    assert np.array_equal(read(packed(values, bits, order, 1)).pixels, expected)
+    assert np.array_equal(read(packed(values, bits, order, 0)).pixels, 65535 - expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"tile": (16, 16)}, {"compression": "deflate"}], ids=str)
+def test_fractions_keep_their_brightness(read, dtype, options):
+    values = np.linspace(0.25, 0.75, 40 * 60).reshape(40, 60).astype(dtype)
+    radiograph = read(tiff(values, **options))
+    assert radiograph.pixels.dtype == np.uint16
+    assert np.abs(radiograph.pixels - values.astype(np.float64) * 65535).max() <= 0.51
+    assert radiograph.warnings == []
+    inverted = read(tiff(values, photometric="miniswhite", **options))
+    assert np.abs(inverted.pixels - (1 - values.astype(np.float64)) * 65535).max() <= 0.51
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int16, np.int32, np.uint32])
+def test_quantities_are_stretched_and_said(read, dtype):
+    values = np.linspace(*((3, 90) if dtype == np.uint32 else (-100, 90)), 40 * 60).reshape(40, 60).astype(dtype)
+    values = values * 40_000 if dtype == np.uint32 else values
+    radiograph = read(tiff(values))
+    low, high = float(values.min()), float(values.max())
+    assert np.abs(radiograph.pixels - (values.astype(float) - low) / (high - low) * 65535).max() <= 0.51
+    assert radiograph.warnings == [f"its values, from {low:g} to {high:g}, were stretched to the whole range of grey"]
+    assert read(tiff(np.full((9, 9), -5, np.int16))).warnings[-1].startswith("blank picture")
+
+
+def test_a_large_picture_is_stretched_in_parts(read):
+    values = np.linspace(-1, 1, 1500 * 1500).reshape(1500, 1500).astype(np.float32)
+    assert np.abs(read(tiff(values)).pixels - (values + 1.0) / 2 * 65535).max() <= 0.6
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha", "unspecified"])
+def test_transparent_tiff_is_laid_over_black(read, dtype, kind):
+    full = np.iinfo(dtype).max
+    grey = GENERATOR.integers(0, full + 1, (30, 30)).astype(dtype)
+    alpha = GENERATOR.integers(0, full + 1, (30, 30)).astype(dtype)
+    radiograph = read(tiff(np.dstack([grey] * 3 + [alpha]), photometric="rgb", extrasamples=[kind]))
+    if kind == "unassalpha":
+        assert np.abs(radiograph.pixels - grey.astype(float) * alpha / full).max() <= 0.5
+    else:
+        assert np.array_equal(radiograph.pixels, grey)
+    expected = [] if kind == "unspecified" else ["transparent parts were laid over black"]
+    assert radiograph.warnings == expected
+    with contextlib.nullcontext() if kind == "unspecified" else pytest.raises(ImageError, match="transparent"):
+        read(tiff(np.dstack([grey] * 3 + [np.zeros_like(alpha)]), photometric="rgb", extrasamples=[kind]))
+
+
+def test_a_palette_with_transparency(read):
+    image = Image.fromarray(SMOOTH).quantize(16)
+    data = saved(image, "PNG", transparency=bytes([0] + [255] * 15))
+    radiograph = read(data)
+    hidden = np.asarray(image) == 0
+    assert not radiograph.pixels[hidden].any()
+    grey = np.asarray(Image.open(io.BytesIO(data)).convert("RGB").convert("L"), int)
+    assert np.abs(radiograph.pixels[~hidden] - grey[~hidden]).max() <= 1
+    assert radiograph.warnings == ["transparent parts were laid over black"]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_printing_inks_become_grey(read, kind):
+    image = Image.fromarray(SMOOTH).convert("CMYK")
+    radiograph = read(saved(image, kind, **({"quality": 98} if kind == "JPEG" else {})))
+    assert np.abs(radiograph.pixels.astype(int) - SMOOTH).max() <= (3 if kind == "JPEG" else 0)
+    assert radiograph.warnings == ["printing inks (CMYK), reduced to grey without their colour profile"]
+    # A third of black ink takes a third of the light away.
+    inks = np.dstack([255 - SMOOTH] * 3 + [np.full_like(SMOOTH, 85)])
+    darker = read(saved(Image.fromarray(inks, "CMYK"), kind, **({"quality": 98} if kind == "JPEG" else {})))
+    assert np.abs(darker.pixels.astype(int) - SMOOTH * (2 / 3)).max() <= (4 if kind == "JPEG" else 1)
+
+
+def test_separate_planes(read):
+    planes = np.stack([SMOOTH, SMOOTH // 2, SMOOTH // 3])
+    expected = np.tensordot([0.299, 0.587, 0.114], planes, 1)
+    assert np.abs(read(tiff(planes, photometric="rgb", planarconfig="separate")).pixels - expected).max() <= 0.51
+
+
+def test_thumbnails_are_no_pages(read, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "two.tif") as writer:
+        writer.write(SMOOTH)
+        writer.write(SMOOTH[::4, ::4], subfiletype=1)
+    assert np.array_equal(read((tmp_path / "two.tif").read_bytes()).pixels, SMOOTH)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (tiff(SMOOTH.astype(np.float32)), "floating-point"),
-        (tiff(SMOOTH.astype(np.int16)), "signed"),
-        (tiff(SMOOTH.astype(np.uint32)), "8 or 16 bits"),
+        (tiff(SMOOTH.astype(np.float16)), "32, 64 bits a sample, found 16"),
+        (tiff(SMOOTH.astype(np.complex64)), "complex samples"),
+        (tiff(SMOOTH.astype(np.int64)), "8, 16, 32 bits a sample, found 64"),
+        (tiff(np.where(SMOOTH == 9, np.nan, SMOOTH).astype(np.float32)), "not finite"),
+        (tiff(np.dstack([SMOOTH] * 3).astype(np.float32), photometric="rgb"), "RGB TIFF of 32 bits"),
         (tiff(np.stack([SMOOTH, SMOOTH]), photometric="minisblack"), "one page, found 2"),
         (tiff(np.stack([SMOOTH] * 3).astype(np.uint16), photometric="rgb", planarconfig="separate"), "planes"),
-        (tiff(np.dstack([SMOOTH] * 4), photometric="rgb", extrasamples=["unassalpha"]), "transparency"),
-        (saved(Image.fromarray(SMOOTH).convert("1"), "TIFF"), "8 or 16 bits"),
-        (saved(Image.fromarray(SMOOTH).convert("CMYK"), "TIFF"), "photometric interpretation 5"),
-        (saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG"), "CMYK"),
+        (saved(Image.fromarray(SMOOTH).convert("LA"), "TIFF"), "transparency"),
+        (tiff(np.dstack([SMOOTH] * 5), photometric="rgb"), "transparency"),
+        (saved(Image.fromarray(SMOOTH), "TIFF", compression="lzma"), "compression 34925"),
+        (_without_adobe(saved(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG")), "CMYK JPEG without Adobe's marker"),
         (saved(Image.fromarray(SMOOTH), "GIF"), "a GIF"),
         (saved(Image.fromarray(SMOOTH), "WEBP"), "WebP"),
         (saved(Image.fromarray(SMOOTH), "PDF"), "a PDF"),
@@ -216,8 +354,10 @@ def test_what_is_not_supported_is_refused_by_name(read, data, words):
         tiff(NOISE),
         tiff(NOISE, compression="deflate"),
         tiff(NOISE, rowsperstrip=10),
+        tiff(NOISE.astype(np.float32)),
+        saved(Image.fromarray(NOISE).convert("1"), "TIFF", compression="group4"),
     ],
-    ids=["png", "jpeg", "progressive", "bmp", "tiff", "deflate", "strips"],
+    ids=["png", "jpeg", "progressive", "bmp", "tiff", "deflate", "strips", "float", "fax"],
 )
 def test_no_truncated_file_is_read(read, data):
     whole = read(data).pixels

@@ -23,6 +23,7 @@ from cxrtool.data.images import read_image
 from cxrtool.data.manifest import read_manifest
 from cxrtool.imaging.hashing import dhash, pixel_sha256
 from cxrtool.imaging.resize import prepare_mask, prepare_pixels
+from cxrtool.steps.prepare import VERSION
 
 
 def picture(seed, height=90, width=70, dtype=np.uint8):
@@ -113,7 +114,7 @@ def test_a_folder_of_images(cxr, tree, tmp_path):
         assert (row["sha256"], row["dhash"]) == (pixel_sha256(original), dhash(original))
         assert row["source"] == "set"
     made = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert made["chain"] == [{"step": "prepare", "version": 1, "size": "native", "fit": "squash"}]
+    assert made["chain"] == [{"step": "prepare", "version": VERSION, "size": "native", "fit": "squash"}]
     assert made["counts"] == {
         "images": 8, "inputs": 8, "skipped": 0, "same_pixels": 0, "look_alike": 0, "contradictions": 0, "rejects": 0,
     }  # fmt: skip
@@ -442,7 +443,7 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
 def test_like_a_model(cxr, tree, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    chain = [{"step": "prepare", "version": 1, "size": 40, "fit": "pad"}, {"step": "enhance", "version": 1}]
+    chain = [{"step": "prepare", "version": VERSION, "size": 40, "fit": "pad"}, {"step": "enhance", "version": 1}]
     (model / "model.json").write_text(json.dumps({"chain": chain}))
     assert cxr("prepare", tree, "--like", model, "-o", tmp_path / "out").code == 0
     assert json.loads((tmp_path / "out" / "run.json").read_text())["chain"] == chain[:1]
@@ -464,7 +465,7 @@ def test_like_a_model(cxr, tree, tmp_path):
         (["--size", "huge"], 2, "expected native or a number from 16 to 8192, found 'huge'"),
         (["--size", "3"], 2, "found '3'"),
         (["--fit", "stretch"], 2, "expected one of squash, pad, crop, found 'stretch'"),
-        (["--dataset", "imagenet"], 2, "expected one of folder, csv, covidgr, found 'imagenet'"),
+        (["--dataset", "imagenet"], 2, "expected one of folder, csv, actualmed, bimcv, cohen, covidgr, "),
         (["--dataset", "covidgr"], 1, "expected the folders P and N"),
     ],
 )

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from cxrtool.data.datasets import covidgr, folder, table
+from cxrtool.data.datasets import (
+    actualmed,
+    bimcv,
+    cohen,
+    covidgr,
+    covidx,
+    figure1,
+    folder,
+    kaggle,
+    padchest,
+    radiography,
+    rsna,
+    table,
+)
 from cxrtool.data.datasets.record import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
     "folder": folder.read,
     "csv": table.read,
+    "actualmed": actualmed.read,
+    "bimcv": bimcv.read,
+    "cohen": cohen.read,
     "covidgr": covidgr.read,
+    "covidx": covidx.read,
+    "figure1": figure1.read,
+    "kaggle-pneumonia": kaggle.read,
+    "padchest": padchest.read,
+    "radiography-db": radiography.read,
+    "rsna": rsna.read,
 }
 """What `prepare --dataset` takes; every adapter yields one record an image."""

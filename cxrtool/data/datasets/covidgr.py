@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.datasets import folder
+from cxrtool.data.datasets.layout import misfit
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.ids import stem_of
 from cxrtool.data.manifest import read_table
@@ -26,7 +27,7 @@ def read(root: Path, request: Request) -> Iterator[Record]:
         InputError: There is neither `P` nor `N`, or the table holds a severity that is none of the four.
     """
     if not any((root / label).is_dir() for label in LABELS):
-        raise InputError(f"{root}: expected the folders P and N of COVIDGR, found neither")
+        raise misfit(root, "covidgr", "the folders P and N")
     severities = _severities(root / TABLE)
     for label in LABELS:
         if (root / label).is_dir():

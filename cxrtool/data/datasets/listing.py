@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrtool.data.datasets import ADAPTERS
@@ -32,12 +32,18 @@ class Listing:
         columns: All columns, the manifest's first.
         tables: The same rows by source, to take a digest of.
         skipped: Files that were not taken for images.
+        unwanted: Why a row is none of what is asked for, by its index.
+        headers: The file that tells how a row's image is to be shown, by the row's index.
+        remarks: What the user should know of a set as a whole.
     """
 
     rows: list[Row]
     columns: list[str]
     tables: list[Manifest]
     skipped: list[Path]
+    unwanted: dict[int, str] = field(default_factory=dict)
+    headers: dict[int, Path] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def list_images(sources: Sequence[Path], dataset: str | None, request: Request, source_name: str | None) -> Listing:
@@ -55,15 +61,21 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     rows: list[Row] = []
     namings: list[Naming] = []
     tables: list[Manifest] = []
+    unwanted: dict[int, str] = {}
+    headers: dict[int, Path] = {}
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", "SOURCE is a folder of images, a table, or an image")
         adapter = ADAPTERS[dataset or ("csv" if source.suffix.lower() in TABLES else "folder")]
         name = default_source(source)
-        mine = []
+        mine: list[Row] = []
         for record in adapter(source, request):
             row = _row(record)
             row["source"] = (source_name or row.get("source") or name).replace(":", "_")
+            if record.unwanted:
+                unwanted[len(rows) + len(mine)] = record.unwanted
+            if record.header:
+                headers[len(rows) + len(mine)] = record.header
             mine.append(row)
             given = record.columns.get("image_id", "")
             folder = record.path.parent.name if record.relative else ""
@@ -78,7 +90,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
         )
     for row, identity in zip(rows, unique_ids(namings), strict=True):
         row["image_id"] = identity
-    return Listing(rows, order_columns([], rows), tables, request.skipped)
+    remarks = list(dict.fromkeys(request.remarks))
+    return Listing(rows, order_columns([], rows), tables, request.skipped, unwanted, headers, remarks)
 
 
 def default_source(source: Path) -> str:

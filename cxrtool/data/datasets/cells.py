@@ -1,0 +1,111 @@
+"""Cells of published tables in one spelling: views, ages, sexes, and lists of findings that were written as text."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from functools import lru_cache
+
+from cxrtool.data.datasets.record import Request
+
+LATERAL = {"L", "LL", "RL", "LAT", "LATERAL"}
+_VIEWS = {"AP_HORIZONTAL": "AP SUPINE", "APS": "AP SUPINE", "AP_SUPINE": "AP SUPINE", "LATERAL": "L", "LAT": "L"}
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
+
+COVID = re.compile(r"^(?:covid[ -]?19|sars[ -]?cov[ -]?2)(?P<doubt> uncertain)?$", re.IGNORECASE)
+NO_FINDINGS = {"", "unchanged", "exclude", "suboptimal study"}
+"""What the lists of PadChest and BIMCV hold beside findings: how the study compares, or what it is worth."""
+
+
+def view_of(text: str) -> str:
+    """A view in capitals, those lying on the back as `AP SUPINE`.
+
+    >>> view_of(" AP Supine"), view_of("AP_horizontal"), view_of("Lateral")
+    ('AP SUPINE', 'AP SUPINE', 'L')
+    """
+    view = " ".join(text.upper().split())
+    return _VIEWS.get(view, view)
+
+
+def not_frontal(view: str, request: Request) -> str:
+    """Why a view is left out unless `--view` asks for views by name; empty for a frontal or an unknown one."""
+    if request.views or not view or view.split()[0] in ("PA", "AP"):
+        return ""
+    kind = "a lateral" if view.split()[0] in LATERAL else "no frontal view"
+    return f"view {view}, {kind} (--view {view.split()[0]} keeps it)"
+
+
+def years_of(text: str) -> str:
+    """An age as a number of years; empty where the text is none, such as `50+`.
+
+    >>> years_of("65.0"), years_of("045Y"), years_of("50+"), years_of("nan")
+    ('65', '45', '', '')
+    """
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*(?:[yY](?:ears?)?)?", text.strip())
+    return f"{float(match[1]):g}" if match else ""
+
+
+def sex_of(text: str) -> str:
+    """`M`, `F` or `O`; empty for all else, such as `None` or `unknown`."""
+    return _SEXES.get(text.strip().lower(), "")
+
+
+def years_between(birth: str, study: str) -> str:
+    """Age in years from the year of birth (`1938.0`) and the date of the study (`20140915`), to within a year.
+
+    >>> years_between("1938.0", "20140915"), years_between("", "20140915"), years_between("2015", "2014")
+    ('76', '', '')
+    """
+    try:
+        age = int(study.strip()[:4]) - float(birth)
+    except ValueError:
+        return ""
+    return f"{age:g}" if math.isfinite(age) and 0 <= age <= 120 else ""
+
+
+def items_of(text: str) -> list[str]:
+    """The items of a list that was written as text, without outer spaces, each once, in their order.
+
+    >>> items_of("['pneumonia', ' kyphosis', 'pneumonia', '']"), items_of("nan"), items_of("normal")
+    (['pneumonia', 'kyphosis'], [], ['normal'])
+    """
+    text = text.strip()
+    if text.lower() in ("", "nan", "none", "[]"):
+        return []
+    if not text.startswith("["):
+        return [text]
+    try:
+        listed = _literal(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        # Some rows were cut or quoted twice: what stands between the quotes is still legible.
+        listed = tuple(re.findall(r"'([^']*)'", text))
+    return list(dict.fromkeys(str(item).strip() for item in listed if str(item).strip()))
+
+
+@lru_cache(maxsize=4096)
+def _literal(text: str) -> tuple[object, ...]:
+    # The same few lists stand in most rows of a table of 160,000.
+    return tuple(ast.literal_eval(text))
+
+
+def class_of(findings: list[str]) -> str:
+    """One class of the findings of a report, by the first rule that holds.
+
+    1. `COVID 19` among them: `COVID-19`; 2. `COVID 19 uncertain`: `COVID-19 uncertain`; 3. any pneumonia: `pneumonia`;
+    4. `normal` and nothing else: `normal`; 5. nothing that is a finding: empty; 6. else `other findings`.
+
+    >>> class_of(["pneumonia", "COVID 19"]), class_of(["normal", "unchanged"]), class_of(["normal", "nodule"])
+    ('COVID-19', 'normal', 'other findings')
+    >>> class_of(["atypical pneumonia", "infiltrates"]), class_of(["unchanged"]), class_of(["COVID 19 uncertain"])
+    ('pneumonia', '', 'COVID-19 uncertain')
+    """
+    told = [finding for finding in findings if finding.lower() not in NO_FINDINGS]
+    covid = [match for match in map(COVID.match, told) if match]
+    if covid:
+        return "COVID-19" if any(not match["doubt"] for match in covid) else "COVID-19 uncertain"
+    if any("pneumonia" in finding.lower() for finding in told):
+        return "pneumonia"
+    if not told:
+        return ""
+    return "normal" if {finding.lower() for finding in told} == {"normal"} else "other findings"

@@ -1,0 +1,48 @@
+"""`figure1`: Figure 1 COVID-19 Chest X-ray Dataset, github.com/agchung/Figure1-COVID-chestxray-dataset.
+
+Layout: `metadata.csv`, in Latin-1, and `images/<patientid>.jpg` or `.png`; the table does not name the files.
+
+- `label`: `finding` (`COVID-19`, `Pneumonia`, `No finding`); most cells are empty, and the image stays unlabelled.
+- `patient_id`: `patientid` without the letter that tells images of one patient apart (`COVID-00003a`, `COVID-00003b`).
+- `age`: years; what is no number (`50+`) stands in `age_as_given`.
+- `view`: as given; laterals are left out as unwanted unless `--view` asks for them.
+
+Every other column passes through; the rows without a file, some of every version, are rejected as missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from cxrtool.data.datasets import collection
+from cxrtool.data.datasets.layout import locate
+from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.manifest import Row
+
+SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
+
+
+def read(source: Path, request: Request) -> Iterator[Record]:
+    """Yield one record a row of `metadata.csv`."""
+    layout = collection.Layout("figure1", "artifacts/distortion", "imagename", _place, str.strip, patient_of)
+    return collection.read(source, request, layout)
+
+
+def patient_of(identity: str) -> str:
+    """The patient of an image's id.
+
+    >>> patient_of("COVID-00003a"), patient_of("COVID-00004")
+    ('COVID-00003', 'COVID-00004')
+    """
+    return re.sub(r"(?<=\d)[a-z]$", "", identity.strip())
+
+
+def _place(root: Path, row: Row) -> Path | None:
+    identity = row["patientid"]
+    if not identity:
+        return None
+    names = (identity + suffix for suffix in SUFFIXES)
+    found = (path for name in names if (path := locate([root / "images"], name)).is_file())
+    return next(found, root / "images" / f"{identity}.jpg")

@@ -1,0 +1,84 @@
+"""`radiography-db`: COVID-19 Radiography Database (Chowdhury et al. 2020, Rahman et al. 2021), as Kaggle has it.
+
+Layout, from version 4 on: `{COVID,Lung_Opacity,Normal,Viral Pneumonia}/{images,masks}/*.png` and beside them one
+`<class>.metadata.xlsx` each (`FILE NAME`, `FORMAT`, `SIZE`, `URL`). Before: the images right in `COVID` or `COVID-19`,
+`NORMAL` and `Viral Pneumonia`, without masks; some copies write `Viral_Pneumonia` and `Lung Opacity`.
+
+- `label`: `COVID`, `Lung_Opacity`, `Normal` or `Viral Pneumonia`, however the folder spells it.
+- `mask`: the lung mask of the same name, 256 pixels wide to the image's 299.
+- `url`: from the workbook, where it is there: the collection that the image came from. The classes came from
+  different ones (COVID-19 from several, among them BIMCV; Normal from RSNA and the paediatric set of Kermany et al.),
+  so that this column tells the class almost alone: see what a network has learnt with `evaluate --by url`.
+
+There are no patient ids, ages or views: images of one patient cannot be kept together, and figures will be too good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cxrtool.data.datasets import folder
+from cxrtool.data.datasets.layout import misfit
+from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.workbook import read_sheet
+from cxrtool.data.ids import stem_of
+
+CLASSES = {
+    "covid": "COVID", "covid-19": "COVID", "lung opacity": "Lung_Opacity", "normal": "Normal",
+    "viral pneumonia": "Viral Pneumonia",
+}  # fmt: skip
+"""The class of a folder's name, in lower case and without underscores."""
+
+BOOK = ".metadata.xlsx"
+
+
+def read(source: Path, request: Request) -> Iterator[Record]:
+    """Yield every image of the classes' folders, with its mask and its origin.
+
+    Raises:
+        InputError: Fewer than two classes have a folder, or a workbook cannot be read.
+    """
+    root = _root(source)
+    folders = _classes(root)
+    if len(folders) < 2:
+        raise misfit(source, "radiography-db", "the folders COVID, Lung_Opacity, Normal and Viral Pneumonia")
+    request.remarks.append("the set has no patient ids: images of one patient may fall on both sides of a split")
+    for place, label in folders:
+        origins = _origins(root, label)
+        images = place / "images" if (place / "images").is_dir() else place
+        for record in folder.read(images, request):
+            columns = {"label": label, "source": "radiography-db"}
+            if origins:
+                columns["url"] = origins.get(_key(stem_of(record.path.name)), "")
+            mask = place / "masks" / record.path.name
+            if images != place and mask.is_file():
+                columns["mask"] = str(mask)
+            yield replace(record, columns=columns, relative=record.path.relative_to(root).as_posix())
+
+
+def _root(source: Path) -> Path:
+    """The folder of the classes: `source`, or the only one below it that has some."""
+    if not source.is_dir() or len(_classes(source)) >= 2:
+        return source
+    deeper = [child for child in sorted(source.iterdir()) if child.is_dir() and len(_classes(child)) >= 2]
+    return deeper[0] if len(deeper) == 1 else source
+
+
+def _classes(root: Path) -> list[tuple[Path, str]]:
+    children = sorted(root.iterdir()) if root.is_dir() else []
+    named = ((child, CLASSES.get(_key(child.name))) for child in children if child.is_dir())
+    return [(child, label) for child, label in named if label]
+
+
+def _origins(root: Path, label: str) -> dict[str, str]:
+    """The address of each image's origin, by its name in one spelling: workbooks say `NORMAL-1`, files `Normal-1`."""
+    books = (path for path in sorted(root.glob(f"*{BOOK}")) if CLASSES.get(_key(path.name[: -len(BOOK)])) == label)
+    book = next(books, None)
+    rows = read_sheet(book) if book else []
+    return {_key(row.get("FILE NAME", "")): row.get("URL", "").strip() for row in rows}
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
