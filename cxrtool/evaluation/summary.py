@@ -79,12 +79,7 @@ def summarise(
         "patients": scores.patients,
         "runs": len(scores.runs),
         "repeats": len(set(scores.repeat_of_run.tolist())),
-        "overall": {name: teller.overall(name).as_json() for name in OVERALL},
-        "per_class": {
-            name: {metric: teller.per_class(metric, k).as_json() for metric in PER_CLASS}
-            | {"support": len(np.unique(scores.image[scores.truth == k]))}
-            for k, name in enumerate(scores.classes)
-        },
+        **measures_of(scores, found, about),
         "per_group": groups,
         "confusion": [[int(count) for count in row] for row in cells],
         "calibration": {
@@ -98,6 +93,25 @@ def summarise(
         "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
         "patients_known": scores.by_patient,
         "notes": list(scores.notes),
+    }
+
+
+def measures_of(scores: Scores, found: Estimates, about: int | None) -> Summary:
+    """The parts `overall` and `per_class` of `metrics.json`; calibration only where it was estimated.
+
+    Args:
+        scores: What `found` was estimated from.
+        found: The estimates.
+        about: The positive class they were asked about.
+    """
+    teller = _Teller(scores, found, about)
+    return {
+        "overall": {name: teller.overall(name).as_json() for name in OVERALL if name in found.value},
+        "per_class": {
+            name: {metric: teller.per_class(metric, k).as_json() for metric in PER_CLASS}
+            | {"support": len(np.unique(scores.image[scores.truth == k]))}
+            for k, name in enumerate(scores.classes)
+        },
     }
 
 

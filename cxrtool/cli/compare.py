@@ -1,0 +1,107 @@
+"""`cxrtool compare`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrtool.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cxrtool.steps.settings import Settings
+
+
+def compare(
+    ctx: typer.Context,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN|CSV...",
+            help="Runs, or predictions as CSV; each perhaps with a name: vgg=runs/vgg16.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="RUN|NAME",
+            help="What all others are compared with.",
+            show_default="the best on validation images",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            help="What to compare by: accuracy, balanced_accuracy, macro_sensitivity, macro_specificity, "
+            "macro_precision, macro_f1, mcc, macro_auc, average_precision; with --positive also sensitivity, "
+            "specificity, precision, npv, f1, auc.",
+        ),
+    ] = "accuracy",
+    published: Annotated[
+        str | None,
+        typer.Option(
+            "--published",
+            metavar="NAME",
+            help="The printed table of a paper beside the same networks here: makris.",
+            show_default=False,
+        ),
+    ] = None,
+    partial: options.Partial = False,
+    style: options.Format = "table",
+    digits: Annotated[int, typer.Option("--digits", min=0, max=10, help="Decimals in tables.")] = 2,
+    out: options.Out = None,
+    seed: options.Seed = 0,
+    verify: options.Verify = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+) -> None:
+    """Runs side by side, and whether they differ on the same images.
+
+    Each difference from the reference comes with an interval from the same resampled patients, a permutation test of
+    the two trained models and a corrected t test of the two methods; what a test cannot show is refused with the
+    reason. p values are adjusted for all comparisons (Holm).
+
+    Example: cxrtool compare runs/vgg16 runs/densenet201 --baseline runs/thumbnail -o comparison
+    """
+    from cxrtool.cli.console import check_format
+    from cxrtool.steps import compare as step
+
+    check_format(style)
+    settings = options.settings(ctx)
+    found = step.compare(options.collect(ctx, step.CompareOptions), settings)
+    if found:
+        _print(found, style, digits, settings)
+
+
+def _print(found: Mapping[str, Any], style: str, digits: int, settings: Settings) -> None:
+    from cxrtool.cli.console import render
+    from cxrtool.evaluation import comparison_tables as tables
+    from cxrtool.steps.compare import dump_comparison
+
+    if style == "md":
+        sys.stdout.write(tables.markdown(found, digits))
+        return
+    if style in ("csv", "json"):
+        # What a program reads must hold nothing else; what a person should know goes to standard error.
+        for line in tables.opening(found):
+            settings.report.say(line)
+        sys.stdout.write(dump_comparison(found) if style == "json" else render(*tables.tidy(found), style) + "\n")
+        return
+    mark = "% " if style == "latex" else ""
+    for line in tables.opening(found):
+        sys.stdout.write(mark + line + "\n")
+    for sheet in tables.sheets(found, digits):
+        sys.stdout.write("\n" + render(sheet.columns, sheet.rows, style, sheet.title) + "\n")
+        for note in sheet.notes:
+            sys.stdout.write(f"{mark or '  '}{note}\n")

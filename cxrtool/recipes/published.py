@@ -1,0 +1,157 @@
+"""Figures that papers printed, to stand beside our own: one `published_NAME.json` a paper.
+
+A file holds a `title`, the `source` as a citation, `test_images` by class, `notes`, and `rows`, one a network: its
+`name` in the paper, the `networks` here that are the same, `stand_ins` for what cannot be had (name: why), the printed
+`accuracy` and `per_class` (precision, recall, f1, specificity), and, where they follow from what is printed, `hits`
+(images of each class that were right), the `confusion` matrix (rows = true), and `notes`. What follows from counts is
+computed here, never typed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from cxrtool.errors import UsageError
+
+PREFIX, SUFFIX = "published_", ".json"
+FIGURES = ("precision", "recall", "f1", "specificity")
+"""What papers print of a class, in that order."""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One network of a paper's table.
+
+    Attributes:
+        name: As the paper calls it.
+        networks: Networks here that are the same.
+        stand_ins: Networks here that stand in for it, and why.
+        accuracy: As printed.
+        per_class: Class to the printed `FIGURES`.
+        hits: Images that were right, class by class; empty where they do not follow from what is printed.
+        images: Test images, class by class, in the same order.
+        confusion: Counts, rows = true; empty where they do not follow.
+        notes: What is odd about the row.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    stand_ins: Mapping[str, str]
+    accuracy: float | None
+    per_class: Mapping[str, Mapping[str, float]]
+    hits: tuple[int, ...]
+    images: tuple[int, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def recomputed(self) -> float | None:
+        """The accuracy that follows from the counts."""
+        return sum(self.hits) / sum(self.images) if self.hits else None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A paper's table.
+
+    Attributes:
+        title: Short, for a heading.
+        source: The citation.
+        classes: In the paper's order.
+        rows: One a network.
+        notes: What holds for all.
+    """
+
+    title: str
+    source: str
+    classes: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+    notes: tuple[str, ...]
+
+    def match(self, network: str) -> tuple[PublishedRow, str] | None:
+        """The row of a network here (a tag such as `.tv_in1k` does not count), and why it only stands in, or ''."""
+        bare = network.split(".")[0]
+        for row in self.rows:
+            if bare in row.networks:
+                return row, ""
+            if bare in row.stand_ins:
+                return row, row.stand_ins[bare]
+        return None
+
+
+def published_names() -> list[str]:
+    """The papers whose tables are there."""
+    names = (entry.name for entry in files("cxrtool.recipes").iterdir())
+    return sorted(n.removeprefix(PREFIX).removesuffix(SUFFIX) for n in names if n.startswith(PREFIX) and SUFFIX in n)
+
+
+def read_published(name: str) -> Published:
+    """Read a paper's table.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    known = published_names()
+    if name not in known:
+        raise UsageError(f"--published: expected one of {', '.join(known)}, found '{name}'")
+    content = json.loads((files("cxrtool.recipes") / f"{PREFIX}{name}{SUFFIX}").read_text(encoding="utf-8"))
+    images = content.get("test_images", {})
+    classes = tuple(images) or tuple(content["rows"][0]["per_class"])
+    rows = tuple(_row(row, tuple(images.values())) for row in content["rows"])
+    return Published(content["title"], content["source"], classes, rows, tuple(content.get("notes", ())))
+
+
+def _row(row: Mapping[str, Any], images: Sequence[int]) -> PublishedRow:
+    return PublishedRow(
+        row["name"],
+        tuple(row["networks"]),
+        row.get("stand_ins", {}),
+        row.get("accuracy"),
+        row.get("per_class", {}),
+        tuple(row.get("hits") or ()),
+        tuple(images),
+        tuple(tuple(counts) for counts in row.get("confusion") or ()),
+        tuple(row.get("notes", ())),
+    )
+
+
+def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
+    """The paper's rows that stand beside our runs, as plain values.
+
+    Args:
+        published: The paper's table.
+        networks: Run name to the network in it.
+    """
+    rows, met = [], set()
+    for run, network in networks.items():
+        found = published.match(network)
+        if found is None:
+            continue
+        row, stands_in = found
+        met.add(row.name)
+        rows.append(
+            {
+                "run": run,
+                "network": network,
+                "name": row.name,
+                "stands_in": stands_in or None,
+                "accuracy_printed": row.accuracy,
+                "accuracy_recomputed": row.recomputed,
+                "right": sum(row.hits) or None,
+                "images": sum(row.images) or None,
+                "per_class": {name: dict(figures) for name, figures in row.per_class.items()},
+                "notes": list(row.notes),
+            }
+        )
+    missing = [row.name for row in published.rows if row.name not in met]
+    return {
+        "title": published.title,
+        "source": published.source,
+        "notes": list(published.notes),
+        "rows": rows,
+        "not_run_here": missing,
+    }
