@@ -44,6 +44,18 @@ def describe(chain: Sequence[Mapping[str, Any]]) -> str:
     return ", then ".join(words) if words else "images as they are"
 
 
+def _apart(first: Chain, second: Chain) -> tuple[str, str]:
+    """Two chains in words; with the versions of their steps where these are all that differs."""
+    told = describe(first), describe(second)
+    if told[0] != told[1]:
+        return told
+
+    def versions(chain: Chain) -> str:
+        return ", ".join(f"{entry['step']} version {entry.get('version')}" for entry in chain)
+
+    return f"{told[0]} ({versions(first)})", f"{told[1]} ({versions(second)})"
+
+
 def chain_of(paths: Iterable[Path]) -> Chain:
     """The chain that all of these images have been through; empty for raw images.
 
@@ -59,9 +71,9 @@ def chain_of(paths: Iterable[Path]) -> Chain:
         found.setdefault(json.dumps(known[folder], sort_keys=True), (known[folder], path))
     if len(found) > 1:
         (first, one), (second, other) = list(found.values())[:2]
+        told = _apart(first, second)
         raise InputError(
-            f"expected images of one preprocessing, found {one} ({describe(first)}) beside "
-            f"{other} ({describe(second)})",
+            f"expected images of one preprocessing, found {one} ({told[0]}) beside {other} ({told[1]})",
             "prepare all of them with the same options, in one `cxrtool prepare`",
         )
     return next(iter(found.values()))[0] if found else []
@@ -84,8 +96,9 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
     """
     model, data = canonical(model), canonical(data)
     if model[: len(data)] != data:
+        told = _apart(data, model)
         raise InputError(
-            f"{data_name} has been through: {describe(data)}; {model_name} was trained on: {describe(model)}",
+            f"{data_name} has been through: {told[0]}; {model_name} was trained on: {told[1]}",
             f"give the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
         )
     missing = model[len(data) :]

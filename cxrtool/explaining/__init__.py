@@ -1,0 +1,1 @@
+"""Where in a picture a network saw what it named."""

@@ -1,0 +1,125 @@
+"""A heatmap on its picture: where the network's square lies, what the map holds there, and how it is scaled.
+
+The share of a map's energy (the sum of its values) that lies inside a mask is the measure of Wang et al. 2020
+("Score-CAM: score-weighted visual explanations for convolutional neural networks", section 4.3, the energy-based
+pointing game), whether its peak does, the pointing game of Zhang et al. 2018 ("Top-down neural attention by excitation
+backprop").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.imaging.resize import fit_geometry
+
+Values = NDArray[np.float32]
+
+LARGEST = 768
+"""The longer side, in pixels, up to which a map is kept: its own cells are larger than a pixel by far, and a map of the
+size of a detector's picture would take 60 MB."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a map says of place.
+
+    Attributes:
+        peak: x and y, in pixels of the picture, of the map's largest value; None where there is none.
+        energy_inside: Share of the map's energy inside the mask, 0 to 1; None without a mask or energy.
+        peak_inside: Whether the peak lies inside the mask; None without a mask or peak.
+    """
+
+    peak: tuple[int, int] | None
+    energy_inside: float | None
+    peak_inside: bool | None
+
+
+def kept_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which the map of a picture is kept.
+
+    >>> kept_size(160, 138), kept_size(3000, 1500)
+    ((160, 138), (768, 384))
+    """
+    factor = min(1.0, LARGEST / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def lay_on(values: Values, height: int, width: int, fit: str) -> Values:
+    """Lay a map on the picture that the network's input was made of.
+
+    Args:
+        values: (S, S), the map at the size of the network's input.
+        height: Of the picture.
+        width: Of the picture.
+        fit: How the picture became a square; what `crop` cut off, the network did not see, and the map is 0 there.
+
+    Returns:
+        (h, w) as `kept_size` says.
+    """
+    size = len(values)
+    geometry = fit_geometry(height, width, size, fit)
+    (top, left), (inner_height, inner_width) = geometry.place, geometry.inner
+    seen = values[top : top + inner_height, left : left + inner_width]
+    rows, columns = kept_size(height, width)
+    y, x, box_height, box_width = geometry.box
+    # Rounded outwards from both ends, so that neighbouring boxes would meet.
+    y0, y1 = round(y * rows / height), round((y + box_height) * rows / height)
+    x0, x1 = round(x * columns / width), round((x + box_width) * columns / width)
+    how = cv2.INTER_AREA if seen.shape[0] > y1 - y0 and seen.shape[1] > x1 - x0 else cv2.INTER_LINEAR
+    laid = np.zeros((rows, columns), np.float32)
+    laid[y0:y1, x0:x1] = cv2.resize(np.ascontiguousarray(seen), (x1 - x0, y1 - y0), interpolation=how)
+    return laid
+
+
+def figures(values: Values, height: int, width: int, mask: NDArray[np.uint8] | None) -> Figures:
+    """What a map says of place.
+
+    Args:
+        values: (h, w), at least 0.
+        height: Of the picture, in whose pixels the peak is told.
+        width: Of the picture.
+        mask: (h, w), above 0 inside; None where there is none.
+    """
+    energy = float(values.sum(dtype=np.float64))
+    if energy <= 0:
+        return Figures(None, None, None)
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    peak = int((column + 0.5) * width / values.shape[1]), int((row + 0.5) * height / values.shape[0])
+    if mask is None or not mask.any():
+        return Figures(peak, None, None)
+    inside = mask > 0
+    return Figures(peak, float(values[inside].sum(dtype=np.float64)) / energy, bool(inside[row, column]))
+
+
+def rescale(values: Values, highest: float | None) -> Values:
+    """A map in [0, 1] for showing it.
+
+    Args:
+        values: (h, w), at least 0.
+        highest: What becomes 1, for all maps of a run alike; None takes the map's own smallest and largest value.
+    """
+    low, high = (0.0, highest) if highest is not None else (float(values.min()), float(values.max()))
+    if high <= low:
+        return np.zeros_like(values)
+    return np.asarray(np.clip((values - low) / (high - low), 0.0, 1.0), np.float32)
+
+
+def doubt(values: Values, target: str) -> str:
+    """A word on a map that says nothing of place; empty for any other."""
+    if not values.any():
+        return f"empty map: nothing in the picture speaks for {target}"
+    if float(np.ptp(values)) <= 1e-6 * float(values.max()):
+        return "flat map: the same everywhere"
+    return ""
+
+
+def highest_of(maxima: Iterable[float]) -> float:
+    """The one value by which all maps of a run are scaled: the largest there is, or 1 where all are empty."""
+    largest = max((value for value in maxima if math.isfinite(value)), default=0.0)
+    return largest if largest > 0 else 1.0

@@ -1,0 +1,192 @@
+"""Heatmaps for the eye: the picture beside the picture with its map, with the scale of the colours; and contact sheets.
+
+The map is laid on with its colour where it is high and lets the picture through where it is low, so that what it does
+not mark stays a radiograph. The colours are matplotlib's `inferno`, whose lightness grows evenly, which people with any
+kind of colour vision, and a black and white print, can read (van der Walt & Smith 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from cxrtool.errors import OutputError
+
+Picture = NDArray[np.uint8]
+"""(h, w, 3), red first."""
+
+COLOURS = "inferno"
+STRONGEST = 0.7
+"""How much of the picture the highest value covers."""
+
+SMALLEST = 384
+"""The longer side, in pixels, to which a smaller picture is enlarged, so that its caption has room."""
+
+TILE = 208
+COLUMNS = 4
+GAP = 8
+LINE = 18
+OUTLINE = (110, 215, 255)
+PEAK = (255, 255, 255)
+INK, DIM = (30, 30, 30), (110, 110, 110)
+
+
+@dataclass
+class Exhibit:
+    """One picture with its map.
+
+    Attributes:
+        pixels: Grey values (h, w), uint8 or uint16, at the map's size.
+        values: (h, w) in [0, 1].
+        mask: (h, w), above 0 inside, whose outline is drawn; None draws none.
+        peak: x and y of the map's largest value, as shares of width and height; None draws none.
+        caption: Lines of text; the last one may say what is wrong with the map.
+    """
+
+    pixels: NDArray[Any]
+    values: NDArray[np.float32]
+    mask: NDArray[np.uint8] | None = None
+    peak: tuple[float, float] | None = None
+    caption: Sequence[str] = ()
+
+
+@cache
+def table() -> NDArray[np.uint8]:
+    """The colours of 256 values from 0 to 1, (256, 3), red first."""
+    from matplotlib import colormaps
+
+    colours: NDArray[np.uint8] = np.asarray(colormaps[COLOURS](np.arange(256), bytes=True)[:, :3])
+    return colours
+
+
+def blend(pixels: NDArray[Any], values: NDArray[np.float32]) -> Picture:
+    """Lay a map (h, w) in [0, 1] on grey values (h, w).
+
+    A map that is 0 everywhere gives the picture back, in grey.
+    """
+    grey = _eight_bit(pixels)[..., None].astype(np.float32)
+    colour = table()[np.rint(values * 255).astype(np.uint8)].astype(np.float32)
+    cover = (STRONGEST * np.sqrt(values))[..., None]
+    return np.asarray(np.rint(grey * (1 - cover) + colour * cover), np.uint8)
+
+
+def draw_overlay(exhibit: Exhibit, highest: float) -> Picture:
+    """The picture beside its overlay and the scale, with a caption above.
+
+    Args:
+        exhibit: What to show.
+        highest: The raw value that has the last colour, written at the scale.
+    """
+    left, right = _pair(exhibit, SMALLEST)
+    height, width = left.shape[:2]
+    head = LINE * len(exhibit.caption) + GAP
+    bar = 14
+    room = bar + GAP + 64
+    canvas = Image.new("RGB", (2 * width + room + 4 * GAP, head + height + 2 * GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    _write(draw, exhibit.caption, canvas.width - 2 * GAP)
+    top = head + GAP
+    canvas.paste(Image.fromarray(left), (GAP, top))
+    canvas.paste(Image.fromarray(right), (width + 2 * GAP, top))
+    colours = np.repeat(table()[np.linspace(255, 0, height).round().astype(int)][:, None], bar, 1)
+    x = 2 * width + 3 * GAP
+    canvas.paste(Image.fromarray(np.ascontiguousarray(colours)), (x, top))
+    for value, anchor in ((1.0, "lt"), (0.5, "lm"), (0.0, "lb")):
+        y = top + round((1 - value) * (height - 1))
+        draw.line([(x + bar, y), (x + bar + 4, y)], INK)
+        draw.text((x + bar + GAP, y), f"{value * highest:.3g}", DIM, _font(12), anchor)
+    return np.asarray(canvas)
+
+
+def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
+    """Many pictures, each beside its overlay, in rows."""
+    columns = min(COLUMNS, len(exhibits))
+    cell = 2 * TILE + 2 * GAP
+    lines = max(len(exhibit.caption) for exhibit in exhibits)
+    step = TILE + lines * LINE + GAP
+    rows = math.ceil(len(exhibits) / columns)
+    canvas = Image.new("RGB", (max(columns * cell + GAP, 640), LINE * 2 + GAP + rows * step), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, GAP), _fitting(title, 15, canvas.width - 2 * GAP), INK, _font(15))
+    for index, exhibit in enumerate(exhibits):
+        x, y = GAP + index % columns * cell, LINE * 2 + index // columns * step
+        for side, picture in enumerate(_pair(exhibit, TILE, exact=True)):
+            height, width = picture.shape[:2]
+            offset = x + side * TILE + (TILE - width) // 2, y + (TILE - height) // 2
+            canvas.paste(Image.fromarray(picture), offset)
+        for number, text in enumerate(exhibit.caption):
+            place = x, y + TILE + 2 + number * LINE
+            draw.text(place, _fitting(text, 12, cell - GAP), INK if number == 0 else DIM, _font(12))
+    return np.asarray(canvas)
+
+
+def write_picture(path: Path, picture: Picture) -> int:
+    """Write it as PNG and return the number of bytes.
+
+    Raises:
+        OutputError: It cannot be encoded.
+    """
+    done, data = cv2.imencode(".png", picture[..., ::-1])
+    if not done:
+        raise OutputError(f"cannot encode {path} as PNG")
+    with open(path, "wb") as file:  # noqa: PTH123
+        return file.write(data.data)
+
+
+def _pair(exhibit: Exhibit, side: int, *, exact: bool = False) -> tuple[Picture, Picture]:
+    """The picture and its overlay; enlarged to `side` where they are smaller, or brought to it exactly."""
+    height, width = exhibit.pixels.shape
+    factor = side / max(height, width)
+    if exact or factor > 1:
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        pixels = cv2.resize(exhibit.pixels, size, interpolation=how)
+        values = np.asarray(np.clip(cv2.resize(exhibit.values, size, interpolation=how), 0.0, 1.0), np.float32)
+        mask = None if exhibit.mask is None else cv2.resize(exhibit.mask, size, interpolation=cv2.INTER_NEAREST)
+    else:
+        pixels, values, mask = exhibit.pixels, exhibit.values, exhibit.mask
+    laid = blend(pixels, values)
+    if mask is not None:
+        contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(laid, contours, -1, OUTLINE, 1, cv2.LINE_AA)
+    if exhibit.peak is not None:
+        place = round(exhibit.peak[0] * laid.shape[1]), round(exhibit.peak[1] * laid.shape[0])
+        cv2.drawMarker(laid, place, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
+        cv2.drawMarker(laid, place, PEAK, cv2.MARKER_CROSS, 11, 1)
+    return np.repeat(_eight_bit(pixels)[..., None], 3, 2), laid
+
+
+def _eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray(pixels >> 8 if pixels.dtype == np.uint16 else pixels, np.uint8)
+
+
+def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], width: int) -> None:
+    for number, text in enumerate(lines):
+        draw.text((GAP, GAP + number * LINE), _fitting(text, 13, width), INK if number == 0 else DIM, _font(13))
+
+
+def _fitting(text: str, size: int, width: int) -> str:
+    """The text, or as much of it as has room."""
+    font = _font(size)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # The one that comes with matplotlib: the same letters on every machine.
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -1,0 +1,197 @@
+"""`explain`: heatmaps of what a model, or of each image the fold that tested it, looked at; and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cxrtool.data.manifest import Manifest
+from cxrtool.errors import InputError, UsageError
+from cxrtool.steps import run as runs
+from cxrtool.steps.cases import SUBSETS, assign
+from cxrtool.steps.explanation import COLUMNS, Explanation
+from cxrtool.steps.fold import FITTED
+from cxrtool.steps.folder import Inputs, Plan, StepFolder
+from cxrtool.steps.predict import Seen, model_folders, read_source
+from cxrtool.steps.settings import Settings
+from cxrtool.steps.subject import PREDICTED
+
+VERSION = 1
+"""Raised when the same options would give other files."""
+
+METHODS = ("grad-cam", "cam")
+SCALES = ("image", "run")
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """The options of `explain`.
+
+    Attributes:
+        model: A model folder, or a run, of which each image is explained by the fold that tested it.
+        source: An image, a folder of images, a manifest, a step's folder, or `-`.
+        method: `grad-cam` or `cam`.
+        target: The class that is explained: `predicted`, `opposite` (the most probable other one), or a name.
+        layer: The module to look at; None takes the last map before pooling.
+        inside_lungs: Set a map to zero outside the image's mask.
+        scale: Colours by each `image` or by one value for the whole `run`.
+        subset: Of a run: images of this subset, or `all`.
+        positive: The class by which contact sheets are made; None takes a `target` that names one.
+        check_randomised: Compare with maps of networks whose parameters were drawn anew.
+        sheet: Images on a contact sheet, at most; 0 makes none.
+        partial: Take a run of which some folds are missing.
+        batch_size: Images at once.
+        max_pixels: Refuse larger pictures before they are decoded.
+    """
+
+    model: Path
+    source: str
+    method: str = METHODS[0]
+    target: str = PREDICTED
+    layer: str | None = None
+    inside_lungs: bool = False
+    scale: str = SCALES[0]
+    subset: str = SUBSETS[0]
+    positive: str | None = None
+    check_randomised: bool = False
+    sheet: int = 16
+    partial: bool = False
+    batch_size: int = 16
+    max_pixels: int | None = None
+
+
+def explain(options: ExplainOptions, settings: Settings) -> int | None:
+    """Make the heatmaps of images: a folder with maps, overlays, contact sheets and a manifest that measures them.
+
+    Returns:
+        The number of images, or None where there was nothing to do.
+
+    Raises:
+        UsageError: An option has a value that it cannot have.
+        InputError: Model or source is not there, no image fits the model, or its network has no map.
+        StrictError: `--strict`, and an image was rejected.
+    """
+    for name, known in (("method", METHODS), ("scale", SCALES), ("subset", SUBSETS)):
+        if getattr(options, name) not in known:
+            raise UsageError(f"--{name}: expected one of {', '.join(known)}, found '{getattr(options, name)}'")
+    single = runs.is_model(options.model)
+    if single and options.subset != ExplainOptions.subset:
+        raise UsageError("--subset: goes with a run; a model explains every image that it is given")
+    folders = model_folders(options.model, partial=options.partial)
+    manifest = _read(options, settings)
+    folder = StepFolder(settings.out, _plan(options, settings, manifest, folders), settings)
+    if not folder.needs_work():
+        return None
+    cases, rejects = assign(manifest, folders, options.subset, of_run=not single)
+    if not cases:
+        raise InputError(
+            f"{options.model} tested none of the {len(rejects)} images; {rejects[0]['path']}: {rejects[0]['reason']}",
+            f"a single model, such as {folders[0]}, explains any image",
+        )
+    from cxrtool.training.device import own_randomness
+
+    with own_randomness(settings.seed, settings.threads), folder.build() as build:
+        build.rejects += rejects
+        explanation = Explanation(options, settings, build, Seen.of(folders) if single else None)
+        explanation.make_maps(cases)
+        _warn(explanation, settings)
+        checked = explanation.randomise() if options.check_randomised else []
+        explanation.draw()
+        measured = measure_place(explanation.rows, settings.seed)
+        for line in [*checked, *in_words(measured)]:
+            settings.report.say(line)
+        columns = [name for name in COLUMNS if any(name in row for row in explanation.rows)]
+        found = {"layers": explanation.layers(), "place": measured, "randomised": checked}
+        # To leave out what a run was trained on is what was asked for.
+        wanted = len(build.rejects) == len(rejects)
+        if rejects and wanted:
+            settings.report.say(f"{len(rejects)} of {len(manifest)} images were not explained: {rejects[0]['reason']}")
+        build.finish(columns, explanation.rows, extra={"explained": found}, wanted=wanted)
+    return len(explanation.rows)
+
+
+def _read(options: ExplainOptions, settings: Settings) -> Manifest:
+    manifest = read_source(options.source, settings)
+    if settings.out is not None:
+        # A folder of images in which the output lies must not become its own input.
+        own = settings.out.resolve()
+        manifest.rows = [row for row in manifest.rows if not Path(row["path"]).resolve().is_relative_to(own)]
+    if not manifest.rows:
+        raise InputError(f"{manifest.name}: expected images, found none")
+    if options.inside_lungs and not any(manifest.column("mask")):
+        raise InputError(
+            f"--inside-lungs: no image of {manifest.name} has a mask",
+            "the manifest's column 'mask' names them; `cxrtool prepare` keeps those that a data set brings",
+        )
+    return manifest
+
+
+def _plan(options: ExplainOptions, settings: Settings, manifest: Manifest, folders: Sequence[Path]) -> Plan:
+    names = ("model.json", "model.safetensors", FITTED, runs.PREDICTIONS)
+    files = [place / name for place in folders for name in names if (place / name).is_file()]
+    given = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    return Plan(
+        command="explain",
+        options={**given, "model": str(options.model), "version": VERSION},
+        inputs=Inputs.of(manifest, files=files, verify=settings.verify),
+        libraries=("numpy", "opencv-python-headless", "torch", "timm", "matplotlib", "pillow"),
+        seeded=True,
+        threaded=True,
+    )
+
+
+def _warn(explanation: Explanation, settings: Settings) -> None:
+    """Tell how often each remark stands in the manifest, with an example."""
+    remarks: dict[str, list[str]] = {}
+    for row, texts in zip(explanation.rows, explanation.remarks, strict=True):
+        for text in texts:
+            remarks.setdefault(text, []).append(row["image_id"])
+    for text, names in remarks.items():
+        settings.report.warn(f"{len(names)} of {len(explanation.rows)} images, such as {names[0]}: {text}")
+
+
+def measure_place(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
+    """Mean share of the maps' energy inside the masks, and share of peaks there, with intervals over patients.
+
+    Args:
+        rows: Of the manifest that `explain` writes; those without a figure are left out.
+        seed: Of the resamples.
+
+    Returns:
+        `energy_inside` and `peak_inside`, each a figure as in `metrics.json`, with its number of images; empty where no
+        image has a mask.
+    """
+    import numpy as np
+
+    from cxrtool.data.grouping import group_images
+    from cxrtool.evaluation.intervals import RESAMPLES, draw_patients, measure
+
+    found = {}
+    for name in ("energy_inside", "peak_inside"):
+        known = [dict(row) for row in rows if row[name] != ""]
+        if not known:
+            continue
+        groups = np.array(group_images(known))
+        values = np.array([float(row[name]) for row in known])
+        sums, sizes = np.bincount(groups, values), np.bincount(groups)
+        drawn = draw_patients(np.zeros(len(sums), np.int64), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
+        replicates = (sums @ drawn) / (sizes @ drawn)
+        figure = measure(float(values.mean()), replicates, patients=len(sums), proportion=True)
+        found[name] = {**figure.as_json(), "images": len(known), "patients": len(sums)}
+    return found
+
+
+def in_words(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What `measure_place` found, a line a figure."""
+    texts = {"energy_inside": "of the maps' energy lies inside the masks", "peak_inside": "of the peaks do"}
+    lines = []
+    for name, text in texts.items():
+        if name in measured:
+            figure = measured[name]
+            interval = f" [{figure['low']:.1%}, {figure['high']:.1%}]" if figure["low"] is not None else ""
+            lines.append(
+                f"{figure['value']:.1%}{interval} {text} ({figure['images']} images of {figure['patients']} patients)"
+            )
+    return lines

@@ -1,0 +1,87 @@
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+
+from cxrtool.explaining import overlay
+from cxrtool.explaining.overlay import Exhibit
+
+RAMP = np.linspace(0, 1, 40 * 30, dtype=np.float32).reshape(40, 30)
+GREY = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
+
+
+def test_the_colours_are_matplotlib_s():
+    expected = matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255
+    assert np.abs(overlay.table() - expected).max() <= 1
+
+
+def test_lightness_grows_evenly():
+    lightness = cv2.cvtColor(overlay.table()[None], cv2.COLOR_RGB2Lab)[0, :, 0].astype(int)
+    steps = np.diff(lightness)
+    assert steps.min() >= 0
+    assert steps.max() <= 2
+
+
+def test_an_empty_map_leaves_the_picture_as_it_is():
+    assert np.array_equal(overlay.blend(GREY, np.zeros_like(RAMP)), np.repeat(GREY[..., None], 3, 2))
+
+
+def test_the_higher_the_value_the_more_of_its_colour():
+    flat = np.full((40, 30), 128, np.uint8)
+    laid = overlay.blend(flat, RAMP).astype(float)
+    far = np.abs(laid - 128).sum(-1)
+    assert far[0, 0] == 0
+    assert far[-1, -1] > far[20, 15] > far[2, 0] > 0
+    share = overlay.STRONGEST
+    np.testing.assert_allclose(laid[-1, -1], 128 * (1 - share) + overlay.table()[255] * share, atol=1)
+
+
+def test_sixteen_bits_look_like_eight():
+    assert np.array_equal(overlay.blend(GREY.astype(np.uint16) * 257, RAMP), overlay.blend(GREY, RAMP))
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (500, 700), (5, 400)])
+def test_an_overlay_shows_both_pictures_and_the_scale(height, width):
+    pixels = np.full((height, width), 90, np.uint8)
+    values = np.zeros((height, width), np.float32)
+    picture = overlay.draw_overlay(Exhibit(pixels, values, caption=("a", "b")), 2.5)
+    factor = max(1, overlay.SMALLEST / max(height, width))
+    shown = round(height * factor)
+    assert picture.shape[0] == 2 * overlay.LINE + overlay.GAP + shown + 2 * overlay.GAP
+    grey = (picture == 90).all(-1)
+    assert grey.sum() == 2 * shown * round(width * factor)
+    bar = picture[2 * overlay.LINE + 2 * overlay.GAP :, -overlay.GAP - 14 - overlay.GAP - 64 :]
+    assert (bar == overlay.table()[255]).all(-1).any()
+    assert (bar == overlay.table()[0]).all(-1).any()
+
+
+def test_the_mask_is_outlined_and_the_peak_marked_on_the_overlay_alone():
+    mask = np.zeros((400, 400), np.uint8)
+    mask[100:300, 100:300] = 255
+    pixels = np.full((400, 400), 90, np.uint8)
+    exhibit = Exhibit(pixels, np.zeros((400, 400), np.float32), mask, (0.25, 0.5))
+    picture = overlay.draw_overlay(exhibit, 1.0)
+    left = picture[2 * overlay.GAP : 2 * overlay.GAP + 400, overlay.GAP : overlay.GAP + 400]
+    right = picture[2 * overlay.GAP : 2 * overlay.GAP + 400, 400 + 2 * overlay.GAP : 800 + 2 * overlay.GAP]
+    assert (left == 90).all()
+    assert (right[200, 100] == overlay.PEAK).all()
+    np.testing.assert_allclose(right[100, 200], overlay.OUTLINE, atol=40)
+    assert (right[50, 50] == 90).all()
+
+
+def test_a_sheet_holds_every_picture():
+    exhibits = [
+        Exhibit(np.full((50, 50 + k), 40 + k, np.uint8), np.zeros((50, 50 + k), np.float32), caption=(str(k), "x" * 99))
+        for k in range(6)
+    ]  # fmt: skip
+    picture = overlay.draw_sheet(exhibits, "a very long title " * 20)
+    for k in range(6):
+        assert (picture == 40 + k).all(-1).sum() >= 2 * overlay.TILE * (overlay.TILE * 50 // (50 + k))
+    assert overlay.draw_sheet(exhibits[:1], "one").shape[1] >= 640
+
+
+def test_a_picture_is_written_as_it_is(tmp_path):
+    picture = overlay.draw_overlay(Exhibit(GREY, RAMP, caption=("Krankheit ß 肺",)), 1.0)
+    size = overlay.write_picture(tmp_path / "a.png", picture)
+    assert size == (tmp_path / "a.png").stat().st_size
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
