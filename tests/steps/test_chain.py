@@ -117,6 +117,6 @@ def test_a_jpeg_that_is_damaged_within_is_refused_as_prepare_does(tmp_path):
 
 
 def test_where_versions_are_all_that_differs_they_are_named():
-    older, newer = [{**NATIVE, "version": 1}], [{**NATIVE, "version": 2}]
+    older, newer = [{**SMALL, "version": 1}], [{**SMALL, "version": 2}]
     with pytest.raises(InputError, match=r"\(prepare version 2\); model was trained on: .* \(prepare version 1\)"):
         missing_steps(older, newer, "model", "data")
