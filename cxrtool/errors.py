@@ -45,6 +45,10 @@ class IncompleteError(CxrtoolError):
     """A run lacks folds that the command needs."""
 
 
+class DivergedError(CxrtoolError):
+    """The numbers of a training ran away: a loss or a weight is no longer finite."""
+
+
 class StrictError(CxrtoolError):
     """`--strict` was asked for and something was rejected."""
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from cxrtool.cli import options
 from cxrtool.training.presets import DEFAULTS, PRESETS
+
+if TYPE_CHECKING:
+    from cxrtool.data.manifest import Row
+    from cxrtool.steps.settings import Settings
 
 
 def _option(flag: str, text: str, shown: str | None = None) -> Any:
@@ -58,6 +63,12 @@ def train(
     checkpoint: Annotated[Text, _option("--checkpoint", "Epoch to keep: best-loss, best-accuracy (both on validation) "
                                         "or last.")] = None,
     class_weights: Annotated[Text, _option("--class-weights", "none, or balanced: n / (K n_c).")] = None,
+    grid: Annotated[list[str] | None, typer.Option(
+        "--grid", metavar="KEY=A,B", show_default=False, help="Values to try for an option, say lr=0.01,0.001; "
+        "repeatable. Each fold keeps the combination that is best on its validation images. Where values hold commas, "
+        "| parts them: 'augment=none|rotate=10,flip=0.5'.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", min=1, show_default=False,
+                                               help="Draw so many of the grid's combinations.")] = None,
     only: options.Only = None,
     save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between two checkpoints.")] = 30.0,
     seed: options.Seed = 0,
@@ -84,4 +95,17 @@ def train(
     """
     from cxrtool.steps import train as step
 
-    step.train(options.collect(ctx, step.TrainOptions), options.settings(ctx))
+    settings = options.settings(ctx)
+    rows = step.train(options.collect(ctx, step.TrainOptions), settings)
+    if rows:
+        _tell_of_search(rows, settings)
+
+
+def _tell_of_search(rows: Sequence[Row], settings: Settings) -> None:
+    from cxrtool.cli.console import render
+    from cxrtool.steps.grid import SHOWN, tabulate
+
+    columns, lines = tabulate(rows)
+    settings.report.say("\n" + render(columns, lines[:SHOWN], title="Grid search, by validation images; mean of folds"))
+    if len(lines) > SHOWN:
+        settings.report.say(f"… and {len(lines) - SHOWN} more in {settings.out}/grid.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -259,7 +260,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             # weights_only refuses anything but tensors and plain containers: a pickle could run code of its maker.
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # timm's train.py keeps its command line beside the weights, in a class that does nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"--weights {path}: not a file of weights that can be read safely: {_reason(error)}",

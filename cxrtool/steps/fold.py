@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.manifest import Manifest, Row, write_table
@@ -13,10 +15,11 @@ from cxrtool.data.predictions import GROUPING, Predictions, write_predictions
 from cxrtool.errors import InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment
-from cxrtool.steps.chain import Chain, decode
-from cxrtool.steps.folder import REJECTS, Build, StepFolder
+from cxrtool.steps.chain import Chain
+from cxrtool.steps.folder import Build, StepFolder
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.signals import StopRequest
+from cxrtool.steps.stores import Stores
 
 if TYPE_CHECKING:
     from cxrtool.training.fitting import Design, Fitted
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "repeat", "fold", "subset")
 FITTED = "fitted_on.csv"
-DECODER = "opencv-python-headless"
-"""The library whose version the decoded pixels may depend on."""
+GRID, CANDIDATES = "grid.csv", "candidates"
+"""What a grid search adds to a run: its table, and the folder of all that was tried."""
 
 
 def check_design(values: dict[str, Any], classes: int, settings: Settings) -> None:
@@ -65,170 +68,193 @@ def make_design(values: dict[str, Any], classes: int, settings: Settings, seed: 
     )  # fmt: skip
 
 
-class FoldTrainer:
-    """What the folds of one command share: options, images, the store.
+@dataclass(frozen=True)
+class Task:
+    """What all trainings of one command share.
 
-    Args:
-        values: Every option that bears on the result, resolved.
+    Attributes:
         preset: The preset's name, for the model's description.
         save_every: Seconds between two states to resume from.
         settings: The shared options.
         manifest: The images.
         chain: What they have been through.
         container: The run's folder, with the plan that all folds share.
+        stores: The images, decoded.
     """
 
-    def __init__(
-        self, values: dict[str, Any], preset: str | None, save_every: float, settings: Settings,
-        manifest: Manifest, chain: Chain, container: StepFolder,
-    ) -> None:  # fmt: skip
-        self.values, self.preset, self.save_every, self.settings = values, preset, save_every, settings
-        self.manifest, self.chain, self.container = manifest, chain, container
-        self.classes = manifest.classes()
-        self._store: Store | None = None
+    preset: str | None
+    save_every: float
+    settings: Settings
+    manifest: Manifest
+    chain: Chain
+    container: StepFolder
+    stores: Stores
 
-    def store(self, request: StopRequest) -> Store:
-        """The decoded images of the whole manifest, opened once."""
-        from functools import partial
+    def folder(self, assignment: Assignment) -> StepFolder:
+        """The folder of one fold."""
+        shared = self.container.plan
+        plan = replace(shared, options={**shared.options, "repeat": assignment.repeat, "fold": assignment.fold})
+        return StepFolder(self.container.out / assignment.name, plan, self.settings, marker=runs.PREDICTIONS)
 
-        from cxrtool.steps.parallel import map_items
-        from cxrtool.training.store import default_cache, open_store
 
-        if self._store is None:
-            size, fit, plan = self.values["size"], self.values["fit"], self.container.plan
-            key = {"size": size, "fit": fit, "decoder": plan.versions()[DECODER]}
-            if self.settings.verify:
-                # The store itself goes by size and time of the files, which are not to be trusted then.
-                key["content"] = plan.inputs.digest
-            paths = [Path(row["path"]) for row in self.manifest.rows]
-            with self.settings.report.progress("decoding", len(paths)) as advance:
+class FoldTrainer:
+    """Trains folds, all with the same options.
 
-                def count(number: int) -> None:
-                    advance(number)
-                    request.heed()
+    Args:
+        values: Every option that bears on the result, resolved.
+        task: What is trained on, and where to.
+    """
 
-                self._store = open_store(
-                    paths, partial(decode, chain=[], size=size, fit=fit), size=size, key=key,
-                    cache=self.settings.cache or default_cache(), mapper=map_items, workers=self.settings.workers,
-                    advance=count, say=self.settings.report.say,
-                )  # fmt: skip
-            if len(self._store.failed) == len(paths):
-                raise InputError(
-                    f"{self.manifest.name}: none of the {len(paths)} images can be read, the first: "
-                    f"{next(iter(self._store.failed.values()), 'there are none')}"
-                )
-            if self._store.failed:
-                self.settings.report.warn(
-                    f"{len(self._store.failed)} of {len(paths)} images cannot be read and are left out; "
-                    f"each with its reason in {self.container.shown / REJECTS}"
-                )
-        return self._store
+    def __init__(self, values: dict[str, Any], task: Task) -> None:
+        self.values, self.task = values, task
+        self.classes = task.manifest.classes()
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
         """Train one fold unless it is there, and write its folder."""
-        pair = {"repeat": assignment.repeat, "fold": assignment.fold}
-        shared = self.container.plan
-        plan = replace(shared, options={**shared.options, **pair})
-        folder = StepFolder(self.container.out / assignment.name, plan, self.settings, marker=runs.PREDICTIONS)
+        folder = self.task.folder(assignment)
         if not folder.needs_work():
             return
-        store = self.store(request)
-        usable = {name: [i for i in places if i not in store.failed] for name, places in assignment.subsets.items()}
-        assignment = replace(assignment, subsets=usable)
-        self._check_classes(assignment)
+        store, assignment = self.open(assignment, request)
         with folder.build() as build:
-            for i, reason in store.failed.items():
-                build.reject(self.manifest.rows[i]["path"], reason)
-            fitted, asked = self._fit(assignment, store, build, request)
-            self._write(assignment, store, build, fitted, asked)
+            fitted = self.fit(assignment, store, ("validation", "test"), build.path / "state", request)
+            self.write(build, assignment, store, fitted)
+            shutil.rmtree(build.path / "state", ignore_errors=True)
+            self.close(build, assignment, store, fitted)
 
-    def _check_classes(self, assignment: Assignment) -> None:
-        present = {self.manifest.rows[i]["label"] for i in assignment.subsets["train"]}
+    def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
+        """Tidy up once the folds are there: an earlier command may have left a grid search in the run."""
+        if whole:
+            run = self.task.container.out
+            shutil.rmtree(run / CANDIDATES, ignore_errors=True)
+            (run / GRID).unlink(missing_ok=True)
+        return []
+
+    def open(self, assignment: Assignment, request: StopRequest) -> tuple[Store, Assignment]:
+        """The images, and the assignment without those that cannot be read.
+
+        Raises:
+            InputError: Of a class no training image can be read.
+        """
+        store = self.task.stores.open(self.values["size"], self.values["fit"], request)
+        usable = {name: [i for i in places if i not in store.failed] for name, places in assignment.subsets.items()}
+        present = {self.task.manifest.rows[i]["label"] for i in usable["train"]}
         absent = [name for name in self.classes if name not in present]
         if absent:
             raise InputError(
                 f"fold {assignment.name}: of class '{absent[0]}' no training image can be read",
-                f"`cxrtool info {self.manifest.name}` says what is wrong with its images",
+                f"`cxrtool info {self.task.manifest.name}` says what is wrong with its images",
             )
+        return store, replace(assignment, subsets=usable)
 
-    def _fit(
-        self, assignment: Assignment, store: Store, build: Build, request: StopRequest
-    ) -> tuple[Fitted, list[tuple[int, str]]]:
+    def design(self, assignment: Assignment) -> Design:
+        """What the training room takes; each fold has its own seed, so that any one of them can be trained alone."""
+        settings = self.task.settings
+        digest = hashlib.blake2b(f"{settings.seed} {assignment.name}".encode(), digest_size=7).digest()
+        return make_design(self.values, len(self.classes), settings, int.from_bytes(digest, "big"))
+
+    def fit(
+        self,
+        assignment: Assignment,
+        store: Store,
+        asked: Sequence[str],
+        state: Path,
+        request: StopRequest,
+        name: str = "",
+    ) -> Fitted:
+        """Train one fold.
+
+        Args:
+            assignment: Which image is in which subset.
+            store: The decoded images.
+            asked: The subsets to predict; a test subset that is not asked about is never looked at.
+            state: Folder for states to resume from.
+            request: Heeded between batches.
+            name: What to call the training in messages, where the fold's name does not say it all.
+        """
         import numpy as np
 
+        from cxrtool.training.device import choose_device, take_turns
         from cxrtool.training.fitting import fit_fold
 
-        report, places = self.settings.report, assignment.subsets
-        # Each fold has its own seed, so that folds are independent and any one of them can be trained alone.
-        digest = hashlib.blake2b(f"{self.settings.seed} {assignment.name}".encode(), digest_size=7).digest()
-        seed = int.from_bytes(digest, "big")
-        design = make_design(self.values, len(self.classes), self.settings, seed)
-        known = {name: index for index, name in enumerate(self.classes)}
-        labels = np.array([known.get(row["label"], -1) for row in self.manifest.rows])
-        asked = [(i, name) for name in ("validation", "test") for i in places[name]]
-        with report.progress(assignment.name, design.recipe.epochs) as advance:
+        task, places = self.task, assignment.subsets
+        report, design = task.settings.report, self.design(assignment)
+        name = name or assignment.name
+        known = {label: index for index, label in enumerate(self.classes)}
+        labels = np.array([known.get(row["label"], -1) for row in task.manifest.rows])
+        turns = take_turns(choose_device(design.device), report.say, request.heed)
+        with turns, report.progress(name, design.recipe.epochs) as advance:
 
             def epoch_done(row: dict[str, float | None]) -> None:
                 advance(1)
-                report.note(f"{assignment.name}  {describe_epoch(row)}")
+                report.note(f"{name}  {describe_epoch(row)}")
 
-            fitted = fit_fold(
-                design, store, self.manifest.column("image_id"), labels,
+            return fit_fold(
+                design, store, task.manifest.column("image_id"), labels,
                 np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
-                np.array([i for i, _ in asked], np.int64), build.path / "state",
-                save_every=self.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
+                np.array([i for subset in asked for i in places[subset]], np.int64), state,
+                save_every=task.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
             )  # fmt: skip
-        return fitted, asked
 
-    def _write(
-        self, assignment: Assignment, store: Store, build: Build, fitted: Fitted, asked: Sequence[tuple[int, str]]
-    ) -> None:
-        import shutil
+    def describe(self, assignment: Assignment, fitted: Fitted) -> dict[str, Any]:
+        """What `model.json` tells of a trained network."""
+        from cxrtool.models.registry import input_form
 
+        values = self.values
+        return {
+            "classes": self.classes,
+            "architecture": self.design(assignment).architecture.to_json(),
+            "chain": self.task.chain,
+            "input": {"size": values["size"], "fit": values["fit"]},
+            "normalization": input_form(values["model"], values["normalize"]),
+            "calibration": None,
+            "thresholds": None,
+            "trained": {"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
+        }
+
+    def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
+        """Write a model folder with what it says of the validation and test images."""
         import numpy as np
 
         from cxrtool.imaging import plausibility
-        from cxrtool.models.registry import input_form
         from cxrtool.training.checkpoint import save_model
         from cxrtool.training.curves import draw_history, write_history
 
-        values, path = self.values, build.path
+        path = build.path
         seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
         thumbnails = np.stack([plausibility.thumbnail(store.images[i]) for i, name in seen if name == "train"])
         usual = plausibility.fit(thumbnails)
-        architecture = make_design(values, len(self.classes), self.settings, 0).architecture
-        description = {
-            "classes": self.classes,
-            "architecture": architecture.to_json(),
-            "chain": self.chain,
-            "input": {"size": values["size"], "fit": values["fit"]},
-            "normalization": input_form(values["model"], values["normalize"]),
-            "usual": usual,
-            "calibration": None,
-            "thresholds": None,
-            "trained": {"preset": self.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
-        }
-        save_model(path, fitted.network, description)
-        rows = self.manifest.rows
+        save_model(path, fitted.network, {**self.describe(assignment, fitted), "usual": usual})
         fitted_on = [self._seen_row(i, name, assignment, store) for i, name in seen]
         write_table(path / FITTED, FITTED_COLUMNS, fitted_on)
         write_history(path / "history.csv", fitted.history.rows)
-        draw_history(path / "curves.png", fitted.history, f"{values['model']}, {assignment.name}")
-        predictions = self._predictions(assignment, store, fitted, asked, usual)
-        write_predictions(path / runs.PREDICTIONS, predictions)
-        shutil.rmtree(path / "state", ignore_errors=True)
-        test = [k for k, (_, name) in enumerate(asked) if name == "test"]
-        right = sum(predictions.rows[k]["predicted"] == rows[asked[k][0]]["label"] for k in test)
+        draw_history(path / "curves.png", fitted.history, f"{self.values['model']}, {assignment.name}")
+        write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
+
+    def close(
+        self,
+        build: Build,
+        assignment: Assignment,
+        store: Store,
+        fitted: Fitted,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Let the folder of a fold take its name, and say how well it went."""
+        task = self.task
+        for i, reason in store.failed.items():
+            build.reject(task.manifest.rows[i]["path"], reason)
         counts = {name: len(indices) for name, indices in assignment.subsets.items()}
+        notes = {"run_digest": task.container.digest, "training": fitted.notes, **extra}
         # What was rejected is told once for the run, and so is `--strict`, which must not stop at the first fold.
-        build.close(
-            counts=counts, extra={"run_digest": self.container.digest, "training": fitted.notes}, wanted=True
-        )  # fmt: skip
+        build.close(counts=counts, extra=notes, wanted=True)
+        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        test = [k for k, (_, name) in enumerate(asked) if name == "test"]
+        named = {k: self.classes[int(fitted.probabilities[k].argmax())] for k in test}
+        right = sum(named[k] == task.manifest.rows[asked[k][0]]["label"] for k in test)
         share = f", test accuracy {right / len(test):.3f} of {len(test)} images" if test else ""
-        self.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
+        task.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
 
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
-        row = self.manifest.rows[index]
+        row = self.task.manifest.rows[index]
         return {
             "image_id": row["image_id"],
             "patient_id": row.get("patient_id", ""),
@@ -239,19 +265,15 @@ class FoldTrainer:
         }
 
     def _predictions(
-        self,
-        assignment: Assignment,
-        store: Store,
-        fitted: Fitted,
-        asked: Sequence[tuple[int, str]],
-        usual: dict[str, Any],
-    ) -> Predictions:
+        self, assignment: Assignment, store: Store, fitted: Fitted, usual: dict[str, Any]
+    ) -> Predictions:  # fmt: skip
         from cxrtool.imaging import plausibility
 
-        rows = []
-        present = [name for name in GROUPING if name in self.manifest.columns]
+        rows, manifest = [], self.task.manifest
+        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        present = [name for name in GROUPING if name in manifest.columns]
         for (index, subset), probabilities in zip(asked, fitted.probabilities, strict=True):
-            source = self.manifest.rows[index]
+            source = manifest.rows[index]
             doubt = plausibility.warn(store.images[index], usual)
             rows.append(
                 {

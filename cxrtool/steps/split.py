@@ -11,6 +11,7 @@ from cxrtool.data.grouping import PATIENT
 from cxrtool.data.manifest import Manifest, Row, dump_table, read_manifest, write_table
 from cxrtool.data.splits import COLUMNS, SUBSETS, Run, from_column, overlaps, split_rows, tabulate
 from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.steps.folder import touch
 from cxrtool.steps.run import fold_name
 from cxrtool.steps.settings import Settings
 
@@ -76,8 +77,17 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
     elif settings.out:
-        write_table(settings.out, COLUMNS, result.rows)
+        _write(settings.out, result, manifest)
     return result
+
+
+def _write(out: Path, result: SplitResult, manifest: Manifest) -> None:
+    """Write the file; one that says the same already is left alone, so that Make does not redo what comes after it."""
+    if out.is_file() and out.read_bytes() == result.text().encode():
+        if manifest.origin and out.stat().st_mtime < manifest.origin.stat().st_mtime:
+            touch(out)
+        return
+    write_table(out, COLUMNS, result.rows)
 
 
 def _check(options: SplitOptions) -> None:

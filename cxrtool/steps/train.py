@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
-from cxrtool.data.manifest import Manifest, order_columns, read_manifest, read_table, write_manifest, write_table
+from cxrtool.data.manifest import Manifest, Row, order_columns, read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import StrictError, UsageError
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment, read_assignments
 from cxrtool.steps.chain import chain_of
-from cxrtool.steps.fold import FoldTrainer, check_design
+from cxrtool.steps.combinations import Combination, draw, parse_grid
+from cxrtool.steps.fold import FoldTrainer, Task, check_design
 from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file, write_run_file
-from cxrtool.steps.settings import Settings
+from cxrtool.steps.grid import GridTrainer, check_validation
+from cxrtool.steps.settings import Settings, Silent
 from cxrtool.steps.signals import StopRequest
+from cxrtool.steps.stores import Stores
+from cxrtool.training.presets import DEFAULTS, PRESETS
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
+UNFROZEN = "--weights none: the whole network is trained, since a random body must not be frozen"
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,15 @@ class TrainOptions:
     class_weights: str | None = None
     only: str | None = None
     save_every: float = 30.0
+    grid: tuple[str, ...] = ()
+    budget: int | None = None
 
 
-def train(options: TrainOptions, settings: Settings) -> None:
+def train(options: TrainOptions, settings: Settings) -> list[Row]:
     """Train every fold that is not there yet.
+
+    Returns:
+        The rows of `grid.csv`, where there was a grid and something to do.
 
     Raises:
         UsageError: An option is wrong.
@@ -74,31 +85,99 @@ def train(options: TrainOptions, settings: Settings) -> None:
     if str(options.splits) == "-":
         raise UsageError("--splits: expected a file or a run, found standard input")
     splits = options.splits / SPLITS if options.splits.is_dir() else options.splits
-    values, settings = resolve(options, settings)
+    combinations, settings = combine(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
     assignments = read_assignments(splits, manifest, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     chain = chain_of(Path(row["path"]) for row in manifest.rows)
-    weights = [Path(values["weights"])] if values["weights"] not in ("imagenet", "none") else []
-    inputs = Inputs.of(manifest, files=weights, verify=settings.verify)
+    files = {c.values["weights"]: None for c in combinations if c.values["weights"] not in ("imagenet", "none")}
+    inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
     # The splits count by content alone: the same division written again is no reason to train again.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
-    identity = {**values, "splits": sha256_file(splits), "precision": settings.precision}
+    shared = {"splits": sha256_file(splits), "precision": settings.precision}
+    searched = [combination.values for combination in combinations]
+    identity = {"combinations": searched, **shared} if options.grid else {**searched[0], **shared}
     plan = Plan("train", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
     container = StepFolder(settings.out, plan, settings)
     if not container.needs_work():
-        return
-    check_design(values, len(manifest.classes()), settings)
-    shown = {**identity, "manifest": str(options.manifest), "splits": str(splits), "preset": options.preset}
-    _open_container(container, splits, shown, settings)
-    _tell_of_validation([a for a in assignments if (a.repeat, a.fold) in wanted], values, settings)
-    trainer = FoldTrainer(values, options.preset, options.save_every, settings, manifest, chain, container)
+        return []
+    mine = [assignment for assignment in assignments if (assignment.repeat, assignment.fold) in wanted]
+    if options.grid:
+        check_validation(mine)
+    _check_designs(combinations, manifest, settings)
+    shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
+    _open_container(container, splits, shown, _native_sizes(options, combinations), settings)
+    _tell_of_validation(mine, combinations, settings)
+    stores = Stores(settings, manifest, container)
+    task = Task(options.preset, options.save_every, settings, manifest, chain, container, stores)
+    trainer = GridTrainer(combinations, task) if options.grid else FoldTrainer(searched[0], task)
     with StopRequest() as request:
-        for assignment in assignments:
-            if (assignment.repeat, assignment.fold) in wanted:
-                request.heed()
-                trainer.train_fold(assignment, request)
-    _close_container(container, assignments, manifest, settings)
+        for assignment in mine:
+            request.heed()
+            trainer.train_fold(assignment, request)
+    return _close_container(container, assignments, manifest, settings, trainer)
+
+
+def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination], Settings]:
+    """What shall be trained: one combination of options, or all that `--grid` and `--budget` ask for.
+
+    Raises:
+        UsageError: An option or a value of the grid is wrong.
+    """
+    if not options.grid:
+        if options.budget is not None:
+            raise UsageError("--budget draws from the combinations of --grid, and there is none", "add --grid KEY=A,B")
+        values, settings = resolve(options, settings)
+        return [Combination(values)], settings
+    kinds = {name: kind for name, kind in get_type_hints(TrainOptions).items() if name in DEFAULTS}
+    grid = parse_grid(options.grid, kinds)
+    quiet = replace(settings, report=Silent())
+    # Without --model there may be nothing that the other options say on their own.
+    known = options.model or (options.preset in PRESETS and _preset(options).get("model"))
+    own = resolve(options, quiet)[0] if known else {}
+    found = []
+    for changes in draw(grid, options.budget, settings.seed, own):
+        combination = Combination({}, changes)
+        try:
+            values, told = resolve(replace(options, **changes), quiet)
+        except UsageError as error:
+            raise UsageError(f"--grid {combination.name}: {error.message}", error.hint) from error
+        found.append(replace(combination, values=values))
+    if any(c.values["freeze"] is False and "freeze" not in c.changes for c in found) and _preset(options).get("freeze"):
+        settings.report.warn(UNFROZEN)
+    origins = {**told.origins, **dict.fromkeys(grid, "grid")}
+    return found, replace(settings, origins=origins)
+
+
+def _preset(options: TrainOptions) -> Mapping[str, Any]:
+    return PRESETS[options.preset] if options.preset else {}
+
+
+def _check_designs(combinations: Sequence[Combination], manifest: Manifest, settings: Settings) -> None:
+    for combination in combinations:
+        try:
+            check_design(combination.values, len(manifest.classes()), settings)
+        except UsageError as error:
+            where = f"--grid {combination.name}: " if combination.changes else ""
+            raise UsageError(where + error.message, error.hint) from error
+
+
+def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, Any]:
+    """The options as `run.json` tells them, and as `--config run.json` takes them again."""
+    first = combinations[0].values
+    shown = {name: first[name] for name in first}
+    for name in shown:
+        if any(combination.values[name] != first[name] for combination in combinations):
+            shown[name] = getattr(options, name)
+    search = {"grid": list(options.grid), "budget": options.budget} if options.grid else {}
+    return {**shown, **search, "manifest": str(options.manifest), "preset": options.preset}
+
+
+def _native_sizes(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, int]:
+    """The size of every network for which the user named none: asking timm for it again would take seconds."""
+    if options.size is not None or "size" in _preset(options) or "size" in combinations[0].changes:
+        return {}
+    return {combination.values["model"]: combination.values["size"] for combination in combinations}
 
 
 def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], Settings]:
@@ -108,11 +187,10 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
         UsageError: No such preset or network, or values that exclude one another.
     """
     from cxrtool.models.registry import OWN, check_name, native_size
-    from cxrtool.training.presets import DEFAULTS, PRESETS
 
     if options.preset is not None and options.preset not in PRESETS:
         raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, found '{options.preset}'")
-    preset = PRESETS[options.preset] if options.preset else {}
+    preset = _preset(options)
     values: dict[str, Any] = {}
     origins = dict(settings.origins)
     for name, default in DEFAULTS.items():
@@ -135,7 +213,7 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
                 "--freeze with --weights none would train a head on a body of random numbers", "leave --freeze out"
             )
         # The features of an untrained, frozen body rank initialisations, not networks.
-        settings.report.warn("--weights none: the whole network is trained, since a random body must not be frozen")
+        settings.report.warn(UNFROZEN)
         values["freeze"] = False
     for name, known in (("fit", ("squash", "pad", "crop")), ("normalize", ("native", "div255")),
                         ("frozen_bn", ("eval", "batch"))):  # fmt: skip
@@ -144,9 +222,13 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
     return values, replace(settings, origins=origins)
 
 
-def _tell_of_validation(assignments: Sequence[Assignment], values: dict[str, Any], settings: Settings) -> None:
+def _tell_of_validation(
+    assignments: Sequence[Assignment], combinations: Sequence[Combination], settings: Settings
+) -> None:
     """Say where an option that looks at validation images has none to look at."""
     bare = [a.name for a in assignments if not a.subsets["validation"]]
+    # A grid search has refused such folds already.
+    values = combinations[0].values
     idle = [f"--checkpoint {values['checkpoint']}"] if values["checkpoint"] != "last" else []
     idle += ["--patience"] if values["patience"] else []
     idle += ["--sched plateau"] if values["sched"] == "plateau" else []
@@ -158,21 +240,23 @@ def _tell_of_validation(assignments: Sequence[Assignment], values: dict[str, Any
 
 
 def _size_in(out: Path | None, model: str) -> int | None:
-    """The network's own size as the run that is there already tells it: asking timm would take seconds."""
+    """The network's own size as the run that is there already tells it."""
     made = (read_run_file(out) if out else None) or {}
-    entry = made.get("options", {})
-    size, name = entry.get("size", {}), entry.get("model", {})
-    same = name.get("value") == model and made.get("versions", {}).get("timm") == _timm_version()
-    return int(size["value"]) if same and size.get("origin") == "default" else None
+    same = made.get("versions", {}).get("timm") == _timm_version()
+    size = made.get("native_sizes", {}).get(model)
+    return int(size) if same and size is not None else None
 
 
+@cache
 def _timm_version() -> str:
     from importlib.metadata import version
 
     return version("timm")
 
 
-def _open_container(container: StepFolder, splits: Path, shown: dict[str, Any], settings: Settings) -> None:
+def _open_container(
+    container: StepFolder, splits: Path, shown: dict[str, Any], sizes: dict[str, int], settings: Settings
+) -> None:
     """Lay the run's own files; many tasks may do so at once, and all write the same.
 
     A run that is not there yet is laid under another name first: a second task must never find it without `run.json`,
@@ -188,7 +272,7 @@ def _open_container(container: StepFolder, splits: Path, shown: dict[str, Any], 
             fresh.mkdir(parents=True)
         if made is None or made.get("run_digest") != container.digest or settings.force:
             (target / container.marker).unlink(missing_ok=True)
-            identity = {"digest": container.digest, "run_digest": container.digest}
+            identity = {"digest": container.digest, "run_digest": container.digest, "native_sizes": sizes}
             write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
         atomic_write(target / SPLITS, splits.read_bytes())
         if target is fresh:
@@ -196,8 +280,12 @@ def _open_container(container: StepFolder, splits: Path, shown: dict[str, Any], 
 
 
 def _close_container(
-    container: StepFolder, assignments: Sequence[Assignment], manifest: Manifest, settings: Settings
-) -> None:
+    container: StepFolder,
+    assignments: Sequence[Assignment],
+    manifest: Manifest,
+    settings: Settings,
+    trainer: FoldTrainer | GridTrainer,
+) -> list[Row]:
     """When every fold is there, write what they have in common; the last of several tasks does it.
 
     Raises:
@@ -208,6 +296,7 @@ def _close_container(
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         done = [n for n in names if (read_run_file(run / n) or {}).get("run_digest") == container.digest]
         rejects = {tuple(row.items()): row for n in done for row in read_table(run / n / REJECTS).rows}
+        table = trainer.finish(done, whole=len(done) == len(names))
         if len(done) == len(names):
             for folder in list(run.iterdir()):
                 # A fold that former splits had, and these have not.
@@ -221,3 +310,4 @@ def _close_container(
         report.say(f"{container.shown}: all {len(names)} folds are there; next: cxrtool evaluate {container.shown}")
     if rejects and settings.strict:
         raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS} of every fold")
+    return table

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cxrtool.data.files import atomic_path, atomic_write
-from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.errors import CxrtoolError, DivergedError, InputError
 from cxrtool.models.network import Network, is_finite
 from cxrtool.models.registry import Architecture, build
 
@@ -67,10 +67,10 @@ def save_model(folder: Path, network: Network, description: Mapping[str, Any]) -
         description: Classes, architecture, chain, input, normalization and what else `model.json` tells.
 
     Raises:
-        CxrtoolError: A weight is not a finite number.
+        DivergedError: A weight is not a finite number.
     """
     if not is_finite(network):
-        raise CxrtoolError(f"{folder}: the network's weights are not finite; nothing was saved", "lower --lr")
+        raise DivergedError(f"{folder}: the network's weights are not finite; nothing was saved", "lower --lr")
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
-from cxrtool.errors import UsageError
+from cxrtool.data.files import locked
+from cxrtool.errors import OutputError, UsageError
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -74,6 +79,48 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL("libc.so.6")
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             library.mallopt(option, 1 << 30)
+
+
+POLL = 0.5
+"""Seconds between two looks whether a GPU is free."""
+
+
+@contextlib.contextmanager
+def take_turns(
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
+    between: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Wait until no other training of this user is on the same GPU, and keep others waiting inside the block.
+
+    Two trainings at once on one GPU are slower than one after the other as soon as each fills it, and may together
+    exceed its memory. The lock is a file that is free as soon as the process ends, however it ends. On a processor
+    nothing is waited for.
+
+    Args:
+        device: Where the training will be.
+        say: Told once that it waits.
+        between: Called while waiting; what it raises ends the wait.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # By the card's own number: under a scheduler every job counts the GPUs that it was given from 0.
+    card = str(torch.cuda.get_device_properties(device).uuid)
+    path = Path(tempfile.gettempdir()) / f"cxrtool-{os.getuid()}-gpu-{card}.lock"
+    said = False
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(path, wait=False))
+                break
+            except OutputError:
+                if not said:
+                    say(f"another training is on {device}; waiting for its turn")
+                said = True
+                time.sleep(POLL)
+                between()
+        yield
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrtool.errors import CxrtoolError
+from cxrtool.errors import CxrtoolError, DivergedError
 from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.device import autocast
@@ -70,10 +70,18 @@ class Fit:
 
 @dataclass
 class History:
-    """What came of it: one row an epoch, and the epoch (from 1) whose weights `module` now has."""
+    """What came of it.
+
+    Attributes:
+        rows: One row an epoch.
+        kept: The epoch (from 1) whose weights `module` now has.
+        seconds: What the epochs took, those before an interruption included.
+    """
 
     rows: list[Row]
     kept: int
+    # How long it took is no part of what came of it.
+    seconds: float = field(default=0.0, compare=False)
 
 
 def fit(
@@ -114,7 +122,8 @@ class Loop:
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
         self.hits: list[Tensor] = []
-        self.saved = time.monotonic()
+        self.spent = 0.0
+        self.began = self.saved = time.monotonic()
         state = load_state(job.state, warn)
         if state:
             self._restore(state)
@@ -134,7 +143,11 @@ class Loop:
                 self._save()
         if self.best["weights"]:
             job.module.load_state_dict(self.best["weights"])
-        return History(self.rows, int(self.best["epoch"]))
+        return History(self.rows, int(self.best["epoch"]), self.seconds())
+
+    def seconds(self) -> float:
+        """Seconds of training until now, in this process and in those that were interrupted before it."""
+        return self.spent + time.monotonic() - self.began
 
     def _patience_is_out(self) -> bool:
         patience = self.job.recipe.patience
@@ -240,7 +253,7 @@ class Loop:
         target = self.target[torch.from_numpy(job.validation).to(self.target.device)]
         loss = float(cross_entropy(logits, target, self.weights).double())
         if not math.isfinite(loss):
-            raise CxrtoolError(
+            raise DivergedError(
                 f"epoch {self.epoch + 1}: the validation loss is {loss}; nothing of this epoch was saved",
                 "the learning rate is too high for this network, most likely: lower --lr",
             )
@@ -249,7 +262,7 @@ class Loop:
     def _complain(self, step: int) -> None:
         indices = self._batches()[step]
         shown = ", ".join(self.job.names[int(i)] for i in indices[:4]) if self.job.names else f"{len(indices)} images"
-        raise CxrtoolError(
+        raise DivergedError(
             f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not a number, at the images {shown} …; "
             "nothing of this epoch was saved",
             "lower --lr, or look at these images; the same command goes on from the last good checkpoint",
@@ -262,12 +275,13 @@ class Loop:
             if not bool(finite.all()):
                 self._complain(int((~finite).nonzero()[0]))
         if not is_finite(job.module):
-            raise CxrtoolError(f"epoch {self.epoch}: the weights are no longer numbers; not saved", "lower --lr")
+            raise DivergedError(f"epoch {self.epoch}: the weights are no longer numbers; not saved", "lower --lr")
         save_state(
             job.state,
             {
                 "epoch": self.epoch,
                 "step": self.step,
+                "seconds": self.seconds(),
                 "rows": self.rows,
                 "best": {**self.best, "score": list(self.best["score"])},
                 "losses": [value.cpu() for value in self.losses],
@@ -285,6 +299,8 @@ class Loop:
         job.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.rows = state["epoch"], state["step"], list(state["rows"])
+        # A state of an earlier version does not tell.
+        self.spent = float(state.get("seconds", 0.0))
         weights = {name: value.to(job.device) for name, value in state["best"]["weights"].items()}
         self.best = {**state["best"], "score": tuple(state["best"]["score"]), "weights": weights}
         self.losses = [value.to(job.device) for value in state["losses"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from cxrtool.errors import UsageError
+from cxrtool.models.complexity import count_macs
 from cxrtool.models.network import Network, count_parameters, set_mode
 from cxrtool.models.registry import Architecture, build, input_form, native_size
 from cxrtool.training.augment import Augmentation, Augmenter
@@ -62,14 +64,15 @@ class Fitted:
         history: One row an epoch.
         probabilities: (n, K) for the places in `asked`, computed in fp32.
         weights_from: Where the weights came from, in words.
-        notes: Numbers for `run.json`.
+        notes: For `run.json`: `parameters`, `trained_parameters`, `macs` (of one image), `device`, `precision`, and
+            `seconds` of training, without decoding images and without the predictions at the end.
     """
 
     network: Network
     history: History
     probabilities: np.ndarray
     weights_from: str
-    notes: dict[str, int | str]
+    notes: dict[str, int | float | str]
 
 
 def fit_fold(
@@ -106,29 +109,24 @@ def fit_fold(
     Raises:
         CxrtoolError: Network, weights, device or memory will not do, the loss is not a number, or what `stop` returned.
     """
-
-    def heed() -> None:
-        reason = stop()
-        if reason is not None:
-            raise reason
-
     device = choose_device(design.device)
     precision = choose_precision(design.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
     with own_randomness(design.seed, design.threads):
         network, weights_from = build(design.architecture, weights=design.weights)
-        form = input_form(design.architecture.name, design.normalize)
-        _try_out(network, design.architecture, len(form["mean"]))
+        channels = len(input_form(design.architecture.name, design.normalize)["mean"])
+        macs = _try_out(network, design.architecture, channels)
         if design.freeze:
             network.freeze_body()
-        notes: dict[str, int | str] = {**count_parameters(network), "device": str(device), "precision": precision}
+        notes: dict[str, int | float | str] = {**count_parameters(network), "macs": macs}
+        notes |= {"device": str(device), "precision": precision}
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        store.to(device)
-        keys = image_keys(ids)
-        augmenter = Augmenter(design.augmentation, keys, design.seed, store.images.shape[1], device)
-        images = ImageSource(store, augmenter, Normalisation(form["mean"], form["std"], device), device)
-        module, source = _what_is_trained(design, network, images, training, validation, precision, heed)
+        images = _images(design, store, ids, device)
+        began = time.monotonic()
+        module, source = _what_is_trained(design, network, images, training, validation, precision, lambda: _heed(stop))
+        # A frozen body that is run but once is part of the training.
+        before = time.monotonic() - began
         history = fit(
             Fit(
                 module, source, labels, training, validation, design.architecture.classes, design.recipe, device,
@@ -136,20 +134,77 @@ def fit_fold(
             ),
             epoch_done=epoch_done, stop=stop, warn=warn,
         )  # fmt: skip
-        logits = forward(network, images, asked, design.recipe.batch_size, device, "fp32", heed)
-        probabilities = torch.softmax(logits.double(), 1).cpu().numpy()
+        notes["seconds"] = round(before + history.seconds, 2)
+        probabilities = _probabilities(design, network, images, asked, stop)
     return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)
 
 
-def _try_out(network: Network, architecture: Architecture, channels: int) -> None:
+def answer(
+    design: Design,
+    network: Network,
+    store: Store,
+    ids: Sequence[str],
+    asked: np.ndarray,
+    *,
+    stop: Stop = lambda: None,
+) -> np.ndarray:
+    """Ask a trained network about places in the store, exactly as `fit_fold` asks the one that it has trained.
+
+    Args:
+        design: What `network` was trained by.
+        network: With its final weights; left on the CPU, in evaluation mode.
+        store: Decoded images.
+        ids: Image id of every place in the store.
+        asked: Places to predict.
+        stop: Asked between batches.
+
+    Returns:
+        Probabilities (n, K), computed in fp32.
+
+    Raises:
+        CxrtoolError: The device will not do, or what `stop` returned.
+    """
+    device = choose_device(design.device)
+    with own_randomness(design.seed, design.threads):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        probabilities = _probabilities(design, network, _images(design, store, ids, device), asked, stop)
+    network.cpu().eval()
+    return probabilities
+
+
+def _images(design: Design, store: Store, ids: Sequence[str], device: torch.device) -> ImageSource:
+    store.to(device)
+    augmenter = Augmenter(design.augmentation, image_keys(ids), design.seed, store.images.shape[1], device)
+    form = input_form(design.architecture.name, design.normalize)
+    return ImageSource(store, augmenter, Normalisation(form["mean"], form["std"], device), device)
+
+
+def _probabilities(
+    design: Design, network: Network, images: ImageSource, asked: np.ndarray, stop: Stop
+) -> np.ndarray:  # fmt: skip
+    size, device = design.recipe.batch_size, images.device
+    logits = forward(network, images, asked, size, device, "fp32", lambda: _heed(stop))
+    probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
+    return probabilities
+
+
+def _heed(stop: Stop) -> None:
+    reason = stop()
+    if reason is not None:
+        raise reason
+
+
+def _try_out(network: Network, architecture: Architecture, channels: int) -> int:
     """Let a blank picture through: many networks notice only then that the input is too small for them.
+
+    Returns:
+        The multiply-accumulates that it cost.
 
     Raises:
         UsageError: It does not get through.
     """
     try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, channels, architecture.size, architecture.size))
+        return count_macs(network.eval(), torch.zeros(1, channels, architecture.size, architecture.size))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UsageError(

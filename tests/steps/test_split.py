@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -73,6 +74,24 @@ def test_the_file_is_what_is_printed_and_the_same_bytes_for_the_same_seed(option
     assert len(read_splits(out).runs) == 6
     assert split(wish, settings).text() == result.text()
     assert split(wish, replace(settings, seed=1)).text() != result.text()
+
+
+def test_a_file_that_says_the_same_is_left_alone_and_make_converges(options, settings, tiny, tmp_path):
+    out = tmp_path / "splits.csv"
+    there = replace(settings, out=out)
+    split(replace(options, folds=3), there)
+    os.utime(out, ns=(out.stat().st_atime_ns, out.stat().st_mtime_ns + 10**9))
+    before = out.stat().st_mtime_ns
+    split(replace(options, folds=3), there)
+    assert out.stat().st_mtime_ns == before
+    later = before / 1e9 + 100
+    os.utime(tiny.origin, (later, later))
+    os.utime(out, (1, 1))
+    split(replace(options, folds=3), there)
+    assert out.stat().st_mtime > 1
+    text = out.read_text()
+    split(replace(options, folds=2), there)
+    assert out.read_text() != text
 
 
 def test_leaving_out_names_the_value_of_each_fold(options, settings):

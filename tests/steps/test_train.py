@@ -27,13 +27,13 @@ def tree(folder):
 def trained(monkeypatch):
     """The folds whose training was begun, in order."""
     names = []
-    original = fold_step.FoldTrainer._fit
+    original = fold_step.FoldTrainer.fit
 
     def fit(self, assignment, *rest):
         names.append(assignment.name)
         return original(self, assignment, *rest)
 
-    monkeypatch.setattr(fold_step.FoldTrainer, "_fit", fit)
+    monkeypatch.setattr(fold_step.FoldTrainer, "fit", fit)
     return names
 
 
@@ -304,13 +304,13 @@ def test_weights_from_another_model_are_part_of_what_counts(study, train_study, 
 def test_a_signal_between_folds_stops_there(study, train_study, trained, monkeypatch):
     import signal
 
-    original = fold_step.FoldTrainer._write
+    original = fold_step.FoldTrainer.close
 
     def write(self, *arguments):
         original(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(fold_step.FoldTrainer, "_write", write)
+    monkeypatch.setattr(fold_step.FoldTrainer, "close", write)
     with pytest.raises(StoppedError) as caught:
         train_study(study, only=None)
     assert caught.value.exit_code == 143

@@ -65,10 +65,7 @@ def test_wrong_values_are_refused_by_their_flag(settings, changes, message):
 
 def test_the_network_s_own_size_is_read_from_the_run_that_is_there(settings, tmp_path, monkeypatch):
     def write(**changes):
-        told = {
-            "command": "train", "versions": {"timm": version("timm")},
-            "options": {"model": {"value": "resnet18"}, "size": {"value": 77, "origin": "default"}},
-        }  # fmt: skip
+        told = {"command": "train", "versions": {"timm": version("timm")}, "native_sizes": {"resnet18": 77}}
         (tmp_path / "run.json").write_text(json.dumps({**told, **changes}))
 
     here = replace(settings, out=tmp_path)
@@ -78,7 +75,5 @@ def test_the_network_s_own_size_is_read_from_the_run_that_is_there(settings, tmp
     assert resolve(options(model="resnet34"), here)[0]["size"] == 224
     write(versions={"timm": "0.1"})
     assert resolve(options(model="resnet18"), here)[0]["size"] == 224
-    write(options={"model": {"value": "resnet18"}, "size": {"value": 77, "origin": "flag"}})
-    assert resolve(options(model="resnet18"), here)[0]["size"] == 224
-    write(options={})
+    write(native_sizes={})
     assert resolve(options(model="resnet18"), here)[0]["size"] == 224

@@ -1,9 +1,21 @@
+import multiprocessing
+import tempfile
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from cxrtool.errors import UsageError
+from cxrtool.errors import StoppedError, UsageError
 from cxrtool.training import device as module
-from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
+from cxrtool.training.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    own_randomness,
+    take_turns,
+)
 
 CPU = torch.device("cpu")
 
@@ -69,3 +81,56 @@ def test_keeping_memory_is_harmless_where_there_is_no_glibc(monkeypatch):
 
     monkeypatch.setattr(module.ctypes, "CDLL", missing)
     keep_freed_memory()
+
+
+@pytest.fixture
+def one_gpu(monkeypatch, tmp_path):
+    """A machine of which torch says that it has a GPU."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"card-{device.index}")
+    )
+    monkeypatch.setattr(module, "POLL", 0.01)
+    return torch.device("cuda:0")
+
+
+def _train_for_a_while(device, at, times):
+    with take_turns(device):
+        times.put((at, time.monotonic()))
+        time.sleep(0.3)
+        times.put((at, time.monotonic()))
+
+
+def test_trainings_on_one_gpu_take_turns(one_gpu):
+    context = multiprocessing.get_context("fork")
+    times = context.Queue()
+    tasks = [context.Process(target=_train_for_a_while, args=(one_gpu, at, times)) for at in range(3)]
+    for task in tasks:
+        task.start()
+    found = [times.get(timeout=60) for _ in range(6)]
+    for task in tasks:
+        task.join()
+    # Whoever began ended before the next began.
+    order = [at for at, _ in sorted(found, key=lambda entry: entry[1])]
+    assert order[0::2] == order[1::2]
+
+
+def test_who_waits_for_a_gpu_says_so_once_and_heeds_a_signal(one_gpu):
+    said, looks = [], iter(range(100))
+
+    def stop():
+        if next(looks) == 4:
+            raise StoppedError("stop", 143)
+
+    with take_turns(one_gpu), pytest.raises(StoppedError), take_turns(one_gpu, said.append, stop):
+        pytest.fail("two at once")
+    assert said == ["another training is on cuda:0; waiting for its turn"]
+    # The first has left, and left nothing behind.
+    with take_turns(one_gpu, said.append, stop):
+        assert len(said) == 1
+
+
+def test_another_gpu_and_the_processor_are_not_waited_for(one_gpu, tmp_path):
+    with take_turns(one_gpu), take_turns(torch.device("cuda:1")), take_turns(CPU), take_turns(CPU):
+        assert len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.iterdir())

@@ -57,7 +57,10 @@ def test_a_fold_is_trained_and_asked(design, pictures, tmp_path, precision):
     assert fitted.weights_from == "drawn at random"
     assert len(fitted.history.rows) == 3
     assert not fitted.network.training
-    assert fitted.notes == {"parameters": 434_050, "trained_parameters": 434_050, "device": "cpu",
+    assert 0 < fitted.notes.pop("seconds") < 60
+    # A sixteenth of what 128 x 128 pixels take, but for the dense layer.
+    macs = (149_160_448 - 512) // 16 + 512
+    assert fitted.notes == {"parameters": 434_050, "trained_parameters": 434_050, "macs": macs, "device": "cpu",
                             "precision": precision}  # fmt: skip
     assert fitted.probabilities.dtype == np.float64
     np.testing.assert_allclose(fitted.probabilities.sum(1), 1, atol=1e-12)
@@ -204,6 +207,54 @@ def test_stopped_and_resumed_it_is_the_same_fold(design, pictures, tmp_path, fro
         assert straight.history == resumed.history
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_seconds_are_those_of_training_and_not_of_predicting(design, pictures, tmp_path, monkeypatch, frozen):
+    design = replace(design, **(FROZEN if frozen else {}))
+
+    class Clock:
+        """A second for every look at it."""
+
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls):
+            cls.now += 1
+            return cls.now
+
+    monkeypatch.setattr(fitting, "time", Clock)
+    monkeypatch.setattr("cxrtool.training.engine.time", Clock)
+    predicted = []
+
+    def forward(*args):
+        predicted.append(Clock.now)
+        Clock.now += 1000
+        return torch.zeros(len(ASKED), 2)
+
+    monkeypatch.setattr(fitting, "forward", forward)
+    fitted = run(design, pictures, tmp_path)
+    assert 0 < fitted.notes["seconds"] < predicted[0]
+
+
+def test_seconds_before_an_interruption_count(design, pictures, tmp_path, monkeypatch):
+    slow = {"at": 1e6}
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            slow["at"] += 1
+            return slow["at"]
+
+    monkeypatch.setattr("cxrtool.training.engine.time", Clock)
+    asked = iter(range(10_000))
+    with pytest.raises(StoppedError):
+        run(design, pictures, tmp_path, stop=lambda: StoppedError("stop", 143) if next(asked) == 4 else None)
+    saved = slow["at"]
+    fitted = run(design, pictures, tmp_path)
+    # The clock began at 1e6: all looks at it before the state was saved, and those after, but not the pause between.
+    assert saved - 1e6 - 4 <= fitted.history.seconds <= slow["at"] - 1e6
+    assert slow["at"] - saved < fitted.history.seconds
+
+
 @pytest.mark.parametrize(("name", "own"), [("inception_v3", 299), ("covid-xnet", 128)])
 def test_a_picture_too_small_for_the_network_is_told(design, pictures, tmp_path, name, own, monkeypatch):
     if name in OWN:
@@ -221,3 +272,14 @@ def test_without_images_to_ask_about_there_is_no_answer(design, pictures, tmp_pa
     fitted = fit_fold(design, store, IDS, labels, TRAINING, nothing, nothing, tmp_path / "state")
     assert len(fitted.probabilities) == 0
     assert fitted.history.kept == 3
+
+
+def test_a_network_that_was_put_aside_answers_as_it_did(design, pictures, tmp_path):
+    fitted = run(design, pictures, tmp_path)
+    again, _ = build(design.architecture)
+    again.load_state_dict(fitted.network.state_dict())
+    probabilities = fitting.answer(design, again, pictures[0], IDS, ASKED)
+    assert np.array_equal(probabilities, fitted.probabilities)
+    assert not again.training
+    with pytest.raises(StoppedError):
+        fitting.answer(design, again, pictures[0], IDS, ASKED, stop=lambda: StoppedError("stop", 143))

@@ -7,7 +7,7 @@ from cxrtool.steps.fold import make_design
 from cxrtool.steps.train import TrainOptions
 from cxrtool.training.presets import DEFAULTS, PRESETS
 
-NOT_PRESET = {"manifest", "splits", "preset", "only", "save_every"}
+NOT_PRESET = {"manifest", "splits", "preset", "only", "save_every", "grid", "budget"}
 
 
 def test_defaults_are_the_options_of_train():

@@ -1,0 +1,166 @@
+"""What a grid search tries: combinations of values of `train`'s options, all of them or some that are drawn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, get_args
+
+from cxrtool.errors import UsageError
+
+Grid = dict[str, list[Any]]
+"""Every key, as an option's field is called, with its values in order."""
+
+MOST = 10_000
+"""Combinations beyond which one did not mean it."""
+
+LISTS = ("augment",)
+"""Options whose values hold commas themselves."""
+
+TRUE, FALSE = ("yes", "true", "on"), ("no", "false", "off")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One setting of `train`'s options.
+
+    Attributes:
+        values: Every option that bears on the result, resolved.
+        changes: Those that the grid set, by field; empty in a plain training.
+    """
+
+    values: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As one would type it: `model=resnet18 lr=0.01`."""
+        return " ".join(f"{flag(key)}={show(value)}" for key, value in self.changes.items())
+
+
+def flag(key: str) -> str:
+    """A field's name in the spelling of its flag.
+
+    >>> flag("batch_size")
+    'batch-size'
+    """
+    return key.replace("_", "-")
+
+
+def show(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, bool):
+        return TRUE[0] if value else FALSE[0]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parse_grid(texts: Sequence[str], kinds: Mapping[str, Any]) -> Grid:
+    """Read `KEY=a,b` of every `--grid`.
+
+    Commas part the values. Where a value holds commas itself, `|` parts them, or `--grid` is repeated with the same
+    key: its values are put together. For `augment` commas never part.
+
+    >>> parse_grid(["lr=0.1,0.01", "augment=none|rotate=10,flip=0.5"], {"lr": float | None, "augment": str | None})
+    {'lr': [0.1, 0.01], 'augment': ['none', 'rotate=10,flip=0.5']}
+
+    Args:
+        texts: As they were given.
+        kinds: The type of every option that may be varied, by field.
+
+    Raises:
+        UsageError: An unknown key, no value, or one that is no number.
+    """
+    grid: Grid = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        key = name.strip().removeprefix("--").replace("-", "_")
+        if not equals or key not in kinds:
+            _refuse(text, name.strip(), kinds)
+        mark = "|" if "|" in rest or key in LISTS else ","
+        values = [_read(key, part.strip(), kinds[key]) for part in rest.split(mark) if part.strip()]
+        if not values:
+            raise UsageError(f"--grid {text}: expected values after '=', found none", "for instance --grid lr=0.1,0.01")
+        grid[key] = list(dict.fromkeys([*grid.get(key, []), *values]))
+    return grid
+
+
+def _refuse(text: str, name: str, kinds: Mapping[str, Any]) -> None:
+    import difflib
+
+    flags = [flag(key) for key in kinds]
+    near = difflib.get_close_matches(name, flags, 1, 0.5)
+    if "=" not in text:
+        raise UsageError(f"--grid {text}: expected KEY=VALUE,VALUE", "for instance --grid lr=0.1,0.01")
+    meant = f"; did you mean '{near[0]}'?" if near else ""
+    raise UsageError(f"--grid: expected an option of train as key, found '{name}'{meant}", f"known: {', '.join(flags)}")
+
+
+def _read(key: str, text: str, kind: Any) -> Any:
+    kinds = get_args(kind) or (kind,)
+    try:
+        if bool in kinds:
+            return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.casefold()]
+        return int(text) if int in kinds else float(text) if float in kinds else text
+    except (ValueError, KeyError):
+        wanted = "yes or no" if bool in kinds else "a whole number" if int in kinds else "a number"
+        raise UsageError(f"--grid {flag(key)}: expected {wanted}, found '{text}'") from None
+
+
+def draw(grid: Grid, budget: int | None, seed: int, own: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The combinations to try, in the grid's order: the last key changes fastest.
+
+    With a budget, so many of them are drawn without repetition. Where the grid holds what the other options say
+    already, that combination is the first and always among them.
+
+    Args:
+        grid: Keys and values.
+        budget: How many; None tries all.
+        seed: Of the draw.
+        own: What the options say without the grid; keys that nobody set are left out.
+
+    Raises:
+        UsageError: More than one could mean.
+    """
+    total = prod(len(values) for values in grid.values())
+    if budget is None and total > MOST:
+        raise UsageError(f"--grid: {total:,} combinations", "draw some of them: --budget 50")
+    first = _place(grid, own)
+    rest = [place for place in _drawn(total, budget, seed, first) if place != first]
+    return [_at(grid, place) for place in ([] if first is None else [first]) + sorted(rest)]
+
+
+def _drawn(total: int, budget: int | None, seed: int, first: int | None) -> list[int]:
+    if budget is None or budget >= total:
+        return list(range(total))
+    # Fisher and Yates, on the few that are moved. Of Python's generator `random` alone is promised to stay the same.
+    generator, wanted = random.Random(seed), budget - (first is not None)
+    moved: dict[int, int] = {}
+    result: list[int] = []
+    for step in range(total):
+        if len(result) == wanted:
+            break
+        other = step + int(generator.random() * (total - step))
+        chosen = moved.get(other, other)
+        moved[other] = moved.get(step, step)
+        if chosen != first:
+            result.append(chosen)
+    return result
+
+
+def _place(grid: Grid, own: Mapping[str, Any]) -> int | None:
+    place = 0
+    for key, values in grid.items():
+        if key not in own or own[key] not in values:
+            return None
+        place = place * len(values) + values.index(own[key])
+    return place
+
+
+def _at(grid: Grid, place: int) -> dict[str, Any]:
+    result = {}
+    for key, values in reversed(grid.items()):
+        place, index = divmod(place, len(values))
+        result[key] = values[index]
+    return {key: result[key] for key in grid}

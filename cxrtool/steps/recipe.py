@@ -1,0 +1,230 @@
+"""`recipe`: a published system's whole chain of commands, for make, for a shell or for a cluster's scheduler.
+
+A system is one TOML file in `cxrtool/recipes/`: its variables, and its steps with what each needs and makes. One
+template a format turns any of them into text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import Any
+
+from cxrtool.errors import UsageError
+from cxrtool.steps.settings import Settings
+
+FORMATS = ("make", "sh", "slurm")
+ITEM = "${NETWORK}"
+"""Stands for the one of a list that a step is about."""
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """The options of `cxrtool recipe`.
+
+    Attributes:
+        name: The system; None lists what there is.
+        values: `VARIABLE=VALUE`, in the place of the recipe's own defaults.
+        format: One of `FORMATS`.
+    """
+
+    name: str | None = None
+    values: tuple[str, ...] = ()
+    format: str = "make"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a user may set: its name, its value where nobody does, and what it is."""
+
+    name: str
+    default: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A variable that depends on whether another is empty."""
+
+    name: str
+    when: str
+    set: str
+    unset: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a chain.
+
+    Attributes:
+        name: Its name as a target.
+        help: What it does, in a line.
+        makes: The file that says it is done, below OUT.
+        command: The command line, without the program's own name.
+        needs: Files below OUT that it reads.
+        each: The list for every one of whose items it is called.
+        over: The list whose items it takes all at once, as `arguments` and as `needs`.
+        arguments: What `{arguments}` stands for, once for each of `over`.
+        forced: It has options that are variables, so that only it can tell whether it is up to date.
+        array: A scheduler's array is over its items and folds.
+    """
+
+    name: str
+    help: str
+    makes: str
+    command: str
+    needs: tuple[str, ...] = ()
+    each: str = ""
+    over: str = ""
+    arguments: str = ""
+    forced: bool = False
+    array: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A system as a chain of commands.
+
+    Attributes:
+        name: Of its file.
+        title: In a line.
+        about: What the paper states and what is ours.
+        small: Variables with which it is quickly tried.
+        preset: What its trainings have in common.
+        variables: In order.
+        lists: Variables made of others.
+        choices: Variables that depend on others.
+        steps: In order.
+    """
+
+    name: str
+    title: str
+    about: str
+    small: str
+    preset: str
+    variables: tuple[Variable, ...]
+    steps: tuple[Step, ...]
+    lists: Mapping[str, str] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+
+    def value(self, name: str) -> str:
+        """The value of a variable."""
+        return next(variable.default for variable in self.variables if variable.name == name)
+
+
+def names() -> list[str]:
+    """The systems of which there is a recipe."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _files() if entry.name.endswith(".toml"))
+
+
+def _files() -> Sequence[Any]:
+    return list(files("cxrtool.recipes").iterdir())
+
+
+def read_recipe(name: str, values: Sequence[str] = ()) -> Recipe:
+    """Read a system's file, with values in the place of its defaults.
+
+    Args:
+        name: The system.
+        values: `VARIABLE=VALUE`.
+
+    Raises:
+        UsageError: There is no such system, or no such variable.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), 1)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"expected one of {', '.join(names())}, found '{name}'{meant}", "`cxrtool recipe` lists them")
+    content = tomllib.loads((files("cxrtool.recipes") / f"{name}.toml").read_text(encoding="utf-8"))
+    variables = {key: Variable(key, *entry) for key, entry in content.pop("variables").items()}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or key not in variables:
+            near = difflib.get_close_matches(key, variables, 1, 0.5)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"expected VARIABLE=VALUE of {', '.join(variables)}, found '{text}'{meant}")
+        if "\n" in value:
+            raise UsageError(f"{key}: expected one line, found several")
+        variables[key] = replace(variables[key], default=value)
+    steps = tuple(Step(**{**step, "needs": tuple(step.get("needs", ()))}) for step in content.pop("steps"))
+    choices = tuple(Choice(**choice) for choice in content.pop("choices", ()))
+    return Recipe(name=name, variables=tuple(variables.values()), steps=steps, choices=choices, **content)
+
+
+def recipe(options: RecipeOptions, settings: Settings) -> str:
+    """A system's chain of commands as text.
+
+    Raises:
+        UsageError: There is no such system, variable or format.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    if options.format not in FORMATS:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, found '{options.format}'")
+    system = read_recipe(options.name or "", options.values)
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (files("cxrtool.recipes") / name).read_text(encoding="utf-8")),
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined,
+        autoescape=False,
+    )  # fmt: skip
+    environment.filters |= {
+        "comment": _comment, "quote": shlex.quote, "escape_make": _escape_make, "every": _every, "stem": _stem,
+        "call_make": _call_make, "call_sh": _call_sh,
+        "call_one": _call_one,
+    }  # fmt: skip
+    array = next(place for place, step in enumerate(system.steps) if step.array)
+    text = environment.get_template(f"{options.format}.template").render(
+        **{entry: getattr(system, entry) for entry in Recipe.__dataclass_fields__},
+        before=system.steps[:array], array=system.steps[array], after=system.steps[array + 1 :],
+    )  # fmt: skip
+    text = re.sub(r" +\n", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+def listing() -> tuple[list[str], list[list[str]]]:
+    """The systems as a table."""
+    return ["name", "system"], [[name, read_recipe(name).title] for name in names()]
+
+
+def _comment(text: str) -> str:
+    return textwrap.indent(text.strip(), "# ", lambda line: True)
+
+
+def _escape_make(text: str) -> str:
+    return text.replace("$", "$$").replace("#", "\\#")
+
+
+def _every(path: str, items: str) -> str:
+    """A file below OUT, or as many as a list has items, as make writes it."""
+    if ITEM not in path:
+        return f"$(OUT)/{path}"
+    return f"$({items}:%=$(OUT)/{path.replace(ITEM, '%')})"
+
+
+def _stem(path: str) -> str:
+    return f"$(OUT)/{path.replace(ITEM, '%')}"
+
+
+def _call_make(step: Step) -> str:
+    call = step.command.replace("{arguments}", f"$(foreach NETWORK,$({step.over}),{step.arguments})")
+    return call.replace("\\\n", "\\\n\t    ")
+
+
+def _call_one(step: Step) -> str:
+    return f"${{CXRTOOL}} {step.command}".replace("\\\n", "\\\n        ")
+
+
+def _call_sh(step: Step) -> str:
+    call = _call_one(step)
+    if step.over:
+        loop = f'set --\nfor NETWORK in ${{{step.over}}}; do\n    set -- "$@" {step.arguments}\ndone\n'
+        return loop + call.replace("{arguments}", '"$@"')
+    if step.each:
+        return f"for NETWORK in ${{{step.each}}}; do\n    {call}\ndone"
+    return call

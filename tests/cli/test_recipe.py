@@ -1,0 +1,336 @@
+"""The recipes as a user runs them: on a tiny set, with tiny networks, through make, a shell and a pretended cluster."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+NETWORKS = ("lcnet_035", "mobilenetv2_035")
+VALUES = {
+    "DATA": "radiographs", "NETWORKS": " ".join(NETWORKS), "WEIGHTS": "none", "SIZE": "32", "EPOCHS": "1",
+    "TRAIN": "--threads 1 --workers 1 --device cpu", "CXRTOOL": f"{sys.executable} -m cxrtool",
+}  # fmt: skip
+TIMEOUT = 400
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+
+
+def draw_data(folder):
+    """30 small pictures of three classes that differ in where they are bright."""
+    for index in range(30):
+        label = ("covid", "normal", "pneumonia")[index % 3]
+        pixels = np.random.default_rng(index).integers(0, 100, (36, 36), np.uint8)
+        pixels[12 * (index % 3) : 12 * (index % 3) + 12] += 120
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / label / f"p{index:02}.png"), pixels)
+
+
+def tree(folder):
+    """Every file's content, but for what tells the time or holds figures of time."""
+    told = {"run.json", "comparison.json", "comparison.csv", "tables.md"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in told and path.parent.name != "comparison"
+    }
+
+
+def times(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def environment(place):
+    return {**os.environ, "CXRTOOL_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def call(command, place, **variables):
+    told = subprocess.run(
+        command, cwd=place, env={**environment(place), **variables}, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
+    return told
+
+
+def make(place, *more, **changes):
+    values = [f"{name}={value}" for name, value in {**VALUES, **changes}.items()]
+    return call(["make", "-f", "makris.mk", *values, *more], place)
+
+
+def lay(place, cxr, style="make"):
+    draw_data(place / "radiographs")
+    outcome = cxr("recipe", "makris", "--format", style)
+    assert outcome.code == 0, outcome.err
+    (place / {"make": "makris.mk", "sh": "makris.sh", "slurm": "makris.slurm"}[style]).write_text(outcome.out)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What make makes of it, once for all tests of this file."""
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    place = tmp_path_factory.mktemp("made")
+    draw_data(place / "radiographs")
+    printed = subprocess.run([sys.executable, "-m", "cxrtool", "recipe", "makris"], capture_output=True, text=True)
+    (place / "makris.mk").write_text(printed.stdout)
+    make(place)
+    return place
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """A project that was made, moved elsewhere."""
+    place = tmp_path / "moved"
+    shutil.copytree(made, place)
+    return place
+
+
+def test_everything_is_there(made):
+    out = made / "makris"
+    assert {path.name for path in (out / "runs").iterdir()} == {*NETWORKS, "thumbnail"}
+    for network in (*NETWORKS, "thumbnail"):
+        assert (out / "runs" / network / "r0f0" / "predictions.csv").exists()
+        assert (out / "evaluations" / network / "tables.md").exists()
+        assert list((out / "evaluations" / network).glob("*.png"))
+    assert (out / "comparison" / "manifest.csv").exists()
+    report = (out / "comparison" / "tables.md").read_text()
+    assert all(network in report for network in (*NETWORKS, "thumbnail"))
+
+
+def test_make_again_changes_nothing(copy):
+    before = times(copy / "makris")
+    told = make(copy)
+    assert times(copy / "makris") == before
+    assert " evaluate " not in told.stdout
+    assert "epoch" not in told.stderr
+
+
+def test_a_changed_variable_redoes_what_lies_downstream_and_nothing_else(copy):
+    before = times(copy / "makris")
+    make(copy, EPOCHS="2")
+    after = times(copy / "makris")
+    changed = {name for name in after if after[name] != before.get(name)}
+    tops = {"/".join(name.split("/")[:2]) for name in changed}
+    assert tops == {
+        *(f"{kind}/{network}" for kind in ("runs", "evaluations") for network in NETWORKS),
+        *(name for name in tops if name.startswith("comparison/")),
+    }
+    assert "comparison/manifest.csv" in changed
+    for network in NETWORKS:
+        assert len((copy / "makris/runs" / network / "r0f0/history.csv").read_text().splitlines()) == 3
+        assert f"evaluations/{network}/metrics.json" in changed
+    before = times(copy / "makris")
+    make(copy, EPOCHS="2")
+    assert times(copy / "makris") == before
+
+
+def test_a_changed_image_reaches_the_tables(copy):
+    cv2.imwrite(str(copy / "radiographs" / "covid" / "p00.png"), np.full((36, 36), 90, np.uint8))
+    before = times(copy / "makris")
+    make(copy, NETWORKS="lcnet_035")
+    after = times(copy / "makris")
+    for name in ("prepared/manifest.csv", "runs/lcnet_035/manifest.csv", "runs/thumbnail/manifest.csv",
+                 "evaluations/lcnet_035/manifest.csv", "comparison/manifest.csv"):  # fmt: skip
+        assert after[name] > before[name], name
+    assert after["runs/mobilenetv2_035/manifest.csv"] == before["runs/mobilenetv2_035/manifest.csv"]
+
+
+@needs_make
+def test_several_jobs_at_once_make_the_same(made, tmp_path, cxr):
+    lay(tmp_path, cxr)
+    make(tmp_path, "-j2")
+    assert tree(tmp_path / "makris") == tree(made / "makris")
+
+
+def test_an_interrupted_make_goes_on(copy):
+    changes = {"EPOCHS": "40", "NETWORKS": "lcnet_035"}
+    values = [f"{name}={value}" for name, value in {**VALUES, **changes}.items()]
+    command = ["make", "-f", "makris.mk", "train", *values]
+    task = subprocess.Popen(command, cwd=copy, env=environment(copy), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                            text=True, start_new_session=True)  # fmt: skip
+    for line in task.stderr:
+        if re.match(r"r0f0  epoch [5-9] ", line):
+            break
+    os.killpg(task.pid, signal.SIGTERM)
+    rest = task.stderr.read()
+    task.stderr.close()
+    assert task.wait(60) != 0
+    assert "the same command goes on where it stopped" in rest
+    # Neither make nor the command has removed what was there before.
+    run = copy / "makris" / "runs" / "lcnet_035"
+    assert (run / "r0f0" / "predictions.csv").exists()
+    assert len(list(run.glob(".r0f0.*.partial/state/last.pt"))) == 1
+    told = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=TIMEOUT)
+    assert told.returncode == 0, told.stderr[-3000:]
+    epochs = [int(match[1]) for match in re.finditer(r"^r0f0  epoch (\d+) ", told.stderr, re.MULTILINE)]
+    assert epochs[0] >= 5
+    assert not list(run.glob(".r0f0.*"))
+    assert len((run / "r0f0/history.csv").read_text().splitlines()) == 41
+
+
+RECORDER = """#!/bin/sh
+# Stands for cxrtool: writes down how it was called, and makes what make looks for.
+printf '%s|' "$@" >> calls; echo >> calls
+while [ $# -gt 1 ]; do
+    [ "$1" = -o ] && case $2 in *.csv) mkdir -p "${2%/*}"; : > "$2" ;; *) mkdir -p "$2"; : > "$2/manifest.csv" ;; esac
+    shift
+done
+"""
+
+
+@pytest.fixture
+def recorder(tmp_path, cxr):
+    """A folder with all three forms of a recipe and a program that writes down how it is called."""
+    for style in ("make", "sh", "slurm"):
+        lay(tmp_path, cxr, style)
+    (tmp_path / "record").write_text(RECORDER)
+    (tmp_path / "record").chmod(0o755)
+    return tmp_path
+
+
+RECORDED = {**VALUES, "CXRTOOL": "./record", "DATA": "my data"}
+
+
+def calls(place):
+    lines = (place / "calls").read_text().splitlines()
+    (place / "calls").unlink()
+    return lines
+
+
+@needs_make
+@pytest.mark.parametrize("folds", ["", "3"])
+def test_make_and_the_shell_call_the_same(recorder, folds):
+    make(recorder, **{**RECORDED, "FOLDS": folds})
+    by_make = calls(recorder)
+    call(["sh", "makris.sh"], recorder, **{**RECORDED, "FOLDS": folds})
+    by_shell = calls(recorder)
+    assert sorted(by_make) == sorted(by_shell)
+    assert [line.split("|")[0] for line in by_shell] == [
+        "prepare", "split", "train", "train", "train", "evaluate", "evaluate", "evaluate", "compare"
+    ]  # fmt: skip
+    assert by_shell[0] == "prepare|my data|-o|makris/prepared|"
+    division = "--folds|3|--validation|0" if folds else "--holdout|80/20"
+    assert by_shell[1] == f"split|makris/prepared|{division}|--seed|0|-o|makris/splits.csv|"
+    assert by_shell[-1].startswith("compare|makris/runs/lcnet_035|makris/runs/mobilenetv2_035|makris/runs/thumbnail|")
+
+
+def test_the_shell_script_takes_names_that_hold_spaces(recorder):
+    call(["sh", "makris.sh"], recorder, **{**RECORDED, "OUT": "the results"})
+    lines = calls(recorder)
+    assert "|-o|the results/runs/thumbnail|" in lines[2]
+    assert lines[-1].startswith("compare|the results/runs/lcnet_035|the results/runs/mobilenetv2_035|")
+    assert (recorder / "the results" / "comparison" / "manifest.csv").exists()
+
+
+def test_the_shell_script_stops_where_a_command_fails(recorder):
+    (recorder / "record").write_text('#!/bin/sh\necho "$1" >> calls\n[ "$1" != split ]\n')
+    told = subprocess.run(["sh", "makris.sh"], cwd=recorder, env={**environment(recorder), **RECORDED})
+    assert told.returncode != 0
+    assert calls(recorder) == ["prepare", "split"]
+
+
+@pytest.mark.slow
+@needs_make
+def test_the_shell_script_makes_the_same(made, tmp_path, cxr):
+    lay(tmp_path, cxr, "sh")
+    call(["sh", "makris.sh"], tmp_path, **VALUES)
+    assert tree(tmp_path / "makris") == tree(made / "makris")
+
+
+SBATCH = """#!/bin/bash
+# A cluster of one machine: a job runs at once, and again when it asked for it.
+array="" ; args=()
+for word in "$@"; do
+    case $word in --array=*) array=${word#--array=0-} ;; --*) ;; *) args+=("$word") ;; esac
+done
+id=$(( $(cat jobs 2>/dev/null || echo 0) + 1 )) ; echo "$id" > jobs
+echo "$id $*" >> submitted
+for task in $(seq 0 "${array:-0}"); do
+    while :; do
+        rm -f again
+        code=0
+        SLURM_ARRAY_JOB_ID=$id SLURM_ARRAY_TASK_ID=$task bash "${args[@]}" >> log 2>&1 || code=$?
+        [ -e again ] || break
+    done
+    [ "$code" -eq 0 ] || { echo "task $task of job $id ended with $code" >&2; exit 1; }
+done
+echo "$id"
+"""
+SRUN = """#!/bin/bash
+# The first task is told once that its time is up.
+if [ ! -e warned ]; then touch warned; exit 75; fi
+exec "$@"
+"""
+SCONTROL = """#!/bin/bash
+echo "$*" >> requeued; touch again
+"""
+
+
+@pytest.fixture
+def cluster(recorder):
+    """The environment of a pretended cluster."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash on this machine")
+    tools = recorder / "bin"
+    tools.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    return {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_the_script_for_slurm_submits_and_asks_to_be_queued_again(recorder, cluster):
+    told = call(["bash", "makris.slurm"], recorder, **cluster, **RECORDED)
+    assert told.stdout == "submitted 1, then 2 with 2 tasks, then 3\n"
+    submitted = (recorder / "submitted").read_text().splitlines()
+    assert "--dependency=afterok:1 --array=0-1 makris.slurm array" in submitted[1]
+    assert "--dependency=afterok:2" in submitted[2]
+    assert (recorder / "requeued").read_text() == "requeue 2_0\n"
+    by_slurm = [line.replace("|--only|r0f0", "") for line in calls(recorder)]
+    call(["sh", "makris.sh"], recorder, **RECORDED)
+    assert by_slurm == calls(recorder)
+
+
+def test_folds_are_tasks_of_their_own(recorder, cluster):
+    (recorder / "warned").touch()
+    told = call(["bash", "makris.slurm"], recorder, **cluster, **{**RECORDED, "FOLDS": "2"})
+    assert told.stdout == "submitted 1, then 2 with 4 tasks, then 3\n"
+    trainings = [line for line in calls(recorder) if "--only" in line]
+    found = [re.search(r"--model\|(\w+)\|.*--only\|(\w+)\|", line).groups() for line in trainings]
+    assert found == [(network, f"r0f{fold}") for network in NETWORKS for fold in (0, 1)]
+
+
+def test_a_task_that_fails_is_not_queued_again(recorder, cluster):
+    (recorder / "warned").touch()
+    (recorder / "record").write_text('#!/bin/sh\n[ "$1 $6" != "train makris" ]\n')
+    task = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1"}
+    around = {**environment(recorder), **cluster, **RECORDED, **task}
+    told = subprocess.run(["bash", "makris.slurm", "array"], cwd=recorder, env=around)
+    assert told.returncode == 1
+    assert not (recorder / "requeued").exists()
+
+
+@pytest.mark.slow
+@needs_make
+def test_the_script_for_slurm_makes_the_same(made, recorder, cluster):
+    call(["bash", "makris.slurm"], recorder, **cluster, **VALUES)
+    assert tree(recorder / "makris") == tree(made / "makris")
+
+
+def test_recipe_prints_lists_and_estimates(cxr, study):
+    listed = cxr("recipe")
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out.splitlines()[2].startswith("makris  Nine ImageNet networks")
+    printed = cxr("recipe", "makris", "EPOCHS=4")
+    assert "\nEPOCHS ?= 4\n" in printed.out
+    assert cxr("recipe", "makris").out != printed.out
+    guess = cxr("recipe", "makris", f"DATA={study.folder}/manifest.csv", "NETWORKS=lcnet_035", "SIZE=32", "EPOCHS=2",
+                "--estimate", "--threads", "1", "--device", "cpu")  # fmt: skip
+    assert guess.code == 0, guess.err
+    assert guess.out.startswith("24 images of 2 classes; 1 trainings of 2 epochs")
+    assert "rough guess" in guess.out
