@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cxrtool.cli import options
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cxrtool.steps.settings import Settings
 
 
 def compare(
@@ -74,34 +68,12 @@ def compare(
 
     Example: cxrtool compare runs/vgg16 runs/densenet201 --baseline runs/thumbnail -o comparison
     """
-    from cxrtool.cli.console import check_format
+    from cxrtool.cli.console import check_format, print_tables
+    from cxrtool.evaluation import comparison_tables as tables
     from cxrtool.steps import compare as step
 
     check_format(style)
     settings = options.settings(ctx)
     found = step.compare(options.collect(ctx, step.CompareOptions), settings)
     if found:
-        _print(found, style, digits, settings)
-
-
-def _print(found: Mapping[str, Any], style: str, digits: int, settings: Settings) -> None:
-    from cxrtool.cli.console import render
-    from cxrtool.evaluation import comparison_tables as tables
-    from cxrtool.steps.compare import dump_comparison
-
-    if style == "md":
-        sys.stdout.write(tables.markdown(found, digits))
-        return
-    if style in ("csv", "json"):
-        # What a program reads must hold nothing else; what a person should know goes to standard error.
-        for line in tables.opening(found):
-            settings.report.say(line)
-        sys.stdout.write(dump_comparison(found) if style == "json" else render(*tables.tidy(found), style) + "\n")
-        return
-    mark = "% " if style == "latex" else ""
-    for line in tables.opening(found):
-        sys.stdout.write(mark + line + "\n")
-    for sheet in tables.sheets(found, digits):
-        sys.stdout.write("\n" + render(sheet.columns, sheet.rows, style, sheet.title) + "\n")
-        for note in sheet.notes:
-            sys.stdout.write(f"{mark or '  '}{note}\n")
+        print_tables(found, tables, step.dump_comparison, style, digits, settings.report)

@@ -6,7 +6,9 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
 from cxrtool.errors import UsageError
 from cxrtool.steps.settings import Advance, Reporter, Silent
@@ -91,6 +93,38 @@ def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> None:
     """Write a table to standard output."""
     sys.stdout.write(render(columns, rows, style, title) + "\n")
+
+
+def print_tables(
+    found: Any, tables: ModuleType, dump: Callable[[Any], str], style: str, digits: int, report: Reporter
+) -> None:
+    """Write what an evaluation found to standard output, in one of `FORMATS`.
+
+    Args:
+        found: What it found.
+        tables: The module that lays it out: its `opening`, `sheets`, `tidy` and `markdown`.
+        dump: Makes the JSON of it.
+        style: One of `FORMATS`.
+        digits: Decimals in tables.
+        report: Told what a person should know, where standard output is for a program.
+    """
+    if style == "md":
+        sys.stdout.write(tables.markdown(found, digits))
+        return
+    if style in ("csv", "json"):
+        # What a program reads must hold nothing else; what a person should know goes to standard error.
+        for line in tables.opening(found):
+            report.say(line)
+        columns, rows = tables.tidy(found)
+        sys.stdout.write(dump(found) if style == "json" else render(columns, rows, style) + "\n")
+        return
+    mark = "% " if style == "latex" else ""
+    for line in tables.opening(found):
+        sys.stdout.write(mark + line + "\n")
+    for sheet in tables.sheets(found, digits):
+        sys.stdout.write("\n" + render(sheet.columns, sheet.rows, style, sheet.title) + "\n")
+        for note in sheet.notes:
+            sys.stdout.write(f"{mark or '  '}{note}\n")
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cxrtool.cli import options
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cxrtool.steps.settings import Settings
 
 
 def evaluate(
@@ -75,34 +69,12 @@ def evaluate(
 
     Example: cxrtool evaluate run --by severity,age:0,40,65 --positive covid -o evaluation
     """
-    from cxrtool.cli.console import check_format
+    from cxrtool.cli.console import check_format, print_tables
+    from cxrtool.evaluation import tables
     from cxrtool.steps import evaluate as step
 
     check_format(style)
     settings = options.settings(ctx)
     results = step.evaluate(options.collect(ctx, step.EvaluateOptions), settings)
     if results:
-        _print(results, style, digits, settings)
-
-
-def _print(results: Mapping[str, Any], style: str, digits: int, settings: Settings) -> None:
-    from cxrtool.cli.console import render
-    from cxrtool.evaluation import tables
-    from cxrtool.steps.evaluate import dump_metrics
-
-    if style == "md":
-        sys.stdout.write(tables.markdown(results, digits))
-        return
-    if style in ("csv", "json"):
-        # What a program reads must hold nothing else; what a person should know goes to standard error.
-        for line in tables.opening(results):
-            settings.report.say(line)
-        sys.stdout.write(dump_metrics(results) if style == "json" else render(*tables.tidy(results), style) + "\n")
-        return
-    mark = "% " if style == "latex" else ""
-    for line in tables.opening(results):
-        sys.stdout.write(mark + line + "\n")
-    for sheet in tables.sheets(results, digits):
-        sys.stdout.write("\n" + render(sheet.columns, sheet.rows, style, sheet.title) + "\n")
-        for note in sheet.notes:
-            sys.stdout.write(f"{mark or '  '}{note}\n")
+        print_tables(results, tables, step.dump_metrics, style, digits, settings.report)
