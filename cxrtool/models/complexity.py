@@ -16,6 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cxrtool.errors import UsageError
+from cxrtool.models.network import Network
+from cxrtool.models.registry import Architecture, native_size
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -92,6 +96,25 @@ def count_macs(module: nn.Module, images: Tensor) -> int:
         module.eval()(images)
     module.train(training)
     return counter.macs // len(images)
+
+
+def try_out(network: Network, architecture: Architecture, channels: int) -> int:
+    """Let a blank picture through: many networks notice only then that the input is too small for them.
+
+    Returns:
+        The multiply-accumulates that it cost.
+
+    Raises:
+        UsageError: It does not get through.
+    """
+    try:
+        return count_macs(network.eval(), torch.zeros(1, channels, architecture.size, architecture.size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UsageError(
+            f"--size {architecture.size}: {architecture.name} does not take such pictures: {reason}",
+            f"its own size is {native_size(architecture.name)}",
+        ) from error
 
 
 def _is_attention(layer: nn.Module) -> bool:

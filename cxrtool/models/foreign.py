@@ -11,14 +11,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrtool.errors import InputError, UsageError
-from cxrtool.models.registry import native_size, read_state
+from cxrtool.errors import InputError
+from cxrtool.models.registry import read_state
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cxrtool.models.network import Network
-    from cxrtool.models.registry import Architecture
 
 IDLE = re.compile(r"(.*\.)?num_batches_tracked|n_averaged|AuxLogits\..*")
 """Tensors that bear on no answer: counters of batches and of averaged networks, and Inception's second head, which
@@ -74,26 +73,6 @@ def load_whole(network: Network, path: Path, classes: Collection[str]) -> None:
         raise InputError(f"{path}: '{broken[0]}' has values that are not finite numbers; its training went wrong")
     found = {name: state[name.removeprefix(prefix)] for name in own if name.removeprefix(prefix) in state}
     network.load_state_dict({**own, **found})
-
-
-def try_out(network: Network, architecture: Architecture, channels: int) -> None:
-    """Let a blank picture through: some networks notice only then that the input is not for them.
-
-    Raises:
-        UsageError: It does not get through.
-    """
-    import torch
-
-    side = architecture.size
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, channels, side, side))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UsageError(
-            f"--size {side}: {architecture.name} does not take such pictures: {reason}",
-            f"its own size is {native_size(architecture.name)}",
-        ) from error
 
 
 def holds_averaged(path: Path) -> bool:

@@ -109,7 +109,8 @@ def import_model(options: ImportOptions, settings: Settings) -> None:
 def _save(
     options: ImportOptions, architecture: Architecture, classes: list[str], form: dict[str, list[float]], build: Build
 ) -> dict[str, Any]:
-    from cxrtool.models.foreign import holds_averaged, load_whole, try_out
+    from cxrtool.models.complexity import try_out
+    from cxrtool.models.foreign import holds_averaged, load_whole
     from cxrtool.models.network import count_parameters
     from cxrtool.models.registry import build as build_network
     from cxrtool.training.checkpoint import save_model

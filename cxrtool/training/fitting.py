@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrtool.errors import UsageError
-from cxrtool.models.complexity import count_macs
+from cxrtool.models.complexity import try_out
 from cxrtool.models.network import Network, count_parameters, set_mode
-from cxrtool.models.registry import Architecture, build, input_form, native_size
+from cxrtool.models.registry import Architecture, build, input_form
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
 from cxrtool.training.engine import Fit, History, Row, Stop, fit, forward
@@ -116,7 +115,7 @@ def fit_fold(
     with own_randomness(design.seed, design.threads):
         network, weights_from = build(design.architecture, weights=design.weights)
         channels = len(input_form(design.architecture.name, design.normalize)["mean"])
-        macs = _try_out(network, design.architecture, channels)
+        macs = try_out(network, design.architecture, channels)
         if design.freeze:
             network.freeze_body()
         notes: dict[str, int | float | str] = {**count_parameters(network), "macs": macs}
@@ -192,25 +191,6 @@ def _heed(stop: Stop) -> None:
     reason = stop()
     if reason is not None:
         raise reason
-
-
-def _try_out(network: Network, architecture: Architecture, channels: int) -> int:
-    """Let a blank picture through: many networks notice only then that the input is too small for them.
-
-    Returns:
-        The multiply-accumulates that it cost.
-
-    Raises:
-        UsageError: It does not get through.
-    """
-    try:
-        return count_macs(network.eval(), torch.zeros(1, channels, architecture.size, architecture.size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UsageError(
-            f"--size {architecture.size}: {architecture.name} does not take such pictures: {reason}",
-            f"its own size is {native_size(architecture.name)}",
-        ) from error
 
 
 def _what_is_trained(

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from cxrtool.errors import InputError, UsageError
-from cxrtool.models.foreign import holds_averaged, load_whole, try_out
+from cxrtool.models.complexity import try_out
+from cxrtool.models.foreign import holds_averaged, load_whole
 from cxrtool.models.registry import Architecture, build
 
 CLASSES = ("covid", "normal", "pneumonia")

@@ -69,6 +69,11 @@ class Body:
         aside: Field = self.stoop * np.sin(y * np.float32(0.16))
         return aside
 
+    def fullness(self, y: Field) -> Field:
+        """Half the inner depth of the rib cage at a level, over that of its deepest."""
+        share: Field = np.clip(0.62 + 0.055 * y, 0.4, 1.0)
+        return share
+
     @cached_property
     def cage(self) -> Profile:
         """Half the inner width of the rib cage over y."""

@@ -67,7 +67,7 @@ def _ribs(body: Body, patient: np.random.Generator) -> tuple[Points, Points]:
     # Up over the transverse process, then down around the chest.
     y = start + fall * (1 - np.cos(angle)) / 2 - 0.55 * np.sin(np.minimum(2 * angle, np.pi)) * (number > 0)
     wide = np.where(number > 0, body.cage(y.astype(np.float32)), 0.41 * body.width)
-    deep = body.depth * np.clip(0.62 + 0.055 * y, 0.4, 1.0)
+    deep = body.depth * body.fullness(y)
     # The shell of the cage is a slightly squared oval; the neck of a rib clears the spine.
     x = np.maximum((wide + 0.25) * np.sin(angle) ** 0.86, 1.9 + 0.4 * (angle - 0.12))
     z = -(deep + 0.3) * np.cos(angle) - 0.8

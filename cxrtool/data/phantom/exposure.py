@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxrtool.data.phantom.body import Pose
+from cxrtool.data.phantom.body import CHILD, Pose
 from cxrtool.data.phantom.fields import Field, blur
 from cxrtool.data.phantom.sources import Source
 from cxrtool.data.phantom.subject import Subject
@@ -34,7 +34,7 @@ class Exposure:
     def __init__(self, subject: Subject, source: Source, pose: Pose, reference: Field, lungs: np.ndarray) -> None:
         shot = np.random.default_rng([*subject.exposure, 10])
         self._source, self._scale = source, pose.scale
-        child = subject.age < 13
+        child = subject.age < CHILD
         self._hardness = SOFT * shot.uniform(0.88, 1.12) * (0.92 if child else 1.0)
         self._scatter = source.scatter * shot.uniform(0.6, 1.5) * (0.5 if child else 1.0)
         # The same quanta fall on more pixels where the pixels are smaller.

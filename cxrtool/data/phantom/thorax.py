@@ -45,7 +45,7 @@ def draw_thorax(subject: Subject, body: Body, pose: Pose) -> Thorax:
     cage = body.cage(y)
     across = np.abs(middle) / cage
     oval = np.maximum(1 - across ** np.float32(2.4), 0)
-    half = body.depth * np.sqrt(oval) * np.clip(0.62 + 0.055 * y, 0.4, 1.0)
+    half = body.depth * np.sqrt(oval) * body.fullness(y)
     heart, silhouette = _heart(body, pose, middle, y, patient)
     # The heart rests on the diaphragm: next to it no lung is left behind.
     hidden = heart * (1.4 + 0.8 * step(y - body.lung + 2.6, 3.2))
