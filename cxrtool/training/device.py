@@ -8,10 +8,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from cxrtool.data.files import locked
 from cxrtool.errors import OutputError, UsageError
@@ -61,9 +62,38 @@ def _processor_has_bf16() -> bool:
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
     """Compute what gains from it in bf16, or everything in fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"))
+        if precision == "bf16" and device.type == "cpu" and torch.is_grad_enabled():
+            stack.enter_context(_DepthwiseInFull())
+        yield
+
+
+class _DepthwiseInFull(TorchFunctionMode):
+    """Depthwise convolutions compute in fp32 and answer in bf16.
+
+    On processors the gradient of a depthwise convolution is the one that bf16 makes slower: measured with MobileNetV2
+    (batch 16, 224 x 224, AVX-512), 173 ms a step in bf16 against 42 ms in fp32, a third of the whole step.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.conv2d and _is_depthwise(*args, **(kwargs or {})):
+            images, *rest = args
+            with torch.autocast("cpu", enabled=False):
+                result: torch.Tensor = func(images.float(), *rest, **(kwargs or {}))
+            return result.to(torch.bfloat16)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_depthwise(input: Any, weight: Any, *args: Any, **kwargs: Any) -> bool:  # noqa: A002 - conv2d's own name
+    # torch's order is bias, stride, padding, dilation, groups.
+    groups = kwargs.get("groups", args[4] if len(args) > 4 else 1)
+    return bool(1 < groups == input.shape[1])
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

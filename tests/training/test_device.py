@@ -134,3 +134,24 @@ def test_another_gpu_and_the_processor_are_not_waited_for(one_gpu, tmp_path):
     with take_turns(one_gpu), take_turns(torch.device("cuda:1")), take_turns(CPU), take_turns(CPU):
         assert len(list(tmp_path.iterdir())) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_depthwise_convolution_is_computed_in_fp32_while_its_gradient_is_wanted():
+    torch.manual_seed(0)
+    depthwise = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+    pointwise = torch.nn.Conv2d(8, 4, 1, bias=False)
+    images = torch.randn(2, 8, 9, 9)
+    exact = depthwise(images)
+    coarse = torch.nn.functional.conv2d(images.bfloat16(), depthwise.weight.bfloat16(), padding=1, groups=8)
+    assert not torch.equal(coarse, exact.bfloat16())
+    with autocast(CPU, "bf16"):
+        assert torch.equal(depthwise(images), exact.bfloat16())
+        assert pointwise(images).dtype == torch.bfloat16
+        named = torch.nn.functional.conv2d(images, depthwise.weight, None, padding=1, groups=8)
+        assert torch.equal(named, exact.bfloat16())
+        depthwise(images).float().sum().backward()
+    expected = torch.autograd.grad(depthwise(images).sum(), depthwise.weight)[0]
+    assert torch.allclose(depthwise.weight.grad, expected, rtol=1e-5, atol=1e-5)
+    with torch.inference_mode(), autocast(CPU, "bf16"):
+        assert depthwise(images).dtype == torch.bfloat16
+    assert torch.equal(depthwise(images), exact)
