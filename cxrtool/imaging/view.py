@@ -1,0 +1,100 @@
+"""What a lung or rib network is shown of a picture, and how its answer is laid back on the picture.
+
+Every such network states a `Form`: the side of its input and what is done to the grey values before it. Keeping that in
+one place, and in the model's own description, lets any command ask any network about any picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cxrtool.imaging.resize import Pixels, apply_geometry, fit_geometry
+
+BLACK = 0.03
+"""Share of white below which a row or column that is nowhere brighter counts as a border without a picture."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a picture is brought before a network.
+
+    Attributes:
+        size: Side of the square input in pixels.
+        fit: `squash` or `pad`.
+        crop_borders: Cut black borders away first.
+        equalise: Equalise the histogram, at the size of the input.
+        invert: Show the negative, lungs bright.
+    """
+
+    size: int
+    fit: str = "squash"
+    crop_borders: bool = False
+    equalise: bool = False
+    invert: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A picture as a network sees it.
+
+    Attributes:
+        values: (size, size) float32 in [0, 1].
+        box: The part of the picture that is shown: top, left, height, width.
+        shape: Of the whole picture: height, width.
+    """
+
+    values: np.ndarray
+    box: tuple[int, int, int, int]
+    shape: tuple[int, int]
+
+
+def see(pixels: Pixels, form: Form) -> Placed:
+    """Bring a picture (H, W), uint8 or uint16, into the form that a network wants."""
+    box = content_box(pixels) if form.crop_borders else (0, 0, *pixels.shape)
+    top, left, height, width = box
+    part = pixels[top : top + height, left : left + width]
+    small = apply_geometry(part, fit_geometry(height, width, form.size, form.fit))
+    if form.equalise:
+        # OpenCV equalises 8 bits; at this size no histogram has more levels than that to tell apart.
+        values = cv2.equalizeHist(_to_bytes(small)).astype(np.float32) * np.float32(1 / 255)
+    else:
+        values = small.astype(np.float32) * np.float32(1 / np.iinfo(small.dtype).max)
+    if form.invert:
+        values = 1 - values
+    return Placed(values, box, (pixels.shape[0], pixels.shape[1]))
+
+
+def lay_back(answer: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
+    """A network's answer (size, size) float32 at the place and size of the picture (H, W); 0 where it saw nothing."""
+    top, left, height, width = placed.box
+    geometry = fit_geometry(height, width, form.size, form.fit)
+    y, x = geometry.place
+    inner = answer[y : y + geometry.inner[0], x : x + geometry.inner[1]]
+    back = cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR)
+    if (height, width) == placed.shape:
+        return back
+    whole = np.zeros(placed.shape, np.float32)
+    whole[top : top + height, left : left + width] = back
+    return whole
+
+
+def content_box(pixels: Pixels) -> tuple[int, int, int, int]:
+    """The picture without its black borders: top, left, height, width; the whole where all is black."""
+    bright = pixels > BLACK * np.iinfo(pixels.dtype).max
+    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+    if not len(rows):
+        return 0, 0, pixels.shape[0], pixels.shape[1]
+    top, left = int(rows[0]), int(columns[0])
+    return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+
+
+def _to_bytes(pixels: Pixels) -> Pixels:
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels

@@ -1,0 +1,187 @@
+"""Fitted parts of a preprocessing: networks that turn a picture into a picture, each in a folder of its own.
+
+A part's folder holds `part.json` and `part.safetensors`, which may be kept in half precision. Parts that ship with
+cxrtool lie in `cxrtool/weights/`, each with a card; a user's own come from `cxrtool fit`. A part is known by the digest
+of its weights and of what is done around them, never by its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cxrtool
+from cxrtool.errors import InputError, UsageError
+from cxrtool.imaging.view import Form
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA = 1
+PART, WEIGHTS = "part.json", "part.safetensors"
+SHIPPED = Path(cxrtool.__file__).parent / "weights"
+"""Where the parts lie that come with cxrtool: one folder `KIND-NAME` each."""
+
+
+@dataclass(frozen=True)
+class PartNetwork:
+    """A network that can be fitted as a part.
+
+    Attributes:
+        build: Builds it; it takes grey values (B, 1, S, S) in [0, 1] and does all normalisation itself.
+        form: What it is shown.
+        about: One line for help texts: where it comes from.
+    """
+
+    build: Callable[[], nn.Module]
+    form: Form
+    about: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A fitted part.
+
+    Attributes:
+        kind: `lungs` or `ribs`.
+        network: A key of that kind's networks.
+        form: What it is shown.
+        sha256: What it is known by.
+        folder: Where it lies.
+        description: All of its `part.json`.
+    """
+
+    kind: str
+    network: str
+    form: Form
+    sha256: str
+    folder: Path
+    description: Mapping[str, Any]
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with cxrtool, so that nobody needs a copy."""
+        return self.folder.parent == SHIPPED
+
+    def identity(self) -> dict[str, str]:
+        """What a chain tells of it."""
+        return {"kind": self.kind, "network": self.network, "sha256": self.sha256}
+
+
+def networks(kind: str) -> Mapping[str, PartNetwork]:
+    """The networks of a kind, the default first.
+
+    Raises:
+        UsageError: No such kind.
+    """
+    from cxrtool.models import lungs, ribs
+
+    kinds = {"lungs": lungs.NETWORKS, "ribs": ribs.NETWORKS}
+    if kind not in kinds:
+        raise UsageError(f"expected one of {', '.join(kinds)}, found '{kind}'")
+    return kinds[kind]
+
+
+def save_part(
+    folder: Path, kind: str, network: str, module: nn.Module, form: Form, description: Mapping[str, Any], *,
+    half: bool = False,
+) -> None:  # fmt: skip
+    """Write a part into a folder.
+
+    Args:
+        folder: Is made if need be.
+        kind: `lungs` or `ribs`.
+        network: A key of that kind's networks.
+        module: The network.
+        form: What it is shown.
+        description: What else is to be told: training data, figures, limits.
+        half: Keep the weights in half precision; they are computed with in full.
+    """
+    from safetensors.torch import save_file
+
+    from cxrtool.data.files import atomic_path, atomic_write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    told = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
+    told["sha256"] = _digest(told, (folder / WEIGHTS).read_bytes())
+    atomic_write(folder / PART, json.dumps({**told, **description}, indent=1) + "\n")
+
+
+def _digest(told: Mapping[str, Any], weights: bytes) -> str:
+    around = {name: told[name] for name in ("schema", "kind", "network", "form")}
+    return hashlib.sha256(json.dumps(around, sort_keys=True).encode() + weights).hexdigest()
+
+
+def read_part(folder: Path, kind: str) -> Part:
+    """Read what a part says of itself, without its network; torch is not needed.
+
+    Raises:
+        InputError: There is none, it is of another kind or schema, or it is damaged.
+    """
+    path = folder / PART
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder with {PART} and {WEIGHTS}, as `cxrtool fit {kind}` writes, found none"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: not readable JSON: {error}") from error
+    found = content.get("kind") if isinstance(content, dict) else None
+    if found != kind or content.get("schema") != SCHEMA:
+        raise InputError(f"{path}: expected a part for {kind} of schema {SCHEMA}, found one for '{found}'")
+    try:
+        told = _digest(content, weights)
+        part = Part(kind, content["network"], Form(**content["form"]), content["sha256"], folder.resolve(), content)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a description of a part: {error!r}") from error
+    if told != part.sha256:
+        raise InputError(f"{folder}: damaged: its weights are not those that {PART} was written for", "fit it anew")
+    return part
+
+
+@cache
+def load_network(folder: Path, kind: str) -> nn.Module:
+    """The network of a part in evaluation mode, on the CPU, in fp32; kept, so that a worker loads it once.
+
+    Raises:
+        InputError: It cannot be read, or does not fit its description.
+    """
+    from safetensors.torch import load_file
+
+    from cxrtool.models.network import is_finite
+
+    part = read_part(folder, kind)
+    known = networks(kind)
+    if part.network not in known:
+        raise InputError(f"{folder / PART}: expected one of {', '.join(known)}, found '{part.network}'")
+    module = known[part.network].build()
+    try:
+        state = load_file(folder / WEIGHTS)
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"{folder / WEIGHTS}: cannot be loaded: {reason}", "fit it anew") from error
+    if not is_finite(module):
+        raise InputError(f"{folder / WEIGHTS}: some of the weights are not finite numbers", "fit it anew")
+    return module.eval()
+
+
+def default_part(kind: str) -> Part:
+    """The part that ships with cxrtool and is taken where the user names none.
+
+    Raises:
+        InputError: This installation lacks it.
+    """
+    return read_part(SHIPPED / f"{kind}-default", kind)
