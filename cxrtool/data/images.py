@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.headers import Header, read_bmp, read_jpeg, read_png, sniff
+from cxrtool.data.jsrt_raw import SIDE, is_raw, read_raw
 from cxrtool.data.radiograph import MAX_PIXELS, Grey, Radiograph, check_contrast, check_size, stretch, to_grey
 from cxrtool.data.tiff import read_tiff, upright
 from cxrtool.errors import ImageError, OutputError
@@ -68,7 +69,7 @@ MASK_ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTE
 def read_image(
     path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool = False, header: Path | None = None
 ) -> Radiograph:
-    """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name.
+    """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name, or from a raw one of JSRT.
 
     Args:
         path: A regular file.
@@ -82,9 +83,13 @@ def read_image(
         ImageError: It cannot be read whole, and exactly, as one grey picture. The message does not repeat the path.
     """
     with _open_regular(Path(path), _PIXEL_BYTES * max_pixels + _SLACK) as file:
-        kind = sniff(file.read(1024))
+        size = os.fstat(file.fileno()).st_size
+        kind = "JSRT" if is_raw(str(path), size) else sniff(file.read(1024))
         file.seek(0)
-        if kind == "DICOM":
+        if kind == "JSRT":
+            check_size(SIDE, SIDE, 1, max_pixels)
+            radiograph = read_raw(file.read())
+        elif kind == "DICOM":
             from cxrtool.data.dicom import read_dicom
 
             radiograph = read_dicom(file, max_pixels=max_pixels)

@@ -10,10 +10,13 @@ from cxrtool.data.datasets import (
     covidx,
     figure1,
     folder,
+    jsrt,
     kaggle,
+    montgomery,
     padchest,
     radiography,
     rsna,
+    shenzhen,
     table,
 )
 from cxrtool.data.datasets.record import Adapter
@@ -27,9 +30,12 @@ ADAPTERS: dict[str, Adapter] = {
     "covidgr": covidgr.read,
     "covidx": covidx.read,
     "figure1": figure1.read,
+    "jsrt": jsrt.read,
     "kaggle-pneumonia": kaggle.read,
+    "montgomery": montgomery.read,
     "padchest": padchest.read,
     "radiography-db": radiography.read,
     "rsna": rsna.read,
+    "shenzhen": shenzhen.read,
 }
 """What `prepare --dataset` takes; every adapter yields one record an image."""

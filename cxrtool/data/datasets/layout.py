@@ -123,5 +123,8 @@ MARKS: dict[str, Callable[[Path], bool]] = {
     "bimcv": lambda root: (root / "participants.tsv").is_file() or any(root.glob("sub-*")),
     "covidgr": lambda root: (root / "P").is_dir() and (root / "N").is_dir(),
     "covidx": lambda root: bool(find(root, "train*.txt", "test*.txt")),
+    "montgomery": lambda root: any((within(root, "CXR_png") / "CXR_png").glob("MCUCXR_*")),
+    "shenzhen": lambda root: any((within(root, "CXR_png") / "CXR_png").glob("CHNCXR_*")),
+    "jsrt": lambda root: any(root.rglob("JPC[LN]N001.IMG")),
 }
 """By which names the layout of each published set is known; only for the hint when another was asked for."""

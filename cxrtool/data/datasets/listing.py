@@ -35,6 +35,7 @@ class Listing:
         unwanted: Why a row is none of what is asked for, by its index.
         headers: The file that tells how a row's image is to be shown, by the row's index.
         remarks: What the user should know of a set as a whole.
+        mask_parts: The files that are joined with the one in `mask`, by the row's index.
     """
 
     rows: list[Row]
@@ -44,6 +45,7 @@ class Listing:
     unwanted: dict[int, str] = field(default_factory=dict)
     headers: dict[int, Path] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    mask_parts: dict[int, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def list_images(sources: Sequence[Path], dataset: str | None, request: Request, source_name: str | None) -> Listing:
@@ -63,6 +65,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     tables: list[Manifest] = []
     unwanted: dict[int, str] = {}
     headers: dict[int, Path] = {}
+    parts: dict[int, tuple[Path, ...]] = {}
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", "SOURCE is a folder of images, a table, or an image")
@@ -76,6 +79,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
                 unwanted[len(rows) + len(mine)] = record.unwanted
             if record.header:
                 headers[len(rows) + len(mine)] = record.header
+            if record.mask_parts:
+                parts[len(rows) + len(mine)] = record.mask_parts
             mine.append(row)
             given = record.columns.get("image_id", "")
             folder = record.path.parent.name if record.relative else ""
@@ -91,7 +96,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     for row, identity in zip(rows, unique_ids(namings), strict=True):
         row["image_id"] = identity
     remarks = list(dict.fromkeys(request.remarks))
-    return Listing(rows, order_columns([], rows), tables, request.skipped, unwanted, headers, remarks)
+    return Listing(rows, order_columns([], rows), tables, request.skipped, unwanted, headers, remarks, parts)
 
 
 def default_source(source: Path) -> str:
@@ -114,7 +119,8 @@ def printable(path: Path | str) -> str:
 def _row(record: Record) -> Row:
     row = dict(record.columns)
     row["path"] = os.path.abspath(record.path) if record.relative else ""  # noqa: PTH100
-    if row.get("mask"):
-        row["mask"] = os.path.abspath(row["mask"])  # noqa: PTH100
+    for column in ("mask", "ribless"):
+        if row.get(column):
+            row[column] = os.path.abspath(row[column])  # noqa: PTH100
     row.setdefault(ORIGINAL, printable(record.relative or record.path))
     return row

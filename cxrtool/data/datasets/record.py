@@ -44,6 +44,7 @@ class Record:
         unwanted: Why the set lists it but it is none of what is asked for, such as a lateral view or a slice of CT; it
             is then not opened, and stands in `rejects.csv` with this reason. Empty for all else.
         header: A file beside the image that tells how its stored values are to be shown, as DICOM headers do.
+        mask_parts: Further files of its mask, which are joined with the one in the column `mask`: the other lung.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Record:
     relative: str
     unwanted: str = ""
     header: Path | None = None
+    mask_parts: tuple[Path, ...] = ()
 
 
 Adapter = Callable[[Path, Request], Iterator[Record]]

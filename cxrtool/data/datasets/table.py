@@ -41,8 +41,9 @@ def read(source: Path, request: Request) -> Iterator[Record]:
             if column is not None:
                 columns.pop(names[column], None)
                 columns[role] = row[column].strip()
-        if columns.get("mask"):
-            columns["mask"] = str(_locate(folder, columns["mask"]))
+        for column in ("mask", "ribless"):
+            if columns.get(column):
+                columns[column] = str(_locate(folder, columns[column]))
         name = row[path_column].strip()
         if not name:
             yield Record(Path(f"{table.place(index)}"), columns, "")

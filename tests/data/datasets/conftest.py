@@ -277,6 +277,71 @@ def _covidgr(tree: Tree) -> None:
     tree.text("severity.csv", "Name,Severity\np1.jpg,MILD\n")
 
 
+def raw_film(seed: int) -> np.ndarray:
+    """Samples of JSRT: 12 bits, dark film high."""
+    return cv2.resize(4095 - (picture(seed, np.uint16) >> 4), (2048, 2048), interpolation=cv2.INTER_NEAREST)
+
+
+def _half(height: int, width: int, left: bool) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : 3 * height // 4, slice(2, width // 2 - 2) if left else slice(width // 2 + 2, width - 2)] = 255
+    return mask
+
+
+def _montgomery(tree: Tree) -> None:
+    base = "MontgomerySet"
+    for number, digit in ((1, 0), (2, 1), (3, 0)):
+        name = f"MCUCXR_{number:04}_{digit}"
+        tree.pictures(f"{base}/CXR_png/{name}.png")
+        tree.text(
+            f"{base}/ClinicalReadings/{name}.txt",
+            f"Patient's Sex: {'FM'[digit]}\nPatient's Age: 0{26 + number}Y\n{'improved TB' if digit else 'normal'}  \n",
+        )
+        for folder in ("leftMask", "rightMask"):
+            path = tree.root / base / "ManualMask" / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # On a radiograph the left lung is to the right.
+            if (number, folder) != (3, "leftMask"):
+                assert cv2.imwrite(str(path), _half(40, 48, folder == "rightMask"))
+    tree.text(f"{base}/NLM-MontgomeryCXRSet-ReadMe.pdf", "%PDF")
+
+
+def _shenzhen(tree: Tree) -> None:
+    base = "ChinaSet_AllFiles"
+    readings = {"CHNCXR_0001_0": "male 45yrs\nnormal", "CHNCXR_0002_1": "Female, 32yrs\nSTB, right upper\n",
+                "CHNCXR_0003_1": "male 73days\n\nPTB"}  # fmt: skip
+    for name, text in readings.items():
+        tree.pictures(f"{base}/CXR_png/{name}.png")
+        tree.text(f"{base}/ClinicalReadings/{name}.txt", text)
+    for name in ("CHNCXR_0001_0", "CHNCXR_0002_1"):
+        path = tree.root / base / "mask" / f"{name}_mask.png"
+        path.parent.mkdir(exist_ok=True)
+        assert cv2.imwrite(str(path), _half(40, 48, True) | _half(40, 48, False))
+    tree.text(f"{base}/CXR_png/Thumbs.db", "x")
+
+
+def _jsrt(tree: Tree) -> None:
+    from PIL import Image
+
+    for seed, name in enumerate(("JPCLN001", "JPCNN001")):
+        path = tree.root / "All247images" / f"{name}.IMG"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(raw_film(seed).astype(">u2").tobytes())
+        for number, lung in enumerate(("left lung", "right lung", "heart")):
+            place = tree.root / f"scr/fold{seed + 1}/masks/{lung}"
+            place.mkdir(parents=True)
+            # The SCR data base writes GIFs of 1024 pixels.
+            Image.fromarray(_half(1024, 1024, number == 1)).save(place / f"{name}.gif")
+        tree.pictures(f"BSE_JSRT/{name}.png", dtype=np.uint16, side=1024)
+    (tree.root / "All247images" / "JPCNN002.IMG").write_bytes(b"\x07\x6a" * 1000)
+    tree.text(
+        "Clinical_Information/CLNDAT_EN.txt",
+        "JPCLN001.IMG\t5\t15\t53\tFemale\t1634\t692\tmalignant\tl.upper lobe(S1+2)\tlung cancer(adenocarcinoma)\n",
+        "latin-1",
+    )
+    tree.text("Clinical_Information/CNNDAT_EN.TXT", "JPCNN001.IMG\t60\tMale\tnon-nodule\n", "latin-1")
+
+
 TREES: dict[str, Callable[[Tree], None]] = {
     "actualmed": _actualmed,
     "bimcv": _bimcv,
@@ -284,10 +349,13 @@ TREES: dict[str, Callable[[Tree], None]] = {
     "covidgr": _covidgr,
     "covidx": _covidx,
     "figure1": _figure1,
+    "jsrt": _jsrt,
     "kaggle-pneumonia": _kaggle,
+    "montgomery": _montgomery,
     "padchest": _padchest,
     "radiography-db": _radiography,
     "rsna": _rsna,
+    "shenzhen": _shenzhen,
 }
 
 

@@ -1,0 +1,93 @@
+"""`jsrt`: the data base of the Japanese Society of Radiological Technology (Shiraishi et al. 2000), 247 radiographs.
+
+Layout: `All247images/JPCLN001.IMG` (154 with a nodule) and `JPCNN001.IMG` (93 without), raw as `jsrt_raw` tells;
+`Clinical_Information/CLNDAT_EN.txt` and `CNNDAT_EN.TXT`. Laid beside them, and each optional:
+
+- the masks of the SCR data base (van Ginneken et al. 2006): `scr/fold1/masks/left lung/JPCLN001.gif` and so on;
+- the rib-free pictures of BSE-JSRT (Juhász et al. 2010): a folder whose name has `bse` or `bone` in it, with files of
+  the same stems, of any kind that cxrtool reads.
+
+Columns: `label` `nodule` or `no nodule`; `mask`, of both lungs joined; `ribless`; `age`, `sex`, and of nodules their
+`diagnosis`, from the tables; `view` PA. `patient_id`: one image a patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cxrtool.data.datasets import folder
+from cxrtool.data.datasets.cells import sex_of
+from cxrtool.data.datasets.layout import folder_of, misfit
+from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.manifest import Row
+
+LABELS = {"JPCLN": "nodule", "JPCNN": "no nodule"}
+NAME = re.compile(r"(JPCLN|JPCNN)\d{3}", re.IGNORECASE)
+LUNGS = ("left lung", "right lung")
+BONES = re.compile(r"bse|bone|ribless", re.IGNORECASE)
+_FACTS = re.compile(r"\b(\d{1,3})\s+(male|female)\b", re.IGNORECASE)
+
+
+def read(source: Path, request: Request) -> Iterator[Record]:
+    """Yield every `.IMG` below the source, with what lies beside.
+
+    Raises:
+        InputError: There is none.
+    """
+    root = folder_of(source)
+    beside = _index(root, request)
+    tables = _tables(root)
+    empty = True
+    for record in folder.read(root, request):
+        match = NAME.fullmatch(record.path.stem)
+        if match is None or record.path.suffix.lower() != ".img":
+            request.skipped.append(record.path)
+            continue
+        empty = False
+        stem = match[0].upper()
+        columns = {"image_id": stem, "patient_id": stem, "label": LABELS[match[1].upper()]}
+        columns |= {"source": "jsrt", "view": "PA"}
+        columns |= tables.get(stem, {})
+        parts = [beside[name, stem] for name in LUNGS if (name, stem) in beside]
+        whole = len(parts) == len(LUNGS)
+        if whole:
+            columns["mask"] = str(parts[0])
+        if ("ribless", stem) in beside:
+            columns["ribless"] = str(beside["ribless", stem])
+        yield replace(record, columns=columns, mask_parts=tuple(parts[1:]) if whole else ())
+    if empty:
+        raise misfit(source, "jsrt", "JPCLN001.IMG and so on, in any folder below")
+
+
+def _index(root: Path, request: Request) -> dict[tuple[str, str], Path]:
+    """The files beside the pictures by what they are and whose."""
+    found: dict[tuple[str, str], Path] = {}
+    for record in folder.read(root, request=Request(exclude=request.exclude)):
+        path = record.path
+        stem = path.stem.upper()
+        if path.suffix.lower() == ".img" or not NAME.fullmatch(stem):
+            continue
+        inside = [part.lower() for part in Path(record.relative).parts[:-1]]
+        if inside and inside[-1] in LUNGS:
+            found[inside[-1], stem] = path
+        elif any(BONES.search(part) for part in inside):
+            found["ribless", stem] = path
+    return found
+
+
+def _tables(root: Path) -> dict[str, Row]:
+    """Age, sex and diagnosis by image: columns differ between the two tables, but an age stands before a sex."""
+    told: dict[str, Row] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() != ".txt" or not path.name.upper().startswith(("CLNDAT", "CNNDAT")):
+            continue
+        for line in path.read_text(encoding="latin-1").splitlines():
+            name, facts = NAME.match(line.strip()), _FACTS.search(line)
+            if name and facts:
+                cells = [cell.strip() for cell in line.strip().split("\t")]
+                last = cells[-1] if len(cells) > 5 and not cells[-1].isdigit() else ""
+                told[name[0].upper()] = {"age": facts[1], "sex": sex_of(facts[2]), "diagnosis": last}
+    return told

@@ -1,0 +1,47 @@
+"""The clinical readings beside the tuberculosis sets of the National Library of Medicine: a text of a few words each.
+
+Montgomery writes `Patient's Sex: F`, `Patient's Age: 027Y` and the finding on lines of their own; Shenzhen writes
+`male 45yrs`, `Female, 32yrs` or `male 24days`, and the finding below.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cxrtool.data.datasets.cells import sex_of
+from cxrtool.data.manifest import Row
+
+FOLDER = "ClinicalReadings"
+LABELS = {"0": "normal", "1": "tuberculosis"}
+"""What the digit at the end of a file's name means."""
+
+_SEX = re.compile(r"\b(male|female|[MF])\b", re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,3})\s*(y|m|d)?", re.IGNORECASE)
+_PER_YEAR = {"y": 1.0, "m": 12.0, "d": 365.25}
+
+
+def label_of(stem: str) -> str:
+    """The class that a file's name tells: `MCUCXR_0001_0` is normal."""
+    return LABELS.get(stem.rpartition("_")[2], "")
+
+
+def read_reading(root: Path, stem: str) -> Row:
+    """Age, sex and finding of an image; nothing where there is no reading."""
+    path = root / FOLDER / f"{stem}.txt"
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.replace("\ufeff", "").splitlines() if line.strip()]
+    told = [line for line in lines if _SEX.search(line) or "age" in line.lower()]
+    finding = " ".join(line for line in lines if line not in told)
+    sex = _SEX.search(" ".join(line.partition(":")[2] or line for line in told if "age:" not in line.lower()))
+    return {"age": _age(" ".join(told)), "sex": sex_of(sex[1]) if sex else "", "reading": finding}
+
+
+def _age(text: str) -> str:
+    match = _AGE.search(text)
+    if not match:
+        return ""
+    years = int(match[1]) / _PER_YEAR[(match[2] or "y").lower()]
+    return f"{years:.2f}".rstrip("0").rstrip(".")
