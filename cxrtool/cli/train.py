@@ -35,6 +35,7 @@ def train(
     out: options.Out = None,
     model: Annotated[Text, _option("--model", "covid-xnet, or any network of timm.", "the preset's")] = None,
     preset: Annotated[Text, typer.Option("--preset", help=f"A published system: {', '.join(PRESETS)}.")] = None,
+    kernels: Annotated[Text, _option("--kernels", "Of each layer of covid-xnet, as 5,5,5,3,3.", "the paper's")] = None,
     weights: Annotated[Text, _option("--weights", "imagenet, none, or a file.", "imagenet for timm's")] = None,
     freeze: Annotated[bool | None, _option("--freeze/--unfreeze", "Train the head alone.", "unfreeze")] = None,
     frozen_bn: Annotated[Text, _option("--frozen-bn", "Frozen batch normalisation: eval or batch.")] = None,
@@ -103,9 +104,10 @@ def train(
 
 def _tell_of_search(rows: Sequence[Row], settings: Settings) -> None:
     from cxrtool.cli.console import render
-    from cxrtool.steps.grid import SHOWN, tabulate
+    from cxrtool.steps.grid import SHOWN, rule_of, tabulate
 
     columns, lines = tabulate(rows)
     settings.report.say("\n" + render(columns, lines[:SHOWN], title="Grid search, by validation images; mean of folds"))
     if len(lines) > SHOWN:
         settings.report.say(f"… and {len(lines) - SHOWN} more in {settings.out}/grid.csv")
+    settings.report.say(f"Chosen in each fold: {rule_of(rows)}.")

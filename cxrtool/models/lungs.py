@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxrtool.imaging.view import Form
-from cxrtool.models.parts import PartNetwork
+from cxrtool.models.part_network import PartNetwork
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +17,25 @@ def _unet() -> nn.Module:
     return UNet()
 
 
+def _unet_imlab() -> nn.Module:
+    from cxrtool.models.unet_imlab import ImlabUNet
+
+    return ImlabUNet()
+
+
+def _unet_eduardomineo() -> nn.Module:
+    from cxrtool.models.unet_eduardomineo import EduardomineoUNet
+
+    return EduardomineoUNet()
+
+
 NETWORKS: dict[str, PartNetwork] = {
     "unet": PartNetwork(_unet, Form(256), "small and fast, with group normalisation; ours, and the default"),
+    "unet-imlab": PartNetwork(
+        _unet_imlab, Form(256, crop_borders=True, equalise=True), "of imlab-uiip, behind the portable VGG16 system"
+    ),
+    "unet-eduardomineo": PartNetwork(
+        _unet_eduardomineo, Form(512), "of eduardomineo, behind COVID-XNet and COVID-SDNet"
+    ),
 }
 """Name to network; the first is the default."""

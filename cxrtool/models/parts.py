@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cxrtool
 from cxrtool.errors import InputError, UsageError
 from cxrtool.imaging.view import Form
+from cxrtool.models.part_network import PartNetwork
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,21 +27,6 @@ SCHEMA = 1
 PART, WEIGHTS = "part.json", "part.safetensors"
 SHIPPED = Path(cxrtool.__file__).parent / "weights"
 """Where the parts lie that come with cxrtool: one folder `KIND-NAME` each."""
-
-
-@dataclass(frozen=True)
-class PartNetwork:
-    """A network that can be fitted as a part.
-
-    Attributes:
-        build: Builds it; it takes grey values (B, 1, S, S) in [0, 1] and does all normalisation itself.
-        form: What it is shown.
-        about: One line for help texts: where it comes from.
-    """
-
-    build: Callable[[], nn.Module]
-    form: Form
-    about: str
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import InputError, UsageError
+from cxrtool.models import kernels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,7 @@ class Architecture:
         hidden: Width of a dense layer that takes the place of the network's own head; 0 keeps that head.
         dropout: Dropout before the output layer.
         size: Side of the square input in pixels.
+        kernels: Of each convolution, for networks that have a choice; empty takes the network's own.
     """
 
     name: str
@@ -40,10 +42,16 @@ class Architecture:
     hidden: int = 0
     dropout: float = 0.0
     size: int = 224
+    kernels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON knows lists alone.
+        object.__setattr__(self, "kernels", tuple(self.kernels))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values; without kernels where there is no choice, as in files that older versions wrote."""
+        values = {**asdict(self), "kernels": list(self.kernels)}
+        return values if self.kernels else {name: value for name, value in values.items() if name != "kernels"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Own:
         channels: Channels of its input.
         mean: Per channel, of values in [0, 1].
         std: Per channel.
+        kernels: Of its convolutions where the user names none; empty where there is no choice.
     """
 
     build: Callable[[Architecture], Network]
@@ -63,12 +72,13 @@ class Own:
     channels: int = 1
     mean: tuple[float, ...] = field(default=(0.0,))
     std: tuple[float, ...] = field(default=(1.0,))
+    kernels: tuple[int, ...] = ()
 
 
 def _covid_xnet(architecture: Architecture) -> Network:
     from cxrtool.models.covid_xnet import CovidXNet
 
-    return CovidXNet(architecture.classes)
+    return CovidXNet(architecture.classes, kernels=architecture.kernels or kernels.KERNELS)
 
 
 def _thumbnail(architecture: Architecture) -> Network:
@@ -80,7 +90,7 @@ def _thumbnail(architecture: Architecture) -> Network:
 OWN: dict[str, Own] = {
     # The paper states no normalisation. Centred values let Adadelta leave the start: on real radiographs the same 40
     # epochs end at a test accuracy of 0.89 instead of 0.70.
-    "covid-xnet": Own(_covid_xnet, 128, mean=(0.5,), std=(0.25,)),
+    "covid-xnet": Own(_covid_xnet, 128, mean=(0.5,), std=(0.25,), kernels=kernels.KERNELS),
     "thumbnail": Own(_thumbnail, 64, mean=(0.5,), std=(0.25,)),
 }
 
@@ -153,6 +163,7 @@ def check(architecture: Architecture, weights: str) -> None:
         for option in ("hidden", "dropout"):
             if getattr(architecture, option):
                 raise UsageError(f"--{option}: {name} has a head of its own; leave --{option} out")
+    _check_kernels(architecture)
     if weights == "imagenet" and not _has_imagenet(name):
         raise UsageError(
             f"--weights imagenet: there are no ImageNet weights for {name}",
@@ -162,6 +173,30 @@ def check(architecture: Architecture, weights: str) -> None:
         raise InputError(
             f"--weights {weights}: no such file", "expected imagenet, none, or a .safetensors, .pth or .pt file"
         )
+
+
+def _check_kernels(architecture: Architecture) -> None:
+    chosen, size = architecture.kernels, architecture.size
+    choice = [name for name, own in OWN.items() if own.kernels]
+    if chosen and architecture.name not in choice:
+        raise UsageError(f"--kernels: goes with {', '.join(choice)}, found --model {architecture.name}")
+    if chosen and kernels.side_after(size, len(chosen)) < 1:
+        raise UsageError(
+            f"--kernels: {len(chosen)} layers leave nothing of {size} x {size} pixels, which every layer but the last "
+            f"halves; expected at most {size.bit_length()}"
+        )
+
+
+def own_kernels(name: str, given: str | None) -> str | None:
+    """The kernels of a network in one spelling; its own where none are given, None where there is no choice.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
+    if given is not None:
+        return kernels.show(kernels.parse(given))
+    usual = OWN[name].kernels if name in OWN else ()
+    return kernels.show(usual) if usual else None
 
 
 def _has_imagenet(name: str) -> bool:

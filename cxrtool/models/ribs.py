@@ -1,8 +1,32 @@
-"""Rib-suppression networks by name: what `cxrtool fit ribs --network` takes, and `enhance` understands."""
+"""Rib-suppressing networks by name: what `cxrtool fit ribs --network` takes, and `enhance` understands."""
 
 from __future__ import annotations
 
-from cxrtool.models.parts import PartNetwork
+from typing import TYPE_CHECKING
 
-NETWORKS: dict[str, PartNetwork] = {}
+from cxrtool.imaging.view import Form
+from cxrtool.models.part_network import PartNetwork
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _autoencoder() -> nn.Module:
+    from cxrtool.models.rib_autoencoder import RibAutoencoder
+
+    return RibAutoencoder()
+
+
+def _unet() -> nn.Module:
+    from cxrtool.models.rib_unet import RibUNet
+
+    return RibUNet()
+
+
+NETWORKS: dict[str, PartNetwork] = {
+    "rib-unet": PartNetwork(_unet, Form(512, "pad"), "draws what ribs add and takes it away; ours, and the default"),
+    "autoencoder": PartNetwork(
+        _autoencoder, Form(1024, "pad", invert=True), "64,400 tied weights, as COVID-XNet used (Gusarev et al. 2017)"
+    ),
+}
 """Name to network; the first is the default."""

@@ -48,7 +48,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], SHUFFLE**2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 1, S, S) of values in [0, 1] to logits of the same shape; S divisible by 64.
+        """Images (B, 1, S, S) of values in [0, 1] to logits of the same shape; S divisible by 64 at the default widths.
 
         Each picture is standardised by its own mean and deviation, so that dose and window do not matter.
         """

@@ -5,16 +5,17 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.grouping import PATIENT, group_images
+from cxrtool.data.grouping import PATIENT, group_images, original_of
 from cxrtool.data.manifest import Manifest, Row, read_table
-from cxrtool.data.splits import SUBSETS, Splits, overlaps, tabulate
+from cxrtool.data.splits import SUBSETS, Splits, known_as, overlaps, tabulate
 from cxrtool.data.table_one import CATEGORIES, parse_age, table_one
 from cxrtool.errors import InputError
-from cxrtool.steps.chain import chain_of, describe
+from cxrtool.steps.chain import describe
+from cxrtool.steps.fold_chains import ALL, chain_of_manifest, own_fold
 from cxrtool.steps.folder import REJECTS
 
 SHOWN_VALUES = 8
@@ -68,7 +69,11 @@ def values(cells: Iterable[str]) -> str:
 def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     """The images of a manifest: classes, patients, what is known of them, and what looks wrong."""
     result = Description("manifest", manifest.name)
-    result.add("images", len(manifest))
+    whole, folds = manifest, len({own_fold(row) for row in manifest.rows} - {ALL})
+    if folds:
+        # Each radiograph counts once, however many folds have a version of it.
+        manifest = replace(whole, rows=list({original_of(row): row for row in whole.rows}.values()), lines=[])
+    result.add("images", f"{len(whole)}, of {len(manifest)} radiographs for {folds} folds" if folds else len(manifest))
     result.add("classes", values(manifest.column("label")))
     result.add("patients", _patients(manifest))
     for name in ("severity", "source", "view", "sex"):
@@ -79,14 +84,16 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     result.add("derived", values(cell for cell in manifest.column("generator") if cell))
     result.add("warnings", values(cell for cell in manifest.column("warning") if cell))
     try:
-        result.add("processing", describe(chain_of(Path(row["path"]) for row in manifest.rows)))
+        result.add("processing", describe(chain_of_manifest(whole)))
     except InputError as error:
         result.warnings.append(error.message)
     result.warnings += _suspicions(manifest)
     if splits:
-        _add_splits(result, manifest, splits)
+        _add_splits(result, whole, splits)
     if splits:
         result.next = f"cxrtool train {manifest.name} --splits {splits.name} --preset … -o run"
+    elif folds:
+        result.next = f"cxrtool train {whole.name} --splits … --preset … -o run"
     else:
         result.next = f"cxrtool split {manifest.name} --folds 5 -o splits.csv"
     return result
@@ -174,7 +181,8 @@ def _suspicions(manifest: Manifest) -> list[str]:
 
 
 def _add_splits(result: Description, manifest: Manifest, splits: Splits) -> None:
-    ids = set(manifest.column("image_id"))
+    named = dict.fromkeys(splits.ids(), "")
+    ids = {known_as(row, named) or row["image_id"] for row in manifest.rows}
     result.add("splits", splits.name)
     result.tables.append(("", *tabulate(manifest, splits.runs)))
     for names, text in (

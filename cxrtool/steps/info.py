@@ -11,7 +11,7 @@ from typing import Any
 from cxrtool.data.manifest import FILE_NAME, Manifest, Table, read_manifest, read_table
 from cxrtool.data.predictions import PREFIX, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
-from cxrtool.data.splits import Splits, read_splits, tabulate
+from cxrtool.data.splits import Splits, known_as, read_splits, tabulate
 from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.steps.chain import describe
 from cxrtool.steps.description import (
@@ -23,11 +23,12 @@ from cxrtool.steps.description import (
     values,
 )
 from cxrtool.steps.folder import RUN_FILE, read_run_file
+from cxrtool.steps.part_facts import describe_fit, describe_part, is_fit, is_part
 from cxrtool.steps.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
 from cxrtool.steps.settings import Settings
 
 MODEL_FILE = "model.json"
-LOOKED_FOR = "a manifest, a step's folder, a run, a model, splits.csv, predictions.csv, rejects.csv or an image"
+LOOKED_FOR = "a manifest, a step's folder, a run, a model, a part, splits.csv, predictions.csv, rejects.csv or an image"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ def info(options: InfoOptions, settings: Settings) -> Description:
 
 def _folder(path: Path, options: InfoOptions, settings: Settings) -> Description:
     made = read_run_file(path)
+    if is_part(path):
+        return describe_part(path, made)
+    if made is not None and is_fit(made, path):
+        return describe_fit(path, made)
     if is_model(path):
         return _model(path, made)
     if (made is None or made["command"] == "train") and is_run(path) and whole_folds(path):
@@ -123,7 +128,8 @@ def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None
         if (place / SPLITS).is_file():
             splits = read_splits(place / SPLITS)
             # A file of that name may belong to other images.
-            if splits.ids() & set(manifest.column("image_id")):
+            named = dict.fromkeys(splits.ids(), "")
+            if any(known_as(row, named) for row in manifest.rows):
                 return splits
     return None
 

@@ -15,11 +15,13 @@ from typing import Any
 from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.listing import Listing, list_images, printable
 from cxrtool.data.datasets.record import Request
+from cxrtool.data.files import is_whole_png
 from cxrtool.data.ids import patient_id
 from cxrtool.data.manifest import Row, write_table
-from cxrtool.errors import ImageError, InputError, UsageError
+from cxrtool.errors import InputError, UsageError
 from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.steps.parallel import map_items
+from cxrtool.steps.prepare_one import KINDS, Task, place_of, read_one
 from cxrtool.steps.settings import Settings
 
 VERSION = 2
@@ -59,16 +61,6 @@ class PrepareOptions:
     salt: str | None = None
 
 
-@dataclass(frozen=True)
-class Task:
-    """One image to read: its id, its file, and the files of its mask and of its header, or nothing."""
-
-    image_id: str
-    path: str
-    mask: str
-    header: str = ""
-
-
 def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     """Read every image of the sources and write it as grey PNG, with a manifest.
 
@@ -104,66 +96,6 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     return len(rows)
 
 
-def read_one(
-    task: Task, *, target: Path, size: int | str, fit: str, max_pixels: int, root: Path | None
-) -> dict[str, Any]:
-    """Read one image and its mask, bring them to size and write them below `target`; run in a worker process.
-
-    Returns:
-        What the manifest says of it, and how many bytes were written, by which a resumed run knows the files as whole.
-
-    Raises:
-        ImageError: The image cannot be read.
-    """
-    from cxrtool.data.images import read_image, write_png
-    from cxrtool.imaging.hashing import dhash, pixel_sha256
-    from cxrtool.imaging.resize import prepare_pixels
-
-    _confine(task.path, root)
-    header = Path(task.header) if task.header else None
-    if header:
-        _confine(task.header, root)
-    radiograph = read_image(task.path, max_pixels=max_pixels, overhear=True, header=header)
-    pixels = radiograph.pixels
-    record = {
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-        "sha256": pixel_sha256(pixels),
-        "dhash": dhash(pixels),
-        "tags": radiograph.tags,
-        "warnings": radiograph.warnings,
-        "bytes": write_png(_place(target, "images", task.image_id), prepare_pixels(pixels, size, fit)),
-    }
-    if task.mask:
-        try:
-            _confine(task.mask, root)
-            record["mask_bytes"] = _read_mask(task, record, target, size, fit, max_pixels)
-        except ImageError as error:
-            radiograph.warnings.append(f"mask left out: {error.message}")
-    return record
-
-
-def _read_mask(task: Task, record: Mapping[str, Any], target: Path, size: int | str, fit: str, max_pixels: int) -> int:
-    from cxrtool.data.images import read_image, write_png
-    from cxrtool.imaging.resize import prepare_mask
-
-    mask = read_image(task.mask, max_pixels=max_pixels, overhear=True).pixels
-    height, width = record["height"], record["width"]
-    # The masks of one-pixel rounding are resampled; a mask of other proportions belongs to another picture.
-    if abs(mask.shape[0] * width - mask.shape[1] * height) > 2 * max(height, width, *mask.shape):
-        raise ImageError(f"it is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
-    return write_png(_place(target, "masks", task.image_id), prepare_mask(mask, height, width, size, fit), mask=True)
-
-
-def _confine(path: str, root: Path | None) -> None:
-    if root is not None and not Path(path).resolve().is_relative_to(root.resolve()):
-        raise ImageError(f"it lies outside --root {root}")
-
-
-def _place(target: Path, folder: str, image_id: str) -> Path:
-    return target / folder / f"{image_id}.png"
-
-
 def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
     """The tables directly in a source that tell of its images, but not to who reads a folder by its names."""
     return [path for path in listing.skipped if path.name.lower() == METADATA and path.parent in sources]
@@ -193,7 +125,11 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
             # Enough to notice another salt, and too little to find it by trying.
             "salted": patient_id("salt", "", options.salt)[1:9] if options.salt else None,
         },
-        inputs=Inputs.of(*listing.tables, files=listing.headers.values(), verify=settings.verify),
+        inputs=Inputs.of(
+            *listing.tables,
+            verify=settings.verify,
+            files=[*listing.headers.values(), *(file for parts in listing.mask_parts.values() for file in parts)],
+        ),
         chain=[{"step": "prepare", "version": VERSION, "size": size, "fit": fit}],
         libraries=("numpy", "opencv-python-headless", "pydicom"),
     )
@@ -265,7 +201,7 @@ def _read_all(
 ) -> tuple[list[Row], int]:
     """Read what is not read yet; return the rows of what could be read, and how many were left out on purpose."""
     rows, rejects, unwanted = listing.rows, dict[int, str](), 0
-    for name in ("images", "masks"):
+    for name in KINDS:
         (build.path / name).mkdir(exist_ok=True)
     pending = []
     for index, row in enumerate(rows):
@@ -283,7 +219,14 @@ def _read_all(
         else:
             pending.append(index)
     tasks = (
-        Task(rows[i]["image_id"], rows[i]["path"], rows[i].get("mask", ""), str(listing.headers.get(i, "")))
+        Task(
+            rows[i]["image_id"],
+            rows[i]["path"],
+            rows[i].get("mask", ""),
+            str(listing.headers.get(i, "")),
+            tuple(map(str, listing.mask_parts.get(i, ()))),
+            rows[i].get("ribless", ""),
+        )
         for i in pending
     )
     preload = ("cxrtool.data.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
@@ -298,34 +241,26 @@ def _read_all(
                 if reason:
                     rejects[index] = reason
                     unwanted += 1
-                    for name in ("images", "masks"):
-                        _place(build.path, name, task.image_id).unlink(missing_ok=True)
+                    for name in KINDS:
+                        place_of(build.path, name, task.image_id).unlink(missing_ok=True)
                 else:
                     build.journal.add(task.image_id, result)
                     _complete(rows[index], result, build.path, salt)
             advance(1)
     for index, reason in sorted(rejects.items()):
         build.reject(printable(rows[index]["path"] or rows[index]["original"]), printable(reason))
-    if not any((build.path / "masks").iterdir()):
-        (build.path / "masks").rmdir()
+    for name in KINDS[1:]:
+        if not any((build.path / name).iterdir()):
+            (build.path / name).rmdir()
     return [row for index, row in enumerate(rows) if index not in rejects], unwanted
 
 
 def _is_whole(record: Mapping[str, Any], row: Row, folder: Path) -> bool:
     """Whether the files that a record of the journal speaks of are there as they were written."""
-    for name in ("bytes", "mask_bytes"):
-        if name in record:
-            path = _place(folder, "masks" if name == "mask_bytes" else "images", row["image_id"])
-            try:
-                with path.open("rb") as file:
-                    if file.seek(0, 2) != record[name]:
-                        return False
-                    file.seek(-8, 2)
-                    if not file.read().startswith(b"IEND"):
-                        return False
-            except OSError:
-                return False
-    return True
+    places = {"bytes": "images", "mask_bytes": "masks", "ribless_bytes": "ribless"}
+    return all(
+        is_whole_png(place_of(folder, places[name], row["image_id"]), record[name]) for name in places if name in record
+    )
 
 
 def _complete(row: Row, record: Mapping[str, Any], folder: Path, salt: str | None) -> None:
@@ -333,8 +268,10 @@ def _complete(row: Row, record: Mapping[str, Any], folder: Path, salt: str | Non
     for name, value in record["tags"].items():
         row[name] = row.get(name) or value
     row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], salt)
-    row["path"] = str(_place(folder, "images", row["image_id"]))
-    row["mask"] = str(_place(folder, "masks", row["image_id"])) if "mask_bytes" in record else ""
+    row["path"] = str(place_of(folder, "images", row["image_id"]))
+    row["mask"] = str(place_of(folder, "masks", row["image_id"])) if "mask_bytes" in record else ""
+    if "ribless" in row:
+        row["ribless"] = str(place_of(folder, "ribless", row["image_id"])) if "ribless_bytes" in record else ""
     for name in ("width", "height", "sha256", "dhash"):
         row[name] = str(record[name])
     row["warning"] = "; ".join(filter(None, [row.get("warning", ""), *record["warnings"]]))

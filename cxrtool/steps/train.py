@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
-from cxrtool.data.manifest import Manifest, Row, order_columns, read_manifest, read_table, write_manifest, write_table
+from cxrtool.data.files import locked, saying_what_fails, sha256_file
+from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import StrictError, UsageError
+from cxrtool.steps import container as containers
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment, read_assignments
-from cxrtool.steps.chain import chain_of
-from cxrtool.steps.combinations import Combination, draw, parse_grid
+from cxrtool.steps.combinations import Combination, draw, parse_grid, with_kernels
 from cxrtool.steps.fold import FoldTrainer, Task, check_design
-from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file, write_run_file
+from cxrtool.steps.fold_chains import chain_of_manifest
+from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
 from cxrtool.steps.grid import GridTrainer, check_validation
 from cxrtool.steps.settings import Settings, Silent
 from cxrtool.steps.signals import StopRequest
@@ -38,6 +37,7 @@ class TrainOptions:
     splits: Path
     preset: str | None = None
     model: str | None = None
+    kernels: str | None = None
     weights: str | None = None
     size: int | None = None
     fit: str | None = None
@@ -89,7 +89,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     manifest = read_manifest(options.manifest, root=settings.root)
     assignments = read_assignments(splits, manifest, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
-    chain = chain_of(Path(row["path"]) for row in manifest.rows)
+    chain = chain_of_manifest(manifest)
     files = {c.values["weights"]: None for c in combinations if c.values["weights"] not in ("imagenet", "none")}
     inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
     # The splits count by content alone: the same division written again is no reason to train again.
@@ -106,7 +106,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         check_validation(mine)
     _check_designs(combinations, manifest, settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
-    _open_container(container, splits, shown, _native_sizes(options, combinations), settings)
+    containers.lay(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
     _tell_of_validation(mine, combinations, settings)
     stores = Stores(settings, manifest, container)
     task = Task(options.preset, options.save_every, settings, manifest, chain, container, stores)
@@ -135,6 +135,7 @@ def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination
     # Without --model there may be nothing that the other options say on their own.
     known = options.model or (options.preset in PRESETS and _preset(options).get("model"))
     own = resolve(options, quiet)[0] if known else {}
+    grid = with_kernels(grid, own.get("size") or options.size)
     found = []
     for changes in draw(grid, options.budget, settings.seed, own):
         combination = Combination({}, changes)
@@ -186,7 +187,7 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
     Raises:
         UsageError: No such preset or network, or values that exclude one another.
     """
-    from cxrtool.models.registry import OWN, check_name, native_size
+    from cxrtool.models.registry import OWN, check_name, native_size, own_kernels
 
     if options.preset is not None and options.preset not in PRESETS:
         raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, found '{options.preset}'")
@@ -201,6 +202,7 @@ def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], 
     if values["model"] is None:
         raise UsageError("train needs --model NAME, or a --preset that names one", "for instance --model resnet18")
     own = values["model"] in OWN
+    values["kernels"] = own_kernels(values["model"], values["kernels"])
     values["weights"] = values["weights"] or ("none" if own else "imagenet")
     if values["size"] is None:
         values["size"] = _size_in(settings.out, values["model"])
@@ -254,31 +256,6 @@ def _timm_version() -> str:
     return version("timm")
 
 
-def _open_container(
-    container: StepFolder, splits: Path, shown: dict[str, Any], sizes: dict[str, int], settings: Settings
-) -> None:
-    """Lay the run's own files; many tasks may do so at once, and all write the same.
-
-    A run that is not there yet is laid under another name first: a second task must never find it without `run.json`,
-    and take it for somebody else's folder.
-    """
-    run = container.out
-    with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
-        made = read_run_file(run)
-        fresh = run.parent / f".{run.name}.new"
-        target = run if made else fresh
-        if made is None:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-        if made is None or made.get("run_digest") != container.digest or settings.force:
-            (target / container.marker).unlink(missing_ok=True)
-            identity = {"digest": container.digest, "run_digest": container.digest, "native_sizes": sizes}
-            write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
-        atomic_write(target / SPLITS, splits.read_bytes())
-        if target is fresh:
-            fresh.replace(run)
-
-
 def _close_container(
     container: StepFolder,
     assignments: Sequence[Assignment],
@@ -294,16 +271,10 @@ def _close_container(
     run, report = container.out, settings.report
     names = [a.name for a in assignments]
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
-        done = [n for n in names if (read_run_file(run / n) or {}).get("run_digest") == container.digest]
-        rejects = {tuple(row.items()): row for n in done for row in read_table(run / n / REJECTS).rows}
+        done, rejects = containers.finished(container, names)
         table = trainer.finish(done, whole=len(done) == len(names))
         if len(done) == len(names):
-            for folder in list(run.iterdir()):
-                # A fold that former splits had, and these have not.
-                if runs.is_fold(folder) and folder.name not in names:
-                    shutil.rmtree(folder)
-            write_table(run / REJECTS, ["path", "reason"], list(rejects.values()))
-            write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)
+            containers.complete(container, names, rejects, manifest)
     if len(done) < len(names):
         report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
     else:

@@ -24,6 +24,7 @@ DRAWS = (
     "contrast", "brightness", "noise",
     "gate_rotate", "gate_shift", "gate_shear", "gate_zoom", "gate_crop",
     "gate_contrast", "gate_brightness", "gate_noise", "gate_blur",
+    "stretch", "gate_stretch", "pad", "gate_pad",
 )  # fmt: skip
 """What each of an image's random numbers is for: fixed, so that switching one option on never moves another."""
 
@@ -37,6 +38,8 @@ class Augmentation:
         shift: Share of the side, along each axis, from [-shift, shift].
         shear: Factor (the tangent of the angle) from [-shear, shear], along the rows.
         zoom: Magnification from [1 - zoom, 1 + zoom].
+        stretch: Further magnification from top to bottom alone, from [1 - stretch, 1 + stretch].
+        pad: Up to this share of the side is added at each edge, and the whole shrunk to its size again.
         crop: Up to this share of the side is cut away, at a place that is drawn, and the rest enlarged.
         flip: Probability of a horizontal flip.
         brightness: Added to values in [0, 1], from [-brightness, brightness].
@@ -50,6 +53,8 @@ class Augmentation:
     shift: float = 0.0
     shear: float = 0.0
     zoom: float = 0.0
+    stretch: float = 0.0
+    pad: float = 0.0
     crop: float = 0.0
     flip: float = 0.0
     brightness: float = 0.0
@@ -61,7 +66,9 @@ class Augmentation:
     @property
     def geometric(self) -> bool:
         """Whether an image is resampled."""
-        return any((self.rotate, self.shift, self.shear, self.zoom, self.crop, self.flip))
+        return any(
+            (self.rotate, self.shift, self.shear, self.zoom, self.stretch, self.pad, self.crop, self.flip)
+        )  # fmt: skip
 
     @property
     def active(self) -> bool:
@@ -76,7 +83,7 @@ class Augmentation:
 
 
 LIMITS = {
-    "rotate": 180.0, "shift": 1.0, "shear": 2.0, "zoom": 0.95, "crop": 0.9, "flip": 1.0,
+    "rotate": 180.0, "shift": 1.0, "shear": 2.0, "zoom": 0.95, "stretch": 0.95, "pad": 1.0, "crop": 0.9, "flip": 1.0,
     "brightness": 1.0, "contrast": 1.0, "blur": 4.0, "noise": 1.0, "p": 1.0,
 }  # fmt: skip
 
@@ -136,6 +143,24 @@ class Augmenter:
         if self.recipe.geometric:
             images = self._sample(images, matrices(self.recipe, draws))
         return self._change_values(images, draws)
+
+    def pair(self, images: Tensor, targets: Tensor, indices: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Move images and targets (B, 1, S, S) by the same map, and change the grey values of the images alone.
+
+        Args:
+            images: Values in [0, 1].
+            targets: What shall be made of them, as masks.
+            indices: Their places in the store (B,).
+            epochs: A number for each (B,), so that an image that comes twice in an epoch is changed in two ways.
+        """
+        if not self.recipe.active:
+            return images, targets
+        numbers = uniforms(self.keys[indices], epochs, len(DRAWS), self.seed, stream=1)
+        draws = dict(zip(DRAWS, numbers.T, strict=True))
+        if self.recipe.geometric:
+            both = self._sample(torch.cat((images, targets), 1), matrices(self.recipe, draws))
+            images, targets = both[:, :1], both[:, 1:]
+        return self._change_values(images, draws), targets
 
     def _sample(self, images: Tensor, matrix: np.ndarray) -> Tensor:
         m = torch.from_numpy(matrix.astype(np.float32)).to(self.device)
@@ -208,13 +233,15 @@ def matrices(recipe: Augmentation, draws: dict[str, np.ndarray]) -> np.ndarray:
     scale = 1.0 / (1.0 + _reach(draws, "zoom", recipe.zoom, recipe.p))
     flip = np.where(draws["flip"] < recipe.flip, -1.0, 1.0)
     cut = draws["crop"] * recipe.crop * (draws["gate_crop"] < recipe.p)
-    window = scale * (1.0 - cut)
+    border = draws["pad"] * recipe.pad * (draws["gate_pad"] < recipe.p)
+    window = scale * (1.0 - cut) * (1.0 + 2.0 * border)
     cosine, sine = np.cos(angle), np.sin(angle)
     matrix = np.empty((len(angle), 2, 3))
+    upright = window / (1.0 + _reach(draws, "stretch", recipe.stretch, recipe.p))
     matrix[:, 0, 0] = cosine * flip * window
-    matrix[:, 0, 1] = (cosine * shear - sine) * window
+    matrix[:, 0, 1] = (cosine * shear - sine) * upright
     matrix[:, 1, 0] = sine * flip * window
-    matrix[:, 1, 1] = (sine * shear + cosine) * window
+    matrix[:, 1, 1] = (sine * shear + cosine) * upright
     # A coordinate runs over two units, so that a share of the side is twice that.
     matrix[:, 0, 2] = 2 * _reach(draws, "shift_x", recipe.shift, recipe.p) + cut * (2 * draws["crop_x"] - 1)
     matrix[:, 1, 2] = 2 * _reach(draws, "shift_y", recipe.shift, recipe.p) + cut * (2 * draws["crop_y"] - 1)

@@ -1,16 +1,17 @@
 """The training loop: one fold, from drawn or pretrained weights to the epoch that is kept.
 
-The loop never sees a path: a `Source` hands it batches by index. All that is random is a function of seed, epoch and
-image or part of the saved state, so that a run which was killed goes on to the very weights it would have had.
+The loop never sees a path, nor what is learnt: a `Job` hands it batches and says what is lost on them. All that is
+random is a function of seed, epoch and image or part of the saved state, so that a run which was killed goes on to the
+very weights it would have had.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,53 +20,64 @@ from torch import Tensor, nn
 
 from cxrtool.errors import CxrtoolError, DivergedError
 from cxrtool.models.network import is_finite, set_mode
+from cxrtool.training.averaging import Average
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
-from cxrtool.training.optimization import OPTIMIZERS, Recipe, class_weights, cross_entropy, learning_rate
-from cxrtool.training.randomness import permutation
+from cxrtool.training.job import Job, Row, columns
+from cxrtool.training.optimization import OPTIMIZERS, class_weights, cross_entropy, learning_rate
 
-COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-Row = dict[str, float | None]
 Stop = Callable[[], CxrtoolError | None]
 """Asked between two batches; what it returns is raised once the state is saved."""
 
 
-@dataclass
-class Fit:
-    """What `fit` has to do.
+@dataclass(kw_only=True)
+class Fit(Job):
+    """Fit a classifier.
 
     Attributes:
-        module: What is trained: a whole network, or the head alone on kept features.
+        module: A whole network, or the head alone on kept features.
         source: Hands out its inputs.
         labels: Class index of every image of the store (N,).
-        training: Places in the store to train on.
-        validation: Places to choose the epoch by; may be empty.
         classes: Number of classes.
-        recipe: Optimizer, schedule and stopping rule.
-        device: Where `module` is.
-        precision: `fp32` or `bf16`.
-        seed: Of the order of the images.
-        frozen_norms: Keep the body's normalisations in evaluation mode.
-        state: Folder for states to resume from.
-        save_every: Seconds between two states, also within an epoch; 0 saves after every epoch, and then alone.
-        names: Image ids, for messages.
     """
 
-    module: nn.Module
     source: Source
     labels: np.ndarray
-    training: np.ndarray
-    validation: np.ndarray
     classes: int
-    recipe: Recipe
-    device: torch.device
-    precision: str
-    seed: int
-    frozen_norms: bool
-    state: Path
-    save_every: float = 30.0
-    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        weights = class_weights(self.labels[self.training], self.classes, self.recipe.class_weights)
+        self._weights = None if weights is None else weights.to(self.device)
+        self._target = torch.from_numpy(self.labels.astype(np.int64)).to(self.device)
+
+    @property
+    def score(self) -> str:
+        """The share of images that are named rightly."""
+        return "accuracy"
+
+    def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+        """Images or features, and the classes (B,)."""
+        return self.source.batch(items, epoch), self._classes(items)
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, each image times its class's weight."""
+        return cross_entropy(outputs, target, self._weights)
+
+    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """How many are named rightly."""
+        return (outputs.argmax(1) == target).sum()
+
+    def validate(self, between: Callable[[], None]) -> tuple[float, float]:
+        """Loss and accuracy."""
+        logits = forward(
+            self.module, self.source, self.validation, self.recipe.batch_size, self.device, self.precision, between
+        )  # fmt: skip
+        target = self._classes(self.validation)
+        return float(self.loss(logits, target).double()), float((logits.argmax(1) == target).float().mean())
+
+    def _classes(self, places: np.ndarray) -> Tensor:
+        return self._target[torch.from_numpy(places).to(self._target.device)]
 
 
 @dataclass
@@ -85,7 +97,7 @@ class History:
 
 
 def fit(
-    job: Fit,
+    job: Job,
     *,
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
@@ -108,20 +120,18 @@ def fit(
 class Loop:
     """One call of `fit`: what is carried from batch to batch and into a saved state."""
 
-    def __init__(self, job: Fit, warn: Callable[[str], None]) -> None:
+    def __init__(self, job: Job, warn: Callable[[str], None]) -> None:
         self.job = job
         trained = [parameter for parameter in job.module.parameters() if parameter.requires_grad]
         if not trained:
             raise CxrtoolError("there is nothing to train: every weight is frozen")
         self.optimizer = OPTIMIZERS[job.recipe.opt](trained, job.recipe)
-        weights = class_weights(job.labels[job.training], job.classes, job.recipe.class_weights)
-        self.weights = None if weights is None else weights.to(job.device)
-        self.target = torch.from_numpy(job.labels.astype(np.int64)).to(job.device)
+        self.average = Average(job.module, job.average) if job.average else None
         self.rows: list[Row] = []
         self.best: dict[str, Any] = {"epoch": 0, "score": (math.inf, math.inf), "weights": {}}
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
-        self.hits: list[Tensor] = []
+        self.points: list[Tensor] = []
         self.spent = 0.0
         self.began = self.saved = time.monotonic()
         state = load_state(job.state, warn)
@@ -161,7 +171,7 @@ class Loop:
 
     def _batches(self) -> list[np.ndarray]:
         job = self.job
-        order = job.training[permutation(len(job.training), self.epoch, job.seed)]
+        order = job.order(self.epoch)
         size = job.recipe.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         if len(batches) > 1 and len(batches[-1]) == 1:
@@ -198,69 +208,69 @@ class Loop:
     def _heed(self, stop: Stop) -> None:
         reason = stop()
         if reason is not None:
+            if self.average:
+                self.average.hide()
             self._save()
             raise reason
 
     def _train_batch(self, indices: np.ndarray) -> None:
         job = self.job
-        inputs = job.source.batch(indices, self.epoch)
-        target = self.target[torch.from_numpy(indices).to(self.target.device)]
+        inputs, target = job.batch(indices, self.epoch)
         with autocast(job.device, job.precision):
-            logits = job.module(inputs)
-        loss = cross_entropy(logits, target, self.weights)
+            outputs = job.module(inputs)
+        loss = job.loss(outputs, target)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
+        if self.average:
+            self.average.take()
         # Kept on the device: reading them now would make it wait.
         self.losses.append(loss.detach() * len(indices))
-        self.hits.append((logits.detach().argmax(1) == target).sum())
+        self.points.append(job.points(outputs.detach(), target))
 
     def _finish_epoch(self, rate: float, stop: Stop) -> Row:
         job, recipe = self.job, self.job.recipe
         losses = torch.stack(self.losses).double().cpu()
         if not bool(torch.isfinite(losses).all()):
             self._complain(int((~torch.isfinite(losses)).nonzero()[0]))
-        count = len(job.training)
-        validation_loss, validation_accuracy = self._validate(stop)
-        row: Row = {
-            "epoch": self.epoch + 1,
-            "lr": rate,
-            "train_loss": float(losses.sum()) / count,
-            "train_accuracy": float(torch.stack(self.hits).sum()) / count,
-            "validation_loss": validation_loss,
-            "validation_accuracy": validation_accuracy,
-        }
+        count = sum(map(len, self._batches()))
+        with self._averaged():
+            validation_loss, validation_score = self._validate(stop)
+        figures = (
+            self.epoch + 1, rate, float(losses.sum()) / count, float(torch.stack(self.points).sum()) / count,
+            validation_loss, validation_score,
+        )  # fmt: skip
+        row: Row = dict(zip(columns(job.score), figures, strict=True))
         self.rows.append(row)
-        self.epoch, self.step, self.losses, self.hits = self.epoch + 1, 0, [], []
+        self.epoch, self.step, self.losses, self.points = self.epoch + 1, 0, [], []
         score = {
             "best-loss": (validation_loss, 0.0),
-            "best-accuracy": (-(validation_accuracy or 0.0), validation_loss),
+            "best-accuracy": (-(validation_score or 0.0), validation_loss),
             "last": (-float(self.epoch), 0.0),
         }[recipe.checkpoint if len(job.validation) else "last"]
         if score < self.best["score"]:
-            weights = {name: value.detach().clone() for name, value in job.module.state_dict().items()}
+            with self._averaged():
+                weights = {name: value.detach().clone() for name, value in job.module.state_dict().items()}
             self.best = {"epoch": self.epoch, "score": score, "weights": weights}
         return row
 
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return self.average.shown() if self.average else contextlib.nullcontext()
+
     def _validate(self, stop: Stop) -> tuple[float | None, float | None]:
-        job = self.job
-        if not len(job.validation):
+        if not len(self.job.validation):
             return None, None
-        logits = forward(
-            job.module, job.source, job.validation, job.recipe.batch_size, job.device, job.precision,
-            between=lambda: self._heed(stop),
-        )  # fmt: skip
-        target = self.target[torch.from_numpy(job.validation).to(self.target.device)]
-        loss = float(cross_entropy(logits, target, self.weights).double())
+        loss, score = self.job.validate(lambda: self._heed(stop))
         if not math.isfinite(loss):
             raise DivergedError(
                 f"epoch {self.epoch + 1}: the validation loss is {loss}; nothing of this epoch was saved",
                 "the learning rate is too high for this network, most likely: lower --lr",
             )
-        return loss, float((logits.argmax(1) == target).float().mean())
+        return loss, score
 
     def _complain(self, step: int) -> None:
-        indices = self._batches()[step]
+        batch = self._batches()[step]
+        indices = batch if batch.ndim == 1 else batch[:, 0]
         shown = ", ".join(self.job.names[int(i)] for i in indices[:4]) if self.job.names else f"{len(indices)} images"
         raise DivergedError(
             f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not a number, at the images {shown} …; "
@@ -285,8 +295,9 @@ class Loop:
                 "rows": self.rows,
                 "best": {**self.best, "score": list(self.best["score"])},
                 "losses": [value.cpu() for value in self.losses],
-                "hits": [value.cpu() for value in self.hits],
+                "hits": [value.cpu() for value in self.points],
                 "module": job.module.state_dict(),
+                "average": self.average.state() if self.average else {},
                 "optimizer": self.optimizer.state_dict(),
                 "random": torch.get_rng_state(),
                 "random_device": torch.cuda.get_rng_state(job.device) if job.device.type == "cuda" else None,
@@ -304,7 +315,9 @@ class Loop:
         weights = {name: value.to(job.device) for name, value in state["best"]["weights"].items()}
         self.best = {**state["best"], "score": tuple(state["best"]["score"]), "weights": weights}
         self.losses = [value.to(job.device) for value in state["losses"]]
-        self.hits = [value.to(job.device) for value in state["hits"]]
+        self.points = [value.to(job.device) for value in state["hits"]]
+        if self.average:
+            self.average.restore(state["average"])
         torch.set_rng_state(state["random"])
         if state["random_device"] is not None and job.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_device"], job.device)

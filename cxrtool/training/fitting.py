@@ -16,8 +16,9 @@ from cxrtool.models.network import Network, count_parameters, set_mode
 from cxrtool.models.registry import Architecture, build, input_form
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import Fit, History, Row, Stop, fit, forward
+from cxrtool.training.engine import Fit, History, Stop, fit, forward
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
+from cxrtool.training.job import Row
 from cxrtool.training.optimization import Recipe
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
@@ -128,8 +129,10 @@ def fit_fold(
         before = time.monotonic() - began
         history = fit(
             Fit(
-                module, source, labels, training, validation, design.architecture.classes, design.recipe, device,
-                precision, design.seed, design.freeze and design.frozen_norms, state, save_every, list(ids),
+                module=module, source=source, labels=labels, training=training, validation=validation,
+                classes=design.architecture.classes, recipe=design.recipe, device=device, precision=precision,
+                seed=design.seed, frozen_norms=design.freeze and design.frozen_norms, state=state,
+                save_every=save_every, names=list(ids),
             ),
             epoch_done=epoch_done, stop=stop, warn=warn,
         )  # fmt: skip

@@ -47,7 +47,7 @@ class Exposure:
         generator = torch.Generator().manual_seed(seed & (2**63 - 1))
         self._grain = torch.randn(max(BANK, 2 * size**2), generator=generator).to(device)
 
-    def __call__(self, images: Tensor, indices: np.ndarray, epoch: int) -> Tensor:
+    def __call__(self, images: Tensor, indices: np.ndarray, epoch: int | np.ndarray) -> Tensor:
         """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their places in the store."""
         draw = _Draws(uniforms(self.keys[indices], epoch, COUNT, self.seed, STREAM), self.device)
         images = self._focus(images, draw)
@@ -134,7 +134,8 @@ class _Draws:
         part = self._numbers[:, self._next - count : self._next]
         # The inverse of the normal distribution: one uniform number makes one normal one, so that counting stays easy.
         values = torch.special.ndtri(torch.from_numpy((part + 2.0**-33).astype(np.float64)))
-        return values.float().to(self._device)
+        numbers: Tensor = values.float().to(self._device)
+        return numbers
 
 
 COUNT = 3 + 7 * BOXES + 6 * LINES + 1 + 2 + 1 + 2 + sum(cells**2 for cells in FIELDS.values()) + 2

@@ -12,6 +12,7 @@ from typing import Any
 DEFAULTS: MappingProxyType[str, Any] = MappingProxyType(
     {
         "model": None,
+        "kernels": None,
         "weights": None,
         "size": None,
         "fit": "squash",
@@ -74,6 +75,23 @@ _MAKRIS: dict[str, Any] = {
     "checkpoint": "last",
 }
 
+_VGG16_PORTABLE: dict[str, Any] = {
+    # The seed paper of 2020 on whole and segmented radiographs: VGG16 at 224 x 224, Adam at 0.001, batches of 32, 50
+    # epochs, dropout. Frozen convolutions, ImageNet weights in the dense layers 4096-4096-K (which are what timm counts
+    # as this network's head), the rate of dropout, no augmentation and the last epoch are ours.
+    "model": "vgg16",
+    "weights": "imagenet",
+    "size": 224,
+    "freeze": True,
+    "dropout": 0.5,
+    "epochs": 50,
+    "batch_size": 32,
+    "opt": "adam",
+    "lr": 1e-3,
+    "augment": "none",
+    "checkpoint": "last",
+}
+
 _THUMBNAIL: dict[str, Any] = {
     # No paper's: the yardstick that a network has to beat. All images at once and no augmentation, as one fits a
     # regression; weight decay is its penalty.
@@ -94,6 +112,7 @@ PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
         "covid-xnet": MappingProxyType(_COVID_XNET),
         "makris": MappingProxyType(_MAKRIS),
         "thumbnail": MappingProxyType(_THUMBNAIL),
+        "vgg16-portable": MappingProxyType(_VGG16_PORTABLE),
     }
 )
 """System, and the options it sets."""

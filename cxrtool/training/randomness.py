@@ -37,12 +37,12 @@ def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], axis=1)
 
 
-def uniforms(keys: np.ndarray, epoch: int, count: int, seed: int, stream: int = 0) -> np.ndarray:
+def uniforms(keys: np.ndarray, epoch: int | np.ndarray, count: int, seed: int, stream: int = 0) -> np.ndarray:
     """Uniform numbers in [0, 1), shape (n, count): row i belongs to the image with key `keys[i]`.
 
     Args:
         keys: One uint64 an image, as from `image_keys`.
-        epoch: Number of the epoch.
+        epoch: Number of the epoch, below 2**32; or one for each image.
         count: Numbers an image.
         seed: The run's seed.
         stream: Keeps purposes apart: two streams of one seed have nothing in common.
@@ -51,7 +51,7 @@ def uniforms(keys: np.ndarray, epoch: int, count: int, seed: int, stream: int = 
     counters = np.empty((len(keys), blocks, 4), np.uint64)
     counters[:, :, 0] = (keys & _LOW)[:, None]
     counters[:, :, 1] = (keys >> _SHIFT)[:, None]
-    counters[:, :, 2] = np.uint64(epoch)
+    counters[:, :, 2] = np.asarray(epoch, np.uint64)[..., None]
     counters[:, :, 3] = np.arange(blocks, dtype=np.uint64)[None, :]
     words = philox(counters.reshape(-1, 4), (seed & 0xFFFFFFFF, ((seed >> 32) ^ (stream * 0x10001)) & 0xFFFFFFFF))
     return words.reshape(len(keys), -1)[:, :count] / 2.0**32

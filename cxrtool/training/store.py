@@ -27,8 +27,11 @@ from cxrtool.errors import CxrtoolError
 if TYPE_CHECKING:
     import torch
 
-Decode = Callable[[Path], tuple[np.ndarray, str]]
-"""Reads one image: returns its grey values at the store's size (H, W), uint8 or uint16, and its pixel SHA-256."""
+Item = Path | tuple[Path, ...]
+"""What one image of a store is made from: a file, or several, such as a picture and its mask."""
+
+Decode = Callable[[Any], tuple[np.ndarray, str]]
+"""Reads one item: returns its grey values at the store's size (H, W), uint8 or uint16, and its pixel SHA-256."""
 
 Mapper = Callable[..., Iterator[tuple[Any, Any]]]
 """Applies a function to items in worker processes: `cxrtool.steps.parallel.map_items`."""
@@ -96,7 +99,7 @@ class Store:
 
 
 def open_store(
-    paths: Sequence[Path],
+    paths: Sequence[Item],
     decode: Decode,
     *,
     size: int,
@@ -110,7 +113,7 @@ def open_store(
     """Open the store of these images, decoding them unless the cache holds it already.
 
     Args:
-        paths: The images.
+        paths: The images; for each a file, or a tuple of all that it is made from.
         decode: Reads one; must be picklable.
         size: Side of the square images in pixels.
         key: Everything but the files on which the pixels depend.
@@ -138,9 +141,9 @@ def open_store(
     return store
 
 
-def _name(paths: Sequence[Path], key: Mapping[str, object]) -> str:
+def _name(paths: Sequence[Item], key: Mapping[str, object]) -> str:
     hasher = hashlib.sha256(json.dumps([cxrtool.__version__, key], sort_keys=True, default=str).encode())
-    for path in paths:
+    for path in (file for item in paths for file in (item if isinstance(item, tuple) else (item,))):
         try:
             status = path.stat()
             hasher.update(f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}\n".encode())
@@ -171,7 +174,7 @@ def _checksum(sha256: Sequence[str], failed: Mapping[str, str]) -> int:
 
 def _fill(
     folder: Path,
-    paths: Sequence[Path],
+    paths: Sequence[Item],
     decode: Decode,
     size: int,
     mapper: Mapper,
@@ -211,8 +214,8 @@ def _allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> No
 
 
 def _pass(
-    items: Iterable[tuple[int, Path]],
-    work: Callable[[tuple[int, Path]], tuple[str, bool]],
+    items: Iterable[tuple[int, Item]],
+    work: Callable[[tuple[int, Item]], tuple[str, bool]],
     done: dict[int, tuple[str, str]],
     mapper: Mapper,
     workers: int,
@@ -231,7 +234,7 @@ def _pass(
     return False
 
 
-def _decode_into(target: Path, decode: Decode, item: tuple[int, Path]) -> tuple[str, bool]:
+def _decode_into(target: Path, decode: Decode, item: tuple[int, Item]) -> tuple[str, bool]:
     """Decode one image into its slot; returns its digest and whether it needs a deeper array."""
     position, path = item
     pixels, digest = decode(path)

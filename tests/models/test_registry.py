@@ -1,3 +1,4 @@
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from cxrtool.errors import CxrtoolError, InputError, UsageError
+from cxrtool.models.network import count_parameters
 from cxrtool.models.registry import (
     OWN,
     Architecture,
@@ -16,6 +18,7 @@ from cxrtool.models.registry import (
     check_name,
     input_form,
     native_size,
+    own_kernels,
     read_state,
 )
 
@@ -230,7 +233,39 @@ def test_rubbish_is_refused(tmp_path, content, suffix):
 
 
 def test_an_architecture_survives_json():
-    import json
 
     again = Architecture(**json.loads(json.dumps(TINY.to_json())))
     assert again == TINY
+
+
+def test_kernels_are_kept_and_old_files_without_them_still_load():
+    deep = Architecture("covid-xnet", 2, size=32, kernels=(7, 3, 3))
+    told = json.loads(json.dumps(deep.to_json()))
+    assert told["kernels"] == [7, 3, 3]
+    assert Architecture(**told) == deep
+    assert [layer.kernel_size[0] for layer in build(deep)[0].body if hasattr(layer, "in_channels")] == [7, 3, 3]
+    old = {"name": "covid-xnet", "classes": 2, "hidden": 0, "dropout": 0.0, "size": 32}
+    assert Architecture(**old).to_json() == old
+    assert count_parameters(build(Architecture(**old))[0])["parameters"] == 434_050
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (
+            Architecture("resnet10t", 2, size=64, kernels=(3,)),
+            "--kernels: goes with covid-xnet, found --model resnet10t",
+        ),
+        (Architecture("covid-xnet", 2, size=32, kernels=(3,) * 7), "7 layers leave nothing of 32 x 32 .* at most 6"),
+    ],
+)
+def test_kernels_that_will_not_do_are_refused(architecture, message):
+    with pytest.raises(UsageError, match=message):
+        check(architecture, "none")
+    check(Architecture("covid-xnet", 2, size=32, kernels=(3,) * 6), "none")
+
+
+def test_kernels_in_one_spelling():
+    assert own_kernels("covid-xnet", None) == "5,5,5,3,3"
+    assert own_kernels("covid-xnet", "3, 3") == "3,3"
+    assert own_kernels("resnet10t", None) is None

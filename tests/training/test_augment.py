@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from cxrtool.errors import UsageError
 from cxrtool.training import augment
-from cxrtool.training.augment import DRAWS, LIMITS, Augmentation, Augmenter, parse
-from cxrtool.training.randomness import image_keys
+from cxrtool.training.augment import DRAWS, LIMITS, Augmentation, Augmenter, matrices, parse
+from cxrtool.training.randomness import image_keys, uniforms
 
 SIZE = 16
 CPU = torch.device("cpu")
@@ -255,3 +255,21 @@ def test_text_is_read_with_spaces():
 def test_a_wrong_text_is_refused_with_the_option(text, message):
     with pytest.raises(UsageError, match=message):
         parse(text)
+
+
+def test_stretch_and_pad_leave_the_other_draws_where_they_were():
+    draws = dict(zip(DRAWS, uniforms(image_keys(["a", "b"]), 3, len(DRAWS), 1, stream=1).T, strict=True))
+    before = uniforms(image_keys(["a", "b"]), 3, DRAWS.index("stretch"), 1, stream=1)
+    assert all(np.array_equal(draws[name], before[:, k]) for k, name in enumerate(DRAWS[: before.shape[1]]))
+    plain, more = Augmentation(rotate=10, zoom=0.2), Augmentation(rotate=10, zoom=0.2, stretch=0.3)
+    one, other = matrices(plain, draws), matrices(more, draws)
+    assert np.array_equal(one[:, :, 0], other[:, :, 0])
+    factor = 1 / (1 + 0.3 * (2 * draws["stretch"] - 1))
+    np.testing.assert_allclose(other[:, :, 1], one[:, :, 1] * factor[:, None])
+
+
+def test_a_border_is_added_at_every_edge():
+    draws = {name: np.full(1, 0.5) for name in DRAWS} | {"pad": np.ones(1)}
+    matrix = matrices(Augmentation(pad=0.25), draws)[0]
+    # A quarter of the side on each edge: the picture fills the inner two thirds.
+    np.testing.assert_allclose(matrix, [[1.5, 0, 0], [0, 1.5, 0]], atol=1e-12)

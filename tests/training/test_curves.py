@@ -4,7 +4,8 @@ import pytest
 
 from cxrtool.data.manifest import read_table
 from cxrtool.training.curves import draw_history, write_history
-from cxrtool.training.engine import COLUMNS, History
+from cxrtool.training.engine import History
+from cxrtool.training.job import COLUMNS
 
 
 def rows(epochs, validated=True):

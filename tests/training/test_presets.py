@@ -22,7 +22,7 @@ def test_a_preset_sets_known_options_to_what_train_takes(name, settings):
     values["model"] = preset.get("model", "vgg16")
     design = make_design(values, 3, settings, 0)
     check(design.architecture, design.weights)
-    assert design.augmentation.active == (name != "thumbnail")
+    assert design.augmentation.active == (preset["augment"] != "none")
 
 
 def test_covid_xnet_is_what_the_paper_states():
@@ -30,6 +30,34 @@ def test_covid_xnet_is_what_the_paper_states():
     assert (preset["model"], preset["size"], preset["batch_size"], preset["opt"]) == ("covid-xnet", 128, 32, "adadelta")
     assert preset["class_weights"] == "balanced"
     assert preset["augment"] == "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5"
+    assert (preset["lr"], preset["opt_rho"], preset["opt_eps"], preset["epochs"]) == (1.0, 0.95, 1e-7, 100)
+    # On an inner tenth for validation, which is the split's to hold back.
+    assert preset["checkpoint"].startswith("best-")
+
+
+def test_vgg16_portable_is_what_the_paper_states(settings):
+    preset = PRESETS["vgg16-portable"]
+    assert (preset["model"], preset["size"], preset["opt"], preset["lr"]) == ("vgg16", 224, "adam", 1e-3)
+    assert (preset["batch_size"], preset["epochs"], preset["dropout"], preset["augment"]) == (32, 50, 0.5, "none")
+    assert (preset["weights"], preset["freeze"], preset["checkpoint"]) == ("imagenet", True, "last")
+
+
+def test_its_dense_layers_are_trained_and_its_convolutions_frozen():
+    import torch
+    from torch import nn
+
+    from cxrtool.models.network import count_parameters
+    from cxrtool.models.registry import Architecture, build
+
+    preset = PRESETS["vgg16-portable"]
+    with torch.device("meta"):
+        network, _ = build(Architecture(preset["model"], 4, dropout=preset["dropout"], size=preset["size"]))
+    network.freeze_body()
+    dense = [(25088, 4096), (4096, 4096), (4096, 4)]
+    expected = sum((before + 1) * after for before, after in dense)
+    assert count_parameters(network)["trained_parameters"] == expected
+    # One before each of the two layers that follow a dense one.
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.5, 0.5]
 
 
 def test_makris_is_what_the_paper_states():

@@ -1,0 +1,183 @@
+"""The convolutions that COVID-XNet's search chooses among (Duran-Lopez et al. 2020, section 2.3).
+
+The paper searched "exhaustively" over the depth, from one layer to the deepest whose last map is larger than 1 x 1, and
+over kernels from 3 to 11. Read as every kernel alike, that are 35 networks at 128 x 128 pixels; as any kernels in any
+order, 97,655; kernels that never grow from one layer to the next, as in the paper's own 5, 5, 5, 3, 3, are between the
+two and are ours. Which of them was searched, the paper does not say.
+
+Every layer has twice the maps of the one before it, from 16 up to 256, as many as the paper's five layers come to in
+our reading of it: without that bound the two deepest layers alone would hold most of the weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import overload
+
+from cxrtool.errors import UsageError
+
+KERNELS = (5, 5, 5, 3, 3)
+"""The paper's."""
+
+CHOICES = (3, 5, 7, 9, 11)
+FIRST, MOST = 16, 256
+LARGEST = 31
+
+
+def parse(text: str | None) -> tuple[int, ...]:
+    """Read the kernels of a network.
+
+    >>> parse("5,5,3"), parse(None)
+    ((5, 5, 3), ())
+
+    Raises:
+        UsageError: They are not odd numbers with commas between.
+    """
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) % 2 and int(part) <= LARGEST for part in parts):
+        raise UsageError(
+            f"--kernels: expected odd numbers up to {LARGEST} with commas between, one a layer, found '{text}'",
+            f"the paper's are {show(KERNELS)}; to search, --grid kernels={'|'.join(FAMILIES)}",
+        )
+    return tuple(int(part) for part in parts)
+
+
+def show(kernels: Sequence[int]) -> str:
+    """Kernels as one types them.
+
+    >>> show((5, 3))
+    '5,3'
+    """
+    return ",".join(map(str, kernels))
+
+
+def filters(depth: int) -> tuple[int, ...]:
+    """How many maps each layer makes.
+
+    >>> filters(7)
+    (16, 32, 64, 128, 256, 256, 256)
+    """
+    return tuple(min(MOST, FIRST << layer) for layer in range(depth))
+
+
+def side_after(size: int, depth: int) -> int:
+    """Side of the last map: every layer but the last halves it.
+
+    >>> side_after(128, 5)
+    8
+    """
+    return size >> (depth - 1)
+
+
+def deepest(size: int) -> int:
+    """Layers of the deepest network whose last map is larger than 1 x 1.
+
+    >>> deepest(128), deepest(16)
+    (7, 4)
+    """
+    return max(1, size.bit_length() - 1)
+
+
+def _uniform(size: int) -> list[str]:
+    return [show((kernel,) * depth) for depth in range(1, deepest(size) + 1) for kernel in CHOICES]
+
+
+def _nonincreasing(size: int) -> list[str]:
+    largest_first = CHOICES[::-1]
+    return [
+        show(kernels)
+        for depth in range(1, deepest(size) + 1)
+        for kernels in itertools.combinations_with_replacement(largest_first, depth)
+    ]
+
+
+class AllKernels(Sequence[str]):
+    """Every network of the search, none of them written down: at 128 pixels 97,655, at 512 millions.
+
+    Args:
+        depth: Of the deepest.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+
+    def __len__(self) -> int:
+        return self._before(self.depth + 1)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        """The network at a place: the shallower first, then as numbers whose digits are the kernels."""
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        rest = place + len(self) * (place < 0)
+        if not 0 <= rest < len(self):
+            raise IndexError(place)
+        depth = 1
+        while rest >= len(CHOICES) ** depth:
+            rest -= len(CHOICES) ** depth
+            depth += 1
+        digits = []
+        for _ in range(depth):
+            rest, digit = divmod(rest, len(CHOICES))
+            digits.append(CHOICES[digit])
+        return show(digits[::-1])
+
+    def __contains__(self, text: object) -> bool:
+        return self._place(text) is not None
+
+    def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
+        """The place of a network.
+
+        Raises:
+            ValueError: It is none of these.
+        """
+        place = self._place(value)
+        if place is None or not start <= place < (len(self) if stop is None else stop):
+            raise ValueError(value)
+        return place
+
+    def _place(self, text: object) -> int | None:
+        try:
+            kernels = parse(str(text))
+        except UsageError:
+            return None
+        if not set(kernels) <= set(CHOICES) or len(kernels) > self.depth:
+            return None
+        place = 0
+        for kernel in kernels:
+            place = place * len(CHOICES) + CHOICES.index(kernel)
+        return self._before(len(kernels)) + place
+
+    def _before(self, depth: int) -> int:
+        """How many are shallower than `depth`."""
+        return sum(len(CHOICES) ** layers for layers in range(1, depth))
+
+
+FAMILIES: dict[str, Callable[[int], Sequence[str]]] = {
+    "uniform": _uniform,
+    "nonincreasing": _nonincreasing,
+    "all": lambda size: AllKernels(deepest(size)),
+}
+"""What `--grid kernels=NAME` stands for at a size of the input in pixels."""
+
+
+def expand(values: Sequence[str], size: int) -> Sequence[str]:
+    """Values of `--grid kernels=`: families in the place of their names, other values as they are, none twice.
+
+    Args:
+        values: Names of families, or kernels.
+        size: Side of the smallest input in pixels, which all must fit.
+
+    Raises:
+        UsageError: A value is neither.
+    """
+    if len(values) == 1 and values[0] in FAMILIES:
+        return FAMILIES[values[0]](size)
+    parts = (FAMILIES[value](size) if value in FAMILIES else [show(parse(value))] for value in values)
+    return list(dict.fromkeys(itertools.chain.from_iterable(parts)))

@@ -1,0 +1,223 @@
+"""Read the tensors of a TensorFlow checkpoint without TensorFlow.
+
+A checkpoint of version 2 is a "tensor bundle": `NAME.index`, a sorted string table as LevelDB writes it, whose keys are
+the names of the tensors and whose values are protocol buffers (`BundleEntryProto`: type, shape, place, CRC-32C); and
+`NAME.data-00000-of-00001`, in which the values lie one behind the other. The formats are those of
+tensorflow/core/util/tensor_bundle and of google/leveldb's doc/table_format.md. What a published network needs is read:
+one shard, little-endian, uncompressed, 32-bit floats; no code is run, and every length is checked.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.errors import InputError
+
+INDEX, DATA = ".index", ".data-00000-of-00001"
+
+_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
+_FOOTER, _TRAILER = 48, 5
+_FLOAT, _LARGEST = 1, 1 << 30
+_MASK = 0xA282EAD8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: type (a `DataType` of TensorFlow), shape, offset and size in bytes, masked CRC-32C."""
+
+    kind: int
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+    crc: int
+
+
+def checkpoint_stem(path: Path) -> Path | None:
+    """The name that both files of a checkpoint begin with, from either of them, from that name, or from their folder.
+
+    Returns:
+        None where there is no such checkpoint, or in the folder more than one.
+    """
+    if path.is_dir():
+        found = sorted(path.glob(f"*{INDEX}"))
+        return found[0].with_suffix("") if len(found) == 1 else None
+    stem = re.sub(r"\.index$|\.data-\d{5}-of-\d{5}$", "", path.name)
+    whole = path.with_name(stem)
+    return whole if whole.with_name(stem + INDEX).is_file() else None
+
+
+def read_tensors(stem: Path) -> dict[str, NDArray[np.float32]]:
+    """The 32-bit floats of a checkpoint by name, in TensorFlow's axis order.
+
+    Args:
+        stem: As `checkpoint_stem` gives it.
+
+    Raises:
+        InputError: A file is missing, damaged, of another byte order or compressed, or in several shards.
+    """
+    index, data = stem.with_name(stem.name + INDEX), stem.with_name(stem.name + DATA)
+    try:
+        table, values = index.read_bytes(), data.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be read: {error.strerror}",
+            f"a TensorFlow checkpoint is two files, {index.name} and {data.name}; both are needed",
+        ) from error
+    try:
+        entries = _entries(table)
+    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        raise InputError(f"{index}: expected the index of a TensorFlow checkpoint, found a damaged one") from error
+    except ValueError as error:
+        raise InputError(f"{index}: {error}") from error
+    return {name: _tensor(values, name, entry, data) for name, entry in entries.items() if entry.kind == _FLOAT}
+
+
+def _tensor(values: bytes, name: str, entry: Entry, data: Path) -> NDArray[np.float32]:
+    needed = int(np.prod(entry.shape, dtype=np.int64)) * 4
+    if entry.size != needed:
+        raise InputError(f"{data}: expected {needed} bytes for '{name}' of shape {entry.shape}, found {entry.size}")
+    part = values[entry.offset : entry.offset + entry.size]
+    if len(part) != entry.size:
+        raise InputError(
+            f"{data}: expected at least {entry.offset + entry.size:,} bytes, found {len(values):,}: it is truncated",
+            "download it again",
+        )
+    crc = crc32c(part)
+    if (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF != entry.crc:
+        raise InputError(
+            f"{data}: damaged: the values of '{name}' are not those that were written", "download it again"
+        )
+    return np.frombuffer(part, "<f4").reshape(entry.shape).astype(np.float32)
+
+
+def _entries(table: bytes) -> dict[str, Entry]:
+    """The tensors that an index tells of.
+
+    Raises:
+        ValueError: It is none that can be read; the text says why.
+    """
+    if len(table) < _FOOTER or table[-8:] != _MAGIC:
+        raise ValueError("expected the index of a TensorFlow checkpoint, found another kind of file")
+    footer = table[-_FOOTER:]
+    _, place = _varint(footer, 0)
+    _, place = _varint(footer, place)
+    offset, place = _varint(footer, place)
+    size, _ = _varint(footer, place)
+    entries: dict[str, Entry] = {}
+    for _, handle in _pairs(_block(table, offset, size)):
+        start, place = _varint(handle, 0)
+        length, _ = _varint(handle, place)
+        for key, value in _pairs(_block(table, start, length)):
+            fields = dict(_fields(value))
+            if not key:
+                if fields.get(2, 0) or fields.get(1, 1) != 1:
+                    raise ValueError("expected one little-endian file of values, found several, or big-endian ones")
+                continue
+            if fields.get(7) is not None or fields.get(3, 0):
+                # A slice of a tensor that was spread over machines; no single network is kept so.
+                raise ValueError(f"expected whole tensors, found '{key.decode()}' in slices or in another file")
+            entries[key.decode()] = Entry(
+                _number(fields.get(1, 0)), _shape(fields.get(2, b"")), _number(fields.get(4, 0)),
+                _number(fields.get(5, 0)), _number(fields.get(6, 0)),
+            )  # fmt: skip
+    return entries
+
+
+def _block(table: bytes, offset: int, size: int) -> bytes:
+    end = offset + size
+    if end + _TRAILER > len(table):
+        raise IndexError("a block behind the end")
+    if table[end]:
+        raise ValueError("expected an uncompressed index, as TensorFlow writes it, found a compressed one")
+    return table[offset:end]
+
+
+def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block; each key begins with so many bytes of the one before."""
+    restarts = struct.unpack("<I", block[-4:])[0]
+    end, place, key = len(block) - 4 * (restarts + 1), 0, b""
+    while place < end:
+        shared, place = _varint(block, place)
+        own, place = _varint(block, place)
+        length, place = _varint(block, place)
+        key = key[:shared] + block[place : place + own]
+        place += own
+        yield key, block[place : place + length]
+        place += length
+        if place > end:
+            raise IndexError("an entry behind the end")
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Numbers and contents of a protocol buffer's fields."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        kind = tag & 7
+        if kind == 0:
+            value, place = _varint(message, place)
+            yield tag >> 3, value
+        elif kind == 2:
+            length, place = _varint(message, place)
+            yield tag >> 3, message[place : place + length]
+            place += length
+        elif kind == 5:
+            yield tag >> 3, struct.unpack("<I", message[place : place + 4])[0]
+            place += 4
+        else:
+            raise ValueError("expected the index of a TensorFlow checkpoint, found an unknown kind of field in it")
+
+
+def _shape(message: int | bytes) -> tuple[int, ...]:
+    if isinstance(message, int):
+        raise ValueError("expected the shape of a tensor, found a number")
+    sides = [_number(dict(_fields(content)).get(1, 0)) for _, content in _fields(message) if isinstance(content, bytes)]
+    return tuple(sides)
+
+
+def _number(value: int | bytes) -> int:
+    if isinstance(value, bytes) or value > _LARGEST << 2:
+        raise ValueError("expected a place or a size, found something else")
+    return value
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
+        if shift > 63:
+            raise IndexError("a number without an end")
+
+
+@cache
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+def crc32c(data: bytes) -> int:
+    """The CRC with Castagnoli's polynomial (RFC 3720, B.4).
+
+    >>> hex(crc32c(b"123456789"))
+    '0xe3069283'
+    """
+    table, value = _crc_table(), 0xFFFFFFFF
+    for byte in data:
+        value = (value >> 8) ^ table[(value ^ byte) & 255]
+    return value ^ 0xFFFFFFFF

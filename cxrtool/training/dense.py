@@ -1,0 +1,349 @@
+"""Fit a network that answers with a picture: lungs from their masks, rib-free pictures from their pairs.
+
+The loop is the classifiers' (`cxrtool.training.engine`); here is what a batch is. Picture and target are decoded once,
+moved by one and the same map, and the grey values of the picture alone are changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cxrtool.errors import UsageError
+from cxrtool.imaging.view import Form
+from cxrtool.models.network import count_parameters
+from cxrtool.models.parts import networks
+from cxrtool.training.augment import Augmentation, Augmenter
+from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
+from cxrtool.training.engine import History, Stop, fit
+from cxrtool.training.job import Job, Row
+from cxrtool.training.losses import LOSSES, SCORES
+from cxrtool.training.optimization import Recipe
+from cxrtool.training.randomness import image_keys, permutation
+from cxrtool.training.store import Store
+
+PASS = 1 << 16
+"""What is added to an epoch's number each time an image comes again in it, so that it is changed in another way."""
+
+EXPOSURES = ("none", "strong")
+
+
+class Exposure(Protocol):
+    """Changes the grey values of training pictures after they have been moved."""
+
+    def __call__(self, images: Tensor, indices: np.ndarray, epoch: np.ndarray) -> Tensor:
+        """Change images (B, 1, S, S) of values in [0, 1]; places in the store and numbers to draw by are (B,)."""
+
+
+@dataclass(frozen=True)
+class DenseDesign:
+    """What is fitted and how: all that bears on the weights.
+
+    Attributes:
+        kind: `lungs` or `ribs`.
+        network: A key of that kind's networks.
+        form: What the network is shown.
+        recipe: Optimizer, schedule and stopping rule.
+        augmentation: What is done to training pairs.
+        exposure: A name of `EXPOSURES`.
+        loss: A key of `LOSSES` of the kind.
+        average: Share that the running average of the weights keeps at each step; 0 keeps the weights themselves.
+        copies: How often each training image comes in an epoch, each time changed in another way.
+        seed: Of the weights, the order and the augmentation.
+        threads: Of torch.
+        device: As `--device`.
+        precision: As `--precision`.
+    """
+
+    kind: str
+    network: str
+    form: Form
+    recipe: Recipe
+    augmentation: Augmentation
+    exposure: str
+    loss: str
+    average: float
+    copies: int
+    seed: int
+    threads: int
+    device: str
+    precision: str
+
+
+@dataclass
+class FittedDense:
+    """A fitted network.
+
+    Attributes:
+        module: With the weights of the epoch that was kept, on the CPU, in evaluation mode.
+        history: One row an epoch.
+        notes: For `run.json`: `parameters`, `trained_parameters`, `device`, `precision` and `seconds` of training.
+    """
+
+    module: nn.Module
+    history: History
+    notes: dict[str, int | float | str]
+
+
+class Pairs:
+    """Batches of pictures and what should become of them, (B, 1, S, S) of values in [0, 1], on the device.
+
+    Args:
+        images: The decoded pictures.
+        targets: What should become of each, in the same order.
+        device: Where the network is.
+        augmenter: Moves both, and changes the pictures, in training.
+        exposure: Changes the pictures further.
+    """
+
+    def __init__(
+        self,
+        images: Store,
+        targets: Store,
+        device: torch.device,
+        augmenter: Augmenter | None = None,
+        exposure: Exposure | None = None,
+    ) -> None:
+        self.images, self.targets, self.device = images, targets, device
+        self.augmenter, self.exposure = augmenter, exposure
+
+    def batch(self, places: np.ndarray, numbers: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """Pictures and targets of these places in the stores; changed by `numbers` (B,), as they are without."""
+        images, targets = (
+            store[places].to(self.device, torch.float32).mul_(1.0 / store.scale)
+            for store in (self.images, self.targets)
+        )
+        if numbers is not None and self.augmenter is not None:
+            images, targets = self.augmenter.pair(images, targets, places, numbers)
+        if numbers is not None and self.exposure is not None:
+            images = self.exposure(images, places, numbers)
+        return images.contiguous(memory_format=torch.channels_last), targets
+
+    def _values(self, store: Store, places: np.ndarray) -> Tensor:
+        return store[places].to(self.device, torch.float32).mul_(1.0 / store.scale)
+
+
+@dataclass(kw_only=True)
+class DenseFit(Job):
+    """Fit a network that answers with a picture.
+
+    Attributes:
+        kind: `lungs` or `ribs`.
+        pairs: Hands out pictures and targets.
+        lose: A key of `LOSSES` of the kind.
+        copies: How often each training image comes in an epoch.
+        groups: For each training place the group that it belongs to (n,): an epoch then draws as many from each.
+            None takes each image as often as any other.
+    """
+
+    kind: str
+    pairs: Pairs
+    lose: str
+    copies: int = 1
+    groups: np.ndarray | None = None
+
+    @property
+    def score(self) -> str:
+        """Dice, or the mean squared error."""
+        return SCORES[self.kind][0]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Rows of a place and how often it has come in this epoch already (n, 2)."""
+        count = len(self.training) * self.copies
+        groups = np.zeros(len(self.training), np.int64) if self.groups is None else self.groups
+        chosen = draw_evenly(groups, count, epoch, self.seed)
+        items: np.ndarray = np.stack([self.training[chosen], occurrences(chosen)], 1)
+        return np.asarray(items[permutation(count, epoch, self.seed)])
+
+    def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+        """Pictures, moved and changed, and their targets."""
+        return self.pairs.batch(items[:, 0], epoch + PASS * items[:, 1])
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of that name."""
+        return LOSSES[self.kind][self.lose](outputs, target)
+
+    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The sum of the images' scores."""
+        return SCORES[self.kind][1](outputs, target).sum()
+
+    @torch.inference_mode()
+    def validate(self, between: Callable[[], None]) -> tuple[float, float]:
+        """Loss and score; each batch counts by its images."""
+        self.module.eval()
+        loss = score = 0.0
+        size, count = self.recipe.batch_size, len(self.validation)
+        for start in range(0, count, size):
+            images, target = self.pairs.batch(self.validation[start : start + size], None)
+            with autocast(self.device, self.precision):
+                outputs = self.module(images)
+            loss += float(self.loss(outputs, target).double()) * len(images)
+            score += float(self.points(outputs, target).double())
+            between()
+        return loss / count, score / count
+
+
+def draw_evenly(groups: np.ndarray, count: int, epoch: int, seed: int) -> np.ndarray:
+    """Draw as many members from each group, each member of a group as often as any other, give or take one.
+
+    A group is an endless line of shuffles of its members, of which each epoch takes the next stretch: so over the
+    epochs nobody is left out, and which epoch takes what is a function of its number alone.
+
+    Args:
+        groups: The group of each member (n,).
+        count: How many to draw; if it does not divide, the first groups give one more.
+        epoch: Number of the epoch.
+        seed: The run's seed.
+
+    Returns:
+        Indices of members (count,), group by group.
+    """
+    chosen = []
+    values = np.unique(groups)
+    for number, value in enumerate(values):
+        members = np.flatnonzero(groups == value)
+        quota = count // len(values) + (number < count % len(values))
+        if not quota:
+            continue
+        start, size = epoch * quota, len(members)
+        cycles = range(start // size, (start + quota - 1) // size + 1)
+        line = np.concatenate([permutation(size, cycle, seed + 1 + number) for cycle in cycles])
+        chosen.append(members[line[start - cycles[0] * size :][:quota]])
+    return np.concatenate(chosen)
+
+
+def occurrences(values: np.ndarray) -> np.ndarray:
+    """How often each value has stood before it.
+
+    >>> occurrences(np.array([3, 5, 3, 3, 5])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    order = np.argsort(values, kind="stable")
+    ranks = np.arange(len(values))
+    first = np.r_[True, values[order][1:] != values[order][:-1]] if len(values) else np.empty(0, bool)
+    result = np.empty(len(values), np.int64)
+    result[order] = ranks - np.maximum.accumulate(np.where(first, ranks, 0))
+    return result
+
+
+def fit_dense(
+    design: DenseDesign,
+    images: Store,
+    targets: Store,
+    ids: Sequence[str],
+    training: np.ndarray,
+    validation: np.ndarray,
+    groups: np.ndarray | None,
+    state: Path,
+    *,
+    save_every: float = 30.0,
+    epoch_done: Callable[[Row], None] = lambda row: None,
+    stop: Stop = lambda: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> FittedDense:
+    """Fit one network.
+
+    Args:
+        design: What to fit and how.
+        images: Decoded pictures.
+        targets: What should become of them, in the same order.
+        ids: Image id of every place in the stores.
+        training: Places to train on.
+        validation: Places to choose the epoch by.
+        groups: As `DenseFit.groups`.
+        state: Folder for states to resume from.
+        save_every: Seconds between two states.
+        epoch_done: Called with each epoch's row.
+        stop: Asked between batches; an error it returns is raised, after the state was saved.
+        warn: Told what should not be overlooked.
+
+    Raises:
+        CxrtoolError: Size, device or memory will not do, the loss is not a number, or what `stop` returned.
+    """
+    device = choose_device(design.device)
+    precision = choose_precision(design.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with own_randomness(design.seed, design.threads):
+        module = build(design)
+        notes: dict[str, int | float | str] = {**count_parameters(module), "device": str(device)}
+        notes["precision"] = precision
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        keys = image_keys(ids)
+        augmenter = Augmenter(design.augmentation, keys, design.seed, design.form.size, device)
+        exposure = _exposure(design, keys, device)
+        pairs = Pairs(images.to(device), targets.to(device), device, augmenter, exposure)
+        history = fit(
+            DenseFit(
+                module=module, training=training, validation=validation, recipe=design.recipe, device=device,
+                precision=precision, seed=design.seed, average=design.average, state=state, save_every=save_every,
+                names=list(ids), kind=design.kind, pairs=pairs, lose=design.loss, copies=design.copies, groups=groups,
+            ),
+            epoch_done=epoch_done, stop=stop, warn=warn,
+        )  # fmt: skip
+    notes["seconds"] = round(history.seconds, 2)
+    return FittedDense(module.cpu().eval(), history, notes)
+
+
+def build(design: DenseDesign) -> nn.Module:
+    """Build the network, and see that it takes pictures of that size.
+
+    Raises:
+        UsageError: It does not.
+    """
+    module = networks(design.kind)[design.network].build()
+    size = design.form.size
+    try:
+        with torch.inference_mode():
+            shape = tuple(module.eval()(torch.zeros(1, 1, size, size)).shape)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--size {size}: {design.network} cannot take it: {str(error).splitlines()[0][:120]}",
+            "a multiple of 64, such as 256, suits every network",
+        ) from error
+    if shape != (1, 1, size, size):
+        raise UsageError(
+            f"--size {size}: {design.network} answers with {shape[-1]} pixels", "a multiple of 64 suits every network"
+        )
+    return module
+
+
+def _exposure(design: DenseDesign, keys: np.ndarray, device: torch.device) -> Exposure | None:
+    if design.exposure == "none":
+        return None
+    from cxrtool.training import lung_augment
+
+    return lung_augment.Exposure(keys, design.seed, design.form.size, device)
+
+
+@torch.inference_mode()
+def answer(
+    design: DenseDesign, module: nn.Module, images: Store, places: np.ndarray, *, stop: Stop = lambda: None
+) -> Iterator[np.ndarray]:
+    """Ask a fitted network about places in the store, one picture after the other, in fp32.
+
+    Yields:
+        (S, S) float32: the probability of lung, or the picture without ribs in [0, 1].
+
+    Raises:
+        CxrtoolError: What `stop` returned.
+    """
+    device, size = choose_device(design.device), min(design.recipe.batch_size, 8)
+    module.to(device)
+    try:
+        for start in range(0, len(places), size):
+            batch = images[places[start : start + size]].to(device, torch.float32).mul_(1.0 / images.scale)
+            outputs = module(batch).float()
+            values = torch.sigmoid(outputs) if design.kind == "lungs" else outputs.clamp(0.0, 1.0)
+            yield from values[:, 0].cpu().numpy()
+            reason = stop()
+            if reason is not None:
+                raise reason
+    finally:
+        module.cpu()
