@@ -3,7 +3,8 @@
 import itertools
 import os
 import random
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -237,3 +238,162 @@ def make_study() -> Callable[..., Study]:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     return _make_study(tmp_path)
+
+
+def _draw_chest(index: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """A bright body with two dark ellipses, (side, side - 8) uint8, and their mask, 0 and 255; odd ones have grain."""
+    rng = np.random.default_rng(index)
+    height, width = side, side - 8
+    pixels = np.full((height, width), 170 + int(rng.integers(0, 30)), np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    middle, reach = width / 2 + rng.uniform(-3, 3), height * rng.uniform(0.26, 0.32)
+    for way in (-1, 1):
+        centre = round(middle + way * width * 0.2), round(height * rng.uniform(0.45, 0.5))
+        cv2.ellipse(mask, centre, (round(width * 0.14), round(reach)), 0, 0, 360, 255, -1)
+    pixels[mask > 0] = 60 + int(rng.integers(0, 30))
+    grain = rng.normal(0, 25 if index % 2 else 4, pixels.shape)
+    return np.clip(pixels + grain, 0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="session")
+def draw_chest() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    return _draw_chest
+
+
+@pytest.fixture(scope="session")
+def lung_part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small lung network that has learnt to see the lungs of `draw_chest`."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
+
+    from cxrtool.imaging.view import Form, see
+    from cxrtool.models.parts import save_part
+    from cxrtool.models.unet import UNet
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    form = Form(64)
+    pairs = [_draw_chest(index) for index in range(100, 132)]
+    images, masks = (
+        torch.from_numpy(np.stack([see(pair[which], form).values for pair in pairs])[:, None]) for which in (0, 1)
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network = UNet()
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for step in range(60):
+        chosen = [(8 * step + k) % len(images) for k in range(8)]
+        optimizer.zero_grad()
+        loss_of(network(images[chosen]), masks[chosen]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        # So short a training leaves it unsure of what it knows.
+        network.head.weight *= 5
+        network.head.bias *= 5
+    torch.set_num_threads(threads)
+    folder = tmp_path_factory.mktemp("lungs") / "part"
+    save_part(folder, "lungs", "unet", network.eval(), form, {"about": "ellipses"})
+    return folder
+
+
+@pytest.fixture
+def chests(tmp_path: Path) -> Manifest:
+    """A manifest of 24 drawn chests of 12 patients and two classes, on disk; half of them have masks."""
+    folder = tmp_path / "chests"
+    folder.mkdir()
+    rows = _make_rows()
+    for index, row in enumerate(rows):
+        # The class is the grain.
+        pixels, mask = _draw_chest(2 * index + (row["label"] == "covid"))
+        row["path"] = str(folder / f"{row['image_id']}.png")
+        cv2.imwrite(row["path"], pixels)
+        row["mask"] = str(folder / f"{row['image_id']}-mask.png") if index < 12 else ""
+        if row["mask"]:
+            cv2.imwrite(row["mask"], mask)
+    write_manifest(folder / "manifest.csv", list(rows[0]), rows)
+    return read_manifest(folder)
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return _varint(number << 3 | 2) + _varint(len(value)) + value
+    return _varint(number << 3) + _varint(value) if value else b""
+
+
+def _block(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Keys and values as LevelDB writes them: each key without what it shares with the one before."""
+    written, before = b"", b""
+    for key, value in pairs:
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(key, before, strict=False)) if a != b), min(len(key), len(before))
+        )
+        written += _varint(shared) + _varint(len(key) - shared) + _varint(len(value)) + key[shared:] + value
+        before = key
+    return written + struct.pack("<II", 0, 1)
+
+
+def _write_checkpoint(stem: Path, arrays: Mapping[str, np.ndarray], *, shards: int = 1, big: bool = False) -> Path:
+    """Write arrays as TensorFlow's tensor bundle of version 2, after its documentation and without TensorFlow."""
+    from cxrtool.models.tensorflow_checkpoint import crc32c
+
+    data, pairs = b"", [(b"", _field(1, shards) + _field(2, int(big)) + _field(3, _field(1, 1)))]
+    for name in sorted(arrays):
+        content = np.ascontiguousarray(arrays[name]).astype("<f4").tobytes()
+        crc = crc32c(content)
+        masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+        shape = b"".join(_field(2, _field(1, side)) for side in arrays[name].shape)
+        place = _field(4, len(data)) + _field(5, len(content)) + _varint(6 << 3 | 5) + struct.pack("<I", masked)
+        pairs.append((name.encode(), _field(1, 1) + _field(2, shape) + place))
+        data += content
+    table, handles = b"", []
+    middle = max(1, len(pairs) // 2)
+    for part in (pairs[:middle], pairs[middle:]):
+        block = _block(part)
+        handles.append((part[-1][0] + b"\xff", _varint(len(table)) + _varint(len(block))))
+        table += block + b"\0" + bytes(4)
+    for block in (_block([]), _block(handles)):
+        handles.append((b"", _varint(len(table)) + _varint(len(block))))
+        table += block + b"\0" + bytes(4)
+    table += b"".join(handle for _, handle in handles[-2:]).ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+    stem.with_name(stem.name + ".index").write_bytes(table)
+    stem.with_name(stem.name + ".data-00000-of-00001").write_bytes(data)
+    return stem
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    return _write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def rib_kernels() -> dict[str, np.ndarray]:
+    """Kernels by the published names and in their order, whose answer is the picture, blurred and a little brighter."""
+    rng = np.random.default_rng(0)
+    smooth = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 128
+    kernels = {}
+    for layer, (before, after) in enumerate(itertools.pairwise((1, 16, 32, 64))):
+        kernels[f"encoder/layer/{layer}/W"] = rng.normal(0, 0.001, (5, 5, before, after)).astype(np.float32)
+        kernels[f"encoder/layer/{layer}/W"][:, :, 0, 0] += smooth
+    return kernels
+
+
+@pytest.fixture(scope="session")
+def rib_part(tmp_path_factory: pytest.TempPathFactory, rib_kernels: dict[str, np.ndarray]) -> Path:
+    """A rib part that answers with something like its picture; small, so that it is quick."""
+    import torch
+
+    from cxrtool.imaging.view import Form
+    from cxrtool.models.parts import save_part
+    from cxrtool.models.rib_autoencoder import RibAutoencoder, kernels_of
+
+    network = RibAutoencoder()
+    state = kernels_of(rib_kernels, "made up")
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
+    folder: Path = tmp_path_factory.mktemp("ribs")
+    save_part(folder, "ribs", "autoencoder", network, Form(64, "pad", invert=True), {})
+    return folder

@@ -143,3 +143,15 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def is_whole_png(path: Path, size: int) -> bool:
+    """Whether a PNG is there as it was written: of so many bytes, and with its end."""
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) != size:
+                return False
+            file.seek(-8, 2)
+            return file.read().startswith(b"IEND")
+    except OSError:
+        return False

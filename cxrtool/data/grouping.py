@@ -21,6 +21,19 @@ def normalised(identity: str) -> str:
     return " ".join(identity.split()).casefold()
 
 
+def original_of(row: Row) -> str:
+    """The id of the radiograph that a row is about: what image processing made of one is the same radiograph still.
+
+    What a generator made of an image is another image.
+
+    >>> original_of({"image_id": "a_r0f1", "parent_id": "a"}), original_of({"image_id": "b"})
+    ('a', 'b')
+    >>> original_of({"image_id": "a_covid", "parent_id": "a", "generator": "covid"})
+    'a_covid'
+    """
+    return row["image_id"] if row.get("generator") else row.get("parent_id") or row["image_id"]
+
+
 def group_images(rows: Sequence[Row], column: str = PATIENT) -> list[int]:
     """Number the groups of images that must stay on one side of a split.
 

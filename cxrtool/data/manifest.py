@@ -1,7 +1,7 @@
 """The manifest: the one table that steps exchange, one row an image, text all the way.
 
 Everything stays text, because a reader that guesses turns the id `001` into 1 and the label `None` into nothing. In
-memory `path` and `mask` are absolute; in a file they are relative to that file's folder.
+memory `path` and masks are absolute; in a file they are relative to that file's folder.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cxrtool.errors import InputError
 Row = dict[str, str]
 
 COLUMNS = (
-    "image_id", "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "width", "height",
-    "sha256", "dhash", "warning", "parent_id", "generator", "repeat", "fold",
+    "image_id", "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "mask_reference",
+    "ribless", "width", "height", "sha256", "dhash", "warning", "parent_id", "generator", "repeat", "fold",
 )  # fmt: skip
 """The columns that cxrtool knows, in the order in which it writes them; others pass through behind them."""
 
-PATH_COLUMNS = ("path", "mask")
+PATH_COLUMNS = ("path", "mask", "mask_reference", "ribless")
 FILE_NAME = "manifest.csv"
 _CELL_LIMIT = 10_000_000
 

@@ -43,6 +43,24 @@ class Splits:
         return {identity for subsets in self.runs.values() for identity in subsets}
 
 
+def known_as(row: Row, subsets: Mapping[str, str]) -> str:
+    """The id by which a division knows an image: its own, else that of the one it is derived from; empty if neither.
+
+    >>> known_as({"image_id": "a_r0f1", "parent_id": "a"}, {"a": "test"})
+    'a'
+    """
+    return next((name for name in (row["image_id"], row.get("parent_id", "")) if name and name in subsets), "")
+
+
+def valid_in(row: Row, run: Run) -> bool:
+    """Whether an image may be used in a repeat and fold: what was made for one fold is valid in that one alone.
+
+    >>> valid_in({"repeat": "0", "fold": "1"}, ("0", "2")), valid_in({}, ("0", "2"))
+    (False, True)
+    """
+    return row.get("repeat", "") in ("", run[0]) and row.get("fold", "") in ("", run[1])
+
+
 def read_splits(argument: Path | str) -> Splits:
     """Read a splits file, or the one in a folder, such as a run.
 
@@ -88,9 +106,9 @@ def overlaps(rows: Sequence[Row], subsets: Mapping[str, str], column: str = PATI
     """The groups of images that stand in more than one subset; none, unless somebody else made the split."""
     placed: dict[int, list[Row]] = {}
     for row, group in zip(rows, group_images(rows, column), strict=True):
-        if row["image_id"] in subsets:
+        if known_as(row, subsets):
             placed.setdefault(group, []).append(row)
-    return [group for group in placed.values() if len({subsets[row["image_id"]] for row in group}) > 1]
+    return [group for group in placed.values() if len({subsets[known_as(row, subsets)] for row in group}) > 1]
 
 
 def from_column(rows: Sequence[Row], column: str, place: Callable[[int], str]) -> dict[str, str]:
@@ -145,14 +163,13 @@ def tabulate(
         names: What to say of a fold beside its number.
     """
     classes, names = manifest.classes(), names or {}
-    ids = manifest.column("image_id")
-    groups = dict(zip(ids, group_images(manifest.rows, group), strict=True))
-    labels = dict(zip(ids, manifest.column("label"), strict=True))
+    groups, labels = group_images(manifest.rows, group), manifest.column("label")
     figures: dict[Run, dict[str, list[int]]] = {}
     for run, subsets in runs.items():
-        inside: dict[str, list[str]] = {}
-        for identity in subsets.keys() & groups.keys():
-            inside.setdefault(subsets[identity], []).append(identity)
+        inside: dict[str, list[int]] = {}
+        for place, row in enumerate(manifest.rows):
+            if valid_in(row, run) and (name := known_as(row, subsets)):
+                inside.setdefault(subsets[name], []).append(place)
         figures[run] = {subset: [len(found), len({groups[i] for i in found})] for subset, found in inside.items()}
         for subset, members in inside.items():
             counts = Counter(labels[i] for i in members)

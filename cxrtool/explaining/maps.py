@@ -12,11 +12,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.imaging.resize import fit_geometry
+from cxrtool.imaging.placing import Move, lay_back
 
 Values = NDArray[np.float32]
 
@@ -50,31 +49,20 @@ def kept_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def lay_on(values: Values, height: int, width: int, fit: str) -> Values:
+def lay_on(values: Values, moves: Iterable[Move], height: int, width: int) -> Values:
     """Lay a map on the picture that the network's input was made of.
 
     Args:
         values: (S, S), the map at the size of the network's input.
+        moves: How the picture became that input, step by step; what was cut off, the network did not see, and the map
+            is 0 there.
         height: Of the picture.
         width: Of the picture.
-        fit: How the picture became a square; what `crop` cut off, the network did not see, and the map is 0 there.
 
     Returns:
         (h, w) as `kept_size` says.
     """
-    size = len(values)
-    geometry = fit_geometry(height, width, size, fit)
-    (top, left), (inner_height, inner_width) = geometry.place, geometry.inner
-    seen = values[top : top + inner_height, left : left + inner_width]
-    rows, columns = kept_size(height, width)
-    y, x, box_height, box_width = geometry.box
-    # Rounded outwards from both ends, so that neighbouring boxes would meet.
-    y0, y1 = round(y * rows / height), round((y + box_height) * rows / height)
-    x0, x1 = round(x * columns / width), round((x + box_width) * columns / width)
-    how = cv2.INTER_AREA if seen.shape[0] > y1 - y0 and seen.shape[1] > x1 - x0 else cv2.INTER_LINEAR
-    laid = np.zeros((rows, columns), np.float32)
-    laid[y0:y1, x0:x1] = cv2.resize(np.ascontiguousarray(seen), (x1 - x0, y1 - y0), interpolation=how)
-    return laid
+    return lay_back(values, moves, (height, width), kept_size(height, width))
 
 
 def figures(values: Values, height: int, width: int, mask: NDArray[np.uint8] | None) -> Figures:

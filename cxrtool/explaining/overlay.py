@@ -73,7 +73,7 @@ def blend(pixels: NDArray[Any], values: NDArray[np.float32]) -> Picture:
 
     A map that is 0 everywhere gives the picture back, in grey.
     """
-    grey = _eight_bit(pixels)[..., None].astype(np.float32)
+    grey = eight_bit(pixels)[..., None].astype(np.float32)
     colour = table()[np.rint(values * 255).astype(np.uint8)].astype(np.float32)
     cover = (STRONGEST * np.sqrt(values))[..., None]
     return np.asarray(np.rint(grey * (1 - cover) + colour * cover), np.uint8)
@@ -103,7 +103,7 @@ def draw_overlay(exhibit: Exhibit, highest: float) -> Picture:
     for value, anchor in ((1.0, "lt"), (0.5, "lm"), (0.0, "lb")):
         y = top + round((1 - value) * (height - 1))
         draw.line([(x + bar, y), (x + bar + 4, y)], INK)
-        draw.text((x + bar + GAP, y), f"{value * highest:.3g}", DIM, _font(12), anchor)
+        draw.text((x + bar + GAP, y), f"{value * highest:.3g}", DIM, font(12), anchor)
     return np.asarray(canvas)
 
 
@@ -116,7 +116,7 @@ def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
     rows = math.ceil(len(exhibits) / columns)
     canvas = Image.new("RGB", (max(columns * cell + GAP, 640), LINE * 2 + GAP + rows * step), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, GAP), _fitting(title, 15, canvas.width - 2 * GAP), INK, _font(15))
+    draw.text((GAP, GAP), fitting(title, 15, canvas.width - 2 * GAP), INK, font(15))
     for index, exhibit in enumerate(exhibits):
         x, y = GAP + index % columns * cell, LINE * 2 + index // columns * step
         for side, picture in enumerate(_pair(exhibit, TILE, exact=True)):
@@ -125,7 +125,7 @@ def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
             canvas.paste(Image.fromarray(picture), offset)
         for number, text in enumerate(exhibit.caption):
             place = x, y + TILE + 2 + number * LINE
-            draw.text(place, _fitting(text, 12, cell - GAP), INK if number == 0 else DIM, _font(12))
+            draw.text(place, fitting(text, 12, cell - GAP), INK if number == 0 else DIM, font(12))
     return np.asarray(canvas)
 
 
@@ -162,30 +162,32 @@ def _pair(exhibit: Exhibit, side: int, *, exact: bool = False) -> tuple[Picture,
         place = round(exhibit.peak[0] * laid.shape[1]), round(exhibit.peak[1] * laid.shape[0])
         cv2.drawMarker(laid, place, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
         cv2.drawMarker(laid, place, PEAK, cv2.MARKER_CROSS, 11, 1)
-    return np.repeat(_eight_bit(pixels)[..., None], 3, 2), laid
+    return np.repeat(eight_bit(pixels)[..., None], 3, 2), laid
 
 
-def _eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values for a screen: the upper half of 16 bits, 8 bits as they are."""
     return np.asarray(pixels >> 8 if pixels.dtype == np.uint16 else pixels, np.uint8)
 
 
 def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], width: int) -> None:
     for number, text in enumerate(lines):
-        draw.text((GAP, GAP + number * LINE), _fitting(text, 13, width), INK if number == 0 else DIM, _font(13))
+        draw.text((GAP, GAP + number * LINE), fitting(text, 13, width), INK if number == 0 else DIM, font(13))
 
 
-def _fitting(text: str, size: int, width: int) -> str:
+def fitting(text: str, size: int, width: int) -> str:
     """The text, or as much of it as has room."""
-    font = _font(size)
-    if font.getlength(text) <= width:
+    letters = font(size)
+    if letters.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
+    while text and letters.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The letters of captions."""
     # The one that comes with matplotlib: the same letters on every machine.
     import matplotlib
 

@@ -7,6 +7,7 @@ training image is called out of range. It is a warning, not a gate: it cannot te
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -44,20 +45,21 @@ def fit(thumbnails: np.ndarray) -> dict[str, Any]:
     return {"pattern": [round(float(value), 4) for value in mean], "least_correlation": round(usual, 4)}
 
 
-def warn(pixels: np.ndarray, usual: dict[str, Any] | None) -> str:
+def warn(pixels: np.ndarray, usual: Mapping[str, Any] | None) -> str:
     """A word on a picture (H, W) that is not like the training images; empty when it is.
 
     Args:
         pixels: The picture as the model is to see it.
         usual: What `fit` returned, or None where a model does not know.
     """
-    pattern = thumbnail(pixels)
-    if not pattern.any():
+    if not thumbnail(pixels).any():
         return "out of range: the picture is blank"
-    if usual is None:
+    if usual is None or (likeness := correlation(pixels, usual)) >= usual["least_correlation"]:
         return ""
+    return f"out of range: unlike the training images (correlation {likeness:.2f})"
+
+
+def correlation(pixels: np.ndarray, usual: Mapping[str, Any]) -> float:
+    """How much a picture (H, W) is like the training images in the mean, from -1 to 1; 0 for a flat one."""
     mean = np.asarray(usual["pattern"])
-    correlation = float(pattern @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))
-    if correlation < usual["least_correlation"]:
-        return f"out of range: unlike the training images (correlation {correlation:.2f})"
-    return ""
+    return float(thumbnail(pixels) @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))

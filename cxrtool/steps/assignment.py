@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrtool.data.manifest import Manifest
-from cxrtool.data.splits import SUBSETS, overlaps, read_splits
+from cxrtool.data.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.steps import run as runs
 from cxrtool.steps.settings import Settings
@@ -36,6 +36,8 @@ class Assignment:
 def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list[Assignment]:
     """Read splits against a manifest; ids that the manifest lacks are ignored with a count.
 
+    An image that was made of another goes where the splits put that one, and what was made for a fold into it alone.
+
     Raises:
         InputError: The splits are not readable, or a fold cannot be trained: a class has no training image, or the
             manifest has fewer than two classes.
@@ -49,10 +51,10 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
             "`cxrtool prepare` takes the class from the folder's name, or from --label-column",
         )
     splits = read_splits(path)
-    index = {row["image_id"]: i for i, row in enumerate(manifest.rows)}
     ids = splits.ids()
-    unknown = len(ids - index.keys())
-    unlabelled = sum(1 for name in ids & index.keys() if not manifest.rows[index[name]]["label"])
+    known = {name: row for row in manifest.rows if (name := known_as(row, dict.fromkeys(ids, "")))}
+    unknown = len(ids - known.keys())
+    unlabelled = sum(1 for row in known.values() if not row["label"])
     if unknown:
         settings.report.say(f"{splits.name}: {unknown} of its {len(ids)} images are not in {manifest.name}; left out")
     if unlabelled:
@@ -60,11 +62,12 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     assignments = []
     for (repeat, fold), placed in splits.runs.items():
         subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
-        for name, subset in placed.items():
-            if name in index and manifest.rows[index[name]]["label"]:
-                subsets[subset].append(index[name])
         # In the manifest's order, so that a splits file whose rows were shuffled gives the same run.
-        assignment = Assignment(repeat, fold, {name: sorted(places) for name, places in subsets.items()})
+        for place, row in enumerate(manifest.rows):
+            if row["label"] and valid_in(row, (repeat, fold)) and (name := known_as(row, placed)):
+                subsets[placed[name]].append(place)
+        assignment = Assignment(repeat, fold, subsets)
+        _check_single(manifest, assignment, placed)
         present = {manifest.rows[i]["label"] for i in subsets["train"]}
         absent = [name for name in classes if name not in present]
         if absent:
@@ -75,6 +78,25 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         check_sides(manifest, placed, assignment.name, settings)
         assignments.append(assignment)
     return assignments
+
+
+def _check_single(manifest: Manifest, assignment: Assignment, placed: dict[str, str]) -> None:
+    """Refuse a fold in which one radiograph stands twice, such as its enhanced version beside the original.
+
+    Raises:
+        InputError: There is one.
+    """
+    seen: dict[str, str] = {}
+    for places in assignment.subsets.values():
+        for place in places:
+            row = manifest.rows[place]
+            other = seen.setdefault(known_as(row, placed), row["image_id"])
+            if other != row["image_id"]:
+                raise InputError(
+                    f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
+                    f"{assignment.name}",
+                    "train on one kind of images at a time; `cxrtool select --where` chooses them",
+                )
 
 
 def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings: Settings) -> None:

@@ -1,23 +1,57 @@
 """The image processing that a picture has been through, and its replay on one that has not.
 
 A step folder's `run.json` tells its chain; the chain of an image is that of the step folder it lies in. `predict`
-compares the chain of what it is given with that of the model and does what is missing.
+compares the chain of what it is given with that of the model and does what is missing. An entry with `folds` holds for
+each fold something else: images in `images/rRfF/` have been through what is told of that fold.
+
+A step that keeps every pixel in its place is a function of the grey values, in `REPLAY`. One that moves pixels, or
+looks for the lungs, is in `MOVES` too: it takes along whatever masks go with the picture.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import InputError
+from cxrtool.steps import enhance_replay
 from cxrtool.steps.folder import read_run_file
+from cxrtool.steps.parts import bare, locate
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from cxrtool.imaging.placing import Move
+
 Chain = list[dict[str, Any]]
+
+FLAGS = {"crop": "--crop", "apply": "--apply-mask", "erase": "--erase-lungs"}
+"""What a `segment` entry says under `use`, as it is typed."""
+
+_SHOWN_DIGITS = 8
+
+
+@dataclass
+class Picture:
+    """A picture on its way through a chain.
+
+    Attributes:
+        pixels: (H, W), uint8 or uint16.
+        mask: (H, W), 0 and 255: a mask of the picture's own, which follows it; None where it has none.
+        lungs: (H, W), 0 and 255: what the chain itself found, once it has looked for lungs.
+        warnings: What is odd about it.
+        moves: How its pixels were moved, in order, so that there is a way back.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray | None = None
+    lungs: np.ndarray | None = None
+    warnings: list[str] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
 
 
 def _prepare(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
@@ -26,8 +60,54 @@ def _prepare(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
     return prepare_pixels(pixels, entry["size"], entry["fit"])
 
 
-REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {"prepare": _prepare}
+def _segment(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
+    picture = Picture(pixels)
+    _move_by_lungs(picture, entry)
+    return picture.pixels
+
+
+REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {
+    "prepare": _prepare, "segment": _segment, **enhance_replay.REPLAY
+}  # fmt: skip
 """What each step of a chain does to the grey values of one picture."""
+
+
+def _move_to_size(picture: Picture, entry: Mapping[str, Any]) -> None:
+    from cxrtool.imaging.placing import Move
+    from cxrtool.imaging.resize import NATIVE, fit_geometry, prepare_mask
+
+    height, width = picture.pixels.shape
+    picture.pixels = _prepare(picture.pixels, entry)
+    if entry["size"] != NATIVE:
+        picture.moves.append(Move.of(fit_geometry(height, width, entry["size"], entry["fit"])))
+    for name in ("mask", "lungs"):
+        mask = getattr(picture, name)
+        if mask is not None:
+            setattr(picture, name, prepare_mask(mask, height, width, entry["size"], entry["fit"]))
+
+
+def _move_by_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
+    from cxrtool.steps.lungs import use_lungs
+
+    use_lungs(picture, entry)
+
+
+MOVES: dict[str, Callable[[Picture, Mapping[str, Any]], None]] = {"prepare": _move_to_size, "segment": _move_by_lungs}
+"""The steps that move pixels or find lungs; they change a picture in place, with all that goes with it."""
+
+
+STEADY = ("match-histogram", "suppress-ribs", "clahe")
+"""The steps that keep every pixel in its place, so that a mask follows by staying as it is."""
+
+
+def replay(picture: Picture, chain: Sequence[Mapping[str, Any]]) -> Picture:
+    """Do the steps of a located chain on a picture, in place, and give it back."""
+    for entry in chain:
+        if entry["step"] in MOVES:
+            MOVES[entry["step"]](picture, entry)
+        else:
+            picture.pixels = REPLAY[entry["step"]](picture.pixels, entry)
+    return picture
 
 
 def canonical(chain: Iterable[Mapping[str, Any]]) -> Chain:
@@ -38,10 +118,21 @@ def canonical(chain: Iterable[Mapping[str, Any]]) -> Chain:
 def describe(chain: Sequence[Mapping[str, Any]]) -> str:
     """A chain in words: `prepare --size 512 --fit squash`."""
     words = []
-    for entry in chain:
-        options = [f"--{name} {value}" for name, value in entry.items() if name not in ("step", "version")]
+    for entry in bare(chain):
+        options = [_told(name, value) for name, value in entry.items() if name not in ("step", "version")]
         words.append(" ".join([str(entry["step"]), *options]))
     return ", then ".join(words) if words else "images as they are"
+
+
+def _told(name: str, value: Any) -> str:
+    """An option of an entry as it is typed; what was fitted shortly, by the first digits of its digest."""
+    if name == "part":
+        return f"({value['kind']}: {value['network']} {value['sha256'][:_SHOWN_DIGITS]})"
+    if name == "use":
+        return " ".join(FLAGS.get(word, word) for word in value.split("+"))
+    if isinstance(value, list | dict) or name == "quantiles":
+        return f"({name}: {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_SHOWN_DIGITS]})"
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
 def _apart(first: Chain, second: Chain) -> tuple[str, str]:
@@ -57,10 +148,10 @@ def _apart(first: Chain, second: Chain) -> tuple[str, str]:
 
 
 def chain_of(paths: Iterable[Path]) -> Chain:
-    """The chain that all of these images have been through; empty for raw images.
+    """The chain that all of these images have been through, its parts located; empty for raw images.
 
     Raises:
-        InputError: They have been through different ones.
+        InputError: They have been through different ones; or a fitted part of it is gone.
     """
     known: dict[Path, Chain] = {}
     found: dict[str, tuple[Chain, Path]] = {}
@@ -68,7 +159,7 @@ def chain_of(paths: Iterable[Path]) -> Chain:
         folder = path.parent
         if folder not in known:
             known[folder] = _chain_of_folder(folder)
-        found.setdefault(json.dumps(known[folder], sort_keys=True), (known[folder], path))
+        found.setdefault(json.dumps(bare(known[folder]), sort_keys=True), (known[folder], path))
     if len(found) > 1:
         (first, one), (second, other) = list(found.values())[:2]
         told = _apart(first, second)
@@ -83,19 +174,36 @@ def _chain_of_folder(folder: Path) -> Chain:
     for ancestor in (folder, *list(folder.parents)[:2]):
         made = read_run_file(ancestor)
         if made is not None and made.get("chain"):
-            return canonical(made["chain"])
+            return locate(canonical(_of_fold(made["chain"], folder)), ancestor)
     return []
 
 
+def _of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
+    """A chain with what it tells of each fold narrowed down to the fold whose images lie in a folder."""
+    narrowed = []
+    for entry in chain:
+        if "folds" not in entry:
+            narrowed.append(dict(entry))
+        elif folder.name in entry["folds"]:
+            kept = {name: value for name, value in entry.items() if name != "folds"}
+            narrowed.append({**kept, "quantiles": entry["folds"][folder.name]})
+        else:
+            raise InputError(
+                f"{folder}: its images went through `{entry['step']}` fold by fold, expected a folder named after one "
+                f"of {', '.join(sorted(entry['folds']))}"
+            )
+    return narrowed
+
+
 def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) -> Chain:
-    """The steps of the model's chain that the data have not been through yet.
+    """The steps of the model's chain that the data have not been through yet; parts stay located where they were.
 
     Raises:
         InputError: The data have been through something else; the message names both and what would be right. Or this
             version cannot repeat a step.
     """
     model, data = canonical(model), canonical(data)
-    if model[: len(data)] != data:
+    if bare(model[: len(data)]) != bare(data):
         told = _apart(data, model)
         raise InputError(
             f"{data_name} has been through: {told[0]}; {model_name} was trained on: {told[1]}",
@@ -109,6 +217,11 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
             f"do it first: `cxrtool {unknown[0]}`, then give its folder",
         )
     return missing
+
+
+def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What a worker imports to replay a chain, and may share with the others from the start."""
+    return ("cxrtool.data.images", *(("cxrtool.training.lung_finder",) if any("part" in one for one in chain) else ()))
 
 
 def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None) -> tuple[np.ndarray, str]:
@@ -127,14 +240,15 @@ def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | N
 def look(
     path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None
 ) -> tuple[np.ndarray, str, str]:
-    """As `decode`, and what the reader found odd about the picture, as for a manifest's column `warning`."""
+    """As `decode`, and what is odd about the picture, as for a manifest's column `warning`.
+
+    Odd is what the reader found so, and a mask of lungs that the chain found and that cannot be one.
+    """
     from cxrtool.data.images import MAX_PIXELS, read_image
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 
     radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
-    pixels = radiograph.pixels
-    digest = pixel_sha256(pixels)
-    for entry in chain:
-        pixels = REPLAY[entry["step"]](pixels, entry)
-    return prepare_pixels(pixels, size, fit), digest, "; ".join(radiograph.warnings)
+    digest = pixel_sha256(radiograph.pixels)
+    picture = replay(Picture(radiograph.pixels, warnings=radiograph.warnings), chain)
+    return prepare_pixels(picture.pixels, size, fit), digest, "; ".join(picture.warnings)

@@ -16,7 +16,9 @@ from cxrtool.errors import InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment
 from cxrtool.steps.chain import Chain
+from cxrtool.steps.fold_chains import chain_of_rows, is_divided, radiograph_of
 from cxrtool.steps.folder import Build, StepFolder
+from cxrtool.steps.parts import bare, carry
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.signals import StopRequest
 from cxrtool.steps.stores import Stores
@@ -54,6 +56,7 @@ def make_design(values: dict[str, Any], classes: int, settings: Settings, seed: 
     """
     from dataclasses import fields
 
+    from cxrtool.models.kernels import parse as parse_kernels
     from cxrtool.models.registry import Architecture
     from cxrtool.training.augment import parse
     from cxrtool.training.fitting import Design
@@ -61,7 +64,9 @@ def make_design(values: dict[str, Any], classes: int, settings: Settings, seed: 
 
     recipe = Recipe(**{entry.name: values[entry.name] for entry in fields(Recipe)})
     check(recipe)
-    architecture = Architecture(values["model"], classes, values["hidden"], values["dropout"], values["size"])
+    architecture = Architecture(
+        values["model"], classes, values["hidden"], values["dropout"], values["size"], parse_kernels(values["kernels"])
+    )
     return Design(
         architecture, values["weights"], recipe, parse(values["augment"]), values["freeze"],
         values["frozen_bn"] == "eval", values["normalize"], seed, settings.threads, settings.device, settings.precision,
@@ -77,7 +82,7 @@ class Task:
         save_every: Seconds between two states to resume from.
         settings: The shared options.
         manifest: The images.
-        chain: What they have been through.
+        chain: What they have been through; where some were made for single folds, with what is told of each.
         container: The run's folder, with the plan that all folds share.
         stores: The images, decoded.
     """
@@ -93,8 +98,15 @@ class Task:
     def folder(self, assignment: Assignment) -> StepFolder:
         """The folder of one fold."""
         shared = self.container.plan
-        plan = replace(shared, options={**shared.options, "repeat": assignment.repeat, "fold": assignment.fold})
+        options = {**shared.options, "repeat": assignment.repeat, "fold": assignment.fold}
+        plan = replace(shared, options=options, chain=self.chain_of(assignment))
         return StepFolder(self.container.out / assignment.name, plan, self.settings, marker=runs.PREDICTIONS)
+
+    def chain_of(self, assignment: Assignment) -> Chain:
+        """What the images of one fold have been through."""
+        if not is_divided(self.manifest):
+            return self.chain
+        return chain_of_rows([self.manifest.rows[i] for places in assignment.subsets.values() for i in places])
 
 
 class FoldTrainer:
@@ -189,7 +201,7 @@ class FoldTrainer:
                 report.note(f"{name}  {describe_epoch(row)}")
 
             return fit_fold(
-                design, store, task.manifest.column("image_id"), labels,
+                design, store, [radiograph_of(row) for row in task.manifest.rows], labels,
                 np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
                 np.array([i for subset in asked for i in places[subset]], np.int64), state,
                 save_every=task.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
@@ -203,7 +215,7 @@ class FoldTrainer:
         return {
             "classes": self.classes,
             "architecture": self.design(assignment).architecture.to_json(),
-            "chain": self.task.chain,
+            "chain": bare(self.task.chain_of(assignment)),
             "input": {"size": values["size"], "fit": values["fit"]},
             "normalization": input_form(values["model"], values["normalize"]),
             "calibration": None,
@@ -224,6 +236,7 @@ class FoldTrainer:
         thumbnails = np.stack([plausibility.thumbnail(store.images[i]) for i, name in seen if name == "train"])
         usual = plausibility.fit(thumbnails)
         save_model(path, fitted.network, {**self.describe(assignment, fitted), "usual": usual})
+        carry(self.task.chain_of(assignment), path)
         fitted_on = [self._seen_row(i, name, assignment, store) for i, name in seen]
         write_table(path / FITTED, FITTED_COLUMNS, fitted_on)
         write_history(path / "history.csv", fitted.history.rows)
@@ -256,7 +269,7 @@ class FoldTrainer:
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
         row = self.task.manifest.rows[index]
         return {
-            "image_id": row["image_id"],
+            "image_id": radiograph_of(row),
             "patient_id": row.get("patient_id", ""),
             "sha256": row.get("sha256") or store.sha256[index],
             "repeat": assignment.repeat,
@@ -277,7 +290,7 @@ class FoldTrainer:
             doubt = plausibility.warn(store.images[index], usual)
             rows.append(
                 {
-                    "image_id": source["image_id"],
+                    "image_id": radiograph_of(source),
                     "path": source["path"],
                     "repeat": assignment.repeat,
                     "fold": assignment.fold,

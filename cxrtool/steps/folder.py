@@ -22,8 +22,18 @@ from typing import Any
 
 import cxrtool
 from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
-from cxrtool.data.manifest import FILE_NAME, Manifest, Row, order_columns, relative_rows, write_manifest, write_table
+from cxrtool.data.manifest import (
+    FILE_NAME,
+    PATH_COLUMNS,
+    Manifest,
+    Row,
+    order_columns,
+    relative_rows,
+    write_manifest,
+    write_table,
+)  # fmt: skip
 from cxrtool.errors import InputError, OutputError, StrictError
+from cxrtool.steps.parts import bare
 from cxrtool.steps.settings import Settings
 
 RUN_FILE = "run.json"
@@ -60,7 +70,7 @@ class Inputs:
             # Relative to the table, so that a project which was moved as a whole is not computed anew.
             rows = relative_rows(table.rows, table.origin.absolute().parent) if table.origin else table.rows
             hasher.update(json.dumps(rows, sort_keys=True).encode())
-            paths += [Path(row[column]) for row in table.rows for column in ("path", "mask") if row.get(column)]
+            paths += [Path(row[column]) for row in table.rows for column in PATH_COLUMNS if row.get(column)]
             if table.origin:
                 newest = max(newest, table.origin.stat().st_mtime)
         for path in paths:
@@ -370,7 +380,7 @@ def write_run_file(
         "digest": plan.digest(settings),
         "inputs": {"digest": plan.inputs.digest, "files": plan.inputs.count},
         "versions": plan.versions(),
-        "chain": list(plan.chain),
+        "chain": bare(plan.chain),
         "counts": dict(counts),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import ImageError
-from cxrtool.steps.chain import REPLAY, Chain
+from cxrtool.steps.chain import MOVES, STEADY, Chain, Picture, replay
 
 if TYPE_CHECKING:
     import numpy as np
 
     from cxrtool.explaining.overlay import Exhibit
+    from cxrtool.imaging.placing import Move
 
 SHEETS = {
     "true_positive": "true positives: {positive} called {positive}",
@@ -27,6 +28,11 @@ SHEETS = {
 """The contact sheets, and what stands above each."""
 
 
+INPUT, ORIGINAL = "input", "original"
+OVERS = (INPUT, ORIGINAL)
+"""What a map is laid over: the picture after its chain, or as it was given."""
+
+
 @dataclass(frozen=True)
 class Task:
     """An image to be read: its file, and the file of its mask or nothing."""
@@ -37,13 +43,15 @@ class Task:
 
 @dataclass
 class View:
-    """An image as a network sees it, and as it lies on the disk.
+    """An image as a network sees it, and as its map is shown.
 
     Attributes:
         pixels: (S, S), the network's input, uint8 or uint16.
-        height: Of the image as prepared, in pixels.
-        width: Of the image as prepared.
-        mask: (h, w), 0 or 255, at the size at which a map is kept; None where there is none.
+        height: Of the picture that the map is laid over, in pixels.
+        width: Of that picture.
+        moves: How that picture became the network's input.
+        mask: (h, w), 0 or 255, at the size at which a map is kept: the image's own, else the lungs that the model's
+            own chain finds; None where there is neither.
         sha256: Of the pixels as they were read.
         warning: What is odd about the image.
         trouble: Why its mask was left out.
@@ -52,6 +60,7 @@ class View:
     pixels: np.ndarray
     height: int
     width: int
+    moves: list[Move]
     mask: np.ndarray | None
     sha256: str
     warning: str
@@ -81,27 +90,25 @@ class Drawing:
     sheet_caption: tuple[str, ...] = ()
 
 
-def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None) -> View:
+def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None, over: str = INPUT) -> View:
     """Read an image and its mask, do the steps in `chain`, and fit it to a network's input; run in a worker process.
 
     Raises:
         ImageError: The image cannot be read. A mask that cannot is left out with a warning.
     """
-    from cxrtool.explaining.maps import kept_size
-    from cxrtool.imaging.resize import prepare_pixels, resample
+    from cxrtool.imaging.placing import Move
+    from cxrtool.imaging.resize import fit_geometry, prepare_pixels
 
-    pixels, raw_shape, digest, odd = _prepared(task.path, chain, max_pixels)
-    height, width = pixels.shape
-    mask, trouble = None, ""
-    if task.mask:
-        try:
-            mask = resample(_mask_of(task.mask, raw_shape, chain, max_pixels), *kept_size(height, width), mask=True)
-        except ImageError as error:
-            trouble = f"mask left out: {error.message}"
-    return View(prepare_pixels(pixels, size, fit), height, width, mask, digest, odd, trouble)
+    found = _prepare(task, chain, max_pixels, over)
+    picture, (height, width) = found.picture, found.shown.shape
+    before = picture.pixels.shape
+    fitting = Move.of(fit_geometry(before[0], before[1], size, fit))
+    moves = [*picture.moves, fitting] if over == ORIGINAL else [fitting]
+    pixels, odd = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
+    return View(pixels, height, width, moves, found.mask, found.sha256, odd, found.trouble)
 
 
-def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None) -> Exhibit | None:
+def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: str = INPUT) -> Exhibit | None:
     """Draw and write the overlay of an image; run in a worker process.
 
     Returns:
@@ -115,18 +122,18 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None) -> Exhib
     from cxrtool.explaining import maps, overlay
     from cxrtool.imaging.resize import resample
 
-    pixels, raw_shape, _, _ = _prepared(drawing.task.path, chain, max_pixels)
-    height, width = pixels.shape
-    size = maps.kept_size(height, width)
-    mask = None
-    if drawing.task.mask:
-        mask = resample(_mask_of(drawing.task.mask, raw_shape, chain, max_pixels), *size, mask=True)
+    if over == ORIGINAL and (drawing.task.mask or not any(entry["step"] == "segment" for entry in chain)):
+        # Nothing of the way to the network is shown, and lungs need not be found again.
+        chain = []
+    found = _prepare(drawing.task, chain, max_pixels, over)
+    height, width = found.shown.shape
     values = np.load(drawing.values)
     peak = None
     if drawing.peak is not None:
         peak = (drawing.peak[0] + 0.5) / width, (drawing.peak[1] + 0.5) / height
     shown = maps.rescale(values, drawing.highest)
-    exhibit = overlay.Exhibit(resample(pixels, *size), shown, mask, peak, drawing.caption)
+    pixels = resample(found.shown, *maps.kept_size(height, width))
+    exhibit = overlay.Exhibit(pixels, shown, found.mask, peak, drawing.caption)
     highest = float(values.max()) if drawing.highest is None else drawing.highest
     overlay.write_picture(drawing.overlay, overlay.draw_overlay(exhibit, highest))
     if not drawing.sheet_caption:
@@ -135,39 +142,63 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None) -> Exhib
     return exhibit
 
 
-def _prepared(path: str, chain: Chain, max_pixels: int | None) -> tuple[np.ndarray, tuple[int, int], str, str]:
-    """An image after the steps in `chain`, its shape before them, the digest of its pixels, and what is odd."""
-    from cxrtool.data.images import MAX_PIXELS, read_image
-    from cxrtool.imaging.hashing import pixel_sha256
+@dataclass
+class _Prepared:
+    """An image on its way to a network.
 
-    radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
-    pixels = radiograph.pixels
-    shape, digest = (pixels.shape[0], pixels.shape[1]), pixel_sha256(pixels)
-    for entry in chain:
-        pixels = REPLAY[entry["step"]](pixels, entry)
-    return pixels, shape, digest, "; ".join(radiograph.warnings)
+    Attributes:
+        picture: The image and its mask after the steps of the chain.
+        shown: The grey values that a map is laid over.
+        mask: That of `shown`, at the size at which its map is kept; None where there is none.
+        sha256: Of the pixels as they were read.
+        trouble: Why its own mask was left out.
+    """
+
+    picture: Picture
+    shown: np.ndarray
+    mask: np.ndarray | None
+    sha256: str
+    trouble: str
 
 
-def _mask_of(path: str, shape: tuple[int, int], chain: Chain, max_pixels: int | None) -> np.ndarray:
-    """A mask, 0 and 255, through the geometry that its image has been through.
+def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Prepared:
+    """Read an image and its mask, and do the steps in `chain`.
 
     Raises:
-        ImageError: It cannot be read, has other proportions than its image, or a step moves pixels in a way that is
-            not known for masks.
+        ImageError: The image cannot be read.
     """
     from cxrtool.data.images import MAX_PIXELS, read_image
-    from cxrtool.imaging.resize import NATIVE, prepare_mask
+    from cxrtool.explaining.maps import kept_size
+    from cxrtool.imaging.hashing import pixel_sha256
+    from cxrtool.imaging.placing import lay_back
+    from cxrtool.imaging.resize import resample
+    from cxrtool.steps.lungs import read_mask
 
-    mask = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True).pixels
-    height, width = shape
-    if abs(mask.shape[0] * width - mask.shape[1] * height) > 2 * max(height, width, *mask.shape):
-        raise ImageError(f"it is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
-    mask = prepare_mask(mask, height, width, NATIVE, "squash")
-    for entry in chain:
-        if entry["step"] != "prepare":
-            raise ImageError(f"it cannot follow its image through '{entry['step']}'")
-        mask = prepare_mask(mask, mask.shape[0], mask.shape[1], entry["size"], entry["fit"])
-    return mask
+    radiograph = read_image(task.path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
+    picture = Picture(radiograph.pixels, warnings=radiograph.warnings)
+    given, digest, trouble = picture.pixels, pixel_sha256(picture.pixels), ""
+    if task.mask:
+        try:
+            lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEADY)]
+            if lost:
+                raise ImageError(f"it cannot follow its image through '{lost[0]}'")
+            picture.mask = read_mask(task.mask, given.shape, max_pixels)
+        except ImageError as error:
+            trouble = f"mask left out: {error.message}"
+    own = picture.mask
+    replay(picture, chain)
+    shown = picture.pixels if over == INPUT else given
+    size = kept_size(*shown.shape)
+    mask = picture.mask if over == INPUT else own
+    if mask is not None:
+        mask = resample(mask, *size, mask=True)
+    elif picture.lungs is not None and picture.lungs.any():
+        if over == INPUT:
+            mask = resample(picture.lungs, *size, mask=True)
+        else:
+            share = picture.lungs.astype("float32")
+            mask = ((lay_back(share, picture.moves, given.shape, size) > 127) * 255).astype("uint8")
+    return _Prepared(picture, shown, mask, digest, trouble)
 
 
 def sheet_of(row: Mapping[str, str], classes: Sequence[str], positive: str | None) -> str:

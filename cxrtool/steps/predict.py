@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,20 @@ from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table, writ
 from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import CxrtoolError, InputError, LeakageError, StrictError
 from cxrtool.steps import run as runs
-from cxrtool.steps.chain import Chain, chain_of, look, missing_steps
+from cxrtool.steps.chain import Chain, chain_of, look, missing_steps, modules_of
 from cxrtool.steps.fold import FITTED
 from cxrtool.steps.folder import REJECTS
+from cxrtool.steps.parts import locate
 from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
-    from cxrtool.training.inference import Ensemble
+    import torch
+
+    from cxrtool.training.inference import Ensemble, Member
 
 SHOWN_REJECTS = 5
+MASKS = ("mask", "mask_reference")
+"""Columns that stay out of predictions: their paths are relative to the manifest."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +69,25 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     from cxrtool.training.device import choose_device, choose_precision, own_randomness
-    from cxrtool.training.inference import Ensemble
 
     with own_randomness(settings.seed, settings.threads):
         device = choose_device(settings.device)
         # Answers are few and should be exact; only who asks for bf16 gets it.
         precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
-        ensemble = Ensemble(folders, device, precision)
-        chain = missing_steps(
-            ensemble.description["chain"], chain_of(Path(row["path"]) for row in manifest.rows),
-            str(options.model), options.source,
-        )  # fmt: skip
+        ensembles = group_models(folders, device, precision)
+        chains = chains_for(options, ensembles, manifest)
         seen = Seen.of(folders)
         if not settings.allow_leakage:
             seen.refuse(manifest.rows, settings)
-        answers, rejects = ask(options, settings, ensemble, manifest, chain)
+        answers, rejects = ask_all(options, settings, ensembles, chains, manifest)
     if not answers:
         raise InputError(
             f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
         )
     # Once more, now that the pixels of images without a digest in the table are known.
     seen.refuse([row for row, _ in answers], settings)
-    predictions = to_table(options, ensemble, answers, manifest.columns)
+    members = [member for ensemble in ensembles for member in ensemble.members]
+    predictions = to_table(options, members, answers, manifest.columns)
     if settings.out is None:
         sys.stdout.write(dump_predictions(predictions))
     else:
@@ -186,6 +189,65 @@ class Seen:
 Answer = tuple[Row, Any]
 
 
+def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
+    """The models, those together whose images are processed alike: each fold of a run may have its own reference image.
+
+    Raises:
+        InputError: A folder is no model, or the models differ in classes or input.
+    """
+    from cxrtool.training.checkpoint import read_description
+    from cxrtool.training.inference import Ensemble
+
+    groups: dict[str, list[Path]] = {}
+    first = read_description(folders[0])
+    for folder in folders:
+        description = read_description(folder)
+        for name in ("classes", "input"):
+            if description[name] != first[name]:
+                raise InputError(
+                    f"{folder}: expected the same {name} as in {folders[0]}, found {description[name]} instead of "
+                    f"{first[name]}",
+                    "ask them one by one",
+                )
+        groups.setdefault(json.dumps(description["chain"], sort_keys=True), []).append(folder)
+    return [Ensemble(group, device, precision) for group in groups.values()]
+
+
+def chains_for(options: PredictOptions, ensembles: Sequence[Ensemble], manifest: Manifest) -> list[Chain]:
+    """What the images have yet to go through before each group of models is asked.
+
+    Raises:
+        InputError: They have been through another preprocessing than the models' own.
+    """
+    done = chain_of(Path(row["path"]) for row in manifest.rows)
+    chains = []
+    for ensemble in ensembles:
+        folder = ensemble.members[0].folder
+        name = str(options.model if len(ensembles) == 1 else folder)
+        chains.append(missing_steps(locate(ensemble.description["chain"], folder), done, name, options.source))
+    return chains
+
+
+def ask_all(
+    options: PredictOptions,
+    settings: Settings,
+    ensembles: Sequence[Ensemble],
+    chains: Sequence[Chain],
+    manifest: Manifest,
+) -> tuple[list[Answer], list[Row]]:
+    """Ask groups of models one after the other, and put together what they say of an image; as `ask` returns it."""
+    import numpy as np
+
+    found = [
+        ask(options, settings, ensemble, manifest, chain) for ensemble, chain in zip(ensembles, chains, strict=True)
+    ]
+    answers, rejects = found[0]
+    for others, _ in found[1:]:
+        joined = {row["image_id"]: probabilities for row, probabilities in others}
+        answers = [(row, np.concatenate((own, joined[row["image_id"]]))) for row, own in answers]
+    return answers, rejects
+
+
 def ask(
     options: PredictOptions, settings: Settings, ensemble: Ensemble, manifest: Manifest, chain: Chain
 ) -> tuple[list[Answer], list[Row]]:
@@ -201,7 +263,7 @@ def ask(
     usual = ensemble.description.get("usual")
     work = partial(look, chain=chain, size=form["size"], fit=form["fit"], max_pixels=options.max_pixels)
     paths = [Path(row["path"]) for row in manifest.rows]
-    results = map_items(work, paths, workers=settings.workers, preload=("cxrtool.data.images",))
+    results = map_items(work, paths, workers=settings.workers, preload=modules_of(chain))
     answers: list[Answer] = []
     rejects: list[Row] = []
     with settings.report.progress("predicting", len(paths)) as advance:
@@ -233,24 +295,24 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def to_table(
-    options: PredictOptions, ensemble: Ensemble, answers: Sequence[Answer], columns: Sequence[str]
+    options: PredictOptions, members: Sequence[Member], answers: Sequence[Answer], columns: Sequence[str]
 ) -> Predictions:
     """Lay the answers out as predictions: the members' mean, or a row a member."""
     import numpy as np
 
-    classes = list(ensemble.description["classes"])
+    classes = list(members[0].description["classes"])
     rows: list[Row] = []
     values = []
     for row, probabilities in answers:
-        answers_of_row = list(zip(ensemble.members, probabilities, strict=True)) if options.members else [
+        answers_of_row = list(zip(members, probabilities, strict=True)) if options.members else [
             (None, probabilities.mean(0))
         ]  # fmt: skip
         for member, chosen in answers_of_row:
-            repeat, fold = runs.parse_fold(member.folder.name) if member and len(ensemble.members) > 1 else ("", "")
+            repeat, fold = runs.parse_fold(member.folder.name) if member and len(members) > 1 else ("", "")
             label = row.get("label", "")
             rows.append(
                 {
-                    **{name: cell for name, cell in row.items() if name != "mask"},
+                    **{name: cell for name, cell in row.items() if name not in MASKS},
                     "repeat": repeat,
                     "fold": fold,
                     "subset": "test",
@@ -260,7 +322,7 @@ def to_table(
             )
             values.append(chosen)
     array = np.array(values, np.float64).reshape(-1, len(classes))
-    return Predictions(classes, rows, array, str(options.source), [name for name in columns if name != "mask"])
+    return Predictions(classes, rows, array, str(options.source), [name for name in columns if name not in MASKS])
 
 
 def _tell(settings: Settings, answered: int, rejects: Sequence[Row]) -> None:

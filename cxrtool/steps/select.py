@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtool.data.manifest import FILE_NAME, Manifest, order_columns, read_manifest, write_manifest
+from cxrtool.data.files import atomic_write
+from cxrtool.data.manifest import FILE_NAME, Manifest, dump_table, order_columns, read_manifest, relative_rows
 from cxrtool.data.selection import Selection, concatenate, drop_duplicates, one_per, parse_relabel, relabel, sample
 from cxrtool.data.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
-from cxrtool.steps.chain import chain_of
-from cxrtool.steps.folder import Inputs, Plan, StepFolder
+from cxrtool.steps.fold_chains import chain_of_manifest, is_divided
+from cxrtool.steps.folder import Inputs, Plan, StepFolder, touch
+from cxrtool.steps.parts import bare
 from cxrtool.steps.settings import Settings
 
 
@@ -45,12 +48,21 @@ def select(options: SelectOptions, settings: Settings) -> Selection | None:
     if settings.out is None or settings.out.suffix.lower() == ".csv":
         selection = _choose(options, manifests, settings.seed)
         if settings.out:
-            _write_file(settings.out, selection, settings)
+            _write_file(settings.out, selection, manifests, settings)
         return selection
     return _write_folder(options, manifests, settings)
 
 
 def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Selection:
+    drawn = {"--drop-duplicates": options.drop_duplicates, "--one-per": options.one_per,
+             "--per-class": options.per_class, "--fraction": options.fraction}  # fmt: skip
+    divided = next((manifest for manifest in manifests if is_divided(manifest)), None)
+    for name, value in drawn.items():
+        if divided and value:
+            raise InputError(
+                f"{name}: {divided.name} holds each radiograph once for every fold, and would be thinned out unevenly",
+                "choose among the images before they are enhanced for each fold",
+            )
     selection = concatenate(manifests)
     if not selection.rows:
         raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` says what was left out")
@@ -71,11 +83,18 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
     return selection
 
 
-def _write_file(target: Path, selection: Selection, settings: Settings) -> None:
+def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest], settings: Settings) -> None:
+    """Write the file; one that says the same already is left alone, so that Make does not redo what comes after it."""
     if settings.dry_run:
         settings.report.say(f"would write {target}: {len(selection.rows)} rows")
         return
-    write_manifest(target, order_columns(selection.columns, selection.rows), selection.rows)
+    columns = order_columns(selection.columns, selection.rows)
+    text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
+    if target.is_file() and target.read_bytes() == text.encode(errors="backslashreplace"):
+        if any(m.origin and target.stat().st_mtime < m.origin.stat().st_mtime for m in manifests):
+            touch(target)
+        return
+    atomic_write(target, text)
 
 
 def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: Settings) -> Selection | None:
@@ -105,12 +124,12 @@ def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: S
         return None
     selection = _choose(options, manifests, settings.seed)
     try:
-        chain = chain_of(Path(row["path"]) for row in selection.rows)
+        chain = chain_of_manifest(Manifest(selection.columns, selection.rows))
     except InputError as error:
         selection.warnings.append(error.message)
         chain = []
     with folder.build() as build:
         for reject in selection.rejects:
             build.reject(reject["path"], reject["reason"])
-        build.finish(selection.columns, selection.rows, extra={"chain": chain}, wanted=True)
+        build.finish(selection.columns, selection.rows, extra={"chain": bare(chain)}, wanted=True)
     return selection

@@ -11,6 +11,7 @@ from cxrtool.data.grouping import PATIENT
 from cxrtool.data.manifest import Manifest, Row, dump_table, read_manifest, write_table
 from cxrtool.data.splits import COLUMNS, SUBSETS, Run, from_column, overlaps, split_rows, tabulate
 from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.steps.fold_chains import is_divided
 from cxrtool.steps.folder import touch
 from cxrtool.steps.run import fold_name
 from cxrtool.steps.settings import Settings
@@ -67,6 +68,11 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     """
     _check(options)
     manifest = read_manifest(options.manifest, root=settings.root)
+    if is_divided(manifest):
+        raise InputError(
+            f"{manifest.name}: its images were made for the folds of a split, found a repeat and fold in the manifest",
+            "that split divides them; for another, divide the manifest that they were made of and enhance anew",
+        )
     if options.group != PATIENT:
         manifest.require(options.group)
     warnings = _about_patients(manifest, options.group)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import CxrtoolError, InputError, UsageError
-from cxrtool.steps.chain import Chain, chain_of, missing_steps
-from cxrtool.steps.heatmaps import Task, View, view_one
+from cxrtool.steps.chain import Chain, chain_of, missing_steps, modules_of
+from cxrtool.steps.heatmaps import INPUT, Task, View, view_one
+from cxrtool.steps.parts import locate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,7 @@ class Subject:
         from cxrtool.training.features import Normalisation
 
         network, description = load_model(folder)
-        chain = missing_steps(description["chain"], chain_of(paths), str(folder), source)
+        chain = missing_steps(locate(description["chain"], folder), chain_of(paths), str(folder), source)
         network = network.to(device)
         form, size = description["normalization"], description["input"]["size"]
         # Noise, so that neither the layer nor what is checked depends on the picture that happens to come first.
@@ -106,14 +107,17 @@ class Subject:
         return list(self.description["classes"])
 
     def views(
-        self, tasks: Sequence[Task], batch_size: int, workers: int, max_pixels: int | None
+        self, tasks: Sequence[Task], batch_size: int, workers: int, max_pixels: int | None, over: str = INPUT
     ) -> Iterator[list[tuple[int, View | InputError]]]:
         """The images in batches, each with its place among the tasks, read by worker processes."""
         from cxrtool.steps.parallel import map_items
 
         form = self.description["input"]
-        work = partial(view_one, chain=self.chain, size=form["size"], fit=form["fit"], max_pixels=max_pixels)
-        results = map_items(work, tasks, workers=min(workers, len(tasks) or 1), preload=PRELOAD)
+        work = partial(
+            view_one, chain=self.chain, size=form["size"], fit=form["fit"], max_pixels=max_pixels, over=over
+        )  # fmt: skip
+        preload = (*PRELOAD, *modules_of(self.chain))
+        results = map_items(work, tasks, workers=min(workers, len(tasks) or 1), preload=preload)
         numbered = ((index, result) for index, (_, result) in enumerate(results))
         while batch := list(islice(numbered, batch_size)):
             yield batch

@@ -90,3 +90,19 @@ def test_many_folds_are_shown_as_ranges(make_rows):
     runs = {("0", str(f)): dict.fromkeys(ids[: f + 1], "train") | dict.fromkeys(ids[7:], "test") for f in range(7)}
     _, rows = tabulate(manifest, runs)
     assert rows == [["all 7", "train", "1-7", "1-7", "1-4", "0-3"], ["all 7", "test", "1", "1", "0", "1"]]
+
+
+def test_what_was_made_for_a_fold_counts_in_it_alone_and_as_its_original(make_rows):
+    rows = [
+        {**row, "image_id": f"{row['image_id']}_r0f{fold}", "parent_id": row["image_id"], "repeat": "0", "fold": fold}
+        for fold in "01" for row in make_rows(8, per_patient=2)
+    ]  # fmt: skip
+    names = [row["parent_id"] for row in rows[:8]]
+    runs = {("0", f): dict.fromkeys(names[: 4 + int(f)], "train") | {names[7]: "test"} for f in "01"}
+    _, table = tabulate(Manifest([], rows), runs)
+    assert [line[:4] for line in table] == [
+        ["r0f0", "train", "4", "2"], ["r0f0", "test", "1", "1"],
+        ["r0f1", "train", "5", "3"], ["r0f1", "test", "1", "1"],
+    ]  # fmt: skip
+    assert overlaps(rows, runs["0", "0"]) == []
+    assert len(overlaps(rows, {**runs["0", "0"], names[0]: "test"})) == 1

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from cxrtool.explaining import maps
-from cxrtool.imaging.resize import FITS, prepare_pixels
+from cxrtool.imaging.placing import Move
+from cxrtool.imaging.resize import FITS, fit_geometry, prepare_pixels
+
+
+def fitted(height, width, size, fit):
+    """How a picture became a square."""
+    return [Move.of(fit_geometry(height, width, size, fit))]
 
 
 def spot(height, width, y, x):
@@ -19,7 +25,7 @@ def test_a_map_returns_to_where_its_picture_was_taken_from(fit, height, width):
     y, x = height // 2 + min(height, width) // 5, width // 2 - min(height, width) // 4
     picture = spot(height, width, y, x)
     values = prepare_pixels(picture, 64, fit).astype(np.float32)
-    laid = maps.lay_on(values, height, width, fit)
+    laid = maps.lay_on(values, fitted(height, width, 64, fit), height, width)
     assert laid.shape == maps.kept_size(height, width)
     found = maps.figures(laid, height, width, None)
     cell = max(height, width) / 64
@@ -32,7 +38,7 @@ def test_a_map_returns_to_where_its_picture_was_taken_from(fit, height, width):
 
 
 def test_what_the_network_did_not_see_is_zero():
-    laid = maps.lay_on(np.ones((32, 32), np.float32), 100, 60, "crop")
+    laid = maps.lay_on(np.ones((32, 32), np.float32), fitted(100, 60, 32, "crop"), 100, 60)
     assert not laid[:20].any()
     assert not laid[80:].any()
     assert (laid[20:80] == 1).all()
@@ -41,7 +47,7 @@ def test_what_the_network_did_not_see_is_zero():
 def test_the_border_that_padding_drew_is_no_part_of_the_picture():
     values = np.ones((40, 40), np.float32)
     values[:, :10] = values[:, 30:] = 9.0
-    assert (maps.lay_on(values, 80, 40, "pad") == 1).all()
+    assert (maps.lay_on(values, fitted(80, 40, 40, "pad"), 80, 40) == 1).all()
 
 
 def test_large_pictures_keep_a_smaller_map():

@@ -135,3 +135,40 @@ def test_an_unlabelled_image_can_leak_too(study, manifest, settings):
     manifest.rows[0]["label"] = ""
     with pytest.raises(LeakageError):
         read_assignments(study.splits, manifest, settings)
+
+
+def divided(manifest, names):
+    """The rows of a manifest once for each fold of the names, as a step writes them that is fitted in each fold."""
+    rows = [
+        {**row, "image_id": f"{row['image_id']}_r{r}f{f}", "parent_id": row["image_id"], "repeat": r, "fold": f}
+        for r, f in names for row in manifest.rows
+    ]  # fmt: skip
+    return Manifest([*manifest.columns, "parent_id", "repeat", "fold"], rows)
+
+
+def test_what_was_made_for_a_fold_is_used_in_it_alone_where_the_splits_put_its_original(
+    study, manifest, settings, listener
+):
+    whole = read_assignments(study.splits, manifest, settings)
+    images = divided(manifest, [(a.repeat, a.fold) for a in whole])
+    for number, (plain, other) in enumerate(zip(whole, read_assignments(study.splits, images, settings), strict=True)):
+        assert other.name == plain.name
+        for subset, places in plain.subsets.items():
+            assert other.subsets[subset] == [number * len(manifest) + place for place in places]
+    assert listener.said == listener.warned == []
+
+
+def test_a_radiograph_and_what_was_made_of_it_are_not_both_used(study, manifest, settings):
+    images = divided(manifest, [("0", "0")])
+    both = Manifest(images.columns, [{"parent_id": "", "repeat": "", "fold": "", **row} for row in manifest.rows])
+    both.rows += images.rows
+    with pytest.raises(InputError, match=r"and 'im0.._r0f0' are the same radiograph, and both are in fold r0f0"):
+        read_assignments(study.splits, both, settings)
+
+
+def test_a_patient_on_two_sides_is_found_among_what_was_made_for_folds(study, manifest, settings):
+    images = divided(manifest, [(r, f) for r in "01" for f in "012"])
+    images.rows[0]["patient_id"] = images.rows[-1]["patient_id"] = "p:shared"
+    read_assignments(study.splits, manifest, settings)
+    with pytest.raises(LeakageError, match="patients or duplicated pictures are in more than one subset"):
+        read_assignments(study.splits, images, settings)

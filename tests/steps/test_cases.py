@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from cxrtool.data.manifest import Manifest, write_table
@@ -57,3 +59,35 @@ def test_a_single_model_explains_everything(folds):
         ("d", folds[0], "", ""), ("z", folds[0], "", ""),
     ]  # fmt: skip
     assert rejects == []
+
+
+def test_an_image_that_a_fold_saw_after_more_steps_is_the_same_image(folds, tmp_path):
+    # The fold saw what `enhance` made of it, under a name and with pixels of its own.
+    made = tmp_path / "enhanced" / "images"
+    made.mkdir(parents=True)
+    (tmp_path / "enhanced" / "run.json").write_text(
+        json.dumps({"command": "enhance", "chain": [{"step": "clahe", "version": 1, "clip": 2.0, "tiles": 8}]})
+    )
+    for name, answer in (("a", {"image_id": "a"}), ("b", {"image_id": "b-r0f0", "parent_id": "b"})):
+        row = {"parent_id": "", "generator": "", **answer, "subset": "test", "predicted": "x", "prob_x": "1",
+               "sha256": "ee", "path": str(made / f"{name}.png")}  # fmt: skip
+        write_table(folds[0] / PREDICTIONS, list(row), [row])
+        cases, rejects = assign(manifest(name, sha256="ff"), folds[:1], "test", of_run=True)
+        assert ([case.row["image_id"] for case in cases], rejects) == ([name], [])
+        write_table(folds[0] / PREDICTIONS, list(row), [{**row, "path": f"/{name}.png"}])
+        assert assign(manifest(name, sha256="ff"), folds[:1], "test", of_run=True)[0] == []
+    derived = {**row, "generator": "covid"}
+    write_table(folds[0] / PREDICTIONS, list(row), [derived])
+    assert assign(manifest("b"), folds[:1], "test", of_run=True)[0] == []
+
+
+def test_what_was_made_for_a_fold_is_explained_by_that_fold_if_it_tested_it(folds):
+    rows = [
+        {"image_id": f"{name}_r0f{fold}", "path": f"/{fold}/{name}.png", "parent_id": name, "repeat": "0", "fold": fold}
+        for fold in "01" for name in "abc"
+    ]  # fmt: skip
+    cases, rejects = assign(Manifest(list(rows[0]), rows), folds, "test", of_run=True)
+    assert [(case.row["image_id"], case.folder.name, case.recorded) for case in cases] == [
+        ("a_r0f0", "r0f0", "said by r0f0"), ("a_r0f1", "r0f1", "said by r0f1"), ("b_r0f1", "r0f1", "said by r0f1"),
+    ]  # fmt: skip
+    assert len(rejects) == 3

@@ -120,3 +120,28 @@ def test_where_versions_are_all_that_differs_they_are_named():
     older, newer = [{**SMALL, "version": 1}], [{**SMALL, "version": 2}]
     with pytest.raises(InputError, match=r"\(prepare version 2\); model was trained on: .* \(prepare version 1\)"):
         missing_steps(older, newer, "model", "data")
+
+
+def test_what_was_done_fold_by_fold_is_told_of_the_fold_in_whose_folder_an_image_lies(tmp_path):
+    (tmp_path / "images" / "r0f1").mkdir(parents=True)
+    entry = {"step": "match-histogram", "version": 1, "folds": {"r0f0": "abc", "r0f1": "xyz"}}
+    (tmp_path / "run.json").write_text(json.dumps({"command": "enhance", "chain": [SMALL, entry]}))
+    found = chain_of([tmp_path / "images" / "r0f1" / "a.png"])
+    assert found == [SMALL, {"step": "match-histogram", "version": 1, "quantiles": "xyz"}]
+    with pytest.raises(InputError, match="expected images of one preprocessing"):
+        chain_of([tmp_path / "images" / fold / "a.png" for fold in ("r0f0", "r0f1")])
+    with pytest.raises(InputError, match="fold by fold, expected a folder named after one of r0f0, r0f1"):
+        chain_of([tmp_path / "images" / "a.png"])
+
+
+def test_what_was_fitted_is_told_shortly_and_apart():
+    entry = {"step": "segment", "version": 1, "part": {"kind": "lungs", "network": "unet", "sha256": "12ab34cd56"},
+             "_at": "/somewhere", "use": "crop+apply", "margin": 0.025, "margin_of": "image", "threshold": 0.5,
+             "tta": True}  # fmt: skip
+    assert describe([entry]) == (
+        "segment (lungs: unet 12ab34cd) --crop --apply-mask --margin 0.025 --margin-of image --threshold 0.5 --tta"
+    )
+    one, other = ({"step": "match-histogram", "version": 1, "quantiles": values} for values in ("abc", "abd"))
+    assert describe([one]).startswith("match-histogram (quantiles: ")
+    assert describe([one]) != describe([other])
+    assert len(describe([one])) < 50

@@ -3,7 +3,7 @@ from typing import get_type_hints
 import pytest
 
 from cxrtool.errors import UsageError
-from cxrtool.steps.combinations import MOST, Combination, draw, parse_grid
+from cxrtool.steps.combinations import MOST, Combination, draw, parse_grid, with_kernels
 from cxrtool.steps.train import TrainOptions
 from cxrtool.training.presets import DEFAULTS
 
@@ -26,6 +26,7 @@ def test_every_option_of_train_that_bears_on_the_result_can_be_varied():
         (["augment=none|rotate=10,flip=0.5"], {"augment": ["none", "rotate=10,flip=0.5"]}),
         (["augment=none", "augment=rotate=10,flip=0.5"], {"augment": ["none", "rotate=10,flip=0.5"]}),
         (["weights=a,b.pth|none"], {"weights": ["a,b.pth", "none"]}),
+        (["kernels=5,5,3|uniform"], {"kernels": ["5,5,3", "uniform"]}),
     ],
 )
 def test_values_are_read_as_the_flag_reads_them(texts, expected):
@@ -99,3 +100,23 @@ def test_more_than_one_can_mean_is_refused_unless_some_are_drawn():
 
 def test_a_combination_is_named_as_one_types_it():
     assert Combination({}, {"batch_size": 8, "lr": 0.001, "freeze": True}).name == "batch-size=8 lr=0.001 freeze=yes"
+
+
+def test_a_family_of_networks_is_drawn_from_without_being_written_down():
+    grid = with_kernels(parse_grid(["kernels=all", "lr=0.1,1"], KINDS), None)
+    with pytest.raises(UsageError, match="195,310 combinations"):
+        draw(grid, None, 0, {})
+    own = {"kernels": "5,5,5,3,3", "lr": 1.0}
+    drawn = draw(grid, 6, 3, own)
+    assert drawn[0] == own
+    assert len({tuple(found.items()) for found in drawn}) == 6
+    assert drawn == draw(grid, 6, 3, own)
+    # A gigapixel of layers: a list of them would not fit into memory.
+    assert len(draw(with_kernels({"kernels": ["all"]}, 8192), 4, 0, {})) == 4
+
+
+def test_a_family_fits_the_smallest_picture_that_is_tried():
+    assert len(with_kernels({"kernels": ["uniform"]}, None)["kernels"]) == 35
+    assert len(with_kernels({"kernels": ["uniform"]}, 64)["kernels"]) == 30
+    assert len(with_kernels({"kernels": ["uniform"], "size": [256, 32]}, 64)["kernels"]) == 25
+    assert with_kernels({"lr": [1.0]}, 64) == {"lr": [1.0]}

@@ -14,7 +14,8 @@ from cxrtool.data.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import METHODS as IMPLEMENTED
 from cxrtool.models.network import Network
-from cxrtool.steps.explain import METHODS, ExplainOptions, explain, in_words, measure_place
+from cxrtool.steps.energy import compare_beside, in_words, measure_place
+from cxrtool.steps.explain import METHODS, ExplainOptions, explain
 from cxrtool.steps.explanation import RANDOMISED, TRAINED_ON
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.train import TrainOptions, train
@@ -312,6 +313,7 @@ def test_images_of_another_chain_are_refused(place, ask, tmp_path):
         ({"target": "covdi"}, "did you mean 'covid'"), ({"positive": "norml"}, "did you mean 'normal'"),
         ({"method": "gradcam"}, "--method: expected one of grad-cam, cam"), ({"scale": "log"}, "--scale"),
         ({"subset": "train"}, "--subset"), ({"layer": "bod"}, "nearest: body"),
+        ({"over": "orignal"}, "--over: expected one of input, original"),
         ({"model": "run/r0f0", "subset": "all"}, "goes with a run"),
     ],
 )  # fmt: skip
@@ -379,6 +381,102 @@ def test_the_output_is_no_input(place, settings, spotter, spots):
     told = ExplainOptions(spotter(), str(spots), target="bright")
     assert explain(told, replace(settings, out=spots / "out")) == 6
     assert explain(replace(told, scale="run"), replace(settings, out=spots / "out")) == 6
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+def test_over_the_original_a_map_is_led_back_through_all_that_moved_the_picture(
+    ask, spotter, spots, tmp_path, fit, monkeypatch
+):
+    # A chain that cuts around the spot, whose share of what is left is much larger than of the whole.
+    def find(pixels, entry):
+        lungs = cv2.morphologyEx((pixels > 50).astype(np.uint8) * 255, cv2.MORPH_DILATE, np.ones((9, 9)))
+        return lungs, ""
+
+    def here(work, items, **_):
+        # A worker process would not know of these lungs.
+        return ((item, work(item)) for item in items)
+
+    monkeypatch.setattr("cxrtool.steps.parallel.map_items", here)
+    monkeypatch.setattr("cxrtool.steps.explanation.map_items", here)
+    monkeypatch.setattr("cxrtool.steps.lungs.find_lungs", find)
+    monkeypatch.setattr("cxrtool.steps.subject.locate", lambda chain, folder: chain)
+    chain = [
+        {"step": "prepare", "version": 1, "size": 90, "fit": "pad"},
+        {"step": "segment", "version": 1, "use": "crop+apply", "margin": 0.05, "margin_of": "image"},
+    ]
+    rows = ask(spots, spotter(fit, chain), target="bright", over="original")
+    sources = {row["image_id"]: row for row in read_manifest(spots).rows}
+    for name, row in rows.items():
+        shape = cv2.imread(sources[name]["path"], cv2.IMREAD_UNCHANGED).shape
+        values = np.load(tmp_path / "out" / row["map"])
+        assert values.shape == shape
+        mask = cv2.imread(sources[name]["mask"], cv2.IMREAD_UNCHANGED) > 0
+        assert values[int(row["peak_y"]), int(row["peak_x"])] == values.max()
+        assert row["peak_inside"] == "1"
+        assert float(row["energy_inside"]) == pytest.approx(values[mask].sum() / values.sum(), abs=1e-5)
+        for axis in np.indices(shape):
+            # Within a pixel of where the spot is, on average.
+            assert abs((axis * values).sum() / values.sum() - axis[mask].mean()) < 1
+        cut = ask(spots, spotter(fit, chain), out=f"cut{name}", target="bright")[name]
+        assert np.load(tmp_path / f"cut{name}" / cut["map"]).size < values.size
+    # Without masks of their own the lungs that the chain found are what is measured, at the place of the original.
+    bare = read_manifest(spots)
+    write_manifest(tmp_path / "bare.csv", ["image_id", "path"], bare.rows)
+    found = ask(tmp_path / "bare.csv", spotter(fit, chain), out="bare", target="bright", over="original")
+    assert all(row["peak_inside"] == "1" and float(row["energy_inside"]) > 0.9 for row in found.values())
+
+
+def test_two_folders_are_compared_image_by_image(place, ask, tmp_path, listener):
+    rows = ask()
+    other = ask(out="other", target="covid", beside=tmp_path / "out")
+    told = json.loads((tmp_path / "other" / "run.json").read_text())["explained"]["beside"]
+    pairs = [
+        (float(row["energy_inside"]), float(rows[name]["energy_inside"])) for name, row in other.items()
+        if row["energy_inside"] and rows[name]["energy_inside"]
+    ]  # fmt: skip
+    assert told["value"] == pytest.approx(np.mean([one - two for one, two in pairs]), abs=1e-5)
+    assert (told["images"], told["alone"]) == (len(pairs), len(other) - len(pairs))
+    assert told["low"] <= told["value"] <= told["high"]
+    assert any(text.startswith("energy inside the masks: ") and "points" in text for text in listener.said)
+    assert [text for text in listener.warned if "--target is covid here and predicted there" in text]
+    same = ask(out="same", beside=tmp_path / "out")
+    assert same.keys() == rows.keys()
+    told = json.loads((tmp_path / "same" / "run.json").read_text())["explained"]["beside"]
+    assert (told["value"], told["low"]) == (0.0, None)
+    assert "the same in every resample" in told["reason"]
+    ask(out="same", beside=tmp_path / "out")
+    assert listener.said[-1].endswith("up to date, nothing to do")
+
+
+def test_beside_what_is_no_folder_of_heatmaps(place, ask, tmp_path):
+    with pytest.raises(
+        InputError, match=r"expected a folder that `cxrtool explain` wrote, found the output of `train`"
+    ):
+        ask(beside=place[0] / "run")
+    with pytest.raises(InputError, match="found none"):
+        ask(beside=tmp_path)
+
+
+def test_pairs_are_found_by_the_original_and_measured_by_patient():
+    ours = [{"image_id": f"e{k}", "parent_id": str(k), "patient_id": str(k // 2), "energy_inside": f"{0.5 + k / 100}"}
+            for k in range(40)]  # fmt: skip
+    theirs = [{"image_id": str(k), "energy_inside": "0.3" if k else ""} for k in range(50)]
+    found = compare_beside(ours, theirs, 0)
+    assert found["value"] == pytest.approx(np.mean([0.2 + k / 100 for k in range(1, 40)]))
+    assert (found["images"], found["patients"], found["alone"]) == (39, 20, 1)
+    # Twenty patients whose means are evenly spread over 0.39.
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 0.1153 / 20**0.5, rel=0.15)
+    with pytest.raises(InputError, match="not one of 40 images"):
+        compare_beside(ours, theirs[:1], 0)
+
+
+def test_the_energy_is_told_by_class_where_there_are_several():
+    rows = [{"image_id": str(k), "label": "ab"[k % 2], "energy_inside": "0.5" if k % 2 else "0.25", "peak_inside": "1"}
+            for k in range(80)]  # fmt: skip
+    energy = measure_place(rows, 0)["energy_inside"]
+    assert {label: part["value"] for label, part in energy["by_class"].items()} == {"a": 0.25, "b": 0.5}
+    assert in_words(measure_place(rows, 0))[1] == "  by class: a 25.0% (40), b 50.0% (40)"
+    assert "by_class" not in measure_place(rows[::2], 0)["energy_inside"]
 
 
 def test_the_energy_is_averaged_over_images_and_drawn_by_patient():

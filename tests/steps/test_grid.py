@@ -9,8 +9,9 @@ from cxrtool.data.manifest import read_table, write_table
 from cxrtool.data.predictions import read_predictions
 from cxrtool.errors import DivergedError, InputError, LeakageError, UsageError
 from cxrtool.steps import fold as fold_step
+from cxrtool.steps.choosing import Candidate
 from cxrtool.steps.folder import read_run_file
-from cxrtool.steps.grid import Candidate, tabulate
+from cxrtool.steps.grid import tabulate
 from cxrtool.steps.run import check_whole
 from cxrtool.steps.train import TrainOptions, combine
 
@@ -307,10 +308,40 @@ def test_the_table_averages_over_folds_and_puts_the_best_first():
         row("1", "1", "1", "2", "yes"), row("1", "2", "0.75", "1", "no"), row("1", "3", "", "", "no", "broke"),
     ]  # fmt: skip
     columns, lines = tabulate(rows)
-    assert columns == ["lr", "val. accuracy", "val. loss", "parameters", "seconds", "chosen in"]
+    assert columns == ["lr", "val. accuracy", "val. loss", "parameters", "MACs", "seconds", "chosen in"]
     # Both have a mean accuracy of 0.75; the first has the lower loss.
     assert lines == [
-        ["1", "0.750", "1.500", "1,000", "2.0", "1 of 2"],
-        ["2", "0.750", "2.000", "1,000", "2.0", "1 of 2"],
-        ["3", "", "", "", "", "0 of 2 (2 broke down)"],
+        ["1", "0.750", "1.500", "1,000", "1", "2.0", "1 of 2"],
+        ["2", "0.750", "2.000", "1,000", "1", "2.0", "1 of 2"],
+        ["3", "", "", "", "1", "", "0 of 2 (2 broke down)"],
     ]
+
+
+def test_a_search_over_kernels_takes_the_cheapest_of_those_that_are_accurate_enough(study, train_study, listener):
+    run = train_study(study, preset="covid-xnet", size=16, grid=("kernels=3|5,5,5,3,3|3,3",), opt="adam", lr=1e-3,
+                      augment="none", epochs=10, model=None)  # fmt: skip
+    rows = rows_of(run)
+    # What the other options say is tried first.
+    assert [row["kernels"] for row in rows] == ["5,5,5,3,3", "3", "3,3"]
+    accuracies = [float(row["validation_accuracy"]) for row in rows]
+    told = read_run_file(run / "r0f0")["grid"]
+    assert told["rule"].startswith("of those within one standard error")
+    images = len(study.assigned(0, 0, "validation"))
+    least = max(accuracies) - (max(accuracies) * (1 - max(accuracies)) / images) ** 0.5
+    cheapest = min((row for row in rows if float(row["validation_accuracy"]) >= least), key=lambda r: int(r["macs"]))
+    (chosen,) = rows_of(run, chosen="yes")
+    assert chosen == cheapest
+    description = json.loads((run / "r0f0" / "model.json").read_text())
+    assert description["architecture"]["kernels"] == [int(k) for k in chosen["kernels"].split(",")]
+    assert {path.parent.name for path in (run / "candidates").rglob("model.safetensors")} == {chosen["candidate"]}
+
+
+def test_families_of_networks_and_what_is_no_kernel(settings):
+    options = TrainOptions("m", "s", preset="covid-xnet", grid=("kernels=uniform",))
+    assert len(combine(options, settings)[0]) == 35
+    assert len(combine(replace(options, size=64), settings)[0]) == 30
+    drawn, _ = combine(replace(options, grid=("kernels=all",), budget=4), settings)
+    assert drawn[0].changes == {"kernels": "5,5,5,3,3"}
+    assert len(drawn) == 4
+    with pytest.raises(UsageError, match="expected odd numbers"):
+        combine(replace(options, grid=("kernels=unifrm",)), settings)

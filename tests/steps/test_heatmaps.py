@@ -4,6 +4,7 @@ import pytest
 
 from cxrtool.errors import ImageError
 from cxrtool.explaining.maps import lay_on
+from cxrtool.steps.chain import REPLAY
 from cxrtool.steps.heatmaps import Drawing, Task, captions, choose, draw_one, sheet_of, view_one
 
 CHAIN = [{"step": "prepare", "version": 1, "size": 40, "fit": "pad"}]
@@ -31,7 +32,7 @@ def test_a_mask_lies_on_its_picture_whatever_both_went_through(picture, chain):
     seen = view(picture, chain=chain)
     assert (seen.height, seen.width) == ((40, 40) if chain else (90, 60))
     assert seen.mask.shape == (seen.height, seen.width)
-    laid = lay_on(seen.pixels.astype(np.float32), seen.height, seen.width, "squash")
+    laid = lay_on(seen.pixels.astype(np.float32), seen.moves, seen.height, seen.width)
     inside, outside = laid[seen.mask > 0], laid[seen.mask == 0]
     assert inside.mean() > 170
     assert np.median(outside) <= 31
@@ -64,7 +65,7 @@ def test_an_image_that_cannot_be_read_is_refused(picture):
 
 
 def test_a_mask_stops_at_a_step_that_it_cannot_follow(picture, monkeypatch):
-    monkeypatch.setitem(__import__("cxrtool.steps.heatmaps", fromlist=["REPLAY"]).REPLAY, "turn", lambda p, e: p.T)
+    monkeypatch.setitem(REPLAY, "turn", lambda pixels, entry: pixels.T)
     assert "cannot follow its image through 'turn'" in view(picture, chain=[{"step": "turn"}]).trouble
 
 

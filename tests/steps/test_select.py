@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import pytest
@@ -99,3 +100,20 @@ def test_dry_run_writes_nothing(options, settings, tmp_path, listener):
         select(options, replace(settings, out=out, dry_run=True))
         assert not out.exists()
         assert "would write" in listener.said[-1]
+
+
+def test_a_file_that_says_the_same_already_is_left_alone(settings, tiny, tmp_path):
+    told = SelectOptions((tmp_path / "tiny" / "manifest.csv",), per_class=4)
+    out = tmp_path / "some.csv"
+    source = told.manifests[0]
+    select(told, replace(settings, out=out))
+    os.utime(out, ns=(10**18 + 10**12, 10**18 + 10**12))
+    os.utime(source, ns=(10**18, 10**18))
+    select(told, replace(settings, out=out))
+    assert out.stat().st_mtime_ns == 10**18 + 10**12
+    # Older than its source it would be made again and again.
+    os.utime(source, ns=(10**18 + 10**13, 10**18 + 10**13))
+    select(told, replace(settings, out=out))
+    assert out.stat().st_mtime_ns > 10**18 + 10**13
+    select(replace(told, per_class=5), replace(settings, out=out))
+    assert len(read_manifest(out)) == 10

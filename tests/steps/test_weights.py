@@ -343,7 +343,8 @@ def test_a_dry_run_fetches_nothing(hub, settings, listener, monkeypatch):
     assert listener.said[-1].startswith("would fetch resnet10t.c3_in1k to ")
 
 
-def test_the_list_says_what_there_is_and_where(hub, imagenet, settings, listener):
+def test_the_list_says_what_there_is_and_where(hub, imagenet, settings, listener, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrtool.steps.weights.SHIPPED", tmp_path)
     place = hub(imagenet, "timm/vgg16.tv_in1k")
     rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in list_weights(settings)}
     assert tuple(rows) == MAKRIS
@@ -357,9 +358,15 @@ def test_the_list_says_what_there_is_and_where(hub, imagenet, settings, listener
 
 
 def test_what_ships_is_listed_first(hub, settings, tmp_path, monkeypatch, listener):
-    (tmp_path / "shipped" / "lungs").mkdir(parents=True)
-    (tmp_path / "shipped" / "lungs" / "model.json").write_text("{}")
-    monkeypatch.setattr("cxrtool.steps.weights.SHIPPED", tmp_path / "shipped")
+    from cxrtool.imaging.view import Form
+    from cxrtool.models.parts import networks, save_part
+
+    known = networks("ribs")["autoencoder"]
+    told = {"licence": "MIT", "figures": {"rib_contrast_removed": 0.8125, "psnr": {"value": 31.5, "low": 30.0}}}
+    place = tmp_path / "ribs-default"
+    save_part(place, "ribs", "autoencoder", known.build(), Form(64), told)
+    monkeypatch.setattr("cxrtool.steps.weights.SHIPPED", tmp_path)
     first = list_weights(settings)[0]
-    assert first == ["lungs", "comes with cxrtool", "", "yes", str(tmp_path / "shipped" / "lungs")]
+    figures = "ribs: autoencoder (rib contrast removed 0.8125, psnr 31.5)"
+    assert first == ["ribs-default", figures, "MIT", "yes", str(place)]
     assert "no weights yet" not in listener.said[0]
