@@ -45,7 +45,7 @@ def compare(
         typer.Option(
             "--published",
             metavar="NAME",
-            help="The printed table of a paper beside the same networks here: makris.",
+            help="The printed table of a paper beside ours: covid-xnet, makris, vgg16-portable.",
             show_default=False,
         ),
     ] = None,

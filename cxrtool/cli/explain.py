@@ -35,6 +35,9 @@ def explain(
     inside_lungs: Annotated[
         bool, typer.Option("--inside-lungs", help="Show maps inside the masks alone; figures stay those of the whole.")
     ] = False,
+    over: Annotated[
+        str, typer.Option("--over", help="Lay maps over the model's input, or over the original picture as given.")
+    ] = "input",
     scale: Annotated[
         str, typer.Option("--scale", help="Colours: image (each its own maximum) or run (one maximum for all).")
     ] = "image",
@@ -43,6 +46,12 @@ def explain(
     ] = "test",
     positive: Annotated[
         str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            "--beside", metavar="FOLDER", help="Heatmaps of the same images to compare with.", show_default=False
+        ),
     ] = None,
     check_randomised: Annotated[
         bool,

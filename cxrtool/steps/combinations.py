@@ -10,13 +10,14 @@ from typing import Any, get_args
 
 from cxrtool.errors import UsageError
 
-Grid = dict[str, list[Any]]
+Grid = dict[str, Sequence[Any]]
 """Every key, as an option's field is called, with its values in order."""
 
 MOST = 10_000
 """Combinations beyond which one did not mean it."""
 
-LISTS = ("augment",)
+KERNELS = "kernels"
+LISTS = ("augment", KERNELS)
 """Options whose values hold commas themselves."""
 
 TRUE, FALSE = ("yes", "true", "on"), ("no", "false", "off")
@@ -60,7 +61,7 @@ def parse_grid(texts: Sequence[str], kinds: Mapping[str, Any]) -> Grid:
     """Read `KEY=a,b` of every `--grid`.
 
     Commas part the values. Where a value holds commas itself, `|` parts them, or `--grid` is repeated with the same
-    key: its values are put together. For `augment` commas never part.
+    key: its values are put together. For `augment` and `kernels` commas never part.
 
     >>> parse_grid(["lr=0.1,0.01", "augment=none|rotate=10,flip=0.5"], {"lr": float | None, "augment": str | None})
     {'lr': [0.1, 0.01], 'augment': ['none', 'rotate=10,flip=0.5']}
@@ -106,6 +107,22 @@ def _read(key: str, text: str, kind: Any) -> Any:
     except (ValueError, KeyError):
         wanted = "yes or no" if bool in kinds else "a whole number" if int in kinds else "a number"
         raise UsageError(f"--grid {flag(key)}: expected {wanted}, found '{text}'") from None
+
+
+def with_kernels(grid: Grid, size: int | None) -> Grid:
+    """A grid with all networks in the place of the names of families, such as `kernels=uniform`.
+
+    Args:
+        grid: Keys and values.
+        size: Side of the input in pixels where the grid does not vary it; None takes the network's own.
+    """
+    if KERNELS not in grid:
+        return grid
+    from cxrtool.models.kernels import expand
+    from cxrtool.models.registry import native_size
+
+    smallest = min(grid.get("size") or [size or native_size("covid-xnet")])
+    return {**grid, KERNELS: expand(grid[KERNELS], smallest)}
 
 
 def draw(grid: Grid, budget: int | None, seed: int, own: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.files import atomic_write
+from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Row, dump_table
 from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
@@ -270,8 +271,9 @@ def _images(entries: Sequence[Entry]) -> tuple[list[str], list[Row]]:
             # A manifest is of images; a foreign table may have none.
             if row.get("path"):
                 kept = {column: row[column] for column in columns if row.get(column)}
-                rows.setdefault(row["image_id"], kept)
-                right.setdefault(row["image_id"], []).append(bool(truth == predicted))
+                name = original_of(row)
+                rows.setdefault(name, {**kept, "image_id": name})
+                right.setdefault(name, []).append(bool(truth == predicted))
         for identity, hits in right.items():
             rows[identity][f"correct_{entry.name}"] = f"{sum(hits) / len(hits):.4g}"
     present = [column for column in columns if any(column in row for row in rows.values())]

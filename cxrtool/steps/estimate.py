@@ -6,6 +6,7 @@ import itertools
 import math
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,6 @@ from cxrtool.steps.settings import Settings, Silent
 
 if TYPE_CHECKING:
     from cxrtool.training.fitting import Design
-
-HOLDOUT = 0.8
-"""The share of the images that trains, without folds."""
 
 STEPS = 4
 """Training steps that are measured of each network; the first does not count."""
@@ -104,16 +102,16 @@ def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
     system = read_recipe(options.name or "", options.values)
     images, classes = _count(system)
     folds = _number(system, "FOLDS") if system.value("FOLDS") else 1
-    share = 1 - 1 / folds if folds > 1 else HOLDOUT
+    share = 1 - 1 / folds if folds > 1 else system.holdout
     epochs, batch, size = (_number(system, name) for name in ("EPOCHS", "BATCH", "SIZE"))
     steps = epochs * math.ceil(images * share / batch)
     device = choose_device(settings.device)
     rows = []
-    networks = system.value("NETWORKS").split()
+    networks = Counter(system.trained())
     with settings.report.progress("measuring", len(networks)) as advance:
-        for network in networks:
+        for network, times in networks.items():
             seconds = seconds_a_step(_design(system, network, classes, settings))
-            rows.append(Row(network, folds, steps, seconds))
+            rows.append(Row(network, times * folds, steps, seconds))
             settings.report.note(f"{network}: {seconds:.3f} s a step")
             advance(1)
     shown = f"cpu, {settings.threads} threads" if device.type == "cpu" else str(device)
@@ -139,8 +137,9 @@ def _design(system: Recipe, network: str, classes: int, settings: Settings) -> D
     from cxrtool.steps.fold import make_design
     from cxrtool.steps.train import TrainOptions, resolve
 
+    weights = system.value("WEIGHTS") if system.has("WEIGHTS") else None
     wish = TrainOptions(
-        Path(), Path(), preset=system.preset, model=network, weights=system.value("WEIGHTS"),
+        Path(), Path(), preset=system.preset, model=network, weights=weights,
         size=_number(system, "SIZE"), epochs=1, batch_size=_number(system, "BATCH"),
     )  # fmt: skip
     values, _ = resolve(wish, replace(settings, report=Silent()))

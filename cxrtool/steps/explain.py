@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.manifest import FILE_NAME, Manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.steps import run as runs
 from cxrtool.steps.cases import SUBSETS, assign
+from cxrtool.steps.energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
 from cxrtool.steps.explanation import COLUMNS, Explanation
 from cxrtool.steps.fold import FITTED
-from cxrtool.steps.folder import Inputs, Plan, StepFolder
+from cxrtool.steps.folder import RUN_FILE, Inputs, Plan, StepFolder
+from cxrtool.steps.heatmaps import OVERS
 from cxrtool.steps.predict import Seen, model_folders, read_source
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.subject import PREDICTED
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give other files."""
 
 METHODS = ("grad-cam", "cam")
@@ -36,9 +38,12 @@ class ExplainOptions:
         target: The class that is explained: `predicted`, `opposite` (the most probable other one), or a name.
         layer: The module to look at; None takes the last map before pooling.
         inside_lungs: Set a map to zero outside the image's mask.
+        over: What maps are laid over: `input`, the picture after the model's preprocessing, or `original`, the picture
+            as it was given, back to which what was cut out or resized is led.
         scale: Colours by each `image` or by one value for the whole `run`.
         subset: Of a run: images of this subset, or `all`.
         positive: The class by which contact sheets are made; None takes a `target` that names one.
+        beside: Another folder of heatmaps of the same images, with whose energy inside the masks it is compared.
         check_randomised: Compare with maps of networks whose parameters were drawn anew.
         sheet: Images on a contact sheet, at most; 0 makes none.
         partial: Take a run of which some folds are missing.
@@ -52,9 +57,11 @@ class ExplainOptions:
     target: str = PREDICTED
     layer: str | None = None
     inside_lungs: bool = False
+    over: str = OVERS[0]
     scale: str = SCALES[0]
     subset: str = SUBSETS[0]
     positive: str | None = None
+    beside: Path | None = None
     check_randomised: bool = False
     sheet: int = 16
     partial: bool = False
@@ -73,7 +80,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         InputError: Model or source is not there, no image fits the model, or its network has no map.
         StrictError: `--strict`, and an image was rejected.
     """
-    for name, known in (("method", METHODS), ("scale", SCALES), ("subset", SUBSETS)):
+    for name, known in (("method", METHODS), ("over", OVERS), ("scale", SCALES), ("subset", SUBSETS)):
         if getattr(options, name) not in known:
             raise UsageError(f"--{name}: expected one of {', '.join(known)}, found '{getattr(options, name)}'")
     single = runs.is_model(options.model)
@@ -81,6 +88,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         raise UsageError("--subset: goes with a run; a model explains every image that it is given")
     folders = model_folders(options.model, partial=options.partial)
     manifest = _read(options, settings)
+    others = read_other(options.beside) if options.beside else []
     folder = StepFolder(settings.out, _plan(options, settings, manifest, folders), settings)
     if not folder.needs_work():
         return None
@@ -100,10 +108,16 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         checked = explanation.randomise() if options.check_randomised else []
         explanation.draw()
         measured = measure_place(explanation.rows, settings.seed)
-        for line in [*checked, *in_words(measured)]:
+        lines = [*checked, *in_words(measured)]
+        found: dict[str, Any] = {"layers": explanation.layers(), "place": measured, "randomised": checked}
+        if options.beside:
+            found["beside"] = compare_beside(explanation.rows, others, settings.seed)
+            lines.append(beside_in_words(found["beside"], options.beside))
+            for text in differing(options.beside, folder.plan.options):
+                settings.report.warn(f"--beside {options.beside}: {text}")
+        for line in lines:
             settings.report.say(line)
         columns = [name for name in COLUMNS if any(name in row for row in explanation.rows)]
-        found = {"layers": explanation.layers(), "place": measured, "randomised": checked}
         # To leave out what a run was trained on is what was asked for.
         wanted = len(build.rejects) == len(rejects)
         if rejects and wanted:
@@ -131,10 +145,12 @@ def _read(options: ExplainOptions, settings: Settings) -> Manifest:
 def _plan(options: ExplainOptions, settings: Settings, manifest: Manifest, folders: Sequence[Path]) -> Plan:
     names = ("model.json", "model.safetensors", FITTED, runs.PREDICTIONS)
     files = [place / name for place in folders for name in names if (place / name).is_file()]
+    beside = str(options.beside) if options.beside else None
+    files += [options.beside / name for name in (FILE_NAME, RUN_FILE)] if options.beside else []
     given = {entry.name: getattr(options, entry.name) for entry in fields(options)}
     return Plan(
         command="explain",
-        options={**given, "model": str(options.model), "version": VERSION},
+        options={**given, "model": str(options.model), "beside": beside, "version": VERSION},
         inputs=Inputs.of(manifest, files=files, verify=settings.verify),
         libraries=("numpy", "opencv-python-headless", "torch", "timm", "matplotlib", "pillow"),
         seeded=True,
@@ -150,48 +166,3 @@ def _warn(explanation: Explanation, settings: Settings) -> None:
             remarks.setdefault(text, []).append(row["image_id"])
     for text, names in remarks.items():
         settings.report.warn(f"{len(names)} of {len(explanation.rows)} images, such as {names[0]}: {text}")
-
-
-def measure_place(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
-    """Mean share of the maps' energy inside the masks, and share of peaks there, with intervals over patients.
-
-    Args:
-        rows: Of the manifest that `explain` writes; those without a figure are left out.
-        seed: Of the resamples.
-
-    Returns:
-        `energy_inside` and `peak_inside`, each a figure as in `metrics.json`, with its number of images; empty where no
-        image has a mask.
-    """
-    import numpy as np
-
-    from cxrtool.data.grouping import group_images
-    from cxrtool.evaluation.intervals import RESAMPLES, draw_patients, measure
-
-    found = {}
-    for name in ("energy_inside", "peak_inside"):
-        known = [dict(row) for row in rows if row[name] != ""]
-        if not known:
-            continue
-        groups = np.array(group_images(known))
-        values = np.array([float(row[name]) for row in known])
-        sums, sizes = np.bincount(groups, values), np.bincount(groups)
-        drawn = draw_patients(np.zeros(len(sums), np.int64), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
-        replicates = (sums @ drawn) / (sizes @ drawn)
-        figure = measure(float(values.mean()), replicates, patients=len(sums), proportion=True)
-        found[name] = {**figure.as_json(), "images": len(known), "patients": len(sums)}
-    return found
-
-
-def in_words(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What `measure_place` found, a line a figure."""
-    texts = {"energy_inside": "of the maps' energy lies inside the masks", "peak_inside": "of the peaks do"}
-    lines = []
-    for name, text in texts.items():
-        if name in measured:
-            figure = measured[name]
-            interval = f" [{figure['low']:.1%}, {figure['high']:.1%}]" if figure["low"] is not None else ""
-            lines.append(
-                f"{figure['value']:.1%}{interval} {text} ({figure['images']} images of {figure['patients']} patients)"
-            )
-    return lines

@@ -136,7 +136,7 @@ class Explanation:
             else:
                 pending.append(index)
         tasks = [Task(cases[i].row["path"], cases[i].row.get("mask", "")) for i in pending]
-        for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels):
+        for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels, options.over):
             views = [(pending[k], view) for k, view in batch if isinstance(view, View)]
             for k, view in batch:
                 if isinstance(view, InputError):
@@ -166,7 +166,7 @@ class Explanation:
             return None
         classes = subject.classes
         strange = plausibility.warn(view.pixels, subject.description.get("usual"))
-        laid = maps.lay_on(values, view.height, view.width, subject.description["input"]["fit"])
+        laid = maps.lay_on(values, view.moves, view.height, view.width)
         # Measured before anything is cut away, or a map that looks elsewhere would seem to look at the lungs.
         figures = maps.figures(laid, view.height, view.width, view.mask)
         remarks = [maps.doubt(laid, classes[target]), view.trouble]
@@ -247,7 +247,7 @@ class Explanation:
                 for row, (case, record, own) in zip(self.rows, self._cases, strict=True):
                     if own is model:
                         drawings[row["image_id"]] = self._drawing(row, case, record, highest, row["image_id"] in shown)
-                work = partial(draw_one, chain=model.chain, max_pixels=options.max_pixels)
+                work = partial(draw_one, chain=model.chain, max_pixels=options.max_pixels, over=options.over)
                 workers = min(self.settings.workers, len(drawings) or 1)
                 preload = (*PRELOAD, "cxrtool.explaining.overlay", "cxrtool.explaining.maps")
                 results = map_items(work, drawings.values(), workers=workers, preload=preload)

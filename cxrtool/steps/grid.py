@@ -2,7 +2,8 @@
 
 What is tried lies in `candidates/rRfF/ID/`, each a step folder of its own, whose name is the digest of all that bears
 on it: an interrupted search goes on with the candidate it was at, and a grid that has grown trains only what is new. A
-candidate is never asked about a test image; only the chosen one is, after the choice.
+candidate is never asked about a test image; only the chosen one is, after the choice. By which rule one is chosen,
+`cxrtool.steps.choosing` says.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from cxrtool.data.manifest import Row, read_table, write_table
 from cxrtool.errors import CxrtoolError, DivergedError, InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment
-from cxrtool.steps.combinations import Combination, flag, show
+from cxrtool.steps.choosing import ACCURATE, THRIFTY, Candidate, choose, hopeful
+from cxrtool.steps.combinations import KERNELS, Combination, flag, show
 from cxrtool.steps.fold import CANDIDATES, GRID, FoldTrainer, Task
 from cxrtool.steps.folder import StepFolder, read_run_file
 from cxrtool.steps.settings import Silent
@@ -35,30 +37,6 @@ FIGURES = ("validation_accuracy", "validation_loss", "epoch_kept", "parameters",
 COLUMNS = (*FIGURES, "seconds", "chosen", "reason", "candidate")
 SHOWN = 20
 """Combinations in the table that the user sees; the file has all."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One combination on one fold, trained.
-
-    Attributes:
-        place: Among the combinations, from 0.
-        path: Its folder.
-        score: What its `score.json` says; `reason` is not empty where the training broke down.
-    """
-
-    place: int
-    path: Path
-    score: dict[str, Any]
-
-    @property
-    def rank(self) -> tuple[float, ...]:
-        """Smaller is better: most right on validation, then the lower loss, then fewer parameters, then the earlier."""
-        if self.score["reason"]:
-            return (1.0, 0.0, 0.0, self.place)
-        return (
-            -self.score["validation_accuracy"], self.score["validation_loss"], self.score["parameters"], self.place,
-        )  # fmt: skip
 
 
 def check_validation(assignments: Sequence[Assignment]) -> None:
@@ -88,6 +66,7 @@ class GridTrainer:
     def __init__(self, combinations: Sequence[Combination], task: Task) -> None:
         self.combinations, self.task = combinations, task
         self.trainers = [FoldTrainer(combination.values, task) for combination in combinations]
+        self.thrifty = KERNELS in combinations[0].changes
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
         """Try every combination on one fold, unless it is there, and write the fold's folder with the best.
@@ -99,22 +78,19 @@ class GridTrainer:
         if not folder.needs_work():
             return
         with folder.build() as build:
-            best: Candidate | None = None
+            tried: list[Candidate] = []
             for place in range(len(self.combinations)):
                 request.heed()
-                candidate = self._try(place, assignment, request)
-                loser = candidate
-                if best is None or candidate.rank < best.rank:
-                    best, loser = candidate, best or candidate
-                if loser is not best:
-                    # A search may try hundreds of networks; what is left of a loser is how it learned.
-                    (loser.path / WEIGHTS).unlink(missing_ok=True)
-            if best is None or best.score["reason"]:
+                tried.append(self._try(place, assignment, request))
+                _drop_weights(tried, hopeful(tried, thrifty=self.thrifty))
+            best = choose(tried, thrifty=self.thrifty)
+            if best.score["reason"]:
                 raise DivergedError(
                     f"fold {assignment.name}: not one of {len(self.combinations)} combinations could be trained, the "
-                    f"first: {best.score['reason'] if best else 'there is none'}",
+                    f"first: {best.score['reason']}",
                     "a lower learning rate, most likely: --grid lr=1e-3,1e-4",
                 )
+            _drop_weights(tried, [best])
             if not (best.path / WEIGHTS).exists():
                 # A former grid had a better one, and this one's weights went.
                 best = self._try(best.place, assignment, request, again=True)
@@ -129,7 +105,8 @@ class GridTrainer:
             own = self._folder(best.place, assignment.name)
             folder.plan = replace(folder.plan, options=own.plan.options)
             folder.settings = replace(folder.settings, origins=own.settings.origins)
-            found = {"chosen": best.path.name, "tried": len(self.combinations)}
+            rule = THRIFTY if self.thrifty else ACCURATE
+            found = {"chosen": best.path.name, "tried": len(self.combinations), "rule": rule}
             trainer.close(build, usable, store, fitted, {"digest": folder.digest, "grid": found})
 
     def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
@@ -254,12 +231,19 @@ class GridTrainer:
         return Fitted(network, History(history, trained["epoch"]), probabilities, trained["weights"], made["training"])
 
 
+def rule_of(rows: Sequence[Row]) -> str:
+    """By which rule the chosen ones of `grid.csv` were chosen, in words."""
+    return THRIFTY if KERNELS in rows[0] else ACCURATE
+
+
 def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The search as a table for the eye: one row a combination, best first, figures averaged over the folds.
 
     Args:
         rows: Those of `grid.csv`.
     """
+    from cxrtool.evaluation.comparison_tables import amount
+
     keys = [name for name in rows[0] if name not in (*COLUMNS, "repeat", "fold")]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -273,18 +257,22 @@ def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         chosen = sum(row["chosen"] == "yes" for row in members)
         broken = sum(bool(row["reason"]) for row in members)
         parameters = next((f"{int(row['parameters']):,}" for row in members if row["parameters"]), "")
+        macs = next((amount(float(row["macs"])) for row in members if row["macs"]), "")
         cells = [
             *setting,
             "" if accuracy is None else f"{accuracy:.3f}",
             "" if loss is None else f"{loss:.3f}",
             parameters,
+            macs,
             "" if seconds is None else f"{seconds:.1f}",
             f"{chosen} of {folds}" + (f" ({broken} broke down)" if broken else ""),
         ]
         rank = (-1.0 if accuracy is None else accuracy, -(loss or 0.0), -place)
         lines.append((rank, cells))
     lines.sort(reverse=True)
-    return [*keys, "val. accuracy", "val. loss", "parameters", "seconds", "chosen in"], [cells for _, cells in lines]
+    return [*keys, "val. accuracy", "val. loss", "parameters", "MACs", "seconds", "chosen in"], [
+        cells for _, cells in lines
+    ]
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
@@ -299,6 +287,14 @@ def _cell(value: Any) -> str:
 def _read_score(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / SCORE).read_text(encoding="utf-8"))
     return content
+
+
+def _drop_weights(candidates: Sequence[Candidate], keep: Sequence[Candidate]) -> None:
+    """A search may try hundreds of networks; what is left of those that cannot be chosen is how they learned."""
+    kept = {candidate.place for candidate in keep}
+    for candidate in candidates:
+        if candidate.place not in kept:
+            (candidate.path / WEIGHTS).unlink(missing_ok=True)
 
 
 def _remove_others(parent: Path, keep: set[Path]) -> None:

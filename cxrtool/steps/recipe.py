@@ -13,6 +13,7 @@ import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -20,8 +21,8 @@ from cxrtool.errors import UsageError
 from cxrtool.steps.settings import Settings
 
 FORMATS = ("make", "sh", "slurm")
-ITEM = "${NETWORK}"
-"""Stands for the one of a list that a step is about."""
+ITEM = "NETWORK"
+"""The variable that holds the one of a list that a step is about, unless a recipe calls it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Step:
         over: The list whose items it takes all at once, as `arguments` and as `needs`.
         arguments: What `{arguments}` stands for, once for each of `over`.
         forced: It has options that are variables, so that only it can tell whether it is up to date.
-        array: A scheduler's array is over its items and folds.
+        array: A scheduler's array is over its items and folds; steps of which this holds follow one another.
     """
 
     name: str
@@ -97,6 +98,9 @@ class Recipe:
         about: What the paper states and what is ours.
         small: Variables with which it is quickly tried.
         preset: What its trainings have in common.
+        item: The variable that holds the one of a list that a step is about.
+        networks: What is trained, as often as it is, for an estimate of the time; may name variables.
+        holdout: The share of the images that trains, without folds.
         variables: In order.
         lists: Variables made of others.
         choices: Variables that depend on others.
@@ -112,10 +116,21 @@ class Recipe:
     steps: tuple[Step, ...]
     lists: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
+    item: str = ITEM
+    networks: str = "${NETWORKS}"
+    holdout: float = 0.8
 
     def value(self, name: str) -> str:
         """The value of a variable."""
         return next(variable.default for variable in self.variables if variable.name == name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a variable."""
+        return any(variable.name == name for variable in self.variables)
+
+    def trained(self) -> list[str]:
+        """The networks that are trained, as often as they are."""
+        return re.sub(r"\$\{(\w+)\}", lambda found: self.value(found[1]), self.networks).split()
 
 
 def names() -> list[str]:
@@ -174,14 +189,15 @@ def recipe(options: RecipeOptions, settings: Settings) -> str:
         autoescape=False,
     )  # fmt: skip
     environment.filters |= {
-        "comment": _comment, "quote": shlex.quote, "escape_make": _escape_make, "every": _every, "stem": _stem,
-        "call_make": _call_make, "call_sh": _call_sh,
-        "call_one": _call_one,
+        "comment": _comment, "quote": shlex.quote, "escape_make": _escape_make, "every": partial(_every, system.item),
+        "stem": partial(_stem, system.item), "call_make": partial(_call_make, system.item),
+        "call_sh": partial(_call_sh, system.item), "call_one": _call_one,
     }  # fmt: skip
-    array = next(place for place, step in enumerate(system.steps) if step.array)
+    arrays = [place for place, step in enumerate(system.steps) if step.array]
+    first, last = arrays[0], arrays[-1] + 1
     text = environment.get_template(f"{options.format}.template").render(
         **{entry: getattr(system, entry) for entry in Recipe.__dataclass_fields__},
-        before=system.steps[:array], array=system.steps[array], after=system.steps[array + 1 :],
+        before=system.steps[:first], arrays=system.steps[first:last], after=system.steps[last:],
     )  # fmt: skip
     text = re.sub(r" +\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
@@ -200,19 +216,20 @@ def _escape_make(text: str) -> str:
     return text.replace("$", "$$").replace("#", "\\#")
 
 
-def _every(path: str, items: str) -> str:
+def _every(item: str, path: str, items: str) -> str:
     """A file below OUT, or as many as a list has items, as make writes it."""
-    if ITEM not in path:
+    mark = f"${{{item}}}"
+    if mark not in path:
         return f"$(OUT)/{path}"
-    return f"$({items}:%=$(OUT)/{path.replace(ITEM, '%')})"
+    return f"$({items}:%=$(OUT)/{path.replace(mark, '%')})"
 
 
-def _stem(path: str) -> str:
-    return f"$(OUT)/{path.replace(ITEM, '%')}"
+def _stem(item: str, path: str) -> str:
+    return f"$(OUT)/{path.replace(f'${{{item}}}', '%')}"
 
 
-def _call_make(step: Step) -> str:
-    call = step.command.replace("{arguments}", f"$(foreach NETWORK,$({step.over}),{step.arguments})")
+def _call_make(item: str, step: Step) -> str:
+    call = step.command.replace("{arguments}", f"$(foreach {item},$({step.over}),{step.arguments})")
     return call.replace("\\\n", "\\\n\t    ")
 
 
@@ -220,11 +237,11 @@ def _call_one(step: Step) -> str:
     return f"${{CXRTOOL}} {step.command}".replace("\\\n", "\\\n        ")
 
 
-def _call_sh(step: Step) -> str:
+def _call_sh(item: str, step: Step) -> str:
     call = _call_one(step)
     if step.over:
-        loop = f'set --\nfor NETWORK in ${{{step.over}}}; do\n    set -- "$@" {step.arguments}\ndone\n'
+        loop = f'set --\nfor {item} in ${{{step.over}}}; do\n    set -- "$@" {step.arguments}\ndone\n'
         return loop + call.replace("{arguments}", '"$@"')
     if step.each:
-        return f"for NETWORK in ${{{step.each}}}; do\n    {call}\ndone"
+        return f"for {item} in ${{{step.each}}}; do\n    {call}\ndone"
     return call

@@ -30,6 +30,7 @@ MAKRIS = (
 ResNet101V2 stands for it."""
 
 SHIPPED = Path(cxrtool.__file__).parent / "weights"
+MARKER = "part.json"
 COLUMNS = ("name", "weights", "licence", "on this machine", "where")
 
 
@@ -91,7 +92,7 @@ def import_model(options: ImportOptions, settings: Settings) -> None:
     with folder.build() as build:
         facts = _save(options, architecture, classes, form, build)
         if manifest is not None:
-            _list_images(build, manifest, settings)
+            list_images(build, manifest, settings)
         build.close(counts={"parameters": facts["parameters"], "fitted_on": len(manifest) if manifest else 0})
     say = settings.report.say
     say(f"{folder.shown}: {options.model} for {size} x {size} pixels, {facts['parameters']:,} parameters")
@@ -184,7 +185,7 @@ def _normalisation(options: ImportOptions) -> tuple[dict[str, list[float]], str]
     return form, whose
 
 
-def _list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
+def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
     """Write `fitted_on.csv`; pixels without a digest in the manifest are read for one."""
     from functools import partial
 
@@ -286,8 +287,7 @@ def list_weights(settings: Settings) -> list[list[str]]:
     """A row for each of the weights that cxrtool knows of, as `COLUMNS`."""
     from cxrtool.models.pretrained import hub_folder, published
 
-    rows = [[folder.parent.name, "comes with cxrtool", "", "yes", str(folder.parent)]
-            for folder in sorted(SHIPPED.glob(f"*/{MODEL_FILE}"))]  # fmt: skip
+    rows = [_shipped(place) for place in sorted(SHIPPED.glob(f"*/{MARKER}"))]
     if not rows:
         settings.report.say("with cxrtool itself come no weights yet")
     settings.report.say(f"ImageNet weights of the networks of Makris et al. 2020; the cache is {hub_folder()}")
@@ -299,6 +299,24 @@ def list_weights(settings: Settings) -> list[list[str]]:
             there = ["yes", str(entry.place)] if entry.place else ["no", f"cxrtool weights fetch {name}"]
             rows.append([name, entry.weights, entry.licence, *there])
     return rows
+
+
+def _shipped(place: Path) -> list[str]:
+    """The row of a part that comes with cxrtool, with what its `part.json` tells of how good it is."""
+    from cxrtool.models.parts import read_part
+
+    folder = place.parent
+    part = read_part(folder, folder.name.partition("-")[0])
+    figures = part.description.get("figures") or {}
+    told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())
+    what = f"{part.kind}: {part.network}" + (f" ({told})" if told else "")
+    return [folder.name, what, str(part.description.get("licence", "")), "yes", str(folder)]
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return str(value["value"]) if "value" in value else ", ".join(f"{k} {_figure(v)}" for k, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _megabytes(path: Path) -> str:

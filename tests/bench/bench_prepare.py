@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cxrtool.data.images import ENCODING, MAX_PIXELS
-from cxrtool.steps.prepare import Task, read_one
+from cxrtool.steps.prepare_one import Task, read_one
 
 CXRTOOL = str(Path(sys.executable).with_name("cxrtool"))
 SIZE = 512

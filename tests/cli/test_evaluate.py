@@ -32,7 +32,7 @@ def test_markdown_and_latex(cxr, file):
     markdown = cxr("evaluate", file, "--format", "md").out
     assert "| metric | covid | normal | pneumonia |" in markdown
     latex = cxr("evaluate", file, "--format", "latex", "--positive", "covid").out
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == latex.count(r"\toprule") == 3
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == latex.count(r"\toprule") == 4
     body = [line for line in latex.splitlines() if line and not line.startswith(("%", "\\"))]
     assert all(line.endswith(r" \\") for line in body)
 
@@ -55,7 +55,7 @@ def test_what_programs_read_holds_nothing_else(cxr, file, style):
         rows = list(csv.DictReader(io.StringIO(outcome.out)))
         assert rows[0]["metric"] == "accuracy"
         assert {"section", "name", "metric", "value", "low", "high", "method", "n"} <= set(rows[0])
-        assert {row["section"] for row in rows} == {"overall", "per_class", "source"}
+        assert {row["section"] for row in rows} == {"overall", "per_class", "per_run", "source"}
     assert cxr("evaluate", file, "--format", style, "--quiet").err == ""
 
 

@@ -11,12 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
+from cxrtool.data.manifest import read_table
+from cxrtool.steps.recipe import names, read_recipe
+
 NETWORKS = ("lcnet_035", "mobilenetv2_035")
 VALUES = {
     "DATA": "radiographs", "NETWORKS": " ".join(NETWORKS), "WEIGHTS": "none", "SIZE": "32", "EPOCHS": "1",
     "TRAIN": "--threads 1 --workers 1 --device cpu", "CXRTOOL": f"{sys.executable} -m cxrtool",
 }  # fmt: skip
 TIMEOUT = 400
+SUFFIXES = {"make": ".mk", "sh": ".sh", "slurm": ".slurm"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 
@@ -57,16 +61,16 @@ def call(command, place, **variables):
     return told
 
 
-def make(place, *more, **changes):
+def make(place, *more, recipe="makris", **changes):
     values = [f"{name}={value}" for name, value in {**VALUES, **changes}.items()]
-    return call(["make", "-f", "makris.mk", *values, *more], place)
+    return call(["make", "-f", f"{recipe}.mk", *values, *more], place)
 
 
-def lay(place, cxr, style="make"):
+def lay(place, cxr, style="make", name="makris"):
     draw_data(place / "radiographs")
-    outcome = cxr("recipe", "makris", "--format", style)
+    outcome = cxr("recipe", name, "--format", style)
     assert outcome.code == 0, outcome.err
-    (place / {"make": "makris.mk", "sh": "makris.sh", "slurm": "makris.slurm"}[style]).write_text(outcome.out)
+    (place / f"{name}{SUFFIXES[style]}").write_text(outcome.out)
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +189,10 @@ done
 
 @pytest.fixture
 def recorder(tmp_path, cxr):
-    """A folder with all three forms of a recipe and a program that writes down how it is called."""
-    for style in ("make", "sh", "slurm"):
-        lay(tmp_path, cxr, style)
+    """A folder with all three forms of every recipe and a program that writes down how it is called."""
+    for name in names():
+        for style in SUFFIXES:
+            lay(tmp_path, cxr, style, name)
     (tmp_path / "record").write_text(RECORDER)
     (tmp_path / "record").chmod(0o755)
     return tmp_path
@@ -232,6 +237,77 @@ def test_the_shell_script_stops_where_a_command_fails(recorder):
     told = subprocess.run(["sh", "makris.sh"], cwd=recorder, env={**environment(recorder), **RECORDED})
     assert told.returncode != 0
     assert calls(recorder) == ["prepare", "split"]
+
+
+VGG16 = [
+    "prepare", "select", "split", "segment", "segment", "train", "train", "train", "evaluate", "evaluate", "evaluate",
+    "compare", "explain", "explain",
+]  # fmt: skip
+COVID_XNET = ["prepare", "select", "split", "segment", "enhance", "train", "train"]
+CHAINS = [
+    ("vgg16-portable", {}, VGG16),
+    ("vgg16-portable", {"FOLDS": "5", "PER_CLASS": "20", "LUNGS": "lungs"}, VGG16),
+    ("covid-xnet", {}, [*COVID_XNET, "evaluate", "evaluate", "compare", "explain"]),
+    ("covid-xnet", {"BUDGET": "4", "FOLDS": "", "ONE_PER": "patient_id", "RIBS": "ribs", "PIXELS": "256"},
+     [*COVID_XNET, "train", "evaluate", "evaluate", "evaluate", "compare", "explain"]),
+]  # fmt: skip
+
+
+def without_unused(name, values):
+    return {key: value for key, value in values.items() if read_recipe(name).has(key)}
+
+
+@needs_make
+@pytest.mark.parametrize(("name", "changes", "chain"), CHAINS)
+def test_every_recipe_calls_the_same_in_all_its_forms(recorder, cluster, name, changes, chain):
+    (recorder / "warned").touch()
+    values = without_unused(name, {**RECORDED, **changes})
+    call(["sh", f"{name}.sh"], recorder, **values)
+    by_shell = calls(recorder)
+    assert [line.split("|")[0] for line in by_shell] == chain
+    call(["make", "-f", f"{name}.mk", *(f"{key}={value}" for key, value in values.items())], recorder)
+    assert sorted(calls(recorder)) == sorted(by_shell)
+    call(["bash", f"{name}.slurm"], recorder, **cluster, **values)
+    by_slurm = calls(recorder)
+    folds = int(values.get("FOLDS", read_recipe(name).value("FOLDS")) or 1)
+    # All but the thumbnail are tasks of an array, fold by fold.
+    assert sum("--only" in line for line in by_slurm) == folds * (chain.count("train") - 1)
+    assert set(by_shell) == {re.sub(r"\|--only\|\w+\|", "|", line).replace("||", "|") for line in by_slurm}
+
+
+def test_the_branches_of_vgg16_portable_share_their_division_and_are_shown_on_the_whole(recorder):
+    values = without_unused("vgg16-portable", {**RECORDED, "PER_CLASS": "20", "LUNGS": "my-lungs"})
+    call(["sh", "vgg16-portable.sh"], recorder, **values)
+    lines = calls(recorder)
+    assert lines[1:5] == [
+        "select|vgg16-portable/prepared|--per-class|20|--seed|0|-o|vgg16-portable/selected.csv|",
+        "split|vgg16-portable/selected.csv|--holdout|75/25|--seed|0|-o|vgg16-portable/splits.csv|",
+        "segment|vgg16-portable/selected.csv|--lungs|my-lungs|-o|vgg16-portable/branches/whole|",
+        "segment|vgg16-portable/selected.csv|--lungs|my-lungs|--apply-mask|-o|vgg16-portable/branches/segmented|",
+    ]
+    trained = [line for line in lines if "--preset|vgg16-portable|" in line]
+    assert [line.split("|")[1] for line in trained] == [f"vgg16-portable/branches/{b}" for b in ("whole", "segmented")]
+    assert all("|--splits|vgg16-portable/splits.csv|" in line for line in trained)
+    whole, segmented = (line for line in lines if line.startswith("explain|"))
+    assert all("|vgg16-portable/branches/whole|--over|original|" in line for line in (whole, segmented))
+    assert "|--beside|vgg16-portable/heatmaps/whole|" in segmented
+
+
+def test_covid_xnet_enhances_fold_by_fold_and_searches_where_it_is_told(recorder):
+    values = without_unused("covid-xnet", {**RECORDED, "BUDGET": "4", "KERNELS": "all", "RIBS": "my-ribs"})
+    call(["sh", "covid-xnet.sh"], recorder, **values)
+    lines = calls(recorder)
+    assert lines[2] == "split|covid-xnet/selected.csv|--folds|5|--validation|0.1|--seed|0|-o|covid-xnet/splits.csv|"
+    assert lines[4] == (
+        "enhance|covid-xnet/lungs|--steps|match-histogram,suppress-ribs,clahe|--splits|covid-xnet/splits.csv|"
+        "--ribs|my-ribs|-o|covid-xnet/enhanced|"
+    )
+    (search,) = (line for line in lines if "--grid" in line)
+    assert "|--preset|covid-xnet|" in search
+    assert "|--grid|kernels=5,5,5,3,3|all|--budget|4|" in search
+    compare, explain = lines[-2:]
+    assert "|covid-xnet/runs/covid-xnet|covid-xnet/runs/search|covid-xnet/runs/thumbnail|--baseline|" in compare
+    assert "|--method|cam|--target|covid|--inside-lungs|--scale|run|--over|original|" in explain
 
 
 @pytest.mark.slow
@@ -322,10 +398,64 @@ def test_the_script_for_slurm_makes_the_same(made, recorder, cluster):
     assert tree(recorder / "makris") == tree(made / "makris")
 
 
+def lay_parts(place):
+    """A lung network that calls the middle of every picture lung, and a rib network of small pictures."""
+    import torch
+
+    from cxrtool.imaging.view import Form
+    from cxrtool.models.parts import networks, save_part
+
+    torch.manual_seed(0)
+    for kind, invert in (("lungs", False), ("ribs", True)):
+        name = next(iter(networks(kind)))
+        network = networks(kind)[name].build()
+        save_part(place / kind, kind, name, network, Form(64, "pad" if invert else "squash", invert=invert), {})
+
+
+@pytest.mark.slow
+@needs_make
+@pytest.mark.parametrize("name", ["vgg16-portable", "covid-xnet"])
+def test_a_recipe_runs_from_raw_pictures_to_its_tables_and_maps(tmp_path, cxr, name):
+    lay(tmp_path, cxr, "make", name)
+    lay_parts(tmp_path)
+    small = {"LUNGS": "lungs", "RIBS": "ribs", "PIXELS": "64", "FOLDS": "2", "BUDGET": "2", "PER_CLASS": "8"}
+    values = without_unused(name, {**VALUES, **small})
+    command = ["make", "-f", f"{name}.mk", *(f"{key}={value}" for key, value in values.items())]
+    told = call(command, tmp_path)
+    out = tmp_path / name
+    tables = (out / "comparison" / "tables.md").read_text()
+    assert "(printed)" in tables
+    assert "seconds" in tables
+    if name == "covid-xnet":
+        tried = read_table(out / "runs" / "search" / "grid.csv").rows
+        assert sorted((row["fold"], row["chosen"]) for row in tried) == sorted(
+            (fold, said) for fold in "01" for said in ("no", "yes")
+        )
+        assert {row["kernels"] for row in tried} >= {"5,5,5,3,3"}
+        assert (out / "evaluations" / "covid-xnet" / "roc.png").exists()
+        assert "## Each fold" in (out / "evaluations" / "covid-xnet" / "tables.md").read_text()
+        maps = read_table(out / "heatmaps" / "manifest.csv").rows
+        # Every image was tested in one fold, and is shown as it was before it was enhanced.
+        assert len(maps) == 30
+        assert all("/prepared/" in str((out / "heatmaps" / row["path"]).resolve()) for row in maps)
+    else:
+        whole, segmented = (read_table(out / "heatmaps" / branch / "manifest.csv").rows for branch in ("whole",
+                            "segmented"))  # fmt: skip
+        assert [row["image_id"] for row in whole] == [row["image_id"] for row in segmented]
+        assert len(whole) == 24
+        assert "energy inside the masks: " in told.stderr
+    before = times(out)
+    call(command, tmp_path)
+    # What `select` and `split` write anew has the same bytes.
+    changed = {path for path, when in times(out).items() if when != before.get(path)}
+    assert not changed
+
+
 def test_recipe_prints_lists_and_estimates(cxr, study):
     listed = cxr("recipe")
     assert (listed.code, listed.err) == (0, "")
-    assert listed.out.splitlines()[2].startswith("makris  Nine ImageNet networks")
+    shown = [line.split("  ")[0] for line in listed.out.splitlines()[2:]]
+    assert shown == names() == ["covid-xnet", "makris", "vgg16-portable"]
     printed = cxr("recipe", "makris", "EPOCHS=4")
     assert "\nEPOCHS ?= 4\n" in printed.out
     assert cxr("recipe", "makris").out != printed.out

@@ -51,6 +51,10 @@ def test_quiet_is_quiet(cxr, checkpoint, tmp_path):
         (["import", "best.pth", "--model", "resnet10t"], "`weights import` needs one file, --model and --classes"),
         (["import", "a.pth", "b.pth", "--model", "resnet10t", "--classes", "a,b"], "needs one file"),
         (["import", "best.pth", *IMPORT, "--format", "json"], "`weights import` takes no --format"),
+        (["import", "a", "b", "--kind", "ribs"], "`weights import --kind` needs one file"),
+        (["import", "a", "--kind", "rib"], "--kind: expected one of ribs, found 'rib'; did you mean 'ribs'?"),
+        (["import", "a", "--kind", "ribs", "--size", "9"], "`weights import --kind` takes no --size"),
+        (["fetch", "vgg16", "--kind", "ribs"], "`weights fetch` takes no --kind"),
         (["fetch"], "`weights fetch` needs the name of a network"),
         (["fetch", "resnet10t", "--fitted-on", "m.csv"], "`weights fetch` takes no --fitted-on"),
         (["list", "vgg16"], "`weights list` takes no names, found 'vgg16'"),
@@ -70,11 +74,25 @@ def test_mistakes_are_told_in_a_line_or_two(cxr, checkpoint, monkeypatch, args, 
 def test_the_list_is_a_table_of_any_format(cxr, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     rows = json.loads(cxr("weights", "list", "--format", "json").out)
-    assert [row["name"] for row in rows][:2] == ["vgg16", "vgg19"]
-    assert {row["on this machine"] for row in rows} == {"no"}
+    known = {row["name"]: row["on this machine"] for row in rows}
+    assert known["vgg16"] == known["vgg19"] == "no"
+    assert all(there == "yes" for name, there in known.items() if name.endswith("-default"))
     result = cxr("weights", "list")
     assert result.out.splitlines()[0].split()[:3] == ["name", "weights", "licence"]
-    assert result.err.startswith("with cxrtool itself come no weights yet\n")
+    assert "ImageNet weights of the networks of Makris et al. 2020" in result.err
+
+
+def test_published_rib_weights_become_a_part_that_enhance_takes(cxr, write_checkpoint, rib_kernels, study, tmp_path):
+    write_checkpoint(tmp_path / "model", rib_kernels)
+    result = cxr("weights", "import", tmp_path / "model.index", "--kind", "ribs", "-o", tmp_path / "ribs")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.endswith(f"--ribs {tmp_path / 'ribs'} -o enhanced\n")
+    (tmp_path / "one.csv").write_text("\n".join((study.folder / "manifest.csv").read_text().splitlines()[:2]))
+    (tmp_path / "im000.png").write_bytes((study.folder / "im000.png").read_bytes())
+    told = ("--steps", "suppress-ribs", "--ribs", tmp_path / "ribs", "--strips", "0", "--workers", "1")
+    result = cxr("enhance", tmp_path / "one.csv", *told, "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 1
 
 
 def test_no_network_is_one_clear_line(cxr, tmp_path, monkeypatch):

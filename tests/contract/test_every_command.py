@@ -20,6 +20,12 @@ CALLS = {
     "select": ("{input}", "manifest"),
     "split": ("{input} --folds 2", "manifest"),
     "info": ("{input}", "manifest"),
+    "enhance": ("{input} --steps match-histogram,clahe --workers 1 -o {out}", "manifest"),
+    "fit": (
+        "lungs {input} --target-column path --size 64 --epochs 1 --exposure none --workers 1 --threads 1 -o {out}",
+        "manifest",
+    ),
+    "segment": ("{input} --lungs {lungs} --workers 1 --threads 1 -o {out}", "manifest"),
     "train": (
         "{input} --splits {splits} --model covid-xnet --size 32 --epochs 1 --workers 1 --threads 1 -o {out}",
         "manifest",
@@ -98,6 +104,8 @@ def arguments(place, request):
     def fill(name, given):
         call = CALLS[name][0]
         names = {"input": given, "splits": place / "splits.csv", "out": place / "out"}
+        if "{lungs}" in call:
+            names["lungs"] = request.getfixturevalue("lung_part")
         if "{model}" in call:
             names["model"] = request.getfixturevalue("model")
         return [name, *call.format(**names).split()]

@@ -1,0 +1,123 @@
+"""Histogram matching by lookup, and the choice of the picture whose histogram the others are given.
+
+Matching maps the cumulative histogram of a picture onto that of a reference, linear between the levels that the
+reference has, as `skimage.exposure.match_histograms` does (Gonzalez & Woods, "Digital Image Processing", histogram
+specification). A picture has at most 65,536 different values, so that the map is computed for each level once and
+looked up for each pixel. The result is rounded to the picture's own levels; scikit-image leaves it as float.
+
+A reference is kept as its exact histogram, because from nothing less do the quantiles of a picture of 16 bits follow to
+within a level. It is written as text that fits in one line of JSON: see `pack`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.errors import InputError
+from cxrtool.imaging.resize import Pixels
+
+DEPTHS = (256, 65536)
+"""Levels of pictures of 8 and of 16 bits."""
+
+CELLS = 256
+"""Cells of the histograms that are averaged and compared, whatever the depth of a picture."""
+
+Counts = NDArray[np.int64]
+"""Pixels of each level, (256,) or (65536,)."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The quantiles of a reference.
+
+    Attributes:
+        ranks: (k,) share of the reference's pixels up to each value, increasing, the last one 1.
+        values: (k,) the values that it has, of [0, 1], increasing.
+    """
+
+    ranks: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, counts: Counts) -> Reference:
+        """From a histogram that counts at least one pixel."""
+        present = np.flatnonzero(counts)
+        return cls(np.cumsum(counts[present]) / counts.sum(), present / (len(counts) - 1))
+
+
+def count_levels(pixels: Pixels) -> Counts:
+    """The histogram of a picture (H, W), uint8 or uint16, with a cell for each level."""
+    levels = int(np.iinfo(pixels.dtype).max) + 1
+    return np.asarray(cv2.calcHist([pixels], [0], None, [levels], [0, levels]).ravel(), np.int64)
+
+
+def match(pixels: Pixels, reference: Reference) -> Pixels:
+    """Give a picture (H, W), uint8 or uint16, the histogram of a reference of any depth and size.
+
+    >>> match(np.array([[0, 1], [2, 3]], np.uint8), Reference.of(np.bincount([10, 20, 30, 40], minlength=256)))
+    array([[10, 20],
+           [30, 40]], dtype=uint8)
+    """
+    counts = count_levels(pixels)
+    matched = np.interp(np.cumsum(counts) / pixels.size, reference.ranks, reference.values)
+    table = np.rint(matched * (len(counts) - 1)).astype(pixels.dtype)
+    return np.asarray(cv2.LUT(pixels, table)) if pixels.dtype == np.uint8 else table.take(pixels)
+
+
+def pack(counts: Counts) -> str:
+    """A histogram as text: the count of each level in turn; a negative number stands for so many levels without pixels.
+
+    >>> pack(np.bincount([1, 1, 5], minlength=256))
+    '-1 2 -3 1 -250'
+    """
+    edges = np.flatnonzero(np.diff(counts == 0)) + 1
+    words: list[str] = []
+    for run in np.split(counts, edges):
+        words += map(str, run.tolist()) if run[0] else [str(-len(run))]
+    return " ".join(words)
+
+
+def unpack(text: str) -> Counts:
+    """The histogram that `pack` wrote.
+
+    Raises:
+        InputError: It is none: no whole numbers, another number of levels than 256 or 65,536, or no pixel.
+    """
+    try:
+        numbers = np.array(text.split(), np.int64)
+    except (ValueError, OverflowError, AttributeError) as error:
+        raise InputError(f"expected the histogram of a reference as whole numbers, found '{str(text)[:40]}'") from error
+    lengths = np.where(numbers < 0, -numbers, 1)
+    if len(numbers) > max(DEPTHS) or lengths.max(initial=0) > max(DEPTHS) or int(lengths.sum()) not in DEPTHS:
+        raise InputError(f"expected a histogram of 256 or 65,536 levels, found '{text[:40]}'")
+    counts = np.repeat(np.maximum(numbers, 0), lengths)
+    if not counts.any():
+        raise InputError("expected the histogram of a reference, found one without a pixel")
+    return counts
+
+
+def shares(counts: Counts) -> NDArray[np.float32]:
+    """The share of pixels in each of 256 cells from black to white, (256,), whatever the depth."""
+    cells = counts.reshape(CELLS, -1).sum(1)
+    return np.asarray(cells / cells.sum(), np.float32)
+
+
+def nearest_to_mean(histograms: NDArray[np.float32]) -> int:
+    """Which of several pictures has the histogram nearest to the mean of all of their histograms.
+
+    Near is what moves little grey for the match: the earth mover's distance, which in one dimension is the area between
+    the cumulative histograms. Cell by cell, an empty level beside a full one, as any change of contrast leaves them in
+    a picture of 8 bits, would count as much as a change from black to white.
+
+    Args:
+        histograms: (N, 256) as `shares` gives them, N at least 1.
+
+    Returns:
+        The index, the first of several that are equally near.
+    """
+    cumulative = np.cumsum(histograms, 1, dtype=np.float64)
+    return int(np.abs(cumulative - cumulative.mean(0)).sum(1).argmin())
