@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cxrtool.data.grouping import original_of
+from cxrtool.data.manifest import Row
 from cxrtool.evaluation.metrics import IntArray
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.tables import count_of
@@ -35,9 +37,9 @@ def keys_of(scores: Scores) -> list[Key]:
     return [key_of(row) for row in scores.rows]
 
 
-def key_of(row: Mapping[str, str]) -> Key:
-    """Repeat, fold and image id of one row."""
-    return row.get("repeat") or "0", row.get("fold") or "0", row["image_id"]
+def key_of(row: Row) -> Key:
+    """Repeat, fold and image id of one row; of a derived image, that of the radiograph it was made of."""
+    return row.get("repeat") or "0", row.get("fold") or "0", original_of(row)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxrtool.evaluation.comparison_published import FIGURES, published
 from cxrtool.evaluation.tables import ABSENT, NAMES, NO_AUDIT, Sheet, cell, count_of
 
 Comparison = Mapping[str, Any]
-
-FIGURES = ("precision", "sensitivity", "f1", "specificity")
-"""What papers print of a class, in their order."""
 
 MAIN = ("accuracy", "balanced_accuracy", "macro_auc")
 FACTS = ("seconds", "parameters", "trained_parameters", "macs", "epochs", "images")
@@ -66,7 +64,7 @@ def sheets(found: Comparison, digits: int = 2) -> list[Sheet]:
     if found["comparisons"]:
         tables.append(_differences(found, digits))
     if found.get("published"):
-        tables.append(_published(found, digits))
+        tables.append(published(found, digits))
     return tables
 
 
@@ -113,6 +111,8 @@ def tidy(found: Comparison) -> tuple[list[str], list[list[str]]]:
     for row in (found.get("published") or {"rows": []})["rows"]:
         for which in ("accuracy_printed", "accuracy_recomputed"):
             add("published", row["run"], row["name"], which, value=row[which])
+        for metric, value in row["overall"].items():
+            add("published", row["run"], row["name"], metric, value=value)
         for label, figures in row["per_class"].items():
             for metric, value in figures.items():
                 add("published", row["run"], f"{row['name']}, {label}", metric, value=value)
@@ -281,41 +281,6 @@ def _reasons(made: Sequence[Mapping[str, Any]]) -> list[str]:
             head = ", ".join(filter(None, (who, *whats)))
             lines.append(f"{head[:1].upper() + head[1:] if not who else head}: {text}.")
     return lines
-
-
-def _published(found: Comparison, digits: int) -> Sheet:
-    paper = found["published"]
-    rows, notes = [], []
-    for row in paper["rows"]:
-        run = found["runs"][row["run"]]
-        for label in row["per_class"]:
-            first = label == next(iter(row["per_class"]))
-            ours = run["per_class"].get(label)
-            mine = [cell({**ours[f], "low": None}, digits) for f in FIGURES] if ours else [ABSENT] * len(FIGURES)
-            accuracy = cell({**run["overall"]["accuracy"], "low": None}, digits + 2) if first else ""
-            theirs = [f"{row['per_class'][label][f]:.2f}" for f in ("precision", "recall", "f1", "specificity")]
-            counted = row["accuracy_recomputed"]
-            printed = f"{row['accuracy_printed']:.4g}" if first else ""
-            recomputed = f"{counted:.4f}" if first and counted is not None else ""
-            rows.append([row["run"], label, accuracy, "", *mine])
-            rows.append([f"{row['name']} (printed)", label, printed, recomputed, *theirs])
-            if first and counted is not None and abs(counted - row["accuracy_printed"]) >= 5e-5:
-                share = f"{row['right']} of {row['images']} images right are {counted:.4f}"
-                notes.append(f"{row['name']}: {share}, not {row['accuracy_printed']:.4g}.")
-        notes += [f"{row['name']}: {note}." for note in row["notes"]]
-        if row["stands_in"]:
-            notes.append(f"{row['run']}: {row['stands_in']}.")
-        absent = [label for label in row["per_class"] if label not in run["per_class"]]
-        if absent:
-            notes.append(f"{row['run']} has no class {', '.join(absent)}.")
-    if not paper["rows"]:
-        notes.append("None of the networks here stands in the paper's table.")
-    if paper["not_run_here"] and paper["rows"]:
-        notes.append(f"In the paper, but not here: {', '.join(paper['not_run_here'])}.")
-    notes += [*paper["notes"], paper["source"]]
-    notes.append("Other test images than here: figures side by side, not compared.")
-    columns = ["run", "class", "accuracy", "from counts", "precision", "recall", "F1", "specificity"]
-    return Sheet(f"Beside {paper['title']}", columns, rows, notes)
 
 
 def _exact(value: Any) -> str:

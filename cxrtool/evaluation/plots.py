@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxrtool.evaluation import calibration
-from cxrtool.evaluation.canvas import BLUE, GREY, SKY, VERMILION, picture, shorten
+from cxrtool.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, picture, shorten
 from cxrtool.evaluation.metrics import FloatArray
 from cxrtool.evaluation.ranking import Ranking, mean_precision, mean_roc
 from cxrtool.evaluation.scores import Scores
@@ -23,6 +23,9 @@ Summary = Mapping[str, Any]
 
 ZOOM = 0.2
 """The inset shows this much of both axes: few false alarms, few misses."""
+
+RUN_COLOURS = (SKY, VERMILION, GREEN, ORANGE, PURPLE)
+"""Of few runs that are told apart; their mean is blue."""
 
 PANEL = 3.5
 COLUMNS = 3
@@ -60,9 +63,18 @@ def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
 def draw_roc(scores: Scores, summary: Summary, path: Path) -> None:
     """ROC curve of every run and their mean, one panel a class, with the upper left corner enlarged."""
     shown = _classes_shown(scores, summary)
+    single: list[tuple[str, dict[str, Any]]] = []
     with picture(path, *_panels(len(shown))) as figure:
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
-            curves = [ranking.curve()[:2] for ranking in _rankings(scores, k)]
+            rankings = _rankings(scores, k)
+            curves = [ranking.curve()[:2] for ranking in rankings.values()]
+            # One class and a few runs: each has a colour, and its area in the legend, as papers draw their folds.
+            styles = [_thin(len(curves)) for _ in curves]
+            if len(shown) == 1 and 1 < len(curves) <= FEW_RUNS:
+                styles = [{"color": colour, "linewidth": 1.1} for colour in RUN_COLOURS[: len(curves)]]
+                areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[0][0]) for ranking in rankings.values()]
+                named = zip(rankings, areas, styles, strict=True)
+                single = [(f"{name} {area:.3f}", style) for name, area, style in named]
             measure = summary["per_class"][scores.classes[k]]["auc"]
             _title(axes, scores, summary, k, f"AUC {cell(measure)}", measure)
             corner = None
@@ -77,14 +89,14 @@ def draw_roc(scores: Scores, summary: Summary, path: Path) -> None:
                 axes.indicate_inset_zoom(corner, edgecolor=GREY, alpha=0.5, linewidth=0.8)
             for place in (axes, corner) if corner else (axes,):
                 place.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-                for false_rate, true_rate in curves:
+                for (false_rate, true_rate), style in zip(curves, styles, strict=True):
                     x, y = np.concatenate(([0.0], false_rate)), np.concatenate(([0.0], true_rate))
-                    place.plot(x, y, **_thin(len(curves)))
+                    place.plot(x, y, **style)
                 if len(curves) > 1:
                     mean = np.concatenate(([0.0], mean_roc(curves, _GRID)))
                     place.plot(np.concatenate(([0.0], _GRID)), mean, color=BLUE, linewidth=2)
             axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="1 - specificity", ylabel="sensitivity")
-        _legend(figure, len(scores.runs), "chance")
+        _legend(figure, len(scores.runs), "chance", single)
 
 
 def draw_precision_recall(scores: Scores, summary: Summary, path: Path) -> None:
@@ -92,7 +104,7 @@ def draw_precision_recall(scores: Scores, summary: Summary, path: Path) -> None:
     shown = _classes_shown(scores, summary)
     with picture(path, *_panels(len(shown))) as figure:
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
-            rankings = _rankings(scores, k)
+            rankings = list(_rankings(scores, k).values())
             curves = [ranking.curve()[1:] for ranking in rankings]
             areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[1][0]) for ranking in rankings]
             text = f"average precision {np.mean(areas):.2f}" if areas else "average precision -"
@@ -220,14 +232,14 @@ def _classes_shown(scores: Scores, summary: Summary) -> list[int]:
     return [1] if len(scores.classes) == 2 else list(range(len(scores.classes)))
 
 
-def _rankings(scores: Scores, k: int) -> list[Ranking]:
-    """The class in every run that holds it and others."""
-    found = []
-    for run in range(len(scores.runs)):
+def _rankings(scores: Scores, k: int) -> dict[str, Ranking]:
+    """The class in every run that holds it and others, by the run's name."""
+    found = {}
+    for run, (repeat, fold) in enumerate(scores.runs):
         rows = scores.run == run
         positive = scores.truth[rows] == k
         if positive.any() and not positive.all():
-            found.append(Ranking.of(scores.probabilities[rows, k], positive))
+            found[f"r{repeat or '0'}f{fold or '0'}"] = Ranking.of(scores.probabilities[rows, k], positive)
     return found
 
 
@@ -264,11 +276,13 @@ def _thin(runs: int) -> dict[str, Any]:
     return {"color": SKY, "linewidth": 0.8 if runs > FEW_RUNS else 1.1, "alpha": 0.45 if runs > FEW_RUNS else 0.9}
 
 
-def _legend(figure: Figure, runs: int, dotted: str) -> None:
+def _legend(figure: Figure, runs: int, dotted: str, single: Sequence[tuple[str, dict[str, Any]]] = ()) -> None:
     from matplotlib.lines import Line2D
 
     entries = [Line2D([], [], color=GREY, linestyle=":", label=dotted)]
     if runs > 1:
         entries.insert(0, Line2D([], [], color=BLUE, linewidth=2, label=f"mean of {runs} runs"))
-        entries.insert(1, Line2D([], [], color=SKY, linewidth=1, label="one run"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
+        each = single or [("one run", {"color": SKY, "linewidth": 1})]
+        entries[1:1] = [Line2D([], [], label=label, **style) for label, style in each]
+    told: dict[str, Any] = {"title": "area under each curve", "ncols": 3} if single else {"ncols": len(entries)}
+    figure.legend(handles=entries, loc="outside lower center", columnspacing=1.2, **told)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Row
 from cxrtool.data.predictions import Predictions
 from cxrtool.errors import InputError, UsageError
@@ -127,7 +128,7 @@ def scores_of(predictions: Predictions, *, subset: str = TEST, classes: Sequence
     truth = np.array([chosen.index(row["label"]) for row in rows], np.intp)
     if subset == TEST:
         _check_once(rows, name)
-    image_ids = [row["image_id"] for row in rows]
+    image_ids = [original_of(row) for row in rows]
     patient_ids, by_patient = _patients(rows, notes)
     pairs = [(row.get("repeat", ""), row.get("fold", "")) for row in rows]
     runs = sorted(set(pairs), key=_numeric)
@@ -251,7 +252,7 @@ def _check_labels(rows: Sequence[Row], classes: list[str], name: str) -> None:
 def _check_once(rows: Sequence[Row], name: str) -> None:
     seen: dict[tuple[str, str], str] = {}
     for row in rows:
-        key = (row.get("repeat", ""), row["image_id"])
+        key = (row.get("repeat", ""), original_of(row))
         fold = row.get("fold", "")
         if key in seen:
             repeat = f"repeat {key[0]}" if key[0] else "the one repeat"
@@ -267,13 +268,13 @@ def _patients(rows: Sequence[Row], notes: list[str]) -> tuple[list[str], bool]:
     known = [row.get("patient_id", "") for row in rows]
     if not any(known):
         notes.append("No patient is named: every image counts as a patient, so intervals may be too narrow.")
-        return [row["image_id"] for row in rows], False
-    nameless = {row["image_id"] for row in rows if not row.get("patient_id")}
+        return [original_of(row) for row in rows], False
+    nameless = {original_of(row) for row in rows if not row.get("patient_id")}
     if nameless:
         notes.append(f"{len(nameless)} images name no patient; each counts as a patient of its own.")
     # The mark keeps an image's name from being taken for a patient's.
     named = zip(known, rows, strict=True)
-    return [f"p:{patient}" if patient else f"i:{row['image_id']}" for patient, row in named], True
+    return [f"p:{patient}" if patient else f"i:{original_of(row)}" for patient, row in named], True
 
 
 def _indices(names: Sequence[str]) -> IntArray:

@@ -24,6 +24,7 @@ OVERALL = (
     "macro_auc", "hard_auc", "mcc", "average_precision", "ece", "brier",
 )  # fmt: skip
 PER_CLASS = (*metrics.PER_CLASS, "auc")
+PER_RUN = ("sensitivity", "specificity", "precision", "f1", "auc")
 PER_GROUP = ("accuracy", "sensitivity", "specificity", "auc")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
 NOISY = ("ece", "slope")
@@ -89,6 +90,7 @@ def summarise(
                 for k, name in enumerate(scores.classes)
             },
         },
+        "per_run": _per_run(scores, found, about),
         "trend": trends,
         "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
         "patients_known": scores.by_patient,
@@ -179,6 +181,7 @@ def summarise_counts(
         "per_group": {},
         "confusion": [[int(count) for count in row] for row in counts],
         "calibration": None,
+        "per_run": [],
         "trend": {},
         "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
         "patients_known": False,
@@ -277,6 +280,26 @@ def _group(
     smallest = int(np.bincount(part.run, minlength=len(scores.runs)).min())
     teller = _Teller(part, found, asked, spread_over_runs=smallest >= FEW_IMAGES)
     return {metric: teller.group(metric).as_json() for metric in PER_GROUP} | sizes
+
+
+def _per_run(scores: Scores, found: Estimates, about: int | None) -> list[dict[str, Any]]:
+    """The figures of each run alone, where there are several; of the positive class, else the mean over the classes."""
+    if len(scores.runs) < 2:
+        return []
+    names = {name: name if about is not None else f"macro_{name}" for name in PER_RUN}
+    rows = []
+    for run, (repeat, fold) in enumerate(scores.runs):
+        values = {
+            name: found.by_run[source][run] if about is None else found.by_run[source][run, about]
+            for name, source in names.items()
+        }
+        values["balanced_accuracy"] = found.by_run["balanced_accuracy"][run]
+        figures = {
+            name: None if math.isnan(value) else round(float(value), DIGITS) + 0.0 for name, value in values.items()
+        }
+        images = int((scores.run == run).sum())
+        rows.append({"repeat": repeat or "0", "fold": fold or "0", "images": images, **figures})
+    return rows
 
 
 def _decide_counts(counts: FloatArray) -> Figures:

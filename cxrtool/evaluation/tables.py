@@ -34,10 +34,14 @@ NAMES = {
 
 CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
 GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
+RUN_FIGURES = ("sensitivity", "specificity", "precision", "f1", "auc", "balanced_accuracy")
+MOST_RUNS = 10
+"""Runs up to which each has a row of its own; of more, SD and the file with all figures tell."""
 CALIBRATION_FIGURES = ("slope", "intercept")
 SPREADS = {"sd_runs": "SD of runs", "sd_repeats": "SD of repeats"}
 NO_AUDIT = "No audit of this data set was found: nothing here shows that the model looked at the lungs."
 ABSENT = "-"
+_BARE = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None}
 
 TIDY = ("section", "name", "metric", "value", "low", "high", "method", "n", "sd_runs", "sd_repeats", "reason")
 
@@ -89,6 +93,8 @@ def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
         found.append(_confusion(summary, of))
         for column, groups in summary["per_group"].items():
             found.append(_per_group(summary, column, groups, of, digits))
+        if 1 < len(summary.get("per_run", ())) <= MOST_RUNS:
+            found.append(_per_run(summary, of, digits))
     return found
 
 
@@ -198,6 +204,23 @@ def _per_class(summary: Summary, of: str, digits: int) -> Sheet:
     return Sheet(f"Each class against the rest{of}", ["metric", *classes], rows, notes.lines())
 
 
+def _per_run(summary: Summary, of: str, digits: int) -> Sheet:
+    runs = summary["per_run"]
+    rows = []
+    for run in runs:
+        figures = [_fixed(run[name], digits + 1) for name in RUN_FIGURES]
+        rows.append([f"r{run['repeat']}f{run['fold']}", str(run["images"]), *figures])
+    known = [[run[name] for run in runs if run[name] is not None] for name in RUN_FIGURES]
+    means = [_fixed(sum(values) / len(values) if values else None, digits + 1) for values in known]
+    rows.append(["mean", f"{sum(run['images'] for run in runs) / len(runs):.1f}", *means])
+    what = f"of {summary['positive']}" if summary["positive"] is not None else "means over the classes"
+    notes = [
+        f"Sensitivity, specificity, precision, F1 and AUC are {what}; balanced accuracy is over all classes.",
+        "The mean of the folds, as papers print it; the figures above pool the decisions of all folds first.",
+    ]
+    return Sheet(f"Each fold{of}", ["fold", "images", *(NAMES[name] for name in RUN_FIGURES)], rows, notes)
+
+
 def _confusion(summary: Summary, of: str) -> Sheet:
     repeats = summary["repeats"]
     summed = f", summed over {repeats} repeats" if repeats > 1 else ""
@@ -276,6 +299,10 @@ def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any],
             for metric in CALIBRATION_FIGURES:
                 measure = summary["calibration"]["per_class"][name][metric]
                 yield "per_class", name, metric, measure, entry["support"]
+    for run in summary.get("per_run", ()):
+        for metric in RUN_FIGURES:
+            measure = {**_BARE, "value": run[metric], "reason": None if run[metric] is not None else "undefined there"}
+            yield "per_run", f"r{run['repeat']}f{run['fold']}", metric, measure, run["images"]
     for column, groups in summary["per_group"].items():
         for name, entry in groups.items():
             for metric in GROUP_FIGURES:

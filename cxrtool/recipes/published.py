@@ -2,16 +2,17 @@
 
 A file holds a `title`, the `source` as a citation, `test_images` by class, `notes`, and `rows`, one a network: its
 `name` in the paper, the `networks` here that are the same, `stand_ins` for what cannot be had (name: why), the printed
-`accuracy` and `per_class` (precision, recall, f1, specificity), and, where they follow from what is printed, `hits`
-(images of each class that were right), the `confusion` matrix (rows = true), and `notes`. What follows from counts is
-computed here, never typed.
+`accuracy`, `overall` (by the names of `metrics.json`) and `per_class` (precision, recall, f1, specificity), and, where
+they follow from what is printed, `hits` (images of each class that were right), the `confusion` matrix (rows = true),
+and `notes`. Where one network stands in several rows, `runs` names the runs of the recipe that each is of; `folds` are
+rows of single folds. What follows from counts is computed here, never typed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -36,6 +37,9 @@ class PublishedRow:
         images: Test images, class by class, in the same order.
         confusion: Counts, rows = true; empty where they do not follow.
         notes: What is odd about the row.
+        runs: Names of the runs that it stands beside; empty for any run of its networks.
+        overall: Printed figures of all classes together, by the names of `metrics.json`.
+        folds: Single folds, in order: `overall`, `per_class`, and the accuracy that follows from their counts.
     """
 
     name: str
@@ -47,6 +51,9 @@ class PublishedRow:
     images: tuple[int, ...]
     confusion: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]
+    runs: tuple[str, ...] = ()
+    overall: Mapping[str, float] = field(default_factory=dict)
+    folds: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def recomputed(self) -> float | None:
@@ -72,10 +79,17 @@ class Published:
     rows: tuple[PublishedRow, ...]
     notes: tuple[str, ...]
 
-    def match(self, network: str) -> tuple[PublishedRow, str] | None:
-        """The row of a network here (a tag such as `.tv_in1k` does not count), and why it only stands in, or ''."""
-        bare = network.split(".")[0]
+    def match(self, network: str, run: str = "") -> tuple[PublishedRow, str] | None:
+        """The row of a network here (a tag such as `.tv_in1k` does not count), and why it only stands in, or ''.
+
+        Args:
+            network: Its name here.
+            run: The run that it is in, which decides where a paper has several rows of one network.
+        """
+        bare, last = network.split(".")[0], run.split("/")[-1]
         for row in self.rows:
+            if row.runs and last not in row.runs:
+                continue
             if bare in row.networks:
                 return row, ""
             if bare in row.stand_ins:
@@ -116,7 +130,16 @@ def _row(row: Mapping[str, Any], images: Sequence[int]) -> PublishedRow:
         tuple(images),
         tuple(tuple(counts) for counts in row.get("confusion") or ()),
         tuple(row.get("notes", ())),
+        tuple(row.get("runs", ())),
+        row.get("overall", {}),
+        tuple(_fold(fold) for fold in row.get("folds", ())),
     )
+
+
+def _fold(fold: Mapping[str, Any]) -> Mapping[str, Any]:
+    right = sum(counts[place] for place, counts in enumerate(fold["confusion"]))
+    recomputed = right / sum(map(sum, fold["confusion"]))
+    return {"accuracy_recomputed": recomputed, "overall": fold["overall"], "per_class": fold["per_class"]}
 
 
 def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
@@ -128,7 +151,7 @@ def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
     """
     rows, met = [], set()
     for run, network in networks.items():
-        found = published.match(network)
+        found = published.match(network, run)
         if found is None:
             continue
         row, stands_in = found
@@ -143,6 +166,8 @@ def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
                 "accuracy_recomputed": row.recomputed,
                 "right": sum(row.hits) or None,
                 "images": sum(row.images) or None,
+                "overall": dict(row.overall),
+                "folds": list(row.folds),
                 "per_class": {name: dict(figures) for name, figures in row.per_class.items()},
                 "notes": list(row.notes),
             }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrtool.evaluation.comparison_align import align, in_order, key_of
+from cxrtool.evaluation.comparison_align import align, in_order, key_of, keys_of
 from cxrtool.evaluation.scores import scores_of
 
 NAMES = ("one", "two")
@@ -110,3 +110,15 @@ def test_classes_in_another_order_are_the_same_classes(make_predictions):
     assert np.array_equal(other.probabilities[:, 1], one.probabilities[:, 0])
     assert in_order(one, ("a", "b")) is one
     assert "other classes" in align(one, scores_of(make_predictions(classes=("a", "b"))), NAMES).reason
+
+
+def test_what_was_made_of_a_radiograph_stands_for_it(make_predictions):
+    plain, enhanced = make_predictions(folds=2), make_predictions(folds=2)
+    for row in enhanced.rows:
+        row["parent_id"], row["image_id"] = row["image_id"], f"{row['image_id']}_r0f{row['fold']}"
+    one, two = scores_of(plain), scores_of(enhanced)
+    assert keys_of(one) == keys_of(two)
+    assert align(one, two, ("a", "b")).whole
+    for row in enhanced.rows:
+        row["generator"] = "covid"
+    assert align(one, scores_of(enhanced), ("a", "b")).first is None

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cxrtool.evaluation.groups import parse_groupings
-from cxrtool.evaluation.plots import draw_confusion, draw_scores
+from cxrtool.evaluation.plots import RUN_COLOURS, draw_confusion, draw_roc, draw_scores
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import summarise, summarise_counts
 
@@ -68,3 +68,15 @@ def test_a_column_in_which_nothing_stands_has_no_picture(make_predictions, tmp_p
     files = draw(predictions, tmp_path, "severity,source")
     assert [path.name for path in files][-1] == "by_source.png"
     assert not (tmp_path / "by_severity.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("folds", "classes", "told_apart"), [(5, 2, True), (6, 2, False), (3, 3, False), (1, 2, False)]
+)
+def test_few_folds_of_one_class_are_told_apart(make_predictions, tmp_path, folds, classes, told_apart):
+    scores = scores_of(make_predictions(180, ("covid", "normal", "pneumonia")[:classes], folds=folds))
+    draw_roc(scores, summarise(scores, resamples=20), tmp_path / "roc.png")
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "roc.png")), cv2.COLOR_BGR2RGB)
+    for colour in RUN_COLOURS[1 : min(folds, 5)] or RUN_COLOURS[1:]:
+        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        assert (np.abs(picture.astype(int) - wanted).max(axis=2) < 3).any() == told_apart

@@ -238,3 +238,41 @@ def test_counts_of_an_absent_class(make_predictions):
     assert counted["overall"]["balanced_accuracy"]["reason"] == (
         "over 2 of 3 classes, without c; 20 images only: the interval is rough"
     )
+
+
+def test_each_run_alone_has_its_figures(make_predictions):
+    from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
+
+    predictions = make_predictions(folds=3, skill=0.7)
+    scores = scores_of(predictions)
+    for positive in (None, "normal"):
+        told = summarise(scores, positive=positive, resamples=50)["per_run"]
+        assert [(run["repeat"], run["fold"]) for run in told] == [("0", "0"), ("0", "1"), ("0", "2")]
+        for number, run in enumerate(told):
+            rows = scores.run == number
+            truth, called, values = scores.truth[rows], scores.predicted[rows], scores.probabilities[rows]
+            assert run["images"] == rows.sum()
+            assert run["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, called))
+            if positive is None:
+                expected = {"sensitivity": recall_score(truth, called, average="macro"),
+                            "precision": precision_score(truth, called, average="macro"),
+                            "f1": f1_score(truth, called, average="macro"),
+                            "auc": roc_auc_score(truth, values, multi_class="ovr")}  # fmt: skip
+            else:
+                own, said = truth == 1, called == 1
+                expected = {"sensitivity": recall_score(own, said), "precision": precision_score(own, said),
+                            "specificity": recall_score(~own, ~said), "f1": f1_score(own, said),
+                            "auc": roc_auc_score(own, values[:, 1])}  # fmt: skip
+            for name, value in expected.items():
+                assert run[name] == pytest.approx(value), name
+    assert summarise(scores_of(make_predictions()), resamples=50)["per_run"] == []
+
+
+def test_a_figure_that_one_run_alone_lacks_is_null(make_predictions):
+    predictions = make_predictions(folds=2)
+    for row in predictions.rows:
+        if row["fold"] == "1" and row["label"] == "covid":
+            row["label"] = "normal"
+    told = summarise(scores_of(predictions), positive="covid", resamples=50)["per_run"]
+    assert told[0]["sensitivity"] is not None
+    assert (told[1]["sensitivity"], told[1]["auc"]) == (None, None)

@@ -64,6 +64,7 @@ def test_one_table_of_all_one_of_classes_one_a_group(summary):
         "Confusion matrix, summed over 2 repeats",
         "By severity",
         "By age",
+        "Each fold",
     ]
     for sheet in found:
         assert all(len(row) == len(sheet.columns) for row in sheet.rows)
@@ -104,7 +105,7 @@ def test_the_tidy_table_holds_every_figure_exactly(summary):
     columns, rows = tidy({"": summary})
     assert tuple(columns) == TIDY
     table = {tuple(row[:3]): dict(zip(columns, row, strict=True)) for row in rows}
-    assert len(table) == len(rows) == 12 + 3 * 8 + 4 * 6
+    assert len(table) == len(rows) == 12 + 3 * 8 + 4 * 6 + 6 * 6
     found = table["per_class", "covid", "sensitivity"]
     expected = summary["per_class"]["covid"]["sensitivity"]
     assert float(found["value"]) == expected["value"]
@@ -130,3 +131,21 @@ def test_counts_have_tables_too():
     found = sheets({"": summarise_counts(["a", "b"], np.array([[40.0, 2], [3, 50]]), resamples=50)})
     assert [sheet.title for sheet in found] == ["All images", "Each class against the rest", "Confusion matrix"]
     assert any(note.startswith("counts hold no scores: AUC (macro)") for note in found[0].notes)
+
+
+def test_the_folds_stand_under_one_another_with_their_mean(make_predictions):
+    summary = summarise(scores_of(make_predictions(folds=4)), positive="covid", resamples=50)
+    (sheet,) = [sheet for sheet in sheets({"": summary}) if sheet.title == "Each fold"]
+    assert sheet.columns == ["fold", "images", "sensitivity", "specificity", "precision", "F1", "AUC",
+                             "balanced accuracy"]  # fmt: skip
+    assert [row[0] for row in sheet.rows] == ["r0f0", "r0f1", "r0f2", "r0f3", "mean"]
+    column = [float(row[2]) for row in sheet.rows]
+    assert column[-1] == pytest.approx(sum(column[:-1]) / 4, abs=1e-3)
+    _, rows = tidy({"": summary})
+    assert sum(row[0] == "per_run" for row in rows) == 4 * 6
+    summary["per_run"][1]["auc"] = None
+    (sheet,) = [sheet for sheet in sheets({"": summary}) if sheet.title == "Each fold"]
+    assert sheet.rows[1][6] == "-"
+    many = summarise(scores_of(make_predictions(folds=4, repeats=3)), resamples=50)
+    assert not [sheet for sheet in sheets({"": many}) if sheet.title == "Each fold"]
+    assert len(many["per_run"]) == 12
