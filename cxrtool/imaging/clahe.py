@@ -46,31 +46,32 @@ def _clahe_deep(pixels: Pixels, clip: float, tiles: int) -> Pixels:
         padding = [tiles - side % tiles for side in pixels.shape]
     height, width = ((side + more) // tiles for side, more in zip(pixels.shape, padding, strict=True))
     tables = _tables(pixels, padding, (height, width), clip, tiles)
-    # Level 257 k of 16 bits is level k of 8; between two of them a table is linear.
-    lower = pixels // _STEP
-    beyond = (pixels - lower * np.uint16(_STEP)) * np.float32(1 / _STEP)
-    levels = lower.astype(np.intp)
     across = _stretches(pixels.shape[1], width, tiles)
     result = np.empty_like(pixels)
     for top, bottom, above, below, downward in _stretches(pixels.shape[0], height, tiles):
         for left, right, before, behind, rightward in across:
-            part = levels[top:bottom, left:right]
-            first, second = (
-                _between(_look_up(tables[row, before], part), _look_up(tables[row, behind], part), rightward[:, None])
+            place = slice(top, bottom), slice(left, right)
+            # Level 257 k of 16 bits is level k of 8; between two of them a table is linear.
+            part = (pixels[place] // _STEP).astype(np.intp)
+            more = (pixels[place] - part * _STEP).astype(np.float32) * np.float32(1 / _STEP)
+            upper, lower = (
+                _between(
+                    _look_up(tables[row, before], part, more), _look_up(tables[row, behind], part, more), rightward
+                )
                 for row in (above, below)
             )
-            found = _between(first, second, downward[:, None, None])
-            values = found[..., 1] * beyond[top:bottom, left:right]
-            values += found[..., 0]
-            result[top:bottom, left:right] = np.rint(values, out=values)
+            values = _between(upper, lower, downward[:, None])
+            result[place] = np.rint(values, out=values)
     return result
 
 
-def _look_up(table: Table, levels: NDArray[np.intp]) -> Table:
-    """Value and slope (h, w, 2) of a table (256, 2) at levels (h, w)."""
-    # A pair at a time, as one complex number.
+def _look_up(table: Table, levels: NDArray[np.intp], beyond: Table) -> Table:
+    """The values (h, w) of a table (256, 2) at levels (h, w) and a share of the step to the next."""
+    # Value and slope come together, as one complex number.
     pairs = table.view(np.complex64)[:, 0].take(levels, mode="clip")
-    return pairs.view(np.float32).reshape(*levels.shape, 2)
+    values = pairs.imag * beyond
+    values += pairs.real
+    return values
 
 
 def _between(first: Table, second: Table, weight: Table) -> Table:

@@ -26,6 +26,8 @@ DEPTHS = (256, 65536)
 CELLS = 256
 """Cells of the histograms that are averaged and compared, whatever the depth of a picture."""
 
+_DARK = 3
+
 Counts = NDArray[np.int64]
 """Pixels of each level, (256,) or (65536,)."""
 
@@ -104,6 +106,16 @@ def shares(counts: Counts) -> NDArray[np.float32]:
     """The share of pixels in each of 256 cells from black to white, (256,), whatever the depth."""
     cells = counts.reshape(CELLS, -1).sum(1)
     return np.asarray(cells / cells.sum(), np.float32)
+
+
+def darkest_share(counts: Counts) -> float:
+    """The share of pixels that are as good as the darkest: within 1 % of the range above it.
+
+    Of a reference, so much of every other picture becomes that dark, whatever is there.
+    """
+    cells = shares(counts)
+    first = int(np.flatnonzero(cells)[0])
+    return float(cells[first : first + _DARK].sum())
 
 
 def nearest_to_mean(histograms: NDArray[np.float32]) -> int:

@@ -43,6 +43,9 @@ STEPS = tuple(REPLAY)
 NEEDS = {"reference": MATCH, "ribs": RIBS, "clahe_clip": CLAHE, "clahe_tiles": CLAHE}
 """Options that mean something only beside a step."""
 
+BLACK = 0.1
+"""The share of a reference that may be black before the user is told."""
+
 VERSION = 1
 """Raised when the same options would give other pixels or files."""
 
@@ -229,7 +232,7 @@ class _Work:
         at = next((i for i, entry in enumerate(entries) if entry["step"] == MATCH), None)
         self.before, self.after = (entries[:at], entries[at + 1 :]) if at is not None else ([], entries)
         self.matching = at is not None
-        self.references = References([], {}, {}, "")
+        self.references = References([], {}, {}, "", [])
         self.failed: dict[int, str] = {}
         # A network is dear enough to let its answer wait in a file for the match; the rest is not.
         self.keep = any(entry["step"] == RIBS for entry in self.before)
@@ -247,6 +250,7 @@ class _Work:
         folds = divide(rows, splits)
         if self.matching:
             self._find_references(options, folds)
+            self._warn_of_black()
             ways = [[entry, *self.after] for entry in self.references.entries]
             told = [*self.before, self.references.told(), *self.after]
         else:
@@ -272,11 +276,6 @@ class _Work:
 
     def _find_references(self, options: EnhanceOptions, folds: Sequence[Fold]) -> None:
         say, warn = self.settings.report.say, self.settings.report.warn
-        if any(entry.get("fit") == "pad" and entry.get("size") != "native" for entry in self.came_through):
-            warn(
-                "these images have black borders from `prepare --fit pad`, which count in their histograms: matching "
-                "blackens lungs or lightens borders; prepare them with --fit squash, or leave them at their native size"
-            )
         if options.reference:
             # Read here: nothing can be done without it.
             self.references = given(str(options.reference), self.before, self.settings.root)
@@ -296,6 +295,23 @@ class _Work:
                 "their labels); --splits chooses it in each fold among the training images"
             )
             say(f"reference: {self.references.names[ALL]}, whose histogram is nearest to the mean")
+
+    def _warn_of_black(self) -> None:
+        """Tell of borders and air: of a histogram they are a part as any other, and what is black in one becomes so."""
+        warn = self.settings.report.warn
+        if any(entry.get("fit") == "pad" and entry.get("size") != "native" for entry in self.came_through):
+            warn(
+                "these images have black borders from `prepare --fit pad`, which count in their histograms: matching "
+                "blackens lungs or lightens borders; prepare them with --fit squash, or leave them at their native size"
+            )
+        found = self.references
+        shares = {name: found.darkest[place] for name, place in found.of_fold.items()}
+        worst = max(shares, key=lambda name: shares[name])
+        if shares[worst] > BLACK:
+            warn(
+                f"the reference {found.names[worst]} is black in {shares[worst]:.0%} of its picture (borders, air): so "
+                f"much of every other becomes black, lungs perhaps; see {STRIPS}, or name a --reference without borders"
+            )
 
     def _warn_of_left(self, folds: Sequence[Fold]) -> None:
         used = {place for fold in folds for place in fold.places}

@@ -79,12 +79,14 @@ class References:
         of_fold: For each fold's name the place of its entry.
         names: For each fold's name the id, or the file, of its reference.
         path: The file of the first one, to be shown.
+        darkest: For each entry the share of its reference that is as good as black.
     """
 
     entries: list[dict[str, Any]]
     of_fold: dict[str, int]
     names: dict[str, str]
     path: str
+    darkest: list[float]
 
     def told(self) -> dict[str, Any]:
         """The entry of the chain that stands for all folds."""
@@ -102,11 +104,13 @@ def given(path: str, before: Chain, root: Path | None) -> References:
     """
     if root is not None and not Path(path).resolve().is_relative_to(root.resolve()):
         raise InputError(f"--reference {path}: it lies outside --root {root}")
+    from cxrtool.imaging.histogram import darkest_share
+
     try:
         counts = count_one(path, before=before)
     except ImageError as error:
         raise InputError(f"--reference {path}: {error.message}", error.hint) from error
-    return References([_entry(counts)], {ALL: 0}, {ALL: path}, path)
+    return References([_entry(counts)], {ALL: 0}, {ALL: path}, path, [darkest_share(counts)])
 
 
 def _entry(counts: np.ndarray) -> dict[str, Any]:
@@ -136,7 +140,7 @@ def choose(
     """
     import numpy as np
 
-    from cxrtool.imaging.histogram import nearest_to_mean
+    from cxrtool.imaging.histogram import darkest_share, nearest_to_mean
 
     wanted = sorted({place for fold in folds for place in (fold.places if keep else fold.fitted)})
     histograms, failed = _measure(rows, wanted, before, build, settings, keep=keep)
@@ -153,14 +157,15 @@ def choose(
     paths = [_place(build, rows[place]) if keep else rows[place]["path"] for place in distinct]
     work = partial(count_one, before=[] if keep else before)
     counted = map_items(work, paths, workers=min(settings.workers, len(paths)), preload=PRELOAD)
-    entries = []
+    entries, darkest = [], []
     for path, counts in counted:
         if isinstance(counts, InputError):
             raise InputError(f"{path}: could be read a moment ago, and now cannot: {counts.message}")
         entries.append(_entry(counts))
+        darkest.append(darkest_share(counts))
     of_fold = {name: distinct.index(place) for name, place in chosen.items()}
     names = {name: rows[place]["image_id"] for name, place in chosen.items()}
-    return References(entries, of_fold, names, rows[distinct[0]]["path"]), failed
+    return References(entries, of_fold, names, rows[distinct[0]]["path"], darkest), failed
 
 
 def waiting(row: Row) -> str:

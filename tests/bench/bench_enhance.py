@@ -2,7 +2,8 @@
 
 Both take the same pictures of 8 bits (and, for the record, of 16) in turns, because other programs slow both. The
 chain with ribs is written for scikit-image as one would: resize, the network as it stands, resize back.
-`CXRTOOL_RIBS` names a rib part; without it the one that ships, else one that has learnt nothing, which computes as long.
+`CXRTOOL_RIBS` names a rib part; without it the one that ships, else one that has learnt nothing and computes as long.
+From file to file both spend most of their time on PNG, which is the same work for both.
 """
 
 import os
@@ -81,7 +82,7 @@ def in_turns(*functions) -> list[float]:
 
 
 def tell(what: str, ours: float, theirs: float, count: int) -> None:
-    wanted = f" (wanted at least {WANTED})" if "8 bits" in what and "ribs" not in what else ""
+    wanted = f" (wanted at least {WANTED})" if what.startswith("match-histogram,clahe") and "8 bits" in what else ""
     print(f"{what}: {count / ours:.1f} images/s, scikit-image {count / theirs:.1f}: {theirs / ours:.1f} times{wanted}")
 
 

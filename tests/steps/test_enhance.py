@@ -232,3 +232,21 @@ def test_a_network_trained_fold_by_fold_knows_its_own_chain(study, enhanced, tra
     # And raw training images are known again, though the network saw them enhanced.
     with pytest.raises(LeakageError):
         predict(PredictOptions(run / "r1f2", str(study.folder)), settings)
+
+
+def test_black_borders_that_would_blacken_others_are_told_of(study, enhanced, listener, tmp_path):
+    bordered = np.full((40, 40), 90, np.uint8)
+    bordered[:, 20:] = np.arange(100, 120)
+    bordered[:6] = 0
+    cv2.imwrite(str(tmp_path / "bordered.png"), bordered)
+    enhanced(study.folder, "match-histogram", reference=tmp_path / "bordered.png")
+    assert any("is black in 15% of its picture" in text for text in listener.warned)
+    listener.warned.clear()
+    cv2.imwrite(str(tmp_path / "whole.png"), bordered[6:])
+    enhanced(study.folder, "match-histogram", reference=tmp_path / "whole.png", out="other")
+    # Here the darkest is half of the picture, and it is told too; a picture of many levels is not.
+    assert len(listener.warned) == 1
+    listener.warned.clear()
+    enhanced(study.folder, "match-histogram", reference=type(tmp_path)(read_manifest(study.folder).rows[0]["path"]),
+             out="third")  # fmt: skip
+    assert listener.warned == []

@@ -36,7 +36,7 @@ def test_a_fold_without_training_images_is_named():
 
 def test_the_chain_tells_of_each_fold_where_there_are_folds():
     entries = [{"step": "match-histogram", "version": 1, "quantiles": text} for text in ("1 -255", "-255 1")]
-    assert References(entries[:1], {ALL: 0}, {}, "").told() == entries[0]
-    told = References(entries, {"r0f0": 1, "r0f1": 0, "r0f2": 1}, {}, "").told()
+    assert References(entries[:1], {ALL: 0}, {}, "", []).told() == entries[0]
+    told = References(entries, {"r0f0": 1, "r0f1": 0, "r0f2": 1}, {}, "", []).told()
     assert told["folds"] == {"r0f0": "-255 1", "r0f1": "1 -255", "r0f2": "-255 1"}
     assert "quantiles" not in told
