@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("Data", "Say what a manifest, model, run or image is."),
     "segment": ("Images", "Find the lungs; crop to them, keep them alone, or erase them."),
     "enhance": ("Images", "Match histograms, suppress ribs, equalise contrast, in any order."),
-    "fit": ("Models", "Fit a lung or a rib network to pictures and what should become of them."),
+    "fit": ("Models", "Fit a lung or a rib network to pictures and their targets."),
     "train": ("Models", "Train a network on every fold of a split."),
     "predict": ("Models", "Ask a model about an image, a folder or a manifest."),
     "weights": ("Models", "Take in a network from elsewhere, fetch ImageNet weights, list them."),

@@ -51,7 +51,9 @@ def test_a_search_ends_with_its_table_on_standard_error(arguments, cxr, tmp_path
     lines = result.err.splitlines()
     title = lines.index("Grid search, by validation images; mean of folds")
     assert lines[title + 1].split("  ")[0].strip() == "lr"
-    shown = [re.split(r"  +", line.strip()) for line in lines[title + 3 :]]
+    *table, rule = lines[title + 3 :]
+    assert rule.strip().startswith("Chosen in each fold: the highest validation accuracy")
+    shown = [re.split(r"  +", line.strip()) for line in table]
     assert len(shown) == 4
     assert {(row[0], row[1]) for row in shown} == {
         (lr, augment) for lr in ("0.001", "0.003") for augment in ("none", "rotate=10,flip=0.5")

@@ -232,16 +232,25 @@ def test_interrupted_it_goes_on_to_the_same_bytes(run, lungs, tmp_path, monkeypa
     assert files(tmp_path / "stopped") == files(tmp_path / "straight")
 
 
-def test_ribs_are_fitted_from_phantoms_as_they_were_drawn(run, settings, tmp_path):
+@pytest.mark.parametrize(("network", "invert"), [("rib-unet", False), ("autoencoder", True)])
+def test_ribs_are_fitted_from_phantoms_as_they_were_drawn(run, settings, tmp_path, network, invert):
     from cxrtool.steps.phantom import PhantomOptions, phantom
 
     phantom(PhantomOptions(count=8, size=64), replace(settings, out=tmp_path / "drawn"))
     header, (row,), _ = run(
-        tmp_path / "drawn", kind="ribs", copies=2, epochs=2, loss="mse", lr=0.003, validation=0.3, size=64
+        tmp_path / "drawn",
+        kind="ribs",
+        network=network,
+        copies=2,
+        epochs=2,
+        loss="mse",
+        lr=0.003,
+        validation=0.3,
+        size=64,
     )
     assert header[3:] == ["mean mse", "95 % interval", "median", "highest", "mse_before", "ms_ssim", "ms_ssim_before"]
     part = read_part(tmp_path / "part", "ribs")
-    assert (part.network, part.form.fit, part.form.invert, part.form.size) == ("autoencoder", "pad", True, 64)
+    assert (part.network, part.form.fit, part.form.invert, part.form.size) == (network, "pad", invert, 64)
     errors = read_table(tmp_path / "part" / "errors.csv").rows
     assert 0 < float(errors[0]["mse_before"]) < 0.01, "ribs are a small part of a picture"
     # At 64 pixels the coarsest scale of MS-SSIM has no room.

@@ -31,7 +31,9 @@ def test_a_fold_is_a_model_folder_with_its_answers(fold):
     }  # fmt: skip
     network, description = load_model(fold)
     assert description["classes"] == ["covid", "normal"]
-    assert description["architecture"] == {"name": "covid-xnet", "classes": 2, "hidden": 0, "dropout": 0.0, "size": 16}
+    assert description["architecture"] == {
+        "name": "covid-xnet", "classes": 2, "hidden": 0, "dropout": 0.0, "size": 16, "kernels": [5, 5, 5, 3, 3]
+    }  # fmt: skip
     assert description["chain"] == []
     assert description["input"] == {"size": 16, "fit": "squash"}
     assert description["calibration"] is None
