@@ -83,7 +83,7 @@ def fit(
     quiet: options.Quiet = False,
     style: options.Format = "table",
 ) -> None:  # fmt: skip
-    """Fit a lung or a rib network to pictures and what should become of them.
+    """Fit a lung or a rib network to pictures and their targets.
 
     Writes a part that `segment --lungs` or `enhance --ribs` takes; with --splits a run of one part for each fold, and
     the Dice of every test image. MANIFEST may be a folder that `cxrtool phantom` drew.
