@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cxrtool.explaining.overlay import DIM, GAP, INK, LINE, OUTLINE, Picture, eight_bit, fitting, font
+from cxrtool.explaining.overlay import DIM, GAP, INK, LINE, OUTLINE, Picture, eight_bit
+from cxrtool.imaging.sheet import fitting, font
 
 TILE, COLUMNS = 256, 6
 REFERENCE = (255, 150, 40)

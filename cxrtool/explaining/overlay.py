@@ -17,9 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from cxrtool.errors import OutputError
+from cxrtool.imaging.sheet import fitting, font
 
 Picture = NDArray[np.uint8]
 """(h, w, 3), red first."""
@@ -173,22 +174,3 @@ def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], width: int) -> None:
     for number, text in enumerate(lines):
         draw.text((GAP, GAP + number * LINE), fitting(text, 13, width), INK if number == 0 else DIM, font(13))
-
-
-def fitting(text: str, size: int, width: int) -> str:
-    """The text, or as much of it as has room."""
-    letters = font(size)
-    if letters.getlength(text) <= width:
-        return text
-    while text and letters.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """The letters of captions."""
-    # The one that comes with matplotlib: the same letters on every machine.
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

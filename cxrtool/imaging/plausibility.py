@@ -54,12 +54,13 @@ def warn(pixels: np.ndarray, usual: Mapping[str, Any] | None) -> str:
     """
     if not thumbnail(pixels).any():
         return "out of range: the picture is blank"
-    if usual is None or (likeness := correlation(pixels, usual)) >= usual["least_correlation"]:
+    return unlike(pixels, usual, "out of range: unlike the training images")
+
+
+def unlike(pixels: np.ndarray, usual: Mapping[str, Any] | None, words: str) -> str:
+    """`words` and how little a picture (H, W) is like the training images, where that is too little; else nothing."""
+    if usual is None:
         return ""
-    return f"out of range: unlike the training images (correlation {likeness:.2f})"
-
-
-def correlation(pixels: np.ndarray, usual: Mapping[str, Any]) -> float:
-    """How much a picture (H, W) is like the training images in the mean, from -1 to 1; 0 for a flat one."""
     mean = np.asarray(usual["pattern"])
-    return float(thumbnail(pixels) @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))
+    correlation = float(thumbnail(pixels) @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))
+    return f"{words} (correlation {correlation:.2f})" if correlation < usual["least_correlation"] else ""

@@ -64,9 +64,10 @@ def draw_sheet(tiles: Sequence[tuple[Picture, Sequence[str]]], title: str, colum
 
 def fitting(text: str, size: int, width: int) -> str:
     """The text, or as much of it as has room."""
-    if font(size).getlength(text) <= width:
+    letters = font(size)
+    if letters.getlength(text) <= width:
         return text
-    while text and font(size).getlength(text + "…") > width:
+    while text and letters.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
 

@@ -12,9 +12,9 @@ from cxrtool.data.manifest import Manifest, Row, read_table
 from cxrtool.errors import InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.chain import Chain, chain_of
-from cxrtool.steps.fold import FITTED
 from cxrtool.steps.fold_chains import own_fold
 from cxrtool.steps.parts import bare
+from cxrtool.steps.seen import FITTED
 
 ALL = "all"
 SUBSETS = ("test", "validation", ALL)

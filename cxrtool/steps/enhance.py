@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.files import sha256_file
-from cxrtool.data.grouping import PATIENT, normalised, original_of
-from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table
+from cxrtool.data.grouping import original_of
+from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import Splits, known_as, read_splits
 from cxrtool.errors import InputError, UsageError
@@ -33,6 +33,7 @@ from cxrtool.steps.fold_chains import ALL, chain_of_manifest, is_divided, own_fo
 from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.steps.parallel import map_items
 from cxrtool.steps.parts import AT, Chain, bare, carry
+from cxrtool.steps.seen import Seen
 from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ BLACK = 0.1
 VERSION = 1
 """Raised when the same options would give other pixels or files."""
 
-FITTED = "fitted_on.csv"
 IMAGES, STRIPS = "images", "strips.png"
 
 
@@ -195,14 +195,10 @@ def _shown(options: EnhanceOptions, settings: Settings) -> dict[str, Any]:
 
 def warn_of_seen(rows: Sequence[Row], splits: Splits, part: Part, settings: Settings) -> int:
     """Warn where the rib network was fitted on test images, or on their patients; it saw no labels."""
-    if not (part.folder / FITTED).is_file():
-        return 0
-    fitted = read_table(part.folder / FITTED).rows
-    pictures = {row.get("sha256", "").lower() for row in fitted} - {""}
-    patients = {normalised(row.get(PATIENT, "")) for row in fitted} - {""}
+    fitted = Seen.of([part.folder])
     seen = [
         row["image_id"] for row in rows
-        if (row.get("sha256", "").lower() in pictures or normalised(row.get(PATIENT, "")) in patients)
+        if fitted.by(row)
         and any(subsets.get(known_as(row, subsets)) == "test" for subsets in splits.runs.values())
     ]  # fmt: skip
     if seen:

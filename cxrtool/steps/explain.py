@@ -13,10 +13,10 @@ from cxrtool.steps import run as runs
 from cxrtool.steps.cases import SUBSETS, assign
 from cxrtool.steps.energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
 from cxrtool.steps.explanation import COLUMNS, Explanation
-from cxrtool.steps.fold import FITTED
 from cxrtool.steps.folder import RUN_FILE, Inputs, Plan, StepFolder
 from cxrtool.steps.heatmaps import OVERS
-from cxrtool.steps.predict import Seen, model_folders, read_source
+from cxrtool.steps.predict import model_folders, read_source
+from cxrtool.steps.seen import FITTED, Seen
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.subject import PREDICTED
 

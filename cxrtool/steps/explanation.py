@@ -18,7 +18,7 @@ from cxrtool.steps.chain import Chain
 from cxrtool.steps.folder import Build
 from cxrtool.steps.heatmaps import SHEETS, Drawing, Task, View, captions, choose, draw_one, sheet_of
 from cxrtool.steps.parallel import map_items
-from cxrtool.steps.predict import Seen
+from cxrtool.steps.seen import Seen
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.subject import OPPOSITE, PREDICTED, PRELOAD, Subject, chooser, class_index
 

@@ -14,6 +14,7 @@ from cxrtool.steps.fit_measure import FIGURES, TABLES, measure_masks, measure_pi
 from cxrtool.steps.fit_pairs import Decoded, open_pairs, seen_rows
 from cxrtool.steps.fit_pictures import SHOWN, ask_with, draw_examples
 from cxrtool.steps.folder import Build, StepFolder
+from cxrtool.steps.seen import FITTED
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.signals import StopRequest
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cxrtool.imaging.view import Form
     from cxrtool.training.dense import DenseDesign, FittedDense
 
-FITTED = "fitted_on.csv"
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "subset")
 DECODER = "opencv-python-headless"
 

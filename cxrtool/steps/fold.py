@@ -19,6 +19,7 @@ from cxrtool.steps.chain import Chain
 from cxrtool.steps.fold_chains import chain_of_rows, is_divided, radiograph_of
 from cxrtool.steps.folder import Build, StepFolder
 from cxrtool.steps.parts import bare, carry
+from cxrtool.steps.seen import FITTED
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.signals import StopRequest
 from cxrtool.steps.stores import Stores
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cxrtool.training.store import Store
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "repeat", "fold", "subset")
-FITTED = "fitted_on.csv"
 GRID, CANDIDATES = "grid.csv", "candidates"
 """What a grid search adds to a run: its table, and the folder of all that was tried."""
 

@@ -62,9 +62,7 @@ def unlike(values: np.ndarray, usual: Mapping[str, Any] | None) -> str:
     """In what a picture, as a network sees it, is unlike those that the network was fitted on; or nothing."""
     from cxrtool.imaging import plausibility
 
-    if usual is None or (likeness := plausibility.correlation(values, usual)) >= usual["least_correlation"]:
-        return ""
-    return f"a picture unlike those that the network knows (correlation {likeness:.2f})"
+    return plausibility.unlike(values, usual, "a picture unlike those that the network knows")
 
 
 @cache

@@ -13,6 +13,7 @@ from cxrtool.data.splits import read_splits
 from cxrtool.errors import InputError
 from cxrtool.steps.description import Description, add_making, values
 from cxrtool.steps.run import fold_name
+from cxrtool.steps.seen import FITTED
 
 PART, SUMMARY = "part.json", "summary.csv"
 KINDS = {"lungs": "lung network", "ribs": "rib-suppressing network"}
@@ -64,8 +65,8 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
     for name, told in part.description.items():
         if name not in ("schema", "kind", "network", "form", "sha256"):
             result.add(name, _plain(told))
-    if (path / "fitted_on.csv").is_file():
-        table = read_table(path / "fitted_on.csv")
+    if (path / FITTED).is_file():
+        table = read_table(path / FITTED)
         patients = len({row["patient_id"] for row in table.rows if row.get("patient_id")})
         result.add("fitted on", f"{values(table.column('subset'))}; {patients} patients")
     if made:

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table, write_table
+from cxrtool.data.manifest import Manifest, Row, read_manifest, write_table
 from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
-from cxrtool.errors import CxrtoolError, InputError, LeakageError, StrictError
+from cxrtool.errors import CxrtoolError, InputError, StrictError
 from cxrtool.steps import run as runs
 from cxrtool.steps.chain import Chain, chain_of, look, missing_steps, modules_of
-from cxrtool.steps.fold import FITTED
 from cxrtool.steps.folder import REJECTS
 from cxrtool.steps.parts import locate
+from cxrtool.steps.seen import Seen
 from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
@@ -137,53 +137,6 @@ def read_source(argument: str, settings: Settings) -> Manifest:
         settings.report.say(f"{len(listing.skipped)} files were not tried: by their names they are no images")
     columns = ["image_id", "path", "label"]
     return Manifest(columns, [{name: row.get(name, "") for name in columns} for row in listing.rows], path)
-
-
-@dataclass
-class Seen:
-    """What the models were fitted on, so that nobody takes an answer about a training image for a test result."""
-
-    pictures: dict[str, str]
-    patients: dict[str, str]
-
-    @classmethod
-    def of(cls, folders: Sequence[Path]) -> Seen:
-        """Read the `fitted_on.csv` of every model folder."""
-        from cxrtool.data.grouping import normalised
-
-        seen = cls({}, {})
-        for folder in folders:
-            if (folder / FITTED).is_file():
-                for row in read_table(folder / FITTED).rows:
-                    seen.pictures.setdefault(row.get("sha256", ""), folder.name)
-                    seen.patients.setdefault(normalised(row.get("patient_id", "")), folder.name)
-        seen.pictures.pop("", None)
-        seen.patients.pop("", None)
-        return seen
-
-    def refuse(self, rows: Sequence[Row], settings: Settings) -> None:
-        """Refuse rows whose picture or patient a model was fitted on.
-
-        Raises:
-            LeakageError: There is one, and `--allow-leakage` was not given.
-        """
-        from cxrtool.data.grouping import normalised
-
-        found = []
-        for row in rows:
-            model = self.pictures.get(row.get("sha256", "")) or self.patients.get(normalised(row.get("patient_id", "")))
-            if model:
-                found.append((row["image_id"], model))
-        if not found:
-            return
-        example = f"{found[0][0]} in {found[0][1]}"
-        text = f"{len(found)} of {len(rows)} images, or their patients, were trained on, such as {example}"
-        if not settings.allow_leakage:
-            raise LeakageError(
-                text,
-                "a run's own predictions.csv files hold the honest answers for its images; --allow-leakage asks anyway",
-            )
-        settings.report.warn(text)
 
 
 Answer = tuple[Row, Any]

@@ -14,8 +14,8 @@ from cxrtool.data.manifest import read_table
 from cxrtool.errors import InputError
 from cxrtool.steps.folder import RUN_FILE, read_run_file
 from cxrtool.steps.run import PREDICTIONS, check_whole, fold_name, is_run
+from cxrtool.steps.seen import FITTED
 
-FITTED = "fitted_on.csv"
 HISTORY = "history.csv"
 MODEL = "model.json"
 FILES = (PREDICTIONS, RUN_FILE, MODEL, HISTORY, FITTED)

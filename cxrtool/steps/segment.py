@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.data.grouping import PATIENT, normalised
-from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table
+from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.steps.chain import chain_of
 from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.steps.lungs import APPLY, CROP, ERASE, VERSION
 from cxrtool.steps.parts import AT, Chain, carry
+from cxrtool.steps.seen import Seen
 from cxrtool.steps.segmentation import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
 from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.models.parts import Part
 
-FITTED = "fitted_on.csv"
 FIGURES = {"dice": "Dice", "iou": "IoU"}
 BOX = ("crop_top", "crop_left", "crop_height", "crop_width")
 COLUMNS = ("mask", "mask_reference", "mask_area", "mask_dice", "mask_iou", *BOX, "width", "height", "sha256", "warning")
@@ -315,16 +314,8 @@ def measure_agreement(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any
 
 def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:
     """Warn where the network was fitted on images, or patients, that it is asked about; it saw no labels."""
-    if not (part.folder / FITTED).is_file():
-        return 0
-    pictures, patients = set(), set()
-    for row in read_table(part.folder / FITTED).rows:
-        pictures.add(row.get("sha256", "").lower())
-        patients.add(normalised(row.get(PATIENT, "")))
-    seen = [
-        row["image_id"] for row in rows
-        if row["sha256"].lower() in pictures - {""} or normalised(row.get(PATIENT, "")) in patients - {""}
-    ]  # fmt: skip
+    fitted = Seen.of([part.folder])
+    seen = [row["image_id"] for row in rows if fitted.by(row)]
     if seen:
         settings.report.warn(
             f"the lung network was fitted on {len(seen)} of these {len(rows)} images, or on their patients, such as "

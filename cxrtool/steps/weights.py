@@ -11,8 +11,9 @@ import cxrtool
 from cxrtool.data.files import sha256_file
 from cxrtool.data.manifest import Manifest, Row, read_manifest, write_table
 from cxrtool.errors import CxrtoolError, InputError, UsageError
-from cxrtool.steps.fold import FITTED, FITTED_COLUMNS
+from cxrtool.steps.fold import FITTED_COLUMNS
 from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.steps.seen import FITTED
 from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
