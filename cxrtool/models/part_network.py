@@ -1,4 +1,4 @@
-"""What the registries of lung and rib networks hold."""
+"""What the registries of networks that are fitted as parts hold."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class PartNetwork:
     """A network that can be fitted as a part.
 
     Attributes:
-        build: Builds it; it takes grey values (B, 1, S, S) in [0, 1] and does all normalisation itself.
+        build: Builds it, with what a part of it was `built_with`; it takes grey values (B, 1, S, S) in [0, 1] and
+            does all normalisation itself.
         form: What it is shown.
         about: One line for help texts: where it comes from.
     """
 
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     form: Form
     about: str

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 PART, WEIGHTS = "part.json", "part.safetensors"
+BUILT_WITH = "built_with"
 SHIPPED = Path(cxrtool.__file__).parent / "weights"
 """Where the parts lie that come with cxrtool: one folder `KIND-NAME` each."""
 
@@ -34,7 +35,7 @@ class Part:
     """A fitted part.
 
     Attributes:
-        kind: `lungs` or `ribs`.
+        kind: `lungs`, `ribs` or `generators`.
         network: A key of that kind's networks.
         form: What it is shown.
         sha256: What it is known by.
@@ -65,9 +66,9 @@ def networks(kind: str) -> Mapping[str, PartNetwork]:
     Raises:
         UsageError: No such kind.
     """
-    from cxrtool.models import lungs, ribs
+    from cxrtool.models import class_inherent, lungs, ribs
 
-    kinds = {"lungs": lungs.NETWORKS, "ribs": ribs.NETWORKS}
+    kinds = {"lungs": lungs.NETWORKS, "ribs": ribs.NETWORKS, "generators": class_inherent.NETWORKS}
     if kind not in kinds:
         raise UsageError(f"expected one of {', '.join(kinds)}, found '{kind}'")
     return kinds[kind]
@@ -75,18 +76,19 @@ def networks(kind: str) -> Mapping[str, PartNetwork]:
 
 def save_part(
     folder: Path, kind: str, network: str, module: nn.Module, form: Form, description: Mapping[str, Any], *,
-    half: bool = False,
+    half: bool = False, built_with: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write a part into a folder.
 
     Args:
         folder: Is made if need be.
-        kind: `lungs` or `ribs`.
+        kind: `lungs`, `ribs` or `generators`.
         network: A key of that kind's networks.
         module: The network.
         form: What it is shown.
         description: What else is to be told: training data, figures, limits.
         half: Keep the weights in half precision; they are computed with in full.
+        built_with: What the network's `build` takes, as plain values: the classes of a set of generators.
     """
     from safetensors.torch import save_file
 
@@ -99,12 +101,14 @@ def save_part(
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
     told = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
+    if built_with:
+        told[BUILT_WITH] = dict(built_with)
     told["sha256"] = _digest(told, (folder / WEIGHTS).read_bytes())
     atomic_write(folder / PART, json.dumps({**told, **description}, indent=1) + "\n")
 
 
 def _digest(told: Mapping[str, Any], weights: bytes) -> str:
-    around = {name: told[name] for name in ("schema", "kind", "network", "form")}
+    around = {name: told[name] for name in ("schema", "kind", "network", "form", BUILT_WITH) if name in told}
     return hashlib.sha256(json.dumps(around, sort_keys=True).encode() + weights).hexdigest()
 
 
@@ -152,7 +156,7 @@ def load_network(folder: Path, kind: str) -> nn.Module:
     known = networks(kind)
     if part.network not in known:
         raise InputError(f"{folder / PART}: expected one of {', '.join(known)}, found '{part.network}'")
-    module = known[part.network].build()
+    module = known[part.network].build(**part.description.get(BUILT_WITH, {}))
     try:
         state = load_file(folder / WEIGHTS)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})

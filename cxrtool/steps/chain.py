@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.errors import InputError
 from cxrtool.steps import enhance_replay
 from cxrtool.steps.folder import read_run_file
-from cxrtool.steps.parts import bare, locate
+from cxrtool.steps.parts import PER_FOLD, bare, locate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,7 +186,7 @@ def _of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
             narrowed.append(dict(entry))
         elif folder.name in entry["folds"]:
             kept = {name: value for name, value in entry.items() if name != "folds"}
-            narrowed.append({**kept, "quantiles": entry["folds"][folder.name]})
+            narrowed.append({**kept, PER_FOLD[entry["step"]]: entry["folds"][folder.name]})
         else:
             raise InputError(
                 f"{folder}: its images went through `{entry['step']}` fold by fold, expected a folder named after one "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Manifest, Row
 from cxrtool.errors import InputError
 from cxrtool.steps.chain import chain_of
-from cxrtool.steps.parts import Chain
+from cxrtool.steps.parts import AT, PER_FOLD, Chain
 from cxrtool.steps.run import fold_name
 
 ALL = ""
@@ -69,9 +70,10 @@ def fold_together(chains: Mapping[str, Chain]) -> Chain:
         first = column[0]
         if all(entry == first for entry in column):
             told.append(first)
-        elif ALL not in chains and all(_but_quantiles(entry) == _but_quantiles(first) for entry in column):
-            folds = {name: entry["quantiles"] for name, entry in zip(chains, column, strict=True)}
-            told.append({**_but_quantiles(first), "folds": folds})
+        elif ALL not in chains and all(_shared(entry) == _shared(first) for entry in column):
+            own = PER_FOLD[first["step"]]
+            folds = {name: entry[own] for name, entry in zip(chains, column, strict=True)}
+            told.append({**_shared(first), "folds": folds})
     if any(len(chain) != len(told) for chain in chains.values()):
         names = " and ".join(name or "those of all folds" for name in list(chains)[:2])
         raise InputError(
@@ -81,5 +83,6 @@ def fold_together(chains: Mapping[str, Chain]) -> Chain:
     return told
 
 
-def _but_quantiles(entry: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in entry.items() if name != "quantiles"}
+def _shared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an entry may not differ between folds."""
+    return {name: value for name, value in entry.items() if name not in (PER_FOLD.get(entry["step"]), AT)}

@@ -15,6 +15,9 @@ from typing import Any
 from cxrtool.errors import InputError
 
 FOLDER = "parts"
+PER_FOLD = {"match-histogram": "quantiles", "transform": "part"}
+"""The steps that are fitted anew in each fold, and what of an entry differs then; `folds` holds it for all of them."""
+
 AT = "_at"
 
 Chain = list[dict[str, Any]]

@@ -25,7 +25,7 @@ from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
-from cxrtool.training.optimization import OPTIMIZERS, class_weights, cross_entropy, learning_rate
+from cxrtool.training.optimization import class_weights, cross_entropy
 
 Stop = Callable[[], CxrtoolError | None]
 """Asked between two batches; what it returns is raised once the state is saved."""
@@ -122,16 +122,16 @@ class Loop:
 
     def __init__(self, job: Job, warn: Callable[[str], None]) -> None:
         self.job = job
-        trained = [parameter for parameter in job.module.parameters() if parameter.requires_grad]
-        if not trained:
+        if not job.trained():
             raise CxrtoolError("there is nothing to train: every weight is frozen")
-        self.optimizer = OPTIMIZERS[job.recipe.opt](trained, job.recipe)
+        self.optimizer = job.optimizer()
         self.average = Average(job.module, job.average) if job.average else None
         self.rows: list[Row] = []
         self.best: dict[str, Any] = {"epoch": 0, "score": (math.inf, math.inf), "weights": {}}
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
         self.points: list[Tensor] = []
+        self.terms: list[Tensor] = []
         self.spent = 0.0
         self.began = self.saved = time.monotonic()
         state = load_state(job.state, warn)
@@ -143,11 +143,11 @@ class Loop:
         job, recipe = self.job, self.job.recipe
         while self.epoch < recipe.epochs and not self._patience_is_out():
             losses = [row["validation_loss"] for row in self.rows]
-            rate = learning_rate(recipe, self.epoch, [value for value in losses if value is not None])
-            for group in self.optimizer.param_groups:
+            rates = job.rates(self.epoch, [value for value in losses if value is not None])
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             self.train_epoch(stop)
-            row = self._finish_epoch(rate, stop)
+            row = self._finish_epoch(rates[0], stop)
             epoch_done(row)
             if time.monotonic() - self.saved >= job.save_every:
                 self._save()
@@ -215,18 +215,16 @@ class Loop:
 
     def _train_batch(self, indices: np.ndarray) -> None:
         job = self.job
-        inputs, target = job.batch(indices, self.epoch)
-        with autocast(job.device, job.precision):
-            outputs = job.module(inputs)
-        loss = job.loss(outputs, target)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        loss, points, terms = job.learn(indices, self.epoch)
         self.optimizer.step()
         if self.average:
             self.average.take()
         # Kept on the device: reading them now would make it wait.
-        self.losses.append(loss.detach() * len(indices))
-        self.points.append(job.points(outputs.detach(), target))
+        self.losses.append(loss * len(indices))
+        self.points.append(points)
+        if job.terms:
+            self.terms.append(torch.stack([terms[name] for name in job.terms]) * len(indices))
 
     def _finish_epoch(self, rate: float, stop: Stop) -> Row:
         job, recipe = self.job, self.job.recipe
@@ -240,9 +238,10 @@ class Loop:
             self.epoch + 1, rate, float(losses.sum()) / count, float(torch.stack(self.points).sum()) / count,
             validation_loss, validation_score,
         )  # fmt: skip
-        row: Row = dict(zip(columns(job.score), figures, strict=True))
+        means = (torch.stack(self.terms).double().sum(0) / count).tolist() if job.terms else []
+        row: Row = dict(zip(columns(job.score, job.terms), (*figures, *means), strict=True))
         self.rows.append(row)
-        self.epoch, self.step, self.losses, self.points = self.epoch + 1, 0, [], []
+        self.epoch, self.step, self.losses, self.points, self.terms = self.epoch + 1, 0, [], [], []
         score = {
             "best-loss": (validation_loss, 0.0),
             "best-accuracy": (-(validation_score or 0.0), validation_loss),
@@ -296,6 +295,7 @@ class Loop:
                 "best": {**self.best, "score": list(self.best["score"])},
                 "losses": [value.cpu() for value in self.losses],
                 "hits": [value.cpu() for value in self.points],
+                "terms": [value.cpu() for value in self.terms],
                 "module": job.module.state_dict(),
                 "average": self.average.state() if self.average else {},
                 "optimizer": self.optimizer.state_dict(),
@@ -316,6 +316,7 @@ class Loop:
         self.best = {**state["best"], "score": tuple(state["best"]["score"]), "weights": weights}
         self.losses = [value.to(job.device) for value in state["losses"]]
         self.points = [value.to(job.device) for value in state["hits"]]
+        self.terms = [value.to(job.device) for value in state.get("terms", [])]
         if self.average:
             self.average.restore(state["average"])
         torch.set_rng_state(state["random"])

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrtool.training.optimization import Recipe
+from cxrtool.training.device import autocast
+from cxrtool.training.optimization import OPTIMIZERS, Recipe, learning_rate
 from cxrtool.training.randomness import permutation
 
 Row = dict[str, float | None]
 """One epoch of a history, by `columns`."""
 
 
-def columns(score: str) -> tuple[str, ...]:
-    """The columns of a history.
+def columns(score: str, terms: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of a history; further terms of the loss stand at its end.
 
-    >>> columns("dice")
-    ('epoch', 'lr', 'train_loss', 'train_dice', 'validation_loss', 'validation_dice')
+    >>> columns("dice", ["tv"])
+    ('epoch', 'lr', 'train_loss', 'train_dice', 'validation_loss', 'validation_dice', 'train_tv')
     """
-    return "epoch", "lr", "train_loss", f"train_{score}", "validation_loss", f"validation_{score}"
+    own = "epoch", "lr", "train_loss", f"train_{score}", "validation_loss", f"validation_{score}"
+    return *own, *(f"train_{term}" for term in terms)
 
 
 COLUMNS = columns("accuracy")
@@ -63,6 +66,37 @@ class Job(ABC):
     state: Path
     save_every: float = 30.0
     names: list[str] = field(default_factory=list)
+
+    terms: ClassVar[tuple[str, ...]] = ()
+    """Names of further figures that `learn` gives, for a history."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What moves the weights that are trained; one group of them, unless a child says otherwise."""
+        return OPTIMIZERS[self.recipe.opt](self.trained(), self.recipe)
+
+    def trained(self) -> list[nn.Parameter]:
+        """The weights that are trained."""
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def rates(self, epoch: int, losses: Sequence[float]) -> Sequence[float]:
+        """The learning rate of each group of the optimizer in an epoch, given the validation losses before it.
+
+        A history tells the first.
+        """
+        return (learning_rate(self.recipe, epoch, losses),)
+
+    def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Fill the gradients of what is trained, which are empty before.
+
+        Returns:
+            The mean loss of the batch, the sum of its images' scores, and the mean of each of `terms`; detached.
+        """
+        inputs, target = self.batch(items, epoch)
+        with autocast(self.device, self.precision):
+            outputs = self.module(inputs)
+        loss = self.loss(outputs, target)
+        torch.autograd.backward(loss)
+        return loss.detach(), self.points(outputs.detach(), target), {}
 
     def order(self, epoch: int) -> np.ndarray:
         """What an epoch visits, in its order: places in the store (n,), or rows (n, …) that begin with one."""
