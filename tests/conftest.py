@@ -397,3 +397,60 @@ def rib_part(tmp_path_factory: pytest.TempPathFactory, rib_kernels: dict[str, np
     folder: Path = tmp_path_factory.mktemp("ribs")
     save_part(folder, "ribs", "autoencoder", network, Form(64, "pad", invert=True), {})
     return folder
+
+
+def _write_generators(
+    run: Path, splits: Path, rows: Sequence[Row], *, size: int = 16, folds: Sequence[str] = ("r0f0",),
+    classes: Sequence[str] = ("covid", "normal"), chain: Sequence[Mapping] = (),
+) -> Path:  # fmt: skip
+    """Write a run as `fit generators` does, without fitting: each generator passes its picture on, changed a little.
+
+    That of the first class brightens, that of the last darkens, and each fold adds a pattern of its own.
+    """
+    import json
+
+    import torch
+
+    from cxrtool.imaging.view import Form
+    from cxrtool.models.class_inherent import Generators
+    from cxrtool.models.parts import save_part
+    from cxrtool.steps.fold import FITTED_COLUMNS
+
+    run.mkdir(parents=True)
+    (run / "splits.csv").write_bytes(splits.read_bytes())
+    about = {"command": "fit", "run_digest": "d", "started": "2020-01-01T00:00:00Z", "chain": list(chain)}
+    (run / "run.json").write_text(json.dumps(about))
+    patients = {row["image_id"]: row for row in rows}
+    with torch.random.fork_rng([]), torch.no_grad():
+        for name in folds:
+            torch.manual_seed(int(name[1]) * 100 + int(name[3:]))
+            network = Generators(classes)
+            for number, member in enumerate(network.members):
+                for module in member.modules():
+                    if isinstance(module, torch.nn.PReLU):
+                        module.weight.fill_(1.0)
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.weight.fill_(0.02)
+                first, last = member[0], member[-1]
+                first.weight[0] = last.weight[:, 0] = 0
+                first.weight[0, 0, 4, 4] = 1.0
+                last.weight[:, 0, 1, 1] = 1.0
+                last.bias += (len(classes) - 1) / 2 - number
+            save_part(run / name, "generators", "fucitnet", network.eval(), Form(size), {"about": "a test"},
+                      built_with={"classes": list(classes)})  # fmt: skip
+            where = {"repeat": name[1], "fold": name[3:]}
+            fitted = [
+                {**where, "image_id": row["image_id"], "subset": row["subset"], "sha256": "",
+                 "patient_id": patients.get(row["image_id"], {}).get("patient_id", "")}
+                for row in read_table(splits).rows if where.items() <= row.items() and row["subset"] != "test"
+            ]  # fmt: skip
+            write_table(run / name / "fitted_on.csv", FITTED_COLUMNS, fitted)
+            (run / name / "run.json").write_text(json.dumps(about))
+            (run / name / "classifier.safetensors").write_bytes(b"large")
+            (run / name / "predictions.csv").write_text("image_id\n")
+    return run
+
+
+@pytest.fixture(scope="session")
+def write_generators() -> Callable[..., Path]:
+    return _write_generators

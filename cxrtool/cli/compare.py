@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,7 +46,17 @@ def compare(
         typer.Option(
             "--published",
             metavar="NAME",
-            help="The printed table of a paper beside ours: covid-xnet, makris, vgg16-portable.",
+            help="The printed table of a paper beside ours: covid-sdnet, covid-sdnet-without-normal-pcr, covid-xnet, "
+            "makris, portable-densenet161, vgg16-portable.",
+            show_default=False,
+        ),
+    ] = None,
+    within: Annotated[
+        Path | None,
+        typer.Option(
+            "--within",
+            metavar="SPLITS|MANIFEST",
+            help="Only images that stand there; of splits, in that repeat, fold and subset.",
             show_default=False,
         ),
     ] = None,

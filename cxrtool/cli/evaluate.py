@@ -41,6 +41,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    within: Annotated[
+        Path | None,
+        typer.Option(
+            "--within",
+            metavar="SPLITS|MANIFEST",
+            help="Only images that stand there; of splits, in that repeat, fold and subset.",
+            show_default=False,
+        ),
+    ] = None,
     subset: Annotated[str, typer.Option("--subset", help="Only rows of this subset.")] = "test",
     confusion_matrix: Annotated[
         Path | None,
@@ -65,7 +74,8 @@ def evaluate(
     """Accuracy per class and group, with intervals and pictures.
 
     Decisions are pooled over the folds of a repeat, AUC and calibration computed inside each run; intervals come from
-    resampled patients. With -o the figures, tables and pictures are written to a folder too.
+    resampled patients. With -o the figures, tables and pictures are written to a folder too; of a run of several folds
+    also how they trained (repetitions.png). What was called inconclusive is no decision, and is told as coverage.
 
     Example: cxrtool evaluate run --by severity,age:0,40,65 --positive covid -o evaluation
     """

@@ -25,7 +25,7 @@ Text: TypeAlias = str | None
 
 def fit(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(help="lungs or ribs.", metavar="KIND")],
+    kind: Annotated[str, typer.Argument(help="lungs, ribs or generators.", metavar="KIND")],
     manifest: options.ManifestFile,
     out: options.Out = None,
     splits: Annotated[Path | None, typer.Option("--splits", help="Fit one network for each fold of this file that "
@@ -65,6 +65,17 @@ def fit(
     patience: Annotated[Integer, _option("--patience", "Stop after so many epochs without a better validation loss; "
                                          "0 never stops.")] = None,
     checkpoint: Annotated[Text, _option("--checkpoint", "Epoch to keep: best-loss (on validation) or last.")] = None,
+    class_loss: Annotated[Text, _option("--class-loss", "Generators: the class term of each, over the images of its "
+                                        "own class or of all.", "own")] = None,
+    class_loss_weight: Annotated[Text, _option("--class-loss-weight", "Generators: what that term counts; of several, "
+                                               "as 0.1,0.05, or of 13, as sweep, each fold keeps the one that is best "
+                                               "on its validation images.", "0.05")] = None,
+    perceptual: Annotated[Text, _option("--perceptual", "Generators: VGG16 for the perceptual term: imagenet, a file, "
+                                        "or none.", "imagenet")] = None,
+    weights: Annotated[Text, _option("--weights", "Generators: of their classifier: imagenet, none, or a file.",
+                                     "imagenet")] = None,
+    classifier_lr: Annotated[Number, _option("--classifier-lr", "Generators: learning rate of their classifier, whose "
+                                             "schedule --sched and what goes with it are.", "0.001")] = None,
     only: options.Only = None,
     save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between two checkpoints.")] = 30.0,
     seed: options.Seed = 0,
@@ -86,7 +97,8 @@ def fit(
     """Fit a lung or a rib network to pictures and their targets.
 
     Writes a part that `segment --lungs` or `enhance --ribs` takes; with --splits a run of one part for each fold, and
-    the Dice of every test image. MANIFEST may be a folder that `cxrtool phantom` drew.
+    the Dice of every test image. MANIFEST may be a folder that `cxrtool phantom` drew. The kind generators is fitted to
+    the labels in each fold (FuCiTNet), for `transform`.
 
     Example: cxrtool fit lungs prepared --splits splits.csv -o lungs
     """
@@ -97,4 +109,4 @@ def fit(
     found = step.fit(options.collect(ctx, step.FitOptions), options.settings(ctx))
     if found:
         header, rows, title = found
-        print_table(header, rows, style, f"{title} images")
+        print_table(header, rows, style, title)

@@ -33,7 +33,13 @@ def select(
         typer.Option("--one-per", metavar="COLUMN", help="One image a patient, a study, ….", show_default=False),
     ] = None,
     per_class: Annotated[
-        int | None, typer.Option("--per-class", min=1, help="Draw so many images of each class.", show_default=False)
+        str | None,
+        typer.Option(
+            "--per-class",
+            metavar="N|smallest",
+            help="Draw so many images of each class, or as many as the smallest has.",
+            show_default=False,
+        ),
     ] = None,
     fraction: Annotated[
         float | None, typer.Option("--fraction", help="Draw this share of each class.", show_default=False)

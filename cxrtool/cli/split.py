@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,23 @@ def split(
     from_column: Annotated[
         str | None,
         typer.Option("--from-column", metavar="COLUMN", help="The column that names the subset.", show_default=False),
+    ] = None,
+    within: Annotated[
+        Path | None,
+        typer.Option("--within", metavar="SPLITS", help="Thin out this division; see --equal.", show_default=False),
+    ] = None,
+    equal: Annotated[
+        str | None,
+        typer.Option(
+            "--equal",
+            metavar="COLUMN",
+            help="With --within: in each fold and subset as many images of each value as the rarest has there.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="SUBSETS", help="With --within: these stay whole.", show_default=False),
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Draw so many divisions.")] = 1,
     validation: Annotated[
@@ -67,6 +85,9 @@ def split(
     Images of one patient, images derived from one another (parent_id) and identical pictures (sha256) stay together.
     Classes and severities are spread evenly. The order of rows does not matter. Without -o, splits.csv goes to
     standard output; images, patients and classes of every part are shown on standard error.
+
+    With --within no image changes sides: a network trained on a balanced part of another's images has seen no test
+    image of that other one; the same images are drawn with and without --keep.
 
     Example: cxrtool split prepared --folds 5 --repeats 5 -o splits.csv
     """

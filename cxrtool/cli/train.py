@@ -70,6 +70,9 @@ def train(
         "| parts them: 'augment=none|rotate=10,flip=0.5'.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, show_default=False,
                                                help="Draw so many of the grid's combinations.")] = None,
+    transform: Annotated[Path | None, typer.Option(
+        "--transform", metavar="RUN", show_default=False, help="Train on what the generators of `fit generators` make "
+        "of the images in each fold, without writing it.")] = None,
     only: options.Only = None,
     save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between two checkpoints.")] = 30.0,
     seed: options.Seed = 0,

@@ -6,13 +6,13 @@ Groups of images (`cxrtool.data.grouping`) are dealt, never single images, so th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from math import isclose
 
-from cxrtool.data.dealing import deal
+from cxrtool.data.dealing import deal, rank
 from cxrtool.data.grouping import PATIENT, group_images
 from cxrtool.data.manifest import Row
-from cxrtool.data.splits import SUBSETS
+from cxrtool.data.splits import SUBSETS, Run
 from cxrtool.errors import InputError, UsageError
 
 
@@ -39,6 +39,41 @@ def parse_holdout(text: str) -> dict[str, float]:
     if "train" not in shares or "test" not in shares:
         raise UsageError(f"--holdout: training and test each need a share, found '{text}'")
     return shares
+
+
+def equalise(
+    runs: Mapping[Run, Mapping[str, str]], values: Mapping[str, str], keep: Collection[str] = (), seed: int = 0
+) -> dict[Run, dict[str, str]]:
+    """Thin out a division until every subset of every fold has as many images of each value as of its rarest.
+
+    Images are drawn by seed, repeat and id alone: the order of rows, the fold and what is kept whole do not bear on
+    which come first, so that the same images are preferred everywhere. No image changes sides, hence no patient does.
+
+    Args:
+        runs: The subset of each image id, for every repeat and fold; ids without a value are left out.
+        values: What to make equal, of each image id; an image with an empty one is in no subset but those kept whole.
+        keep: Subsets that stay whole.
+        seed: Which of the many draws.
+
+    >>> runs = {("0", "0"): {"a": "train", "b": "train", "c": "train", "d": "test", "e": "test"}}
+    >>> found = equalise(runs, {"a": "P", "b": "N", "c": "N", "d": "N", "e": "N"}, keep=["test"])
+    >>> sorted(found["0", "0"].values())
+    ['test', 'test', 'train', 'train']
+    """
+    thinned: dict[Run, dict[str, str]] = {}
+    for run, subsets in runs.items():
+        inside: dict[str, dict[str, list[str]]] = {}
+        for name in sorted(subsets, key=lambda name: rank(seed, "equal", run[0], name)):
+            if values.get(name):
+                inside.setdefault(subsets[name], {}).setdefault(values[name], []).append(name)
+        fewest = {subset: min(map(len, groups.values())) for subset, groups in inside.items()}
+        drawn = {
+            name for subset, groups in inside.items() for group in groups.values() for name in group[: fewest[subset]]
+        }
+        thinned[run] = {
+            name: subset for name, subset in subsets.items() if name in values and (subset in keep or name in drawn)
+        }
+    return thinned
 
 
 class Divider:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PREFIX = "prob_"
 HEAD = ("image_id", "path", "repeat", "fold", "subset", "label", "predicted")
+INCONCLUSIVE = "inconclusive"
+"""What stands in `predicted` where no class was decided for."""
+
 GROUPING = ("patient_id", "severity", "source", "view", "age", "sex", "parent_id", "generator", "sha256")
 """Manifest columns that travel with a prediction, so that it can be evaluated by group without its manifest."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +174,27 @@ def one_per(selection: Selection, column: str, seed: int) -> None:
         drawn.setdefault(normalised(row.get(column, "")) or f"\0{row['image_id']}", row)
     kept = {id(row) for row in drawn.values()}
     selection.keep(lambda row: id(row) in kept, lambda row: f"--one-per {column}: another of {row.get(column)}")
+
+
+SMALLEST = "smallest"
+
+
+def parse_per_class(text: str) -> int | None:
+    """How many images of each class; None for as many as the smallest class has.
+
+    >>> parse_per_class("40"), parse_per_class("smallest")
+    (40, None)
+    """
+    if text == SMALLEST:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--per-class: expected a number over 0, or {SMALLEST}, found '{text}'")
+    return int(text)
+
+
+def smallest_class(selection: Selection) -> int:
+    """How many images the smallest class has; 0 where nothing has a label."""
+    return min(Counter(row["label"] for row in selection.rows if row.get("label")).values(), default=0)
 
 
 def sample(selection: Selection, seed: int, *, per_class: int | None = None, fraction: float | None = None) -> None:

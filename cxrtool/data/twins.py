@@ -7,22 +7,34 @@ generator: for two classes P and N those that the paper calls P+, P-, N+ and N- 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
+from cxrtool.data.ids import safe_name
 from cxrtool.data.manifest import Row
 from cxrtool.errors import InputError
 
 MARK = "@"
 """Between the label and the generator in the name of a twin's class."""
 
+LONGEST = 60
+"""Characters of a generator in an id, which is a file's name."""
+
 
 def twin_id(image_id: str, repeat: str, fold: str, generator: str) -> str:
-    """The id of a twin.
+    """The id of a twin; without a repeat it is that of a twin of no one fold.
 
-    >>> twin_id("a", "0", "3", "covid")
-    'a_r0f3_covid'
+    A generator whose name no file may have, or is long, gets a digest behind it, so that `P+` and `P-` stay apart.
+
+    >>> twin_id("a", "0", "3", "covid"), twin_id("a", "", "", "covid")
+    ('a_r0f3_covid', 'a_covid')
+    >>> twin_id("a", "0", "3", "P+")
+    'a_r0f3_P-3073f3'
     """
-    return f"{image_id}_r{repeat}f{fold}_{generator}"
+    name = safe_name(generator)[:LONGEST]
+    if name != generator:
+        name = f"{name}-{hashlib.sha256(generator.encode()).hexdigest()[:6]}"
+    return "_".join([image_id, *([f"r{repeat}f{fold}"] if repeat else []), name])
 
 
 def twin_class(label: str, generator: str) -> str:
@@ -49,13 +61,49 @@ def split_class(name: str) -> tuple[str, str]:
     return label, generator
 
 
+def twin_classes(labels: Sequence[str], generators: Sequence[str]) -> list[str]:
+    """The classes that a classifier of twins tells apart, label by label.
+
+    >>> twin_classes(["P", "N"], ["P", "N"])
+    ['P@P', 'P@N', 'N@P', 'N@N']
+    """
+    return [twin_class(label, generator) for label in labels for generator in generators]
+
+
+def labels_of(classes: Iterable[str]) -> list[str]:
+    """The labels behind classes of twins, in order.
+
+    Raises:
+        InputError: One is no class of twins.
+
+    >>> labels_of(["P@P", "P@N", "N@P", "N@N"])
+    ['P', 'N']
+    """
+    return list(dict.fromkeys(split_class(name)[0] for name in classes))
+
+
+def radiograph_id(row: Mapping[str, str]) -> str:
+    """The id of the radiograph of which a twin was made; of any other image its own."""
+    return row["parent_id"] if is_twin(row) else row["image_id"]
+
+
 def is_twin(row: Mapping[str, str]) -> bool:
     """Whether a row is that of a twin."""
     return bool(row.get("generator"))
 
 
 def twin_rows(row: Row, repeat: str, fold: str, generators: Sequence[str]) -> list[Row]:
-    """The rows of what each generator of a fold makes of one radiograph; their `path` stays that of the radiograph."""
+    """The rows of what each generator of a fold makes of one radiograph; their `path` stays that of the radiograph.
+
+    Args:
+        row: The radiograph, or what image processing made of it for the same fold.
+        repeat: Empty where the twins are those of no one fold.
+        fold: Likewise.
+        generators: Names, in order.
+
+    >>> [twin["image_id"] for twin in twin_rows({"image_id": "a"}, "0", "1", ["P", "N"])]
+    ['a_r0f1_P', 'a_r0f1_N']
+    """
     parent = row.get("parent_id") if row.get("repeat") else row["image_id"]
     identity = parent or row["image_id"]
     return [

@@ -14,6 +14,7 @@ from cxrtool.evaluation.comparison import Verdict
 from cxrtool.evaluation.comparison_align import Key, align, in_order
 from cxrtool.evaluation.comparison_flips import METRICS, OF_A_CLASS, Pair, pick, sign_flip
 from cxrtool.evaluation.estimates import BY_CLASS, MACROS, Estimates, estimate
+from cxrtool.evaluation.groups import NONE, Grouping, split_by
 from cxrtool.evaluation.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.metrics import spread
 from cxrtool.evaluation.scores import Scores
@@ -54,6 +55,7 @@ def compare_runs(
     metric: str = "accuracy",
     positive: str | None = None,
     baseline: str | None = None,
+    by: Sequence[str] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def compare_runs(
         metric: One of `METRICS`: what differences are differences of.
         positive: The class that metrics of a class and DeLong's test are about.
         baseline: Name of the reference; None takes the best on validation images, or else the best on test images.
+        by: Columns by whose values accuracies are told, of the runs that have them.
         seed: Of resamples and permutations.
         resamples: How many.
 
@@ -81,6 +84,9 @@ def compare_runs(
         entry.name: _describe(entry, estimates, metric, about)
         for entry, estimates, about in zip(entries, found, abouts, strict=True)
     }
+    for entry in entries:
+        strata = _strata(entry.scores, by, seed, resamples)
+        runs[entry.name] |= {"per_group": strata} if by else {}
     reference = choose_reference(entries, baseline, {name: run["metric"]["value"] for name, run in runs.items()})
     result: dict[str, Any] = {
         "metric": metric,
@@ -219,17 +225,23 @@ class _Contest:
         pairs = [(repeat or "0", fold or "0") for repeat, fold in first.runs]
         kept = np.flatnonzero(~np.isnan(d))
         # Where one of the two was fitted on fewer images, the runs hang together less than the larger number says.
-        fitted = [min(e.fitted.get(pairs[i], 0) for e in (entry, other)) for i in kept.tolist()]
+        # A table of predictions does not tell; where it is of the same division, the other's number is as good.
+        known = [e for e in (entry, other) if e.fitted]
+        fitted = [min((e.fitted.get(pairs[i], 0) for e in known), default=0) for i in kept.tolist()]
         n_test = float(np.mean([(first.run == i).sum() for i in kept])) if len(kept) else 0.0
         n_train = float(np.mean(fitted)) if fitted and all(fitted) else 0.0
         verdict = comparison.corrected_t(d[kept], n_test, n_train)
         if len(d) > 1 and verdict.reason and n_train <= 0 and len(kept) > 1:
-            bare = next(e.name for e in (entry, other) if any(not e.fitted.get(pairs[i]) for i in kept.tolist()))
+            lacking = known or (entry, other)
+            bare = next(e.name for e in lacking if any(not e.fitted.get(pairs[i]) for i in kept.tolist()))
             return replace(verdict, reason=f"how many images {bare} was fitted on is not known; give its RUN folder")
+        notes = []
         if len(kept) < len(d):
-            note = f"{self.metric} is defined in {len(kept)} of {len(d)} runs"
-            return replace(verdict, reason="; ".join(filter(None, (note, verdict.reason))))
-        return verdict
+            notes.append(f"{self.metric} is defined in {len(kept)} of {len(d)} runs")
+        if verdict.p is not None and len(known) == 1:
+            table = next(e.name for e in (entry, other) if not e.fitted)
+            notes.append(f"how many images {table} was fitted on is taken to be what {known[0].name} was")
+        return replace(verdict, reason="; ".join(filter(None, (*notes, verdict.reason))) or None)
 
     def _delong(self, first: Scores, second: Scores) -> Verdict:
         about = self.about
@@ -268,6 +280,22 @@ def _describe(entry: Entry, found: Estimates, metric: str, about: int | None) ->
         "facts": dict(entry.facts),
         "notes": [*entry.notes, *scores.notes],
     }
+
+
+def _strata(scores: Scores, by: Sequence[str], seed: int, resamples: int) -> dict[str, Any]:
+    """Column to its values to accuracy, images and patients; without columns that no row has."""
+    known = [column for column in by if any(row.get(column) for row in scores.rows)]
+    found: dict[str, Any] = {}
+    for column in known:
+        found[column] = {}
+        for name, mask in split_by(scores, Grouping(column)):
+            if name == NONE:
+                continue
+            part = scores.where(mask)
+            told = measures_of(part, estimate(part, seed=seed, resamples=resamples, calibrated=False), None)
+            sizes = {"images": part.images, "patients": part.patients}
+            found[column][name] = {"accuracy": told["overall"]["accuracy"], **sizes}
+    return found
 
 
 def _as_json(verdict: Verdict) -> dict[str, Any]:

@@ -99,6 +99,9 @@ def tidy(found: Comparison) -> tuple[list[str], list[list[str]]]:
             for metric, entry in figures.items():
                 if isinstance(entry, Mapping):
                     measure("class", name, label, metric, entry)
+        for column, strata in run.get("per_group", {}).items():
+            for label, stratum in strata.items():
+                measure("group", name, f"{column}: {label}", "accuracy", stratum["accuracy"])
         for fact in FACTS:
             if fact in run["facts"]:
                 add("fact", name, "", fact, value=run["facts"][fact])
@@ -116,6 +119,9 @@ def tidy(found: Comparison) -> tuple[list[str], list[list[str]]]:
         for label, figures in row["per_class"].items():
             for metric, value in figures.items():
                 add("published", row["run"], f"{row['name']}, {label}", metric, value=value)
+        for column, strata in row["groups"].items():
+            for label, (value, _) in strata.items():
+                add("published", row["run"], f"{row['name']}, {column}: {label}", "accuracy", value=value)
     return list(TIDY), rows
 
 

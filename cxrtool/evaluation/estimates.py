@@ -20,9 +20,16 @@ from cxrtool.evaluation.scores import Scores
 Figures = dict[str, FloatArray]
 """Figures by name. Those in `BY_CLASS` end with an axis of K classes, the others do not."""
 
-DECISIONS = (*metrics.PER_CLASS, "accuracy", "mcc")
+ABSTENTIONS = ("coverage", "accuracy_all")
+"""Figures that are there only where some decision was not made: the share of images that was decided, and the share
+that was called its own class, what was not decided being wrong."""
+
+DECISIONS = (*metrics.PER_CLASS, "accuracy", "mcc", *ABSTENTIONS)
 RANKINGS = ("auc", "class_ap")
 CALIBRATIONS = ("slope", "intercept")
+COUNTS = ("confusion", "asked")
+"""What decisions are counted in, and pooled as."""
+
 BY_CLASS = (*metrics.PER_CLASS, *RANKINGS, *CALIBRATIONS)
 
 MACROS = {
@@ -80,7 +87,9 @@ class RunStatistics:
         count = len(scores.classes)
         self.classes, self.patient, self.calibrated = count, scores.patient[rows], calibrated
         self.cells = np.zeros((count * count, len(rows)))
-        self.cells[truth * count + scores.predicted[rows], np.arange(len(rows))] = 1.0
+        decided = np.flatnonzero(scores.decided[rows])
+        self.cells[truth[decided] * count + scores.predicted[rows][decided], decided] = 1.0
+        self.abstaining = not scores.decided.all()
         self.positive = [truth == k for k in range(count)]
         self.rankings = [Ranking.of(probabilities[:, k], self.positive[k]) for k in range(count)]
         if calibrated:
@@ -101,11 +110,14 @@ class RunStatistics:
             weights: (P, B) how often each patient counts.
 
         Returns:
-            `confusion` (B, K, K), `RANKINGS` (B, K); with calibration `ece`, `brier` (B,) and `CALIBRATIONS` (B, K).
+            `confusion` (B, K, K) of what was decided, `asked` (B,) images where some were not, `RANKINGS` (B, K); with
+            calibration `ece`, `brier` (B,) and `CALIBRATIONS` (B, K).
         """
         own = weights[self.patient]
         count = self.classes
         result: Figures = {"confusion": (self.cells @ own).T.reshape(-1, count, count)}
+        if self.abstaining:
+            result["asked"] = own.sum(axis=0)
         areas = [ranking.areas(own) for ranking in self.rankings]
         result["auc"], result["class_ap"] = (np.stack(part, axis=-1) for part in zip(*areas, strict=True))
         if self.calibrated:
@@ -170,8 +182,11 @@ def _stack(runs: list[RunStatistics], weights: FloatArray) -> Figures:
 
 def _decide(figures: Figures) -> Figures:
     """Replace confusion matrices by the metrics that follow from them."""
-    rest = {name: values for name, values in figures.items() if name != "confusion"}
+    rest = {name: values for name, values in figures.items() if name not in COUNTS}
     confusion = figures["confusion"]
+    if "asked" in figures:
+        rest["coverage"] = metrics.divide(confusion.sum(axis=(-2, -1)), figures["asked"])
+        rest["accuracy_all"] = metrics.divide(np.trace(confusion, axis1=-2, axis2=-1), figures["asked"])
     return {
         **metrics.class_metrics(confusion),
         "accuracy": metrics.accuracy(confusion),
@@ -186,7 +201,7 @@ def _per_repeat(figures: Figures, repeat: IntArray) -> Figures:
     return _decide(
         {
             name: np.stack(
-                [values[m].sum(axis=0) if name == "confusion" else metrics.mean_defined(values[m]) for m in members]
+                [values[m].sum(axis=0) if name in COUNTS else metrics.mean_defined(values[m]) for m in members]
             )
             for name, values in figures.items()
         }
@@ -195,8 +210,8 @@ def _per_repeat(figures: Figures, repeat: IntArray) -> Figures:
 
 def _pool(figures: Figures, repeat: IntArray) -> Figures:
     """One value in all: the mean over repeats of decisions, over runs of the others, where they are defined."""
-    pooled = _per_repeat({"confusion": figures["confusion"]}, repeat)
-    rest = {name: values for name, values in figures.items() if name != "confusion"}
+    pooled = _per_repeat({name: figures[name] for name in COUNTS if name in figures}, repeat)
+    rest = {name: values for name, values in figures.items() if name not in COUNTS}
     return {name: metrics.mean_defined(values) for name, values in {**pooled, **rest}.items()}
 
 

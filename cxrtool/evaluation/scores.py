@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Row
-from cxrtool.data.predictions import Predictions
+from cxrtool.data.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.metrics import FloatArray, IntArray
 
 TEST = "test"
 TOLERANCE = 0.0051
 """How far from 1 the probabilities of an image may add up, for each class: some tables are rounded to two digits."""
+
+UNDECIDED = -1
+"""In place of a class, where none was decided for: never equal to the true one."""
 
 _SHOWN = 3
 
@@ -29,7 +32,7 @@ class Scores:
     Attributes:
         classes: Class names, K of them.
         truth: (n,) true class of each row.
-        predicted: (n,) class that it was called.
+        predicted: (n,) class that it was called, or `UNDECIDED`.
         probabilities: (n, K) in [0, 1].
         image: (n,) index of the image; an image has one row a repeat.
         patient: (n,) index of the patient, 0 to P-1, in the order of their sorted names.
@@ -54,6 +57,12 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.truth)
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """(n,) whether a class was decided for."""
+        decided: NDArray[np.bool_] = self.predicted != UNDECIDED
+        return decided
 
     @property
     def images(self) -> int:
@@ -95,7 +104,9 @@ class Scores:
         )
 
 
-def scores_of(predictions: Predictions, *, subset: str = TEST, classes: Sequence[str] = ()) -> Scores:
+def scores_of(
+    predictions: Predictions, *, subset: str = TEST, classes: Sequence[str] = (), abstaining: bool = False
+) -> Scores:
     """Check predictions and turn them into arrays.
 
     Args:
@@ -103,6 +114,7 @@ def scores_of(predictions: Predictions, *, subset: str = TEST, classes: Sequence
         subset: Only rows of this subset; where no row is marked as test, all rows are taken.
         classes: Only images of these classes, and only their probabilities, scaled to add up to one; a row that was
             called another class is called the likeliest of these.
+        abstaining: Take rows that were called inconclusive; who asks must know what to do with `UNDECIDED`.
 
     Raises:
         InputError: There is nothing to evaluate, a class is unknown, probabilities do not add up to one, or an image
@@ -119,7 +131,7 @@ def scores_of(predictions: Predictions, *, subset: str = TEST, classes: Sequence
     rows = [predictions.rows[i] for i in kept]
     probabilities = np.asarray(predictions.probabilities, np.float64)[kept]
     _check_sums(rows, probabilities, name)
-    called = _called(rows, probabilities, known, name, notes)
+    called = _called(rows, probabilities, known, name, notes, abstaining)
     if classes:
         chosen, rows, probabilities, called = _restrict(rows, probabilities, called, known, classes, name, notes)
     else:
@@ -189,19 +201,38 @@ def _check_sums(rows: Sequence[Row], probabilities: FloatArray, name: str) -> No
         )
 
 
-def _called(rows: Sequence[Row], probabilities: FloatArray, known: list[str], name: str, notes: list[str]) -> IntArray:
+def _called(
+    rows: Sequence[Row],
+    probabilities: FloatArray,
+    known: list[str],
+    name: str,
+    notes: list[str],
+    abstaining: bool,
+) -> IntArray:
     names = [row.get("predicted", "") for row in rows]
-    strange = [i for i, called in enumerate(names) if called and called not in known]
+    place = {label: i for i, label in enumerate(known)}
+    if abstaining:
+        place.setdefault(INCONCLUSIVE, UNDECIDED)
+    strange = [i for i, called in enumerate(names) if called and called not in place]
     if strange:
         raise InputError(
             f"{name}: expected a predicted class among {', '.join(known)}, found '{names[strange[0]]}' for "
-            f"{_ids(rows, strange)}"
+            f"{_ids(rows, strange)}",
+            "only `cxrtool evaluate` takes abstentions; with --on-conflict prob, `fuse joint` decides for every image"
+            if INCONCLUSIVE in names
+            else None,
         )
     likeliest = probabilities.argmax(axis=1)
     missing = sum(1 for called in names if not called)
     if missing:
         notes.append(f"{missing} rows have no `predicted`; the class of highest probability is taken.")
-    return np.array([known.index(called) if called else likeliest[i] for i, called in enumerate(names)], np.intp)
+    decided = np.array([place[called] if called else likeliest[i] for i, called in enumerate(names)], np.intp)
+    if undecided := int((decided == UNDECIDED).sum()):
+        notes.append(
+            f"{undecided} of {len(rows)} predictions are inconclusive: accuracy, sensitivity and what else is made of "
+            f"decisions is of the others; AUC, Brier score and calibration are of all."
+        )
+    return decided
 
 
 def _restrict(
@@ -230,7 +261,7 @@ def _restrict(
     if empty:
         notes.append(f"{empty} rows give none of {', '.join(chosen)} any probability; these count as equally likely.")
     part = np.divide(part, total, out=np.full_like(part, 1 / len(chosen)), where=total > 0)
-    place = {column: i for i, column in enumerate(columns)}
+    place = {column: i for i, column in enumerate(columns)} | {UNDECIDED: UNDECIDED}
     likeliest = part.argmax(axis=1)
     decided = np.array([place.get(called[i], likeliest[j]) for j, i in enumerate(kept)], np.intp)
     moved = sum(1 for i in kept if called[i] not in place)

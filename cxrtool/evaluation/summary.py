@@ -11,7 +11,7 @@ import numpy as np
 from cxrtool.errors import UsageError
 from cxrtool.evaluation import calibration, metrics
 from cxrtool.evaluation.counts import draw_counts
-from cxrtool.evaluation.estimates import BY_CLASS, MACROS, Estimates, Figures, derive, estimate
+from cxrtool.evaluation.estimates import ABSTENTIONS, BY_CLASS, MACROS, Estimates, Figures, derive, estimate
 from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend
 from cxrtool.evaluation.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.metrics import FloatArray
@@ -26,7 +26,7 @@ OVERALL = (
 PER_CLASS = (*metrics.PER_CLASS, "auc")
 PER_RUN = ("sensitivity", "specificity", "precision", "f1", "auc")
 PER_GROUP = ("accuracy", "sensitivity", "specificity", "auc")
-PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
+PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv", *ABSTENTIONS)
 NOISY = ("ece", "slope")
 FEW_IMAGES = 20
 """A group with fewer images than this in a fold has no spread over folds worth printing."""
@@ -72,7 +72,8 @@ def summarise(
         strata = [(name, mask) for name, mask in parts if name != NONE]
         if is_ordered([name for name, _ in strata], grouping):
             trends[grouping.column] = trend(scores, strata, seed=seed)
-    cells = metrics.confusion_matrix(scores.truth, scores.predicted, len(scores.classes))
+    made = scores.decided
+    cells = metrics.confusion_matrix(scores.truth[made], scores.predicted[made], len(scores.classes))
     return {
         "classes": list(scores.classes),
         "positive": positive,
@@ -108,7 +109,7 @@ def measures_of(scores: Scores, found: Estimates, about: int | None) -> Summary:
     """
     teller = _Teller(scores, found, about)
     return {
-        "overall": {name: teller.overall(name).as_json() for name in OVERALL if name in found.value},
+        "overall": {name: teller.overall(name).as_json() for name in (*OVERALL, *ABSTENTIONS) if name in found.value},
         "per_class": {
             name: {metric: teller.per_class(metric, k).as_json() for metric in PER_CLASS}
             | {"support": len(np.unique(scores.image[scores.truth == k]))}
@@ -216,11 +217,13 @@ class _Teller:
         source = _SOURCES.get(name)
         if source and self.about is not None and name == "average_precision":
             return self._measure(name, None, source, self.scores.patients, of=self.about)
-        return self._measure(name, None, source or name, self.scores.patients)
+        return self._measure(
+            name, None, source or name, self._decided() if name == "accuracy" else self.scores.patients
+        )
 
     def group(self, name: str) -> Measure:
         if name == "accuracy":
-            return self._measure(name, None, name, self.scores.patients)
+            return self._measure(name, None, name, self._decided())
         if self.about is None:
             return self._measure(f"{name}_about", None, name, self.scores.patients)
         return self._measure(name, self.about, name, self._patients(name, self.about))
@@ -245,13 +248,16 @@ class _Teller:
             caveat="; ".join(caveat for caveat in caveats if caveat),
         )
 
+    def _decided(self) -> int:
+        return len(np.unique(self.scores.patient[self.scores.decided]))
+
     def _patients(self, name: str, k: int) -> int:
         scores = self.scores
         mask = {
-            "sensitivity": scores.truth == k,
-            "specificity": scores.truth != k,
+            "sensitivity": scores.decided & (scores.truth == k),
+            "specificity": scores.decided & (scores.truth != k),
             "precision": scores.predicted == k,
-            "npv": scores.predicted != k,
+            "npv": scores.decided & (scores.predicted != k),
         }.get(name)
         return scores.patients if mask is None else len(np.unique(scores.patient[mask]))
 
@@ -335,7 +341,10 @@ def _composition(name: str, defined: dict[str, Any], classes: Sequence[str]) -> 
 def _why(name: str, label: str | None) -> str:
     """Why a figure is undefined."""
     if label is None:
-        return {"mcc": "only one class is true, or only one was called"}.get(name, "undefined for every class")
+        return {
+            "mcc": "only one class is true, or only one was called",
+            "accuracy": "nothing was decided",
+        }.get(name, "undefined for every class")
     return {
         "sensitivity": f"no images of {label}",
         "specificity": f"no images but of {label}",

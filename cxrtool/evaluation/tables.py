@@ -21,6 +21,8 @@ NAMES = {
     "average_precision": "average precision",
     "ece": "calibration error (ECE)",
     "brier": "Brier score",
+    "coverage": "decided (coverage)",
+    "accuracy_all": "accuracy, undecided as wrong",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "precision": "precision",
@@ -234,10 +236,13 @@ def _confusion(summary: Summary, of: str) -> Sheet:
 def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str, digits: int) -> Sheet:
     notes = _Notes()
     rows = []
+    # What papers print behind the plus-minus of a stratum's accuracy.
+    repeated = any(entry["accuracy"]["sd_repeats"] is not None for entry in groups.values())
     for name, entry in groups.items():
         for metric in GROUP_FIGURES:
             notes.add(entry[metric], NAMES[metric], name)
-        measures = (cell(entry[metric], digits) for metric in GROUP_FIGURES)
+        measures = [cell(entry[metric], digits) for metric in GROUP_FIGURES]
+        measures[1:1] = [_fixed(entry["accuracy"]["sd_repeats"], digits + 1)] if repeated else []
         rows.append([name, str(entry["images"]), str(entry["patients"]), *measures])
     positive = summary["positive"]
     what = f"of {positive}" if positive is not None else "the mean over the group's classes"
@@ -245,7 +250,9 @@ def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str
     found = summary["trend"].get(column)
     if found:
         notes.say(_trend(found, digits))
-    columns = [column, "images", "patients", *(NAMES[metric] for metric in GROUP_FIGURES)]
+    figures = [NAMES[metric] for metric in GROUP_FIGURES]
+    figures[1:1] = [SPREADS["sd_repeats"]] if repeated else []
+    columns = [column, "images", "patients", *figures]
     return Sheet(f"By {column}{of}", columns, rows, notes.lines())
 
 

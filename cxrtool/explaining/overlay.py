@@ -33,6 +33,7 @@ SMALLEST = 384
 """The longer side, in pixels, to which a smaller picture is enlarged, so that its caption has room."""
 
 TILE = 208
+SEAM = 2
 COLUMNS = 4
 GAP = 8
 LINE = 18
@@ -42,8 +43,16 @@ INK, DIM = (30, 30, 30), (110, 110, 110)
 
 
 @dataclass
+class Layer:
+    """A map to be laid on a picture: (h, w) in [0, 1], and its peak as shares of width and height, or None."""
+
+    values: NDArray[np.float32]
+    peak: tuple[float, float] | None = None
+
+
+@dataclass
 class Exhibit:
-    """One picture with its map.
+    """One picture with its map, or with several side by side.
 
     Attributes:
         pixels: Grey values (h, w), uint8 or uint16, at the map's size.
@@ -51,6 +60,8 @@ class Exhibit:
         mask: (h, w), above 0 inside, whose outline is drawn; None draws none.
         peak: x and y of the map's largest value, as shares of width and height; None draws none.
         caption: Lines of text; the last one may say what is wrong with the map.
+        others: Further maps of the same picture.
+        titles: What to write above each map of a large overlay, where there are several.
     """
 
     pixels: NDArray[Any]
@@ -58,6 +69,8 @@ class Exhibit:
     mask: NDArray[np.uint8] | None = None
     peak: tuple[float, float] | None = None
     caption: Sequence[str] = ()
+    others: Sequence[Layer] = ()
+    titles: Sequence[str] = ()
 
 
 @cache
@@ -80,38 +93,42 @@ def blend(pixels: NDArray[Any], values: NDArray[np.float32]) -> Picture:
     return np.asarray(np.rint(grey * (1 - cover) + colour * cover), np.uint8)
 
 
-def draw_overlay(exhibit: Exhibit, highest: float) -> Picture:
-    """The picture beside its overlay and the scale, with a caption above.
+def draw_overlay(exhibit: Exhibit, highest: float | None) -> Picture:
+    """The picture beside its overlays and the scale, with a caption above.
 
     Args:
         exhibit: What to show.
-        highest: The raw value that has the last colour, written at the scale.
+        highest: The raw value that has the last colour, written at the scale; None where each map has its own.
     """
-    left, right = _pair(exhibit, SMALLEST)
-    height, width = left.shape[:2]
-    head = LINE * len(exhibit.caption) + GAP
+    panels = _panels(exhibit, SMALLEST)
+    height, width = panels[0].shape[:2]
+    count = len(panels)
+    head = LINE * (len(exhibit.caption) + bool(exhibit.titles)) + GAP
     bar = 14
     room = bar + GAP + 64
-    canvas = Image.new("RGB", (2 * width + room + 4 * GAP, head + height + 2 * GAP), "white")
+    canvas = Image.new("RGB", (count * width + room + (count + 2) * GAP, head + height + 2 * GAP), "white")
     draw = ImageDraw.Draw(canvas)
     _write(draw, exhibit.caption, canvas.width - 2 * GAP)
     top = head + GAP
-    canvas.paste(Image.fromarray(left), (GAP, top))
-    canvas.paste(Image.fromarray(right), (width + 2 * GAP, top))
+    for place, panel in enumerate(panels):
+        canvas.paste(Image.fromarray(panel), (GAP + place * (width + GAP), top))
+    for place, text in enumerate(exhibit.titles):
+        draw.text((GAP + (place + 1) * (width + GAP), top - 4), fitting(text, 13, width), INK, font(13), "ls")
     colours = np.repeat(table()[np.linspace(255, 0, height).round().astype(int)][:, None], bar, 1)
-    x = 2 * width + 3 * GAP
+    x = count * width + (count + 1) * GAP
     canvas.paste(Image.fromarray(np.ascontiguousarray(colours)), (x, top))
-    for value, anchor in ((1.0, "lt"), (0.5, "lm"), (0.0, "lb")):
+    for value, anchor, word in ((1.0, "lt", "highest"), (0.5, "lm", "half"), (0.0, "lb", "0")):
         y = top + round((1 - value) * (height - 1))
         draw.line([(x + bar, y), (x + bar + 4, y)], INK)
-        draw.text((x + bar + GAP, y), f"{value * highest:.3g}", DIM, font(12), anchor)
+        draw.text((x + bar + GAP, y), word if highest is None else f"{value * highest:.3g}", DIM, font(12), anchor)
     return np.asarray(canvas)
 
 
 def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
-    """Many pictures, each beside its overlay, in rows."""
-    columns = min(COLUMNS, len(exhibits))
-    cell = 2 * TILE + 2 * GAP
+    """Many pictures, each beside its overlays, in rows."""
+    panels = 2 + max(len(exhibit.others) for exhibit in exhibits)
+    columns = min(2 * COLUMNS // panels, len(exhibits))
+    cell = panels * TILE + 2 * GAP
     lines = max(len(exhibit.caption) for exhibit in exhibits)
     step = TILE + lines * LINE + GAP
     rows = math.ceil(len(exhibits) / columns)
@@ -120,9 +137,9 @@ def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
     draw.text((GAP, GAP), fitting(title, 15, canvas.width - 2 * GAP), INK, font(15))
     for index, exhibit in enumerate(exhibits):
         x, y = GAP + index % columns * cell, LINE * 2 + index // columns * step
-        for side, picture in enumerate(_pair(exhibit, TILE, exact=True)):
+        for side, picture in enumerate(_panels(exhibit, TILE, exact=True)):
             height, width = picture.shape[:2]
-            offset = x + side * TILE + (TILE - width) // 2, y + (TILE - height) // 2
+            offset = x + side * (TILE + SEAM) + (TILE - width) // 2, y + (TILE - height) // 2
             canvas.paste(Image.fromarray(picture), offset)
         for number, text in enumerate(exhibit.caption):
             place = x, y + TILE + 2 + number * LINE
@@ -143,27 +160,35 @@ def write_picture(path: Path, picture: Picture) -> int:
         return file.write(data.data)
 
 
-def _pair(exhibit: Exhibit, side: int, *, exact: bool = False) -> tuple[Picture, Picture]:
-    """The picture and its overlay; enlarged to `side` where they are smaller, or brought to it exactly."""
+def _panels(exhibit: Exhibit, side: int, *, exact: bool = False) -> list[Picture]:
+    """The picture and its overlays; enlarged to `side` where they are smaller, or brought to it exactly."""
     height, width = exhibit.pixels.shape
     factor = side / max(height, width)
+    layers = [Layer(exhibit.values, exhibit.peak), *exhibit.others]
+    pixels, mask = exhibit.pixels, exhibit.mask
     if exact or factor > 1:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        pixels = cv2.resize(exhibit.pixels, size, interpolation=how)
-        values = np.asarray(np.clip(cv2.resize(exhibit.values, size, interpolation=how), 0.0, 1.0), np.float32)
-        mask = None if exhibit.mask is None else cv2.resize(exhibit.mask, size, interpolation=cv2.INTER_NEAREST)
-    else:
-        pixels, values, mask = exhibit.pixels, exhibit.values, exhibit.mask
-    laid = blend(pixels, values)
+        pixels = cv2.resize(pixels, size, interpolation=how)
+        layers = [
+            Layer(np.asarray(np.clip(cv2.resize(layer.values, size, interpolation=how), 0.0, 1.0), np.float32),
+                  layer.peak)
+            for layer in layers
+        ]  # fmt: skip
+        mask = None if mask is None else np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    return [np.repeat(eight_bit(pixels)[..., None], 3, 2), *(_overlay(pixels, layer, mask) for layer in layers)]
+
+
+def _overlay(pixels: NDArray[Any], layer: Layer, mask: NDArray[np.uint8] | None) -> Picture:
+    laid = blend(pixels, layer.values)
     if mask is not None:
         contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(laid, contours, -1, OUTLINE, 1, cv2.LINE_AA)
-    if exhibit.peak is not None:
-        place = round(exhibit.peak[0] * laid.shape[1]), round(exhibit.peak[1] * laid.shape[0])
+    if layer.peak is not None:
+        place = round(layer.peak[0] * laid.shape[1]), round(layer.peak[1] * laid.shape[0])
         cv2.drawMarker(laid, place, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
         cv2.drawMarker(laid, place, PEAK, cv2.MARKER_CROSS, 11, 1)
-    return np.repeat(eight_bit(pixels)[..., None], 3, 2), laid
+    return laid
 
 
 def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -65,6 +65,8 @@ class Own:
         mean: Per channel, of values in [0, 1].
         std: Per channel.
         kernels: Of its convolutions where the user names none; empty where there is no choice.
+        loss: What it is trained by: a name of `LOSSES` in `cxrtool.training.optimization`.
+        smallest: The smallest side of its input of which anything is left in its last map.
     """
 
     build: Callable[[Architecture], Network]
@@ -73,6 +75,8 @@ class Own:
     mean: tuple[float, ...] = field(default=(0.0,))
     std: tuple[float, ...] = field(default=(1.0,))
     kernels: tuple[int, ...] = ()
+    loss: str = "cross-entropy"
+    smallest: int = 1
 
 
 def _covid_xnet(architecture: Architecture) -> Network:
@@ -81,17 +85,34 @@ def _covid_xnet(architecture: Architecture) -> Network:
     return CovidXNet(architecture.classes, kernels=architecture.kernels or kernels.KERNELS)
 
 
+def _covid_caps(architecture: Architecture) -> Network:
+    from cxrtool.models.covid_caps import CovidCaps
+
+    return CovidCaps(architecture.classes)
+
+
+def _pepx(architecture: Architecture) -> Network:
+    from cxrtool.models.pepx import PEPXNet
+
+    return PEPXNet(architecture.classes)
+
+
 def _thumbnail(architecture: Architecture) -> Network:
     from cxrtool.models.thumbnail import Thumbnail
 
     return Thumbnail(architecture.classes, architecture.size)
 
 
+_RGB: dict[str, Any] = {"channels": 3, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+
 OWN: dict[str, Own] = {
     # The paper states no normalisation. Centred values let Adadelta leave the start: on real radiographs the same 40
     # epochs end at a test accuracy of 0.89 instead of 0.70.
     "covid-xnet": Own(_covid_xnet, 128, mean=(0.5,), std=(0.25,), kernels=kernels.KERNELS),
     "thumbnail": Own(_thumbnail, 64, mean=(0.5,), std=(0.25,)),
+    # Values in [0, 1], as the reference implementation of COVID-CAPS takes them.
+    "covid-caps": Own(_covid_caps, 224, **_RGB, loss="margin"),
+    "pepx": Own(_pepx, 224, **_RGB, smallest=32),
 }
 
 
@@ -120,6 +141,11 @@ def native_size(name: str) -> int:
     from cxrtool.models.backbones import normalisation
 
     return normalisation(name)[2]
+
+
+def loss_of(name: str) -> str:
+    """What a network is trained by: a name of `LOSSES` in `cxrtool.training.optimization`."""
+    return OWN[name].loss if name in OWN else Own.loss
 
 
 def input_form(name: str, normalize: str) -> dict[str, list[float]]:
@@ -160,6 +186,8 @@ def check(architecture: Architecture, weights: str) -> None:
     if not 0.0 <= architecture.dropout < 1.0:
         raise UsageError(f"--dropout: expected a number from 0 to below 1, found {architecture.dropout:g}")
     if name in OWN:
+        if architecture.size < OWN[name].smallest:
+            raise UsageError(f"--size: {name} takes {OWN[name].smallest} pixels or more, found {architecture.size}")
         for option in ("hidden", "dropout"):
             if getattr(architecture, option):
                 raise UsageError(f"--{option}: {name} has a head of its own; leave --{option} out")

@@ -4,8 +4,11 @@ A file holds a `title`, the `source` as a citation, `test_images` by class, `not
 `name` in the paper, the `networks` here that are the same, `stand_ins` for what cannot be had (name: why), the printed
 `accuracy`, `overall` (by the names of `metrics.json`) and `per_class` (precision, recall, f1, specificity), and, where
 they follow from what is printed, `hits` (images of each class that were right), the `confusion` matrix (rows = true),
-and `notes`. Where one network stands in several rows, `runs` names the runs of the recipe that each is of; `folds` are
-rows of single folds. What follows from counts is computed here, never typed.
+and `notes`. Where one network stands in several rows, `runs` names the runs of the recipe that each is of; a row with
+runs alone, and no network, is of whatever has that name, such as fused predictions. `folds` are rows of single folds.
+`sd` are printed standard deviations, of the accuracy and of classes; `groups` are accuracies by the values of a column,
+each with its standard deviation. All are shares; `percent` says that the paper prints percentages, and `positive` names
+its positive class, for which ours may stand. What follows from counts is computed here, never typed.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ class PublishedRow:
         runs: Names of the runs that it stands beside; empty for any run of its networks.
         overall: Printed figures of all classes together, by the names of `metrics.json`.
         folds: Single folds, in order: `overall`, `per_class`, and the accuracy that follows from their counts.
+        sd: Printed standard deviations: `accuracy`, and `per_class` as above.
+        groups: Column to its values to the printed accuracy and its standard deviation.
     """
 
     name: str
@@ -54,6 +59,8 @@ class PublishedRow:
     runs: tuple[str, ...] = ()
     overall: Mapping[str, float] = field(default_factory=dict)
     folds: tuple[Mapping[str, Any], ...] = ()
+    sd: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @property
     def recomputed(self) -> float | None:
@@ -71,6 +78,8 @@ class Published:
         classes: In the paper's order.
         rows: One a network.
         notes: What holds for all.
+        percent: The paper prints percentages.
+        positive: Its positive class, where it has two and one of them is.
     """
 
     title: str
@@ -78,19 +87,26 @@ class Published:
     classes: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
     notes: tuple[str, ...]
+    percent: bool = False
+    positive: str | None = None
+
+    @property
+    def grouped_by(self) -> tuple[str, ...]:
+        """The columns by which accuracies are printed."""
+        return tuple(dict.fromkeys(column for row in self.rows for column in row.groups))
 
     def match(self, network: str, run: str = "") -> tuple[PublishedRow, str] | None:
         """The row of a network here (a tag such as `.tv_in1k` does not count), and why it only stands in, or ''.
 
         Args:
-            network: Its name here.
+            network: Its name here; empty where it is not known, as of fused predictions.
             run: The run that it is in, which decides where a paper has several rows of one network.
         """
         bare, last = network.split(".")[0], run.split("/")[-1]
         for row in self.rows:
             if row.runs and last not in row.runs:
                 continue
-            if bare in row.networks:
+            if bare in row.networks or (row.runs and not row.networks and not row.stand_ins):
                 return row, ""
             if bare in row.stand_ins:
                 return row, row.stand_ins[bare]
@@ -114,9 +130,12 @@ def read_published(name: str) -> Published:
         raise UsageError(f"--published: expected one of {', '.join(known)}, found '{name}'")
     content = json.loads((files("cxrtool.recipes") / f"{PREFIX}{name}{SUFFIX}").read_text(encoding="utf-8"))
     images = content.get("test_images", {})
-    classes = tuple(images) or tuple(content["rows"][0]["per_class"])
+    classes = tuple(images) or tuple(dict.fromkeys(label for row in content["rows"] for label in row["per_class"]))
     rows = tuple(_row(row, tuple(images.values())) for row in content["rows"])
-    return Published(content["title"], content["source"], classes, rows, tuple(content.get("notes", ())))
+    return Published(
+        content["title"], content["source"], classes, rows, tuple(content.get("notes", ())),
+        content.get("percent", False), content.get("positive"),
+    )  # fmt: skip
 
 
 def _row(row: Mapping[str, Any], images: Sequence[int]) -> PublishedRow:
@@ -133,6 +152,8 @@ def _row(row: Mapping[str, Any], images: Sequence[int]) -> PublishedRow:
         tuple(row.get("runs", ())),
         row.get("overall", {}),
         tuple(_fold(fold) for fold in row.get("folds", ())),
+        row.get("sd", {}),
+        row.get("groups", {}),
     )
 
 
@@ -142,13 +163,18 @@ def _fold(fold: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"accuracy_recomputed": recomputed, "overall": fold["overall"], "per_class": fold["per_class"]}
 
 
-def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
+def beside(
+    published: Published, networks: Mapping[str, str], ours: Sequence[str] = (), positive: str | None = None
+) -> dict[str, Any]:
     """The paper's rows that stand beside our runs, as plain values.
 
     Args:
         published: The paper's table.
-        networks: Run name to the network in it.
+        networks: Run name to the network in it, empty where it is not known.
+        ours: Our classes. Two of them stand for the paper's two where both have a positive one.
+        positive: The positive one of ours.
     """
+    called = _called(published, ours, positive)
     rows, met = [], set()
     for run, network in networks.items():
         found = published.match(network, run)
@@ -168,7 +194,9 @@ def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
                 "images": sum(row.images) or None,
                 "overall": dict(row.overall),
                 "folds": list(row.folds),
-                "per_class": {name: dict(figures) for name, figures in row.per_class.items()},
+                "per_class": _renamed(row.per_class, called),
+                "sd": {**row.sd, "per_class": _renamed(row.sd.get("per_class", {}), called)} if row.sd else {},
+                "groups": {column: dict(values) for column, values in row.groups.items()},
                 "notes": list(row.notes),
             }
         )
@@ -176,7 +204,21 @@ def beside(published: Published, networks: Mapping[str, str]) -> dict[str, Any]:
     return {
         "title": published.title,
         "source": published.source,
-        "notes": list(published.notes),
+        "notes": [*published.notes, *(f"The paper's {theirs} is {own} here." for theirs, own in called.items())],
+        "percent": published.percent,
         "rows": rows,
         "not_run_here": missing,
     }
+
+
+def _called(published: Published, ours: Sequence[str], positive: str | None) -> dict[str, str]:
+    """What the paper's classes are called here; empty where they are called the same, or it cannot be told."""
+    theirs = published.classes
+    if published.positive is None or positive not in ours or len(theirs) != 2 or len(ours) != 2:
+        return {}
+    called = {name: next(own for own in ours if (own == positive) == (name == published.positive)) for name in theirs}
+    return {name: own for name, own in called.items() if own != name}
+
+
+def _renamed(per_class: Mapping[str, Mapping[str, float]], called: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    return {called.get(name, name): dict(figures) for name, figures in per_class.items()}

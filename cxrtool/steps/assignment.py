@@ -37,6 +37,7 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     """Read splits against a manifest; ids that the manifest lacks are ignored with a count.
 
     An image that was made of another goes where the splits put that one, and what was made for a fold into it alone.
+    Folds for which none was made, where the images were made fold by fold, are left out with a count.
 
     Raises:
         InputError: The splits are not readable, or a fold cannot be trained: a class has no training image, or the
@@ -59,7 +60,7 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         settings.report.say(f"{splits.name}: {unknown} of its {len(ids)} images are not in {manifest.name}; left out")
     if unlabelled:
         settings.report.warn(f"{splits.name}: {unlabelled} of its images have no label; left out")
-    assignments = []
+    assignments, bare = [], []
     for (repeat, fold), placed in splits.runs.items():
         subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
         # In the manifest's order, so that a splits file whose rows were shuffled gives the same run.
@@ -67,6 +68,9 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
             if row["label"] and valid_in(row, (repeat, fold)) and (name := known_as(row, placed)):
                 subsets[placed[name]].append(place)
         assignment = Assignment(repeat, fold, subsets)
+        if not any(subsets.values()) and any(row.get("repeat") for row in manifest.rows):
+            bare.append(assignment.name)
+            continue
         _check_single(manifest, assignment, placed)
         present = {manifest.rows[i]["label"] for i in subsets["train"]}
         absent = [name for name in classes if name not in present]
@@ -77,21 +81,35 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
             )
         check_sides(manifest, placed, assignment.name, settings)
         assignments.append(assignment)
+    if not assignments:
+        raise InputError(
+            f"{manifest.name}: its images were made for other folds than the {len(bare)} of {splits.name}",
+            "give the splits by which they were made",
+        )
+    if bare:
+        settings.report.warn(
+            f"{manifest.name}: no images were made for {len(bare)} of {len(splits.runs)} folds, such as {bare[0]}; "
+            "left out"
+        )
     return assignments
 
 
 def _check_single(manifest: Manifest, assignment: Assignment, placed: dict[str, str]) -> None:
     """Refuse a fold in which one radiograph stands twice, such as its enhanced version beside the original.
 
+    What different generators made of it may stand beside each other.
+
     Raises:
         InputError: There is one.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, dict[str, str]] = {}
     for places in assignment.subsets.values():
         for place in places:
             row = manifest.rows[place]
-            other = seen.setdefault(known_as(row, placed), row["image_id"])
-            if other != row["image_id"]:
+            made, known = row.get("generator", ""), seen.setdefault(known_as(row, placed), {})
+            other = next((name for by, name in known.items() if by == made or not (by and made)), None)
+            known[made] = row["image_id"]
+            if other is not None:
                 raise InputError(
                     f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
                     f"{assignment.name}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Manifest, Row, read_table
+from cxrtool.data.twins import is_twin, radiograph_id
 from cxrtool.errors import InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.chain import Chain, chain_of
@@ -58,7 +59,7 @@ def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: 
     trained: set[str] = set()
     for folder in folders:
         rows = read_table(folder / runs.PREDICTIONS).rows
-        for name_of in (itemgetter("image_id"), original_of):
+        for name_of in (itemgetter("image_id"), original_of, radiograph_id):
             for row in rows:
                 key = row.get("subset") or "test", name_of(row)
                 answers.setdefault(key, (folder, row))
@@ -86,7 +87,9 @@ def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: 
             reason = f"its pixels are not those of the image '{name}' that {folder.name} answered"
             rejects.append({"path": row["path"], "reason": reason})
             continue
-        cases.append(Case(row, folder, place, answer.get("predicted", "")))
+        # What a fold says of one twin is not yet what it says of the image.
+        of_twin = is_twin(answer) and not is_twin(row)
+        cases.append(Case(row, folder, place, "" if of_twin else answer.get("predicted", "")))
     return cases, rejects
 
 

@@ -32,6 +32,9 @@ Chain = list[dict[str, Any]]
 FLAGS = {"crop": "--crop", "apply": "--apply-mask", "erase": "--erase-lungs"}
 """What a `segment` entry says under `use`, as it is typed."""
 
+TRANSFORM = "transform"
+"""The step that makes several pictures of one, whose networks a worker does not hold: it is replayed where all meet."""
+
 _SHOWN_DIGITS = 8
 
 
@@ -174,12 +177,12 @@ def _chain_of_folder(folder: Path) -> Chain:
     for ancestor in (folder, *list(folder.parents)[:2]):
         made = read_run_file(ancestor)
         if made is not None and made.get("chain"):
-            return locate(canonical(_of_fold(made["chain"], folder)), ancestor)
+            return locate(canonical(of_fold(made["chain"], folder)), ancestor)
     return []
 
 
-def _of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
-    """A chain with what it tells of each fold narrowed down to the fold whose images lie in a folder."""
+def of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
+    """A chain with what it tells of each fold narrowed down to the fold after which a folder is named."""
     narrowed = []
     for entry in chain:
         if "folds" not in entry:
@@ -198,6 +201,8 @@ def _of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
 def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) -> Chain:
     """The steps of the model's chain that the data have not been through yet; parts stay located where they were.
 
+    Whoever asks must be able to do a `transform` at the end, which `before_twins` parts from the rest.
+
     Raises:
         InputError: The data have been through something else; the message names both and what would be right. Or this
             version cannot repeat a step.
@@ -210,13 +215,18 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
             f"give the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
         )
     missing = model[len(data) :]
-    unknown = [entry["step"] for entry in missing if entry["step"] not in REPLAY]
+    unknown = [entry["step"] for entry in before_twins(missing)[0] if entry["step"] not in REPLAY]
     if unknown:
         raise InputError(
             f"{model_name} was trained on: {describe(model)}; this cxrtool cannot repeat '{unknown[0]}' on {data_name}",
             f"do it first: `cxrtool {unknown[0]}`, then give its folder",
         )
     return missing
+
+
+def before_twins(chain: Chain) -> tuple[Chain, dict[str, Any] | None]:
+    """What workers do of a chain to a picture, and the entry of the generators behind it, or None."""
+    return (chain[:-1], chain[-1]) if chain and chain[-1]["step"] == TRANSFORM else (chain, None)
 
 
 def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictio
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
 from cxrtool.steps import run_facts
+from cxrtool.steps.evaluate_within import keep_within, table_of
 from cxrtool.steps.folder import Inputs, Plan, StepFolder
 from cxrtool.steps.run import PREDICTIONS, fold_name, is_fold, is_run, read_run_predictions, whole_folds
 from cxrtool.steps.settings import Settings
@@ -42,6 +43,7 @@ class CompareOptions:
         positive: The class that metrics of a class and DeLong's test are about.
         metric: What differences are differences of.
         published: The paper whose printed table stands beside.
+        within: A splits file, or a manifest: only images that stand there.
         partial: Use a run of which some folds are missing.
         resamples: Of patients, for intervals.
     """
@@ -51,6 +53,7 @@ class CompareOptions:
     positive: str | None = None
     metric: str = "accuracy"
     published: str | None = None
+    within: Path | None = None
     partial: bool = False
     resamples: int = 2000
 
@@ -191,17 +194,17 @@ def _compare(
     entries = [_read(name, paths, options) for name, paths in sources.items()]
     found = compare_runs(
         entries, metric=options.metric, positive=options.positive, baseline=baseline, seed=settings.seed,
-        resamples=options.resamples,
+        resamples=options.resamples, by=paper.grouped_by if paper else (),
     )  # fmt: skip
-    networks = {entry.name: str(entry.facts["model"]) for entry in entries if "model" in entry.facts}
-    found["published"] = beside(paper, networks) if paper else None
+    networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
+    found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
     return entries, found
 
 
 def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     from cxrtool.evaluation.comparison_align import key_of
     from cxrtool.evaluation.comparison_runs import Entry
-    from cxrtool.evaluation.scores import scores_of
+    from cxrtool.evaluation.scores import TEST, scores_of
 
     parts = [
         read_predictions(path) if path == STDIN else read_run_predictions(path, partial=options.partial)
@@ -212,6 +215,7 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
         raise InputError(
             f"{name}: expected other repeats and folds in each of its {len(parts)} files, found some twice"
         )
+    notes = keep_within(predictions, options.within, TEST) if options.within is not None else []
     validation = {
         key_of(row): row["label"] == row.get("predicted")
         for row in predictions.rows
@@ -220,7 +224,7 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     facts = run_facts.read_facts(paths, partial=options.partial)
     seen = facts.seen | validation.keys()
     told = {**facts.told, "path": [str(path) for path in paths]}
-    return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, told)
+    return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, told, notes)
 
 
 def _plan(
@@ -236,12 +240,15 @@ def _plan(
             files += [path / name for name in run_facts.FILES]
         else:
             files.append(path)
+    if options.within is not None:
+        files.append(table_of(options.within))
     given = {
         "inputs": list(options.inputs),
         "baseline": baseline,
         "positive": options.positive,
         "metric": options.metric,
         "published": options.published,
+        "within": str(options.within) if options.within else None,
         "partial": options.partial,
         "resamples": options.resamples,
     }

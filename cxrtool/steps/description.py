@@ -13,6 +13,7 @@ from cxrtool.data.grouping import PATIENT, group_images, original_of
 from cxrtool.data.manifest import Manifest, Row, read_table
 from cxrtool.data.splits import SUBSETS, Splits, known_as, overlaps, tabulate
 from cxrtool.data.table_one import CATEGORIES, parse_age, table_one
+from cxrtool.data.twins import is_twin
 from cxrtool.errors import InputError
 from cxrtool.steps.chain import describe
 from cxrtool.steps.fold_chains import ALL, chain_of_manifest, own_fold
@@ -71,8 +72,9 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     result = Description("manifest", manifest.name)
     whole, folds = manifest, len({own_fold(row) for row in manifest.rows} - {ALL})
     if folds:
-        # Each radiograph counts once, however many folds have a version of it.
-        manifest = replace(whole, rows=list({original_of(row): row for row in whole.rows}.values()), lines=[])
+        # Each radiograph counts once, however many folds have a version of it, and however many twins.
+        named = {row["parent_id"] if is_twin(row) else original_of(row): row for row in whole.rows}
+        manifest = replace(whole, rows=list(named.values()), lines=[])
     result.add("images", f"{len(whole)}, of {len(manifest)} radiographs for {folds} folds" if folds else len(manifest))
     result.add("classes", values(manifest.column("label")))
     result.add("patients", _patients(manifest))
@@ -81,7 +83,7 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     result.add("age", _ages(manifest.column("age")))
     result.add("sizes", _sizes(manifest))
     result.add("masks", sum(map(bool, manifest.column("mask"))))
-    result.add("derived", values(cell for cell in manifest.column("generator") if cell))
+    result.add("derived", values(cell for cell in whole.column("generator") if cell))
     result.add("warnings", values(cell for cell in manifest.column("warning") if cell))
     try:
         result.add("processing", describe(chain_of_manifest(whole)))

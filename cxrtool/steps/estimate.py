@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cxrtool.errors import UsageError
 from cxrtool.steps.recipe import Recipe, RecipeOptions, read_recipe
 from cxrtool.steps.settings import Settings, Silent
+from cxrtool.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from cxrtool.training.fitting import Design
@@ -56,6 +57,7 @@ class Estimate:
         size: Side of the input in pixels.
         device: Where the steps were measured.
         rows: One a network.
+        uncounted: What else there is to do, in words.
     """
 
     images: int
@@ -65,16 +67,18 @@ class Estimate:
     size: int
     device: str
     rows: list[Row]
+    uncounted: str = ""
 
     def sentences(self) -> tuple[str, str]:
         """What is to do, and what the times are worth."""
         trainings = sum(row.trainings for row in self.rows)
+        more = f"\n{self.uncounted}" if self.uncounted else ""
         return (
             f"{self.images} images of {self.classes} classes; {trainings} trainings of {self.epochs} epochs at "
             f"{self.size} x {self.size} pixels",
             f"A rough guess: of each network {STEPS - 1} training steps of {self.batch_size} images were measured here "
             f"({self.device}), beside whatever else this machine is doing, and multiplied.\nDecoding, predictions, the "
-            "thumbnail and the tables are not counted; on another machine, or a GPU, it is another time.",
+            f"thumbnail and the tables are not counted; on another machine, or a GPU, it is another time.{more}",
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -101,7 +105,7 @@ def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
 
     system = read_recipe(options.name or "", options.values)
     images, classes = _count(system)
-    folds = _number(system, "FOLDS") if system.value("FOLDS") else 1
+    folds, repeats = (_number(system, name) if _told(system, name) else 1 for name in ("FOLDS", "REPEATS"))
     share = 1 - 1 / folds if folds > 1 else system.holdout
     epochs, batch, size = (_number(system, name) for name in ("EPOCHS", "BATCH", "SIZE"))
     steps = epochs * math.ceil(images * share / batch)
@@ -111,11 +115,11 @@ def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
     with settings.report.progress("measuring", len(networks)) as advance:
         for network, times in networks.items():
             seconds = seconds_a_step(_design(system, network, classes, settings))
-            rows.append(Row(network, times * folds, steps, seconds))
+            rows.append(Row(network, times * folds * repeats, steps, seconds))
             settings.report.note(f"{network}: {seconds:.3f} s a step")
             advance(1)
     shown = f"cpu, {settings.threads} threads" if device.type == "cpu" else str(device)
-    return Estimate(images, classes, epochs, batch, size, shown, rows)
+    return Estimate(images, classes, epochs, batch, size, shown, rows, system.uncounted)
 
 
 def _count(system: Recipe) -> tuple[int, int]:
@@ -126,8 +130,18 @@ def _count(system: Recipe) -> tuple[int, int]:
     return len(rows), max(2, len({row.get("label", "") for row in rows} - {""}))
 
 
+STATED = {"EPOCHS": "epochs", "BATCH": "batch_size", "SIZE": "size"}
+"""Variables that, where they are empty, leave it to what the system's preset states."""
+
+
+def _told(system: Recipe, name: str) -> bool:
+    return system.has(name) and bool(system.value(name))
+
+
 def _number(system: Recipe, name: str) -> int:
     text = system.value(name)
+    if not text and name in STATED:
+        return int(PRESETS[system.preset][STATED[name]])
     if not text.isdigit() or not int(text):
         raise UsageError(f"{name}: expected a whole number above 0, found '{text}'")
     return int(text)

@@ -14,6 +14,7 @@ from cxrtool.data.manifest import Row, dump_table, read_table
 from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
+from cxrtool.steps.evaluate_within import keep_within, table_of
 from cxrtool.steps.folder import Inputs, Plan, StepFolder
 from cxrtool.steps.run import (
     PREDICTIONS,
@@ -35,6 +36,8 @@ Summary = dict[str, Any]
 METRICS = "metrics.json"
 TIDY = "metrics.csv"
 TABLES = "tables.md"
+REPETITIONS = "repetitions.csv"
+HISTORY = "history.csv"
 STDIN = Path("-")
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
@@ -50,6 +53,7 @@ class EvaluateOptions:
         positive: The class that groups and average precision are about.
         classes: Only these classes, with commas between.
         subset: Only rows of this subset.
+        within: A splits file, or a manifest: only images that stand there.
         partial: Use a run of which some folds are missing.
         confusion_matrix: A table of counts instead of predictions.
         resamples: Of patients, for intervals.
@@ -60,6 +64,7 @@ class EvaluateOptions:
     positive: str | None = None
     classes: str | None = None
     subset: str = "test"
+    within: Path | None = None
     partial: bool = False
     confusion_matrix: Path | None = None
     resamples: int = 2000
@@ -94,7 +99,7 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
     with folder.build() as build:
         found = _evaluate(options, settings, sources)
         results = {name: summary for name, (_, summary) in found.items()}
-        _write(build.path, found)
+        _write(build.path, found, sources)
         columns, rows = _images(found)
         counts = {"evaluated": sum(summary["images"] for summary in results.values())}
         build.finish(columns, rows, counts=counts)
@@ -108,7 +113,12 @@ def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
         UsageError: Nothing to evaluate, or some have a name and others none.
     """
     if options.confusion_matrix is not None:
-        given = {"RUN|CSV": options.inputs, "--by": options.by, "--classes": options.classes}
+        given = {
+            "RUN|CSV": options.inputs,
+            "--by": options.by,
+            "--classes": options.classes,
+            "--within": options.within,
+        }
         for name, value in given.items():
             if value:
                 raise UsageError(f"--confusion-matrix: holds counts alone and does not go with {name}")
@@ -154,7 +164,9 @@ def _evaluate(
     found: dict[str, tuple[Scores | None, Summary]] = {}
     for name, paths in sources.items():
         predictions, missing = _read(paths, partial=options.partial)
-        scores = scores_of(predictions, subset=options.subset, classes=classes)
+        if options.within is not None:
+            missing += keep_within(predictions, options.within, options.subset)
+        scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
         summary = summarise(
             scores, positive=options.positive, by=groupings, seed=settings.seed, resamples=options.resamples
         )
@@ -204,12 +216,15 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
             files += [path / SPLITS] * (path / SPLITS).exists()
         else:
             files.append(path / PREDICTIONS if path.is_dir() else path)
+    if options.within is not None:
+        files.append(table_of(options.within))
     given = {
         "inputs": list(options.inputs or ()),
         "by": options.by,
         "positive": options.positive,
         "classes": options.classes,
         "subset": options.subset,
+        "within": str(options.within) if options.within else None,
         "partial": options.partial,
         "confusion_matrix": str(options.confusion_matrix) if options.confusion_matrix else None,
         "resamples": options.resamples,
@@ -218,7 +233,9 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
     return Plan("evaluate", given, inputs, libraries=("numpy", "matplotlib"), seeded=True)
 
 
-def _write(folder: Path, found: Mapping[str, tuple[Scores | None, Summary]]) -> None:
+def _write(
+    folder: Path, found: Mapping[str, tuple[Scores | None, Summary]], sources: Mapping[str, Sequence[Path]]
+) -> None:
     from cxrtool.evaluation import plots, tables
 
     results = {name: summary for name, (_, summary) in found.items()}
@@ -233,8 +250,25 @@ def _write(folder: Path, found: Mapping[str, tuple[Scores | None, Summary]]) -> 
             pictures[name] = [folder / "confusion.png"]
         else:
             pictures[name] = plots.draw_scores(scores, summary, folder / name)
+            pictures[name] += _write_repetitions(folder / name, sources[name])
     links = [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for some in pictures.values() for path in some]
     atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join(links))
+
+
+def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Write how training went over the folds of the runs, where there are several with a history."""
+    from cxrtool.evaluation import repetitions
+
+    folds = [path / fold_name(*pair) for path in paths if path.is_dir() and is_run(path) for pair in whole_folds(path)]
+    histories = [read_table(fold / HISTORY).rows for fold in folds if (fold / HISTORY).is_file()]
+    averaged = repetitions.average(histories)
+    if averaged is None:
+        return []
+    columns, rows = repetitions.tabulate(averaged)
+    atomic_write(folder / REPETITIONS, dump_table(columns, rows))
+    picture = (folder / REPETITIONS).with_suffix(".png")
+    repetitions.draw(averaged, picture)
+    return [picture]
 
 
 def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[str], list[Row]]:

@@ -20,7 +20,7 @@ from cxrtool.steps.seen import FITTED, Seen
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.subject import PREDICTED
 
-VERSION = 2
+VERSION = 3
 """Raised when the same options would give other files."""
 
 METHODS = ("grad-cam", "cam")
@@ -110,6 +110,9 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         measured = measure_place(explanation.rows, settings.seed)
         lines = [*checked, *in_words(measured)]
         found: dict[str, Any] = {"layers": explanation.layers(), "place": measured, "randomised": checked}
+        if second := explanation.second():
+            found["opposite"] = measure_place(second, settings.seed)
+            lines += [f"why the opposite: {line.strip()}" for line in in_words(found["opposite"])]
         if options.beside:
             found["beside"] = compare_beside(explanation.rows, others, settings.seed)
             lines.append(beside_in_words(found["beside"], options.beside))

@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.grouping import PATIENT, normalised
 from cxrtool.data.manifest import Row, write_table
 from cxrtool.data.predictions import GROUPING
+from cxrtool.data.twins import split_class
 from cxrtool.errors import InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.cases import Case
 from cxrtool.steps.chain import Chain
 from cxrtool.steps.folder import Build
-from cxrtool.steps.heatmaps import SHEETS, Drawing, Task, View, captions, choose, draw_one, sheet_of
+from cxrtool.steps.heatmaps import OPPOSITE, SHEETS, Drawing, Task, View, captions, choose, draw_one, sheet_of, titles
 from cxrtool.steps.parallel import map_items
 from cxrtool.steps.seen import Seen
 from cxrtool.steps.settings import Settings
-from cxrtool.steps.subject import OPPOSITE, PREDICTED, PRELOAD, Subject, chooser, class_index
+from cxrtool.steps.subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
+from cxrtool.steps.twin_subject import load_subject
 
 if TYPE_CHECKING:
     from cxrtool.explaining.layers import Layer
     from cxrtool.explaining.overlay import Exhibit
     from cxrtool.steps.explain import ExplainOptions
 
+OWN = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
+"""What a row tells of its map."""
+
+SECOND = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_')}" for name in OWN}}
+"""What a row calls the same of its second map: that of the opposite, where twins are explained."""
+
 COLUMNS = (
-    "image_id", "path", "label", "predicted", "probability", "target", "target_probability", "map", "overlay",
-    "energy_inside", "peak_x", "peak_y", "peak_inside", "warning", "mask", "repeat", "fold", "subset", *GROUPING,
+    "image_id", "path", "label", "predicted", "probability", "overlay", "target", *OWN, *SECOND.values(),
+    "warning", "mask", "repeat", "fold", "subset", *GROUPING,
 )  # fmt: skip
 """The columns of the manifest that `explain` writes."""
 
@@ -46,13 +54,13 @@ class Model:
     Attributes:
         folder: Where it lies.
         chain: What its images had yet to go through.
-        classes: Names, in order.
+        names: What an image may be called, in order.
         layer: Which its maps are made of.
     """
 
     folder: Path
     chain: Chain
-    classes: list[str]
+    names: list[str]
     layer: Layer
 
 
@@ -91,8 +99,8 @@ class Explanation:
             for folder, indices in places.items():
                 subject = self._load(folder, [cases[i] for i in indices])
                 if self.options.positive is not None:
-                    class_index("--positive", self.options.positive, subject.classes)
-                model = Model(folder, subject.chain, subject.classes, subject.explainer.layer)
+                    class_index("--positive", self.options.positive, subject.names)
+                model = Model(folder, subject.chain, subject.names, subject.explainer.layer)
                 self.models.append(model)
                 for index, record in self._explain_with(subject, cases, indices, advance):
                     done[index] = record, model
@@ -119,18 +127,18 @@ class Explanation:
 
         options, device = self.options, choose_device(self.settings.device)
         paths = (Path(case.row["path"]) for case in cases)
-        return Subject.load(folder, paths, options.source, options.method, options.layer, device)
+        return load_subject(folder, paths, options.source, options.method, options.layer, device)
 
     def _explain_with(
         self, subject: Subject, cases: Sequence[Case], indices: Sequence[int], advance: Callable[[int], None]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The records of a model's images, those of an interrupted run as they were noted."""
         options, journal = self.options, self.build.journal
-        chosen = chooser(options.target, subject.classes)
+        subject.check_target(options.target)
         pending = []
         for index in indices:
             record = journal.done.get(cases[index].row["image_id"])
-            if record and _is_whole(self._map(cases[index]), record["bytes"]):
+            if record and self._has_maps(cases[index], record):
                 advance(1)
                 yield index, record
             else:
@@ -142,64 +150,80 @@ class Explanation:
                 if isinstance(view, InputError):
                     self.build.reject(tasks[k].path, view.message)
             if views:
-                answer = subject.explain([view.pixels for _, view in views], chosen)
-                for k, (index, view) in enumerate(views):
-                    record = self._keep(
-                        subject, cases[index], view, answer.maps[k], answer.probabilities[k], int(answer.targets[k])
-                    )
+                answers = subject.why([view.pixels for _, view in views], options.target)
+                for (index, view), explained in zip(views, answers, strict=True):
+                    record = self._keep(subject, cases[index], view, explained)
                     if record is not None:
                         journal.add(cases[index].row["image_id"], record)
                         yield index, record
             advance(len(batch))
 
-    def _keep(
-        self, subject: Subject, case: Case, view: View, values: Any, probabilities: Any, target: int
-    ) -> dict[str, Any] | None:
-        """Write an image's map and say what it holds; None where it is no map."""
+    def _keep(self, subject: Subject, case: Case, view: View, explained: Explained) -> dict[str, Any] | None:
+        """Write an image's maps and say what they hold; None where one is no map."""
         import numpy as np
 
-        from cxrtool.explaining import maps
         from cxrtool.imaging import plausibility
 
-        if not (np.isfinite(values).all() and np.isfinite(probabilities).all()):
+        reasons = explained.reasons
+        if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in reasons):
             self.build.reject(case.row["path"], "its map holds values that are not finite numbers")
             return None
-        classes = subject.classes
-        strange = plausibility.warn(view.pixels, subject.description.get("usual"))
-        laid = maps.lay_on(values, view.moves, view.height, view.width)
-        # Measured before anything is cut away, or a map that looks elsewhere would seem to look at the lungs.
-        figures = maps.figures(laid, view.height, view.width, view.mask)
-        remarks = [maps.doubt(laid, classes[target]), view.trouble]
-        if self.options.inside_lungs:
-            if view.mask is None:
-                remarks.append("no mask: the map is shown whole")
-            else:
-                laid = laid * (view.mask > 0)
-        predicted = classes[int(probabilities.argmax())]
-        if case.recorded and case.recorded != predicted:
+        strange = plausibility.warn(reasons[0].pixels, subject.description.get("usual"))
+        remarks: list[str] = []
+        kept = [self._keep_map(case, view, one, place, remarks) for place, one in enumerate(reasons)]
+        remarks.append(view.trouble)
+        if self.options.inside_lungs and view.mask is None:
+            remarks.append("no mask: the map is shown whole")
+        if case.recorded and case.recorded != explained.predicted:
             remarks.append(f"the fold's own predictions say {case.recorded}")
-        path = self._map(case)
-        np.save(path, laid.astype(np.float32))
         return {
-            "predicted": predicted,
-            "probability": float(probabilities.max()),
-            "target": classes[target],
-            "target_probability": float(probabilities[target]),
-            **asdict(figures),
-            "highest": float(laid.max()),
+            "predicted": explained.predicted,
+            "probability": explained.probability,
+            **kept[0],
+            **({OPPOSITE: kept[1]} if len(kept) > 1 else {}),
             "sha256": view.sha256,
             "masked": view.mask is not None,
             "odd": "; ".join(filter(None, [case.row.get("warning", "") or view.warning, strange])),
             "remarks": [text for text in remarks if text],
+        }
+
+    def _keep_map(self, case: Case, view: View, reason: Reason, place: int, remarks: list[str]) -> dict[str, Any]:
+        """Write one map and say what it holds."""
+        import numpy as np
+
+        from cxrtool.explaining import maps
+
+        laid = maps.lay_on(reason.values, view.moves, view.height, view.width)
+        # Measured before anything is cut away, or a map that looks elsewhere would seem to look at the lungs.
+        figures = maps.figures(laid, view.height, view.width, view.mask)
+        remarks.append(maps.doubt(laid, reason.target))
+        if self.options.inside_lungs and view.mask is not None:
+            laid = laid * (view.mask > 0)
+        path = self._map(case, place)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, laid.astype(np.float32))
+        return {
+            "target": reason.target,
+            "target_probability": reason.probability,
+            "twin": reason.twin,
+            "output": reason.output,
+            **asdict(figures),
+            "highest": float(laid.max()),
             "bytes": path.stat().st_size,
         }
 
-    def _map(self, case: Case) -> Path:
-        return self.build.path / "maps" / f"{case.row['image_id']}.npy"
+    def _map(self, case: Case, place: int = 0) -> Path:
+        """The file of an image's map, or of its second."""
+        return self.build.path / "maps" / (OPPOSITE if place else "") / f"{case.row['image_id']}.npy"
+
+    def _has_maps(self, case: Case, record: Mapping[str, Any]) -> bool:
+        """Whether the maps that a record of the journal speaks of are there as they were written."""
+        parts = [record, *([record[OPPOSITE]] if OPPOSITE in record else [])]
+        return all(_is_whole(self._map(case, place), part["bytes"]) for place, part in enumerate(parts))
 
     def _row(self, case: Case, record: Mapping[str, Any]) -> dict[str, Any]:
         """The manifest's row of an image."""
-        row, name, peak = case.row, case.row["image_id"], record["peak"]
+        row, name = case.row, case.row["image_id"]
         digest = row.get("sha256") or record["sha256"]
         remarks = list(record["remarks"])
         patient = normalised(row.get(PATIENT, ""))
@@ -207,37 +231,39 @@ class Explanation:
             remarks.append(TRAINED_ON)
         self.remarks.append(remarks)
         repeat, fold = runs.parse_fold(case.folder.name) if case.subset else ("", "")
-        inside = record["energy_inside"]
+        second = _told(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
         return {
             **{key: cell for key, cell in row.items() if key in ("image_id", "path", "label", "mask", *GROUPING)},
-            **{key: f"{record[key]:.6g}" for key in ("probability", "target_probability")},
+            "probability": f"{record['probability']:.6g}",
             "label": row.get("label", ""),
             "predicted": record["predicted"],
-            "target": record["target"],
-            "map": f"maps/{name}.npy",
             "overlay": f"overlays/{name}.png",
-            "energy_inside": "" if inside is None else f"{inside:.6g}",
-            "peak_x": str(peak[0]) if peak else "",
-            "peak_y": str(peak[1]) if peak else "",
-            "peak_inside": "" if record["peak_inside"] is None else str(int(record["peak_inside"])),
+            **_told(record, f"maps/{name}.npy"),
+            **{SECOND[key]: cell for key, cell in second.items()},
             "warning": "; ".join(filter(None, [record["odd"], *remarks])),
             "sha256": digest,
             **({"repeat": repeat, "fold": fold, "subset": case.subset} if case.subset else {}),
         }
+
+    def second(self) -> list[dict[str, Any]]:
+        """The rows as they tell of the second maps; empty where there are none."""
+        known = [row for row in self.rows if OPPOSITE in row]
+        return [{**row, **{name: row.get(other, "") for name, other in SECOND.items()}} for row in known]
 
     def draw(self) -> None:
         """Draw the overlay of every image, and the contact sheets."""
         from cxrtool.explaining import maps
 
         options, path = self.options, self.build.path
-        highest = maps.highest_of(record["highest"] for _, record, _ in self._cases) if options.scale == "run" else None
+        maxima = (part["highest"] for _, record, _ in self._cases for part in (record, record.get(OPPOSITE)) if part)
+        highest = maps.highest_of(maxima) if options.scale == "run" else None
         positive = options.positive
-        classes = self.models[0].classes
+        names = self.models[0].names
         if positive is None and options.target not in (PREDICTED, OPPOSITE):
-            positive = options.target
+            positive = options.target if options.target in names else split_class(options.target)[0]
         members: dict[str, list[str]] = {}
         for row in self.rows:
-            members.setdefault(sheet_of(row, classes, positive), []).append(row["image_id"])
+            members.setdefault(sheet_of(row, names, positive), []).append(row["image_id"])
         chosen = choose(members, options.sheet, self.settings.seed)
         shown = {name for names in chosen.values() for name in names}
         found: dict[str, Exhibit] = {}
@@ -267,10 +293,15 @@ class Explanation:
         self, row: Mapping[str, Any], case: Case, record: Mapping[str, Any], highest: float | None, shown: bool
     ) -> Drawing:
         above, below = captions(row)
-        peak = (record["peak"][0], record["peak"][1]) if record["peak"] else None
+        parts = [record, *([record[OPPOSITE]] if OPPOSITE in record else [])]
+        shown_maps = tuple(
+            (self._map(case, place), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
+            for place, part in enumerate(parts)
+        )
         return Drawing(
-            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""), self._map(case),
-            self.build.path / "overlays" / f"{row['image_id']}.png", highest, peak, above, below if shown else (),
+            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""), shown_maps,
+            self.build.path / "overlays" / f"{row['image_id']}.png", highest, above, below if shown else (),
+            titles(row),
         )  # fmt: skip
 
     def _draw_sheet(self, name: str, exhibits: Sequence[Exhibit], count: int, positive: str | None) -> None:
@@ -280,6 +311,8 @@ class Explanation:
         drawn = f"{len(exhibits)} of {count}, drawn by chance" if len(exhibits) < count else f"all {count}"
         scale = "one scale for all" if self.options.scale == "run" else "each on its own scale"
         title = f"{text}: {drawn}; {self.options.method}, {scale}"
+        if exhibits[0].others:
+            title += "; the image, why its class, why the opposite"
         overlay.write_picture(self.build.path / "sheets" / f"{name}.png", overlay.draw_sheet(exhibits, title))
 
     def randomise(self) -> list[str]:
@@ -297,13 +330,14 @@ class Explanation:
                     continue
                 subject = self._load(model.folder, own)
                 tasks = [Task(case.row["path"], "") for case in own]
-                wanted = chooser(self.options.target, subject.classes)
                 for batch in subject.views(
                     tasks, self.options.batch_size, self.settings.workers, self.options.max_pixels
                 ):
                     views = [(own[k].row["image_id"], view) for k, view in batch if isinstance(view, View)]
                     if views:
-                        found = subject.randomise([view for _, view in views], wanted, self.settings.seed)
+                        found = subject.compare_randomised(
+                            [view for _, view in views], self.options.target, self.settings.seed
+                        )
                         for index, stage, draw, likeness in found:
                             compared.append((stage, likeness))
                             rows.append(
@@ -318,6 +352,22 @@ class Explanation:
             self.build.path / RANDOMISED, ["image_id", "stage", "draw", "rank_correlation", "ssim"], rows
         )  # fmt: skip
         return verdict(compared)
+
+
+def _told(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    """What a row tells of one map."""
+    inside, peak = record["energy_inside"], record["peak"]
+    twin = {key: record[key] for key in ("twin", "output") if record.get(key)}
+    return {
+        "target": record["target"],
+        "target_probability": f"{record['target_probability']:.6g}",
+        **twin,
+        "map": name,
+        "energy_inside": "" if inside is None else f"{inside:.6g}",
+        "peak_x": str(peak[0]) if peak else "",
+        "peak_y": str(peak[1]) if peak else "",
+        "peak_inside": "" if record["peak_inside"] is None else str(int(record["peak_inside"])),
+    }
 
 
 def _is_whole(path: Path, size: int) -> bool:

@@ -1,4 +1,7 @@
-"""`fit`: a lung network from masks, a rib network from rib-free pictures; one part, or one for every fold."""
+"""`fit`: a lung network from masks, a rib network from rib-free pictures; one part, or one for every fold.
+
+Generators, which have labels and folds instead of targets, are fitted by `fit_generators`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.manifest import Manifest, Row, read_table, write_table
-from cxrtool.data.splits import FILE_NAME as SPLITS
-from cxrtool.errors import StrictError, UsageError
+from cxrtool.errors import UsageError
 from cxrtool.steps import container as containers
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment
+from cxrtool.steps.fit_folds import Summary, heed_strict, splits_file, tell_of_validation
 from cxrtool.steps.fit_measure import FIGURES, TABLES, summarise
 from cxrtool.steps.fit_pairs import TARGETS, divide, join, read_folds, read_pairs
 from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder
@@ -63,12 +66,18 @@ class FitOptions:
     average: float | None = None
     patience: int | None = None
     checkpoint: str | None = None
+    class_loss: str | None = None
+    class_loss_weight: str | None = None
+    perceptual: str | None = None
+    weights: str | None = None
+    classifier_lr: float | None = None
     only: str | None = None
     save_every: float = 30.0
 
 
-Summary = tuple[list[str], list[list[str]], str]
-"""Header, rows and title of the table of figures."""
+GENERATORS = "generators"
+ALIEN = ("class_loss", "class_loss_weight", "perceptual", "weights", "classifier_lr")
+"""The options of generators alone."""
 
 
 def fit(options: FitOptions, settings: Settings) -> Summary | None:
@@ -85,6 +94,10 @@ def fit(options: FitOptions, settings: Settings) -> Summary | None:
         StoppedError: A signal arrived.
         StrictError: `--strict`, and an image could not be read; the result is complete all the same.
     """
+    if options.kind == GENERATORS:
+        from cxrtool.steps.fit_generators import fit_generators
+
+        return fit_generators(options, settings)
     values, form, settings = resolve(options, settings)
     column = options.target_column or TARGETS[options.kind]
     manifest = read_pairs(options.manifest, options.kind, column, settings)
@@ -96,17 +109,12 @@ def fit(options: FitOptions, settings: Settings) -> Summary | None:
     inputs = Inputs.of(manifest, files=[Path(row[column]) for row in manifest.rows], verify=settings.verify)
     shared = {**values, "size": form.size, "form": form.to_json(), "target_column": column, "balance": options.balance}
     shared |= {"own": own, "precision": settings.precision}
-    identity = {**shared, "splits": sha256_file(_splits_file(options))} if options.splits else {
+    identity = {**shared, "splits": sha256_file(splits_file(options.splits))} if options.splits else {
         **shared, "validation": options.validation}  # fmt: skip
     plan = Plan("fit", identity, inputs, (), LIBRARIES, seeded=True, threaded=True)
     shown = {**_shown(options, values, form), "precision": settings.precision}
     task = Task(options, values, form, manifest, own, column, plan, shown, settings)
     return task.fit_folds() if options.splits else task.fit_one()
-
-
-def _splits_file(options: FitOptions) -> Path:
-    path = options.splits or Path()
-    return path / SPLITS if path.is_dir() else path
 
 
 def resolve(options: FitOptions, settings: Settings) -> tuple[dict[str, Any], Form, Settings]:
@@ -116,7 +124,10 @@ def resolve(options: FitOptions, settings: Settings) -> tuple[dict[str, Any], Fo
         UsageError: No such kind, network, loss or exposure, or a number out of range.
     """
     if options.kind not in TARGETS:
-        raise UsageError(f"KIND: expected one of {', '.join(TARGETS)}, found '{options.kind}'")
+        raise UsageError(f"KIND: expected one of {', '.join([*TARGETS, GENERATORS])}, found '{options.kind}'")
+    for name in ALIEN:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: goes with generators, found {options.kind}")
     from cxrtool.models.parts import networks
 
     known = networks(options.kind)
@@ -191,36 +202,30 @@ class Task:
             fitter.fit(folder, assignment, request, {})
         rows = read_table(folder.out / TABLES[self.options.kind]).rows
         self.settings.report.say(f"next: {_next(self.options.kind, folder.shown)}")
-        self._strict(read_table(folder.out / REJECTS).rows)
-        return (*summarise(rows, self.options.kind, "validation", self.settings.seed), "Validation") if rows else None
+        heed_strict(read_table(folder.out / REJECTS).rows, self.settings)
+        return (
+            (*summarise(rows, self.options.kind, "validation", self.settings.seed), "Validation images")
+            if rows
+            else None
+        )
 
     def fit_folds(self) -> Summary | None:
         """One part for each fold, in a run."""
-        folds = read_folds(_splits_file(self.options), self.manifest, self.own, self.settings)
+        splits = splits_file(self.options.splits or Path())
+        folds = read_folds(splits, self.manifest, self.own, self.settings)
         wanted = runs.select_folds([(a.repeat, a.fold) for a in folds], self.options.only)
         container = StepFolder(self.settings.out, self.plan, self.settings)
         if not container.needs_work():
             return None
-        self._tell_of_validation([a for a in folds if (a.repeat, a.fold) in wanted])
+        tell_of_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.values, self.settings)
         fitter = self._fitter()
-        containers.lay(container, _splits_file(self.options), self.shown, {})
+        containers.lay(container, splits, self.shown, {})
         with StopRequest() as request:
             for assignment in folds:
                 if (assignment.repeat, assignment.fold) in wanted:
                     request.heed()
                     self._fit_fold(container, fitter, assignment, request)
         return self._close(container, folds)
-
-    def _tell_of_validation(self, folds: list[Assignment]) -> None:
-        """Say where an option that looks at validation images has none to look at."""
-        bare = [a.name for a in folds if not a.subsets["validation"]]
-        idle = [f"--checkpoint {self.values['checkpoint']}"] if self.values["checkpoint"] != "last" else []
-        idle += ["--patience"] if self.values["patience"] else []
-        if bare and idle:
-            self.settings.report.warn(
-                f"{len(bare)} of {len(folds)} folds have no validation images, such as {bare[0]}: there "
-                f"{', '.join(idle)} has nothing to go by, and the last epoch is kept"
-            )
 
     def _fit_fold(
         self, container: StepFolder, fitter: PartFitter, assignment: Assignment, request: StopRequest
@@ -258,8 +263,8 @@ class Task:
             self._draw_worst(run, [row for row in rows if row["subset"] == subset])
             containers.complete(container, names, rejects, self.manifest)
         report.say(f"{container.shown}: all {len(names)} folds are there; the worst are in {container.shown / WORST}")
-        self._strict(rejects)
-        return header, table, subset.capitalize()
+        heed_strict(rejects, self.settings)
+        return header, table, f"{subset.capitalize()} images"
 
     def _draw_worst(self, run: Path, rows: list[Row]) -> None:
         from cxrtool.models.parts import load_network
@@ -277,10 +282,6 @@ class Task:
         ]
         title = f"the worst {len(worst)} of {len(rows)}"
         draw_examples(run / WORST, entries, kind, self.column, self.form, title)
-
-    def _strict(self, rejects: list[Row]) -> None:
-        if rejects and self.settings.strict:
-            raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS}")
 
 
 def _next(kind: str, shown: Path) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.manifest import Manifest, Row, write_table
 from cxrtool.data.predictions import GROUPING, Predictions, write_predictions
+from cxrtool.data.twins import is_twin
 from cxrtool.errors import InputError
 from cxrtool.steps import run as runs
 from cxrtool.steps.assignment import Assignment
@@ -22,7 +23,7 @@ from cxrtool.steps.parts import bare, carry
 from cxrtool.steps.seen import FITTED
 from cxrtool.steps.settings import Settings
 from cxrtool.steps.signals import StopRequest
-from cxrtool.steps.stores import Stores
+from cxrtool.steps.stores import Opener
 
 if TYPE_CHECKING:
     from cxrtool.training.fitting import Design, Fitted
@@ -81,7 +82,8 @@ class Task:
         preset: The preset's name, for the model's description.
         save_every: Seconds between two states to resume from.
         settings: The shared options.
-        manifest: The images.
+        manifest: The images; the label of a twin is its class.
+        classes: Names, in the order of the outputs.
         chain: What they have been through; where some were made for single folds, with what is told of each.
         container: The run's folder, with the plan that all folds share.
         stores: The images, decoded.
@@ -91,9 +93,10 @@ class Task:
     save_every: float
     settings: Settings
     manifest: Manifest
+    classes: list[str]
     chain: Chain
     container: StepFolder
-    stores: Stores
+    stores: Opener
 
     def folder(self, assignment: Assignment) -> StepFolder:
         """The folder of one fold."""
@@ -119,7 +122,7 @@ class FoldTrainer:
 
     def __init__(self, values: dict[str, Any], task: Task) -> None:
         self.values, self.task = values, task
-        self.classes = task.manifest.classes()
+        self.classes = task.classes
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
         """Train one fold unless it is there, and write its folder."""
@@ -237,8 +240,9 @@ class FoldTrainer:
         usual = plausibility.fit(thumbnails)
         save_model(path, fitted.network, {**self.describe(assignment, fitted), "usual": usual})
         carry(self.task.chain_of(assignment), path)
-        fitted_on = [self._seen_row(i, name, assignment, store) for i, name in seen]
-        write_table(path / FITTED, FITTED_COLUMNS, fitted_on)
+        # Twins are one radiograph.
+        fitted_on = {row["image_id"]: row for row in (self._seen_row(i, s, assignment, store) for i, s in seen)}
+        write_table(path / FITTED, FITTED_COLUMNS, fitted_on.values())
         write_history(path / "history.csv", fitted.history.rows)
         draw_history(path / "curves.png", fitted.history, f"{self.values['model']}, {assignment.name}")
         write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
@@ -269,7 +273,7 @@ class FoldTrainer:
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
         row = self.task.manifest.rows[index]
         return {
-            "image_id": radiograph_of(row),
+            "image_id": row["parent_id"] if is_twin(row) else radiograph_of(row),
             "patient_id": row.get("patient_id", ""),
             "sha256": row.get("sha256") or store.sha256[index],
             "repeat": assignment.repeat,

@@ -141,7 +141,8 @@ class GridTrainer:
         container, combination = self.task.container, self.combinations[place]
         repeat, number = runs.parse_fold(fold)
         # The same that a plain training of this combination would be known by.
-        shared = {name: container.plan.options[name] for name in ("splits", "precision")}
+        known = container.plan.options
+        shared = {name: known[name] for name in ("splits", "precision", "transform") if name in known}
         plan = replace(container.plan, options={**combination.values, **shared, "repeat": repeat, "fold": number})
         origins = {**self.task.settings.origins, **dict.fromkeys(combination.changes, "grid")}
         quiet = replace(self.task.settings, report=Silent(), origins=origins)

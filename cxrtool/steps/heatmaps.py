@@ -28,6 +28,9 @@ SHEETS = {
 """The contact sheets, and what stands above each."""
 
 
+OPPOSITE = "opposite"
+"""The other class than the one decided for: what may be explained, alone or beside it."""
+
 INPUT, ORIGINAL = "input", "original"
 OVERS = (INPUT, ORIGINAL)
 """What a map is laid over: the picture after its chain, or as it was given."""
@@ -73,21 +76,21 @@ class Drawing:
 
     Attributes:
         task: The image.
-        values: The file of its map.
+        maps: The file of each of its maps with the peak, x and y in pixels of the image, or None.
         overlay: The file to write.
         highest: The raw value that becomes the last colour; None takes the map's own largest.
-        peak: x and y in pixels of the image; None draws none.
         caption: Above the overlay.
         sheet_caption: Below a tile of a contact sheet; empty where it is on none.
+        titles: Above each map, where there are several.
     """
 
     task: Task
-    values: Path
+    maps: tuple[tuple[Path, tuple[int, int] | None], ...]
     overlay: Path
     highest: float | None
-    peak: tuple[int, int] | None
     caption: tuple[str, ...]
     sheet_caption: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
 
 
 def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None, over: str = INPUT) -> View:
@@ -127,14 +130,18 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
         chain = []
     found = _prepare(drawing.task, chain, max_pixels, over)
     height, width = found.shown.shape
-    values = np.load(drawing.values)
-    peak = None
-    if drawing.peak is not None:
-        peak = (drawing.peak[0] + 0.5) / width, (drawing.peak[1] + 0.5) / height
-    shown = maps.rescale(values, drawing.highest)
+    shown, maxima = [], []
+    for path, peak in drawing.maps:
+        values = np.load(path)
+        maxima.append(float(values.max()))
+        place = None if peak is None else ((peak[0] + 0.5) / width, (peak[1] + 0.5) / height)
+        shown.append(overlay.Layer(maps.rescale(values, drawing.highest), place))
     pixels = resample(found.shown, *maps.kept_size(height, width))
-    exhibit = overlay.Exhibit(pixels, shown, found.mask, peak, drawing.caption)
-    highest = float(values.max()) if drawing.highest is None else drawing.highest
+    exhibit = overlay.Exhibit(
+        pixels, shown[0].values, found.mask, shown[0].peak, drawing.caption, shown[1:], drawing.titles
+    )
+    # Maps on scales of their own have no value in common to write at the colours.
+    highest = drawing.highest if drawing.highest is not None else maxima[0] if len(maxima) == 1 else None
     overlay.write_picture(drawing.overlay, overlay.draw_overlay(exhibit, highest))
     if not drawing.sheet_caption:
         return None
@@ -240,9 +247,38 @@ def captions(row: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions of an overlay and of its tile on a sheet."""
     called = f"called {row['predicted']} {float(row['probability']):.2f}"
     label = row.get("label") or "no label"
-    about = f"map of {row['target']} ({float(row['target_probability']):.2f})"
-    inside = f", {float(row['energy_inside']):.0%} of its energy inside the mask" if row["energy_inside"] else ""
     last = (str(row["warning"]),) if row["warning"] else ()
     first = f"{row['image_id']}: {label}, {called}"
+    if row.get("twin"):
+        reasons = titles(row)
+        places = [_place(row, prefix) for prefix in ("", f"{OPPOSITE}_")[: len(reasons)]]
+        tile = str(row["image_id"]), f"{label}, {called}", "; ".join(reasons)
+        return (first, *(f"{why}: {place}" for why, place in zip(reasons, places, strict=True)), *last), tile
+    about = f"map of {row['target']} ({float(row['target_probability']):.2f})"
     short = "empty map" if row["warning"] and "empty map" in row["warning"] else about
-    return (first, about + inside, *last), (str(row["image_id"]), f"{label}, {called}", short)
+    return (first, about + _inside(row["energy_inside"]), *last), (str(row["image_id"]), f"{label}, {called}", short)
+
+
+def titles(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the maps of twins explain, one after the other; empty for the one map of an ordinary answer.
+
+    >>> titles({"twin": "N", "target": "P", "target_probability": "0.8", "peak_x": "3"})
+    ('why P 0.80',)
+    """
+    if not row.get("twin"):
+        return ()
+    parts = [("target", "target_probability", "peak_x"), (OPPOSITE, f"{OPPOSITE}_probability", f"{OPPOSITE}_peak_x")]
+    return tuple(
+        f"why {row[name]} {float(row[probability]):.2f}" + ("" if row[peak] else " (empty map)")
+        for name, probability, peak in parts if row.get(name)
+    )  # fmt: skip
+
+
+def _place(row: Mapping[str, Any], prefix: str) -> str:
+    """Whose map it is, and how much of it lies inside the mask."""
+    of = f"{row[f'{prefix}output']} of the twin by the generator of {row[f'{prefix}twin']}"
+    return of + _inside(row[f"{prefix}energy_inside"])
+
+
+def _inside(share: str) -> str:
+    return f", {float(share):.0%} of its energy inside the mask" if share else ""

@@ -11,15 +11,17 @@ from cxrtool.data.manifest import read_table
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import read_splits
 from cxrtool.errors import InputError
+from cxrtool.steps.chain import describe
 from cxrtool.steps.description import Description, add_making, values
 from cxrtool.steps.run import fold_name
 from cxrtool.steps.seen import FITTED
 
 PART, SUMMARY = "part.json", "summary.csv"
-KINDS = {"lungs": "lung network", "ribs": "rib-suppressing network"}
+KINDS = {"lungs": "lung network", "ribs": "rib-suppressing network", "generators": "class-inherent generators"}
 NEXT = {
     "lungs": "cxrtool segment MANIFEST --lungs {} -o DIR",
     "ribs": "cxrtool enhance MANIFEST --steps suppress-ribs --ribs {} -o DIR",
+    "generators": "cxrtool transform MANIFEST --generators {} -o DIR",
 }
 
 
@@ -63,8 +65,10 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
     result.add("is shown", ", ".join([f"{part.form.size} pixels, {part.form.fit}", *shown]))
     result.add("sha256", part.sha256[:16])
     for name, told in part.description.items():
-        if name not in ("schema", "kind", "network", "form", "sha256"):
-            result.add(name, _plain(told))
+        if name == "chain":
+            result.add("processing", describe(told))
+        elif name not in ("schema", "kind", "network", "form", "sha256", "usual"):
+            result.add(name.replace("_", " "), _plain(told))
     if (path / FITTED).is_file():
         table = read_table(path / FITTED)
         patients = len({row["patient_id"] for row in table.rows if row.get("patient_id")})
@@ -87,11 +91,15 @@ def describe_fit(path: Path, made: Mapping[str, Any]) -> Description:
         table = read_table(path / SUMMARY)
         result.tables.append(("", table.columns, [list(row.values()) for row in table.rows]))
     add_making(result, made, path)
-    result.next = "the same `cxrtool fit` again, which goes on" if missing else NEXT[kind].format(path / expected[0])
+    # Generators are asked fold by fold; of the others any fold's will do for new images.
+    taken = path if kind == "generators" else path / expected[0]
+    result.next = "the same `cxrtool fit` again, which goes on" if missing else NEXT[kind].format(taken)
     return result
 
 
 def _plain(told: object) -> str:
     if isinstance(told, Mapping):
         return ", ".join(f"{name} {_plain(entry)}" for name, entry in told.items() if entry is not None)
+    if isinstance(told, list):
+        return ", ".join(map(_plain, told))
     return f"{told:g}" if isinstance(told, float) else str(told)

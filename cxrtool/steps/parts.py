@@ -18,6 +18,9 @@ FOLDER = "parts"
 PER_FOLD = {"match-histogram": "quantiles", "transform": "part"}
 """The steps that are fitted anew in each fold, and what of an entry differs then; `folds` holds it for all of them."""
 
+CARRIED = ("part.json", "part.safetensors", "fitted_on.csv")
+"""What of a set of generators goes along."""
+
 AT = "_at"
 
 Chain = list[dict[str, Any]]
@@ -72,4 +75,10 @@ def carry(chain: Iterable[Mapping[str, Any]], target: Path) -> None:
         if AT in entry and Path(entry[AT]).parent != SHIPPED:
             place = target / FOLDER / name_of(entry["part"])
             if not place.exists():
-                shutil.copytree(entry[AT], place)
+                many = entry["part"]["kind"] == "generators"
+                shutil.copytree(entry[AT], place, ignore=_all_but_the_part if many else None)
+
+
+def _all_but_the_part(folder: str, names: Sequence[str]) -> set[str]:
+    """A fold of generators holds more than they: a classifier, its answers, pictures."""
+    return set(names) - set(CARRIED)

@@ -14,11 +14,12 @@ from cxrtool.data.manifest import Manifest, Row, read_manifest, write_table
 from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import CxrtoolError, InputError, StrictError
 from cxrtool.steps import run as runs
-from cxrtool.steps.chain import Chain, chain_of, look, missing_steps, modules_of
+from cxrtool.steps.chain import Chain, before_twins, chain_of, look, missing_steps, modules_of
 from cxrtool.steps.folder import REJECTS
 from cxrtool.steps.parts import locate
 from cxrtool.steps.seen import Seen
 from cxrtool.steps.settings import Settings
+from cxrtool.steps.twin_answers import TwinInput, answered_as, radiographs
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
             f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
         )
     # Once more, now that the pixels of images without a digest in the table are known.
-    seen.refuse([row for row, _ in answers], settings)
+    seen.refuse(radiographs([row for row, _ in answers]), settings)
     members = [member for ensemble in ensembles for member in ensemble.members]
     predictions = to_table(options, members, answers, manifest.columns)
     if settings.out is None:
@@ -94,7 +95,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         write_predictions(settings.out, predictions)
         if settings.out.is_file():
             write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
-    _tell(settings, len(answers), rejects)
+    _tell(settings, [row for row, _ in answers], rejects)
 
 
 def model_folders(argument: Path, *, partial: bool) -> list[Path]:
@@ -206,34 +207,42 @@ def ask(
 ) -> tuple[list[Answer], list[Row]]:
     """Decode, replay the chain, and ask; images are read while the network computes, and none is kept.
 
+    Where the chain ends with generators, the model is asked about all twins of each image.
+
     Returns:
-        For each image that could be read its row and probabilities (members, K), and the rejects.
+        For each image that could be read, or each of its twins, its row and probabilities (members, K); the rejects.
     """
     from cxrtool.imaging import plausibility
     from cxrtool.steps.parallel import map_items
 
-    form = ensemble.description["input"]
-    usual = ensemble.description.get("usual")
-    work = partial(look, chain=chain, size=form["size"], fit=form["fit"], max_pixels=options.max_pixels)
+    form, usual = ensemble.description["input"], ensemble.description.get("usual")
+    before, entry = before_twins(chain)
+    twins = TwinInput(entry, form, ensemble.device) if entry else None
+    shown = twins.form if twins else form
+    work = partial(look, chain=before, size=shown["size"], fit=shown["fit"], max_pixels=options.max_pixels)
     paths = [Path(row["path"]) for row in manifest.rows]
-    results = map_items(work, paths, workers=settings.workers, preload=modules_of(chain))
+    results = map_items(work, paths, workers=settings.workers, preload=modules_of(before))
     answers: list[Answer] = []
     rejects: list[Row] = []
+    at_once = max(1, options.batch_size // len(twins.names)) if twins else options.batch_size
     with settings.report.progress("predicting", len(paths)) as advance:
-        for batch in _batches(zip(manifest.rows, results, strict=True), options.batch_size):
+        for batch in _batches(zip(manifest.rows, results, strict=True), at_once):
             rows, pictures = [], []
             for row, (_, result) in batch:
                 if isinstance(result, CxrtoolError):
                     rejects.append({"path": row["path"], "reason": result.message})
                     continue
                 pixels, digest, odd = result
-                doubt = plausibility.warn(pixels, usual)
                 # A manifest tells already what the reader found odd.
                 told = row.get("warning", "") or odd
-                warning = "; ".join(text for text in (told, doubt) if text)
-                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": warning})
+                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": told})
                 pictures.append(pixels)
             if pictures:
+                if twins:
+                    rows, pictures = twins.expand(rows, pictures)
+                for row, pixels in zip(rows, pictures, strict=True):
+                    doubt = plausibility.warn(pixels, usual)
+                    row["warning"] = "; ".join(text for text in (row["warning"], doubt) if text)
                 probabilities = ensemble.ask(pictures, mirrored=options.tta)
                 answers += [(row, probabilities[:, k]) for k, row in enumerate(rows)]
             advance(len(batch))
@@ -262,14 +271,13 @@ def to_table(
         ]  # fmt: skip
         for member, chosen in answers_of_row:
             repeat, fold = runs.parse_fold(member.folder.name) if member and len(members) > 1 else ("", "")
-            label = row.get("label", "")
             rows.append(
                 {
                     **{name: cell for name, cell in row.items() if name not in MASKS},
+                    **answered_as(row, repeat, fold),
                     "repeat": repeat,
                     "fold": fold,
                     "subset": "test",
-                    "label": label,
                     "predicted": classes[int(chosen.argmax())],
                 }
             )
@@ -278,10 +286,15 @@ def to_table(
     return Predictions(classes, rows, array, str(options.source), [name for name in columns if name not in MASKS])
 
 
-def _tell(settings: Settings, answered: int, rejects: Sequence[Row]) -> None:
+def _tell(settings: Settings, answered: Sequence[Row], rejects: Sequence[Row]) -> None:
     for row in rejects[:SHOWN_REJECTS]:
         settings.report.warn(f"{row['path']}: {row['reason']}")
-    text = f"{answered} images answered, {len(rejects)} rejected"
+    images = len(radiographs(answered))
+    text = f"{images} images answered, {len(rejects)} rejected"
     if rejects and settings.strict:
         raise StrictError(text)
     settings.report.say(text)
+    if images < len(answered) and settings.out is not None:
+        settings.report.say(
+            f"a row for each of {len(answered)} twins; next: cxrtool fuse twins {settings.out} gives one an image"
+        )

@@ -100,6 +100,7 @@ class Recipe:
         preset: What its trainings have in common.
         item: The variable that holds the one of a list that a step is about.
         networks: What is trained, as often as it is, for an estimate of the time; may name variables.
+        uncounted: What else is trained, in words.
         holdout: The share of the images that trains, without folds.
         variables: In order.
         lists: Variables made of others.
@@ -118,6 +119,7 @@ class Recipe:
     choices: tuple[Choice, ...] = ()
     item: str = ITEM
     networks: str = "${NETWORKS}"
+    uncounted: str = ""
     holdout: float = 0.8
 
     def value(self, name: str) -> str:
@@ -195,12 +197,27 @@ def recipe(options: RecipeOptions, settings: Settings) -> str:
     }  # fmt: skip
     arrays = [place for place, step in enumerate(system.steps) if step.array]
     first, last = arrays[0], arrays[-1] + 1
+    trained = system.steps[first:last]
     text = environment.get_template(f"{options.format}.template").render(
         **{entry: getattr(system, entry) for entry in Recipe.__dataclass_fields__},
-        before=system.steps[:first], arrays=system.steps[first:last], after=system.steps[last:],
+        before=system.steps[:first], arrays=trained, waves=waves(trained), after=system.steps[last:],
     )  # fmt: skip
     text = re.sub(r" +\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+def waves(steps: Sequence[Step]) -> list[list[Step]]:
+    """Trainings that a scheduler may do at once, one list after the other: a new one where a step needs another's run.
+
+    Args:
+        steps: Those of its arrays, in order.
+    """
+    found: list[list[Step]] = []
+    for step in steps:
+        if not found or any(other.makes in step.needs for other in found[-1]):
+            found.append([])
+        found[-1].append(step)
+    return found
 
 
 def listing() -> tuple[list[str], list[list[str]]]:

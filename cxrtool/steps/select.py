@@ -8,7 +8,17 @@ from pathlib import Path
 
 from cxrtool.data.files import atomic_write
 from cxrtool.data.manifest import FILE_NAME, Manifest, dump_table, order_columns, read_manifest, relative_rows
-from cxrtool.data.selection import Selection, concatenate, drop_duplicates, one_per, parse_relabel, relabel, sample
+from cxrtool.data.selection import (
+    Selection,
+    concatenate,
+    drop_duplicates,
+    one_per,
+    parse_per_class,
+    parse_relabel,
+    relabel,
+    sample,
+    smallest_class,
+)
 from cxrtool.data.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.steps.fold_chains import chain_of_manifest, is_divided
@@ -26,7 +36,7 @@ class SelectOptions:
     relabel: tuple[str, ...] = ()
     drop_duplicates: bool = False
     one_per: str | None = None
-    per_class: int | None = None
+    per_class: str | None = None
     fraction: float | None = None
 
 
@@ -44,6 +54,8 @@ def select(options: SelectOptions, settings: Settings) -> Selection | None:
         raise UsageError("--per-class and --fraction exclude one another")
     if options.fraction is not None and not 0 < options.fraction <= 1:
         raise UsageError(f"--fraction: expected a share over 0 and up to 1, found {options.fraction:g}")
+    if options.per_class is not None:
+        parse_per_class(options.per_class)
     manifests = [read_manifest(argument, root=settings.root) for argument in options.manifests]
     if settings.out is None or settings.out.suffix.lower() == ".csv":
         selection = _choose(options, manifests, settings.seed)
@@ -77,7 +89,8 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
     if options.one_per:
         one_per(selection, options.one_per, seed)
     if options.per_class is not None or options.fraction is not None:
-        sample(selection, seed, per_class=options.per_class, fraction=options.fraction)
+        count = options.per_class and (parse_per_class(options.per_class) or smallest_class(selection))
+        sample(selection, seed, per_class=count or None, fraction=options.fraction)
     if not selection.rows:
         raise InputError(f"--per-class: expected images with a label, found none of {len(selection.rejects)}")
     return selection

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrtool.data.divider import Divider, parse_holdout
+from cxrtool.data.divider import Divider, equalise, parse_holdout
 from cxrtool.data.grouping import PATIENT
 from cxrtool.data.manifest import Manifest, Row, dump_table, read_manifest, write_table
-from cxrtool.data.splits import COLUMNS, SUBSETS, Run, from_column, overlaps, split_rows, tabulate
+from cxrtool.data.splits import (
+    COLUMNS,
+    SUBSETS,
+    SYNONYMS,
+    Run,
+    from_column,
+    known_as,
+    overlaps,
+    read_splits,
+    split_rows,
+    tabulate,
+)
+from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.steps.fold_chains import is_divided
 from cxrtool.steps.folder import touch
@@ -24,13 +36,16 @@ STRATA = ("label", "severity")
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """The options of `cxrtool split`; exactly one of the four ways to divide is given."""
+    """The options of `cxrtool split`; exactly one of the five ways to divide is given."""
 
     manifest: Path
     holdout: str | None = None
     folds: int | None = None
     leave_out: str | None = None
     from_column: str | None = None
+    within: Path | None = None
+    equal: str | None = None
+    keep: str | None = None
     repeats: int = 1
     validation: float | None = None
     group: str = PATIENT
@@ -79,30 +94,32 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     images = _labelled(manifest, warnings)
     runs, names = _divide(options, settings, images, warnings)
     result = SplitResult(split_rows(runs), *tabulate(images, runs, options.group, names), warnings)
-    warnings += _absences(images, runs)
+    warnings += _absences(images, runs, options.equal or "label")
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
     elif settings.out:
-        _write(settings.out, result, manifest)
+        _write(settings.out, result, [path for path in (manifest.origin, options.within) if path is not None])
     return result
 
 
-def _write(out: Path, result: SplitResult, manifest: Manifest) -> None:
+def _write(out: Path, result: SplitResult, inputs: Sequence[Path]) -> None:
     """Write the file; one that says the same already is left alone, so that Make does not redo what comes after it."""
     if out.is_file() and out.read_bytes() == result.text().encode():
-        if manifest.origin and out.stat().st_mtime < manifest.origin.stat().st_mtime:
+        files = [path / SPLITS if path.is_dir() else path for path in inputs]
+        if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):
             touch(out)
         return
     write_table(out, COLUMNS, result.rows)
 
 
 def _check(options: SplitOptions) -> None:
-    ways = {"--holdout": options.holdout, "--folds": options.folds, "--leave-out": options.leave_out}
-    given = [name for name, value in (ways | {"--from-column": options.from_column}).items() if value is not None]
+    ways: dict[str, object] = {"--holdout": options.holdout, "--folds": options.folds, "--leave-out": options.leave_out}
+    ways |= {"--from-column": options.from_column, "--within": options.within}
+    given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise UsageError(
-            f"expected one of --holdout, --folds, --leave-out and --from-column, found {found}",
+            f"expected one of --holdout, --folds, --leave-out, --from-column and --within, found {found}",
             "for five folds: --folds 5; for one division: --holdout 60/20/20",
         )
     if options.repeats > 1 and not (options.holdout or options.folds):
@@ -111,6 +128,17 @@ def _check(options: SplitOptions) -> None:
         raise UsageError(f"--validation: expected a share from 0 to below 1, found {options.validation:g}")
     if options.validation and options.from_column:
         raise UsageError("--validation: with --from-column the subsets are those of the column")
+    if options.within is None:
+        for name, value in (("--equal", options.equal), ("--keep", options.keep)):
+            if value is not None:
+                raise UsageError(f"{name}: thins out the division that --within names, and there is none")
+        return
+    if options.equal is None:
+        raise UsageError("--within: expected --equal COLUMN too", "for instance --equal label")
+    unfit = {"--validation": options.validation is not None, "--stratify": options.stratify is not None}
+    for name, given_too in unfit.items():
+        if given_too:
+            raise UsageError(f"{name}: with --within the subsets are those of the division that is thinned out")
 
 
 def _about_patients(manifest: Manifest, group: str) -> list[str]:
@@ -142,6 +170,8 @@ def _divide(
         subsets = from_column(manifest.rows, options.from_column, manifest.place)
         _check_overlaps(options, settings, manifest, subsets, warnings)
         return {("0", "0"): subsets}, {}
+    if options.within:
+        return _thin_out(options, settings, manifest, warnings), {}
     strata = [name.strip() for name in (options.stratify or "").split(",") if name.strip()]
     manifest.require(*strata)
     strata = strata or [name for name in STRATA if name in manifest.columns]
@@ -163,6 +193,29 @@ def _divide(
         else:
             runs[str(repeat), "0"] = divider.holdout(_shares(options), repeat)
     return runs, {}
+
+
+def _thin_out(
+    options: SplitOptions, settings: Settings, manifest: Manifest, warnings: list[str]
+) -> dict[Run, dict[str, str]]:
+    """The division that `--within` names, with as many images of each value of `--equal` in every subset."""
+    column = options.equal or ""
+    manifest.require(column)
+    splits = read_splits(options.within or "")
+    known = dict.fromkeys(splits.ids(), "")
+    values = {known_as(row, known): row.get(column, "") for row in manifest.rows}
+    values.pop("", None)
+    if not values:
+        raise InputError(f"{splits.name}: expected images of {manifest.name}, found none of its {len(known)}")
+    if len(values) < len(known):
+        warnings.append(f"{len(known) - len(values)} images of {splits.name} are not in {manifest.name} and left out")
+    if empty := sum(not value for value in values.values()):
+        warnings.append(f"{empty} images with an empty {column} are in no subset that is thinned out")
+    kept = [SYNONYMS.get(name.strip().casefold(), name) for name in (options.keep or "").split(",") if name.strip()]
+    for name in kept:
+        if name not in SUBSETS:
+            raise UsageError(f"--keep: expected one of {', '.join(SUBSETS)}, found '{name}'")
+    return equalise(splits.runs, values, kept, settings.seed)
 
 
 def _shares(options: SplitOptions) -> dict[str, float]:
@@ -196,15 +249,16 @@ def _check_overlaps(
     warnings.append(text)
 
 
-def _absences(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]]) -> list[str]:
-    labels = {row["image_id"]: row.get("label", "") for row in manifest.rows}
+def _absences(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]], column: str) -> list[str]:
+    labels = {row["parent_id"]: row.get(column, "") for row in manifest.rows if row.get("parent_id")}
+    labels |= {row["image_id"]: row.get(column, "") for row in manifest.rows}
     absent: dict[tuple[str, str], list[str]] = {}
     for run, subsets in runs.items():
         held = {(subset, labels[identity]) for identity, subset in subsets.items()}
         for subset in SUBSETS:
             if subset not in subsets.values():
                 continue
-            for label in manifest.classes():
+            for label in sorted(set(manifest.column(column)) - {""}):
                 if (subset, label) not in held:
                     absent.setdefault((subset, label), []).append(fold_name(*run))
     same: dict[tuple[str, tuple[str, ...]], list[str]] = {}

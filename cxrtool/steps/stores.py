@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cxrtool.data.manifest import Manifest
 from cxrtool.errors import InputError
@@ -20,17 +20,25 @@ DECODER = "opencv-python-headless"
 """The library whose version the decoded pixels may depend on."""
 
 
+class Opener(Protocol):
+    """Who opens the store of a training's images."""
+
+    def open(self, size: int, fit: str, request: StopRequest) -> Store:
+        """The images at one size, as `Stores` does."""
+
+
 class Stores:
     """Opens stores when they are asked for, and keeps them.
 
     Args:
         settings: The shared options.
         manifest: The images.
-        container: The run's folder; its plan knows versions and the digest of the images.
+        container: The folder in the making; its plan knows versions and the digest of the images.
+        tell: Warn of images that cannot be read; who closes a step's folder with its rejects need not.
     """
 
-    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder) -> None:
-        self.settings, self.manifest, self.container = settings, manifest, container
+    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, tell: bool = True) -> None:
+        self.settings, self.manifest, self.container, self.tell = settings, manifest, container, tell
         self._opened: dict[tuple[int, str], Store] = {}
 
     def open(self, size: int, fit: str, request: StopRequest) -> Store:
@@ -80,7 +88,7 @@ class Stores:
                 f"{self.manifest.name}: none of the {len(store)} images can be read, the first: "
                 f"{next(iter(store.failed.values()), 'there are none')}"
             )
-        if store.failed:
+        if store.failed and self.tell:
             self.settings.report.warn(
                 f"{len(store.failed)} of {len(store)} images cannot be read and are left out; "
                 f"each with its reason in {self.container.shown / REJECTS}"

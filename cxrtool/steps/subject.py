@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import CxrtoolError, InputError, UsageError
-from cxrtool.steps.chain import Chain, chain_of, missing_steps, modules_of
-from cxrtool.steps.heatmaps import INPUT, Task, View, view_one
+from cxrtool.steps.chain import Chain, before_twins, chain_of, missing_steps, modules_of
+from cxrtool.steps.heatmaps import INPUT, OPPOSITE, Task, View, view_one
 from cxrtool.steps.parts import locate
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cxrtool.models.network import Network
     from cxrtool.training.features import Normalisation
 
-PREDICTED, OPPOSITE = "predicted", "opposite"
+PREDICTED = "predicted"
 PRELOAD = ("cxrtool.data.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
 
 
@@ -46,6 +46,36 @@ class Answer:
 
 
 @dataclass
+class Reason:
+    """Why an image might be called something.
+
+    Attributes:
+        target: The name that is explained.
+        probability: What the model gives it.
+        values: (S, S) float32, the map at the size to which `Subject.form` brings the image; not scaled.
+        pixels: What the network was shown, uint8 or uint16.
+        twin: Whose generator made that of the image; empty where it is the image itself.
+        output: The network's class that the map is about.
+    """
+
+    target: str
+    probability: float
+    values: np.ndarray
+    pixels: np.ndarray
+    twin: str = ""
+    output: str = ""
+
+
+@dataclass
+class Explained:
+    """What a model calls an image, with which probability, and one or two reasons."""
+
+    predicted: str
+    probability: float
+    reasons: list[Reason]
+
+
+@dataclass
 class Subject:
     """One model, loaded.
 
@@ -53,10 +83,11 @@ class Subject:
         folder: Where it lies.
         description: Its `model.json`.
         network: In evaluation mode, on the device.
-        chain: What its images have yet to go through.
+        chain: What its images have yet to go through, but for the generators.
         explainer: What makes its maps.
         normalise: From grey values in [0, 1] to the network's input.
         device: Where it computes.
+        generators: The located entry of the generators that its images have yet to go through, or None.
     """
 
     folder: Path
@@ -66,6 +97,7 @@ class Subject:
     explainer: GradCam | Cam
     normalise: Normalisation
     device: torch.device
+    generators: Mapping[str, Any] | None = None
 
     @classmethod
     def load(
@@ -92,19 +124,44 @@ class Subject:
         from cxrtool.training.features import Normalisation
 
         network, description = load_model(folder)
-        chain = missing_steps(locate(description["chain"], folder), chain_of(paths), str(folder), source)
+        missing = missing_steps(locate(description["chain"], folder), chain_of(paths), str(folder), source)
+        chain, generators = before_twins(missing)
         network = network.to(device)
         form, size = description["normalization"], description["input"]["size"]
         # Noise, so that neither the layer nor what is checked depends on the picture that happens to come first.
         example = torch.randn((2, len(form["mean"]), size, size), generator=torch.Generator().manual_seed(0))
         explainer = METHODS[method](network, example.to(device), layer)
         normalise = Normalisation(form["mean"], form["std"], device)
-        return cls(folder, description, network, chain, explainer, normalise, device)
+        return cls(folder, description, network, chain, explainer, normalise, device, generators)
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the outputs."""
         return list(self.description["classes"])
+
+    @property
+    def names(self) -> list[str]:
+        """What an image may be called."""
+        return self.classes
+
+    @property
+    def form(self) -> Mapping[str, Any]:
+        """What an image is brought to: size and fit."""
+        form: Mapping[str, Any] = self.description["input"]
+        return form
+
+    @property
+    def shown(self) -> int:
+        """Pictures that the network is shown of one image."""
+        return 1
+
+    def check_target(self, target: str) -> None:
+        """Check `--target`.
+
+        Raises:
+            UsageError: It names no class; the message names the nearest.
+        """
+        chooser(target, self.classes)
 
     def views(
         self, tasks: Sequence[Task], batch_size: int, workers: int, max_pixels: int | None, over: str = INPUT
@@ -112,15 +169,24 @@ class Subject:
         """The images in batches, each with its place among the tasks, read by worker processes."""
         from cxrtool.steps.parallel import map_items
 
-        form = self.description["input"]
+        form = self.form
         work = partial(
             view_one, chain=self.chain, size=form["size"], fit=form["fit"], max_pixels=max_pixels, over=over
         )  # fmt: skip
         preload = (*PRELOAD, *modules_of(self.chain))
         results = map_items(work, tasks, workers=min(workers, len(tasks) or 1), preload=preload)
         numbered = ((index, result) for index, (_, result) in enumerate(results))
-        while batch := list(islice(numbered, batch_size)):
+        while batch := list(islice(numbered, max(1, batch_size // self.shown))):
             yield batch
+
+    def why(self, pictures: Sequence[np.ndarray], target: str) -> list[Explained]:
+        """What the model calls pictures (S, S) at `form`, and why it would call them what `--target` says."""
+        answer = self.explain(pictures, chooser(target, self.classes))
+        found = []
+        for k, (own, place) in enumerate(zip(answer.probabilities, answer.targets, strict=True)):
+            reason = Reason(self.classes[place], float(own[place]), answer.maps[k], pictures[k])
+            found.append(Explained(self.classes[int(own.argmax())], float(own.max()), [reason]))
+        return found
 
     def explain(self, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor]) -> Answer:
         """The maps of pictures (S, S), uint8 or uint16, in fp32.
@@ -133,32 +199,65 @@ class Subject:
     def _explain_with(
         self, explainer: GradCam | Cam, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor]
     ) -> Answer:
-        import numpy as np
         import torch
 
         from cxrtool.explaining.cam import upsample
 
-        scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
-        images = self.normalise(torch.from_numpy(np.stack(scaled)).unsqueeze(1).to(self.device))
+        images = self._inputs(pictures)
         try:
             found = explainer(images, choose)
         except torch.OutOfMemoryError:
-            raise CxrtoolError(
-                f"the GPU's memory does not hold {len(pictures)} images", "take a smaller --batch-size, or --device cpu"
-            ) from None
+            raise _too_large(len(pictures)) from None
         probabilities = torch.softmax(found.logits.double(), 1)
         maps = upsample(found.values.float(), images.shape[-1])
         return Answer(maps.cpu().numpy(), probabilities.cpu().numpy(), found.targets.cpu().numpy())
 
+    def ask(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities (B, K) of pictures (S, S) at the network's input, without a map.
+
+        Raises:
+            CxrtoolError: The GPU's memory does not hold them.
+        """
+        import torch
+
+        from cxrtool.explaining.layers import at_rest
+
+        try:
+            with at_rest(self.network), torch.inference_mode():
+                logits = self.network(self._inputs(pictures))
+        except torch.OutOfMemoryError:
+            raise _too_large(len(pictures)) from None
+        probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
+        return probabilities
+
+    def _inputs(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        import numpy as np
+        import torch
+
+        scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
+        return self.normalise(torch.from_numpy(np.stack(scaled)).unsqueeze(1).to(self.device))
+
+    def compare_randomised(
+        self, views: Sequence[View], target: str, seed: int
+    ) -> list[tuple[int, str, int, Likeness]]:  # fmt: skip
+        """As `randomise`, for what `--target` says."""
+        return self.randomise(views, chooser(target, self.classes), seed)
+
     def randomise(
         self, views: Sequence[View], choose: Callable[[Tensor], Tensor], seed: int
     ) -> list[tuple[int, str, int, Likeness]]:
-        """Compare the maps of views with those of the same network after its parameters were drawn anew.
+        """As `randomise_pictures`, of views."""
+        return self.randomise_pictures([view.pixels for view in views], choose, seed)
+
+    def randomise_pictures(
+        self, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor], seed: int
+    ) -> list[tuple[int, str, int, Likeness]]:
+        """Compare the maps of pictures (S, S) with those of the same network after its parameters were drawn anew.
 
         The class that a map is about stays the one that the trained network was asked about.
 
         Returns:
-            For each comparison the view's index, the stage, the draw, and how alike the maps are.
+            For each comparison the picture's index, the stage, the draw, and how alike the maps are.
         """
         import torch
 
@@ -166,7 +265,6 @@ class Subject:
         from cxrtool.explaining.cam import METHODS, GradCam
         from cxrtool.models.registry import Architecture, build
 
-        pictures = [view.pixels for view in views]
         own = self.explain(pictures, choose)
         architecture = Architecture(**self.description["architecture"])
         layer = self.explainer.layer.name if isinstance(self.explainer, GradCam) else None
@@ -183,6 +281,12 @@ class Subject:
                 for index, (one, drawn) in enumerate(zip(own.maps, answer.maps, strict=True)):
                     found.append((index, stage, draw, randomised.compare(one, drawn)))
         return found
+
+
+def _too_large(count: int) -> CxrtoolError:
+    return CxrtoolError(
+        f"the GPU's memory does not hold {count} images", "take a smaller --batch-size, or --device cpu"
+    )  # fmt: skip
 
 
 def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:

@@ -23,6 +23,8 @@ from cxrtool.steps.grid import GridTrainer, check_validation
 from cxrtool.steps.settings import Settings, Silent
 from cxrtool.steps.signals import StopRequest
 from cxrtool.steps.stores import Stores
+from cxrtool.steps.twin_folds import as_classes
+from cxrtool.steps.twin_training import TwinTraining, find_generators
 from cxrtool.training.presets import DEFAULTS, PRESETS
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
@@ -63,6 +65,7 @@ class TrainOptions:
     patience: int | None = None
     checkpoint: str | None = None
     class_weights: str | None = None
+    transform: Path | None = None
     only: str | None = None
     save_every: float = 30.0
     grid: tuple[str, ...] = ()
@@ -87,14 +90,18 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     splits = options.splits / SPLITS if options.splits.is_dir() else options.splits
     combinations, settings = combine(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
-    assignments = read_assignments(splits, manifest, settings)
+    learnt, classes = as_classes(manifest)
+    generators = find_generators(options.transform, manifest) if options.transform else None
+    assignments = read_assignments(splits, learnt, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     chain = chain_of_manifest(manifest)
     files = {c.values["weights"]: None for c in combinations if c.values["weights"] not in ("imagenet", "none")}
     inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
     # The splits count by content alone: the same division written again is no reason to train again.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
-    shared = {"splits": sha256_file(splits), "precision": settings.precision}
+    shared: dict[str, Any] = {"splits": sha256_file(splits), "precision": settings.precision}
+    if generators:
+        shared["transform"] = generators.identity()
     searched = [combination.values for combination in combinations]
     identity = {"combinations": searched, **shared} if options.grid else {**searched[0], **shared}
     plan = Plan("train", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
@@ -104,18 +111,30 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     mine = [assignment for assignment in assignments if (assignment.repeat, assignment.fold) in wanted]
     if options.grid:
         check_validation(mine)
-    _check_designs(combinations, manifest, settings)
+    twins = None
+    if generators:
+        twins = TwinTraining(generators, mine, manifest, settings)
+        classes = twins.classes
+    _check_designs(combinations, len(classes), settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
     containers.lay(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
     _tell_of_validation(mine, combinations, settings)
     stores = Stores(settings, manifest, container)
-    task = Task(options.preset, options.save_every, settings, manifest, chain, container, stores)
-    trainer = GridTrainer(combinations, task) if options.grid else FoldTrainer(searched[0], task)
+    task = Task(options.preset, options.save_every, settings, learnt, classes, chain, container, stores)
+    trainer = _trainer(options, combinations, task)
     with StopRequest() as request:
         for assignment in mine:
             request.heed()
-            trainer.train_fold(assignment, request)
+            if twins:
+                own, placed = twins.prepare(task, stores, assignment)
+                _trainer(options, combinations, own).train_fold(placed, request)
+            else:
+                trainer.train_fold(assignment, request)
     return _close_container(container, assignments, manifest, settings, trainer)
+
+
+def _trainer(options: TrainOptions, combinations: Sequence[Combination], task: Task) -> FoldTrainer | GridTrainer:
+    return GridTrainer(combinations, task) if options.grid else FoldTrainer(combinations[0].values, task)
 
 
 def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination], Settings]:
@@ -154,10 +173,10 @@ def _preset(options: TrainOptions) -> Mapping[str, Any]:
     return PRESETS[options.preset] if options.preset else {}
 
 
-def _check_designs(combinations: Sequence[Combination], manifest: Manifest, settings: Settings) -> None:
+def _check_designs(combinations: Sequence[Combination], classes: int, settings: Settings) -> None:
     for combination in combinations:
         try:
-            check_design(combination.values, len(manifest.classes()), settings)
+            check_design(combination.values, classes, settings)
         except UsageError as error:
             where = f"--grid {combination.name}: " if combination.changes else ""
             raise UsageError(where + error.message, error.hint) from error
@@ -170,7 +189,9 @@ def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[s
     for name in shown:
         if any(combination.values[name] != first[name] for combination in combinations):
             shown[name] = getattr(options, name)
-    search = {"grid": list(options.grid), "budget": options.budget} if options.grid else {}
+    search: dict[str, Any] = {"grid": list(options.grid), "budget": options.budget} if options.grid else {}
+    if options.transform:
+        search["transform"] = str(options.transform)
     return {**shown, **search, "manifest": str(options.manifest), "preset": options.preset}
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from cxrtool.data.files import atomic_path
 from cxrtool.data.manifest import write_table
@@ -16,6 +19,9 @@ BOUNDED = ("accuracy", "dice")
 COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
 """Blue and vermilion of Okabe and Ito: told apart by every kind of colour vision."""
 
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+"""Their other colours, for what is neither."""
+
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:
     """Write one row an epoch; what was not measured is empty."""
@@ -26,26 +32,88 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 def draw_history(path: Path, history: History, title: str) -> None:
     """Draw the loss and the score beside it over the epochs, with the epoch that was kept."""
-    from matplotlib.figure import Figure
-
     score = next((name.removeprefix("train_") for name in history.rows[0] if name.startswith("train_")
                   and name != "train_loss"), "accuracy") if history.rows else "accuracy"  # fmt: skip
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    draw_panels(path, history, title, [_both("loss", "loss"), _both(score, score)])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes of a history.
+
+    Attributes:
+        what: What is drawn, beside the axis.
+        lines: The columns of the history by what they are called, with their colour.
+        logarithmic: Whether the axis is, for figures above 0.
+    """
+
+    what: str
+    lines: Mapping[str, tuple[str, str]]
+    logarithmic: bool = False
+
+
+def _both(figure: str, what: str) -> Panel:
+    return Panel(what, {part: (f"{part}_{figure}", colour) for part, colour in COLOURS.items()})
+
+
+def loss_and(score: str, loss: str, terms: Mapping[str, Mapping[str, str]]) -> list[Panel]:
+    """The panels of a history whose loss has named terms, a panel each.
+
+    Args:
+        score: What stands beside the loss.
+        loss: What to call the loss.
+        terms: By the term's name, what its lines are called and the columns that they show.
+    """
+    names = list(dict.fromkeys(name for lines in terms.values() for name in lines))
+    colours = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(names)}
+    drawn = [
+        Panel(what, {name: (column, colours[name]) for name, column in lines.items()}, logarithmic=True)
+        for what, lines in terms.items()
+    ]
+    return [_both("loss", loss), _both(score, score), *drawn]
+
+
+def draw_panels(path: Path, history: History, title: str, panels: Sequence[Panel]) -> None:
+    """Draw panels over the epochs, at most four in a row, with the epoch that was kept.
+
+    A legend stands in the first panel, and in every one whose lines are others than those of the panel before.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.5 * min(columns, 2) + 3.4 * max(0, columns - 2), 3.6 * lines), layout="constrained")
     epochs = [row["epoch"] for row in history.rows]
-    for axes, what in zip(figure.subplots(1, 2), ("loss", score), strict=True):
-        for part, colour in COLOURS.items():
-            values = [row[f"{part}_{what}"] for row in history.rows]
+    cells = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+    for axes in cells[len(panels) :]:
+        axes.set_axis_off()
+    for index, (axes, panel) in enumerate(zip(cells, panels, strict=False)):
+        for name, (column, colour) in panel.lines.items():
+            values = [row[column] for row in history.rows]
             if any(value is not None for value in values):
-                axes.plot(epochs, values, color=colour, label=part, marker="o" if len(epochs) == 1 else "", lw=1.5)
+                axes.plot(epochs, values, color=colour, label=name, marker="o" if len(epochs) == 1 else "", lw=1.5)
         axes.axvline(history.kept, color="0.6", lw=1, ls="--", label=f"kept: epoch {history.kept}")
-        axes.set(xlabel="epoch", ylabel=what, xlim=(0.5, max(2, len(epochs)) + 0.5))
-        if what in BOUNDED:
+        axes.set(xlabel="epoch", ylabel=panel.what, xlim=(0.5, max(2, len(epochs)) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if panel.what in BOUNDED:
             axes.set_ylim(0, 1.02)
+        elif panel.logarithmic and _all_above_zero(history, panel):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=9)
+        if not index or list(panel.lines) != list(panels[index - 1].lines):
+            axes.legend(frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def _all_above_zero(history: History, panel: Panel) -> bool:
+    values = [row[column] for row in history.rows for column, _ in panel.lines.values()]
+    return all(value is not None and value > 0 for value in values)

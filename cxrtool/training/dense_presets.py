@@ -105,3 +105,33 @@ PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
     }
 )
 """Network, and the options it sets."""
+
+GENERATORS: MappingProxyType[str, Any] = MappingProxyType(
+    {
+        # gonzalezsieira/UGR-FuCiTNet, train.py, and Tabik et al. 2020. Which weight of the class term was
+        # taken in the end, neither tells.
+        "size": 512,
+        "epochs": 50,
+        "batch_size": 8,
+        "opt": "adam",
+        "lr": 1e-4,
+        "weight_decay": 1e-4,
+        "classifier_lr": 1e-3,
+        "sched": "step",
+        "decay_epochs": 5,
+        "decay_rate": 0.1,
+        "warmup_epochs": 0,
+        "min_lr": 0.0,
+        "patience": 10,
+        "checkpoint": "best-loss",
+        "augment": "rotate=10,shift=0.05,zoom=0.2,brightness=0.05,contrast=0.05,blur=0.5,p=0.7",
+        "class_loss": "own",
+        "class_loss_weight": "0.05",
+        "perceptual": "imagenet",
+        "weights": "imagenet",
+    }
+)
+"""What `fit generators` does where neither configuration nor flag says; the schedule is the classifier's."""
+
+SWEEP = (1.0, 0.5, 0.1, 0.075, 0.05, 0.025, 0.01, 0.0075, 0.005, 0.0025, 0.001, 0.00075, 0.0005)
+"""The weights of the class term that the implementation tries: `--class-loss-weight sweep`."""

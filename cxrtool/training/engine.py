@@ -25,7 +25,7 @@ from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
-from cxrtool.training.optimization import class_weights, cross_entropy
+from cxrtool.training.optimization import LOSSES, class_weights
 
 Stop = Callable[[], CxrtoolError | None]
 """Asked between two batches; what it returns is raised once the state is saved."""
@@ -40,11 +40,13 @@ class Fit(Job):
         source: Hands out its inputs.
         labels: Class index of every image of the store (N,).
         classes: Number of classes.
+        criterion: What is lost on a batch: a name of `LOSSES`.
     """
 
     source: Source
     labels: np.ndarray
     classes: int
+    criterion: str = "cross-entropy"
 
     def __post_init__(self) -> None:
         weights = class_weights(self.labels[self.training], self.classes, self.recipe.class_weights)
@@ -61,8 +63,8 @@ class Fit(Job):
         return self.source.batch(items, epoch), self._classes(items)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, each image times its class's weight."""
-        return cross_entropy(outputs, target, self._weights)
+        """What `criterion` names, each image times its class's weight."""
+        return LOSSES[self.criterion](outputs, target, self._weights)
 
     def points(self, outputs: Tensor, target: Tensor) -> Tensor:
         """How many are named rightly."""

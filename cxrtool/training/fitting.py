@@ -13,7 +13,7 @@ from torch import nn
 
 from cxrtool.models.complexity import try_out
 from cxrtool.models.network import Network, count_parameters, set_mode
-from cxrtool.models.registry import Architecture, build, input_form
+from cxrtool.models.registry import Architecture, build, input_form, loss_of
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
 from cxrtool.training.engine import Fit, History, Stop, fit, forward
@@ -132,7 +132,7 @@ def fit_fold(
                 module=module, source=source, labels=labels, training=training, validation=validation,
                 classes=design.architecture.classes, recipe=design.recipe, device=device, precision=precision,
                 seed=design.seed, frozen_norms=design.freeze and design.frozen_norms, state=state,
-                save_every=save_every, names=list(ids),
+                save_every=save_every, names=list(ids), criterion=loss_of(design.architecture.name),
             ),
             epoch_done=epoch_done, stop=stop, warn=warn,
         )  # fmt: skip

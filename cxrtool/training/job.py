@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -67,8 +66,10 @@ class Job(ABC):
     save_every: float = 30.0
     names: list[str] = field(default_factory=list)
 
-    terms: ClassVar[tuple[str, ...]] = ()
-    """Names of further figures that `learn` gives, for a history."""
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of further figures that `learn` gives, for a history."""
+        return ()
 
     def optimizer(self) -> torch.optim.Optimizer:
         """What moves the weights that are trained; one group of them, unless a child says otherwise."""

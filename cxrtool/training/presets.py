@@ -59,6 +59,72 @@ _COVID_XNET: dict[str, Any] = {
     "checkpoint": "best-loss",
 }
 
+_PORTABLE_DENSENET161: dict[str, Any] = {
+    # De Moura et al. 2020, sections 3.2 and 3.3: DenseNet-161 from ImageNet at 224 x 224, all layers trained; SGD at a
+    # constant 0.01, momentum 0.9, batches of 4, 200 epochs; scaling and flip. How far scaling goes (half of the images,
+    # by up to a tenth) and the epoch of the lowest validation loss are ours.
+    "model": "densenet161",
+    "weights": "imagenet",
+    "size": 224,
+    "epochs": 200,
+    "batch_size": 4,
+    "opt": "sgd",
+    "lr": 0.01,
+    "momentum": 0.9,
+    "sched": "constant",
+    "augment": "zoom=0.1,flip=0.5,p=0.5",
+    "checkpoint": "best-loss",
+}
+
+_COVID_SDNET: dict[str, Any] = {
+    # Tabik et al. 2020, section III: ResNet-50 from ImageNet, its last layer replaced by 512 units with ReLU and the
+    # outputs, all layers trained by SGD in batches of 16. Rate, momentum, epochs and their choice, size and
+    # augmentation are ours.
+    "model": "resnet50",
+    "weights": "imagenet",
+    "size": 224,
+    "hidden": 512,
+    "epochs": 50,
+    "patience": 10,
+    "batch_size": 16,
+    "opt": "sgd",
+    "lr": 1e-3,
+    "momentum": 0.9,
+    "sched": "constant",
+    "augment": "rotate=10,flip=0.5",
+    "checkpoint": "best-loss",
+}
+
+_COVID_CAPS: dict[str, Any] = {
+    # Afshar et al. 2020 and their implementation: Adam at 0.001 (with Keras's epsilon), batches of 16, 100 epochs,
+    # margin loss. No augmentation and the epoch of the lowest validation loss are ours.
+    "model": "covid-caps",
+    "weights": "none",
+    "size": 224,
+    "epochs": 100,
+    "batch_size": 16,
+    "opt": "adam",
+    "lr": 1e-3,
+    "opt_eps": 1e-7,
+    "augment": "none",
+    "checkpoint": "best-loss",
+}
+
+_PEPX: dict[str, Any] = {
+    # COVIDNet's own training as Tabik et al. 2020 repeat it: Adam at 0.0002, batches of 8, 10 epochs. Wang & Wong 2020
+    # name translation, rotation, flip, zoom and changes of intensity; how far they go, no third class of pneumonia, and
+    # the epoch of the lowest validation loss are ours, as are the widths of the network.
+    "model": "pepx",
+    "weights": "none",
+    "size": 224,
+    "epochs": 10,
+    "batch_size": 8,
+    "opt": "adam",
+    "lr": 2e-4,
+    "augment": "rotate=10,shift=0.1,zoom=0.15,flip=0.5,brightness=0.1",
+    "checkpoint": "best-loss",
+}
+
 _MAKRIS: dict[str, Any] = {
     # Makris et al. 2020, section 3: frozen ImageNet bodies, a new head with dropout 0.5, Adam. The head's width and how
     # far shear, zoom, crop and noise go are ours.
@@ -109,8 +175,12 @@ _THUMBNAIL: dict[str, Any] = {
 
 PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
     {
+        "covid-caps": MappingProxyType(_COVID_CAPS),
+        "covid-sdnet": MappingProxyType(_COVID_SDNET),
         "covid-xnet": MappingProxyType(_COVID_XNET),
         "makris": MappingProxyType(_MAKRIS),
+        "pepx": MappingProxyType(_PEPX),
+        "portable-densenet161": MappingProxyType(_PORTABLE_DENSENET161),
         "thumbnail": MappingProxyType(_THUMBNAIL),
         "vgg16-portable": MappingProxyType(_VGG16_PORTABLE),
     }

@@ -53,9 +53,9 @@ def environment(place):
     return {**os.environ, "CXRTOOL_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
 
 
-def call(command, place, **variables):
+def call(command, place, timeout=TIMEOUT, **variables):
     told = subprocess.run(
-        command, cwd=place, env={**environment(place), **variables}, capture_output=True, text=True, timeout=TIMEOUT
+        command, cwd=place, env={**environment(place), **variables}, capture_output=True, text=True, timeout=timeout
     )
     assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
     return told
@@ -244,12 +244,24 @@ VGG16 = [
     "compare", "explain", "explain",
 ]  # fmt: skip
 COVID_XNET = ["prepare", "select", "split", "segment", "enhance", "train", "train"]
+SDNET = ["prepare", "select", "split", "segment", "segment", "train", "fit"]
+PORTABLE = [
+    "prepare", "segment", *["select"] * 3, *["split"] * 3, *["train"] * 4, "fuse", "fuse", *["evaluate"] * 7,
+    *["compare"] * 3, "explain", "explain",
+]  # fmt: skip
 CHAINS = [
     ("vgg16-portable", {}, VGG16),
     ("vgg16-portable", {"FOLDS": "5", "PER_CLASS": "20", "LUNGS": "lungs"}, VGG16),
     ("covid-xnet", {}, [*COVID_XNET, "evaluate", "evaluate", "compare", "explain"]),
     ("covid-xnet", {"BUDGET": "4", "FOLDS": "", "ONE_PER": "patient_id", "RIBS": "ribs", "PIXELS": "256"},
      [*COVID_XNET, "train", "evaluate", "evaluate", "evaluate", "compare", "explain"]),
+    ("portable-densenet161", {"REPEATS": "2"}, PORTABLE),
+    ("portable-densenet161", {"WHERE": "view = 'AP'", "PRIOR": "yes", "LUNGS": "lungs"}, PORTABLE),
+    ("covid-sdnet", {"REPEATS": "2", "FOLDS": "3"},
+     [*SDNET, *["train"] * 5, "fuse", *["evaluate"] * 7, "compare", "explain"]),
+    ("covid-sdnet", {"REPEATS": "1", "FOLDS": "2", "SIZE": "", "EPOCHS": "", "BASELINES": "", "BY": "",
+                     "WITHOUT": "normal-pcr+", "RELABEL": "normal,pneumonia=N", "LUNGS": "lungs", "BATCH": "4"},
+     [*SDNET, *["train"] * 3, "fuse", *["evaluate"] * 5, "compare", "explain"]),
 ]  # fmt: skip
 
 
@@ -269,9 +281,14 @@ def test_every_recipe_calls_the_same_in_all_its_forms(recorder, cluster, name, c
     assert sorted(calls(recorder)) == sorted(by_shell)
     call(["bash", f"{name}.slurm"], recorder, **cluster, **values)
     by_slurm = calls(recorder)
-    folds = int(values.get("FOLDS", read_recipe(name).value("FOLDS")) or 1)
+    system = read_recipe(name)
+    several = [values.get(key, system.value(key)) if system.has(key) else "" for key in ("FOLDS", "REPEATS")]
+    folds, repeats = (int(text or 1) for text in several)
     # All but the thumbnail are tasks of an array, fold by fold.
-    assert sum("--only" in line for line in by_slurm) == folds * (chain.count("train") - 1)
+    only = [re.search(r"\|--only\|(\w+)\|", line) for line in by_slurm]
+    trainings = chain.count("train") - 1 + chain.count("fit")
+    expected = sorted([f"r{r}f{f}" for r in range(repeats) for f in range(folds)] * trainings)
+    assert sorted(match[1] for match in only if match) == expected
     assert set(by_shell) == {re.sub(r"\|--only\|\w+\|", "|", line).replace("||", "|") for line in by_slurm}
 
 
@@ -308,6 +325,64 @@ def test_covid_xnet_enhances_fold_by_fold_and_searches_where_it_is_told(recorder
     compare, explain = lines[-2:]
     assert "|covid-xnet/runs/covid-xnet|covid-xnet/runs/search|covid-xnet/runs/thumbnail|--baseline|" in compare
     assert "|--method|cam|--target|covid|--inside-lungs|--scale|run|--over|original|" in explain
+
+
+def test_the_generators_of_a_fold_are_there_before_its_twins_are_trained(recorder, cluster):
+    (recorder / "warned").touch()
+    values = without_unused("covid-sdnet", {**RECORDED, "REPEATS": "1", "FOLDS": "2", "BASELINES": "pepx"})
+    told = call(["bash", "covid-sdnet.slurm"], recorder, **cluster, **values)
+    # Generators, one baseline and two branches; then the twins; two folds each.
+    assert told.stdout == "submitted 1, then 2 with 8 tasks, then 3 with 2 tasks, then 4\n"
+    submitted = (recorder / "submitted").read_text().splitlines()
+    assert "--dependency=afterok:2 --array=0-1 covid-sdnet.slurm array 2" in submitted[2]
+    lines = calls(recorder)
+    twins = [line for line in lines if "--transform" in line]
+    assert [re.search(r"--only\|(\w+)", line)[1] for line in twins] == ["r0f0", "r0f1"]
+    assert max(lines.index(line) for line in lines if line.startswith("fit|")) < lines.index(twins[0])
+    assert all("|--transform|covid-sdnet/runs/fucitnet|--preset|covid-sdnet|" in line for line in twins)
+
+
+def test_covid_sdnet_leaves_a_stratum_out_of_all_and_names_the_paper_s_table_of_it(recorder):
+    values = without_unused("covid-sdnet", {**RECORDED, "WITHOUT": "normal-pcr+", "SIZE": "", "EPOCHS": ""})
+    call(["sh", "covid-sdnet.sh"], recorder, **values)
+    lines = calls(recorder)
+    assert lines[1] == (
+        "select|covid-sdnet/prepared|--where|(1) and lower(coalesce(severity, '')) <> lower('normal-pcr+')|"
+        "--per-class|smallest|--seed|0|-o|covid-sdnet/selected.csv|"
+    )
+    assert lines[2].startswith("split|covid-sdnet/selected.csv|--folds|5|--repeats|5|--validation|0.1|")
+    assert lines[4] == "segment|covid-sdnet/selected.csv|--crop|--margin|0.025|-o|covid-sdnet/branches/segmented|"
+    assert not [line for line in lines if "--size" in line or "--epochs" in line]
+    compare = next(line for line in lines if line.startswith("compare|"))
+    assert "|--baseline|covid-sdnet/fused/covid-sdnet.csv|--positive|P|" in compare
+    assert "|--published|covid-sdnet-without-normal-pcr|" in compare
+    fused = next(line for line in lines if line.startswith("evaluate|covid-sdnet/fused"))
+    assert "|--by|severity|--positive|P|" in fused
+
+
+def test_portable_densenet161_draws_b_inside_a_and_tests_it_twice(recorder):
+    changes = {"PATHOLOGICAL": "viral,bacterial", "PRIOR": "yes", "REPEATS": "5"}
+    call(["sh", "portable-densenet161.sh"], recorder, **without_unused("portable-densenet161", {**RECORDED, **changes}))
+    lines = [line.replace("portable-densenet161/", "") for line in calls(recorder)]
+    assert lines[2] == ("select|lungs|--where|1|--relabel|normal=normal|--relabel|viral,bacterial=pathological|"
+                        "--relabel|covid=covid|-o|manifests/direct.csv|")  # fmt: skip
+    assert lines[5] == "split|manifests/direct.csv|--holdout|60/20/20|--repeats|5|--seed|0|-o|splits/direct.csv|"
+    within = "split|manifests/direct.csv|--within|splits/direct.csv|--equal|label|"
+    assert lines[6:8] == [
+        within + "--keep|test|--seed|0|-o|splits/b.csv|", within + "--seed|0|-o|splits/balanced.csv|"
+    ]  # fmt: skip
+    trained = {re.search(r"-o\|runs/(\w+)", line)[1]: line for line in lines if line.startswith("train|")}
+    assert list(trained) == ["thumbnail", "a", "b", "direct"]
+    for name, manifest, splits in (("a", "a", "direct"), ("b", "b", "b"), ("direct", "direct", "direct")):
+        assert trained[name].startswith(f"train|manifests/{manifest}.csv|--splits|splits/{splits}.csv|--preset|")
+    joint = "fuse|joint|runs/a|runs/b|--rule|{0}|--on-conflict|prob|--prior-correct|-o|fused/{0}.csv|"
+    assert [line for line in lines if line.startswith("fuse|")] == [joint.format(r) for r in ("product", "nested")]
+    assert "evaluate|runs/b|--within|splits/balanced.csv|--positive|covid|-o|evaluations/b-balanced|" in lines
+    assert "evaluate|runs/b|--positive|covid|-o|evaluations/b|" in lines
+    assert lines[-2:] == [
+        "explain|runs/a|manifests/a.csv|-o|heatmaps/a|",
+        "explain|runs/b|manifests/b.csv|--beside|heatmaps/a|-o|heatmaps/b|",
+    ]
 
 
 @pytest.mark.slow
@@ -451,11 +526,43 @@ def test_a_recipe_runs_from_raw_pictures_to_its_tables_and_maps(tmp_path, cxr, n
     assert not changed
 
 
+@pytest.mark.slow
+@needs_make
+@pytest.mark.parametrize("name", ["portable-densenet161", "covid-sdnet"])
+def test_what_is_fused_goes_from_raw_pictures_to_tables_and_maps(tmp_path, cxr, name):
+    lay(tmp_path, cxr, "make", name)
+    lay_parts(tmp_path)
+    small = {
+        "LUNGS": "lungs", "PATHOLOGICAL": "pneumonia", "POSITIVE": "covid", "RELABEL": "normal,pneumonia=N", "BY": "",
+        "SIZE": "64", "REPEATS": "1", "FOLDS": "2", "BATCH": "8", "PERCEPTUAL": "none", "BASELINES": "pepx",
+    }  # fmt: skip
+    values = without_unused(name, {**VALUES, **small})
+    command = ["make", "-f", f"{name}.mk", *(f"{key}={value}" for key, value in values.items())]
+    told = call(command, tmp_path, 3 * TIMEOUT)
+    out = tmp_path / name
+    tables = (out / "comparison" / "tables.md").read_text()
+    if name == "covid-sdnet":
+        runs = ["covid-sdnet *", "whole", "segmented", "fucitnet", "pepx", "thumbnail"]
+        assert "COVID-SDNet (printed)" in tables
+        assert len(read_table(out / "fused" / "covid-sdnet.csv").rows) >= 30
+        assert len(read_table(out / "heatmaps" / "manifest.csv").rows) >= 30
+    else:
+        runs = ["joint-product", "joint-nested", "direct *", "thumbnail"]
+        assert "(printed)" in (out / "beside-paper" / "b" / "tables.md").read_text()
+        assert "conflicts (A normal, B covid): " in told.stderr
+        first, second = (read_table(out / "heatmaps" / network / "manifest.csv").rows for network in "ab")
+        assert [row["image_id"] for row in first] == [row["image_id"] for row in second]
+    assert all(f"| {run} |" in tables for run in runs)
+    before = times(out)
+    call(command, tmp_path, 3 * TIMEOUT)
+    assert not {path for path, when in times(out).items() if when != before.get(path)}
+
+
 def test_recipe_prints_lists_and_estimates(cxr, study):
     listed = cxr("recipe")
     assert (listed.code, listed.err) == (0, "")
     shown = [line.split("  ")[0] for line in listed.out.splitlines()[2:]]
-    assert shown == names() == ["covid-xnet", "makris", "vgg16-portable"]
+    assert shown == names() == ["covid-sdnet", "covid-xnet", "makris", "portable-densenet161", "vgg16-portable"]
     printed = cxr("recipe", "makris", "EPOCHS=4")
     assert "\nEPOCHS ?= 4\n" in printed.out
     assert cxr("recipe", "makris").out != printed.out

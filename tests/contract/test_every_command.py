@@ -12,7 +12,7 @@ import pytest
 
 from cxrtool.cli import options
 from cxrtool.cli.main import COMMANDS, load, run
-from cxrtool.data.manifest import write_table
+from cxrtool.data.manifest import read_manifest, write_table
 from cxrtool.data.splits import COLUMNS
 
 CALLS = {
@@ -26,11 +26,13 @@ CALLS = {
         "manifest",
     ),
     "segment": ("{input} --lungs {lungs} --workers 1 --threads 1 -o {out}", "manifest"),
+    "transform": ("{input} --generators {generators} --workers 1 --threads 1 -o {out}", "manifest"),
     "train": (
         "{input} --splits {splits} --model covid-xnet --size 32 --epochs 1 --workers 1 --threads 1 -o {out}",
         "manifest",
     ),
     "predict": ("{model} {input} --workers 1 --threads 1", "manifest"),
+    "fuse": ("mean {input} predictions.csv", "predictions"),
     "weights": ("list", ""),
     "evaluate": ("{input}", "predictions"),
     "compare": ("{input} again={input}", "predictions"),
@@ -106,6 +108,11 @@ def arguments(place, request):
         names = {"input": given, "splits": place / "splits.csv", "out": place / "out"}
         if "{lungs}" in call:
             names["lungs"] = request.getfixturevalue("lung_part")
+        if "{generators}" in call:
+            names["generators"] = place / "generators"
+            if not names["generators"].exists():
+                rows = read_manifest(place / "tiny").rows
+                request.getfixturevalue("write_generators")(names["generators"], place / "splits.csv", rows)
         if "{model}" in call:
             names["model"] = request.getfixturevalue("model")
         return [name, *call.format(**names).split()]

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from cxrtool.data.divider import Divider, parse_holdout
+from cxrtool.data.divider import Divider, equalise, parse_holdout
 from cxrtool.data.splits import overlaps
 from cxrtool.errors import InputError, UsageError
 
@@ -136,3 +136,53 @@ def test_one_value_cannot_be_left_out(make_rows):
     rows = [{**row, "source": "a"} for row in make_rows(10)]
     with pytest.raises(InputError, match="expected at least two values in that column, found 1"):
         Divider(rows).leave_out("source", 0.1)
+
+
+@pytest.fixture
+def division(make_rows):
+    """Two repeats of three folds of 60 images with three findings of unequal number, and the finding of each."""
+    rows = make_rows(60)
+    findings = {row["image_id"]: ("normal", "normal", "flu", "covid", "normal")[k % 5] for k, row in enumerate(rows)}
+    divider = Divider(rows, strata=("label",))
+    runs = {(str(r), str(f)): s for r in range(2) for f, s in enumerate(divider.folds(3, 0.2, r))}
+    return runs, findings
+
+
+def tally(subsets, values):
+    counts = {}
+    for name, subset in subsets.items():
+        counts.setdefault(subset, Counter())[values[name]] += 1
+    return counts
+
+
+def test_every_subset_holds_as_many_of_each_value_as_of_its_rarest(division):
+    runs, findings = division
+    found = equalise(runs, findings)
+    assert list(found) == list(runs)
+    for run, subsets in found.items():
+        before, after = tally(runs[run], findings), tally(subsets, findings)
+        assert after == {subset: dict.fromkeys(counts, min(counts.values())) for subset, counts in before.items()}
+        # Nothing changes sides.
+        assert subsets.items() <= runs[run].items()
+
+
+def test_what_is_kept_stays_whole_and_the_rest_is_drawn_alike(division):
+    runs, findings = division
+    thinned, kept = equalise(runs, findings), equalise(runs, findings, ["test"])
+    for run, subsets in runs.items():
+        assert {n for n, s in kept[run].items() if s == "test"} == {n for n, s in subsets.items() if s == "test"}
+        rest = [{n: s for n, s in found[run].items() if s != "test"} for found in (thinned, kept)]
+        assert rest[0] == rest[1]
+
+
+def test_a_draw_hangs_on_seed_and_ids_alone(division, shuffled):
+    runs, findings = division
+    turned = {run: dict(shuffled(list(subsets.items()))) for run, subsets in runs.items()}
+    assert equalise(turned, dict(shuffled(list(findings.items())))) == equalise(runs, findings)
+    assert equalise(runs, findings, seed=1) != equalise(runs, findings)
+
+
+def test_images_of_no_value_or_unknown_are_in_no_thinned_subset():
+    runs = {("0", "0"): {"a": "train", "b": "train", "c": "train", "d": "test", "e": "test"}}
+    values = {"a": "x", "b": "y", "c": "", "d": ""}
+    assert equalise(runs, values, ["test"]) == {("0", "0"): {"a": "train", "b": "train", "d": "test"}}

@@ -95,9 +95,40 @@ def test_methods_are_compared_run_by_run(entry):
 
 
 def test_without_the_images_fitted_methods_are_not_compared(entry):
-    made = compare_runs([entry("one", fitted=FOLDS), entry("two", 1)], baseline="one", resamples=20)["comparisons"][0]
+    made = compare_runs([entry("one"), entry("two", 1)], baseline="one", resamples=20)["comparisons"][0]
     assert made["methods"]["p"] is None
     assert made["methods"]["reason"] == "how many images two was fitted on is not known; give its RUN folder"
+    gap = entry("two", 1, fitted={**FOLDS, ("1", "2"): 0})
+    made = compare_runs([entry("one"), gap], baseline="one", resamples=20)["comparisons"][0]
+    assert made["methods"]["p"] is None
+
+
+@pytest.mark.parametrize("baseline", ["one", "two"])
+def test_a_table_is_compared_by_the_images_that_the_run_beside_it_was_fitted_on(entry, baseline):
+    run, table = entry("one", fitted=FOLDS), entry("two", 1)
+    found = compare_runs([run, table], baseline=baseline, resamples=20)["comparisons"][0]["methods"]
+    both = compare_runs([run, entry("two", 1, fitted=FOLDS)], baseline=baseline, resamples=20)["comparisons"][0]
+    assert found["p"] == both["methods"]["p"]
+    assert found["n_train"] == 60
+    assert found["reason"] == "how many images two was fitted on is taken to be what one was"
+    assert both["methods"]["reason"] is None
+
+
+def test_accuracies_are_told_by_the_values_of_a_column(entry):
+    one, other = entry("one"), entry("two", 1)
+    found = compare_runs([one, other], by=["severity", "nothing"], resamples=20)["runs"]["two"]["per_group"]
+    assert list(found) == ["severity"]
+    assert list(found["severity"]) == ["mild", "moderate", "severe"]
+    scores = other.scores
+    severity = np.array([row["severity"] for row in scores.rows])
+    repeat = np.array([row["repeat"] for row in scores.rows])
+    hits = scores.truth == scores.predicted
+    by_repeat = [hits[(severity == "mild") & (repeat == r)].mean() for r in "01"]
+    mild = found["severity"]["mild"]
+    assert mild["accuracy"]["value"] == pytest.approx(np.mean(by_repeat))
+    assert mild["accuracy"]["sd_repeats"] == pytest.approx(np.std(by_repeat, ddof=1))
+    assert mild["images"] == sum(scores.rows[i]["severity"] == "mild" for i in range(len(scores)) if repeat[i] == "0")
+    assert "per_group" not in compare_runs([one], resamples=20)["runs"]["one"]
 
 
 def test_one_run_is_no_method(entry):

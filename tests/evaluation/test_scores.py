@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxrtool.errors import InputError, UsageError
-from cxrtool.evaluation.scores import scores_of
+from cxrtool.evaluation.scores import UNDECIDED, scores_of
 
 
 @pytest.fixture
@@ -187,3 +187,37 @@ def test_a_group_is_scores_of_its_own(predictions):
     part = scores.where(scores.truth == 1)
     assert (part.images, part.patients, part.runs) == (40, 20, scores.runs)
     assert part.strata.tolist() == [1] * 20
+
+
+@pytest.fixture
+def abstaining(make_predictions):
+    """Predictions of which every fifth is inconclusive."""
+    predictions = make_predictions(60, repeats=2, folds=3)
+    for row in predictions.rows[::5]:
+        row["predicted"] = "inconclusive"
+    return predictions
+
+
+def test_an_abstention_is_refused_where_nobody_asked_for_it(abstaining):
+    with pytest.raises(InputError, match=r"expected a predicted class among .*, found 'inconclusive'") as caught:
+        scores_of(abstaining)
+    assert "--on-conflict prob" in caught.value.hint
+
+
+def test_an_abstention_is_no_class_and_never_right(abstaining):
+    scores = scores_of(abstaining, abstaining=True)
+    assert scores.decided.sum() == 96
+    assert not (scores.truth == scores.predicted)[::5].any()
+    assert (scores.predicted[~scores.decided] == UNDECIDED).all()
+    assert scores.notes[0].startswith("24 of 120 predictions are inconclusive")
+
+
+def test_of_some_classes_an_abstention_stays_one(abstaining):
+    scores = scores_of(abstaining, abstaining=True, classes=["covid", "normal"])
+    expected = sum(row["label"] != "pneumonia" for row in abstaining.rows[::5])
+    assert (~scores.decided).sum() == expected > 0
+
+
+def test_a_class_may_be_called_inconclusive(make_predictions):
+    predictions = make_predictions(20, classes=("inconclusive", "normal"))
+    assert scores_of(predictions, abstaining=True).decided.all()

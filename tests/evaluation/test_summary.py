@@ -5,6 +5,7 @@ import pytest
 
 from cxrtool.errors import UsageError
 from cxrtool.evaluation.groups import parse_groupings
+from cxrtool.evaluation.intervals import wilson
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import OVERALL, PER_CLASS, PER_GROUP, summarise, summarise_counts
 
@@ -276,3 +277,70 @@ def test_a_figure_that_one_run_alone_lacks_is_null(make_predictions):
     told = summarise(scores_of(predictions), positive="covid", resamples=50)["per_run"]
     assert told[0]["sensitivity"] is not None
     assert (told[1]["sensitivity"], told[1]["auc"]) == (None, None)
+
+
+def abstain(predictions, every):
+    for row in predictions.rows[::every]:
+        row["predicted"] = "inconclusive"
+    return predictions
+
+
+def test_abstentions_are_told_as_coverage_and_count_in_no_decision(make_predictions):
+    predictions = abstain(make_predictions(120, repeats=2, folds=3), 4)
+    summary = summarise(scores_of(predictions, abstaining=True), resamples=200, by=parse_groupings("source"))
+    rows = predictions.rows
+    decided = [row for row in rows if row["predicted"] != "inconclusive"]
+    right = sum(row["predicted"] == row["label"] for row in decided)
+    overall = summary["overall"]
+    assert overall["coverage"]["value"] == 0.75
+    assert overall["accuracy"]["value"] == pytest.approx(right / len(decided))
+    assert overall["accuracy_all"]["value"] == pytest.approx(right / len(rows))
+    for name in ("coverage", "accuracy_all"):
+        assert overall[name]["low"] < overall[name]["value"] < overall[name]["high"]
+        assert overall[name]["sd_repeats"] is not None
+    assert np.sum(summary["confusion"]) == len(decided)
+    # What is made of probabilities is of all images.
+    plain = summary_of(make_predictions(120, repeats=2, folds=3), "source")
+    for name in ("brier", "macro_auc", "ece"):
+        assert overall[name]["value"] == plain["overall"][name]["value"]
+    assert "coverage" not in plain["overall"]
+    assert summary["per_group"]["source"]["a"]["images"] == plain["per_group"]["source"]["a"]["images"]
+
+
+def test_the_interval_of_a_decision_is_of_the_patients_that_were_decided(make_predictions):
+    predictions = make_predictions(60, ("covid", "normal"), per_patient=1, skill=100)
+    for row in predictions.rows[:40]:
+        row["predicted"] = "inconclusive"
+    summary = summarise(scores_of(predictions, abstaining=True), resamples=50)
+    for measure, patients in (
+        (summary["overall"]["accuracy"], 20),
+        (summary["per_class"]["covid"]["sensitivity"], 10),
+        (summary["per_class"]["covid"]["specificity"], 10),
+    ):
+        assert (measure["value"], measure["method"]) == (1, "Wilson")
+        assert measure["low"] == pytest.approx(wilson(1, patients)[0])
+
+
+def test_who_decides_nothing_has_no_accuracy_but_a_coverage(make_predictions):
+    predictions = abstain(make_predictions(30), 1)
+    overall = summarise(scores_of(predictions, abstaining=True), resamples=50)["overall"]
+    assert overall["accuracy"]["value"] is None
+    assert overall["accuracy"]["reason"] == "nothing was decided"
+    assert (overall["coverage"]["value"], overall["accuracy_all"]["value"]) == (0, 0)
+    assert overall["brier"]["value"] > 0
+
+
+def test_severity_accuracy_is_the_share_called_positive_with_its_spread_over_repeats(make_predictions):
+    predictions = make_predictions(240, ("covid", "normal"), repeats=5, folds=5, skill=0.8)
+    groups = summary_of(predictions, "severity", positive="covid")["per_group"]["severity"]
+    shares = {}
+    for row in predictions.rows:
+        if row["severity"]:
+            key = row["severity"], row["repeat"]
+            shares.setdefault(key, []).append(row["predicted"] == "covid")
+    for name in ("mild", "moderate", "severe"):
+        by_repeat = [np.mean(shares[name, str(repeat)]) for repeat in range(5)]
+        accuracy = groups[name]["accuracy"]
+        assert accuracy["value"] == pytest.approx(np.mean(by_repeat))
+        assert accuracy["sd_repeats"] == pytest.approx(np.std(by_repeat, ddof=1))
+        assert accuracy["sd_repeats"] > 0

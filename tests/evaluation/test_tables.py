@@ -149,3 +149,16 @@ def test_the_folds_stand_under_one_another_with_their_mean(make_predictions):
     many = summarise(scores_of(make_predictions(folds=4, repeats=3)), resamples=50)
     assert not [sheet for sheet in sheets({"": many}) if sheet.title == "Each fold"]
     assert len(many["per_run"]) == 12
+
+
+def test_groups_over_several_repeats_show_their_spread(make_predictions):
+    for repeats in (1, 3):
+        summary = summarise(
+            scores_of(make_predictions(60, repeats=repeats)), by=parse_groupings("source"), resamples=50
+        )
+        sheet = next(sheet for sheet in sheets({"": summary}) if sheet.title == "By source")
+        assert ("SD of repeats" in sheet.columns) == (repeats > 1)
+        assert {len(row) for row in sheet.rows} == {len(sheet.columns)}
+        if repeats > 1:
+            spread = summary["per_group"]["source"]["a"]["accuracy"]["sd_repeats"]
+            assert sheet.rows[0][sheet.columns.index("SD of repeats")] == f"{spread:.3f}"

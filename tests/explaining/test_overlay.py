@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrtool.explaining import overlay
-from cxrtool.explaining.overlay import Exhibit
+from cxrtool.explaining.overlay import Exhibit, Layer
 
 RAMP = np.linspace(0, 1, 40 * 30, dtype=np.float32).reshape(40, 30)
 GREY = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
@@ -85,3 +85,29 @@ def test_a_picture_is_written_as_it_is(tmp_path):
     size = overlay.write_picture(tmp_path / "a.png", picture)
     assert size == (tmp_path / "a.png").stat().st_size
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
+
+
+def test_further_maps_stand_beside_the_first_each_with_its_peak():
+    pixels = np.full((400, 400), 90, np.uint8)
+    one, other = np.zeros((2, 400, 400), np.float32)
+    other[:, 300:] = 1
+    exhibit = Exhibit(pixels, one, None, (0.25, 0.5), others=[Layer(other, (0.75, 0.25))])
+    picture = overlay.draw_overlay(exhibit, None)
+    head = 2 * overlay.GAP
+    panels = [picture[head : head + 400, overlay.GAP + k * (400 + overlay.GAP) :][:, :400] for k in range(3)]
+    assert (panels[0] == 90).all()
+    assert tuple(panels[1][200, 100]) == tuple(panels[2][100, 300]) == overlay.PEAK
+    assert tuple(panels[1][100, 300]) == (90, 90, 90)
+    assert (panels[2][:, 310:] != 90).any(-1).all()
+    # Without a value in common the scale has words.
+    assert not np.array_equal(picture, overlay.draw_overlay(exhibit, 1.0))
+
+
+def test_a_sheet_has_room_for_all_maps():
+    def exhibit(others):
+        return Exhibit(GREY, RAMP, caption=("a",), others=[Layer(RAMP)] * others)
+
+    pair, three = (overlay.draw_sheet([exhibit(others)] * 5, "title") for others in (0, 1))
+    assert pair.shape[1] == 4 * (2 * overlay.TILE + 2 * overlay.GAP) + overlay.GAP
+    assert three.shape[1] == 2 * (3 * overlay.TILE + 2 * overlay.GAP) + overlay.GAP
+    assert three.shape[0] > pair.shape[0]

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from cxrtool.data.manifest import Manifest, read_manifest, read_table, write_table
+from cxrtool.data.twins import twin_rows
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.steps.assignment import read_assignments
 
@@ -172,3 +173,31 @@ def test_a_patient_on_two_sides_is_found_among_what_was_made_for_folds(study, ma
     read_assignments(study.splits, manifest, settings)
     with pytest.raises(LeakageError, match="patients or duplicated pictures are in more than one subset"):
         read_assignments(study.splits, images, settings)
+
+
+def twins_of(manifest, generators=("covid", "normal"), fold="0"):
+    """A manifest of twins of one fold."""
+    rows = [twin for row in manifest.rows for twin in twin_rows(row, "0", fold, generators)]
+    return Manifest([*manifest.columns, "parent_id", "generator", "repeat", "fold"], rows, manifest.origin)
+
+
+def test_twins_stand_beside_each_other_and_folds_without_any_are_left_out(study, manifest, settings, listener):
+    assignments = read_assignments(study.splits, twins_of(manifest), settings)
+    assert [assignment.name for assignment in assignments] == ["r0f0"]
+    tested = study.assigned(0, 0, "test")
+    found = [twins_of(manifest).rows[i]["image_id"] for i in assignments[0].subsets["test"]]
+    assert found == [f"{name}_r0f0_{generator}" for name in tested for generator in ("covid", "normal")]
+    assert any("no images were made for 5 of 6 folds, such as r0f1" in text for text in listener.warned)
+
+
+def test_twins_of_folds_that_the_splits_lack_are_refused(study, manifest, settings):
+    with pytest.raises(InputError, match=r"made for other folds than the 6 of"):
+        read_assignments(study.splits, twins_of(manifest, fold="9"), settings)
+
+
+@pytest.mark.parametrize("generator", ["covid", ""])
+def test_a_twin_twice_or_beside_its_radiograph_is_refused(study, manifest, settings, generator):
+    twins = twins_of(manifest)
+    twins.rows.append({**twins.rows[0], "image_id": "again", "generator": generator})
+    with pytest.raises(InputError, match="'im000_r0f0_covid' and 'again' are the same radiograph"):
+        read_assignments(study.splits, twins, settings)

@@ -53,13 +53,30 @@ def test_the_reference_is_chosen_on_the_validation_images_of_the_runs(two, setti
     assert found["name"] == max(accuracy, key=accuracy.__getitem__)
 
 
-def test_a_csv_knows_no_facts_and_no_methods(two, settings):
+def test_a_csv_knows_no_facts_and_takes_the_images_fitted_from_the_run_beside_it(two, settings):
     folds = [fold / "predictions.csv" for fold in sorted(two[0].glob("r*f*"))]
-    found = compare(options(two[1], *(f"pooled={path}" for path in folds), baseline="pooled"), settings)
+    pooled = [f"pooled={path}" for path in folds]
+    found = compare(options(two[1], *pooled, baseline="pooled"), settings)
     assert set(found["runs"]["pooled"]["facts"]) == {"path"}
     made = found["comparisons"][0]
-    assert made["methods"]["reason"] == "how many images pooled was fitted on is not known; give its RUN folder"
     assert made["models"]["p"] is not None
+    whole = compare(options(two[1], two[0], baseline=str(two[0])), settings)["comparisons"][0]
+    assert made["methods"]["n_train"] == whole["methods"]["n_train"] == 12
+    assert made["methods"]["statistic"] == whole["methods"]["statistic"]
+    again = compare(options(*(f"again={path}" for path in folds), *pooled, baseline="pooled"), settings)
+    reason = again["comparisons"][0]["methods"]["reason"]
+    assert reason == "how many images again was fitted on is not known; give its RUN folder"
+
+
+def test_only_images_that_stand_in_a_table_are_compared(two, study, settings, tmp_path, listener):
+    rows = [line for line in study.splits.read_text().splitlines() if not line.startswith(("im000,", "im001,"))]
+    (tmp_path / "fewer.csv").write_text("\n".join(rows) + "\n")
+    found = compare(options(*two, within=tmp_path / "fewer.csv", baseline=str(two[0])), settings)
+    everything = compare(options(*two, baseline=str(two[0])), settings)
+    runs = [answers["runs"]["long"]["images"] for answers in (everything, found)]
+    assert runs[0] - runs[1] == 2
+    assert found["comparisons"][0]["images"] == runs[1]
+    assert "Rows that do not stand in fewer.csv, left out" in found["runs"]["long"]["notes"][0]
 
 
 def test_missing_folds_are_named_or_allowed(two, settings):

@@ -78,3 +78,21 @@ def test_wrong_numbers_and_missing_data_are_told(here, tmp_path):
         estimate(RecipeOptions("makris", (f"DATA={tmp_path / 'm.csv'}", "EPOCHS=many")), here)
     with pytest.raises(UsageError, match="--model"):
         estimate(RecipeOptions("makris", (f"DATA={tmp_path / 'm.csv'}", "NETWORKS=vgg17")), here)
+
+
+def test_repeats_count_and_empty_variables_are_what_the_preset_states(study, here, monkeypatch):
+    designs = []
+    monkeypatch.setattr(module, "seconds_a_step", lambda design: designs.append(design) or 0.5)
+    told = f"DATA={study.folder / 'manifest.csv'}"
+    found = estimate(RecipeOptions("covid-sdnet", (told, "REPEATS=3", "FOLDS=2")), here)
+    assert (found.epochs, found.batch_size, found.size) == (50, 16, 224)
+    # The network without and with the crop, and on twice as many twins: 12 of 24 images are one step.
+    assert [(row.network, row.trainings, row.steps) for row in found.rows] == [("resnet50", 4 * 6, 50)]
+    assert designs[0].architecture.hidden == 512
+    assert "generators" in found.sentences()[1].splitlines()[-1]
+    small = estimate(RecipeOptions("covid-sdnet", (told, "EPOCHS=2", "BATCH=4", "SIZE=64", "REPEATS=1")), here)
+    assert (small.epochs, small.batch_size, small.size, small.rows[0].trainings) == (2, 4, 64, 20)
+    portable = estimate(RecipeOptions("portable-densenet161", (told, "REPEATS=2")), here)
+    # 24 x 0.6 images in batches of 4.
+    assert [(row.network, row.trainings, row.steps) for row in portable.rows] == [("densenet161", 6, 200 * 4)]
+    assert "B is trained on fewer" in portable.sentences()[1]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cxrtool.data.manifest import read_manifest, write_table
+from cxrtool.data.manifest import read_manifest, read_table, write_table
 from cxrtool.data.predictions import Predictions, write_predictions
 from cxrtool.errors import IncompleteError, InputError, OutputError, UsageError
 from cxrtool.steps.evaluate import EvaluateOptions, dump_metrics, evaluate, find_sources, read_metrics
@@ -191,3 +191,30 @@ def test_a_dry_run_writes_nothing(run, tmp_path, listener):
 def test_what_came_through_a_pipe_makes_no_folder(tmp_path):
     with pytest.raises(UsageError, match="-o: what came through a pipe"):
         evaluate(options("-"), Settings(out=tmp_path / "out"))
+
+
+def test_how_the_folds_trained_is_averaged_where_they_tell(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrtool.evaluation.plots.draw_scores", lambda scores, summary, folder: [])
+    for place, fold in enumerate(sorted(run.glob("r*f*"))):
+        (fold / "history.csv").write_text(
+            "epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
+            f"1,0.1,{place},0.5,1,0.{place}\n2,0.1,0,0.5,1,0.9\n"
+        )
+    evaluate(options(run), Settings(out=tmp_path / "out"))
+    rows = read_table(tmp_path / "out" / "repetitions.csv").rows
+    assert [row["runs"] for row in rows] == ["6", "6"]
+    assert float(rows[0]["train_loss_mean"]) == 2.5
+    assert float(rows[0]["train_loss_sd"]) == pytest.approx(3.5**0.5)
+    assert "![repetitions](repetitions.png)" in (tmp_path / "out" / "tables.md").read_text()
+    assert (tmp_path / "out" / "repetitions.png").stat().st_size > 10_000
+    # A single fold has nothing to average.
+    evaluate(options(run / "r0f1"), Settings(out=tmp_path / "one"))
+    assert not (tmp_path / "one" / "repetitions.csv").exists()
+
+
+def test_abstentions_are_evaluated(run, settings):
+    file = run / "r1f0" / "predictions.csv"
+    file.write_text(file.read_text().replace(",covid,covid,", ",covid,inconclusive,"))
+    found = evaluate(options(run), settings)[""]
+    assert 0.8 < found["overall"]["coverage"]["value"] < 1
+    assert any("are inconclusive" in note for note in found["notes"])

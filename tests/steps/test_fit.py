@@ -69,7 +69,7 @@ def files(folder):
 
 def test_a_part_learns_lungs_and_tells_what_it_saw(run, lungs, tmp_path):
     header, (row,), title = run(lungs.folder, epochs=14, validation=0.25)
-    assert title == "Validation"
+    assert title == "Validation images"
     assert float(row[header.index("mean dice")]) > 0.85
     part = read_part(tmp_path / "part", "lungs")
     assert (part.network, part.form.size) == ("unet", 64)
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(run, lungs, tmp_path, l
 
 def test_folds_are_fitted_each_on_its_own_images_and_summed_up(run, lungs, tmp_path):
     header, rows, title = run(lungs.folder, "run", splits=lungs.splits)
-    assert title == "Test"
+    assert title == "Test images"
     assert [row[0] for row in rows] == [f"r{r}f{f}" for r in range(2) for f in range(3)] + ["all"]
     place = tmp_path / "run"
     for repeat, fold in ((0, 1), (1, 2)):

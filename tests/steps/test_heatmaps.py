@@ -72,8 +72,8 @@ def test_a_mask_stops_at_a_step_that_it_cannot_follow(picture, monkeypatch):
 @pytest.mark.parametrize("tile", [(), ("a", "b")])
 def test_an_overlay_is_drawn_and_handed_over_for_a_sheet(picture, tile):
     np.save(picture / "v.npy", np.linspace(0, 2, 5400, dtype=np.float32).reshape(90, 60))
-    drawing = Drawing(Task(str(picture / "a.png"), str(picture / "m.png")), picture / "v.npy", picture / "o.png", 4.0,
-                      (59, 89), ("title",), tile)  # fmt: skip
+    drawing = Drawing(Task(str(picture / "a.png"), str(picture / "m.png")), ((picture / "v.npy", (59, 89)),),
+                      picture / "o.png", 4.0, ("title",), tile)  # fmt: skip
     exhibit = draw_one(drawing, chain=[], max_pixels=None)
     assert cv2.imread(str(picture / "o.png")).shape[0] > 384
     if not tile:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.data.manifest import write_manifest
+from cxrtool.data.manifest import read_manifest, write_manifest
 from cxrtool.errors import InputError
 from cxrtool.steps.info import InfoOptions, info
 from cxrtool.steps.select import SelectOptions, select
@@ -210,3 +210,14 @@ def test_real_radiographs(look, real_data):
     assert found.facts["folders"] == "covid, normal, pneumonia"
     image = next((real_data / "covid-cxr-336" / "images" / "covid").iterdir())
     assert look(image).kind == "image"
+
+
+def test_twins_are_counted_as_the_radiographs_that_they_are(cxr, study, write_generators, tmp_path):
+    run = write_generators(tmp_path / "g", study.splits, read_manifest(study.folder).rows)
+    made = cxr("transform", study.folder, "--generators", run, "-o", tmp_path / "twins", "--cache", tmp_path / "c",
+               "--workers", "1", "--threads", "1", "--strips", "0")  # fmt: skip
+    assert made.code == 0, made.err
+    told = cxr("info", tmp_path / "twins")
+    assert "48, of 24 radiographs for 1 folds" in told.out
+    assert "covid 24, normal 24" in told.out
+    assert "exactly the pixels" not in told.err

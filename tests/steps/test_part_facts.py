@@ -15,7 +15,9 @@ def part(tmp_path):
     def make(folder=tmp_path / "part", kind="lungs"):
         network = next(iter(networks(kind)))
         told = {"figures": {"validation": {"dice": 0.95}}}
-        save_part(folder, kind, network, networks(kind)[network].build(), Form(64, "pad", invert=True), told)
+        built = {"classes": ["covid", "normal"]} if kind == "generators" else {}
+        module = networks(kind)[network].build(**built)
+        save_part(folder, kind, network, module, Form(64, "pad", invert=True), told, built_with=built)
         return folder
 
     return make
@@ -23,6 +25,7 @@ def part(tmp_path):
 
 @pytest.mark.parametrize(("kind", "words", "command"), [
     ("lungs", "lung network", "segment MANIFEST --lungs"), ("ribs", "rib-suppressing network", "suppress-ribs --ribs"),
+    ("generators", "class-inherent generators", "transform MANIFEST --generators"),
 ])  # fmt: skip
 def test_a_part_tells_what_it_is_and_what_takes_it(part, kind, words, command):
     folder = part(kind=kind)

@@ -43,3 +43,12 @@ def test_what_comes_with_cxrtool_is_found_and_not_copied(part, tmp_path, monkeyp
     parts.carry(found, tmp_path / "model")
     assert not (tmp_path / "model").exists()
     assert models.default_part("lungs").shipped
+
+
+def test_of_a_fold_of_generators_the_part_alone_travels(tmp_path, study, write_generators):
+    run = write_generators(tmp_path / "run", study.splits, [])
+    part = models.read_part(run / "r0f0", "generators")
+    parts.carry([{"step": "transform", "part": part.identity(), parts.AT: str(part.folder)}], tmp_path / "model")
+    names = [path.name for path in (tmp_path / "model" / "parts").glob("*/*")]
+    assert sorted(names) == ["fitted_on.csv", "part.json", "part.safetensors"]
+    assert parts.locate([{"step": "transform", "part": part.identity()}], tmp_path / "model")

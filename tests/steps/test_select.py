@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -28,13 +29,13 @@ def test_a_csv_holds_paths_that_lead_from_where_it_lies(options, settings, tiny,
 
 def test_a_folder_lists_what_was_left_out_and_why(options, settings, tiny, tmp_path, listener):
     out = tmp_path / "chosen"
-    wish = replace(options, where="view = 'PA'", per_class=4)
+    wish = replace(options, where="view = 'PA'", per_class="4")
     select(wish, replace(settings, out=out, strict=True))
     assert len(read_manifest(out)) == 8
     rejects = read_table(out / "rejects.csv")
     assert len(rejects) == len(tiny) - 8
     assert {row["reason"] for row in rejects.rows} == {"--where: view = 'PA'", "--per-class 4: not drawn"}
-    assert read_run_file(out)["options"]["per_class"] == {"value": 4, "origin": "default"}
+    assert read_run_file(out)["options"]["per_class"] == {"value": "4", "origin": "default"}
     assert listener.warned == []
     assert select(wish, replace(settings, out=out)) is None
     assert "up to date" in listener.said[-1]
@@ -54,7 +55,7 @@ def test_ids_survive_four_chained_commands_byte_for_byte(settings, tmp_path):
 
 def test_options_work_in_the_order_of_the_page(options, settings):
     # --where sees the labels as they were, and the classes that are drawn from are the new ones.
-    wish = replace(options, where="label != 'x'", relabel=("covid=all", "normal=all"), per_class=3)
+    wish = replace(options, where="label != 'x'", relabel=("covid=all", "normal=all"), per_class="3")
     assert [row["label"] for row in select(wish, settings).rows] == ["all"] * 3
     with pytest.raises(InputError, match="--where: expected rows for which it holds, found none of 24"):
         select(replace(wish, where="label = 'all'"), settings)
@@ -63,7 +64,7 @@ def test_options_work_in_the_order_of_the_page(options, settings):
 def test_classes_cannot_be_drawn_without_labels(options, settings, tmp_path):
     (tmp_path / "m.csv").write_text("image_id,path\n1,a.png\n")
     with pytest.raises(InputError, match="--per-class: expected images with a label, found none of 1"):
-        select(SelectOptions((tmp_path / "m.csv",), per_class=2), settings)
+        select(SelectOptions((tmp_path / "m.csv",), per_class="2"), settings)
 
 
 def test_several_manifests_are_joined(options, settings, tiny, tmp_path):
@@ -75,7 +76,7 @@ def test_several_manifests_are_joined(options, settings, tiny, tmp_path):
 
 def test_what_excludes_one_another_is_refused(options, settings):
     with pytest.raises(UsageError, match="exclude one another"):
-        select(replace(options, per_class=1, fraction=0.5), settings)
+        select(replace(options, per_class="1", fraction=0.5), settings)
     for fraction in (0, -1, 1.5, float("nan")):
         with pytest.raises(UsageError, match="--fraction: expected a share"):
             select(replace(options, fraction=fraction), settings)
@@ -103,7 +104,7 @@ def test_dry_run_writes_nothing(options, settings, tmp_path, listener):
 
 
 def test_a_file_that_says_the_same_already_is_left_alone(settings, tiny, tmp_path):
-    told = SelectOptions((tmp_path / "tiny" / "manifest.csv",), per_class=4)
+    told = SelectOptions((tmp_path / "tiny" / "manifest.csv",), per_class="4")
     out = tmp_path / "some.csv"
     source = told.manifests[0]
     select(told, replace(settings, out=out))
@@ -115,5 +116,15 @@ def test_a_file_that_says_the_same_already_is_left_alone(settings, tiny, tmp_pat
     os.utime(source, ns=(10**18 + 10**13, 10**18 + 10**13))
     select(told, replace(settings, out=out))
     assert out.stat().st_mtime_ns > 10**18 + 10**13
-    select(replace(told, per_class=5), replace(settings, out=out))
+    select(replace(told, per_class="5"), replace(settings, out=out))
     assert len(read_manifest(out)) == 10
+
+
+def test_as_many_of_each_class_as_the_smallest_has(options, settings):
+    wish = replace(options, where="label = 'normal' or image_id < 'im008'", per_class="smallest")
+    counts = Counter(row["label"] for row in select(wish, settings).rows)
+    assert counts == {"covid": 4, "normal": 4}
+    with pytest.raises(UsageError, match="--per-class: expected a number over 0, or smallest, found 'least'"):
+        select(replace(options, per_class="least"), settings)
+    with pytest.raises(UsageError, match="found '0'"):
+        select(replace(options, per_class="0"), settings)

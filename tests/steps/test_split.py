@@ -102,7 +102,7 @@ def test_leaving_out_names_the_value_of_each_fold(options, settings):
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        ({}, "expected one of --holdout, --folds, --leave-out and --from-column, found none"),
+        ({}, "expected one of --holdout, --folds, --leave-out, --from-column and --within, found none"),
         ({"folds": 3, "holdout": "80/20"}, "found --holdout and --folds"),
         ({"leave_out": "source", "repeats": 2}, "--leave-out is the same every time"),
         ({"folds": 3, "validation": 1.0}, "--validation: expected a share from 0 to below 1, found 1"),
@@ -206,3 +206,95 @@ def test_real_radiographs_are_divided_evenly_and_without_overlap(real_data, sett
         held = Counter(of[identity] for identity, subset in subsets.items() if subset == "test")
         assert all(abs(held[key] - total[key] / 5) < 1 for key in total)
     assert len(result.table) == 3
+
+
+@pytest.fixture
+def whole(options, settings, tmp_path):
+    """A division into two repeats of two folds, written."""
+    split(replace(options, folds=2, repeats=2), replace(settings, out=tmp_path / "whole.csv"))
+    return tmp_path / "whole.csv"
+
+
+@pytest.fixture
+def uneven(rewrite):
+    """A finding that is rarer than the others."""
+
+    def edit(index, row):
+        row["finding"] = "rare" if index in (0, 4, 9, 12, 17, 21) else "usual"
+
+    rewrite(edit)
+
+
+def test_a_division_is_thinned_out_within(options, settings, uneven, whole):
+    wish = replace(options, within=whole, equal="finding")
+    thinned, kept = split(wish, settings), split(replace(wish, keep="test"), settings)
+    before = {(r["image_id"], r["repeat"], r["fold"]): r["subset"] for r in split_of(whole)}
+    for result in (thinned, kept):
+        assert result.rows
+        assert all(before[r["image_id"], r["repeat"], r["fold"]] == r["subset"] for r in result.rows)
+    assert sum(r["subset"] == "test" for r in kept.rows) == 48 > sum(r["subset"] == "test" for r in thinned.rows)
+    assert [r for r in kept.rows if r["subset"] != "test"] == [r for r in thinned.rows if r["subset"] != "test"]
+    findings = {f"im{k:03}": k in (0, 4, 9, 12, 17, 21) for k in range(24)}
+    for run in {(r["repeat"], r["fold"]) for r in thinned.rows}:
+        for subset in ("train", "test"):
+            own = [
+                findings[r["image_id"]] for r in thinned.rows if (r["repeat"], r["fold"], r["subset"]) == (*run, subset)
+            ]
+            assert len(own) in (sum(own), 2 * sum(own))
+
+
+def split_of(path):
+    return [
+        {"image_id": name, "repeat": run[0], "fold": run[1], "subset": subset}
+        for run, subsets in read_splits(path).runs.items()
+        for name, subset in subsets.items()
+    ]
+
+
+def test_what_is_thinned_out_may_lack_images_and_values(options, settings, rewrite, whole, tmp_path):
+    rewrite(lambda index, row: row.update(finding=("rare", "usual", "")[index % 3]))
+    rows = split_of(whole)
+    write_manifest(tmp_path / "more.csv", list(rows[0]), [*rows, {**rows[0], "image_id": "stranger"}])
+    result = split(replace(options, within=tmp_path / "more.csv", equal="finding"), settings)
+    told = "\n".join(result.warnings)
+    assert "1 images of " in told
+    assert "8 images with an empty finding are in no subset that is thinned out" in told
+    write_manifest(tmp_path / "other.csv", list(rows[0]), [{**rows[0], "image_id": "stranger"}])
+    with pytest.raises(InputError, match=r"other.csv: expected images of .*, found none of its 1"):
+        split(replace(options, within=tmp_path / "other.csv", equal="finding"), settings)
+
+
+def test_a_value_that_a_subset_lacks_is_told(options, settings, rewrite, whole):
+    rewrite(lambda index, row: row.update(finding="rare" if index == 0 else "usual"))
+    result = split(replace(options, within=whole, equal="finding"), settings)
+    assert any("has no image of rare" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"folds": 2, "equal": "label"}, "--equal: thins out the division that --within names"),
+        ({"folds": 2, "keep": "test"}, "--keep: thins out the division that --within names"),
+        ({"within": "whole.csv"}, "--within: expected --equal COLUMN too"),
+        ({"within": "whole.csv", "folds": 2}, "found --folds and --within"),
+        ({"within": "whole.csv", "equal": "label", "validation": 0.1}, "--validation: with --within"),
+        ({"within": "whole.csv", "equal": "label", "keep": "tests"}, "--keep: expected one of train, validation, test"),
+    ],
+)
+def test_thinning_out_has_options_of_its_own(options, settings, whole, wish, told):
+    if "within" in wish:
+        wish = {**wish, "within": whole}
+    with pytest.raises(UsageError, match=told):
+        split(replace(options, **wish), settings)
+
+
+def test_thinning_out_converges_for_make(options, settings, whole, tmp_path):
+    out = replace(settings, out=tmp_path / "thin.csv")
+    wish = replace(options, within=whole, equal="severity")
+    split(wish, out)
+    before = out.out.stat().st_mtime_ns
+    split(wish, out)
+    assert out.out.stat().st_mtime_ns == before
+    os.utime(whole, ns=(before + 10**9, before + 10**9))
+    split(wish, out)
+    assert out.out.stat().st_mtime_ns != before

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cxrtool.data.manifest import read_table
-from cxrtool.training.curves import draw_history, write_history
+from cxrtool.training.curves import OTHERS, draw_history, draw_panels, loss_and, write_history
 from cxrtool.training.engine import History
 from cxrtool.training.job import COLUMNS
 
@@ -48,3 +48,18 @@ def test_curves_are_drawn_the_same_every_time(tmp_path, epochs, validated):
     # The validation's colour is there where there was one.
     vermilion = np.abs(picture.astype(int) - (0, 0x5E, 0xD5)).sum(2) < 30
     assert vermilion.any() == validated
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_terms_of_a_loss_have_panels_of_their_own(tmp_path, epochs):
+    told = [{**row, "train_mse a": 10.0**-k, "train_mse b": 0.5, "train_tv a": 0.0, "train_tv b": 0.0}
+            for k, row in enumerate(rows(epochs))]  # fmt: skip
+    panels = loss_and("accuracy", "the classifier's", {
+        name: {line: f"train_{name} {line}" for line in "ab"} for name in ("mse", "tv")
+    })  # fmt: skip
+    assert [panel.what for panel in panels] == ["the classifier's", "accuracy", "mse", "tv"]
+    draw_panels(tmp_path / "a.png", History(told, 1), "generators", panels)
+    picture = cv2.imread(str(tmp_path / "a.png")).astype(int)
+    for colour in OTHERS[:2]:
+        green, blue = int(colour[3:5], 16), int(colour[5:], 16)
+        assert (np.abs(picture - (blue, green, int(colour[1:3], 16))).sum(2) < 30).any()

@@ -9,6 +9,7 @@ from cxrtool.models.registry import OWN, Architecture, build, input_form
 from cxrtool.training import fitting
 from cxrtool.training.augment import parse
 from cxrtool.training.fitting import Design, Head, fit_fold
+from cxrtool.training.optimization import cross_entropy, margin
 from cxrtool.training.store import Store
 
 SIDE = 32
@@ -283,3 +284,16 @@ def test_a_network_that_was_put_aside_answers_as_it_did(design, pictures, tmp_pa
     assert not again.training
     with pytest.raises(StoppedError):
         fitting.answer(design, again, pictures[0], IDS, ASKED, stop=lambda: StoppedError("stop", 143))
+
+
+def test_capsules_are_trained_and_validated_by_their_margin(design, pictures, tmp_path):
+    caps = replace(design, architecture=Architecture("covid-caps", 2, size=SIDE), augmentation=parse("none"))
+    caps = replace(caps, recipe=replace(design.recipe, epochs=1, checkpoint="last"))
+    fitted = run(caps, pictures, tmp_path)
+    store, labels = pictures
+    images = torch.from_numpy(store.images[VALIDATION].astype(np.float32) / 255)[:, None].expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        logits = fitted.network(images)
+    told, target = fitted.history.rows[-1]["validation_loss"], torch.from_numpy(labels[VALIDATION])
+    assert told == pytest.approx(float(margin(logits, target, None)))
+    assert told != pytest.approx(float(cross_entropy(logits, target, None)))

@@ -5,9 +5,10 @@ import pytest
 from cxrtool.models.registry import check
 from cxrtool.steps.fold import make_design
 from cxrtool.steps.train import TrainOptions
+from cxrtool.training.augment import parse
 from cxrtool.training.presets import DEFAULTS, PRESETS
 
-NOT_PRESET = {"manifest", "splits", "preset", "only", "save_every", "grid", "budget"}
+NOT_PRESET = {"manifest", "splits", "transform", "preset", "only", "save_every", "grid", "budget"}
 
 
 def test_defaults_are_the_options_of_train():
@@ -72,3 +73,26 @@ def test_presets_cannot_be_changed_by_accident():
         PRESETS["covid-xnet"]["lr"] = 2.0
     with pytest.raises(TypeError):
         DEFAULTS["lr"] = 2.0
+
+
+def test_portable_densenet161_is_what_the_paper_states():
+    preset = PRESETS["portable-densenet161"]
+    assert (preset["model"], preset["weights"], preset["size"]) == ("densenet161", "imagenet", 224)
+    assert (preset["opt"], preset["lr"], preset["momentum"], preset["sched"]) == ("sgd", 0.01, 0.9, "constant")
+    assert (preset["batch_size"], preset["epochs"]) == (4, 200)
+    assert not preset.get("freeze")
+    augmentation = parse(preset["augment"])
+    assert (augmentation.zoom, augmentation.p, augmentation.flip) == (0.1, 0.5, 0.5)
+
+
+def test_covid_sdnet_and_its_baselines_are_what_the_papers_state():
+    preset = PRESETS["covid-sdnet"]
+    assert (preset["model"], preset["hidden"], preset["opt"], preset["batch_size"]) == ("resnet50", 512, "sgd", 16)
+    assert (preset["epochs"], preset["patience"], preset["size"], preset["lr"]) == (50, 10, 224, 1e-3)
+    assert not preset.get("freeze")
+    caps, pepx = PRESETS["covid-caps"], PRESETS["pepx"]
+    assert (caps["model"], caps["opt"], caps["lr"], caps["batch_size"], caps["epochs"]) == (
+        "covid-caps", "adam", 1e-3, 16, 100,
+    )  # fmt: skip
+    assert (pepx["model"], pepx["opt"], pepx["lr"], pepx["batch_size"], pepx["epochs"]) == ("pepx", "adam", 2e-4, 8, 10)
+    assert (caps["size"], pepx["size"]) == (224, 224)

@@ -1,0 +1,309 @@
+"""Fit class-inherent transformations (FuCiTNet): a generator for each class, and the classifier that judges them.
+
+Rey-Area et al. 2020, with the loss of its reference implementation (gonzalezsieira/UGR-FuCiTNet). Generator k of K
+makes of every picture x one that the classifier takes more easily for what x is, and loses
+
+    MSE(G_k(x), x) + 0.006 MSE(V(G_k(x)), V(x)) + 2e-8 TV(G_k(x)) + w C_k
+
+with V the features of VGG16 and w the weight of the class term. C_k is, as `own`, the classifier's mean cross-entropy
+over the K versions of the images whose true label is k, 0 where a batch has none; as `all`, its weighted cross-entropy
+over all versions of all images. The classifier loses the cross-entropy of all versions against their true labels, each
+times its class's inverse frequency. Everything is computed on standardised pictures of three channels.
+
+All K + 1 gradients are taken before any weight moves. (The implementation moves the classifier first, and then asks its
+former self for the generators' gradients.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cxrtool.models.class_inherent import Generators, standardise, to_grey
+from cxrtool.models.network import Network
+from cxrtool.models.perceptual import Perceptual
+from cxrtool.training.device import autocast
+from cxrtool.training.features import Source
+from cxrtool.training.job import Job
+from cxrtool.training.optimization import OPTIMIZERS, class_weights, cross_entropy, learning_rate
+
+PERCEPTUAL, VARIATION = 0.006, 2e-8
+"""What the features' error and the total variation count beside the pixels' error."""
+
+TERMS = ("mse", "perceptual", "tv", "class", "total")
+"""The parts of a generator's loss, each before it is weighted, and their weighted sum."""
+
+FROZEN = ("conv1", "bn1", "layer1", "layer2")
+"""The layers of the pretrained ResNet-18 whose weights stay; their normalisations go on counting."""
+
+
+class Contest(nn.Module):
+    """The generators, and the classifier that sees what each of them made.
+
+    Args:
+        generators: One for each class.
+        classifier: Takes standardised pictures (B, 3, S, S).
+    """
+
+    def __init__(self, generators: Generators, classifier: Network) -> None:
+        super().__init__()
+        self.generators, self.classifier = generators, classifier
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised pictures (B, 3, S, S) to their K versions (K, B, 3, S, S) and logits (K, B, K).
+
+        All versions go through the classifier as one batch, so that they are normalised alike.
+        """
+        made = torch.cat([member(inputs) for member in self.generators.members])
+        logits = self.classifier(made)
+        count = len(self.generators.members)
+        return made.view(count, len(inputs), *made.shape[1:]), logits.float().view(count, len(inputs), -1)
+
+
+def decide(logits: Tensor) -> Tensor:
+    """FuCiTNet's own answer: of every class the largest logit that a generator gets for it, (K, B, K) to (B, K).
+
+    Its largest entry is the class that the implementation names: the argmax over all K * K logits, modulo K.
+    """
+    return logits.amax(0)
+
+
+def total_variation(pictures: Tensor) -> Tensor:
+    """Twice the sum of the mean squared steps down and to the right, of pictures (B, C, H, W).
+
+    This is the total variation of the SRGAN implementations, of squares where the name says absolute values.
+    """
+    down, right = pictures.diff(dim=-2), pictures.diff(dim=-1)
+    return 2 * (down.square().mean() + right.square().mean())
+
+
+def own_cross_entropy(logits: Tensor, target: Tensor, label: int) -> Tensor:
+    """Mean cross-entropy over the versions of the images of one class; 0 where there is none.
+
+    No weight of a class is in it: it would be the same for every image here.
+
+    Args:
+        logits: (K, B, K).
+        target: Classes (B,).
+        label: The class.
+    """
+    mine = logits[:, target == label]
+    if not mine.numel():
+        return logits.new_zeros(())
+    return -functional.log_softmax(mine, 2)[..., label].mean()
+
+
+@dataclass(kw_only=True)
+class ContestFit(Job):
+    """Fit the generators and their classifier; `recipe` holds the generators' learning rate, which is constant.
+
+    The schedule in `recipe` is the classifier's, which has no weight decay. The loss and the accuracy of a history are
+    the classifier's: cross-entropy over all versions, and the share of images that `decide` names rightly.
+
+    Attributes:
+        module: The contest.
+        perceptual: Compares pictures; None leaves that term out.
+        source: Hands out grey pictures (B, 1, S, S) in [0, 1].
+        labels: Class index of every image of the store (N,).
+        class_loss: `own` or `all`.
+        class_loss_weight: What C_k counts.
+        classifier_lr: Learning rate of the classifier at the start.
+    """
+
+    module: Contest
+    perceptual: Perceptual | None
+    source: Source
+    labels: np.ndarray
+    class_loss: str
+    class_loss_weight: float
+    classifier_lr: float
+    _names: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = list(self.module.generators.classes)
+        weights = class_weights(self.labels[self.training], len(self._names), "balanced")
+        self._weights = None if weights is None else weights.to(self.device)
+        self._target = torch.from_numpy(self.labels.astype(np.int64)).to(self.device)
+
+    @property
+    def score(self) -> str:
+        """The share of images that are named rightly."""
+        return "accuracy"
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Every part of every generator's loss."""
+        parts = [part for part in TERMS if self.perceptual is not None or part != "perceptual"]
+        return tuple(term_of(part, name) for part in parts for name in self._names)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """One group of the generators' weights, one of the classifier's."""
+        classifier = {"params": self._players()[-1], "lr": self.classifier_lr, "weight_decay": 0.0}
+        groups = [{"params": [weight for player in self._players()[:-1] for weight in player]}, classifier]
+        # torch takes groups wherever it takes weights.
+        return OPTIMIZERS[self.recipe.opt](cast(list[nn.Parameter], groups), self.recipe)
+
+    def rates(self, epoch: int, losses: Sequence[float]) -> Sequence[float]:
+        """The generators' rate, and the classifier's by its schedule."""
+        return self.recipe.lr, learning_rate(replace(self.recipe, lr=self.classifier_lr), epoch, losses)
+
+    def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Give each generator the gradient of its own loss, and the classifier that of its own."""
+        inputs, target = self.batch(items, epoch)
+        with autocast(self.device, self.precision):
+            made, logits = self.module(inputs)
+            seen = None if self.perceptual is None else self._see(inputs, made)
+        judged = self.loss(logits, target)
+        terms: dict[str, Tensor] = {}
+        losses = [*self._generator_losses(inputs, target, made, logits, judged, seen, terms), judged]
+        for index, (player, loss) in enumerate(zip(self._players(), losses, strict=True)):
+            last = index == len(losses) - 1
+            torch.autograd.backward(loss, inputs=player, retain_graph=not last)
+        return judged.detach(), self.points(logits.detach(), target), terms
+
+    def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, S, S), augmented and standardised, and their classes (B,)."""
+        return self._inputs(items, epoch), self._classes(items)
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The classifier's: cross-entropy of logits (K, B, K), each image times its class's weight."""
+        return cross_entropy(outputs.flatten(0, 1), target.repeat(len(outputs)), self._weights)
+
+    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """How many images are named rightly."""
+        return (decide(outputs).argmax(1) == target).sum()
+
+    @torch.inference_mode()
+    def validate(self, between: Callable[[], None]) -> tuple[float, float]:
+        """The classifier's loss and accuracy; each batch counts by its images."""
+        self.module.eval()
+        loss = right = 0.0
+        size, count = self.recipe.batch_size, len(self.validation)
+        for start in range(0, count, size):
+            places = self.validation[start : start + size]
+            target = self._classes(places)
+            with autocast(self.device, self.precision):
+                _, logits = self.module(self._inputs(places, None))
+            loss += float(self.loss(logits, target).double()) * len(places)
+            right += float(self.points(logits, target))
+            between()
+        return loss / count, right / count
+
+    def _see(self, inputs: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the pictures (B, C, s, s) and of their versions (K, B, C, s, s)."""
+        perceptual = cast(Perceptual, self.perceptual)
+        with torch.no_grad():
+            truth = perceptual(inputs).float()
+        found = perceptual(made.flatten(0, 1)).float()
+        return truth, found.view(*made.shape[:2], *found.shape[1:])
+
+    def _generator_losses(
+        self, inputs: Tensor, target: Tensor, made: Tensor, logits: Tensor, judged: Tensor,
+        seen: tuple[Tensor, Tensor] | None, terms: dict[str, Tensor],
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """The loss of each generator; its parts go into `terms`."""
+        for index, name in enumerate(self._names):
+            version = made[index].float()
+            pixels, variation = functional.mse_loss(version, inputs), total_variation(version)
+            of_class = own_cross_entropy(logits, target, index) if self.class_loss == "own" else judged
+            total = pixels + VARIATION * variation + self.class_loss_weight * of_class
+            parts = {"mse": pixels, "tv": variation, "class": of_class}
+            if seen is not None:
+                parts["perceptual"] = functional.mse_loss(seen[1][index], seen[0])
+                total = total + PERCEPTUAL * parts["perceptual"]
+            terms |= {term_of(part, name): value.detach() for part, value in {**parts, "total": total}.items()}
+            yield total
+
+    def _players(self) -> list[list[nn.Parameter]]:
+        """The weights of each generator, then those of the classifier that are trained."""
+        players = [*self.module.generators.members, self.module.classifier]
+        return [[weight for weight in player.parameters() if weight.requires_grad] for player in players]
+
+    def _inputs(self, places: np.ndarray, epoch: int | None) -> Tensor:
+        grey = self.source.batch(places, epoch)
+        return standardise(grey).contiguous(memory_format=torch.channels_last)
+
+    def _classes(self, places: np.ndarray) -> Tensor:
+        return self._target[torch.from_numpy(places).to(self._target.device)]
+
+
+def term_of(part: str, name: str) -> str:
+    """What a history calls a part of the loss of the generator of class `name`."""
+    return f"{part} {name}"
+
+
+@dataclass
+class Answers:
+    """What a fitted contest says of n pictures and K classes.
+
+    Attributes:
+        probabilities: (n, K) FuCiTNet's own: softmax over the classes of `decide`.
+        before: (n, K) the classifier's, of the pictures as they are.
+        after: (K, n, K) the classifier's, of each generator's grey picture, as `transform` writes it.
+        psnr: (K, n) peak signal-to-noise ratio of these against the pictures in dB, of grey values in [0, 1]; at most
+            100, which equal pictures have.
+        pictures: By the place in the store, what each generator makes of a picture that was to be shown (K, S, S), in
+            [0, 1].
+    """
+
+    probabilities: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    psnr: np.ndarray
+    pictures: dict[int, np.ndarray]
+
+
+SMALLEST_ERROR = 1e-10
+
+
+@torch.inference_mode()
+def answer(
+    contest: Contest,
+    source: Source,
+    asked: np.ndarray,
+    batch_size: int,
+    shown: Sequence[int] = (),
+    between: Callable[[], None] = lambda: None,
+) -> Answers:
+    """Ask a fitted contest, in fp32.
+
+    Args:
+        contest: Where `source` puts its pictures; is left in evaluation mode.
+        source: Hands out grey pictures (B, 1, S, S) in [0, 1].
+        asked: Places in the store (n,).
+        batch_size: Pictures at once.
+        shown: Those places whose pictures are to be shown.
+        between: Called after each batch; it may raise.
+    """
+    contest.eval()
+    count = len(contest.generators.members)
+    parts: list[tuple[Tensor, ...]] = []
+    kept: dict[int, np.ndarray] = {}
+    for start in range(0, len(asked), batch_size):
+        places = asked[start : start + batch_size]
+        grey = source.batch(places, None)
+        inputs = standardise(grey).contiguous(memory_format=torch.channels_last)
+        made, logits = contest(inputs)
+        pictures = to_grey(made)
+        again = standardise(pictures.flatten(0, 1).unsqueeze(1)).contiguous(memory_format=torch.channels_last)
+        error = (pictures - grey[:, 0]).square().flatten(2).mean(2).clamp_min(SMALLEST_ERROR)
+        after = _softmax(contest.classifier(again)).view(count, len(grey), -1)
+        before = _softmax(contest.classifier(inputs))
+        parts.append((_softmax(decide(logits)), before, after.transpose(0, 1), -10 * error.log10().transpose(0, 1)))
+        kept |= {int(i): pictures[:, row].cpu().numpy() for row, i in enumerate(places) if i in shown}
+        between()
+    if not parts:
+        empty = np.empty((0, count))
+        return Answers(empty, empty, np.empty((count, 0, count)), empty.T, kept)
+    whole = [torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True)]
+    return Answers(whole[0], whole[1], whole[2].transpose(1, 0, 2), whole[3].T, kept)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return torch.softmax(logits.double(), -1)

@@ -1,0 +1,99 @@
+"""What the generators of a fold make of pictures, in the depth in which it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from cxrtool.errors import CxrtoolError
+from cxrtool.imaging.resize import Pixels
+from cxrtool.models.parts import load_network, read_part
+
+AT_ONCE = 8
+"""Pictures a batch; on a processor none is faster, and each picture's twins are the same whatever is beside it."""
+
+
+def in_own_depth(pixels: Pixels) -> Pixels:
+    """A picture in the depth that it has: 16 bits only where it holds more than 8 can say.
+
+    A store that holds one deep picture holds all others at 16 bits too, white staying white; they are known by that.
+
+    >>> in_own_depth(np.array([[0, 257]], np.uint16)).tolist(), in_own_depth(np.array([[0, 256]], np.uint16)).tolist()
+    ([[0, 1]], [[0, 256]])
+    """
+    shallow = pixels.dtype == np.uint16 and not (pixels % 257).any()
+    return (pixels // 257).astype(np.uint8) if shallow else pixels
+
+
+def quantise(values: NDArray[np.float32], dtype: DTypeLike) -> Pixels:
+    """Grey values in [0, 1] as whole levels: cut off at black and white, rounded, never wrapped around.
+
+    >>> quantise(np.array([-0.1, 0.5, 1.2], np.float32), np.uint8).tolist()
+    [0, 128, 255]
+    """
+    white = np.float32(np.iinfo(np.dtype(dtype)).max)
+    return np.asarray(np.rint(values.clip(0, 1) * white), dtype)
+
+
+class TwinMaker:
+    """The generators of one fold.
+
+    Args:
+        folder: Of the part that holds them.
+        device: Where to compute.
+
+    Attributes:
+        names: Of the generators, in their order.
+        form: What they are shown; `size` is the side of what they make, too.
+
+    Raises:
+        InputError: There is no such part, or it is damaged.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        part = read_part(folder, "generators")
+        self.names: list[str] = list(part.description["built_with"]["classes"])
+        self.form, self.device = part.form, device
+        self.network = load_network(part.folder, "generators").to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def make(self, pictures: Sequence[Pixels]) -> list[list[Pixels]]:
+        """The twins of pictures.
+
+        Args:
+            pictures: Grey values (S, S) at the form's size, uint8 or uint16, of any mixture.
+
+        Returns:
+            For each picture what each generator makes of it: (S, S) in the depth that the picture has.
+
+        Raises:
+            CxrtoolError: The GPU's memory does not hold a single one.
+        """
+        pictures = [in_own_depth(picture) for picture in pictures]
+        scaled = [picture.astype(np.float32) * np.float32(1 / np.iinfo(picture.dtype).max) for picture in pictures]
+        made = [
+            self._forward(torch.from_numpy(np.stack(scaled[start : start + AT_ONCE]))[:, None])
+            for start in range(0, len(scaled), AT_ONCE)
+        ]
+        found = (twins for batch in made for twins in batch.swapaxes(0, 1))
+        return [
+            [quantise(twin, picture.dtype) for twin in twins] for twins, picture in zip(found, pictures, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _forward(self, images: Tensor) -> NDArray[np.float32]:
+        """Grey values (B, 1, S, S) to (K, B, S, S), in halves where the GPU's memory does not hold them whole."""
+        try:
+            shown = images.to(self.device).contiguous(memory_format=torch.channels_last)
+            made: NDArray[np.float32] = self.network(shown).cpu().numpy()
+            return made
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
+        torch.cuda.empty_cache()
+        half = len(images) // 2
+        return np.concatenate([self._forward(images[:half]), self._forward(images[half:])], axis=1)
