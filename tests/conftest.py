@@ -16,7 +16,7 @@ import pytest
 from cxrtool.cli.main import run
 from cxrtool.data.manifest import Manifest, Row, read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.predictions import Predictions
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ class Listener:
         self.warned.append(text)
 
     def progress(self, label: str, total: int):
-        from cxrtool.steps.settings import Silent
+        from cxrtool.flow.settings import Silent
 
         return Silent().progress(label, total)
 
@@ -255,6 +255,12 @@ def _draw_chest(index: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(pixels + grain, 0, 255).astype(np.uint8), mask
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the curves undrawn: they cost more than all the training of a tiny network."""
+    monkeypatch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
+
+
 @pytest.fixture(scope="session")
 def draw_chest() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     return _draw_chest
@@ -414,7 +420,7 @@ def _write_generators(
     from cxrtool.imaging.view import Form
     from cxrtool.models.class_inherent import Generators
     from cxrtool.models.parts import save_part
-    from cxrtool.steps.fold import FITTED_COLUMNS
+    from cxrtool.steps.train_fold import FITTED_COLUMNS
 
     run.mkdir(parents=True)
     (run / "splits.csv").write_bytes(splits.read_bytes())

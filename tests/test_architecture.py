@@ -14,6 +14,7 @@ PACKAGE = ROOT / "cxrtool"
 FLOORS = (
     ("cli",),
     ("steps",),
+    ("flow",),
     ("training", "explaining", "evaluation"),
     ("models",),
     ("imaging", "data"),
@@ -29,7 +30,7 @@ HEAVY_FILES = {"cxrtool.evaluation.probes"}
 """Probes train small networks: they alone in the evaluation may know torch."""
 
 TORCH = {"torch", "torchvision", "timm", "safetensors.torch"}
-FAST_ROOMS = ("cli", "steps")
+FAST_ROOMS = ("cli", "steps", "flow")
 SLOW = TORCH | {"numpy", "cv2", "scipy", "sklearn", "skimage", "matplotlib", "rich", "pydicom", "pandas"}
 """What a command may import only once it is called."""
 
@@ -164,7 +165,10 @@ def test_every_file_of_the_command_room_is_a_command_or_shared():
     assert stems - shared == set(COMMANDS)
 
 
-@pytest.mark.parametrize("room_name", ["data", "imaging", "evaluation", "models", "training", "steps", "explaining"])
+ROOMS = ("data", "imaging", "evaluation", "models", "training", "explaining", "flow", "steps")
+
+
+@pytest.mark.parametrize("room_name", ROOMS)
 def test_every_room_with_code_is_tested(room_name):
     stems = {name.split(".")[-1] for name in MODULES if room(name) == room_name} - {room_name}
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / room_name).rglob("test_*.py")}

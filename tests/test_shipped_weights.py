@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cxrtool.data.manifest import read_table
+from cxrtool.flow.lungs import find_lungs
+from cxrtool.flow.parts import AT
 from cxrtool.imaging import masks, plausibility
 from cxrtool.models import parts
-from cxrtool.steps.lungs import find_lungs
-from cxrtool.steps.parts import AT
 
 KINDS = ("lungs", "ribs")
 

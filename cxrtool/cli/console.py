@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from cxrtool.errors import UsageError
-from cxrtool.steps.settings import Advance, Reporter, Silent
+from cxrtool.flow.settings import Advance, Reporter, Silent
 
 FORMATS = ("table", "md", "latex", "csv", "json")
 

@@ -94,7 +94,7 @@ def fit(
     quiet: options.Quiet = False,
     style: options.Format = "table",
 ) -> None:  # fmt: skip
-    """Fit a lung or a rib network to pictures and their targets.
+    """Fit a lung network, a rib network, or class-inherent generators.
 
     Writes a part that `segment --lungs` or `enhance --ribs` takes; with --splits a run of one part for each fold, and
     the Dice of every test image. MANIFEST may be a folder that `cxrtool phantom` drew. The kind generators is fitted to

@@ -12,7 +12,7 @@ import typer
 from cxrtool.cli import options
 
 if TYPE_CHECKING:
-    from cxrtool.steps.description import Description
+    from cxrtool.steps.info_describe import Description
 
 
 def info(

@@ -15,7 +15,7 @@ import typer
 from cxrtool.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from cxrtool.steps.settings import Settings
+    from cxrtool.flow.settings import Settings
 
 Options = TypeVar("Options")
 
@@ -135,8 +135,8 @@ def collect(ctx: typer.Context, kind: type[Options]) -> Options:
 def settings(ctx: typer.Context) -> Settings:
     """Build the shared options from the command line; those that a command lacks keep their defaults."""
     from cxrtool.cli.console import reporter
-    from cxrtool.steps.parallel import default_workers
-    from cxrtool.steps.settings import Settings
+    from cxrtool.flow.parallel import default_workers
+    from cxrtool.flow.settings import Settings
 
     given = values_of(ctx)
     names = {entry.name for entry in fields(Settings)}

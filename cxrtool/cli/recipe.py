@@ -42,7 +42,7 @@ def recipe(
     """
     from cxrtool.cli.console import print_table
     from cxrtool.steps import recipe as step
-    from cxrtool.steps.estimate import estimate as measure
+    from cxrtool.steps.recipe_estimate import estimate as measure
 
     settings = options.settings(ctx)
     wish = step.RecipeOptions(name, tuple(values or ()), style)

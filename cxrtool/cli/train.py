@@ -13,7 +13,7 @@ from cxrtool.training.presets import DEFAULTS, PRESETS
 
 if TYPE_CHECKING:
     from cxrtool.data.manifest import Row
-    from cxrtool.steps.settings import Settings
+    from cxrtool.flow.settings import Settings
 
 
 def _option(flag: str, text: str, shown: str | None = None) -> Any:
@@ -33,7 +33,7 @@ def train(
     manifest: options.ManifestFile,
     splits: Annotated[Path, typer.Option("--splits", help="The splits file that `cxrtool split` wrote.")],
     out: options.Out = None,
-    model: Annotated[Text, _option("--model", "covid-xnet, or any network of timm.", "the preset's")] = None,
+    model: Annotated[Text, _option("--model", "covid-xnet, covid-caps, pepx, or any network of timm.", "the preset's")] = None,
     preset: Annotated[Text, typer.Option("--preset", help=f"A published system: {', '.join(PRESETS)}.")] = None,
     kernels: Annotated[Text, _option("--kernels", "Of each layer of covid-xnet, as 5,5,5,3,3.", "the paper's")] = None,
     weights: Annotated[Text, _option("--weights", "imagenet, none, or a file.", "imagenet for timm's")] = None,
@@ -107,7 +107,7 @@ def train(
 
 def _tell_of_search(rows: Sequence[Row], settings: Settings) -> None:
     from cxrtool.cli.console import render
-    from cxrtool.steps.grid import SHOWN, rule_of, tabulate
+    from cxrtool.steps.train_grid import SHOWN, rule_of, tabulate
 
     columns, lines = tabulate(rows)
     settings.report.say("\n" + render(columns, lines[:SHOWN], title="Grid search, by validation images; mean of folds"))

@@ -15,11 +15,11 @@ from cxrtool.data.manifest import Row, dump_table
 from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps import run_facts
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.run import PREDICTIONS, fold_name, is_fold, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.settings import Settings
+from cxrtool.steps import compare_facts
 from cxrtool.steps.evaluate_within import keep_within, table_of
-from cxrtool.steps.folder import Inputs, Plan, StepFolder
-from cxrtool.steps.run import PREDICTIONS, fold_name, is_fold, is_run, read_run_predictions, whole_folds
-from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison_runs import Entry
@@ -221,7 +221,7 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
         for row in predictions.rows
         if row.get("subset") == "validation" and row.get("label") and row.get("predicted")
     }
-    facts = run_facts.read_facts(paths, partial=options.partial)
+    facts = compare_facts.read_facts(paths, partial=options.partial)
     seen = facts.seen | validation.keys()
     told = {**facts.told, "path": [str(path) for path in paths]}
     return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, told, notes)
@@ -234,10 +234,10 @@ def _plan(
     for path in (path for paths in sources.values() for path in paths):
         if path.is_dir() and is_run(path):
             folders = [path / fold_name(*pair) for pair in whole_folds(path)]
-            files += [folder / name for folder in folders for name in run_facts.FILES]
+            files += [folder / name for folder in folders for name in compare_facts.FILES]
             files += [path / SPLITS] * (path / SPLITS).exists()
         elif path.is_dir():
-            files += [path / name for name in run_facts.FILES]
+            files += [path / name for name in compare_facts.FILES]
         else:
             files.append(path)
     if options.within is not None:

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 
 from cxrtool.errors import CxrtoolError
-from cxrtool.steps.parallel import default_workers
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.parallel import default_workers
+from cxrtool.flow.settings import Settings
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 

@@ -15,6 +15,13 @@ from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import Splits, known_as, read_splits
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.enhance_replay import REPLAY
+from cxrtool.flow.fold_chains import ALL, chain_of_manifest, is_divided, own_fold
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.parts import AT, Chain, bare, carry
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.enhance_images import PRELOAD, Task, enhance_one, is_whole
 from cxrtool.steps.enhance_reference import (
     BEFORE,
@@ -28,13 +35,6 @@ from cxrtool.steps.enhance_reference import (
 from cxrtool.steps.enhance_reference import (
     STEP as MATCH,
 )
-from cxrtool.steps.enhance_replay import REPLAY
-from cxrtool.steps.fold_chains import ALL, chain_of_manifest, is_divided, own_fold
-from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.steps.parallel import map_items
-from cxrtool.steps.parts import AT, Chain, bare, carry
-from cxrtool.steps.seen import Seen
-from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.models.parts import Part

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.steps.parts import Chain
+from cxrtool.flow.parts import Chain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def look_at_stages(path: str, *, chain: Chain, side: int) -> list[np.ndarray]:
 
 def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
     """Take a picture (H, W), uint8 or uint16, through a chain of this command's steps."""
-    from cxrtool.steps.enhance_replay import REPLAY
+    from cxrtool.flow.enhance_replay import REPLAY
 
     for entry in chain:
         pixels = REPLAY[entry["step"]](pixels, entry)

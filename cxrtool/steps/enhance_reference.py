@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.manifest import Row
 from cxrtool.data.splits import Splits, known_as, valid_in
 from cxrtool.errors import ImageError, InputError
+from cxrtool.flow.fold_chains import ALL
+from cxrtool.flow.folder import Build
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.parts import Chain
+from cxrtool.flow.run import fold_name
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.enhance_images import PRELOAD, Task, count_one, is_whole, measure_one
-from cxrtool.steps.fold_chains import ALL
-from cxrtool.steps.folder import Build
-from cxrtool.steps.parallel import map_items
-from cxrtool.steps.parts import Chain
-from cxrtool.steps.run import fold_name
-from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,9 +14,8 @@ from cxrtool.data.manifest import Row, dump_table, read_table
 from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps.evaluate_within import keep_within, table_of
-from cxrtool.steps.folder import Inputs, Plan, StepFolder
-from cxrtool.steps.run import (
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.run import (
     PREDICTIONS,
     check_whole,
     fold_name,
@@ -25,7 +24,8 @@ from cxrtool.steps.run import (
     read_run_predictions,
     whole_folds,
 )
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.evaluate_within import keep_within, table_of
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.groups import Grouping

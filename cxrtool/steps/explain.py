@@ -9,16 +9,16 @@ from typing import Any
 
 from cxrtool.data.manifest import FILE_NAME, Manifest
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps import run as runs
-from cxrtool.steps.cases import SUBSETS, assign
-from cxrtool.steps.energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
-from cxrtool.steps.explanation import COLUMNS, Explanation
-from cxrtool.steps.folder import RUN_FILE, Inputs, Plan, StepFolder
-from cxrtool.steps.heatmaps import OVERS
+from cxrtool.flow import run as runs
+from cxrtool.flow.folder import RUN_FILE, Inputs, Plan, StepFolder
+from cxrtool.flow.seen import FITTED, Seen
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.explain_cases import SUBSETS, assign
+from cxrtool.steps.explain_energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
+from cxrtool.steps.explain_heatmaps import OVERS
+from cxrtool.steps.explain_images import COLUMNS, Explanation
+from cxrtool.steps.explain_subject import PREDICTED
 from cxrtool.steps.predict import model_folders, read_source
-from cxrtool.steps.seen import FITTED, Seen
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.subject import PREDICTED
 
 VERSION = 3
 """Raised when the same options would give other files."""

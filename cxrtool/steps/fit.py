@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.manifest import Manifest, Row, read_table, write_table
 from cxrtool.errors import UsageError
-from cxrtool.steps import container as containers
-from cxrtool.steps import run as runs
-from cxrtool.steps.assignment import Assignment
+from cxrtool.flow import container as containers
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
 from cxrtool.steps.fit_folds import Summary, heed_strict, splits_file, tell_of_validation
 from cxrtool.steps.fit_measure import FIGURES, TABLES, summarise
 from cxrtool.steps.fit_pairs import TARGETS, divide, join, read_folds, read_pairs
-from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.signals import StopRequest
 from cxrtool.training.dense_presets import DEFAULTS, PRESETS
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 from cxrtool.data.manifest import Row
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import StrictError
-from cxrtool.steps.assignment import Assignment
-from cxrtool.steps.folder import REJECTS
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.folder import REJECTS
+from cxrtool.flow.settings import Settings
 
 Summary = tuple[list[str], list[list[str]], str]
 """Header, rows and title of a table of figures."""

@@ -16,18 +16,18 @@ from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.twins import is_twin
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps import container as containers
-from cxrtool.steps import run as runs
-from cxrtool.steps.assignment import Assignment, read_assignments
+from cxrtool.flow import container as containers
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment, read_assignments
+from cxrtool.flow.fold_chains import chain_of_manifest
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Stores
 from cxrtool.steps.fit_folds import Summary, heed_strict, splits_file, tell_of_validation
 from cxrtool.steps.fit_generators_effects import COLUMNS, EFFECTS, SUMMARY, summarise
 from cxrtool.steps.fit_generators_fold import GeneratorsTrainer, check_design
-from cxrtool.steps.fold import Task
-from cxrtool.steps.fold_chains import chain_of_manifest
-from cxrtool.steps.folder import Inputs, Plan, StepFolder
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.signals import StopRequest
-from cxrtool.steps.stores import Stores
+from cxrtool.steps.train_fold import Task
 from cxrtool.training.dense_presets import GENERATORS, SWEEP
 
 if TYPE_CHECKING:

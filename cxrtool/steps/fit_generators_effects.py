@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cxrtool.data.grouping import PATIENT, normalised
 from cxrtool.data.manifest import Manifest, Row
-from cxrtool.steps.assignment import Assignment
-from cxrtool.steps.fold_chains import radiograph_of
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.fold_chains import radiograph_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cxrtool.data.manifest import write_table
 from cxrtool.data.predictions import write_predictions
-from cxrtool.steps import run as runs
-from cxrtool.steps.assignment import Assignment
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.fold_chains import radiograph_of
+from cxrtool.flow.folder import Build
+from cxrtool.flow.parts import bare, carry
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
 from cxrtool.steps.fit_generators_effects import COLUMNS, EFFECTS, effect_rows
 from cxrtool.steps.fit_generators_pictures import Example, choose, draw_transformations
-from cxrtool.steps.fold import FITTED_COLUMNS, FoldTrainer, describe_epoch
-from cxrtool.steps.fold_chains import radiograph_of
-from cxrtool.steps.folder import Build
-from cxrtool.steps.parts import bare, carry
-from cxrtool.steps.seen import FITTED
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.signals import StopRequest
+from cxrtool.steps.train_fold import FITTED_COLUMNS, FoldTrainer, describe_epoch
 
 if TYPE_CHECKING:
     from cxrtool.training.class_inherent_fold import ContestDesign, FittedContest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.grouping import group_images
 from cxrtool.data.manifest import Manifest, Row
-from cxrtool.steps.assignment import Assignment
+from cxrtool.flow.assignment import Assignment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ def measure_masks(
     manifest: Manifest, column: str, places: Sequence[int], answers: Iterable[np.ndarray], form: Form, workers: int
 ) -> list[dict[str, float]]:
     """Measure every answer; an image that cannot be read any more counts as missed."""
-    from cxrtool.steps.parallel import map_items
+    from cxrtool.flow.parallel import map_items
 
     items = (
         (Path(manifest.rows[i]["path"]), Path(manifest.rows[i][column]), answer)

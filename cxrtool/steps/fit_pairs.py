@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.manifest import FILE_NAME, PATH_COLUMNS, Manifest, Row, read_manifest, read_table
 from cxrtool.data.splits import SUBSETS, read_splits
 from cxrtool.errors import InputError, LeakageError
-from cxrtool.steps.assignment import Assignment, check_sides
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.assignment import Assignment, check_sides
+from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from cxrtool.flow.signals import StopRequest
     from cxrtool.imaging.view import Form
-    from cxrtool.steps.signals import StopRequest
     from cxrtool.training.store import Store
 
 METADATA, TRUTH = "metadata.csv", "truth.csv"
@@ -204,7 +204,7 @@ def open_pairs(
         InputError: Not a single pair can be read.
         StoppedError: A signal arrived.
     """
-    from cxrtool.steps.parallel import map_items
+    from cxrtool.flow.parallel import map_items
     from cxrtool.training.store import default_cache, open_store
 
     paths = [Path(row["path"]) for row in manifest.rows]

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.manifest import Manifest, Row, write_table
-from cxrtool.steps.assignment import Assignment
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.folder import Build, StepFolder
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
 from cxrtool.steps.fit_measure import FIGURES, TABLES, measure_masks, measure_pictures, score_rows
 from cxrtool.steps.fit_pairs import Decoded, open_pairs, seen_rows
 from cxrtool.steps.fit_pictures import SHOWN, ask_with, draw_examples
-from cxrtool.steps.folder import Build, StepFolder
-from cxrtool.steps.seen import FITTED
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.signals import StopRequest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,12 +10,12 @@ from pathlib import Path
 from cxrtool.data.manifest import FILE_NAME
 from cxrtool.data.predictions import Predictions, dump_predictions, read_predictions, write_predictions
 from cxrtool.errors import UsageError
+from cxrtool.flow.run import read_run_predictions
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.fuse_joint import CONFLICTS, fuse_joint
 from cxrtool.steps.fuse_mean import fuse_mean
 from cxrtool.steps.fuse_source import Source
 from cxrtool.steps.fuse_twins import fuse_twins
-from cxrtool.steps.run import read_run_predictions
-from cxrtool.steps.settings import Settings
 
 STDIN = Path("-")
 NAMES = "normal,pathological,covid"
@@ -117,7 +117,7 @@ def _read(path: Path, *, partial: bool) -> Predictions:
 
 def _write(out: Path, fused: Predictions, sources: Sequence[Path]) -> None:
     """Write the file; one that says the same already is only made newer, so that Make does not redo what follows."""
-    from cxrtool.steps.folder import touch
+    from cxrtool.flow.folder import touch
 
     text = dump_predictions(fused, out.absolute().parent)
     if out.is_file() and out.read_bytes() == text.encode(errors="backslashreplace"):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.manifest import Row
 from cxrtool.data.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, LeakageError
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.fuse_prior import correct
 from cxrtool.steps.fuse_source import TEST, Key, Source, examples, key_of
-from cxrtool.steps.seen import Seen
-from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.metrics import FloatArray

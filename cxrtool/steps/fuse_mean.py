@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from cxrtool.data.predictions import Predictions
 from cxrtool.errors import InputError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.fuse_source import Source, examples
-from cxrtool.steps.settings import Settings
 
 
 def fuse_mean(sources: Sequence[Source], settings: Settings) -> Predictions:

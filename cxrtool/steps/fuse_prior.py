@@ -9,9 +9,9 @@ from cxrtool.data.manifest import FILE_NAME, read_manifest
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import Run, read_splits
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.run import fold_name, is_run
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.fuse_source import Key, Source, examples
-from cxrtool.steps.run import fold_name, is_run
-from cxrtool.steps.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.metrics import FloatArray

@@ -13,8 +13,8 @@ from cxrtool.data.predictions import Predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import Run, read_splits
 from cxrtool.errors import InputError
-from cxrtool.steps.run import PREDICTIONS, fold_name, is_fold, is_run
-from cxrtool.steps.seen import FITTED
+from cxrtool.flow.run import PREDICTIONS, fold_name, is_fold, is_run
+from cxrtool.flow.seen import FITTED
 
 Key = tuple[str, str, str, str]
 """Image, repeat, fold and subset: only answers that agree in all four are of one image by models of one fold."""

@@ -6,8 +6,8 @@ from cxrtool.data.manifest import Row
 from cxrtool.data.predictions import Predictions
 from cxrtool.data.twins import is_twin, split_class, twin_class
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.fuse_source import Key, Source, examples, key_of
-from cxrtool.steps.settings import Settings
 
 POSITIVE = "covid"
 """The class that ties go to, where there is one of this name and none is given."""

@@ -13,8 +13,11 @@ from cxrtool.data.predictions import PREFIX, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import Splits, known_as, read_splits, tabulate
 from cxrtool.errors import CxrtoolError, InputError
-from cxrtool.steps.chain import describe
-from cxrtool.steps.description import (
+from cxrtool.flow.chain import describe
+from cxrtool.flow.folder import RUN_FILE, read_run_file
+from cxrtool.flow.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.info_describe import (
     Description,
     add_making,
     describe_manifest,
@@ -22,10 +25,7 @@ from cxrtool.steps.description import (
     reasons,
     values,
 )
-from cxrtool.steps.folder import RUN_FILE, read_run_file
-from cxrtool.steps.part_facts import describe_fit, describe_part, is_fit, is_part
-from cxrtool.steps.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
-from cxrtool.steps.settings import Settings
+from cxrtool.steps.info_parts import describe_fit, describe_part, is_fit, is_part
 
 MODEL_FILE = "model.json"
 LOOKED_FOR = "a manifest, a step's folder, a run, a model, a part, splits.csv, predictions.csv, rejects.csv or an image"

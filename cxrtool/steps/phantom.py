@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from cxrtool.data.manifest import Row
 from cxrtool.errors import CxrtoolError, InputError, UsageError
-from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder, read_run_file
-from cxrtool.steps.parallel import map_items
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.data.phantom.cohort import Cohort, Shot

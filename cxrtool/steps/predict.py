@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.manifest import Manifest, Row, read_manifest, write_table
 from cxrtool.data.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import CxrtoolError, InputError, StrictError
-from cxrtool.steps import run as runs
-from cxrtool.steps.chain import Chain, before_twins, chain_of, look, missing_steps, modules_of
-from cxrtool.steps.folder import REJECTS
-from cxrtool.steps.parts import locate
-from cxrtool.steps.seen import Seen
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.twin_answers import TwinInput, answered_as, radiographs
+from cxrtool.flow import run as runs
+from cxrtool.flow.chain import Chain, before_twins, chain_of, look, missing_steps, modules_of
+from cxrtool.flow.folder import REJECTS
+from cxrtool.flow.parts import locate
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.predict_twins import TwinInput, answered_as, radiographs
 
 if TYPE_CHECKING:
     import torch
@@ -212,8 +212,8 @@ def ask(
     Returns:
         For each image that could be read, or each of its twins, its row and probabilities (members, K); the rejects.
     """
+    from cxrtool.flow.parallel import map_items
     from cxrtool.imaging import plausibility
-    from cxrtool.steps.parallel import map_items
 
     form, usual = ensemble.description["input"], ensemble.description.get("usual")
     before, entry = before_twins(chain)

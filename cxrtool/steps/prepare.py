@@ -19,10 +19,10 @@ from cxrtool.data.files import is_whole_png
 from cxrtool.data.ids import patient_id
 from cxrtool.data.manifest import Row, write_table
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.steps.parallel import map_items
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.prepare_one import KINDS, Task, place_of, read_one
-from cxrtool.steps.settings import Settings
 
 VERSION = 2
 """Raised when the same options would give other pixels."""

@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import Any
 
 from cxrtool.errors import UsageError
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.settings import Settings
 
 FORMATS = ("make", "sh", "slurm")
 ITEM = "NETWORK"

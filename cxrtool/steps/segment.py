@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps.chain import chain_of
-from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.steps.lungs import APPLY, CROP, ERASE, VERSION
-from cxrtool.steps.parts import AT, Chain, carry
-from cxrtool.steps.seen import Seen
-from cxrtool.steps.segmentation import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.chain import chain_of
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.lungs import APPLY, CROP, ERASE, VERSION
+from cxrtool.flow.parts import AT, Chain, carry
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.segment_images import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
 
 if TYPE_CHECKING:
     from cxrtool.models.parts import Part
@@ -107,7 +107,7 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
         found = _report(rows, records, build, settings)
         found["seen_in_fitting"] = _warn_of_seen(rows, part, settings)
         if options.sheet:
-            from cxrtool.steps.lung_sheets import draw_sheets
+            from cxrtool.steps.segment_sheets import draw_sheets
 
             draw_sheets(rows, records, way, options.sheet, settings)
         carry(plan.chain, build.path)

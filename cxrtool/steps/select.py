@@ -21,10 +21,10 @@ from cxrtool.data.selection import (
 )
 from cxrtool.data.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
-from cxrtool.steps.fold_chains import chain_of_manifest, is_divided
-from cxrtool.steps.folder import Inputs, Plan, StepFolder, touch
-from cxrtool.steps.parts import bare
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.fold_chains import chain_of_manifest, is_divided
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch
+from cxrtool.flow.parts import bare
+from cxrtool.flow.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from cxrtool.data.splits import (
 )
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, LeakageError, UsageError
-from cxrtool.steps.fold_chains import is_divided
-from cxrtool.steps.folder import touch
-from cxrtool.steps.run import fold_name
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.fold_chains import is_divided
+from cxrtool.flow.folder import touch
+from cxrtool.flow.run import fold_name
+from cxrtool.flow.settings import Settings
 
 VALIDATION = 0.1
 """What folds keep of the training images for validation: whoever stops early on the test images overestimates."""

@@ -12,19 +12,19 @@ from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import StrictError, UsageError
-from cxrtool.steps import container as containers
-from cxrtool.steps import run as runs
-from cxrtool.steps.assignment import Assignment, read_assignments
-from cxrtool.steps.combinations import Combination, draw, parse_grid, with_kernels
-from cxrtool.steps.fold import FoldTrainer, Task, check_design
-from cxrtool.steps.fold_chains import chain_of_manifest
-from cxrtool.steps.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
-from cxrtool.steps.grid import GridTrainer, check_validation
-from cxrtool.steps.settings import Settings, Silent
-from cxrtool.steps.signals import StopRequest
-from cxrtool.steps.stores import Stores
-from cxrtool.steps.twin_folds import as_classes
-from cxrtool.steps.twin_training import TwinTraining, find_generators
+from cxrtool.flow import container as containers
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment, read_assignments
+from cxrtool.flow.fold_chains import chain_of_manifest
+from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.settings import Settings, Silent
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Stores
+from cxrtool.flow.twin_folds import as_classes
+from cxrtool.steps.train_combinations import Combination, draw, parse_grid, with_kernels
+from cxrtool.steps.train_fold import FoldTrainer, Task, check_design
+from cxrtool.steps.train_grid import GridTrainer, check_validation
+from cxrtool.steps.train_twins import TwinTraining, find_generators
 from cxrtool.training.presets import DEFAULTS, PRESETS
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")

@@ -13,17 +13,17 @@ from cxrtool.data.manifest import Manifest, Row, read_manifest
 from cxrtool.data.splits import Splits, known_as, read_splits
 from cxrtool.data.twins import twin_rows
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps import run as runs
+from cxrtool.flow import run as runs
+from cxrtool.flow.fold_chains import chain_of_manifest, chain_of_rows
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.parts import Chain, bare, carry
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Stores
+from cxrtool.flow.twin_folds import PART, FoldGenerators, GeneratorRun, places_in, refuse_twins
+from cxrtool.flow.twin_making import make_twins
 from cxrtool.steps.enhance_images import is_whole
-from cxrtool.steps.fold_chains import chain_of_manifest, chain_of_rows
-from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.steps.parts import Chain, bare, carry
-from cxrtool.steps.settings import Settings
-from cxrtool.steps.signals import StopRequest
-from cxrtool.steps.stores import Stores
 from cxrtool.steps.transform_images import MaskTask, draw_twins, resize_mask
-from cxrtool.steps.twin_folds import PART, FoldGenerators, GeneratorRun, places_in, refuse_twins
-from cxrtool.steps.twin_making import make_twins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,7 +264,7 @@ class _Work:
 
     def _write_masks(self, places: Sequence[int], size: int, fit: str) -> dict[int, str]:
         """Write the masks of radiographs as their twins need them; those that cannot be read are left out."""
-        from cxrtool.steps.parallel import map_items
+        from cxrtool.flow.parallel import map_items
 
         rows, journal = self.manifest.rows, self.build.journal
         found: dict[int, str] = {}

@@ -27,8 +27,8 @@ def resize_mask(task: MaskTask, *, target: Path, size: int, fit: str) -> int:
         ImageError: It or its picture cannot be read, or they do not fit each other.
     """
     from cxrtool.data.images import read_image, write_png
+    from cxrtool.flow.lungs import read_mask
     from cxrtool.imaging.resize import prepare_mask
-    from cxrtool.steps.lungs import read_mask
 
     height, width = read_image(task.path, overhear=True).pixels.shape
     mask = read_mask(task.mask, (height, width), None)

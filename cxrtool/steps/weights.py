@@ -11,10 +11,10 @@ import cxrtool
 from cxrtool.data.files import sha256_file
 from cxrtool.data.manifest import Manifest, Row, read_manifest, write_table
 from cxrtool.errors import CxrtoolError, InputError, UsageError
-from cxrtool.steps.fold import FITTED_COLUMNS
-from cxrtool.steps.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.steps.seen import FITTED
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.train_fold import FITTED_COLUMNS
 
 if TYPE_CHECKING:
     from cxrtool.models.registry import Architecture
@@ -190,8 +190,8 @@ def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
     """Write `fitted_on.csv`; pixels without a digest in the manifest are read for one."""
     from functools import partial
 
-    from cxrtool.steps.chain import decode
-    from cxrtool.steps.parallel import map_items
+    from cxrtool.flow.chain import decode
+    from cxrtool.flow.parallel import map_items
 
     bare = [row for row in manifest.rows if not row.get("sha256")]
     work = partial(decode, chain=[], size=16, fit="squash")

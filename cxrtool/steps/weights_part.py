@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.files import sha256_file
 from cxrtool.data.manifest import read_manifest
 from cxrtool.errors import InputError, UsageError
-from cxrtool.steps.folder import Inputs, Plan, StepFolder
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np

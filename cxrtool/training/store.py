@@ -34,7 +34,7 @@ Decode = Callable[[Any], tuple[np.ndarray, str]]
 """Reads one item: returns its grey values at the store's size (H, W), uint8 or uint16, and its pixel SHA-256."""
 
 Mapper = Callable[..., Iterator[tuple[Any, Any]]]
-"""Applies a function to items in worker processes: `cxrtool.steps.parallel.map_items`."""
+"""Applies a function to items in worker processes: `cxrtool.flow.parallel.map_items`."""
 
 ON_DEVICE_SHARE = 0.4
 """The share of a GPU's free memory that images may take; above it they stay in main memory and batches travel."""

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtool.flow.parts import AT
 from cxrtool.imaging.histogram import count_levels, pack
 from cxrtool.models.parts import SHIPPED, load_network, networks, read_part, save_part
 from cxrtool.steps.enhance_images import Task, apply, enhance_one
-from cxrtool.steps.parts import AT
 
 SIDES, IMAGES, ROUNDS = (512, 1024), 8, 5
 WANTED = 8

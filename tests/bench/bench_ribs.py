@@ -24,10 +24,10 @@ import torch
 from cxrtool.cli.main import run
 from cxrtool.data.images import read_image
 from cxrtool.data.manifest import read_table
+from cxrtool.flow.enhance_replay import replay_suppress_ribs
+from cxrtool.flow.lungs import find_lungs
+from cxrtool.flow.parts import AT
 from cxrtool.models.parts import default_part, read_part
-from cxrtool.steps.enhance_replay import replay_suppress_ribs
-from cxrtool.steps.lungs import find_lungs
-from cxrtool.steps.parts import AT
 
 FINE = 48
 BETWEEN = 0.15

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cxrtool.data.manifest import read_manifest
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.train import TrainOptions, train
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cxrtool.data.manifest import read_table
 from cxrtool.data.predictions import read_predictions
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.train import TrainOptions, train
 
 

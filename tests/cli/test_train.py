@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from cxrtool.data.manifest import read_table, write_table
-from cxrtool.steps import fold as fold_step
-from cxrtool.steps.folder import read_run_file
+from cxrtool.flow.folder import read_run_file
+from cxrtool.steps import train_fold as fold_step
 
 FOLDS = [f"r{repeat}f{fold}" for repeat in range(2) for fold in range(3)]
 

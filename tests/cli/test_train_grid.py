@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cxrtool.data.manifest import read_table
-from cxrtool.steps.folder import read_run_file
+from cxrtool.flow.folder import read_run_file
 
 
 def tree(folder):

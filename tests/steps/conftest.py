@@ -10,14 +10,8 @@ import torch
 from cxrtool.data.manifest import write_table
 from cxrtool.data.predictions import Predictions, write_predictions
 from cxrtool.data.splits import COLUMNS
-from cxrtool.steps.settings import Settings
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.train import TrainOptions, train
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the curves undrawn: they cost more than all the training of a tiny network."""
-    monkeypatch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from cxrtool.data.manifest import read_manifest, read_table
 from cxrtool.data.predictions import Predictions, write_predictions
 from cxrtool.errors import IncompleteError, InputError, OutputError, UsageError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.compare import CompareOptions, compare, distinct, dump_comparison, find_sources
-from cxrtool.steps.settings import Settings
 
 
 def options(*inputs, **others):

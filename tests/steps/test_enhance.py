@@ -12,7 +12,7 @@ from skimage.exposure import match_histograms
 
 from cxrtool.data.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, OutputError, StrictError, UsageError
-from cxrtool.steps.chain import chain_of, decode
+from cxrtool.flow.chain import chain_of, decode
 from cxrtool.steps.enhance import EnhanceOptions, enhance
 from cxrtool.steps.predict import PredictOptions, predict
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from cxrtool.errors import ImageError
+from cxrtool.flow.enhance_replay import replay_clahe
 from cxrtool.steps.enhance_images import Task, count_one, enhance_one, is_whole, look_at_stages, measure_one
-from cxrtool.steps.enhance_replay import replay_clahe
 
 CLAHE = {"step": "clahe", "version": 1, "clip": 2.0, "tiles": 2}
 STRONG = {**CLAHE, "clip": 9.0}

@@ -2,8 +2,8 @@ import pytest
 
 from cxrtool.data.splits import Splits
 from cxrtool.errors import InputError
+from cxrtool.flow.fold_chains import ALL
 from cxrtool.steps.enhance_reference import References, divide
-from cxrtool.steps.fold_chains import ALL
 
 SPLITS = Splits({("0", "0"): {"a": "train", "b": "test"}, ("0", "1"): {"a": "test", "b": "train", "x": "train"}})
 

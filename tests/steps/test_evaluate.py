@@ -5,8 +5,8 @@ import pytest
 from cxrtool.data.manifest import read_manifest, read_table, write_table
 from cxrtool.data.predictions import Predictions, write_predictions
 from cxrtool.errors import IncompleteError, InputError, OutputError, UsageError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.evaluate import EvaluateOptions, dump_metrics, evaluate, find_sources, read_metrics
-from cxrtool.steps.settings import Settings
 
 
 def part(predictions, repeat, fold):

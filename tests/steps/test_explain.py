@@ -13,11 +13,11 @@ from cxrtool.data.manifest import read_manifest, read_table, write_manifest, wri
 from cxrtool.data.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import METHODS as IMPLEMENTED
+from cxrtool.flow.settings import Settings
 from cxrtool.models.network import Network
-from cxrtool.steps.energy import compare_beside, in_words, measure_place
 from cxrtool.steps.explain import METHODS, ExplainOptions, explain
-from cxrtool.steps.explanation import RANDOMISED, TRAINED_ON
-from cxrtool.steps.settings import Settings
+from cxrtool.steps.explain_energy import compare_beside, in_words, measure_place
+from cxrtool.steps.explain_images import RANDOMISED, TRAINED_ON
 from cxrtool.steps.train import TrainOptions, train
 
 SIDE = 24
@@ -355,12 +355,12 @@ def test_nothing_is_done_twice_and_an_interrupted_run_goes_on(place, ask, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxrtool.steps.explanation.Explanation.draw", lambda self: fail(None, None, None))
+        patch.setattr("cxrtool.steps.explain_images.Explanation.draw", lambda self: fail(None, None, None))
         with pytest.raises(KeyboardInterrupt):
             ask(out="again")
     assert not (tmp_path / "again").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("cxrtool.steps.subject.Subject.explain", lambda *_: pytest.fail("asked again"))
+        patch.setattr("cxrtool.steps.explain_subject.Subject.explain", lambda *_: pytest.fail("asked again"))
         ask(out="again")
     assert any("going on where it stopped, 16 done" in text for text in listener.said)
     second = {path.relative_to(tmp_path / "again"): path.read_bytes() for path in (tmp_path / "again").rglob("*.*")
@@ -396,10 +396,10 @@ def test_over_the_original_a_map_is_led_back_through_all_that_moved_the_picture(
         # A worker process would not know of these lungs.
         return ((item, work(item)) for item in items)
 
-    monkeypatch.setattr("cxrtool.steps.parallel.map_items", here)
-    monkeypatch.setattr("cxrtool.steps.explanation.map_items", here)
-    monkeypatch.setattr("cxrtool.steps.lungs.find_lungs", find)
-    monkeypatch.setattr("cxrtool.steps.subject.locate", lambda chain, folder: chain)
+    monkeypatch.setattr("cxrtool.flow.parallel.map_items", here)
+    monkeypatch.setattr("cxrtool.steps.explain_images.map_items", here)
+    monkeypatch.setattr("cxrtool.flow.lungs.find_lungs", find)
+    monkeypatch.setattr("cxrtool.steps.explain_subject.locate", lambda chain, folder: chain)
     chain = [
         {"step": "prepare", "version": 1, "size": 90, "fit": "pad"},
         {"step": "segment", "version": 1, "use": "crop+apply", "margin": 0.05, "margin_of": "image"},

@@ -125,7 +125,7 @@ def test_interrupted_it_goes_on_to_the_same_bytes(run, short, tmp_path, monkeypa
     asked = iter(range(100))
     stop = lambda self: StoppedError("stopped", 130) if next(asked) == 3 else None  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr("cxrtool.steps.signals.StopRequest.error", stop)
+        patch.setattr("cxrtool.flow.signals.StopRequest.error", stop)
         with pytest.raises(StoppedError):
             run(short, "stopped", epochs=2)
     assert not (tmp_path / "stopped" / "r0f0").exists()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrtool.data.manifest import Manifest
-from cxrtool.steps.assignment import Assignment
+from cxrtool.flow.assignment import Assignment
 from cxrtool.steps.fit_generators_effects import HEADER, effect_rows, summarise
 
 

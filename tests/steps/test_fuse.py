@@ -5,8 +5,8 @@ import pytest
 
 from cxrtool.data.predictions import write_predictions
 from cxrtool.errors import UsageError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.fuse import KINDS, FuseOptions, fuse
-from cxrtool.steps.settings import Settings
 
 
 @pytest.mark.parametrize(

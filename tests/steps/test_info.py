@@ -82,7 +82,7 @@ def test_lost_files_and_duplicates_are_warned_of(look, tiny):
 def test_a_step_folder_tells_how_it_was_made(look, tiny, settings, tmp_path):
     out = tmp_path / "chosen"
     command = ["cxrtool", "select", "a b.csv", "-o", "chosen"]
-    select(SelectOptions((tiny.origin,), per_class=5), replace(settings, out=out, argv=command))
+    select(SelectOptions((tiny.origin,), per_class="5"), replace(settings, out=out, argv=command))
     for path in (out, out / "manifest.csv", out / "run.json"):
         found = look(path)
         assert found.kind == "folder of `cxrtool select`"

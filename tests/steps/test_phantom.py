@@ -22,9 +22,9 @@ from cxrtool.data.phantom.sources import FILES, SOURCES
 from cxrtool.data.phantom.subject import KINDS, LABELS
 from cxrtool.data.phantom.tables import METADATA, TRUTH, TRUTHS
 from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.phantom import PhantomOptions, phantom
 from cxrtool.steps.prepare import PrepareOptions, prepare
-from cxrtool.steps.settings import Settings
 
 OPTIONS = PhantomOptions(count=30, size=64, classes=",".join(LABELS))
 

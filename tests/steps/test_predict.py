@@ -12,8 +12,8 @@ from cxrtool.cli.main import run as cxrtool
 from cxrtool.data.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.predictions import read_predictions
 from cxrtool.errors import IncompleteError, InputError, LeakageError, StrictError, UsageError
+from cxrtool.flow.settings import Settings
 from cxrtool.steps.predict import PredictOptions, predict
-from cxrtool.steps.settings import Settings
 from cxrtool.steps.train import TrainOptions, train
 
 SIDE = 24

@@ -191,7 +191,7 @@ def test_an_interrupted_run_goes_on_and_becomes_the_same(call, chests, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxrtool.steps.folder.Build.finish", stop)
+        patch.setattr("cxrtool.flow.folder.Build.finish", stop)
         with pytest.raises(KeyboardInterrupt):
             call(crop=True)
     assert calls == [24]

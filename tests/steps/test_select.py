@@ -6,7 +6,7 @@ import pytest
 
 from cxrtool.data.manifest import read_manifest, read_table, write_manifest
 from cxrtool.errors import InputError, OutputError, UsageError
-from cxrtool.steps.folder import read_run_file
+from cxrtool.flow.folder import read_run_file
 from cxrtool.steps.select import SelectOptions, select
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from cxrtool.data.manifest import read_manifest, read_table, write_table
 from cxrtool.errors import InputError, LeakageError, OutputError, StoppedError, StrictError, UsageError
-from cxrtool.steps import fold as fold_step
-from cxrtool.steps.folder import read_run_file
-from cxrtool.steps.run import check_whole
+from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.run import check_whole
+from cxrtool.steps import train_fold as fold_step
 from cxrtool.steps.train import TrainOptions, train
 from cxrtool.training.presets import DEFAULTS
 
@@ -340,8 +340,8 @@ def test_a_signal_while_decoding_stops_there(study, train_study, trained, monkey
 
 def _open_many_times(study, tmp_path, barrier, failures):
     """What several tasks of an array do first, again and again."""
+    from cxrtool.flow.settings import Settings
     from cxrtool.steps import train as step
-    from cxrtool.steps.settings import Settings
 
     class Enough(Exception):  # noqa: N818
         pass

@@ -9,11 +9,11 @@ import torch
 
 from cxrtool.data.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, StoppedError, StrictError, UsageError
+from cxrtool.flow.fold_chains import chain_of_manifest
+from cxrtool.flow.settings import Settings
 from cxrtool.imaging.resize import prepare_mask, prepare_pixels
 from cxrtool.models.parts import load_network, read_part
 from cxrtool.steps import transform as step
-from cxrtool.steps.fold_chains import chain_of_manifest
-from cxrtool.steps.settings import Settings
 from cxrtool.steps.transform import STRIPS, TransformOptions, transform
 
 FOLDS = ("r0f0", "r0f1")

@@ -3,8 +3,8 @@ from dataclasses import fields
 import pytest
 
 from cxrtool.models.registry import check
-from cxrtool.steps.fold import make_design
 from cxrtool.steps.train import TrainOptions
+from cxrtool.steps.train_fold import make_design
 from cxrtool.training.augment import parse
 from cxrtool.training.presets import DEFAULTS, PRESETS
 

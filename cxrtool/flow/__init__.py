@@ -1,0 +1,1 @@
+"""What passes between commands: folders, runs and their folds, chains of preprocessing and the parts these need."""

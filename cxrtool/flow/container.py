@@ -1,0 +1,66 @@
+"""The folder of a run while it fills: its own files, and what is written once every fold is there.
+
+Many tasks may fill one run at once; what is done here is done under a lock, and equal whoever does it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cxrtool.data.files import atomic_write, locked, saying_what_fails
+from cxrtool.data.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
+from cxrtool.data.splits import FILE_NAME as SPLITS
+from cxrtool.flow import run as runs
+from cxrtool.flow.folder import REJECTS, StepFolder, read_run_file, write_run_file
+
+
+def lay(container: StepFolder, splits: Path, shown: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """Lay the run's own files.
+
+    A run that is not there yet is laid under another name first: a second task must never find it without `run.json`,
+    and take it for somebody else's folder.
+
+    Args:
+        container: The run's folder.
+        splits: The splits file, which is copied.
+        shown: The options as `run.json` tells them.
+        told: What else `run.json` tells.
+    """
+    run, settings = container.out, container.settings
+    with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
+        made = read_run_file(run)
+        fresh = run.parent / f".{run.name}.new"
+        target = run if made else fresh
+        if made is None:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+        if made is None or made.get("run_digest") != container.digest or settings.force:
+            (target / container.marker).unlink(missing_ok=True)
+            identity = {"digest": container.digest, "run_digest": container.digest, **told}
+            write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
+        atomic_write(target / SPLITS, splits.read_bytes())
+        if target is fresh:
+            fresh.replace(run)
+
+
+def finished(container: StepFolder, names: Sequence[str]) -> tuple[list[str], list[Row]]:
+    """The folds that are there and of this run's making, and all that they rejected, each once."""
+    run = container.out
+    done = [name for name in names if (read_run_file(run / name) or {}).get("run_digest") == container.digest]
+    rejects = {tuple(row.items()): row for name in done for row in read_table(run / name / REJECTS).rows}
+    return done, list(rejects.values())
+
+
+def complete(container: StepFolder, names: Sequence[str], rejects: Sequence[Row], manifest: Manifest) -> None:
+    """Write what the folds have in common; folds that former splits had, and these have not, are removed."""
+    run = container.out
+    for folder in list(run.iterdir()):
+        if runs.is_fold(folder) and folder.name not in names:
+            shutil.rmtree(folder)
+    write_table(run / REJECTS, ["path", "reason"], rejects)
+    write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)

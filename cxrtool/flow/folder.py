@@ -1,0 +1,399 @@
+"""The step folder: built under a temporary name beside its place, swapped in whole, redone only after a change.
+
+What has its name is complete. A step asks `needs_work`; when there is some, it opens `build`, writes into `Build.path`
+and closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same command goes
+on in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cxrtool
+from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
+from cxrtool.data.manifest import (
+    FILE_NAME,
+    PATH_COLUMNS,
+    Manifest,
+    Row,
+    order_columns,
+    relative_rows,
+    write_manifest,
+    write_table,
+)  # fmt: skip
+from cxrtool.errors import InputError, OutputError, StrictError
+from cxrtool.flow.parts import bare
+from cxrtool.flow.settings import Settings
+
+RUN_FILE = "run.json"
+REJECTS = "rejects.csv"
+JOURNAL = "journal.jsonl"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a step reads, as a digest over the table's rows and over size and time (or content) of every file.
+
+    Attributes:
+        digest: Hexadecimal SHA-256.
+        newest: The latest modification time among them, seconds since the epoch.
+        count: Number of files.
+    """
+
+    digest: str
+    newest: float
+    count: int
+
+    @classmethod
+    def of(cls, *tables: Manifest | None, files: Iterable[Path] = (), verify: bool = False) -> Inputs:
+        """Take the digest of manifests with their images and masks, and of single files.
+
+        A file that is missing counts as such: the step itself will reject it. With `verify` the content is hashed.
+        """
+        hasher = hashlib.sha256()
+        newest, paths = 0.0, [Path(file) for file in files]
+        for table in tables:
+            if table is None:
+                continue
+            # Relative to the table, so that a project which was moved as a whole is not computed anew.
+            rows = relative_rows(table.rows, table.origin.absolute().parent) if table.origin else table.rows
+            hasher.update(json.dumps(rows, sort_keys=True).encode())
+            paths += [Path(row[column]) for row in table.rows for column in PATH_COLUMNS if row.get(column)]
+            if table.origin:
+                newest = max(newest, table.origin.stat().st_mtime)
+        for path in paths:
+            try:
+                status = path.stat()
+            except OSError:
+                hasher.update(b"missing")
+                continue
+            newest = max(newest, status.st_mtime)
+            mark = sha256_file(path) if verify and path.is_file() else f"{status.st_size}:{status.st_mtime_ns}"
+            hasher.update(mark.encode())
+        return cls(hasher.hexdigest(), newest, len(paths))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that bears on a step's result, and nothing else.
+
+    Attributes:
+        command: The command's name.
+        options: Resolved options that bear on the result.
+        inputs: What it reads.
+        chain: The image processing so far, this step's included: what `predict` replays on a raw image.
+        libraries: Distributions whose version bears on the result.
+        seeded: Whether the seed does.
+        threaded: Whether the number of threads does.
+    """
+
+    command: str
+    options: Mapping[str, Any]
+    inputs: Inputs
+    chain: Sequence[Mapping[str, Any]] = ()
+    libraries: Sequence[str] = ("numpy", "opencv-python-headless")
+    seeded: bool = False
+    threaded: bool = False
+
+    def versions(self) -> dict[str, str]:
+        """The versions of cxrtool and of the libraries that the result depends on."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        found = {"cxrtool": cxrtool.__version__}
+        for name in self.libraries:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                # A second build of one library, such as the desktop OpenCV, answers to another distribution name.
+                found[name] = "unknown"
+        return found
+
+    def digest(self, settings: Settings) -> str:
+        """Identify the result: equal digests mean equal bytes on one kind of processor."""
+        content = {
+            "schema": SCHEMA,
+            "command": self.command,
+            "options": self.options,
+            "inputs": self.inputs.digest,
+            "versions": self.versions(),
+            "seed": settings.seed if self.seeded else None,
+            "threads": settings.threads if self.threaded else None,
+            "allow_leakage": settings.allow_leakage,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass
+class Journal:
+    """What an interrupted run has done already, one JSON line a record."""
+
+    path: Path
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                # The line that was being written when the process died does not count.
+                with contextlib.suppress(json.JSONDecodeError):
+                    record = json.loads(line)
+                    self.done[record.pop("key")] = record
+        self._file = self.path.open("a", encoding="utf-8")
+        if self.path.stat().st_size:
+            self._file.write("\n")
+
+    def add(self, key: str, record: Mapping[str, Any]) -> None:
+        """Note that the item `key` is done; survives the death of this process."""
+        self._file.write(json.dumps({"key": key, **record}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@dataclass
+class Build:
+    """A step folder in the making.
+
+    Attributes:
+        path: The folder to write into; it takes its final name in `finish`.
+        journal: What an earlier, interrupted attempt has done.
+        rejects: What could not be used: path and reason.
+    """
+
+    folder: StepFolder
+    path: Path
+    journal: Journal
+    rejects: list[Row] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    def reject(self, path: Path | str, reason: str) -> None:
+        """List a file that cannot be used; the rest goes on."""
+        self.rejects.append({"path": str(path), "reason": reason})
+
+    def finish(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Row],
+        *,
+        counts: Mapping[str, int] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        wanted: bool = False,
+    ) -> None:
+        """Write the manifest, `rejects.csv` and `run.json`; then take the final name.
+
+        Args:
+            columns: The manifest's columns; paths in `rows` are absolute and may lie in `path`.
+            rows: The manifest's rows.
+            counts: Numbers for `run.json`.
+            extra: Further entries for `run.json`.
+            wanted: The rejects are what the user asked to leave out: neither a warning nor a case for `--strict`.
+
+        Raises:
+            StrictError: `--strict`, and something was rejected. The folder is complete all the same.
+        """
+        with saying_what_fails(self.path):
+            write_manifest(self.path / FILE_NAME, order_columns(columns, rows), rows)
+        self.close(counts={"images": len(rows), **(counts or {})}, extra=extra, wanted=wanted)
+
+    def close(self, *, counts: Mapping[str, int], extra: Mapping[str, Any] | None = None, wanted: bool = False) -> None:
+        """Write `rejects.csv` and `run.json` beside what is there already, and take the final name.
+
+        Raises:
+            StrictError: `--strict`, and something was rejected. The folder is complete all the same.
+        """
+        folder, settings = self.folder, self.folder.settings
+        with saying_what_fails(self.path):
+            _remove_unfinished(self.path)
+            write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
+            counted = {**counts, "rejects": len(self.rejects)}
+            write_run_file(self.path, folder.plan, settings, self.started, counted, extra)
+            # The Make target is the youngest of its files.
+            touch(self.path / folder.marker)
+            self.journal.close()
+            self.journal.path.unlink(missing_ok=True)
+            swap(self.path, folder.out)
+        if self.rejects and not wanted:
+            text = f"{len(self.rejects)} rejected, each with its reason in {folder.shown / REJECTS}"
+            if settings.strict:
+                raise StrictError(text)
+            settings.report.warn(text)
+
+
+class StepFolder:
+    """The output folder of one step.
+
+    Args:
+        out: Where it shall be; exactly there.
+        plan: What bears on its content.
+        settings: The shared options.
+        marker: The file that says it is whole; written last.
+    """
+
+    def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = FILE_NAME) -> None:
+        if out is None:
+            raise InputError(f"`cxrtool {plan.command}` writes a folder and needs -o DIR", "add -o and a folder's name")
+        # The folder behind a link is the one that is built and swapped; the link stays what it is.
+        self.out = Path(os.path.realpath(out))
+        self.shown = Path(out)
+        if self.out in (Path.cwd(), *Path.cwd().parents) or os.path.ismount(self.out):
+            what = "a mount point" if os.path.ismount(self.out) else "the working directory or one above it"
+            raise OutputError(
+                f"-o {out}: expected a folder that can be swapped for a new one, found {what}",
+                f"choose a folder inside it: -o {Path(out) / plan.command}",
+            )
+        self.plan, self.settings, self.marker = plan, settings, marker
+        self.digest = plan.digest(settings)
+
+    def needs_work(self) -> bool:
+        """Whether the step has to run; refuses a folder that another command, or a person, made.
+
+        When nothing has changed, `manifest.csv` is touched if an input is younger, so that Make converges.
+        """
+        state = self._state()
+        report = self.settings.report
+        if state == "current" and not self.settings.force:
+            marker = self.out / self.marker
+            if marker.stat().st_mtime < self.plan.inputs.newest and not self.settings.dry_run:
+                # In a folder that one may only read nothing is lost but Make's good mood.
+                with contextlib.suppress(PermissionError):
+                    touch(marker)
+            report.say(f"{self.shown}: up to date, nothing to do")
+            return False
+        if self.settings.dry_run:
+            why = {"absent": "it is not there yet", "stale": "inputs or options have changed", "current": "--force"}
+            report.say(f"would write {self.shown}: {why[state]}")
+            return False
+        return True
+
+    def _state(self) -> str:
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return "absent"
+        made = read_run_file(self.out) if self.out.is_dir() else None
+        if made is None or made.get("command") != self.plan.command:
+            who = f"`cxrtool {made['command']}`" if made and "command" in made else "something else"
+            raise OutputError(
+                f"-o {self.shown}: expected a new folder or one that `cxrtool {self.plan.command}` made, "
+                f"found one made by {who}",
+                "choose another -o, or remove it yourself",
+            )
+        whole = (self.out / self.marker).exists()
+        return "current" if whole and made.get("digest") == self.digest else "stale"
+
+    @contextlib.contextmanager
+    def build(self) -> Iterator[Build]:
+        """Open the temporary folder, or the one that an interrupted run of the same command left."""
+        parent, name = self.out.parent, self.out.name
+        partial = parent / f".{name}.{self.digest[:12]}.partial"
+        with saying_what_fails(self.out):
+            parent.mkdir(parents=True, exist_ok=True)
+            with locked(parent / f".{name}.lock", wait=False):
+                self._remove_leftovers(partial)
+                resumed = partial.exists()
+                partial.mkdir(exist_ok=True)
+                build = Build(self, partial, Journal(partial / JOURNAL))
+                if resumed and build.journal.done:
+                    self.settings.report.say(f"{self.shown}: going on where it stopped, {len(build.journal.done)} done")
+                try:
+                    yield build
+                finally:
+                    build.journal.close()
+                    if partial.exists() and not _holds_work(partial):
+                        shutil.rmtree(partial)
+
+    def _remove_leftovers(self, partial: Path) -> None:
+        # The whole name is matched: beside `run` there may be a `run.v2` that another process is building.
+        mine = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|[0-9]+\.old)")
+        for entry in os.scandir(self.out.parent):
+            if mine.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
+                shutil.rmtree(entry.path)
+
+
+def _holds_work(folder: Path) -> bool:
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    return any(file.name != JOURNAL or file.stat().st_size for file in files)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith("."):
+                Path(parent, name).unlink()
+
+
+def touch(path: Path) -> None:
+    """Make a file the youngest of all that is there.
+
+    The clock is read here: the one that file systems take for "now" may lag behind the stamp of the file before.
+    """
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
+
+
+def swap(built: Path, out: Path) -> None:
+    """Give a finished folder its name; what had it before is removed afterwards."""
+    old = out.parent / f".{out.name}.{os.getpid()}.old"
+    if out.exists():
+        out.rename(old)
+    built.rename(out)
+    handle = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def write_run_file(
+    target: Path,
+    plan: Plan,
+    settings: Settings,
+    started: float,
+    counts: Mapping[str, int],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `run.json`: what was run on what, with which options and from where each came."""
+    content = {
+        "schema": SCHEMA,
+        "command": plan.command,
+        "argv": list(settings.argv),
+        "options": {
+            name: {"value": value, "origin": settings.origins.get(name, "default")}
+            for name, value in plan.options.items()
+        },
+        "seed": settings.seed,
+        "threads": settings.threads,
+        "digest": plan.digest(settings),
+        "inputs": {"digest": plan.inputs.digest, "files": plan.inputs.count},
+        "versions": plan.versions(),
+        "chain": bare(plan.chain),
+        "counts": dict(counts),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 2),
+        "machine": {"system": platform.platform(), "python": platform.python_version(), "processors": os.cpu_count()},
+        **(extra or {}),
+    }
+    atomic_write(target / RUN_FILE, json.dumps(content, indent=1, default=str) + "\n")
+
+
+def read_run_file(folder: Path) -> dict[str, Any] | None:
+    """The content of a folder's `run.json`, or None where there is none that cxrtool wrote."""
+    try:
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "command" in content else None

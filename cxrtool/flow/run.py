@@ -1,0 +1,129 @@
+"""A run: a container of `rRfF/` folders (repeat R, fold F), each of them complete or not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cxrtool.data.manifest import Row, read_table
+from cxrtool.data.predictions import Predictions, join, read_predictions
+from cxrtool.data.splits import FILE_NAME as SPLITS
+from cxrtool.data.splits import run_order
+from cxrtool.errors import IncompleteError, InputError, UsageError
+from cxrtool.flow.folder import read_run_file
+
+PREDICTIONS = "predictions.csv"
+_FOLD = re.compile(r"r(\d+)f(\d+)")
+
+
+def fold_name(repeat: str | int, fold: str | int) -> str:
+    """The folder of one repeat and fold: `r0f3`."""
+    return f"r{repeat}f{fold}"
+
+
+def parse_fold(name: str) -> tuple[str, str]:
+    """The repeat and fold that `r0f3` names.
+
+    >>> parse_fold("r0f3")
+    ('0', '3')
+    """
+    match = _FOLD.fullmatch(name.strip())
+    if match is None:
+        raise UsageError(f"--only: expected folds like r0f3 (repeat 0, fold 3), found '{name}'")
+    return match[1], match[2]
+
+
+def select_folds(available: Sequence[tuple[str, str]], only: str | None) -> list[tuple[str, str]]:
+    """The folds that `--only` names, in the splits' order; all without it.
+
+    Raises:
+        UsageError: A fold that the splits do not have.
+    """
+    if not only:
+        return list(available)
+    wanted = [parse_fold(name) for name in only.split(",") if name.strip()]
+    for pair in wanted:
+        if pair not in available:
+            shown = ", ".join(fold_name(*known) for known in available)
+            raise UsageError(f"--only: the splits have no fold {fold_name(*pair)}; they have {shown}")
+    return [pair for pair in available if pair in wanted]
+
+
+def folds_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """The distinct (repeat, fold) pairs of a splits table, in numeric order."""
+    pairs = {(row.get("repeat") or "0", row.get("fold") or "0") for row in rows}
+    return sorted(pairs, key=run_order)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run, by its folds or by its own `run.json`."""
+    return path.is_dir() and ((path / SPLITS).exists() or any(_FOLD.fullmatch(p.name) for p in path.iterdir()))
+
+
+def is_fold(path: Path) -> bool:
+    """Whether a path is, by its name, a fold of a run."""
+    return _FOLD.fullmatch(path.name) is not None
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is a model folder (one fold of a run is one)."""
+    return (path / "model.json").is_file()
+
+
+def whole_folds(run: Path) -> list[tuple[str, str]]:
+    """The folds of a run that are complete, in numeric order."""
+    names = [path.name for path in run.iterdir() if _FOLD.fullmatch(path.name) and (path / PREDICTIONS).exists()]
+    return folds_of({"repeat": r, "fold": f} for r, f in map(parse_fold, names))
+
+
+def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
+    """The complete folds of a run, after checking them against its splits.
+
+    Raises:
+        IncompleteError: Some are missing, or come from other options than the run's, and `partial` is false.
+    """
+    whole = whole_folds(run)
+    splits = run / SPLITS
+    expected = folds_of(read_table(splits).rows) if splits.exists() else whole
+    made = read_run_file(run) or {}
+    whole = [pair for pair in whole if _same_making(run / fold_name(*pair), made)]
+    missing = [fold_name(*pair) for pair in expected if pair not in whole]
+    if not whole:
+        raise IncompleteError(
+            f"{run}: none of its {len(expected)} folds is complete",
+            f"`cxrtool train --config {run / 'run.json'} -o {run}` goes on",
+        )
+    if missing and not partial:
+        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        raise IncompleteError(
+            f"{run}: {len(whole)} of {len(expected)} folds; missing {shown}",
+            "train them (`--only` names single folds), or add --partial to use what is there",
+        )
+    return whole
+
+
+def _same_making(fold: Path, container: dict[str, object]) -> bool:
+    made = read_run_file(fold)
+    return "run_digest" not in container or made is None or made.get("run_digest") == container["run_digest"]
+
+
+def read_run_predictions(argument: Path, *, partial: bool = False) -> Predictions:
+    """The predictions of a run (all of its folds), of one fold's folder, or of a CSV file.
+
+    Raises:
+        IncompleteError: A run lacks folds and `partial` is false.
+        InputError: It is none of these.
+    """
+    path = Path(argument)
+    if path.is_file():
+        return read_predictions(path)
+    if (path / PREDICTIONS).is_file() and not is_run(path):
+        return read_predictions(path / PREDICTIONS)
+    if not path.exists():
+        raise InputError(f"{path}: no such run or file", "a run is the folder that `cxrtool train -o` wrote")
+    if not is_run(path):
+        raise InputError(f"{path}: expected a run or a predictions.csv, found neither")
+    folds = check_whole(path, partial=partial)
+    parts = [read_predictions(path / fold_name(*pair) / PREDICTIONS) for pair in folds]
+    return join(parts, str(path))

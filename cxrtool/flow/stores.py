@@ -1,0 +1,95 @@
+"""The decoded images of a manifest, opened once for every size that a command trains at."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cxrtool.data.manifest import Manifest
+from cxrtool.errors import InputError
+from cxrtool.flow.chain import decode
+from cxrtool.flow.folder import REJECTS, StepFolder
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+
+if TYPE_CHECKING:
+    from cxrtool.training.store import Store
+
+DECODER = "opencv-python-headless"
+"""The library whose version the decoded pixels may depend on."""
+
+
+class Opener(Protocol):
+    """Who opens the store of a training's images."""
+
+    def open(self, size: int, fit: str, request: StopRequest) -> Store:
+        """The images at one size, as `Stores` does."""
+
+
+class Stores:
+    """Opens stores when they are asked for, and keeps them.
+
+    Args:
+        settings: The shared options.
+        manifest: The images.
+        container: The folder in the making; its plan knows versions and the digest of the images.
+        tell: Warn of images that cannot be read; who closes a step's folder with its rejects need not.
+    """
+
+    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, tell: bool = True) -> None:
+        self.settings, self.manifest, self.container, self.tell = settings, manifest, container, tell
+        self._opened: dict[tuple[int, str], Store] = {}
+
+    def open(self, size: int, fit: str, request: StopRequest) -> Store:
+        """The images at one size.
+
+        Args:
+            size: Side in pixels.
+            fit: How a picture becomes square, as `--fit`.
+            request: Heeded between images.
+
+        Raises:
+            InputError: Not a single image can be read.
+            StoppedError: A signal arrived.
+        """
+        if (size, fit) not in self._opened:
+            store = self._decode(size, fit, request)
+            if not self._opened:
+                self._tell_of_failures(store)
+            self._opened[size, fit] = store
+        return self._opened[size, fit]
+
+    def _decode(self, size: int, fit: str, request: StopRequest) -> Store:
+        from cxrtool.flow.parallel import map_items
+        from cxrtool.training.store import default_cache, open_store
+
+        settings, plan = self.settings, self.container.plan
+        key: dict[str, Any] = {"size": size, "fit": fit, "decoder": plan.versions()[DECODER]}
+        if settings.verify:
+            # The store itself goes by size and time of the files, which are not to be trusted then.
+            key["content"] = plan.inputs.digest
+        paths = [Path(row["path"]) for row in self.manifest.rows]
+        with settings.report.progress("decoding", len(paths)) as advance:
+
+            def count(number: int) -> None:
+                advance(number)
+                request.heed()
+
+            return open_store(
+                paths, partial(decode, chain=[], size=size, fit=fit), size=size, key=key,
+                cache=settings.cache or default_cache(), mapper=map_items, workers=settings.workers,
+                advance=count, say=settings.report.say,
+            )  # fmt: skip
+
+    def _tell_of_failures(self, store: Store) -> None:
+        if len(store.failed) == len(store):
+            raise InputError(
+                f"{self.manifest.name}: none of the {len(store)} images can be read, the first: "
+                f"{next(iter(store.failed.values()), 'there are none')}"
+            )
+        if store.failed and self.tell:
+            self.settings.report.warn(
+                f"{len(store.failed)} of {len(store)} images cannot be read and are left out; "
+                f"each with its reason in {self.container.shown / REJECTS}"
+            )
