@@ -58,7 +58,7 @@ def fuse(
     quiet: options.Quiet = False,
     config: options.Config = None,
 ) -> None:
-    """Make one answer of two networks, of an image's twins, or of several runs.
+    """Make one answer of two networks, of an image's twins, or of runs.
 
     joint: three classes from A (normal or not) and B (covid or not), where B has answered all of A's test images and
     was trained on none. twins: one answer a radiograph from those about what each generator made of it. mean: the mean

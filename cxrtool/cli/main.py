@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("Models", "Fit a lung network, a rib network, or class-inherent generators."),
     "train": ("Models", "Train a network on every fold of a split."),
     "predict": ("Models", "Ask a model about an image, a folder or a manifest."),
-    "fuse": ("Models", "Make one answer of two networks, of an image's twins, or of several runs."),
+    "fuse": ("Models", "Make one answer of two networks, of an image's twins, or of runs."),
     "weights": ("Models", "Take in a network from elsewhere, fetch ImageNet weights, list them."),
     "evaluate": ("Results", "Accuracy per class and group, with intervals and pictures."),
     "compare": ("Results", "Runs side by side, and whether they differ on the same images."),

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxrtool.data.manifest import Row
 from cxrtool.evaluation.canvas import BLUE, GREY, VERMILION, picture
 from cxrtool.evaluation.metrics import FloatArray, IntArray, mean_defined, spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FEWEST = 2
 """Runs that a mean and its spread are of."""
@@ -24,6 +28,9 @@ FEW_EPOCHS = 10
 
 BOUNDED = ("accuracy", "dice")
 """Scores from 0 to 1."""
+
+STEEP = 20
+"""A mean loss of so many times the median one makes its axis logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +132,24 @@ def draw(found: Repetitions, path: Path) -> None:
             axes.set(xlabel="epoch", ylabel=what, xscale="log", xlim=(0.95, 1.05 * max(2, epochs[-1])))
             axes.set_xticks(*_ticks(int(epochs[-1])))
             axes.minorticks_off()
-            axes.set_ylim(0, 1.02) if what in BOUNDED else axes.set_ylim(bottom=0)
+            if what in BOUNDED:
+                axes.set_ylim(0, 1.02)
+            else:
+                _scale(axes, [found.mean[f"{part}_{what}"] for part in PARTS if f"{part}_{what}" in found.mean])
             axes.grid(alpha=0.25)
         figure.axes[0].legend(loc="best")
         figure.suptitle(_title(found), fontsize=10, x=0.01, ha="left")
+
+
+def _scale(axes: Axes, means: Sequence[FloatArray]) -> None:
+    """From 0; logarithmic where one epoch, most often the first, would flatten all others."""
+    values = np.concatenate(means)
+    positive = values[values > 0]
+    if positive.size and positive.max() > STEEP * np.median(positive):
+        axes.set(yscale="log", ylim=(positive.min() / 2, positive.max() * 2))
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def _title(found: Repetitions) -> str:

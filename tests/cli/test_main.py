@@ -185,7 +185,7 @@ def test_signals_end_it_in_two_lines_with_their_code(number, code):
     process = cxrtool_process("select", "-", stdin=subprocess.PIPE)
     script = "import time; time.sleep(0.01)"
     # It has started when it waits for its input; only then the handlers are in place.
-    deadline = 200
+    deadline = 1000
     while deadline and "select" not in _waiting(process.pid):
         subprocess.run([sys.executable, "-c", script], check=True)
         deadline -= 1

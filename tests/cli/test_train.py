@@ -346,7 +346,7 @@ def test_imagenet_weights_that_cannot_be_had_are_one_line(study, cxr, tmp_path, 
     ("more", "code", "text"),
     [
         (("--model", "mobilenet2_100"), 2, "nearest: mobilenetv2_100"),
-        (("--preset", "covid-net"), 2, "makris, thumbnail, vgg16-portable, found 'covid-net'"),
+        (("--preset", "covid-net"), 2, "vgg16-portable, found 'covid-net'"),
         (("--augment", "spin=3"), 2, "--augment: expected rotate"),
         (("--hidden", "8"), 2, "--hidden: covid-xnet has a head of its own"),
         (("--freeze",), 2, "--freeze with --weights none"),

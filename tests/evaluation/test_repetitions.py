@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cxrtool.evaluation.repetitions import average, draw, tabulate
 
@@ -69,3 +70,11 @@ def test_one_epoch_and_many_can_be_drawn(tmp_path):
     draw(average([history([1], [1])] * 2), tmp_path / "one.png")
     many = np.linspace(1, 0.1, 200)
     draw(average([history(many, 1 - many)] * 2), tmp_path / "many.png")
+
+
+@pytest.mark.parametrize(("first", "expected"), [(300, "log"), (3, "linear")])
+def test_an_epoch_far_above_the_others_does_not_flatten_them(tmp_path, monkeypatch, first, expected):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: figures.append(figure))
+    draw(average([history([first, 2, 1, 1, 1], [0.5] * 5)] * 2), tmp_path / "one.png")
+    assert [axes.get_yscale() for axes in figures[0].axes] == [expected, "linear"]
