@@ -50,7 +50,10 @@ def explain(
     beside: Annotated[
         Path | None,
         typer.Option(
-            "--beside", metavar="FOLDER", help="Heatmaps of the same images to compare with.", show_default=False
+            "--beside",
+            metavar="FOLDER",
+            help="Heatmaps of the same images to show beside and compare with.",
+            show_default=False,
         ),
     ] = None,
     check_randomised: Annotated[

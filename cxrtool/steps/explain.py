@@ -20,7 +20,7 @@ from cxrtool.steps.explain_images import COLUMNS, Explanation
 from cxrtool.steps.explain_subject import PREDICTED
 from cxrtool.steps.predict import model_folders, read_source
 
-VERSION = 3
+VERSION = 4
 """Raised when the same options would give other files."""
 
 METHODS = ("grad-cam", "cam")
@@ -43,7 +43,8 @@ class ExplainOptions:
         scale: Colours by each `image` or by one value for the whole `run`.
         subset: Of a run: images of this subset, or `all`.
         positive: The class by which contact sheets are made; None takes a `target` that names one.
-        beside: Another folder of heatmaps of the same images, with whose energy inside the masks it is compared.
+        beside: Another folder of heatmaps of the same images: its maps stand beside these, and their energies inside
+            the masks are compared.
         check_randomised: Compare with maps of networks whose parameters were drawn anew.
         sheet: Images on a contact sheet, at most; 0 makes none.
         partial: Take a run of which some folds are missing.
@@ -102,7 +103,8 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
 
     with own_randomness(settings.seed, settings.threads), folder.build() as build:
         build.rejects += rejects
-        explanation = Explanation(options, settings, build, Seen.of(folders) if single else None)
+        beside = {row["image_id"]: row for row in others}
+        explanation = Explanation(options, settings, build, Seen.of(folders) if single else None, beside)
         explanation.make_maps(cases)
         _warn(explanation, settings)
         checked = explanation.randomise() if options.check_randomised else []

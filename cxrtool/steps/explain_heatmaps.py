@@ -70,13 +70,17 @@ class View:
     trouble: str
 
 
+Shown = tuple[Path, tuple[int, int] | None]
+"""The file of a map, and its peak, x and y in pixels of the image, or None."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """An overlay to be drawn.
 
     Attributes:
         task: The image.
-        maps: The file of each of its maps with the peak, x and y in pixels of the image, or None.
+        maps: What is laid over it, one after the other.
         overlay: The file to write.
         highest: The raw value that becomes the last colour; None takes the map's own largest.
         caption: Above the overlay.
@@ -85,7 +89,7 @@ class Drawing:
     """
 
     task: Task
-    maps: tuple[tuple[Path, tuple[int, int] | None], ...]
+    maps: tuple[Shown, ...]
     overlay: Path
     highest: float | None
     caption: tuple[str, ...]
@@ -272,6 +276,15 @@ def titles(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"why {row[name]} {float(row[probability]):.2f}" + ("" if row[peak] else " (empty map)")
         for name, probability, peak in parts if row.get(name)
     )  # fmt: skip
+
+
+def map_of(row: Mapping[str, Any]) -> str:
+    """What a map explains, and how probable that is.
+
+    >>> map_of({"target": "P", "target_probability": "0.8"})
+    'map of P 0.80'
+    """
+    return f"map of {row['target']} {float(row['target_probability']):.2f}"
 
 
 def _place(row: Mapping[str, Any], prefix: str) -> str:

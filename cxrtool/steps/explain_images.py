@@ -24,11 +24,13 @@ from cxrtool.steps.explain_heatmaps import (
     OPPOSITE,
     SHEETS,
     Drawing,
+    Shown,
     Task,
     View,
     captions,
     choose,
     draw_one,
+    map_of,
     sheet_of,
     titles,
 )
@@ -84,6 +86,7 @@ class Explanation:
         settings: Shared by all commands.
         build: The folder in the making.
         seen: What a single model was fitted on; None for a run, whose folds explain what they did not see.
+        beside: The rows of the other folder of heatmaps by image id; empty where there is none.
         rows: Of the manifest, once the maps are made.
         models: In the order in which they were used.
         remarks: What is odd about each map; what is odd about the image itself, the manifest tells.
@@ -93,6 +96,7 @@ class Explanation:
     settings: Settings
     build: Build
     seen: Seen | None
+    beside: Mapping[str, Row] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     remarks: list[list[str]] = field(default_factory=list)
@@ -309,11 +313,25 @@ class Explanation:
             (self._map(case, place), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
             for place, part in enumerate(parts)
         )
+        beside, named = self._beside(row)
         return Drawing(
-            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""), shown_maps,
-            self.build.path / "overlays" / f"{row['image_id']}.png", highest, above, below if shown else (),
-            titles(row),
+            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""), (*shown_maps, *beside),
+            self.build.path / "overlays" / f"{row['image_id']}.png", highest, above, below if shown else (), named,
         )  # fmt: skip
+
+    def _beside(self, row: Mapping[str, Any]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+        """The map of the other folder that goes with a row, where its picture has the same size; titles of all maps."""
+        import numpy as np
+
+        other, folder, named = self.beside.get(row["image_id"]), self.options.beside, titles(row)
+        if other is None or folder is None or not other.get("map"):
+            return (), named
+        path = folder / other["map"]
+        own = np.load(self.build.path / row["map"], mmap_mode="r").shape
+        if not path.is_file() or np.load(path, mmap_mode="r").shape != own:
+            return (), named
+        peak = (int(other["peak_x"]), int(other["peak_y"])) if other["peak_x"] else None
+        return ((path, peak),), (*(named or (map_of(row),)), f"{folder.name}: {map_of(other)}")
 
     def _draw_sheet(self, name: str, exhibits: Sequence[Exhibit], count: int, positive: str | None) -> None:
         from cxrtool.explaining import overlay
@@ -322,8 +340,10 @@ class Explanation:
         drawn = f"{len(exhibits)} of {count}, drawn by chance" if len(exhibits) < count else f"all {count}"
         scale = "one scale for all" if self.options.scale == "run" else "each on its own scale"
         title = f"{text}: {drawn}; {self.options.method}, {scale}"
-        if exhibits[0].others:
-            title += "; the image, why its class, why the opposite"
+        if any(exhibit.others for exhibit in exhibits):
+            parts = ["why its class", "why the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
+            parts += [f"that in {self.options.beside.name}"] if self.options.beside else []
+            title += f"; the image, {', '.join(parts)}"
         overlay.write_picture(self.build.path / "sheets" / f"{name}.png", overlay.draw_sheet(exhibits, title))
 
     def randomise(self) -> list[str]:

@@ -439,6 +439,10 @@ def test_two_folders_are_compared_image_by_image(place, ask, tmp_path, listener)
     assert told["low"] <= told["value"] <= told["high"]
     assert any(text.startswith("energy inside the masks: ") and "points" in text for text in listener.said)
     assert [text for text in listener.warned if "--target is covid here and predicted there" in text]
+    # Both maps stand beside the picture, so there is one panel more.
+    for name, row in other.items():
+        alone, both = (cv2.imread(str(tmp_path / folder / row["overlay"])).shape[1] for folder in ("out", "other"))
+        assert both > alone, name
     same = ask(out="same", beside=tmp_path / "out")
     assert same.keys() == rows.keys()
     told = json.loads((tmp_path / "same" / "run.json").read_text())["explained"]["beside"]
