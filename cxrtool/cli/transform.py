@@ -35,7 +35,7 @@ def transform(
     verify: options.Verify = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write what class-inherent generators make of every image, fold by fold.
+    """Write what generators make of every image, fold by fold.
 
     Writes images/rRfF/, a twin of every image for every generator of the fold, of the depth that the image has; masks/,
     at the twins' size; manifest.csv, twins.png and rejects.csv. `train` on that folder tells apart every pair of a

@@ -16,7 +16,8 @@ from cxrtool.flow.settings import Settings
 from cxrtool.steps.explain_cases import SUBSETS, assign
 from cxrtool.steps.explain_energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
 from cxrtool.steps.explain_heatmaps import OVERS
-from cxrtool.steps.explain_images import COLUMNS, Explanation
+from cxrtool.steps.explain_images import Explanation
+from cxrtool.steps.explain_rows import COLUMNS
 from cxrtool.steps.explain_subject import PREDICTED
 from cxrtool.steps.predict import model_folders, read_source
 

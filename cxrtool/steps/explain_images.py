@@ -34,6 +34,7 @@ from cxrtool.steps.explain_heatmaps import (
     sheet_of,
     titles,
 )
+from cxrtool.steps.explain_rows import SECOND, second_of, tell_of_map
 from cxrtool.steps.explain_subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
 from cxrtool.steps.explain_twins import load_subject
 
@@ -41,18 +42,6 @@ if TYPE_CHECKING:
     from cxrtool.explaining.layers import Layer
     from cxrtool.explaining.overlay import Exhibit
     from cxrtool.steps.explain import ExplainOptions
-
-OWN = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
-"""What a row tells of its map."""
-
-SECOND = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_')}" for name in OWN}}
-"""What a row calls the same of its second map: that of the opposite, where twins are explained."""
-
-COLUMNS = (
-    "image_id", "path", "label", "predicted", "probability", "overlay", "target", *OWN, *SECOND.values(),
-    "warning", "mask", "repeat", "fold", "subset", *GROUPING,
-)  # fmt: skip
-"""The columns of the manifest that `explain` writes."""
 
 RANDOMISED, CHECKED = "randomised.csv", 32
 """The table of `--check-randomised`, and how many images it is made of, at most."""
@@ -246,14 +235,14 @@ class Explanation:
             remarks.append(TRAINED_ON)
         self.remarks.append(remarks)
         repeat, fold = runs.parse_fold(case.folder.name) if case.subset else ("", "")
-        second = _told(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
+        second = tell_of_map(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
         return {
             **{key: cell for key, cell in row.items() if key in ("image_id", "path", "label", "mask", *GROUPING)},
             "probability": f"{record['probability']:.6g}",
             "label": row.get("label", ""),
             "predicted": record["predicted"],
             "overlay": f"overlays/{name}.png",
-            **_told(record, f"maps/{name}.npy"),
+            **tell_of_map(record, f"maps/{name}.npy"),
             **{SECOND[key]: cell for key, cell in second.items()},
             "warning": "; ".join(filter(None, [record["odd"], *remarks])),
             "sha256": digest,
@@ -262,8 +251,7 @@ class Explanation:
 
     def second(self) -> list[dict[str, Any]]:
         """The rows as they tell of the second maps; empty where there are none."""
-        known = [row for row in self.rows if OPPOSITE in row]
-        return [{**row, **{name: row.get(other, "") for name, other in SECOND.items()}} for row in known]
+        return second_of(self.rows)
 
     def draw(self) -> None:
         """Draw the overlay of every image, and the contact sheets."""
@@ -383,22 +371,6 @@ class Explanation:
             self.build.path / RANDOMISED, ["image_id", "stage", "draw", "rank_correlation", "ssim"], rows
         )  # fmt: skip
         return verdict(compared)
-
-
-def _told(record: Mapping[str, Any], name: str) -> dict[str, str]:
-    """What a row tells of one map."""
-    inside, peak = record["energy_inside"], record["peak"]
-    twin = {key: record[key] for key in ("twin", "output") if record.get(key)}
-    return {
-        "target": record["target"],
-        "target_probability": f"{record['target_probability']:.6g}",
-        **twin,
-        "map": name,
-        "energy_inside": "" if inside is None else f"{inside:.6g}",
-        "peak_x": str(peak[0]) if peak else "",
-        "peak_y": str(peak[1]) if peak else "",
-        "peak_inside": "" if record["peak_inside"] is None else str(int(record["peak_inside"])),
-    }
 
 
 def _is_whole(path: Path, size: int) -> bool:
