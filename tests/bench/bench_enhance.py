@@ -7,7 +7,6 @@ From file to file both spend most of their time on PNG, which is the same work f
 """
 
 import os
-import time
 from pathlib import Path
 
 import cv2
@@ -20,7 +19,7 @@ from cxrtool.imaging.histogram import count_levels, pack
 from cxrtool.models.parts import SHIPPED, load_network, networks, read_part, save_part
 from cxrtool.steps.enhance_images import Task, apply, enhance_one
 
-SIDES, IMAGES, ROUNDS = (512, 1024), 8, 5
+SIDES, IMAGES = (512, 1024), 8
 WANTED = 8
 
 
@@ -69,25 +68,13 @@ def by_scikit_image(pixels: np.ndarray, reference: np.ndarray, ribs: dict | None
     return util.img_as_uint(equalised) if pixels.dtype == np.uint16 else util.img_as_ubyte(equalised)
 
 
-def in_turns(*functions) -> list[float]:
-    """The least seconds of each, over rounds in which each has its turn; the first round only warms up."""
-    best = [float("inf")] * len(functions)
-    for number in range(ROUNDS + 1):
-        for place, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            if number:
-                best[place] = min(best[place], time.perf_counter() - start)
-    return best
-
-
 def tell(what: str, ours: float, theirs: float, count: int) -> None:
     wanted = f" (wanted at least {WANTED})" if what.startswith("match-histogram,clahe") and "8 bits" in what else ""
     print(f"{what}: {count / ours:.1f} images/s, scikit-image {count / theirs:.1f}: {theirs / ours:.1f} times{wanted}")
 
 
 @pytest.mark.bench
-def test_match_and_clahe():
+def test_match_and_clahe(in_turns):
     print()
     for depth in (8, 16):
         for side in SIDES:
@@ -102,7 +89,7 @@ def test_match_and_clahe():
 
 
 @pytest.mark.bench
-def test_match_and_clahe_from_file_to_file(tmp_path):
+def test_match_and_clahe_from_file_to_file(tmp_path, in_turns):
     from skimage import io
 
     print()
@@ -126,7 +113,7 @@ def test_match_and_clahe_from_file_to_file(tmp_path):
 
 
 @pytest.mark.bench
-def test_with_ribs(ribs):
+def test_with_ribs(ribs, in_turns):
     print(f"\nrib network: {ribs['part']['network']}")
     pictures, reference = [draw(k, 1024) for k in range(2)], draw(99, 1024)
     match = {"step": "match-histogram", "version": 1, "quantiles": pack(count_levels(reference))}

@@ -6,8 +6,6 @@ same pictures, in turns, because other programs slow both. Twins are compared wi
 one batch that lies in memory.
 """
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,7 @@ from cxrtool.training.device import choose_device, choose_precision
 from cxrtool.training.optimization import Recipe
 from cxrtool.training.twin_maker import TwinMaker
 
-SIDE, BATCH, ROUNDS, CLASSES = 64, 8, 4, ["covid", "normal"]
+SIDE, BATCH, CLASSES = 64, 8, ["covid", "normal"]
 
 
 @pytest.fixture(autouse=True)
@@ -77,20 +75,8 @@ def one_after_the_other(job: ContestFit) -> None:
     torch.autograd.grad(job.loss(logits, target), list(contest.classifier.parameters()))
 
 
-def in_turns(*functions) -> list[float]:
-    """The least seconds of each, over rounds in which each has its turn; the first round only warms up."""
-    best = [float("inf")] * len(functions)
-    for number in range(ROUNDS + 1):
-        for place, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            if number:
-                best[place] = min(best[place], time.perf_counter() - start)
-    return best
-
-
 @pytest.mark.bench
-def test_a_joint_step(tmp_path):
+def test_a_joint_step(tmp_path, in_turns):
     job = make_job(tmp_path)
     optimizer = job.optimizer()
 
@@ -107,7 +93,7 @@ def test_a_joint_step(tmp_path):
 
 
 @pytest.mark.bench
-def test_twins(tmp_path):
+def test_twins(tmp_path, in_turns):
     known = NETWORKS["fucitnet"]
     generators = Generators(CLASSES).eval()
     save_part(tmp_path / "p", "generators", "fucitnet", generators, known.form, {}, built_with={"classes": CLASSES})

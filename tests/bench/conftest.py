@@ -26,6 +26,23 @@ def phantoms(tmp_path: Path) -> Callable[[int], Path]:
 
 
 @pytest.fixture(scope="session")
+def in_turns() -> Callable[..., list[float]]:
+    """Time functions: the least seconds of each, over rounds in which each has its turn, after one to warm up."""
+
+    def measure(*functions: Callable[[], object], rounds: int = 5) -> list[float]:
+        best = [float("inf")] * len(functions)
+        for number in range(rounds + 1):
+            for place, function in enumerate(functions):
+                start = time.perf_counter()
+                function()
+                if number:
+                    best[place] = min(best[place], time.perf_counter() - start)
+        return best
+
+    return measure
+
+
+@pytest.fixture(scope="session")
 def peak_and_seconds() -> Callable[[Sequence[object]], tuple[float, float]]:
     """Run a command; give the largest sum of resident memory of all its processes, in MiB, and the time it took."""
 
