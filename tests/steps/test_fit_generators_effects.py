@@ -20,22 +20,26 @@ def test_a_row_for_each_image_and_generator():
     rows = effect_rows(
         manifest, Assignment("1", "2", {}), [(0, "validation"), (1, "test")], answers, ["covid", "normal"]
     )  # fmt: skip
-    assert [(row["image_id"], row["generator"], row["p_label"], row["p_before"], row["p_after"], row["psnr"])
-            for row in rows] == [
-        ("a", "covid", "0.600000", "0.600000", "0.900000", "30.000"),
-        ("a", "normal", "0.600000", "0.400000", "0.800000", "32.000"),
-        ("b", "covid", "0.700000", "0.300000", "0.500000", "31.000"),
-        ("b", "normal", "0.700000", "0.700000", "0.750000", "33.000"),
-    ]  # fmt: skip
+    names = ("image_id", "generator", "p_label", "p_label_after", "p_before", "p_after", "psnr")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("a", "covid", "0.600000", "0.900000", "0.600000", "0.900000", "30.000"),
+        ("a", "normal", "0.600000", "0.200000", "0.400000", "0.800000", "32.000"),
+        ("b", "covid", "0.700000", "0.500000", "0.300000", "0.500000", "31.000"),
+        ("b", "normal", "0.700000", "0.750000", "0.700000", "0.750000", "33.000"),
+    ]
     assert {(row["repeat"], row["fold"]) for row in rows} == {("1", "2")}
 
 
 def make(gains, label="covid", subset="test", per_patient=1):
-    return [
+    own = [
         {"image_id": f"{label}{k}", "patient_id": f"{label}{k // per_patient}", "subset": subset, "label": label,
-         "generator": label, "p_before": "0.5", "p_after": f"{0.5 + gain}", "psnr": "30"}
+         "generator": label, "p_label_after": f"{0.5 + gain}", "p_before": "0.5", "p_after": f"{0.5 + gain}",
+         "psnr": "30"}
         for k, gain in enumerate(gains)
     ]  # fmt: skip
+    # What another generator makes of the same images gives their class 0.2 more than nothing did, each time.
+    other = {"normal": "covid"}.get(label, "normal")
+    return own + [{**row, "generator": other, "p_label_after": "0.7", "p_after": "0.3"} for row in own]
 
 
 def cells(rows, name="covid", subset="test"):
@@ -46,8 +50,9 @@ def cells(rows, name="covid", subset="test"):
 def test_the_gain_of_each_class_under_its_own_generator():
     gains = np.random.default_rng(0).normal(0.1, 0.05, 80)
     rows = [*make(gains), *make([0.4] * 9, subset="validation")]
-    rows.append({**rows[0], "generator": "normal", "p_after": "0"})
     found = cells(rows)
+    assert float(found["P by others"]) == pytest.approx(0.7)
+    assert float(found["own - others"]) == pytest.approx(gains.mean() - 0.2, abs=6e-4)
     assert float(found["difference"]) == pytest.approx(gains.mean(), abs=6e-4)
     low, high = map(float, found["95 % interval"].split(" to "))
     # The bootstrap's interval of a mean is that of the normal distribution, nearly.
