@@ -20,7 +20,7 @@ from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.class_inherent import FROZEN, Answers, Contest, ContestFit, answer
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import History, Stop, fit
+from cxrtool.training.engine import History, Stop, fit, heed
 from cxrtool.training.features import ImageSource, Normalisation
 from cxrtool.training.fitting import Fitted
 from cxrtool.training.job import Row
@@ -211,7 +211,7 @@ def fit_contest(
         raise DivergedError("the weights are no longer numbers; nothing was saved", "lower --lr or --classifier-lr")
     notes |= {"seconds": round(seconds, 2), "perceptual_term": compared_by, "classifier_weights": told}
     with own_randomness(design.seed, design.threads):
-        answers = answer(contest.to(device), source, asked, design.recipe.batch_size, shown, lambda: _heed(stop))
+        answers = answer(contest.to(device), source, asked, design.recipe.batch_size, shown, lambda: heed(stop))
     contest.cpu().eval()
     return FittedContest(
         contest.classifier, history, answers.probabilities, told, notes, contest, answers, trials, chosen.weight
@@ -232,9 +232,3 @@ def _fit_or_recall(
     told = {"rows": history.rows, "kept": history.kept, "seconds": history.seconds}
     save_state(folder, {**told, "module": {name: value.cpu() for name, value in job.module.state_dict().items()}})
     return history
-
-
-def _heed(stop: Stop) -> None:
-    reason = stop()
-    if reason is not None:
-        raise reason

@@ -21,7 +21,7 @@ from cxrtool.models.network import count_parameters
 from cxrtool.models.parts import networks
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import History, Stop, fit
+from cxrtool.training.engine import History, Stop, fit, heed
 from cxrtool.training.job import Job, Row
 from cxrtool.training.losses import LOSSES, SCORES
 from cxrtool.training.optimization import Recipe
@@ -342,8 +342,6 @@ def answer(
             outputs = module(batch).float()
             values = torch.sigmoid(outputs) if design.kind == "lungs" else outputs.clamp(0.0, 1.0)
             yield from values[:, 0].cpu().numpy()
-            reason = stop()
-            if reason is not None:
-                raise reason
+            heed(stop)
     finally:
         module.cpu()

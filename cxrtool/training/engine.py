@@ -326,6 +326,13 @@ class Loop:
             torch.cuda.set_rng_state(state["random_device"], job.device)
 
 
+def heed(stop: Stop) -> None:
+    """Raise what `stop` asks for, where there is no state to save."""
+    reason = stop()
+    if reason is not None:
+        raise reason
+
+
 @torch.inference_mode()
 def forward(
     module: nn.Module,

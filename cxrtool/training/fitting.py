@@ -16,7 +16,7 @@ from cxrtool.models.network import Network, count_parameters, set_mode
 from cxrtool.models.registry import Architecture, build, input_form, loss_of
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import Fit, History, Stop, fit, forward
+from cxrtool.training.engine import Fit, History, Stop, fit, forward, heed
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
 from cxrtool.training.job import Row
 from cxrtool.training.optimization import Recipe
@@ -124,7 +124,7 @@ def fit_fold(
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = _images(design, store, ids, device)
         began = time.monotonic()
-        module, source = _what_is_trained(design, network, images, training, validation, precision, lambda: _heed(stop))
+        module, source = _what_is_trained(design, network, images, training, validation, precision, lambda: heed(stop))
         # A frozen body that is run but once is part of the training.
         before = time.monotonic() - began
         history = fit(
@@ -185,15 +185,9 @@ def _probabilities(
     design: Design, network: Network, images: ImageSource, asked: np.ndarray, stop: Stop
 ) -> np.ndarray:  # fmt: skip
     size, device = design.recipe.batch_size, images.device
-    logits = forward(network, images, asked, size, device, "fp32", lambda: _heed(stop))
+    logits = forward(network, images, asked, size, device, "fp32", lambda: heed(stop))
     probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
     return probabilities
-
-
-def _heed(stop: Stop) -> None:
-    reason = stop()
-    if reason is not None:
-        raise reason
 
 
 def _what_is_trained(

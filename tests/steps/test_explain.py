@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cxrtool.cli.main import run as cxrtool
-from cxrtool.data.manifest import read_manifest, read_table, write_manifest, write_table
+from cxrtool.data.manifest import read_manifest, read_table, write_manifest
 from cxrtool.data.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import METHODS as IMPLEMENTED
@@ -24,20 +24,11 @@ SIDE = 24
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, make_study):
+def place(tmp_path_factory, make_masked_study):
     """A study whose masks are the half that tells the class, and a run of two folds of it."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("place")
-    study = make_study(folder)
-    manifest = read_manifest(study.folder)
-    for row in manifest.rows:
-        mask = np.zeros((SIDE, SIDE + 4), np.uint8)
-        mask[:, slice(0, 12) if row["label"] == "covid" else slice(12, 24)] = 255
-        row["mask"] = str(study.folder / f"{row['image_id']}_mask.png")
-        cv2.imwrite(row["mask"], mask)
-    write_manifest(study.folder / "manifest.csv", [*manifest.columns, "mask"], manifest.rows)
-    rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
-    write_table(study.splits, list(rows[0]), rows)
+    study = make_masked_study(folder)
     settings = Settings(cache=folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))

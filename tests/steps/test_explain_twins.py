@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.data.manifest import read_manifest, read_table, write_manifest, write_table
+from cxrtool.data.manifest import read_manifest
 from cxrtool.data.predictions import read_predictions
 from cxrtool.errors import UsageError
 from cxrtool.explaining.cam import GradCam, upsample
@@ -25,21 +25,14 @@ CLASSES = ["covid@covid", "covid@normal", "normal@covid", "normal@normal"]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, make_study, write_generators):
+def place(tmp_path_factory, make_masked_study, write_generators):
     """A study with masks, and a run of two folds on the twins of its images."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("place")
-    study = make_study(folder)
-    manifest = read_manifest(study.folder)
-    for row in manifest.rows:
-        mask = np.zeros((SIDE, SIDE + 4), np.uint8)
-        mask[:, slice(0, 12) if row["label"] == "covid" else slice(12, 24)] = 255
-        row["mask"] = str(study.folder / f"{row['image_id']}_mask.png")
-        cv2.imwrite(row["mask"], mask)
-    write_manifest(study.folder / "manifest.csv", [*manifest.columns, "mask"], manifest.rows)
-    rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
-    write_table(study.splits, list(rows[0]), rows)
-    write_generators(folder / "generators", study.splits, manifest.rows, size=20, folds=("r0f0", "r0f1"))
+    study = make_masked_study(folder)
+    write_generators(
+        folder / "generators", study.splits, read_manifest(study.folder).rows, size=20, folds=("r0f0", "r0f1")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
         told = TrainOptions(study.folder, study.splits, model="covid-xnet", size=INPUT, epochs=6, batch_size=8,
