@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ class Assignment:
     def name(self) -> str:
         """Its folder."""
         return runs.fold_name(self.repeat, self.fold)
+
+    def seed(self, seed: int) -> int:
+        """The fold's own seed, from that of the command, so that any one of the folds can be trained alone."""
+        digest = hashlib.blake2b(f"{seed} {self.name}".encode(), digest_size=7).digest()
+        return int.from_bytes(digest, "big")
 
 
 def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list[Assignment]:

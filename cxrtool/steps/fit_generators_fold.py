@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -91,8 +90,7 @@ class GeneratorsTrainer(FoldTrainer):
     def contest_design(self, assignment: Assignment) -> ContestDesign:
         """What the training room takes; each fold has its own seed, so that any one of them can be fitted alone."""
         settings = self.task.settings
-        digest = hashlib.blake2b(f"{settings.seed} {assignment.name}".encode(), digest_size=7).digest()
-        return make_design(self.values, self.classes, settings, int.from_bytes(digest, "big"))
+        return make_design(self.values, self.classes, settings, assignment.seed(settings.seed))
 
     def fit(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -99,8 +98,7 @@ class PartFitter:
         decoded = self.decoded(folder, request)
         assignment = decoded.usable(assignment)
         places = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
-        digest = hashlib.blake2b(f"{self.settings.seed} {name}".encode(), digest_size=7).digest()
-        design = make_design(self.values, self.form, self.settings, int.from_bytes(digest, "big"))
+        design = make_design(self.values, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
             turns = take_turns(choose_device(design.device), report.say, request.heed)
             with turns, report.progress(name, design.recipe.epochs) as advance:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -164,8 +163,7 @@ class FoldTrainer:
     def design(self, assignment: Assignment) -> Design:
         """What the training room takes; each fold has its own seed, so that any one of them can be trained alone."""
         settings = self.task.settings
-        digest = hashlib.blake2b(f"{settings.seed} {assignment.name}".encode(), digest_size=7).digest()
-        return make_design(self.values, len(self.classes), settings, int.from_bytes(digest, "big"))
+        return make_design(self.values, len(self.classes), settings, assignment.seed(settings.seed))
 
     def fit(
         self,

@@ -5,7 +5,7 @@ import pytest
 from cxrtool.data.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.twins import twin_rows
 from cxrtool.errors import InputError, LeakageError
-from cxrtool.flow.assignment import read_assignments
+from cxrtool.flow.assignment import Assignment, read_assignments
 
 COLUMNS = ["image_id", "repeat", "fold", "subset"]
 
@@ -201,3 +201,9 @@ def test_a_twin_twice_or_beside_its_radiograph_is_refused(study, manifest, setti
     twins.rows.append({**twins.rows[0], "image_id": "again", "generator": generator})
     with pytest.raises(InputError, match="'im000_r0f0_covid' and 'again' are the same radiograph"):
         read_assignments(study.splits, twins, settings)
+
+
+def test_each_fold_has_a_seed_of_its_own_that_never_changes():
+    first, second = Assignment("0", "1", {}), Assignment("1", "0", {})
+    assert first.seed(0) == 70716612318264533
+    assert len({one.seed(base) for one in (first, second) for base in (0, 1)}) == 4
