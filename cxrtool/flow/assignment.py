@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrtool.data.manifest import Manifest
+from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import run as runs
@@ -37,6 +38,11 @@ class Assignment:
         """The fold's own seed, from that of the command, so that any one of the folds can be trained alone."""
         digest = hashlib.blake2b(f"{seed} {self.name}".encode(), digest_size=7).digest()
         return int.from_bytes(digest, "big")
+
+
+def splits_file(path: Path) -> Path:
+    """The splits that `--splits` names by a file, or by a run that has them."""
+    return path / SPLITS if path.is_dir() else path
 
 
 def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list[Assignment]:

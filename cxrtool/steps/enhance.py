@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.files import sha256_file
 from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Manifest, Row, read_manifest
-from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.data.splits import Splits, known_as, read_splits
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.assignment import splits_file
 from cxrtool.flow.enhance_replay import REPLAY
 from cxrtool.flow.fold_chains import ALL, chain_of_manifest, is_divided, own_fold
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
@@ -154,10 +154,6 @@ def _entry(step: str, options: EnhanceOptions, part: Part | None) -> dict[str, A
     return entry
 
 
-def _splits_file(path: Path) -> Path:
-    return path / SPLITS if path.is_dir() else path
-
-
 def _plan(
     options: EnhanceOptions, settings: Settings, manifest: Manifest, steps: Sequence[str], part: Part | None
 ) -> Plan:
@@ -165,14 +161,14 @@ def _plan(
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     if options.splits:
         # The splits count by content alone: the same division written again is no reason to do all again.
-        path = _splits_file(options.splits)
+        path = splits_file(options.splits)
         inputs = replace(inputs, newest=max(inputs.newest, path.stat().st_mtime))
     return Plan(
         command="enhance",
         options={
             "steps": list(steps),
             "reference": options.reference is not None,
-            "splits": sha256_file(_splits_file(options.splits)) if options.splits else None,
+            "splits": sha256_file(splits_file(options.splits)) if options.splits else None,
             "part": part.sha256 if part else None,
             "clahe": [options.clahe_clip, options.clahe_tiles] if CLAHE in steps else None,
             "strips": options.strips,

@@ -15,11 +15,11 @@ from cxrtool.data.manifest import Manifest, Row, read_table, write_table
 from cxrtool.errors import UsageError
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.assignment import Assignment, splits_file
 from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
-from cxrtool.steps.fit_folds import Summary, heed_strict, splits_file, tell_of_validation
+from cxrtool.steps.fit_folds import Summary, heed_strict, tell_of_validation
 from cxrtool.steps.fit_measure import FIGURES, TABLES, summarise
 from cxrtool.steps.fit_pairs import TARGETS, divide, join, read_folds, read_pairs
 from cxrtool.training.dense_presets import DEFAULTS, PRESETS

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cxrtool.data.manifest import Row
-from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import StrictError
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.folder import REJECTS
@@ -15,11 +13,6 @@ from cxrtool.flow.settings import Settings
 
 Summary = tuple[list[str], list[list[str]], str]
 """Header, rows and title of a table of figures."""
-
-
-def splits_file(path: Path) -> Path:
-    """The splits that `--splits` names by a file, or by a run that has them."""
-    return path / SPLITS if path.is_dir() else path
 
 
 def tell_of_validation(folds: Sequence[Assignment], values: Mapping[str, Any], settings: Settings) -> None:

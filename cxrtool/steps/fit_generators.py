@@ -18,13 +18,13 @@ from cxrtool.data.twins import is_twin
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Assignment, read_assignments
+from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.fold_chains import chain_of_manifest
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
-from cxrtool.steps.fit_folds import Summary, heed_strict, splits_file, tell_of_validation
+from cxrtool.steps.fit_folds import Summary, heed_strict, tell_of_validation
 from cxrtool.steps.fit_generators_effects import COLUMNS, EFFECTS, SUMMARY, summarise
 from cxrtool.steps.fit_generators_fold import GeneratorsTrainer, check_design
 from cxrtool.steps.train_fold import Task

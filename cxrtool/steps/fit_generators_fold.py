@@ -111,8 +111,6 @@ class GeneratorsTrainer(FoldTrainer):
         task, places = self.task, assignment.subsets
         report, design = task.settings.report, self.contest_design(assignment)
         name = name or assignment.name
-        known = {label: index for index, label in enumerate(self.classes)}
-        labels = np.array([known.get(row["label"], -1) for row in task.manifest.rows])
         weights = design.class_loss_weights
         turns = take_turns(choose_device(design.device), report.say, request.heed)
         with turns, report.progress(name, design.recipe.epochs * len(weights)) as advance:
@@ -123,7 +121,7 @@ class GeneratorsTrainer(FoldTrainer):
                 report.note(f"{name}{tried}  {describe_epoch({key: row[key] for key in SHOWN})}")
 
             return fit_contest(
-                design, store, [radiograph_of(row) for row in task.manifest.rows], labels,
+                design, store, [radiograph_of(row) for row in task.manifest.rows], self.labels(),
                 np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
                 np.array([i for subset in asked for i in places[subset]], np.int64), state,
                 shown=self._shown(assignment), save_every=task.save_every, epoch_done=epoch_done, stop=request.error,

@@ -10,11 +10,10 @@ from typing import Any, get_type_hints
 
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.manifest import Manifest, Row, read_manifest
-from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import StrictError, UsageError
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Assignment, read_assignments
+from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.fold_chains import chain_of_manifest
 from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.settings import Settings, Silent
@@ -87,7 +86,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     """
     if str(options.splits) == "-":
         raise UsageError("--splits: expected a file or a run, found standard input")
-    splits = options.splits / SPLITS if options.splits.is_dir() else options.splits
+    splits = splits_file(options.splits)
     combinations, settings = combine(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
     learnt, classes = as_classes(manifest)

@@ -25,6 +25,8 @@ from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Opener
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cxrtool.training.fitting import Design, Fitted
     from cxrtool.training.store import Store
 
@@ -165,6 +167,13 @@ class FoldTrainer:
         settings = self.task.settings
         return make_design(self.values, len(self.classes), settings, assignment.seed(settings.seed))
 
+    def labels(self) -> np.ndarray:
+        """The class of every image of the manifest by its place among `classes`, -1 where it has none (N,)."""
+        import numpy as np
+
+        known = {label: index for index, label in enumerate(self.classes)}
+        return np.array([known.get(row["label"], -1) for row in self.task.manifest.rows])
+
     def fit(
         self,
         assignment: Assignment,
@@ -192,8 +201,6 @@ class FoldTrainer:
         task, places = self.task, assignment.subsets
         report, design = task.settings.report, self.design(assignment)
         name = name or assignment.name
-        known = {label: index for index, label in enumerate(self.classes)}
-        labels = np.array([known.get(row["label"], -1) for row in task.manifest.rows])
         turns = take_turns(choose_device(design.device), report.say, request.heed)
         with turns, report.progress(name, design.recipe.epochs) as advance:
 
@@ -202,7 +209,7 @@ class FoldTrainer:
                 report.note(f"{name}  {describe_epoch(row)}")
 
             return fit_fold(
-                design, store, [radiograph_of(row) for row in task.manifest.rows], labels,
+                design, store, [radiograph_of(row) for row in task.manifest.rows], self.labels(),
                 np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
                 np.array([i for subset in asked for i in places[subset]], np.int64), state,
                 save_every=task.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
