@@ -353,24 +353,24 @@ def planted_dicom(**tags):
 def test_of_a_header_only_the_allowed_is_told(tmp_path):
     source = tmp_path / "set"
     source.mkdir()
-    data = planted_dicom(PatientID="P-4711", PatientAge="061Y", PatientSex="F", ViewPosition="AP")
+    data = planted_dicom(PatientID="P-471108154711", PatientAge="061Y", PatientSex="F", ViewPosition="AP")
     (source / "a.dcm").write_bytes(data)
     (source / "cut.dcm").write_bytes(data[:-3000])
     assert pydicom.dcmread(source / "a.dcm").PatientName == PLANTED[0]
     plain = run("prepare", source, "-o", tmp_path / "out")
     row = rows_of(tmp_path / "out")["a"]
     assert {name: row[name] for name in ("patient_id", "age", "sex", "view")} == {
-        "patient_id": "set:P-4711", "age": "61", "sex": "F", "view": "AP",
+        "patient_id": "set:P-471108154711", "age": "61", "sex": "F", "view": "AP",
     }  # fmt: skip
     salted = run("prepare", source, "--salt", "pepper", "-o", tmp_path / "salted")
     assert rows_of(tmp_path / "salted")["a"]["patient_id"].startswith("set:")
     written = {name: data for name, (_, data) in fingerprint(tmp_path).items() if not name.startswith("set/")}
     told = (plain.stderr + plain.stdout + salted.stderr + salted.stdout).encode()
     everything = b"".join([told, *written.values(), *(name.encode() for name in written)])
-    assert b"set:P-4711" in everything
+    assert b"set:P-471108154711" in everything
     assert not [text for text in PLANTED if text.encode() in everything]
     hidden = b"".join(data for name, data in written.items() if name.startswith("salted/"))
-    assert b"4711" not in hidden
+    assert b"471108154711" not in hidden
     assert b"pepper" not in hidden
 
 
