@@ -1,0 +1,1 @@
+"""What an accuracy is worth: leaks, confounding, shortcuts, and what happens elsewhere."""
