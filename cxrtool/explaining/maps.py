@@ -32,11 +32,14 @@ class Figures:
         peak: x and y, in pixels of the picture, of the map's largest value; None where there is none.
         energy_inside: Share of the map's energy inside the mask, 0 to 1; None without a mask or energy.
         peak_inside: Whether the peak lies inside the mask; None without a mask or peak.
+        mask_share: Share of the picture that the mask covers, which a map that looks nowhere in particular would put
+            inside it; None without a mask.
     """
 
     peak: tuple[int, int] | None
     energy_inside: float | None
     peak_inside: bool | None
+    mask_share: float | None
 
 
 def kept_size(height: int, width: int) -> tuple[int, int]:
@@ -75,14 +78,15 @@ def figures(values: Values, height: int, width: int, mask: NDArray[np.uint8] | N
         mask: (h, w), above 0 inside; None where there is none.
     """
     energy = float(values.sum(dtype=np.float64))
+    inside = mask > 0 if mask is not None and mask.any() else None
+    share = None if inside is None else float(inside.mean())
     if energy <= 0:
-        return Figures(None, None, None)
+        return Figures(None, None, None, share)
     row, column = np.unravel_index(int(values.argmax()), values.shape)
     peak = int((column + 0.5) * width / values.shape[1]), int((row + 0.5) * height / values.shape[0])
-    if mask is None or not mask.any():
-        return Figures(peak, None, None)
-    inside = mask > 0
-    return Figures(peak, float(values[inside].sum(dtype=np.float64)) / energy, bool(inside[row, column]))
+    if inside is None:
+        return Figures(peak, None, None, None)
+    return Figures(peak, float(values[inside].sum(dtype=np.float64)) / energy, bool(inside[row, column]), share)
 
 
 def rescale(values: Values, highest: float | None) -> Values:

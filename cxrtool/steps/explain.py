@@ -21,7 +21,7 @@ from cxrtool.steps.explain_rows import COLUMNS
 from cxrtool.steps.explain_subject import PREDICTED
 from cxrtool.steps.predict import model_folders, read_source
 
-VERSION = 4
+VERSION = 5
 """Raised when the same options would give other files."""
 
 METHODS = ("grad-cam", "cam")

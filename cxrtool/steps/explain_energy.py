@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.grouping import group_images, original_of
+from cxrtool.data.grouping import original_of
 from cxrtool.data.manifest import Row, read_manifest
 from cxrtool.errors import InputError
 from cxrtool.flow.folder import read_run_file
@@ -18,6 +18,9 @@ ALIKE = ("method", "target", "over", "layer")
 """Options of two folders that must be the same, or something else differs beside what was meant."""
 
 BY_CLASS = "by_class"
+
+MASKS = "mask_share"
+"""The share of the pictures that their masks cover: what maps that look nowhere in particular would reach."""
 
 
 def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
@@ -31,6 +34,8 @@ def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[s
         `energy_inside` and `peak_inside`, each a figure as in `metrics.json`, with its number of images, and
         `by_class` the same of every label, where there are several; empty where no image has a mask.
     """
+    from cxrtool.evaluation.image_means import mean_of_images
+
     found: dict[str, dict[str, Any]] = {}
     for name in FIGURES:
         known = [row for row in rows if row[name] != ""]
@@ -38,12 +43,15 @@ def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[s
             continue
         # A share of energy is no count of successes: Wilson's interval is for peaks alone.
         counted = name == "peak_inside"
-        found[name] = _mean(known, [float(row[name]) for row in known], seed, proportion=counted)
+        found[name] = mean_of_images(known, [float(row[name]) for row in known], seed, proportion=counted)
+        shares = [float(row["mask_share"]) for row in known if row.get("mask_share")]
+        if name == "energy_inside" and len(shares) == len(known):
+            found[name][MASKS] = sum(shares) / len(shares)
         classes = sorted({row.get("label", "") for row in known} - {""})
         if len(classes) > 1:
             parts = {label: [row for row in known if row.get("label") == label] for label in classes}
             found[name][BY_CLASS] = {
-                label: _mean(part, [float(row[name]) for row in part], seed, proportion=counted)
+                label: mean_of_images(part, [float(row[name]) for row in part], seed, proportion=counted)
                 for label, part in parts.items()
             }
     return found
@@ -88,6 +96,8 @@ def compare_beside(rows: Sequence[dict[str, Any]], others: Sequence[Row], seed: 
     Raises:
         InputError: No image has one.
     """
+    from cxrtool.evaluation.image_means import mean_of_images
+
     theirs = {original_of(row): row["energy_inside"] for row in others if row.get("energy_inside")}
     known = [row for row in rows if row["energy_inside"] != "" and original_of(row) in theirs]
     if not known:
@@ -97,7 +107,7 @@ def compare_beside(rows: Sequence[dict[str, Any]], others: Sequence[Row], seed: 
         )
     here = [float(row["energy_inside"]) for row in known]
     there = [float(theirs[original_of(row)]) for row in known]
-    found = _mean(known, [one - other for one, other in zip(here, there, strict=True)], seed, proportion=False)
+    found = mean_of_images(known, [one - other for one, other in zip(here, there, strict=True)], seed, proportion=False)
     return {**found, "here": sum(here) / len(known), "there": sum(there) / len(known), "alone": len(rows) - len(known)}
 
 
@@ -108,7 +118,8 @@ def in_words(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if name not in measured:
             continue
         figure = measured[name]
-        lines.append(f"{_share(figure)} {text} ({_count(figure)})")
+        covered = f", which cover {figure[MASKS]:.1%} of the pictures" if MASKS in figure else ""
+        lines.append(f"{_share(figure)} {text}{covered} ({_count(figure)})")
         classes = figure.get(BY_CLASS, {})
         if classes and name == "energy_inside":
             parts = (f"{label} {_share(part)} ({part['images']})" for label, part in classes.items())
@@ -125,22 +136,6 @@ def beside_in_words(found: Mapping[str, Any], folder: Path) -> str:
         f"energy inside the masks: {found['here']:.1%} here, {found['there']:.1%} in {folder}: "
         f"{100 * found['value']:+.1f} points{interval} ({_count(found)}{alone})"
     )
-
-
-def _mean(rows: Sequence[dict[str, Any]], values: Iterable[float], seed: int, *, proportion: bool) -> dict[str, Any]:
-    """A mean over images, drawn by patient."""
-    import numpy as np
-
-    from cxrtool.evaluation.intervals import RESAMPLES, draw_patients, measure
-
-    known = np.array(list(values))
-    groups = np.array(group_images(rows))
-    sums, sizes = np.bincount(groups, known), np.bincount(groups)
-    drawn = draw_patients(np.zeros(len(sums), np.int64), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
-    figure = measure(
-        float(known.mean()), (sums @ drawn) / (sizes @ drawn), patients=len(sums), proportion=proportion
-    )  # fmt: skip
-    return {**figure.as_json(), "images": len(rows), "patients": len(sums)}
 
 
 def _share(figure: Mapping[str, Any]) -> str:

@@ -243,6 +243,7 @@ class Explanation:
             "predicted": record["predicted"],
             "overlay": f"overlays/{name}.png",
             **tell_of_map(record, f"maps/{name}.npy"),
+            "mask_share": "" if record["mask_share"] is None else f"{record['mask_share']:.6g}",
             **{SECOND[key]: cell for key, cell in second.items()},
             "warning": "; ".join(filter(None, [record["odd"], *remarks])),
             "sha256": digest,

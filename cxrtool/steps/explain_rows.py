@@ -16,7 +16,7 @@ SECOND = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_'
 
 COLUMNS = (
     "image_id", "path", "label", "predicted", "probability", "overlay", "target", *OWN, *SECOND.values(),
-    "warning", "mask", "repeat", "fold", "subset", *GROUPING,
+    "warning", "mask", "mask_share", "repeat", "fold", "subset", *GROUPING,
 )  # fmt: skip
 """The columns of the manifest that `explain` writes."""
 

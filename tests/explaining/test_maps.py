@@ -63,14 +63,15 @@ def test_figures_are_those_counted_by_hand():
     assert found.peak == (15, 15)
     assert found.energy_inside == pytest.approx(3 / 10)
     assert found.peak_inside is False
-    assert maps.figures(values, 30, 30, 255 - mask) == maps.Figures((15, 15), 0.7, True)
+    assert found.mask_share == pytest.approx(3 / 9)
+    assert maps.figures(values, 30, 30, 255 - mask) == maps.Figures((15, 15), 0.7, True, 6 / 9)
 
 
 def test_without_a_mask_or_energy_nothing_is_measured():
     values = np.eye(3, dtype=np.float32)
-    assert maps.figures(values, 3, 3, None) == maps.Figures((0, 0), None, None)
-    assert maps.figures(values, 3, 3, np.zeros((3, 3), np.uint8)) == maps.Figures((0, 0), None, None)
-    assert maps.figures(values * 0, 3, 3, np.ones((3, 3), np.uint8)) == maps.Figures(None, None, None)
+    assert maps.figures(values, 3, 3, None) == maps.Figures((0, 0), None, None, None)
+    assert maps.figures(values, 3, 3, np.zeros((3, 3), np.uint8)) == maps.Figures((0, 0), None, None, None)
+    assert maps.figures(values * 0, 3, 3, np.ones((3, 3), np.uint8)) == maps.Figures(None, None, None, 1.0)
 
 
 def test_scales():

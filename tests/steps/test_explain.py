@@ -98,9 +98,12 @@ def test_the_manifest_says_where_the_map_looks(place, ask, tmp_path, listener):
         mask = cv2.imread(row["mask"], cv2.IMREAD_UNCHANGED) > 0
         assert float(row["energy_inside"]) == pytest.approx(values[mask].sum() / values.sum(), abs=1e-5)
         assert row["peak_inside"] == str(int(mask[int(row["peak_y"]), int(row["peak_x"])]))
+        assert float(row["mask_share"]) == pytest.approx(mask.mean(), abs=1e-5)
     told = json.loads((tmp_path / "out" / "run.json").read_text())["explained"]
     known = [float(row["energy_inside"]) for row in rows.values() if row["energy_inside"]]
     assert told["place"]["energy_inside"]["value"] == pytest.approx(np.mean(known), abs=1e-5)
+    shares = [float(row["mask_share"]) for row in rows.values() if row["energy_inside"]]
+    assert told["place"]["energy_inside"]["mask_share"] == pytest.approx(np.mean(shares), abs=1e-5)
     assert told["layers"] == ["grad-cam of body: 2 x 2 cells, 256 channels"]
     assert any("of the maps' energy lies inside the masks" in text for text in listener.said)
 

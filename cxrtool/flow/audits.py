@@ -1,0 +1,108 @@
+"""The audit that was made of the images of some predictions, so that no accuracy is read without it.
+
+`audit -o FOLDER` leaves a folder with `audit.json` and the manifest of what was audited. It is looked for beside the
+predictions, beside the manifest that a run was trained on, and in the working directory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrtool.data.grouping import original_of
+from cxrtool.data.manifest import FILE_NAME, Row, read_table
+from cxrtool.data.twins import MARK, is_twin, radiograph_id, split_class
+from cxrtool.errors import InputError
+from cxrtool.flow.folder import read_run_file
+
+FILE = "audit.json"
+PAGE = "audit.html"
+
+SCANNED = 2000
+"""Of a folder with more entries than this only so many are looked at."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit that was found.
+
+    Attributes:
+        folder: Where it lies.
+        content: Its `audit.json`.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """The entry `audit` of `metrics.json`: where it lies, and its first lines."""
+        return {"folder": str(self.folder), "lines": list(self.content["headline"])}
+
+
+def audits_near(paths: Iterable[Path]) -> list[Path]:
+    """Every `audit.json` in a folder beside one of the paths, or beside what a run among them was trained on."""
+    places: dict[Path, None] = {Path.cwd(): None}
+    for path in paths:
+        here = path.absolute()
+        places.setdefault(here.parent)
+        places.setdefault(here.parent.parent)
+        made = read_run_file(here if here.is_dir() else here.parent) or {}
+        source = (made.get("options", {}).get("manifest") or {}).get("value")
+        if source:
+            places.setdefault(Path(source).absolute().parent)
+    found: dict[Path, None] = {}
+    for place in places:
+        try:
+            folders = [entry for entry, _ in zip(sorted(place.iterdir()), range(SCANNED), strict=False)]
+        except OSError:
+            continue
+        for folder in folders:
+            if not folder.name.startswith(".") and (folder / FILE).is_file():
+                found.setdefault(folder / FILE)
+    return list(found)
+
+
+def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:
+    """The latest audit whose images include all of these under the same labels; None where there is none.
+
+    Args:
+        rows: Of predictions; images that were made of others count as those, and those of twins as the radiograph.
+        files: What `audits_near` found.
+    """
+    asked = {_key(row) for row in rows if row.get("label")}
+    if not asked:
+        return None
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            audit = read_audit(file.parent)
+            known = read_table(file.parent / FILE_NAME).rows
+        except InputError:
+            continue
+        if asked <= {_key(row) for row in known}:
+            return audit
+    return None
+
+
+def read_audit(folder: Path) -> Audit:
+    """Read the audit in a folder.
+
+    Raises:
+        InputError: There is none.
+    """
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: expected a folder that `cxrtool audit` wrote, found no readable {FILE}",
+            f"cxrtool audit MANIFEST -o {folder}",
+        ) from error
+    return Audit(folder, content)
+
+
+def _key(row: Row) -> tuple[str, str]:
+    """The radiograph that a row is about, and its label."""
+    label = row.get("label", "")
+    return (radiograph_id(row), split_class(label)[0]) if is_twin(row) and MARK in label else (original_of(row), label)
