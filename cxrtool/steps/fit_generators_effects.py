@@ -13,6 +13,7 @@ from cxrtool.flow.fold_chains import radiograph_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from cxrtool.evaluation.intervals import Measure
     from cxrtool.training.class_inherent import Answers
 
 EFFECTS, SUMMARY = "effects.csv", "summary.csv"
@@ -26,7 +27,7 @@ made, as `transform` writes it. `psnr` is in dB, of grey values."""
 
 HEADER = [
     "class", "images", "patients", "P before", "P after", "difference", "95 % interval", "share rising",
-    "P by others", "own - others", "95 % of that", "PSNR dB",
+    "95 % of share", "log odds", "95 % of odds", "P by others", "own - others", "95 % of that", "PSNR dB",
 ]  # fmt: skip
 
 
@@ -78,12 +79,14 @@ def summarise(rows: Sequence[Row], classes: Sequence[str], subset: str, seed: in
 
     Returns:
         Header and rows of text: the mean probability of the class before and after, the difference with an interval
-        from resampled patients, the share of images for which it rises; the mean probability of the class on what the
-        other generators made of the same images, and by how much its own does better; and the mean PSNR. The classifier
-        has never seen an image as it is: the comparison of the generators is the fairer one.
+        from resampled patients, the share of images for which it rises and the mean change of its log odds, each with
+        its interval: a classifier that is nearly sure has no room left in probability; the mean probability of the
+        class on what the other generators made of the same images, and by how much its own does better; and the mean
+        PSNR. The classifier has never seen an image as it is: the comparison of the generators is the fairer one.
     """
     import numpy as np
 
+    from cxrtool.evaluation.calibration import logit
     from cxrtool.evaluation.intervals import RESAMPLES, draw_patients
 
     table = []
@@ -99,20 +102,34 @@ def summarise(rows: Sequence[Row], classes: Sequence[str], subset: str, seed: in
         before, after, psnr = (_figures(mine, column) for column in ("p_before", "p_after", "psnr"))
         counts = draw_patients(np.zeros(count, np.int64), RESAMPLES, np.random.default_rng(seed))[groups].astype(float)
         gain, others = after - before, _by_others(rows, mine, subset)
+        odds = logit(after) - logit(before)
         figures = [f"{before.mean():.3f}", f"{after.mean():.3f}", *_difference(gain, counts, count)]
-        figures += [f"{(gain > 0).mean():.3f}", f"{others.mean():.3f}", *_difference(after - others, counts, count)]
+        figures += _share((gain > 0).astype(float), counts, count)
+        figures += [*_difference(odds, counts, count), f"{others.mean():.3f}"]
+        figures += _difference(after - others, counts, count)
         table.append([name, str(images), str(count), *figures, f"{psnr.mean():.2f}"])
     return HEADER, table
 
 
 def _difference(values: np.ndarray, counts: np.ndarray, patients: int) -> tuple[str, str]:
     """A mean difference (n,) and its interval from resampled patients, counts (n, R)."""
+    mean = _mean(values, counts, patients, proportion=False)
+    interval = "-" if mean.low is None or mean.high is None else f"{mean.low:+.3f} to {mean.high:+.3f}"
+    return f"{values.mean():+.3f}", interval
+
+
+def _share(hits: np.ndarray, counts: np.ndarray, patients: int) -> tuple[str, str]:
+    """The share of hits, 0 or 1 (n,), and its interval from resampled patients, counts (n, R)."""
+    mean = _mean(hits, counts, patients, proportion=True)
+    interval = "-" if mean.low is None or mean.high is None else f"{mean.low:.3f} to {mean.high:.3f}"
+    return f"{hits.mean():.3f}", interval
+
+
+def _mean(values: np.ndarray, counts: np.ndarray, patients: int, *, proportion: bool) -> Measure:
     from cxrtool.evaluation.intervals import measure
 
     replicates = (values[:, None] * counts).sum(0) / counts.sum(0)
-    mean = measure(float(values.mean()), replicates, patients=patients, proportion=False)
-    interval = "-" if mean.low is None or mean.high is None else f"{mean.low:+.3f} to {mean.high:+.3f}"
-    return f"{values.mean():+.3f}", interval
+    return measure(float(values.mean()), replicates, patients=patients, proportion=proportion)
 
 
 def _by_others(rows: Sequence[Row], mine: Sequence[Row], subset: str) -> np.ndarray:

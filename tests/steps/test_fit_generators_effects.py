@@ -62,6 +62,12 @@ def test_the_gain_of_each_class_under_its_own_generator():
         pytest.approx(gains.mean() + reach, abs=0.003),
     )
     assert float(found["share rising"]) == pytest.approx((gains > 0).mean(), abs=6e-4)
+    low, high = map(float, found["95 % of share"].split(" to "))
+    assert low < (gains > 0).mean() <= high
+    odds = np.log((0.5 + gains) / (0.5 - gains)).mean()
+    assert float(found["log odds"]) == pytest.approx(odds, abs=6e-4)
+    low, high = map(float, found["95 % of odds"].split(" to "))
+    assert low < odds < high
     assert (found["images"], found["patients"], found["PSNR dB"]) == ("80", "80", "30.00")
 
 
