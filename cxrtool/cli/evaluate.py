@@ -60,6 +60,30 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="First bring each run to the temperature of its own validation rows.")
+    ] = False,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            "--sensitivity",
+            metavar="SHARE",
+            help="Call --positive from the threshold that keeps this, e.g. 0.95, on each run's validation rows.",
+            show_default=False,
+        ),
+    ] = None,
+    prevalence: Annotated[
+        str | None,
+        typer.Option(
+            "--prevalence",
+            metavar="SHARES",
+            help="PPV, NPV and net benefit where such a share is --positive, e.g. 0.01,0.1.",
+            show_default=False,
+        ),
+    ] = None,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="Accuracy when the least confident are left undecided.")
+    ] = False,
     partial: options.Partial = False,
     style: options.Format = "table",
     digits: Annotated[int, typer.Option("--digits", min=0, max=10, help="Decimals in tables.")] = 2,
@@ -75,7 +99,8 @@ def evaluate(
 
     Decisions are pooled over the folds of a repeat, AUC and calibration computed inside each run; intervals come from
     resampled patients. With -o the figures, tables and pictures are written to a folder too; of a run of several folds
-    also how they trained (repetitions.png). What was called inconclusive is no decision, and is told as coverage.
+    also how they trained (repetitions.png). What was called inconclusive is no decision, and is told as coverage. With
+    --positive comes the operating point, and what acting on the model is worth (decision_curve.png).
 
     Example: cxrtool evaluate run --by severity,age:0,40,65 --positive covid -o evaluation
     """

@@ -18,6 +18,9 @@ def predict(
     ],
     out: options.Out = None,
     members: Annotated[bool, typer.Option("--members", help="A row for each fold of a run, not their mean.")] = False,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Each model's answer at the temperature of its own validation images.")
+    ] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the answer for the mirror image.")] = False,
     partial: options.Partial = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 32,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxrtool.evaluation.comparison_published import FIGURES, published
-from cxrtool.evaluation.tables import ABSENT, NAMES, NO_AUDIT, Sheet, cell, count_of
+from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, audit_lines, cell, count_of
 
 Comparison = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def opening(found: Comparison) -> list[str]:
         f"In brackets: {interval['confidence']:.0%} intervals from {interval['resamples']} resamples of {unit} within "
         f"label ({interval['meaning']})."
     )
-    return [*lines, NO_AUDIT]
+    return [*lines, *audit_lines([found])]
 
 
 def sheets(found: Comparison, digits: int = 2) -> list[Sheet]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from cxrtool.evaluation.decision_tables import decision_figures, decision_sheets
+from cxrtool.evaluation.sheet import ABSENT as ABSENT
+from cxrtool.evaluation.sheet import MOST_RUNS, Notes, fixed
+from cxrtool.evaluation.sheet import Sheet as Sheet
+from cxrtool.evaluation.sheet import cell as cell
+from cxrtool.evaluation.sheet import count_of as count_of
 
 Summary = Mapping[str, Any]
 
@@ -37,32 +43,12 @@ NAMES = {
 CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
 GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 RUN_FIGURES = ("sensitivity", "specificity", "precision", "f1", "auc", "balanced_accuracy")
-MOST_RUNS = 10
-"""Runs up to which each has a row of its own; of more, SD and the file with all figures tell."""
 CALIBRATION_FIGURES = ("slope", "intercept")
 SPREADS = {"sd_runs": "SD of runs", "sd_repeats": "SD of repeats"}
 NO_AUDIT = "No audit of this data set was found: nothing here shows that the model looked at the lungs."
-ABSENT = "-"
 _BARE = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None}
 
 TIDY = ("section", "name", "metric", "value", "low", "high", "method", "n", "sd_runs", "sd_repeats", "reason")
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table with its notes; all cells are text.
-
-    Attributes:
-        title: What it shows.
-        columns: Header.
-        rows: Cells.
-        notes: Lines that belong below it.
-    """
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str]
 
 
 def opening(results: Mapping[str, Summary]) -> list[str]:
@@ -78,7 +64,18 @@ def opening(results: Mapping[str, Summary]) -> list[str]:
         f"In brackets: {interval['confidence']:.0%} intervals from {interval['resamples']} resamples of {unit} within "
         f"label, or Wilson's where noted ({interval['meaning']})."
     )
-    return [*lines, NO_AUDIT]
+    return [*lines, *audit_lines(results.values())]
+
+
+def audit_lines(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the audit of the same images found, or that there is none; an audit of several is told once."""
+    audits = {audit["folder"]: audit["lines"] for summary in summaries if (audit := summary.get("audit"))}
+    if not audits:
+        return [NO_AUDIT]
+    lines = []
+    for folder, (verdict, *found) in audits.items():
+        lines += [f"Audit of these images ({folder}): {verdict}", *(f"  {text}" for text in found)]
+    return lines
 
 
 def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
@@ -97,6 +94,7 @@ def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
             found.append(_per_group(summary, column, groups, of, digits))
         if 1 < len(summary.get("per_run", ())) <= MOST_RUNS:
             found.append(_per_run(summary, of, digits))
+        found += decision_sheets(summary, of, digits)
     return found
 
 
@@ -122,35 +120,6 @@ def markdown(results: Mapping[str, Summary], digits: int = 2) -> str:
     return "\n".join(parts) + "\n"
 
 
-def cell(measure: Mapping[str, Any], digits: int = 2) -> str:
-    """A figure with its interval.
-
-    >>> cell({"value": 0.942, "low": 0.907, "high": 0.961})
-    '0.94 (0.91-0.96)'
-    >>> cell({"value": None, "low": None, "high": None})
-    '-'
-    >>> cell({"value": -0.1, "low": -0.3, "high": 0.2})
-    '-0.10 (-0.30 to 0.20)'
-    """
-    if measure["value"] is None:
-        return ABSENT
-    value = _fixed(measure["value"], digits)
-    if measure["low"] is None:
-        return value
-    # A hyphen before a minus sign would read as one long dash.
-    joint = " to " if measure["low"] < 0 else "-"
-    return f"{value} ({_fixed(measure['low'], digits)}{joint}{_fixed(measure['high'], digits)})"
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number of things.
-
-    >>> count_of(1, "patient"), count_of(2, "patient")
-    ('1 patient', '2 patients')
-    """
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def _sizes(summary: Summary) -> str:
     runs, repeats, classes = summary["runs"], summary["repeats"], summary["classes"]
     patients = f" of {count_of(summary['patients'], 'patient')}" if summary["patients_known"] else ""
@@ -163,7 +132,7 @@ def _sizes(summary: Summary) -> str:
 
 
 def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
-    notes = _Notes()
+    notes = Notes()
     rows = []
     several = len(results) > 1
     metrics = next(iter(results.values()))["overall"]
@@ -177,18 +146,18 @@ def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
             notes.add(measure, NAMES[metric], name)
             row.append(cell(measure, digits))
             if not several:
-                row += [_fixed(measure[spread], digits + 1) for spread in spreads]
+                row += [fixed(measure[spread], digits + 1) for spread in spreads]
         rows.append(row)
     columns = ["metric", *results] if several else ["metric", "value", *spreads.values()]
     for name, summary in results.items():
         if summary["calibration"]:
-            expected = _fixed(summary["calibration"]["ece_if_calibrated"], digits)
+            expected = fixed(summary["calibration"]["ece_if_calibrated"], digits)
             notes.say(f"Perfectly calibrated, {name or 'this'} would show an ECE of about {expected}.")
     return Sheet("All images", columns, rows, notes.lines())
 
 
 def _per_class(summary: Summary, of: str, digits: int) -> Sheet:
-    notes = _Notes()
+    notes = Notes()
     classes = summary["classes"]
     rows = []
     for metric in CLASS_FIGURES:
@@ -210,10 +179,10 @@ def _per_run(summary: Summary, of: str, digits: int) -> Sheet:
     runs = summary["per_run"]
     rows = []
     for run in runs:
-        figures = [_fixed(run[name], digits + 1) for name in RUN_FIGURES]
+        figures = [fixed(run[name], digits + 1) for name in RUN_FIGURES]
         rows.append([f"r{run['repeat']}f{run['fold']}", str(run["images"]), *figures])
     known = [[run[name] for run in runs if run[name] is not None] for name in RUN_FIGURES]
-    means = [_fixed(sum(values) / len(values) if values else None, digits + 1) for values in known]
+    means = [fixed(sum(values) / len(values) if values else None, digits + 1) for values in known]
     rows.append(["mean", f"{sum(run['images'] for run in runs) / len(runs):.1f}", *means])
     what = f"of {summary['positive']}" if summary["positive"] is not None else "means over the classes"
     notes = [
@@ -234,7 +203,7 @@ def _confusion(summary: Summary, of: str) -> Sheet:
 
 
 def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str, digits: int) -> Sheet:
-    notes = _Notes()
+    notes = Notes()
     rows = []
     # What papers print behind the plus-minus of a stratum's accuracy.
     repeated = any(entry["accuracy"]["sd_repeats"] is not None for entry in groups.values())
@@ -242,7 +211,7 @@ def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str
         for metric in GROUP_FIGURES:
             notes.add(entry[metric], NAMES[metric], name)
         measures = [cell(entry[metric], digits) for metric in GROUP_FIGURES]
-        measures[1:1] = [_fixed(entry["accuracy"]["sd_repeats"], digits + 1)] if repeated else []
+        measures[1:1] = [fixed(entry["accuracy"]["sd_repeats"], digits + 1)] if repeated else []
         rows.append([name, str(entry["images"]), str(entry["patients"]), *measures])
     positive = summary["positive"]
     what = f"of {positive}" if positive is not None else "the mean over the group's classes"
@@ -268,34 +237,6 @@ def _trend(found: Mapping[str, Any], digits: int) -> str:
     )
 
 
-class _Notes:
-    """Collects remarks on single figures, one line for all figures that share a remark."""
-
-    def __init__(self) -> None:
-        self.by_text: dict[str, dict[str, list[str]]] = {}
-
-    def add(self, measure: Mapping[str, Any], metric: str, of: str) -> None:
-        for text in ("Wilson's interval" if measure["method"] == "Wilson" else None, measure["reason"]):
-            if text:
-                self.by_text.setdefault(text, {}).setdefault(metric, []).append(of)
-
-    def say(self, text: str) -> None:
-        self.by_text.setdefault(text, {})
-
-    def lines(self) -> list[str]:
-        lines = []
-        for text, metrics in self.by_text.items():
-            # Metrics that are remarked on for the same classes or groups share their list of names.
-            shared: dict[tuple[str, ...], list[str]] = {}
-            for metric, names in metrics.items():
-                shared.setdefault(tuple(names), []).append(metric)
-            parts = [
-                ", ".join(same) + (f" of {', '.join(names)}" if any(names) else "") for names, same in shared.items()
-            ]
-            lines.append(f"{text}: {'; '.join(parts)}." if parts else text)
-        return lines
-
-
 def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any], int]]:
     for metric, measure in summary["overall"].items():
         yield "overall", "", metric, measure, summary["images"]
@@ -314,10 +255,7 @@ def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any],
         for name, entry in groups.items():
             for metric in GROUP_FIGURES:
                 yield column, name, metric, entry[metric], entry["images"]
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    yield from decision_figures(summary)
 
 
 def _exact(value: float | None) -> str:

@@ -6,9 +6,12 @@ predictions, beside the manifest that a run was trained on, and in the working d
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +41,10 @@ class Audit:
     content: Mapping[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """The entry `audit` of `metrics.json`: where it lies, and its first lines."""
-        return {"folder": str(self.folder), "lines": list(self.content["headline"])}
+        """The entry `audit` of `metrics.json`: where it lies, as seen from here, and its first lines."""
+        inside = self.folder.is_relative_to(Path.cwd())
+        shown = self.folder.relative_to(Path.cwd()) if inside else self.folder
+        return {"folder": str(shown), "lines": list(self.content["headline"])}
 
 
 def audits_near(paths: Iterable[Path]) -> list[Path]:
@@ -55,14 +60,11 @@ def audits_near(paths: Iterable[Path]) -> list[Path]:
             places.setdefault(Path(source).absolute().parent)
     found: dict[Path, None] = {}
     for place in places:
-        try:
-            folders = [entry for entry, _ in zip(sorted(place.iterdir()), range(SCANNED), strict=False)]
-        except OSError:
-            continue
-        for folder in folders:
-            if not folder.name.startswith(".") and (folder / FILE).is_file():
-                found.setdefault(folder / FILE)
-    return list(found)
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            for entry in islice(entries, SCANNED):
+                if not entry.name.startswith(".") and Path(entry.path, FILE).is_file():
+                    found.setdefault(Path(entry.path, FILE))
+    return sorted(found)
 
 
 def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:

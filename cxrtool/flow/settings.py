@@ -48,6 +48,23 @@ class Silent:
 
 
 @dataclass(frozen=True)
+class Muted(Silent):
+    """A reporter that says nothing but how far a long loop is: for a step that another one calls.
+
+    Attributes:
+        other: Who is told that.
+    """
+
+    other: Reporter
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Advance]:
+        """Show it where the other one would."""
+        with self.other.progress(label, total) as advance:
+            yield advance
+
+
+@dataclass(frozen=True)
 class Settings:
     """The options that all commands share; a step's own options are a dataclass beside the step.
 

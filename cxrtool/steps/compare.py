@@ -15,6 +15,7 @@ from cxrtool.data.manifest import Row, dump_table
 from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.run import PREDICTIONS, fold_name, is_fold, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import Settings
@@ -198,6 +199,8 @@ def _compare(
     )  # fmt: skip
     networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
     found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
+    audit = audit_of([row for entry in entries for row in entry.scores.rows], _audits(sources))
+    found["audit"] = audit.summary() if audit else None
     return entries, found
 
 
@@ -242,6 +245,7 @@ def _plan(
             files.append(path)
     if options.within is not None:
         files.append(table_of(options.within))
+    files += _audits(sources)
     given = {
         "inputs": list(options.inputs),
         "baseline": baseline,
@@ -254,6 +258,10 @@ def _plan(
     }
     inputs = Inputs.of(files=files, verify=settings.verify)
     return Plan("compare", given, inputs, libraries=("numpy", "scipy", "matplotlib"), seeded=True)
+
+
+def _audits(sources: Mapping[str, Sequence[Path]]) -> list[Path]:
+    return audits_near(path for paths in sources.values() for path in paths if path != STDIN)
 
 
 def _write(folder: Path, found: Mapping[str, Any]) -> None:

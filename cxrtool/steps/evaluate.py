@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from cxrtool.data.manifest import Row, dump_table, read_table
 from cxrtool.data.predictions import GROUPING, Predictions, join, read_predictions
 from cxrtool.data.splits import FILE_NAME as SPLITS
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.run import (
     PREDICTIONS,
@@ -25,6 +26,14 @@ from cxrtool.flow.run import (
     whole_folds,
 )
 from cxrtool.flow.settings import Settings
+from cxrtool.steps.evaluate_decisions import (
+    DecisionOptions,
+    Decisions,
+    add_counts,
+    check,
+    draw_decisions,
+    parse_prevalences,
+)
 from cxrtool.steps.evaluate_within import keep_within, table_of
 
 if TYPE_CHECKING:
@@ -57,6 +66,10 @@ class EvaluateOptions:
         partial: Use a run of which some folds are missing.
         confusion_matrix: A table of counts instead of predictions.
         resamples: Of patients, for intervals.
+        calibrated: Bring each run to the temperature of its own validation part first.
+        sensitivity: Choose each run's threshold for it on its validation part; needs `positive`.
+        prevalence: Shares of the positive class at which predictive values are wanted, with commas between.
+        abstain: Tell what leaving the least confident undecided does.
     """
 
     inputs: tuple[str, ...] = ()
@@ -68,6 +81,23 @@ class EvaluateOptions:
     partial: bool = False
     confusion_matrix: Path | None = None
     resamples: int = 2000
+    calibrated: bool = False
+    sensitivity: float | None = None
+    prevalence: str | None = None
+    abstain: bool = False
+
+    def about_decisions(self, seed: int) -> DecisionOptions:
+        """What is asked about decisions.
+
+        Raises:
+            UsageError: It does not go together, or a prevalence is no share.
+        """
+        asked = DecisionOptions(
+            self.positive, self.calibrated, self.sensitivity, parse_prevalences(self.prevalence), self.abstain, seed,
+            self.resamples,
+        )  # fmt: skip
+        check(asked, subset=self.subset, counts=self.confusion_matrix is not None)
+        return asked
 
 
 def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]:
@@ -82,6 +112,7 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
         InputError: Predictions that cannot be evaluated.
     """
     sources = find_sources(options)
+    options.about_decisions(settings.seed)
     if settings.out is not None and any(STDIN in paths for paths in sources.values()):
         raise UsageError(
             "-o: what came through a pipe cannot be told from what comes next time", "save it as CSV first"
@@ -164,13 +195,19 @@ def _evaluate(
     found: dict[str, tuple[Scores | None, Summary]] = {}
     for name, paths in sources.items():
         predictions, missing = _read(paths, partial=options.partial)
+        whole = replace(predictions)
         if options.within is not None:
             missing += keep_within(predictions, options.within, options.subset)
         scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
+        decisions = Decisions.make(scores, whole, classes, options.about_decisions(settings.seed))
+        scores = decisions.scores
         summary = summarise(
             scores, positive=options.positive, by=groupings, seed=settings.seed, resamples=options.resamples
         )
         summary["notes"] = missing + summary["notes"]
+        decisions.complete(summary)
+        audit = audit_of(scores.rows, _audits(sources))
+        summary["audit"] = audit.summary() if audit else None
         found[name] = (scores, summary)
     return found
 
@@ -180,7 +217,11 @@ def _from_counts(path: Path, options: EvaluateOptions, settings: Settings) -> Su
     from cxrtool.evaluation.summary import summarise_counts
 
     classes, counts = read_counts(path)
-    return summarise_counts(classes, counts, positive=options.positive, seed=settings.seed, resamples=options.resamples)
+    summary = summarise_counts(
+        classes, counts, positive=options.positive, seed=settings.seed, resamples=options.resamples
+    )
+    add_counts(summary, classes, counts, options.about_decisions(settings.seed))
+    return summary
 
 
 def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[str]]:
@@ -218,6 +259,7 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
             files.append(path / PREDICTIONS if path.is_dir() else path)
     if options.within is not None:
         files.append(table_of(options.within))
+    files += _audits(sources)
     given = {
         "inputs": list(options.inputs or ()),
         "by": options.by,
@@ -228,9 +270,17 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
         "partial": options.partial,
         "confusion_matrix": str(options.confusion_matrix) if options.confusion_matrix else None,
         "resamples": options.resamples,
+        "calibrated": options.calibrated,
+        "sensitivity": options.sensitivity,
+        "prevalence": options.prevalence,
+        "abstain": options.abstain,
     }
     inputs = Inputs.of(files=files, verify=settings.verify)
     return Plan("evaluate", given, inputs, libraries=("numpy", "matplotlib"), seeded=True)
+
+
+def _audits(sources: Mapping[str, Sequence[Path]]) -> list[Path]:
+    return audits_near(path for paths in sources.values() for path in paths if path != STDIN)
 
 
 def _write(
@@ -250,6 +300,7 @@ def _write(
             pictures[name] = [folder / "confusion.png"]
         else:
             pictures[name] = plots.draw_scores(scores, summary, folder / name)
+            pictures[name] += draw_decisions(summary, folder / name)
             pictures[name] += _write_repetitions(folder / name, sources[name])
     links = [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for some in pictures.values() for path in some]
     atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join(links))

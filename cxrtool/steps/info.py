@@ -17,6 +17,7 @@ from cxrtool.flow.chain import describe
 from cxrtool.flow.folder import RUN_FILE, read_run_file
 from cxrtool.flow.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
 from cxrtool.flow.settings import Settings
+from cxrtool.steps.info_decisions import temperature_in_words, thresholds_as_table
 from cxrtool.steps.info_describe import (
     Description,
     add_making,
@@ -143,6 +144,12 @@ def _model(path: Path, made: dict[str, Any] | None) -> Description:
     except (OSError, ValueError) as error:
         raise InputError(f"{path / MODEL_FILE}: cannot be read: {error}", "train the model anew") from error
     chain = content.pop("chain", None)
+    calibration, thresholds = content.get("calibration"), content.get("thresholds")
+    if calibration:
+        content["calibration"] = temperature_in_words(calibration)
+    if thresholds:
+        result.tables.append(thresholds_as_table(thresholds))
+        del content["thresholds"]
     for name, value in content.items():
         if name not in ("schema", "usual"):
             result.add(name.replace("_", " "), "none" if value is None else _plain(value))

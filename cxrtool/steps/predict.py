@@ -19,6 +19,7 @@ from cxrtool.flow.folder import REJECTS
 from cxrtool.flow.parts import locate
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
+from cxrtool.steps.predict_calibrated import tell, temperature_of
 from cxrtool.steps.predict_twins import TwinInput, answered_as, radiographs
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class PredictOptions:
         model: A model folder, or a run, whose folds then answer together.
         source: An image, a folder of images, a manifest, a step's folder, or `-`.
         members: One row for each fold of a run instead of their mean.
+        calibrated: Bring each model's answers to the temperature of its validation images, before their mean.
         tta: Average with the answer for the mirror image.
         partial: Take a run of which some folds are missing.
         batch_size: Images at once.
@@ -48,6 +50,7 @@ class PredictOptions:
     model: Path
     source: str
     members: bool = False
+    calibrated: bool = False
     tta: bool = False
     partial: bool = False
     batch_size: int = 32
@@ -88,6 +91,8 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     # Once more, now that the pixels of images without a digest in the table are known.
     seen.refuse(radiographs([row for row, _ in answers]), settings)
     members = [member for ensemble in ensembles for member in ensemble.members]
+    if options.calibrated:
+        answers = calibrate(members, answers, settings)
     predictions = to_table(options, members, answers, manifest.columns)
     if settings.out is None:
         sys.stdout.write(dump_predictions(predictions))
@@ -254,6 +259,20 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
     while batch := list(islice(items, size)):
         yield batch
+
+
+def calibrate(members: Sequence[Member], answers: Sequence[Answer], settings: Settings) -> list[Answer]:
+    """Bring the answers of each model to its own temperature, and say which those are."""
+    import numpy as np
+
+    from cxrtool.evaluation.temperature import apply
+
+    found = [temperature_of(member.folder, member.description) for member in members]
+    tell([member.folder for member in members], found, settings)
+    return [
+        (row, np.stack([apply(own, entry.value) for own, entry in zip(probabilities, found, strict=True)]))
+        for row, probabilities in answers
+    ]
 
 
 def to_table(

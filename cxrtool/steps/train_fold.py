@@ -23,6 +23,7 @@ from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Opener
+from cxrtool.steps.train_decisions import decide_on_validation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,15 +220,16 @@ class FoldTrainer:
         """What `model.json` tells of a trained network."""
         from cxrtool.models.registry import input_form
 
-        values = self.values
+        values, validation = self.values, assignment.subsets["validation"]
+        labels = [self.task.manifest.rows[i]["label"] for i in validation]
         return {
             "classes": self.classes,
             "architecture": self.design(assignment).architecture.to_json(),
             "chain": bare(self.task.chain_of(assignment)),
             "input": {"size": values["size"], "fit": values["fit"]},
             "normalization": input_form(values["model"], values["normalize"]),
-            "calibration": None,
-            "thresholds": None,
+            # Of what was asked, the validation images come first.
+            **decide_on_validation(self.classes, labels, fitted.probabilities[: len(labels)]),
             "trained": {"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
         }
 

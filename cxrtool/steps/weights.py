@@ -14,6 +14,7 @@ from cxrtool.errors import CxrtoolError, InputError, UsageError
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
+from cxrtool.steps.train_decisions import IMPORTED, undecided
 from cxrtool.steps.train_fold import FITTED_COLUMNS
 
 if TYPE_CHECKING:
@@ -136,8 +137,7 @@ def _save(
         "normalization": form,
         # Without its training images nobody knows what is usual to it.
         "usual": None,
-        "calibration": None,
-        "thresholds": None,
+        **undecided(IMPORTED),
         "trained": facts,
     }
     save_model(build.path, network, description)

@@ -32,7 +32,7 @@ def test_markdown_and_latex(cxr, file):
     markdown = cxr("evaluate", file, "--format", "md").out
     assert "| metric | covid | normal | pneumonia |" in markdown
     latex = cxr("evaluate", file, "--format", "latex", "--positive", "covid").out
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == latex.count(r"\toprule") == 4
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == latex.count(r"\toprule") == 6
     body = [line for line in latex.splitlines() if line and not line.startswith(("%", "\\"))]
     assert all(line.endswith(r" \\") for line in body)
 
@@ -86,13 +86,29 @@ def test_counts(cxr, tmp_path):
     (tmp_path / "m.csv").write_text(",normal,covid\nnormal,851,16\ncovid,17,499\n")
     outcome = cxr("evaluate", "--confusion-matrix", tmp_path / "m.csv", "--positive", "covid", "--digits", "4")
     assert outcome.code == 0
-    lines = {line.split("  ")[0]: line for line in outcome.out.splitlines()}
+    # The operating point further down names the same figures.
+    lines = {line.split("  ")[0]: line for line in reversed(outcome.out.splitlines())}
     # The first fold of COVID-XNet: sensitivity 96.71, specificity 98.15, balanced accuracy 97.43.
     assert "0.9815 (0.9702-0.9886)" in lines["sensitivity"]
     assert "0.9671 (0.9479-0.9793)" in lines["sensitivity"]
     assert " 0.9743 " in lines["balanced accuracy"]
     assert cxr("evaluate", "--confusion-matrix", tmp_path / "m.csv", "-o", tmp_path / "out").code == 0
     assert (tmp_path / "out" / "confusion.png").exists()
+
+
+def test_what_decisions_are_worth_is_printed(cxr, file):
+    outcome = cxr("evaluate", file, "--positive", "covid", "--prevalence", "0.01,0.1", "--abstain", "--calibrated")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    for title in ("Operating point: covid against the rest", "The least confident left undecided",
+                  "Net benefit of acting on covid"):  # fmt: skip
+        assert title in lines
+    assert any(line.startswith("PPV where 0.01 are covid") for line in lines)
+    stays = "Probabilities stay as they are (temperature 1) in all 3 runs: the predictions hold no validation rows."
+    assert stays in lines
+    assert max(map(len, lines)) < 180
+    content = json.loads(cxr("evaluate", file, "--positive", "covid", "--format", "json").out)
+    assert content["operating"][0]["rule"] == "likeliest class"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +118,13 @@ def test_counts(cxr, tmp_path):
         (("{file}", "--positive", "cvid"), 2, "--positive: expected one of covid, normal, pneumonia"),
         (("{file}", "--by", "hospital"), 1, "--by hospital: no such column"),
         (("{file}", "--by", "age:40,0"), 2, "--by age: expected rising numbers"),
+        (("{file}", "--sensitivity", "0.95"), 2, "--sensitivity: expected the class to find beside it"),
+        (
+            ("{file}", "--sensitivity", "0.95", "--positive", "covid"),
+            1,
+            "expected 19 validation images of covid or more",
+        ),
+        (("{file}", "--positive", "covid", "--prevalence", "5"), 2, "--prevalence: expected shares over 0 and under 1"),
         (("{file}", "--subset", "train"), 1, "expected rows with subset 'train', found: test 90"),
         ((), 2, "expected a RUN or predictions as CSV"),
         (("--confusion-matrix", "{file}"), 1, "line 2"),

@@ -66,6 +66,17 @@ def test_a_manifest_comes_through_a_pipe(place, picture, cxr, monkeypatch):
     assert result.out.splitlines()[1].startswith(f"007,{picture},,,test,normal,")
 
 
+def test_a_model_that_cannot_be_calibrated_says_why(place, picture, cxr):
+    plain, result = (
+        cxr("predict", place[0], picture, *COMMON),
+        cxr("predict", place[0], picture, *COMMON, "--calibrated"),
+    )
+    assert result.code == 0
+    assert result.out == plain.out
+    assert result.err.startswith("warning: --calibrated: the model stays at temperature 1: only ")
+    assert len(result.err.splitlines()) == 2
+
+
 def test_the_real_command_prints_the_same_every_time(place, picture, cxr):
     told = ["predict", str(place[0]), str(picture), *COMMON]
     command = [sys.executable, "-m", "cxrtool", *told]

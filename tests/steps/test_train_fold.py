@@ -36,7 +36,9 @@ def test_a_fold_is_a_model_folder_with_its_answers(fold):
     }  # fmt: skip
     assert description["chain"] == []
     assert description["input"] == {"size": 16, "fit": "squash"}
-    assert description["calibration"] is None
+    assert description["calibration"]["temperature"] == 1.0
+    assert description["calibration"]["reason"] == "only 4 validation images, and 50 are needed"
+    assert set(description["thresholds"]) == {"covid", "normal"}
     assert description["trained"].pop("epoch") in (1, 2)
     assert description["trained"] == {"preset": None, "weights": "drawn at random"}
     assert network.head.out_features == 2
