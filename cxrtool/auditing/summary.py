@@ -17,7 +17,7 @@ Audit = Mapping[str, Any]
 SHOWN = 4
 """Findings that other commands print of an audit; the audit itself prints all."""
 
-WORDS = {ALARM: "ALARM", WARNING: "Warning", NOTE: "Note", CLEAR: "Clear", UNKNOWN: "Unknown"}
+WORDS = {ALARM: "ALARM", WARNING: "Warning", NOTE: "Note", CLEAR: "Clear", UNKNOWN: "Not known"}
 """How a line begins."""
 
 TIDY = ("level", "part", "text")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrtool.data.manifest import Row
-from cxrtool.imaging.neighbours import near_duplicates
+from cxrtool.imaging.neighbours import NEAR, near_duplicates
 
 COLUMNS = (
     "image_id", "duplicate_of", "kind", "bits", "label", "label_of_other", "patient_id", "patient_id_of_other",
@@ -28,11 +28,15 @@ class Duplicate:
     bits: int | None
 
 
-def find_duplicates(rows: Sequence[Row]) -> list[Duplicate]:
+def find_duplicates(rows: Sequence[Row], near: int = NEAR) -> list[Duplicate]:
     """Compare `sha256` and `dhash` of all rows.
 
     Of several with the same pixels each is paired with the first; a pair that only looks alike is told once, between
     the first of either.
+
+    Args:
+        rows: Rows of a manifest.
+        near: The most bits of `dhash` in which pictures that look alike may differ.
     """
     first: dict[str, int] = {}
     found = []
@@ -44,7 +48,7 @@ def find_duplicates(rows: Sequence[Row]) -> list[Duplicate]:
             found.append(Duplicate(index, earlier, None))
     # A blank picture has no brighter cell than another, and looks like every other blank one.
     unique = [index for index in first.values() if rows[index].get("dhash", "").strip("0")]
-    for earlier, later, bits in near_duplicates([rows[index]["dhash"] for index in unique]):
+    for earlier, later, bits in near_duplicates([rows[index]["dhash"] for index in unique], near):
         found.append(Duplicate(unique[later], unique[earlier], bits))
     return sorted(found, key=lambda duplicate: (duplicate.later, duplicate.earlier))
 

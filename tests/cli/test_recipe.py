@@ -41,7 +41,7 @@ def tree(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in told and path.parent.name != "comparison"
+        if path.is_file() and path.name not in told and path.parent.name not in ("comparison", "reports")
     }
 
 
@@ -122,6 +122,7 @@ def test_a_changed_variable_redoes_what_lies_downstream_and_nothing_else(copy):
     tops = {"/".join(name.split("/")[:2]) for name in changed}
     assert tops == {
         *(f"{kind}/{network}" for kind in ("runs", "evaluations") for network in NETWORKS),
+        *(f"reports/{network}.html" for network in NETWORKS),
         *(name for name in tops if name.startswith("comparison/")),
     }
     assert "comparison/manifest.csv" in changed
@@ -216,19 +217,19 @@ def test_make_and_the_shell_call_the_same(recorder, folds):
     by_shell = calls(recorder)
     assert sorted(by_make) == sorted(by_shell)
     assert [line.split("|")[0] for line in by_shell] == [
-        "prepare", "split", "train", "train", "train", "evaluate", "evaluate", "evaluate", "compare"
+        "prepare", "split", *["train"] * 3, "audit", *["evaluate"] * 3, "compare", *["report"] * 3
     ]  # fmt: skip
     assert by_shell[0] == "prepare|my data|-o|makris/prepared|"
     division = "--folds|3|--validation|0" if folds else "--holdout|80/20"
     assert by_shell[1] == f"split|makris/prepared|{division}|--seed|0|-o|makris/splits.csv|"
-    assert by_shell[-1].startswith("compare|makris/runs/lcnet_035|makris/runs/mobilenetv2_035|makris/runs/thumbnail|")
+    assert by_shell[-4].startswith("compare|makris/runs/lcnet_035|makris/runs/mobilenetv2_035|makris/runs/thumbnail|")
 
 
 def test_the_shell_script_takes_names_that_hold_spaces(recorder):
     call(["sh", "makris.sh"], recorder, **{**RECORDED, "OUT": "the results"})
     lines = calls(recorder)
     assert "|-o|the results/runs/thumbnail|" in lines[2]
-    assert lines[-1].startswith("compare|the results/runs/lcnet_035|the results/runs/mobilenetv2_035|")
+    assert lines[-4].startswith("compare|the results/runs/lcnet_035|the results/runs/mobilenetv2_035|")
     assert (recorder / "the results" / "comparison" / "manifest.csv").exists()
 
 
@@ -240,28 +241,28 @@ def test_the_shell_script_stops_where_a_command_fails(recorder):
 
 
 VGG16 = [
-    "prepare", "select", "split", "segment", "segment", "train", "train", "train", "evaluate", "evaluate", "evaluate",
-    "compare", "explain", "explain",
+    "prepare", "select", "split", "segment", "segment", "train", "train", "train", "audit", *["evaluate"] * 3,
+    "compare", "explain", "explain", *["report"] * 3,
 ]  # fmt: skip
 COVID_XNET = ["prepare", "select", "split", "segment", "enhance", "train", "train"]
 SDNET = ["prepare", "select", "split", "segment", "segment", "train", "fit"]
 PORTABLE = [
-    "prepare", "segment", *["select"] * 3, *["split"] * 3, *["train"] * 4, "fuse", "fuse", *["evaluate"] * 7,
-    *["compare"] * 3, "explain", "explain",
+    "prepare", "segment", *["select"] * 3, *["split"] * 3, *["train"] * 4, "fuse", "fuse", "audit",
+    *["evaluate"] * 7, *["compare"] * 3, "explain", "explain", "report",
 ]  # fmt: skip
 CHAINS = [
     ("vgg16-portable", {}, VGG16),
     ("vgg16-portable", {"FOLDS": "5", "PER_CLASS": "20", "LUNGS": "lungs"}, VGG16),
-    ("covid-xnet", {}, [*COVID_XNET, "evaluate", "evaluate", "compare", "explain"]),
+    ("covid-xnet", {}, [*COVID_XNET, "audit", "evaluate", "evaluate", "compare", "explain", "report", "report"]),
     ("covid-xnet", {"BUDGET": "4", "FOLDS": "", "ONE_PER": "patient_id", "RIBS": "ribs", "PIXELS": "256"},
-     [*COVID_XNET, "train", "evaluate", "evaluate", "evaluate", "compare", "explain"]),
+     [*COVID_XNET, "train", "audit", *["evaluate"] * 3, "compare", "explain", *["report"] * 3]),
     ("portable-densenet161", {"REPEATS": "2"}, PORTABLE),
     ("portable-densenet161", {"WHERE": "view = 'AP'", "PRIOR": "yes", "LUNGS": "lungs"}, PORTABLE),
     ("covid-sdnet", {"REPEATS": "2", "FOLDS": "3"},
-     [*SDNET, *["train"] * 5, "fuse", *["evaluate"] * 7, "compare", "explain"]),
+     [*SDNET, *["train"] * 5, "fuse", "audit", *["evaluate"] * 7, "compare", "explain", "report"]),
     ("covid-sdnet", {"REPEATS": "1", "FOLDS": "2", "SIZE": "", "EPOCHS": "", "BASELINES": "", "BY": "",
                      "WITHOUT": "normal-pcr+", "RELABEL": "normal,pneumonia=N", "LUNGS": "lungs", "BATCH": "4"},
-     [*SDNET, *["train"] * 3, "fuse", *["evaluate"] * 5, "compare", "explain"]),
+     [*SDNET, *["train"] * 3, "fuse", "audit", *["evaluate"] * 5, "compare", "explain", "report"]),
 ]  # fmt: skip
 
 
@@ -322,7 +323,7 @@ def test_covid_xnet_enhances_fold_by_fold_and_searches_where_it_is_told(recorder
     (search,) = (line for line in lines if "--grid" in line)
     assert "|--preset|covid-xnet|" in search
     assert "|--grid|kernels=5,5,5,3,3|all|--budget|4|" in search
-    compare, explain = lines[-2:]
+    compare, explain = (next(line for line in lines if line.startswith(name)) for name in ("compare|", "explain|"))
     assert "|covid-xnet/runs/covid-xnet|covid-xnet/runs/search|covid-xnet/runs/thumbnail|--baseline|" in compare
     assert "|--method|cam|--target|covid|--inside-lungs|--scale|run|--over|original|" in explain
 
@@ -379,7 +380,7 @@ def test_portable_densenet161_draws_b_inside_a_and_tests_it_twice(recorder):
     assert [line for line in lines if line.startswith("fuse|")] == [joint.format(r) for r in ("product", "nested")]
     assert "evaluate|runs/b|--within|splits/balanced.csv|--positive|covid|-o|evaluations/b-balanced|" in lines
     assert "evaluate|runs/b|--positive|covid|-o|evaluations/b|" in lines
-    assert lines[-2:] == [
+    assert [line for line in lines if line.startswith("explain|")] == [
         "explain|runs/a|manifests/a.csv|-o|heatmaps/a|",
         "explain|runs/b|manifests/b.csv|--beside|heatmaps/a|-o|heatmaps/b|",
     ]

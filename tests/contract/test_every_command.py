@@ -19,6 +19,7 @@ CALLS = {
     "prepare": ("{input} --workers 1 -o {out}", "manifest"),
     "select": ("{input}", "manifest"),
     "split": ("{input} --folds 2", "manifest"),
+    "audit": ("{input} --quick", "manifest"),
     "info": ("{input}", "manifest"),
     "enhance": ("{input} --steps match-histogram,clahe --workers 1 -o {out}", "manifest"),
     "fit": (
@@ -37,6 +38,7 @@ CALLS = {
     "evaluate": ("{input}", "predictions"),
     "compare": ("{input} again={input}", "predictions"),
     "explain": ("{model} {input} --workers 1 --threads 1 -o {out}", "manifest"),
+    "report": ("{input} --workers 1 --threads 1 -o {out}", "predictions"),
     "recipe": ("makris", ""),
     "phantom": ("--count 2 --size 64 --workers 1 -o {out}", ""),
     "doctor": ("", ""),

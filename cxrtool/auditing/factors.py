@@ -1,0 +1,212 @@
+"""What is known of a radiograph without looking at it, as far as a label could hang on it.
+
+Columns of the manifest that group or measure, what the file is like, and what names give away: who collected images
+from two places seldom renamed them alike. What a column says about the disease itself is no factor, nor is what tells
+one image from all others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from cxrtool.data.ids import stem_of
+from cxrtool.data.manifest import PATH_COLUMNS, Row
+from cxrtool.data.table_one import parse_age
+from cxrtool.evaluation.metrics import FloatArray
+
+CATEGORY, NUMBER = "category", "number"
+
+MANIFEST, FILE, NAMING = "manifest", "file", "naming"
+"""Where a factor is from: a column; the picture's file; derived from ids and file names."""
+
+AGE = "age"
+SOURCE = "source"
+GROUPINGS = (SOURCE, "view", "sex")
+"""Columns that are categories however many values they have."""
+
+SIZES = ("width", "height")
+FILE_COLUMNS = ("bits", "kind")
+NAMESPACE, PATIENTS, FILES = "namespace of patient ids", "letters of patient ids", "pattern of file names"
+
+OTHERS = "others"
+"""Levels too rare to be one."""
+
+KEYS = frozenset(
+    {"image_id", "patient_id", "parent_id", "original", "sha256", "dhash", "label", "warning", "generator", "repeat",
+     "fold", "subset", *PATH_COLUMNS}
+)  # fmt: skip
+"""Columns that name, place or describe a single image, or say what was done with it."""
+
+OF_THE_DISEASE = (
+    "severity", "score", "grade", "stage", "extent", "finding", "diagnos", "lesion", "opacit", "label", "class",
+    "report", "pcr", "rale", "brixia", "outcome", "surviv", "intubat", "icu", "death", "notes",
+)  # fmt: skip
+"""Parts of names of columns that tell of the disease or of what came of it: these must differ between labels."""
+
+MOST_LEVELS = 20
+"""Of a column with more values than this, or with fewer than ten images a value, nobody can say that it groups."""
+
+FEWEST_A_LEVEL = 10
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor, with a value for each row of a manifest.
+
+    Attributes:
+        name: What tables call it; the column's name where it is one.
+        kind: `CATEGORY` or `NUMBER`.
+        values: (rows,) as text, empty where missing; of a number its shortest decimal form.
+        origin: `MANIFEST`, `FILE` or `NAMING`.
+    """
+
+    name: str
+    kind: str
+    values: tuple[str, ...]
+    origin: str = MANIFEST
+
+    def numbers(self) -> FloatArray:
+        """(rows,) the values of a `NUMBER`, NaN where missing."""
+        return np.array([float(value) if value else np.nan for value in self.values], np.float64)
+
+
+def factors(rows: Sequence[Row]) -> list[Factor]:
+    """The factors of a manifest, in the order: columns, file, names.
+
+    A factor that has no value at all, or one and the same everywhere, is among them: that too is worth saying.
+
+    Args:
+        rows: Of a manifest; `bits` and `kind` where whoever read the files added them.
+    """
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if is_factor(name)]
+    labels = {row.get("label", "").casefold() for row in rows} - {""}
+    found = []
+    for name in columns:
+        values = [row.get(name, "").strip() for row in rows]
+        if name in (*SIZES, *FILE_COLUMNS) or {value.casefold() for value in values} - {""} == labels:
+            continue
+        factor = _of_column(name, values)
+        if factor is not None:
+            found.append(factor)
+    return found + _of_files(rows) + _of_names(rows)
+
+
+def is_factor(name: str) -> bool:
+    """Whether a column may be one by its name.
+
+    >>> is_factor("view"), is_factor("sha256"), is_factor("opacity_score"), is_factor("scanner")
+    (True, False, False, True)
+    """
+    return name not in KEYS and not any(part in name.casefold() for part in OF_THE_DISEASE)
+
+
+def letters(identity: str) -> str:
+    """The letters with which an id begins, behind its namespace.
+
+    >>> letters("set:cohen-77"), letters("set:Person12"), letters("007")
+    ('cohen', 'person', '')
+    """
+    found = re.match(r"[^\W\d_]+", identity.rpartition(":")[2])
+    return found[0].casefold() if found else ""
+
+
+def pattern(name: str) -> str:
+    """The pattern of a file's name: `a` for letters, `9` for digits, the rest as it is.
+
+    >>> pattern("person23_bacteria_88"), pattern("IM-0203-0001")
+    ('a9_a_9', 'a-9-9')
+    """
+    return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", name))
+
+
+def _of_column(name: str, values: list[str]) -> Factor | None:
+    if name == AGE:
+        return Factor(name, NUMBER, tuple(_number(parse_age(value)) for value in values))
+    filled = [value for value in values if value]
+    levels = len(set(filled))
+    if name in GROUPINGS or (levels <= MOST_LEVELS and levels * FEWEST_A_LEVEL <= max(len(filled), FEWEST_A_LEVEL)):
+        return Factor(name, CATEGORY, tuple(values))
+    numbers = [_parsed(value) for value in values]
+    # Ids are often whole numbers that no two images share.
+    if sum(number is not None for number in numbers) == len(filled) and levels < len(filled):
+        return Factor(name, NUMBER, tuple(_number(number) for number in numbers))
+    return None
+
+
+def _of_files(rows: Sequence[Row]) -> list[Factor]:
+    sizes = [tuple(_parsed(row.get(name, "")) or 0.0 for name in SIZES) for row in rows]
+    found = []
+    if any(width and height for width, height in sizes):
+        for place, name in enumerate(SIZES):
+            found.append(Factor(name, NUMBER, tuple(_number(size[place] or None) for size in sizes), FILE))
+        shapes = tuple(_number(width / height if width and height else None) for width, height in sizes)
+        found.append(Factor("aspect", NUMBER, shapes, FILE))
+        common = _common([f"{width:g} x {height:g}" if width and height else "" for width, height in sizes])
+        if common is not None:
+            found.append(Factor("size", CATEGORY, common, FILE))
+    if any(row.get("bits") for row in rows):
+        found.append(Factor("bits", CATEGORY, tuple(row.get("bits", "") for row in rows), FILE))
+    kinds = tuple(row.get("kind") or _suffix(row.get("original") or row.get("path", "")) for row in rows)
+    return [*found, Factor("kind", CATEGORY, kinds, FILE)]
+
+
+def _of_names(rows: Sequence[Row]) -> list[Factor]:
+    patients = [_unhashed(row.get("patient_id", "")) for row in rows]
+    spaces = tuple(name.partition(":")[0] if ":" in name else "" for name in patients)
+    families = _common([letters(name) or pattern(name.rpartition(":")[2]) for name in patients])
+    names = [PurePath(row["original"]).name if row.get("original") else row.get("image_id", "") for row in rows]
+    shapes = _common(_examples([stem_of(name) for name in names]))
+    found = []
+    if spaces != tuple(row.get(SOURCE, "") for row in rows):
+        found.append(Factor(NAMESPACE, CATEGORY, spaces, NAMING))
+    if families is not None:
+        found.append(Factor(PATIENTS, CATEGORY, families, NAMING))
+    if shapes is not None:
+        found.append(Factor(FILES, CATEGORY, shapes, NAMING))
+    return found
+
+
+def _examples(names: Sequence[str]) -> list[str]:
+    """For each name the first, in the order of letters, that follows its pattern: it says more than the pattern."""
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        first.setdefault(pattern(name), name)
+    return [first[pattern(name)] for name in names]
+
+
+def _unhashed(identity: str) -> str:
+    """An id; of one that `prepare` hid the namespace alone, because the digits of a hash tell nothing."""
+    space, colon, plain = identity.partition(":")
+    return space + colon if re.fullmatch("[0-9a-f]{16}", plain) else identity
+
+
+def _common(values: list[str]) -> tuple[str, ...] | None:
+    """The values that many share, the others as one; None where no value is common, so that they group nothing."""
+    counts = Counter(value for value in values if value)
+    kept = {value for value, count in counts.most_common(MOST_LEVELS) if count >= FEWEST_A_LEVEL}
+    if not kept:
+        return None
+    return tuple(value if value in kept else OTHERS if value else "" for value in values)
+
+
+def _suffix(path: str) -> str:
+    suffix = PurePath(path).suffix.lstrip(".").lower()
+    return {"jpg": "jpeg", "tif": "tiff", "dcm": "dicom"}.get(suffix, suffix)
+
+
+def _parsed(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}"

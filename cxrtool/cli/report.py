@@ -1,0 +1,90 @@
+"""`cxrtool report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import options
+
+
+def report(
+    ctx: typer.Context,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN|CSV...",
+            help="A run, or predictions of one or many folds; side by side as internal=A.csv external=B.csv.",
+            show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="COLUMNS",
+            help="Groups, as `cxrtool evaluate` takes them.",
+            show_default="severity, view, source, sex and age, where known",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="The images, for Table 1 and their flow.", show_default="that of the run"),
+    ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option("--audit", metavar="DIR", help="What `cxrtool audit` wrote.", show_default="one of these images"),
+    ] = None,
+    errors: Annotated[int, typer.Option("--errors", min=0, help="Show so many of the most confident errors.")] = 8,
+    checklist: Annotated[
+        str | None,
+        typer.Option("--checklist", help="Which section answers which item: claim or tripod-ai.", show_default=False),
+    ] = None,
+    heatmaps: Annotated[
+        bool, typer.Option("--heatmaps/--no-heatmaps", help="Show what the models saw in the errors.")
+    ] = True,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="First bring each run to the temperature of its own validation rows.")
+    ] = False,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option("--sensitivity", metavar="SHARE", help="As `cxrtool evaluate` takes it.", show_default=False),
+    ] = None,
+    prevalence: Annotated[
+        str | None,
+        typer.Option("--prevalence", metavar="SHARES", help="As `cxrtool evaluate` takes it.", show_default=False),
+    ] = None,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="Accuracy when the least confident are left undecided.")
+    ] = False,
+    partial: options.Partial = False,
+    out: options.Out = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    verify: options.Verify = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+) -> None:
+    """One page on a run, to read, print and send: results to methods.
+
+    A single HTML file with results, the most confident errors with heatmaps, the audit of the same images, the flow of
+    images with reasons of exclusion, Table 1, settings, training curves, a methods text to paste and edit, limits, and
+    versions. It needs no network and shows nothing that is not in it.
+
+    Example: cxrtool report run --positive covid --checklist claim -o report.html
+    """
+    from cxrtool.steps import report as step
+
+    written = step.report(options.collect(ctx, step.ReportOptions), options.settings(ctx))
+    if written is not None:
+        sys.stdout.write(f"{written}\n")

@@ -1,0 +1,299 @@
+"""The methods of a study as paragraphs to paste and edit, made of what its files tell.
+
+Every sentence states what was recorded. What no file tells stands in square brackets, for the author to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cxrtool.evaluation.tables import count_of
+
+OPTIMIZERS = {"sgd": "stochastic gradient descent", "adam": "Adam", "adamw": "AdamW", "adadelta": "Adadelta",
+          "rmsprop": "RMSprop"}  # fmt: skip
+
+SCHEDULES = {
+    "constant": "was kept constant",
+    "step": "was multiplied by {decay_rate} every {decay_epochs} epochs",
+    "cosine": "fell along a cosine",
+    "plateau": "was multiplied by {decay_rate} after {decay_epochs} epochs without a lower validation loss",
+}
+
+LOSSES = {"margin": "the margin loss of capsule networks"}
+"""Losses whose name alone does not say what they are."""
+
+KEPT = {
+    "best-loss": "The weights of the epoch with the lowest validation loss were kept.",
+    "best-accuracy": "The weights of the epoch with the highest validation accuracy were kept.",
+    "last": "The weights of the last epoch were kept.",
+}
+
+FITS = {
+    "squash": "without regard to their proportions",
+    "pad": "in proportion and padded",
+    "crop": "in proportion and cropped at the centre",
+}
+
+CHANGES = {
+    "rotate": "rotation by up to ±{}°",
+    "shift": "shift by up to {} of the side",
+    "shear": "shear by up to ±{}",
+    "zoom": "magnification by up to ±{}",
+    "stretch": "vertical stretching by up to ±{}",
+    "pad": "padding by up to {} of the side",
+    "crop": "random crops of up to {} of the side",
+    "flip": "horizontal flips with probability {}",
+    "brightness": "changes of brightness by up to ±{}",
+    "contrast": "changes of contrast by up to ±{}",
+    "blur": "Gaussian blur (standard deviation {} pixels)",
+    "noise": "Gaussian noise (standard deviation {})",
+}
+"""The parts of `--augment` in words."""
+
+_NAMES = ("manifest", "splits", "preset", "transform")
+"""Options of training that name what is trained on, and no setting."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a study.
+
+    Attributes:
+        images: Radiographs that were divided, or evaluated.
+        patients: Of them; None where none is named.
+        classes: Images of each label.
+        sources: Images of each source.
+        left_out: Images that were left out on the way.
+        chain: What was done to the images before training, as `run.json` tells it, or None where that is unknown.
+        divided: How they were divided, as sentences.
+        run: `run.json` of the run; empty for predictions alone.
+        fold: `run.json` of its first fold.
+        model: `model.json` of its first fold.
+        summary: `metrics.json`.
+        folds: How many folds there are.
+        loss: What the network was trained by.
+        audited: Whether an audit of these images is there.
+        external: Whether several sets are evaluated side by side.
+        calibrated: Whether probabilities were brought to the temperature of the validation images.
+        sensitivity: That for which thresholds were chosen on validation images, or None.
+    """
+
+    images: int
+    patients: int | None
+    classes: Mapping[str, int]
+    sources: Mapping[str, int]
+    left_out: int
+    chain: Sequence[Mapping[str, Any]] | None
+    divided: str
+    run: Mapping[str, Any]
+    fold: Mapping[str, Any]
+    model: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    folds: int = 1
+    loss: str = "cross-entropy"
+    audited: bool = False
+    external: bool = False
+    calibrated: bool = False
+    sensitivity: float | None = None
+
+    def option(self, name: str) -> Any:
+        """The value of an option of training."""
+        return (self.run.get("options", {}).get(name) or {}).get("value")
+
+
+def paragraphs(facts: Facts) -> list[str]:
+    """The methods, one paragraph a line."""
+    found = [_data(facts), _processing(facts), facts.divided]
+    if facts.run:
+        found += [_network(facts), _training(facts)]
+    else:
+        found.append("The predictions came from elsewhere. [Describe the model and its training.]")
+    return [text for text in [*found, _evaluation(facts), _software(facts)] if text]
+
+
+def _data(facts: Facts) -> str:
+    of = f" of {count_of(facts.patients, 'patient')}" if facts.patients is not None else ""
+    classes = _listed([f"{count} {name}" for name, count in facts.classes.items()])
+    text = f"Data. The study used {count_of(facts.images, 'chest radiograph')}{of}: {classes}."
+    if facts.sources:
+        text += f" They came from {_listed([f'{name} ({count})' for name, count in facts.sources.items()])}."
+    if facts.left_out:
+        text += f" {count_of(facts.left_out, 'image')} had been left out before, for the reasons in the flow of images."
+    return text + (
+        " [Write where and when the images were taken, on which devices, by which criteria patients were chosen, and "
+        "how and by whom the labels were established.]"
+    )
+
+
+def _processing(facts: Facts) -> str:
+    if facts.chain is None:
+        return ""
+    said = [text for entry in facts.chain if (text := _step_in_words(entry))]
+    if not said:
+        return "Image processing. The images were used as they were stored, as grey values of 8 or 16 bits."
+    return "Image processing. " + " ".join(said)
+
+
+def _step_in_words(entry: Mapping[str, Any]) -> str:
+    step = entry["step"]
+    if step == "prepare":
+        if entry.get("size") == "native":
+            return ""
+        fit = FITS.get(str(entry.get("fit")), str(entry.get("fit")))
+        return f"Images were brought to {entry['size']} x {entry['size']} pixels {fit}."
+    if step == "segment":
+        part, uses = entry.get("part", {}), str(entry.get("use", "")).split("+")
+        done = {
+            "crop": f"images were cut to the smallest rectangle around both lungs plus a margin of "
+                    f"{100 * float(entry.get('margin', 0)):g} % of the {entry.get('margin_of', 'image')}'s side",
+            "apply": "what lies outside the lungs was set to black",
+            "erase": "the lungs were erased",
+        }  # fmt: skip
+        used = _listed([done[word] for word in uses if word in done])
+        return f"The lungs were found by a network ({part.get('network', 'unknown')})" + (
+            f", and {used}." if used else "."
+        )
+    if step == "match-histogram":
+        return "The histogram of grey values was matched to a reference."
+    if step == "suppress-ribs":
+        return f"Ribs were suppressed by a network ({entry.get('part', {}).get('network', 'unknown')})."
+    if step == "clahe":
+        clip, tiles = entry.get("clip", entry.get("clahe_clip")), entry.get("tiles", entry.get("clahe_tiles"))
+        how = f" (clip limit {clip:g}, {tiles} x {tiles} tiles)" if clip is not None and tiles is not None else ""
+        return f"Contrast was equalised locally{how} (contrast-limited adaptive histogram equalisation)."
+    if step == "transform":
+        return "Each image was transformed by one generator a class, fitted on the training images of its fold."
+    return f"The step {step} was applied."
+
+
+def _network(facts: Facts) -> str:
+    model, notes = facts.model, facts.fold.get("training", {})
+    size, shape = model.get("input", {}), model.get("architecture", {})
+    name = shape.get("name") or facts.option("model")
+    text = f"Network. A {name}"
+    if notes.get("parameters"):
+        trained = notes.get("trained_parameters", notes["parameters"])
+        part = "all of them trained" if trained == notes["parameters"] else f"{_millions(trained)} of them trained"
+        text += f" with {_millions(notes['parameters'])} parameters, {part},"
+    pixels = size.get("size") or facts.option("size")
+    text += f" received images of {pixels} x {pixels} pixels"
+    classes = model.get("classes") or list(facts.classes)
+    text += f" and gave probabilities of {len(classes)} classes ({', '.join(map(str, classes))})."
+    if shape.get("hidden"):
+        text += f" Its last layer was preceded by one of {shape['hidden']} units."
+    if shape.get("dropout"):
+        text += f" Dropout was {shape['dropout']:g}."
+    weights = model.get("trained", {}).get("weights")
+    if weights:
+        drawn = "drawn at random" in str(weights)
+        text += " Its weights were drawn at random." if drawn else f" Its weights started from: {weights}."
+    if facts.option("freeze"):
+        text += " The body of the network was frozen."
+    preset = facts.option("preset")
+    if preset:
+        changed = [
+            f"{name.replace('_', '-')} {entry['value']}" for name, entry in facts.run.get("options", {}).items()
+            if entry.get("origin") in ("flag", "config") and name not in _NAMES
+        ]  # fmt: skip
+        text += f" Settings followed the preset {preset} of cxrtool"
+        text += f", but for {_listed(changed)}." if changed else "."
+    return text
+
+
+def _training(facts: Facts) -> str:
+    value = facts.option
+    epochs, patience = int(value("epochs") or 0), int(value("patience") or 0)
+    text = f"Training. The network was trained for up to {count_of(epochs, 'epoch')} in batches of "
+    text += f"{value('batch_size')} by {OPTIMIZERS.get(str(value('opt')), value('opt'))}"
+    extras = []
+    if value("opt") in ("sgd", "rmsprop") and value("momentum"):
+        extras.append(f"momentum {value('momentum'):g}")
+    if value("weight_decay"):
+        extras.append(f"weight decay {value('weight_decay'):g}")
+    text += f" ({', '.join(extras)})" if extras else ""
+    rate = f"{value('lr'):g}" if isinstance(value("lr"), int | float) else str(value("lr"))
+    schedule = SCHEDULES.get(str(value("sched")), f"followed the schedule {value('sched')}")
+    text += f" at a learning rate of {rate}, which "
+    text += schedule.format(decay_rate=value("decay_rate"), decay_epochs=value("decay_epochs")) + "."
+    balanced = value("class_weights") == "balanced"
+    text += f" The loss was {LOSSES.get(facts.loss, facts.loss)}"
+    text += ", weighted inversely to class frequency." if balanced else "."
+    if 0 < patience < epochs:
+        text += f" Training stopped after {count_of(patience, 'epoch')} without a lower validation loss."
+    text += f" {KEPT.get(str(value('checkpoint')), '')}"
+    return f"{text.rstrip()} {augmentation_in_words(str(value('augment') or 'none'))}"
+
+
+def augmentation_in_words(text: str) -> str:
+    """What `--augment` says, in a sentence.
+
+    >>> augmentation_in_words("rotate=10,flip=0.5")
+    'Training images were augmented by rotation by up to ±10° and horizontal flips with probability 0.5.'
+    >>> augmentation_in_words("none")
+    'Training images were not augmented.'
+    """
+    pairs = [part.split("=", 1) for part in text.split(",") if "=" in part]
+    said = [CHANGES[name].format(value) for name, value in pairs if name in CHANGES and value not in ("0", "0.0")]
+    if not said:
+        return "Training images were not augmented."
+    each = dict(pairs).get("p")
+    how = f", flips apart each with probability {each}" if each and float(each) != 1 else ""
+    return f"Training images were augmented by {_listed(said)}{how}."
+
+
+def _evaluation(facts: Facts) -> str:
+    summary = facts.summary
+    interval, several = summary["interval"], summary["runs"] > 1
+    unit = "patients" if summary["patients_known"] else "images"
+    text = "Evaluation. "
+    if several:
+        pooled = "the folds of a repeat" if summary["runs"] > summary["repeats"] else "each repeat"
+        text += f"Decisions were pooled over {pooled}" + (
+            " and averaged over repeats" if summary["repeats"] > 1 else ""
+        )
+        text += (
+            "; the area under the ROC curve (AUC), average precision and calibration were computed within each test "
+        )
+        text += "set and averaged, as scores of different models are not comparable. "
+    text += (
+        f"{interval['confidence']:.0%} intervals are percentiles over {interval['resamples']:,} resamples of {unit} "
+        "within class; proportions of 0 or 1, or of fewer than 30, have Wilson's interval. They describe the sampling "
+        f"of test {unit} with the trained models fixed."
+    )
+    if several:
+        text += " Standard deviations over folds and repeats are given beside them."
+    if summary["positive"] is not None:
+        text += f" The positive class was {summary['positive']}."
+    if facts.calibrated:
+        text += " Probabilities were calibrated by one temperature a fold, fitted on its validation images."
+    if facts.sensitivity is not None:
+        text += (
+            f" An image was also called {summary['positive']} from the threshold that keeps a sensitivity of "
+            f"{facts.sensitivity:g} on the validation images of its fold."
+        )
+    return text
+
+
+def _software(facts: Facts) -> str:
+    if not facts.run:
+        return ""
+    versions = facts.fold.get("versions") or facts.run.get("versions", {})
+    machine, notes = facts.run.get("machine", {}), facts.fold.get("training", {})
+    listed = _listed([f"{name} {version}" for name, version in versions.items()])
+    text = f"Software. Training and evaluation used {listed} under Python {machine.get('python', '?')}; the seed was "
+    text += f"{facts.run.get('seed')}"
+    device = notes.get("device")
+    text += f", the device {device} in {notes.get('precision', 'full')} precision" if device else ""
+    return text + ". Command lines, machines and times are listed with this report."
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} million" if count >= 100_000 else f"{count:,}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,195 @@
+"""`audit`: what an accuracy on these images is worth; leaks, confounding, shortcuts, and what happens elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cxrtool
+from cxrtool.data.files import atomic_write
+from cxrtool.data.manifest import read_manifest
+from cxrtool.errors import UsageError
+from cxrtool.flow import run as runs
+from cxrtool.flow.audits import FILE, PAGE
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.steps.audit_parts import Audited, parts
+
+if TYPE_CHECKING:
+    from cxrtool.auditing.part import Part
+
+SCHEMA = 1
+"""Of `audit.json`."""
+
+VERSION = 1
+"""Raised when the same options would find something else."""
+
+CERTAIN = {"patients": "patients", "radiographs": "radiographs", "same_pixels": "pairs of equal pictures"}
+"""What of `across_subsets` is a leak beyond doubt, and what it counts."""
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """The options of `audit`.
+
+    Attributes:
+        manifest: The images.
+        splits: Their division; None takes that of `run`, else draws five folds.
+        run: A run, or its predictions as CSV: the model that is audited.
+        external: A manifest from elsewhere.
+        stages: The same images after other steps, each as NAME=MANIFEST.
+        probes: Names of probes, with commas between; None takes all.
+        permutations: Of labels, for what chance alone would reach.
+        images: Test images whose heatmaps are made and whose corners are covered; 0 leaves both out.
+        quick: Only what needs no training and no picture.
+        partial: Take a run of which some folds are missing.
+        max_pixels: Refuse larger pictures before they are decoded.
+    """
+
+    manifest: Path
+    splits: Path | None = None
+    run: Path | None = None
+    external: Path | None = None
+    stages: tuple[str, ...] = ()
+    probes: str | None = None
+    permutations: int = 200
+    images: int = 100
+    quick: bool = False
+    partial: bool = False
+    max_pixels: int | None = None
+
+
+def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
+    """Audit the images of a manifest, and write a folder where `-o` names one.
+
+    Returns:
+        The content of `audit.json`; empty under `--dry-run`.
+
+    Raises:
+        UsageError: Options that exclude one another.
+        InputError: A manifest, a run or splits cannot be read, or do not belong together.
+        StrictError: `--strict`, and an image could not be read; the audit is complete all the same.
+    """
+    stages = _stages(options)
+    if options.quick and (options.external or stages or options.probes):
+        raise UsageError("--quick: does what needs no training, and does not go with --external, --stage or --probes")
+    manifest = read_manifest(options.manifest, root=settings.root)
+    audited = Audited.read(options, manifest, stages, settings)
+    if settings.out is None:
+        return _without_folder(audited, settings)
+    folder = StepFolder(settings.out, _plan(options, settings, audited), settings)
+    if not folder.needs_work():
+        return {} if settings.dry_run else dict(json.loads((folder.out / FILE).read_text(encoding="utf-8")))
+    with folder.build() as build:
+        found = _describe(audited, _resumed(build, parts(audited, settings, build.path, build.reject)))
+        _write(build, found)
+        counts = {"findings": sum(len(part["findings"]) for part in found["parts"].values())}
+        build.finish(manifest.columns, manifest.rows, counts=counts)
+    return found
+
+
+def leaks(found: dict[str, Any]) -> str:
+    """What is in more than one subset for certain, in a line; empty where nothing is.
+
+    Pictures that only look alike are an alarm, which a person has to look at, and no such certainty.
+    """
+    across = found["parts"]["leakage"]["content"]["across_subsets"]
+    told = [f"{across[name]['count']} {what}" for name, what in CERTAIN.items() if across[name]["count"]]
+    return f"in more than one subset of a fold: {', '.join(told)}" if told else ""
+
+
+def dump_audit(found: dict[str, Any]) -> str:
+    """`audit.json` as text."""
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def _without_folder(audited: Audited, settings: Settings) -> dict[str, Any]:
+    import tempfile
+
+    if settings.dry_run:
+        settings.report.say(f"would audit {audited.manifest.name}")
+        return {}
+    with tempfile.TemporaryDirectory() as place:
+        made = parts(audited, settings, Path(place), lambda path, reason: None)
+        return _describe(audited, [make() for _, make in made])
+
+
+def _resumed(build: Build, made: Iterator[tuple[str, Callable[[], Part]]]) -> list[Part]:
+    """The parts, those that an interrupted run had finished from its journal."""
+    from cxrtool.auditing.part import Part
+
+    found = []
+    for name, make in made:
+        done = build.journal.done.get(name)
+        if done and all((build.path / file).is_file() for file, _ in done["part"]["pictures"]):
+            found.append(Part.from_json(name, done["part"]))
+            continue
+        part = make()
+        found.append(part)
+        build.journal.add(name, {"part": part.as_json()})
+    return found
+
+
+def _describe(audited: Audited, found: Sequence[Part]) -> dict[str, Any]:
+    from cxrtool.auditing.summary import headline
+
+    content = {
+        "schema": SCHEMA,
+        "about": audited.about(),
+        "headline": headline(found),
+        "quick": audited.options.quick,
+        "images": len(audited.manifest.rows),
+        "classes": audited.manifest.classes(),
+        "parts": {part.name: part.as_json() for part in found},
+    }
+    # As it will be read again: a pair, say, as a list.
+    return dict(json.loads(dump_audit(content)))
+
+
+def _write(build: Build, found: dict[str, Any]) -> None:
+    from cxrtool.auditing.part import by_gravity
+    from cxrtool.auditing.summary import parts_of, verdict
+    from cxrtool.reporting.html import render
+    from cxrtool.reporting.page import Page
+    from cxrtool.steps.report_audit import section_of
+
+    made = parts_of(found)
+    marks = [(finding.level, finding.text) for finding in by_gravity(made)]
+    sections = [section_of(part, build.path) for part in made]
+    page = Page(f"Audit: {verdict(made)}", found["about"], marks, sections, f"Made by cxrtool {cxrtool.__version__}.")
+    atomic_write(build.path / PAGE, render(page))
+    atomic_write(build.path / FILE, dump_audit(found))
+
+
+def _stages(options: AuditOptions) -> dict[str, Path]:
+    stages: dict[str, Path] = {}
+    for text in options.stages:
+        name, mark, path = text.partition("=")
+        if not (mark and name and path):
+            raise UsageError(f"--stage: expected NAME=MANIFEST, such as enhanced=enhanced/manifest.csv, found '{text}'")
+        stages[name] = Path(path)
+    return stages
+
+
+def _plan(options: AuditOptions, settings: Settings, audited: Audited) -> Plan:
+    files = [*audited.files]
+    if options.run is not None and options.run.is_dir():
+        names = (runs.PREDICTIONS, FITTED, "model.json", "model.safetensors")
+        folders = [options.run / runs.fold_name(*pair) for pair in runs.whole_folds(options.run)] or [options.run]
+        files += [folder / name for folder in folders for name in names if (folder / name).is_file()]
+    elif options.run is not None:
+        files.append(options.run)
+    tables = [audited.manifest, *(table for table in (audited.external, *audited.stages.values()) if table)]
+    given = {entry.name: getattr(options, entry.name) for entry in fields(options)} | {"version": VERSION}
+    return Plan(
+        "audit",
+        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
+        Inputs.of(*tables, files=files, verify=settings.verify),
+        libraries=("numpy", "scipy", "opencv-python-headless", "matplotlib", "torch"),
+        seeded=True,
+        threaded=True,
+    )
