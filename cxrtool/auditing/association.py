@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.evaluation.intervals import RESAMPLES, draw_patients
+from cxrtool.evaluation.intervals import RESAMPLES, draw_patients, percents
 from cxrtool.evaluation.metrics import FloatArray, IntArray, divide
 from cxrtool.evaluation.ranking import Ranking
 
@@ -235,9 +235,9 @@ def numerical(
     known = not math.isnan(smd)
     return Numerical(
         smd if known else None,
-        _interval(np.concatenate(smds)) if known else None,
+        _interval(np.concatenate(smds), len(number)) if known else None,
         float(ranking.areas(whole)[0][0]),
-        _interval(np.concatenate(aucs)),
+        _interval(np.concatenate(aucs), len(number)),
         _rank_test(values, labels, present, rng, permutations),
         pair,
         "" if known else "no variance within either class",
@@ -270,11 +270,11 @@ def _differences(values: FloatArray, first: NDArray[np.bool_], weights: FloatArr
     return divide(means[0] - means[1], np.where(pooled > 1e-18 * scale**2, np.sqrt(pooled), 0.0))
 
 
-def _interval(replicates: FloatArray) -> tuple[float, float] | None:
+def _interval(replicates: FloatArray, units: int) -> tuple[float, float] | None:
     defined = replicates[~np.isnan(replicates)]
     if len(defined) < 0.95 * len(replicates):
         return None
-    low, high = np.percentile(defined, [2.5, 97.5])
+    low, high = np.percentile(defined, percents(units))
     return float(low), float(high)
 
 

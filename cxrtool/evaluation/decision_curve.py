@@ -22,7 +22,7 @@ import numpy as np
 from cxrtool.evaluation import metrics
 from cxrtool.evaluation.canvas import BLUE, GREY, SKY, VERMILION, picture, shorten
 from cxrtool.evaluation.fusion import prior_correct
-from cxrtool.evaluation.intervals import CONFIDENCE, DIGITS, IMAGES, PATIENTS, RESAMPLES, UNDEFINED_SHARE
+from cxrtool.evaluation.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, UNDEFINED_SHARE, percents
 from cxrtool.evaluation.metrics import FloatArray, divide
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.tallies import tally
@@ -81,9 +81,8 @@ def _curve(scores: Scores, about: int, stated: float | None, seed: int, resample
     value = metrics.mean_defined(_benefits(tallies.observed, stated))
     drawn = metrics.mean_defined(_benefits(tallies.drawn, stated))
     lost = np.isnan(drawn).mean(axis=0)
-    tail = 50 * (1 - CONFIDENCE)
     bounded = bool((lost <= UNDEFINED_SHARE).all())
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail], axis=0) if bounded else (None, None)
+    low, high = np.nanpercentile(drawn, percents(scores.patients), axis=0) if bounded else (None, None)
     limits = np.array(THRESHOLDS)
     rate = share if stated is None else np.full(runs, stated)
     one = np.ones(1)

@@ -148,8 +148,7 @@ def measure(
         return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
     if patients < FEW_PATIENTS:
         reasons.append(f"{patients} {'images' if method == IMAGES else 'patients'} only: the interval is rough")
-    tail = 100 * tail_share(patients)
-    low, high = (float(end) for end in np.percentile(defined, [tail, 100 - tail]))
+    low, high = (float(end) for end in np.percentile(defined, percents(patients)))
     if noisy:
         excess = float(np.median(defined)) - value
         low, high, method = low - excess, high - excess, method + CENTRED
@@ -157,22 +156,23 @@ def measure(
 
 
 @cache
-def tail_share(patients: int) -> float:
-    """The share of resamples beyond each end of an interval.
+def percents(patients: int) -> tuple[float, float]:
+    """The percentiles of the resamples that are the ends of an interval.
 
     A resample has the spread of the sample, which with few patients is narrower than that of the population. The
     percentiles are moved outwards as far as Student's t lies beyond the normal distribution (the expanded percentile
     interval of Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
 
-    >>> round(tail_share(40), 4), round(tail_share(1000), 4)
-    (0.0202, 0.0249)
+    >>> [round(end, 2) for end in percents(40)], [round(end, 2) for end in percents(1000)]
+    ([2.03, 97.97], [2.48, 97.52])
     """
     from scipy.special import stdtrit
 
     if patients < 2:
-        return (1 - CONFIDENCE) / 2
+        return 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
     reach = math.sqrt(patients / (patients - 1)) * float(stdtrit(patients - 1, 0.5 + CONFIDENCE / 2))
-    return NormalDist().cdf(-reach)
+    tail = 100 * NormalDist().cdf(-reach)
+    return tail, 100 - tail
 
 
 def _known(value: float) -> float | None:

@@ -8,6 +8,7 @@ from cxrtool.evaluation.comparison import holm
 from cxrtool.evaluation.comparison_align import key_of
 from cxrtool.evaluation.comparison_runs import TESTS, Entry, choose_reference, compare_runs
 from cxrtool.evaluation.estimates import estimate
+from cxrtool.evaluation.intervals import percents
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import summarise
 
@@ -46,7 +47,9 @@ def test_the_difference_is_paired_on_the_same_resamples(entry):
     d = a.replicates["accuracy"] - b.replicates["accuracy"]
     difference = found["comparisons"][0]["difference"]
     assert difference["value"] == pytest.approx(a.value["accuracy"] - b.value["accuracy"])
-    assert (difference["low"], difference["high"]) == pytest.approx(tuple(np.percentile(d, [2.5, 97.5])))
+    assert (difference["low"], difference["high"]) == pytest.approx(
+        tuple(np.percentile(d, percents(two.scores.patients)))
+    )
     assert difference["method"] == "paired patient bootstrap"
 
 

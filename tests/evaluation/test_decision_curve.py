@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cxrtool.evaluation.decision_curve import THRESHOLDS, decision_curve, draw_decision_curve
-from cxrtool.evaluation.intervals import draw_patients
+from cxrtool.evaluation.intervals import draw_patients, percents
 from cxrtool.evaluation.scores import scores_of
 
 
@@ -44,7 +44,7 @@ def test_it_is_the_formula_inside_each_run(scores):
         assert found["treat_all"][k] == pytest.approx(everyone, abs=1e-9)
     for k in (4, 10, 18):
         drawn = [over_runs(scores, 0, THRESHOLDS[k], draws[scores.patient, b]) for b in range(25)]
-        ends = np.percentile(drawn, [2.5, 97.5])
+        ends = np.percentile(drawn, percents(scores.patients))
         assert (found["low"][k], found["high"][k]) == pytest.approx(tuple(ends), abs=1e-9)
     assert found["prevalence"] == pytest.approx(1 / 3, abs=0.01)
     assert not found["stated"]

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from cxrtool.evaluation.intervals import IMAGES, PATIENTS, WILSON, Measure, draw_patients, measure, wilson
+from cxrtool.evaluation.intervals import IMAGES, PATIENTS, WILSON, Measure, draw_patients, measure, percents, wilson
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,9 @@ def replicates(n=2000):
 
 def test_percentiles():
     found = measure(0.7, replicates(), patients=100, proportion=True)
-    assert (found.low, found.high) == pytest.approx((0.51, 0.89))
+    tail = stats.norm.cdf(-np.sqrt(100 / 99) * stats.t.ppf(0.975, 99))
+    assert 0.022 < tail < 0.025
+    assert (found.low, found.high) == pytest.approx((0.5 + 0.4 * tail, 0.9 - 0.4 * tail))
     assert found.method == PATIENTS
     assert found.reason is None
 
@@ -104,7 +107,8 @@ def test_an_undefined_figure_is_null_with_its_reason():
 def test_a_noisy_figure_lies_in_the_middle_of_its_interval():
     found = measure(0.3, replicates(), patients=100, proportion=False, noisy=True)
     assert (found.low + found.high) / 2 == pytest.approx(0.3)
-    assert found.high - found.low == pytest.approx(0.38)
+    low, high = percents(100)
+    assert found.high - found.low == pytest.approx(0.4 * (high - low) / 100)
     assert found.method == f"{PATIENTS}, centred"
 
 

@@ -67,9 +67,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(folds):
 
 @pytest.mark.slow
 def test_with_few_patients_they_hold_it_less_often_by_little():
-    # 40 patients of a class: percentiles leave out what is skewed, and resamples of n vary by (n - 1) / n of the truth.
+    # 40 patients of a class: percentiles, even where they are moved outwards, leave out what is skewed.
     held = coverage(80, 1, 1000, seed=1)
-    assert all(0.90 <= share <= 0.97 for share in held.values()), held
+    assert all(0.91 <= share <= 0.97 for share in held.values()), held
 
 
 def test_the_true_figures_are_those_of_a_very_large_set():
