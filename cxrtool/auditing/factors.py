@@ -49,6 +49,9 @@ OF_THE_DISEASE = (
 )  # fmt: skip
 """Parts of names of columns that tell of the disease or of what came of it: these must differ between labels."""
 
+OF_THE_MASK = "mask_"
+"""Columns that `segment` adds: figures of the lungs in the picture, whose outline has a probe of its own."""
+
 MOST_LEVELS = 20
 """Of a column with more values than this, or with fewer than ten images a value, nobody can say that it groups."""
 
@@ -100,9 +103,11 @@ def factors(rows: Sequence[Row]) -> list[Factor]:
 def is_factor(name: str) -> bool:
     """Whether a column may be one by its name.
 
-    >>> is_factor("view"), is_factor("sha256"), is_factor("opacity_score"), is_factor("scanner")
-    (True, False, False, True)
+    >>> is_factor("view"), is_factor("sha256"), is_factor("opacity_score"), is_factor("mask_area"), is_factor("scanner")
+    (True, False, False, False, True)
     """
+    if name.startswith(OF_THE_MASK):
+        return False
     return name not in KEYS and not any(part in name.casefold() for part in OF_THE_DISEASE)
 
 

@@ -18,10 +18,9 @@ from cxrtool.auditing import alarm, probes_plots, probes_words
 from cxrtool.auditing.alarm import PERMUTATIONS, Run, Trial
 from cxrtool.auditing.inputs import Fold, Pictures, Progress, Unseen
 from cxrtool.auditing.part import ALARM, UNKNOWN, Finding, Part
-from cxrtool.auditing.probes_kinds import PROBES, Figure, Outcome, Result
+from cxrtool.auditing.probes_kinds import PROBES, Figure, Outcome, Result, check_names
 from cxrtool.auditing.probes_scores import main_figures, predictions
 from cxrtool.auditing.probes_views import VIEWS
-from cxrtool.errors import UsageError
 from cxrtool.evaluation import metrics
 from cxrtool.evaluation.comparison_align import align, in_order
 from cxrtool.evaluation.estimates import Estimates, estimate
@@ -63,9 +62,7 @@ def examine(
         UsageError: A name is none of a probe.
     """
     names = tuple(PROBES) if names is None else names
-    strange = [name for name in names if name not in PROBES]
-    if strange:
-        raise UsageError(f"expected probes among {', '.join(PROBES)}, found '{strange[0]}'")
+    check_names(names)
     runs = alarm.runs_of(pictures, folds, seed)
     labels = pictures.labels
     classes = sorted({labels[i] for run in runs for i in run.train.tolist()} - {""})

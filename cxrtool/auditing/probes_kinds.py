@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cxrtool.auditing.alarm import Trial
 from cxrtool.auditing.part import ALARM, NOTE, WARNING
 from cxrtool.auditing.probes_views import View
+from cxrtool.errors import UsageError
 from cxrtool.evaluation.intervals import Measure
 from cxrtool.evaluation.metrics import FloatArray
 
@@ -58,6 +59,18 @@ FIGURES = ("size-and-shape", "mask-shape", "metadata")
 
 PERMUTED = "permuted-labels"
 """The nearest thumbnail with labels dealt by chance: it must stay at chance, or the splits leak."""
+
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that these are probes.
+
+    Raises:
+        UsageError: One is none.
+    """
+    strange = [name for name in names if name not in PROBES]
+    if strange:
+        raise UsageError(f"--probes: expected some of {', '.join(PROBES)}, found '{strange[0]}'")
 
 
 @dataclass(frozen=True)

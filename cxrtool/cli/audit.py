@@ -41,13 +41,13 @@ def audit(
         typer.Option(
             "--probes",
             metavar="NAMES",
-            help="Among permuted-labels, size-and-shape, metadata, border, centre-blacked, lungs-erased, lungs-only, "
-            "mask-shape and thumbnail.",
+            help="Among size-and-shape, border, centre-blacked, lungs-erased, mask-shape, metadata, lungs-only and "
+            "thumbnail.",
             show_default="all",
         ),
     ] = None,
     permutations: Annotated[
-        int, typer.Option("--permutations", min=20, help="Of the labels, to know what chance alone would reach.")
+        int, typer.Option("--permutations", min=100, help="Of the labels, to know what chance alone would reach.")
     ] = 200,
     images: Annotated[
         int, typer.Option("--images", min=0, help="Test images for heatmaps and covered corners; 0 for neither.")

@@ -17,7 +17,7 @@ from cxrtool.flow.audits import FILE, PAGE
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
-from cxrtool.steps.audit_parts import Audited, parts
+from cxrtool.steps.audit_parts import Audited, parts, probes_of
 
 if TYPE_CHECKING:
     from cxrtool.auditing.part import Part
@@ -77,6 +77,10 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
     stages = _stages(options)
     if options.quick and (options.external or stages or options.probes):
         raise UsageError("--quick: does what needs no training, and does not go with --external, --stage or --probes")
+    if options.probes:
+        from cxrtool.auditing.probes_kinds import check_names
+
+        check_names(probes_of(options.probes))
     manifest = read_manifest(options.manifest, root=settings.root)
     audited = Audited.read(options, manifest, stages, settings)
     if settings.out is None:

@@ -68,9 +68,10 @@ class Audited:
     @property
     def splits(self) -> Path | None:
         """The file that divides the images: that of `--splits`, else that of the run."""
+        if self.options.splits is not None:
+            return splits_file(self.options.splits)
         run = self.options.run
-        named = self.options.splits or (run if run is not None and run.is_dir() else None)
-        return splits_file(named) if named is not None and splits_file(named).is_file() else None
+        return splits_file(run) if run is not None and run.is_dir() and splits_file(run).is_file() else None
 
     @property
     def files(self) -> list[Path]:
@@ -200,7 +201,7 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
     yield leakage.NAME, lambda: _leakage(audited, place)
     yield confounding.NAME, lambda: confounding.examine(views.rows, seed=seed)
     if not options.quick:
-        names = [name.strip() for name in options.probes.split(",")] if options.probes else None
+        names = probes_of(options.probes) if options.probes else None
         yield "probes", lambda: probes.examine(
             views.pictures, audited.assignments, model=audited.scores, seed=seed, permutations=options.permutations,
             names=names, place=place, report=settings.report,
@@ -236,6 +237,15 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
             ),
         )
     views.close()
+
+
+def probes_of(text: str) -> list[str]:
+    """The names in `--probes`.
+
+    >>> probes_of("border, thumbnail")
+    ['border', 'thumbnail']
+    """
+    return [name.strip() for name in text.split(",")]
 
 
 def _leakage(audited: Audited, place: Path) -> Part:

@@ -173,5 +173,5 @@ def test_the_same_seed_gives_the_same_part_whatever_else_is_asked(make_pictures,
 
 
 def test_an_unknown_probe_is_refused(make_pictures):
-    with pytest.raises(UsageError, match=r"expected probes among size-and-shape.* found 'rim'"):
+    with pytest.raises(UsageError, match=r"expected some of size-and-shape.* found 'rim'"):
         examine(make_pictures(8), [], names=["rim"])

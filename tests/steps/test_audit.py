@@ -246,7 +246,7 @@ def test_options_that_do_not_go_together(tmp_path, settings):
         audit(AuditOptions(folder, quick=True, probes="border"), settings)
     with pytest.raises(UsageError, match="NAME=MANIFEST"):
         audit(AuditOptions(folder, stages=("enhanced",)), settings)
-    with pytest.raises(UsageError, match="among"):
+    with pytest.raises(UsageError, match="--probes: expected some of"):
         audit(AuditOptions(folder, probes="corner"), settings)
 
 
