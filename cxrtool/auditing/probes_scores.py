@@ -48,11 +48,10 @@ def divided(pictures: Pictures, count: int, seed: int) -> list[Run]:
 
     Every class must have two patients at least.
     """
-    numbers, patients = pictures.numbers(pictures.classes), pictures.patients
-    fewest = min(len(np.unique(patients[numbers == k])) for k in range(len(pictures.classes)))
+    patients, divider = pictures.patients, Divider(pictures.rows, seed=seed)
     place = {row["image_id"]: i for i, row in enumerate(pictures.rows)}
     found = []
-    for fold, subsets in enumerate(Divider(pictures.rows, seed=seed).folds(min(count, fewest), 0.0)):
+    for fold, subsets in enumerate(divider.folds(min(count, divider.most_folds()), 0.0)):
         train, test = (
             np.array(sorted(place[name] for name, own in subsets.items() if own == wanted), np.intp)
             for wanted in ("train", "test")

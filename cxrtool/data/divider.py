@@ -121,6 +121,10 @@ class Divider:
             for fold in range(count)
         ]
 
+    def most_folds(self) -> int:
+        """How many folds the smallest class has patients for."""
+        return min(self._patients_of(label) for label in {row.get("label", "") for row in self.rows})
+
     def leave_out(self, column: str, validation: float) -> dict[str, dict[str, str]]:
         """For every value of a column, in order, a fold that tests on it and trains on the others.
 
@@ -168,7 +172,10 @@ class Divider:
 
     def _check_patients(self, needed: int, parts: str, hint: str) -> None:
         for label in sorted({row.get("label", "") for row in self.rows}):
-            found = sum(any(self.rows[i].get("label", "") == label for i in group) for group in self.groups)
+            found = self._patients_of(label)
             if found < needed:
                 class_ = f"the class '{label}'" if label else "every class"
                 raise InputError(f"expected a patient of {class_} for each of {needed} {parts}, found {found}", hint)
+
+    def _patients_of(self, label: str) -> int:
+        return sum(any(self.rows[i].get("label", "") == label for i in group) for group in self.groups)

@@ -67,8 +67,10 @@ def _judge(found: dict[str, Any]) -> Finding:
     low, high = (energy[end] if energy[end] is not None else energy["value"] for end in ("low", "high"))
     if high < energy[MASKS]:
         return Finding(WARNING, f"{told}: the model looks beside them, more than by chance.")
-    if low <= energy[MASKS]:
+    if energy["value"] <= energy[MASKS]:
         return Finding(WARNING, f"{told}: no more than if it looked nowhere in particular.")
+    if low <= energy[MASKS]:
+        return Finding(NOTE, f"{told}: not clearly more than if it looked nowhere in particular.")
     return Finding(CLEAR, f"{told}.")
 
 

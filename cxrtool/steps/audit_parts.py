@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -92,12 +91,12 @@ class Audited:
         from cxrtool.data.divider import Divider
 
         labelled = [row for row in self.manifest.rows if row["label"]]
-        owners = {(row["label"], group) for row, group in zip(labelled, group_images(labelled), strict=True)}
+        divider = Divider(labelled, seed=self.settings.seed)
         # A small set is audited in fewer folds, rather than not at all.
-        folds = min(FOLDS, *Counter(label for label, _ in owners).values())
+        folds = min(FOLDS, divider.most_folds())
         if folds < FEWEST_FOLDS:
             return {}
-        drawn = Divider(labelled, seed=self.settings.seed).folds(folds, 0.0)
+        drawn = divider.folds(folds, 0.0)
         return {("0", str(fold)): subsets for fold, subsets in enumerate(drawn)}
 
     @cached_property

@@ -186,3 +186,13 @@ def test_images_of_no_value_or_unknown_are_in_no_thinned_subset():
     runs = {("0", "0"): {"a": "train", "b": "train", "c": "train", "d": "test", "e": "test"}}
     values = {"a": "x", "b": "y", "c": "", "d": ""}
     assert equalise(runs, values, ["test"]) == {("0", "0"): {"a": "train", "b": "train", "d": "test"}}
+
+
+def test_a_class_allows_as_many_folds_as_it_has_patients(make_rows):
+    rows = make_rows(40)
+    few = [row for row in rows if row["label"] == "normal"][:6]
+    divider = Divider([row for row in rows if row["label"] == "covid"] + few)
+    assert divider.most_folds() == len({row["patient_id"] for row in few})
+    divider.folds(divider.most_folds(), 0.0)
+    with pytest.raises(InputError, match="expected a patient of the class 'normal'"):
+        divider.folds(divider.most_folds() + 1, 0.0)

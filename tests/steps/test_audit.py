@@ -136,7 +136,12 @@ def test_heatmaps_are_judged_by_what_the_lungs_cover(place, tmp_path, settings):
 
 @pytest.mark.parametrize(
     ("energy", "level"),
-    [((0.8, 0.7, 0.9), "clear"), ((0.5, 0.4, 0.6), "warning"), ((0.2, 0.1, 0.3), "warning")],
+    [
+        ((0.8, 0.7, 0.9), "clear"),
+        ((0.5, 0.4, 0.6), "note"),
+        ((0.42, 0.4, 0.6), "warning"),
+        ((0.2, 0.1, 0.3), "warning"),
+    ],
 )
 def test_no_more_energy_inside_than_the_lungs_cover_is_a_warning(energy, level):
     figure = dict(zip(("value", "low", "high"), energy, strict=True)) | {"images": 9, "mask_share": 0.45}
