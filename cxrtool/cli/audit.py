@@ -52,7 +52,7 @@ def audit(
     images: Annotated[
         int, typer.Option("--images", min=0, help="Test images for heatmaps and covered corners; 0 for neither.")
     ] = 100,
-    quick: Annotated[bool, typer.Option("--quick", help="Only what needs no training and no picture.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only what needs no training.")] = False,
     partial: options.Partial = False,
     max_pixels: Annotated[
         int | None,

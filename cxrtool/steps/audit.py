@@ -45,7 +45,7 @@ class AuditOptions:
         probes: Names of probes, with commas between; None takes all.
         permutations: Of labels, for what chance alone would reach.
         images: Test images whose heatmaps are made and whose corners are covered; 0 leaves both out.
-        quick: Only what needs no training and no picture.
+        quick: Only what needs no training.
         partial: Take a run of which some folds are missing.
         max_pixels: Refuse larger pictures before they are decoded.
     """
