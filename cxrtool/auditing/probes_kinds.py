@@ -61,7 +61,6 @@ PERMUTED = "permuted-labels"
 """The nearest thumbnail with labels dealt by chance: it must stay at chance, or the splits leak."""
 
 
-
 def check_names(names: Sequence[str]) -> None:
     """Check that these are probes.
 

@@ -8,7 +8,7 @@ time, the disease itself gives nothing away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,14 @@ import numpy as np
 
 from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import PERMUTATIONS
+from cxrtool.auditing.association import PERMUTATIONS as PERMUTED_LABELS
+from cxrtool.auditing.confounding_questions import CERTAIN, VALUE, associate, gravity, per_unit, units_of
+from cxrtool.auditing.factors import CATEGORY, SOURCE, Factor
 from cxrtool.auditing.inputs import Pictures, Progress, Unseen
-from cxrtool.auditing.part import CLEAR, UNKNOWN, WARNING, Finding, Part
+from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
 from cxrtool.auditing.probes_scores import divided, figures_of
 from cxrtool.auditing.probes_views import VIEWS
+from cxrtool.data.manifest import Row
 from cxrtool.evaluation.intervals import DIGITS, RESAMPLES
 from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
 
@@ -29,6 +33,12 @@ FEWEST = 10
 """Patients of a source within a label, below which nothing is asked about it."""
 
 FOLDS = 5
+TIED = "Source and label go together in these images, so a model can learn the source in place of the disease."
+UNTIED = (
+    "In these images the label does not hang on the source, so it is of no use to a model; where the two go together, "
+    "a model can learn it."
+)
+
 SEEN = {"thumbnail": "whole picture", "lungs-only": "lungs alone"}
 """What is shown."""
 
@@ -63,7 +73,21 @@ def examine(
             told = {"stage": stage, "label": label, "seen": SEEN[seen]}
             entries.append(told | _ask(stages[stage], label, seen, seed, permutations, resamples))
             advance(1)
-    return Part(NAME, TITLE, {"answers": entries}, _findings(entries), [_tabulate(entries, permutations)])
+    tied = any(goes_with_label(pictures.rows, seed) for pictures in stages.values())
+    content = {"answers": entries, "source_goes_with_label": tied}
+    return Part(NAME, TITLE, content, _findings(entries, tied=tied), [_tabulate(entries, permutations)])
+
+
+def goes_with_label(rows: Sequence[Row], seed: int = 0) -> bool:
+    """Whether the label hangs on the source, more than by chance and at all strongly: only then it helps to know it."""
+    units = units_of(rows)
+    values = per_unit(Factor(SOURCE, CATEGORY, tuple(row.get(SOURCE, "") for row in units.rows)), units)
+    if not any(values):
+        return False
+    answer = associate(
+        values, CATEGORY, VALUE, units.labels, len(units.classes), seed=seed, permutations=PERMUTED_LABELS
+    )
+    return answer.p is not None and answer.p < CERTAIN and gravity(answer) in (ALARM, WARNING, NOTE)
 
 
 def _ask(pictures: Pictures, label: str, seen: str, seed: int, permutations: int, resamples: int) -> dict[str, Any]:
@@ -111,14 +135,14 @@ def _why_not(label: str, counts: Mapping[str, int], asked: list[str]) -> str:
     return f"{'only one source' if asked else 'no source'} has {FEWEST} patients of {label} or more ({least})"
 
 
-def _findings(entries: list[dict[str, Any]]) -> list[Finding]:
+def _findings(entries: list[dict[str, Any]], *, tied: bool) -> list[Finding]:
     found = []
     answered = [entry for entry in entries if entry["reason"] is None]
     for stage, seen in dict.fromkeys((entry["stage"], entry["seen"]) for entry in answered):
         here = [entry for entry in answered if (entry["stage"], entry["seen"]) == (stage, seen)]
         told = [entry for entry in here if entry["told"]]
         where = f"the {seen} ({stage})"
-        for level, some in ((WARNING, told), (CLEAR, [entry for entry in here if not entry["told"]])):
+        for level, some in ((WARNING if tied else NOTE, told), (CLEAR, [entry for entry in here if not entry["told"]])):
             if not some:
                 continue
             reached = ", ".join(
@@ -128,8 +152,8 @@ def _findings(entries: list[dict[str, Any]]) -> list[Finding]:
             )
             text = (
                 f"A thumbnail of {where} tells from which source an image is, among images of one and the same label "
-                f"(balanced accuracy: {reached}). Where source and label go together, a model can learn the source."
-                if level == WARNING
+                f"(balanced accuracy: {reached}). {TIED if tied else UNTIED}"
+                if level != CLEAR
                 else f"From a thumbnail of {where} the source cannot be told better than by chance, among images of "
                 f"one label (balanced accuracy: {reached})."
             )

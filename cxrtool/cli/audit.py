@@ -54,10 +54,7 @@ def audit(
     ] = 100,
     quick: Annotated[bool, typer.Option("--quick", help="Only what needs no training.")] = False,
     partial: options.Partial = False,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option("--max-pixels", min=1, help="Refuse larger pictures before decoding.", show_default="100 million"),
-    ] = None,
+    max_pixels: options.MaxPixels = None,
     style: options.Format = "table",
     out: options.Out = None,
     seed: options.Seed = 0,

@@ -29,9 +29,7 @@ def compare(
             show_default="the best on validation images",
         ),
     ] = None,
-    positive: Annotated[
-        str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
-    ] = None,
+    positive: options.Positive = None,
     metric: Annotated[
         str,
         typer.Option(
@@ -62,7 +60,7 @@ def compare(
     ] = None,
     partial: options.Partial = False,
     style: options.Format = "table",
-    digits: Annotated[int, typer.Option("--digits", min=0, max=10, help="Decimals in tables.")] = 2,
+    digits: options.Digits = 2,
     out: options.Out = None,
     seed: options.Seed = 0,
     verify: options.Verify = False,

@@ -29,9 +29,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    positive: Annotated[
-        str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
-    ] = None,
+    positive: options.Positive = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -60,33 +58,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="First bring each run to the temperature of its own validation rows.")
-    ] = False,
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            "--sensitivity",
-            metavar="SHARE",
-            help="Call --positive from the threshold that keeps this, e.g. 0.95, on each run's validation rows.",
-            show_default=False,
-        ),
-    ] = None,
-    prevalence: Annotated[
-        str | None,
-        typer.Option(
-            "--prevalence",
-            metavar="SHARES",
-            help="PPV, NPV and net benefit where such a share is --positive, e.g. 0.01,0.1.",
-            show_default=False,
-        ),
-    ] = None,
-    abstain: Annotated[
-        bool, typer.Option("--abstain", help="Accuracy when the least confident are left undecided.")
-    ] = False,
+    calibrated: options.Calibrated = False,
+    sensitivity: options.Sensitivity = None,
+    prevalence: options.Prevalence = None,
+    abstain: options.Abstain = False,
     partial: options.Partial = False,
     style: options.Format = "table",
-    digits: Annotated[int, typer.Option("--digits", min=0, max=10, help="Decimals in tables.")] = 2,
+    digits: options.Digits = 2,
     out: options.Out = None,
     seed: options.Seed = 0,
     verify: options.Verify = False,

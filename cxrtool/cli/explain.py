@@ -44,9 +44,7 @@ def explain(
     subset: Annotated[
         str, typer.Option("--subset", help="Images of a run: test, validation, or all of both.")
     ] = "test",
-    positive: Annotated[
-        str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
-    ] = None,
+    positive: options.Positive = None,
     beside: Annotated[
         Path | None,
         typer.Option(
@@ -63,10 +61,7 @@ def explain(
     sheet: Annotated[int, typer.Option("--sheet", min=0, help="Images on a contact sheet; 0 makes none.")] = 16,
     partial: options.Partial = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 16,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option("--max-pixels", min=1, help="Refuse larger pictures before decoding.", show_default="100 million"),
-    ] = None,
+    max_pixels: options.MaxPixels = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
     workers: options.Workers = None,

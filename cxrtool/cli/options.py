@@ -101,6 +101,36 @@ Config = Annotated[
 ]
 Format = Annotated[str, typer.Option("--format", help="table, md, latex, csv or json.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Use a run of which some folds are missing.")]
+Positive = Annotated[
+    str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max-pixels", min=1, help="Refuse larger pictures before decoding.", show_default="100 million"),
+]
+Digits = Annotated[int, typer.Option("--digits", min=0, max=10, help="Decimals in tables.")]
+Calibrated = Annotated[
+    bool, typer.Option("--calibrated", help="First bring each run to the temperature of its own validation rows.")
+]
+Sensitivity = Annotated[
+    float | None,
+    typer.Option(
+        "--sensitivity",
+        metavar="SHARE",
+        help="Call --positive from the threshold that keeps this, e.g. 0.95, on each run's validation rows.",
+        show_default=False,
+    ),
+]
+Prevalence = Annotated[
+    str | None,
+    typer.Option(
+        "--prevalence",
+        metavar="SHARES",
+        help="PPV, NPV and net benefit where such a share is --positive, e.g. 0.01,0.1.",
+        show_default=False,
+    ),
+]
+Abstain = Annotated[bool, typer.Option("--abstain", help="Accuracy when the least confident are left undecided.")]
 Only = Annotated[str | None, typer.Option("--only", help="Do these folds alone, e.g. r0f3,r0f4.", show_default=False)]
 
 

@@ -24,10 +24,7 @@ def predict(
     tta: Annotated[bool, typer.Option("--tta", help="Average with the answer for the mirror image.")] = False,
     partial: options.Partial = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 32,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option("--max-pixels", min=1, help="Refuse larger pictures before decoding.", show_default="100 million"),
-    ] = None,
+    max_pixels: options.MaxPixels = None,
     threads: options.Threads = None,
     workers: options.Workers = None,
     device: options.Device = "auto",

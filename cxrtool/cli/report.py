@@ -30,9 +30,7 @@ def report(
             show_default="severity, view, source, sex and age, where known",
         ),
     ] = None,
-    positive: Annotated[
-        str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
-    ] = None,
+    positive: options.Positive = None,
     manifest: Annotated[
         Path | None,
         typer.Option("--manifest", help="The images, for Table 1 and their flow.", show_default="that of the run"),
@@ -49,20 +47,10 @@ def report(
     heatmaps: Annotated[
         bool, typer.Option("--heatmaps/--no-heatmaps", help="Show what the models saw in the errors.")
     ] = True,
-    calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="First bring each run to the temperature of its own validation rows.")
-    ] = False,
-    sensitivity: Annotated[
-        float | None,
-        typer.Option("--sensitivity", metavar="SHARE", help="As `cxrtool evaluate` takes it.", show_default=False),
-    ] = None,
-    prevalence: Annotated[
-        str | None,
-        typer.Option("--prevalence", metavar="SHARES", help="As `cxrtool evaluate` takes it.", show_default=False),
-    ] = None,
-    abstain: Annotated[
-        bool, typer.Option("--abstain", help="Accuracy when the least confident are left undecided.")
-    ] = False,
+    calibrated: options.Calibrated = False,
+    sensitivity: options.Sensitivity = None,
+    prevalence: options.Prevalence = None,
+    abstain: options.Abstain = False,
     partial: options.Partial = False,
     out: options.Out = None,
     seed: options.Seed = 0,

@@ -36,10 +36,7 @@ def segment(
     threshold: Annotated[float, typer.Option("--threshold", help="Probability above which a pixel is lung.")] = 0.5,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 16,
     sheet: Annotated[int, typer.Option("--sheet", min=0, help="Images on a contact sheet; 0 makes none.")] = 24,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option("--max-pixels", min=1, help="Refuse larger pictures before decoding.", show_default="100 million"),
-    ] = None,
+    max_pixels: options.MaxPixels = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
     workers: options.Workers = None,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxrtool.auditing.part import CLEAR, UNKNOWN, WARNING
+from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING
 from cxrtool.auditing.sources import examine
 
 FEW = {"permutations": 100, "resamples": 200}
@@ -28,14 +28,31 @@ def test_a_source_is_told_by_what_is_left_of_it(make_pictures):
         ("prepared", "covid", "whole picture"), ("prepared", "normal", "whole picture"),
     }  # fmt: skip
     assert len(told) == 8
-    warned = [finding.text for finding in part.findings if finding.level == WARNING]
-    assert len(warned) == 1
-    assert "whole picture (prepared)" in warned[0]
+    # Each label has as many images of either source.
+    (noted,) = (finding.text for finding in part.findings if finding.level == NOTE)
+    assert "whole picture (prepared)" in noted
+    assert "the label does not hang on the source" in noted
     assert [finding.level for finding in part.findings].count(CLEAR) == 3
     entry = part.content["answers"][0]
     assert entry["patients"] == {"a": 15, "b": 15}
     assert entry["balanced_accuracy"]["value"] > 0.9
     json.dumps(part.as_json(), allow_nan=False)
+
+
+def test_a_source_that_goes_with_the_label_is_a_warning(make_pictures):
+    pictures = make_pictures(160)
+    seen = {"covid": 0, "normal": 0}
+    rows = []
+    for row in pictures.rows:
+        seen[row["label"]] += 1
+        # A quarter of covid and three quarters of normal are of b.
+        of_b = seen[row["label"]] % 4 == 0 if row["label"] == "covid" else seen[row["label"]] % 4 != 0
+        rows.append({**row, "source": "b" if of_b else "a"})
+    pictures = shaded(replace(pictures, rows=tuple(rows), lungs=None), slice(0, 4))
+    part = examine({"prepared": pictures}, **FEW)
+    assert part.content["source_goes_with_label"]
+    assert [finding.level for finding in part.findings] == [WARNING]
+    assert "Source and label go together" in part.findings[0].text
 
 
 def test_the_disease_itself_is_no_source(make_pictures):

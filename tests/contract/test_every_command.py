@@ -46,8 +46,14 @@ CALLS = {
 }
 """How to call each command with as little as it needs, and what kind of table its input is."""
 
-OTHER_MEANINGS = {("recipe", "--format")}
-"""A recipe is no table; its formats are make, sh and slurm."""
+OTHER_MEANINGS = {
+    ("recipe", "--format"),
+    ("fuse", "--positive"),
+    ("prepare", "--max-pixels"),
+    ("predict", "--calibrated"),
+}
+"""A recipe is no table: its formats are make, sh and slurm. The class to find decides ties of twins. What `prepare`
+refuses has not been read. `predict` has no validation rows, but models that have seen some."""
 
 READING = [name for name in COMMANDS if CALLS.get(name, ("", ""))[1]]
 STREAMING = [name for name in READING if "{out}" not in CALLS[name][0]]

@@ -65,6 +65,14 @@ def test_percentiles():
     assert found.reason is None
 
 
+@pytest.mark.parametrize("patients", [10, 20, 40, 80, 300, 5000])
+def test_the_ends_lie_as_far_out_as_student_s_t(patients):
+    reach = np.sqrt(patients / (patients - 1)) * stats.t.ppf(0.975, patients - 1)
+    low, high = percents(patients)
+    assert low == pytest.approx(100 * stats.norm.cdf(-reach), rel=2e-3)
+    assert low + high == 100
+
+
 def test_few_patients_and_certainty_get_wilson():
     few = measure(0.7, replicates(), patients=29, proportion=True)
     assert (few.method, few.low, few.high) == (WILSON, *wilson(0.7, 29))
