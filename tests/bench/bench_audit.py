@@ -40,8 +40,8 @@ def test_a_probe_with_all_labellings_against_logistic_regression(in_turns):
     own, few = in_turns(ours, theirs, rounds=2)
     other = few / TRIED * (1 + PERMUTATIONS)
     print(
-        f"\na probe, {FOLDS} folds, {1 + PERMUTATIONS} labellings of {IMAGES} images: {own:.1f} s here, {other:.0f} s by "
-        f"logistic regression: {other / own:.0f} times as fast"
+        f"\na probe, {FOLDS} folds, {1 + PERMUTATIONS} labellings of {IMAGES} images: {own:.1f} s here, "
+        f"{other:.0f} s by logistic regression, {other / own:.0f} times as fast"
     )
 
 
