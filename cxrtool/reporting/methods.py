@@ -258,9 +258,9 @@ def _evaluation(facts: Facts) -> str:
         )
         text += "set and averaged, as scores of different models are not comparable. "
     text += (
-        f"{interval['confidence']:.0%} intervals are percentiles over {interval['resamples']:,} resamples of {unit} "
-        "within class; proportions of 0 or 1, or of fewer than 30, have Wilson's interval. They describe the sampling "
-        f"of test {unit} with the trained models fixed."
+        f"{interval['confidence']:.0%} intervals are expanded percentiles (Hesterberg 2015) over "
+        f"{interval['resamples']:,} resamples of {unit} within class; proportions of 0 or 1, or of fewer than 30, have "
+        f"Wilson's interval. They describe the sampling of test {unit} with the trained models fixed."
     )
     if several:
         text += " Standard deviations over folds and repeats are given beside them."

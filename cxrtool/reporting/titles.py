@@ -5,6 +5,8 @@ from __future__ import annotations
 RESULTS = "Results"
 ERRORS = "Most confident errors"
 AUDIT = "Audit"
+OUTSIDE = "The model elsewhere"
+ELSEWHERE = f"{AUDIT}: {OUTSIDE}"
 FLOW = "Flow of images"
 TABLE_ONE = "Table 1"
 SETTINGS = "Settings of training"

@@ -11,12 +11,13 @@ from cxrtool.auditing.part import ALARM, CLEAR, UNKNOWN, WARNING, Finding, Part
 from cxrtool.errors import CxrtoolError
 from cxrtool.evaluation.tables import NAMES, Sheet, cell, count_of
 from cxrtool.flow.settings import Muted, Settings
+from cxrtool.reporting.titles import OUTSIDE
 
 if TYPE_CHECKING:
     from cxrtool.data.predictions import Predictions
     from cxrtool.evaluation.scores import Scores
 
-NAME, TITLE = "external_model", "The model elsewhere"
+NAME, TITLE = "external_model", OUTSIDE
 
 OVERALL = ("macro_auc", "balanced_accuracy", "accuracy", "ece", "brier")
 OF_CLASS = ("sensitivity", "specificity", "auc")
