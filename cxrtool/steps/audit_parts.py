@@ -16,6 +16,7 @@ from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.settings import Muted, Settings
+from cxrtool.steps.audit_views import MOST, Views
 
 if TYPE_CHECKING:
     from cxrtool.auditing.part import Part
@@ -161,6 +162,8 @@ class Audited:
             told.append(f"{what} of {self.splits}" if self.splits else f"{what} drawn by patient")
         if self.options.run is not None:
             told.append(f"the model {self.options.run}")
+        if len(rows) > MOST and not self.options.quick:
+            told.append(f"pictures of a sample of {MOST:,} of them")
         if self.options.external is not None:
             told.append(f"images from elsewhere {self.options.external}")
         return f"{self.options.manifest}: " + "; ".join(told)
@@ -191,7 +194,6 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
     """
     from cxrtool.auditing import confounding, leakage, probes, sources, transfer
     from cxrtool.steps import audit_corners, audit_external, audit_heatmaps
-    from cxrtool.steps.audit_views import Views
 
     options, seed = audited.options, settings.seed
     views = Views(

@@ -23,6 +23,10 @@ HERE = "these images"
 
 LUNGS = ".lungs"
 
+MOST = 10_000
+"""Images of which pictures are looked at, so that memory and time stay bounded: a thumbnail and its lungs take 32 KB,
+and a share is known to a point from so many."""
+
 
 @dataclass
 class Views:
@@ -50,7 +54,7 @@ class Views:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """Those of the manifest.
+        """Those of the manifest; of very many a sample of patients.
 
         Raises:
             InputError: Not a single one can be read.
@@ -59,8 +63,8 @@ class Views:
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The manifest's rows, with what the files tell where they were read."""
-        return self.manifest.rows if self.quick else self.pictures.rows
+        """The manifest's rows, with what the files tell where all were read."""
+        return self.manifest.rows if self.quick or len(self.manifest) > MOST else self.pictures.rows
 
     @cached_property
     def stages(self) -> dict[str, Pictures]:
@@ -97,4 +101,26 @@ class Views:
         shutil.rmtree(self.place / LUNGS, ignore_errors=True)
 
     def _read(self, manifest: Manifest) -> Pictures:
-        return read_pictures(manifest, self.settings, quick=self.quick, max_pixels=self.max_pixels, reject=self.reject)
+        import numpy as np
+
+        places = sample(manifest.rows, self.settings.seed)
+        some = manifest.subset(manifest.rows[place]["image_id"] for place in places)
+        read = read_pictures(some, self.settings, quick=self.quick, max_pixels=self.max_pixels, reject=self.reject)
+        return replace(read, index=np.array(places, np.intp)[read.index])
+
+
+def sample(rows: Sequence[Row], seed: int, most: int = MOST) -> list[int]:
+    """Places of all images, or of as many whole patients as have `most` images, drawn by seed and ids alone."""
+    from cxrtool.data.dealing import rank
+    from cxrtool.data.grouping import group_images
+
+    if len(rows) <= most:
+        return list(range(len(rows)))
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(group_images(rows)):
+        members.setdefault(group, []).append(place)
+    chosen: list[int] = []
+    for places in sorted(members.values(), key=lambda own: rank(seed, "sample", min(rows[i]["image_id"] for i in own))):
+        if len(chosen) + len(places) <= most:
+            chosen += places
+    return sorted(chosen)
