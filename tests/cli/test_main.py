@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import pytest
 
@@ -182,7 +183,9 @@ def test_a_name_that_is_no_utf8_is_shown_not_fatal(tiny):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_in_two_lines_with_their_code(number, code):
-    process = cxrtool_process("select", "-", stdin=subprocess.PIPE)
+    # A shell lets what it starts in the background ignore Ctrl-C, these tests too; the command itself must not.
+    listen = partial(signal.signal, number, signal.SIG_DFL)
+    process = cxrtool_process("select", "-", stdin=subprocess.PIPE, preexec_fn=listen)
     script = "import time; time.sleep(0.01)"
     # It has started when it waits for its input; only then the handlers are in place.
     deadline = 1000
