@@ -118,8 +118,10 @@ def _judge(here: Mapping[str, Any], there: Mapping[str, Any], external: Path) ->
         f"({', '.join(here['classes'])}; {count_of(there['images'], 'image')})"
     )
     low, high = (outside[end] if outside[end] is not None else outside["value"] for end in ("low", "high"))
+    if high < CHANCE:
+        return Finding(ALARM, f"{told}: there it is worse than guessing.")
     if low <= CHANCE:
-        return Finding(ALARM, f"{told}: there it is no better than chance.")
+        return Finding(ALARM, f"{told}: there it is no better than guessing.")
     if high < (inside["low"] if inside["low"] is not None else inside["value"]):
         return Finding(WARNING, f"{told}: there it is worse.")
     return Finding(CLEAR, f"{told}.")

@@ -205,7 +205,7 @@ def test_the_model_elsewhere_stands_beside_the_model_at_home(place, tmp_path, se
     assert home > 0.9
     assert there < 0.1
     assert part["findings"][0]["level"] == "alarm"
-    assert "no better than chance" in part["findings"][0]["text"]
+    assert "worse than guessing" in part["findings"][0]["text"]
     columns = part["sheets"][0]["columns"]
     assert columns == ["", "at home", "elsewhere"]
 
