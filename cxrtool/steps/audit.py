@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cxrtool
 from cxrtool.data.files import atomic_write
 from cxrtool.data.manifest import read_manifest
-from cxrtool.errors import UsageError
+from cxrtool.errors import StrictError, UsageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.audits import FILE, PAGE
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
@@ -89,7 +89,7 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
     if not folder.needs_work():
         return {} if settings.dry_run else dict(json.loads((folder.out / FILE).read_text(encoding="utf-8")))
     with folder.build() as build:
-        found = _describe(audited, _resumed(build, parts(audited, settings, build.path, build.reject)))
+        found = _describe(audited, _resumed(build, audited, settings))
         _write(build, found)
         counts = {"findings": sum(len(part["findings"]) for part in found["parts"].values())}
         build.finish(manifest.columns, manifest.rows, counts=counts)
@@ -117,24 +117,39 @@ def _without_folder(audited: Audited, settings: Settings) -> dict[str, Any]:
     if settings.dry_run:
         settings.report.say(f"would audit {audited.manifest.name}")
         return {}
+    rejects: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as place:
-        made = parts(audited, settings, Path(place), lambda path, reason: None)
-        return _describe(audited, [make() for _, make in made])
+        made = parts(audited, settings, Path(place), lambda path, reason: rejects.update({str(path): reason}))
+        found = _describe(audited, [make() for _, make in made])
+    if rejects:
+        path, reason = next(iter(rejects.items()))
+        text = f"{len(rejects)} images cannot be read, such as {path}: {reason}"
+        if settings.strict:
+            raise StrictError(text)
+        settings.report.warn(text)
+    return found
 
 
-def _resumed(build: Build, made: Iterator[tuple[str, Callable[[], Part]]]) -> list[Part]:
-    """The parts, those that an interrupted run had finished from its journal."""
+def _resumed(build: Build, audited: Audited, settings: Settings) -> list[Part]:
+    """The parts, those that an interrupted run had finished from its journal, with what could not be read for them."""
     from cxrtool.auditing.part import Part
 
+    def reject(path: Path | str, reason: str) -> None:
+        # The same file may be looked at for several parts, and again once the audit goes on.
+        if {"path": str(path), "reason": reason} not in build.rejects:
+            build.reject(path, reason)
+
     found = []
-    for name, make in made:
+    for name, make in parts(audited, settings, build.path, reject):
         done = build.journal.done.get(name)
         if done and all((build.path / file).is_file() for file, _ in done["part"]["pictures"]):
             found.append(Part.from_json(name, done["part"]))
+            for row in done["rejects"]:
+                reject(row["path"], row["reason"])
             continue
         part = make()
         found.append(part)
-        build.journal.add(name, {"part": part.as_json()})
+        build.journal.add(name, {"part": part.as_json(), "rejects": build.rejects})
     return found
 
 

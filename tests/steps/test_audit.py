@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtool.auditing.part import Part
 from cxrtool.data.manifest import read_manifest, read_table, write_manifest, write_table
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.flow.settings import Settings
 from cxrtool.steps import audit as step
 from cxrtool.steps import audit_corners, audit_external, audit_heatmaps
@@ -230,6 +231,33 @@ def test_what_is_cut_short_is_told_and_the_rest_goes_on(tmp_path, settings):
     out = tmp_path / "audit"
     audit(AuditOptions(folder, probes="border", **FAST), replace(settings, out=out))
     assert [Path(row["path"]).name for row in read_table(out / "rejects.csv").rows] == ["3.png"]
+
+
+def test_what_was_rejected_before_an_interruption_is_listed_after_it(tmp_path, settings, monkeypatch):
+    folder, out = framed(tmp_path / "set", bright=False), tmp_path / "audit"
+    (folder / "3.png").unlink()
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cxrtool.auditing.transfer.left_out", stop)
+        with pytest.raises(KeyboardInterrupt):
+            audit(AuditOptions(folder, probes="border", **FAST), replace(settings, out=out))
+    # Nothing that is left to do reads the pictures again.
+    monkeypatch.setattr("cxrtool.auditing.transfer.left_out", lambda *told, **named: Part("left_out", "Left out"))
+    monkeypatch.setattr("cxrtool.steps.audit_views.Views.pictures", None)
+    audit(AuditOptions(folder, probes="border", **FAST), replace(settings, out=out))
+    assert [Path(row["path"]).name for row in read_table(out / "rejects.csv").rows] == ["3.png"]
+
+
+def test_without_a_folder_what_cannot_be_read_is_told(tmp_path, settings, listener):
+    folder = framed(tmp_path / "set", bright=False)
+    (folder / "3.png").unlink()
+    audit(AuditOptions(folder, probes="border", **FAST), settings)
+    assert any("1 images cannot be read, such as" in text for text in listener.warned)
+    with pytest.raises(StrictError, match=r"3\.png"):
+        audit(AuditOptions(folder, probes="border", **FAST), replace(settings, strict=True))
 
 
 def test_a_patient_on_two_sides_is_a_leak_for_certain(tmp_path, settings):
