@@ -20,7 +20,7 @@ GROUPS = ("severity", "view", "source", "sex", "age:18,40,65")
 MOST_GROUPS = 12
 
 CAPTIONS = {
-    "roc": "ROC curves: sensitivity over the share of false alarms, with the upper left corner enlarged.",
+    "roc": "ROC curves: sensitivity over the share of false alarms; of good ones the upper left corner is enlarged.",
     "precision_recall": "Precision over recall; dotted, the share of the class, which is what guessing reaches.",
     "reliability": "Calibration: how often the model is right, over how sure it is; below, how often it is so sure.",
     "confusion": "Confusion matrix: counts, and shares of each true class.",
