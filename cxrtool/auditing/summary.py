@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, by_gravity
-from cxrtool.evaluation.tables import Sheet, count_of
+from cxrtool.evaluation.sheet import Sheet, as_markdown, count_of
 
 Audit = Mapping[str, Any]
 """The content of `audit.json`."""
@@ -84,11 +84,5 @@ def markdown(audit: Audit, digits: int = 2) -> str:
     for part in parts_of(audit):
         lines += ["", f"## {part.title}"]
         for sheet in part.sheets:
-            rule = "| --- |" + " ---: |" * (len(sheet.columns) - 1)
-            lines += ["", f"**{sheet.title}**", "", _row(sheet.columns), rule, *map(_row, sheet.rows)]
-            lines += [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
+            lines += as_markdown(sheet, f"**{sheet.title}**")
     return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"

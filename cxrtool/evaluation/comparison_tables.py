@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxrtool.evaluation.comparison_published import FIGURES, published
+from cxrtool.evaluation.sheet import as_markdown
 from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, audit_lines, cell, count_of
 
 Comparison = Mapping[str, Any]
@@ -72,9 +73,7 @@ def markdown(found: Comparison, digits: int = 2) -> str:
     """Opening, tables and notes as one Markdown document."""
     parts = [f"{line}  " for line in opening(found)]
     for sheet in sheets(found, digits):
-        rule = "| --- |" + " ---: |" * (len(sheet.columns) - 1)
-        parts += ["", f"## {sheet.title}", "", _line(sheet.columns), rule, *(_line(row) for row in sheet.rows)]
-        parts += [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
+        parts += as_markdown(sheet, f"## {sheet.title}")
     return "\n".join(parts) + "\n"
 
 
@@ -291,7 +290,3 @@ def _reasons(made: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _exact(value: Any) -> str:
     return "" if value is None else repr(value) if isinstance(value, int) else repr(float(value))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"

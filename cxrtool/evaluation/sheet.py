@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,21 @@ def count_of(number: int, noun: str) -> str:
 def fixed(value: float | None, digits: int) -> str:
     """A number with so many decimals, or a dash where there is none."""
     return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def as_markdown(sheet: Sheet, title: str) -> list[str]:
+    """A table with its notes as lines of Markdown, under a line that stands for its title.
+
+    >>> as_markdown(Sheet("A", ["of", "n"], [["a", "1"]], ["few"]), "## A")
+    ['', '## A', '', '| of | n |', '| --- | ---: |', '| a | 1 |', '', '- few']
+    """
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+
+    rule = "| --- |" + " ---: |" * (len(sheet.columns) - 1)
+    notes = [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
+    return ["", title, "", line(sheet.columns), rule, *map(line, sheet.rows), *notes]
 
 
 class Notes:

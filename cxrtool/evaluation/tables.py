@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cxrtool.evaluation.decision_tables import decision_figures, decision_sheets
 from cxrtool.evaluation.sheet import ABSENT as ABSENT
-from cxrtool.evaluation.sheet import MOST_RUNS, Notes, fixed
+from cxrtool.evaluation.sheet import MOST_RUNS, Notes, as_markdown, fixed
 from cxrtool.evaluation.sheet import Sheet as Sheet
 from cxrtool.evaluation.sheet import cell as cell
 from cxrtool.evaluation.sheet import count_of as count_of
@@ -114,9 +114,7 @@ def markdown(results: Mapping[str, Summary], digits: int = 2) -> str:
     """Opening, tables and notes as one Markdown document."""
     parts = [f"{line}  " for line in opening(results)]
     for sheet in sheets(results, digits):
-        parts += ["", f"## {sheet.title}", "", _line(sheet.columns), "| --- |" + " ---: |" * (len(sheet.columns) - 1)]
-        parts += [_line(row) for row in sheet.rows]
-        parts += [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
+        parts += as_markdown(sheet, f"## {sheet.title}")
     return "\n".join(parts) + "\n"
 
 
@@ -260,7 +258,3 @@ def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any],
 
 def _exact(value: float | None) -> str:
     return "" if value is None else repr(float(value))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"

@@ -48,9 +48,14 @@ class Audit:
 
 
 def audits_near(paths: Iterable[Path]) -> list[Path]:
-    """Every `audit.json` in a folder beside one of the paths, or beside what a run among them was trained on."""
+    """Every `audit.json` in a folder beside one of the paths, or beside what a run among them was trained on.
+
+    What comes through a pipe lies beside nothing but the working directory.
+    """
     places: dict[Path, None] = {Path.cwd(): None}
     for path in paths:
+        if str(path) == "-":
+            continue
         here = path.absolute()
         places.setdefault(here.parent)
         places.setdefault(here.parent.parent)

@@ -94,9 +94,7 @@ _CLAIM = (
     Item("30", "robustness: does the result hold when something changes", (AUDIT,), "what else was varied"),
     Item("31", "how answers are explained, and whether that was checked", (ERRORS,), "how heatmaps were judged"),
     Item("32", "evaluation on internal data", (RESULTS,)),
-    Item(
-        "33", "testing on external data", (ELSEWHERE,), "what the other place is, and who was seen there"
-    ),
+    Item("33", "testing on external data", (ELSEWHERE,), "what the other place is, and who was seen there"),
     Item("34", "registration, where it is a clinical trial"),
     Item("35", "numbers included and excluded, best as a flow diagram", (FLOW,), "exclusions before the first file"),
     Item("36", "who the patients are, in each part of the data", (TABLE_ONE,), "what no column of the manifest tells"),

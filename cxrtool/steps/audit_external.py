@@ -59,24 +59,12 @@ def examine(
 
 def _ask(run: Path, external: Path, settings: Settings, *, partial: bool, max_pixels: int | None) -> Predictions:
     """What each fold of a run says of every image; a fold counts as a repeat, for each has seen them all."""
-    from cxrtool.flow.seen import Seen
     from cxrtool.steps import predict as asking
-    from cxrtool.training.device import choose_device, own_randomness
 
     options = asking.PredictOptions(run, str(external), members=True, partial=partial, max_pixels=max_pixels)
     quiet = replace(settings, report=Muted(settings.report))
-    folders = asking.model_folders(run, partial=partial)
     manifest = asking.read_source(str(external), quiet)
-    with own_randomness(settings.seed, settings.threads):
-        ensembles = asking.group_models(folders, choose_device(settings.device), "fp32")
-        chains = asking.chains_for(options, ensembles, manifest)
-        seen = Seen.of(folders)
-        seen.refuse(manifest.rows, quiet)
-        answers, _ = asking.ask_all(options, quiet, ensembles, chains, manifest)
-    if not answers:
-        raise CxrtoolError(f"none of the {len(manifest)} images can be read")
-    seen.refuse([row for row, _ in answers], quiet)
-    members = [member for ensemble in ensembles for member in ensemble.members]
+    members, answers, _ = asking.answer(options, quiet, asking.model_folders(run, partial=partial), manifest)
     predictions = asking.to_table(options, members, answers, manifest.columns)
     number = {member.folder.name: str(i) for i, member in enumerate(members)}
     for row in predictions.rows:

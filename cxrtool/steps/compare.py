@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +200,10 @@ def _compare(
     )  # fmt: skip
     networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
     found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
-    audit = audit_of([row for entry in entries for row in entry.scores.rows], _audits(sources))
+    audit = audit_of(
+        [row for entry in entries for row in entry.scores.rows],
+        audits_near(chain.from_iterable(sources.values())),
+    )
     found["audit"] = audit.summary() if audit else None
     return entries, found
 
@@ -245,7 +249,7 @@ def _plan(
             files.append(path)
     if options.within is not None:
         files.append(table_of(options.within))
-    files += _audits(sources)
+    files += audits_near(chain.from_iterable(sources.values()))
     given = {
         "inputs": list(options.inputs),
         "baseline": baseline,
@@ -258,10 +262,6 @@ def _plan(
     }
     inputs = Inputs.of(files=files, verify=settings.verify)
     return Plan("compare", given, inputs, libraries=("numpy", "scipy", "matplotlib"), seeded=True)
-
-
-def _audits(sources: Mapping[str, Sequence[Path]]) -> list[Path]:
-    return audits_near(path for paths in sources.values() for path in paths if path != STDIN)
 
 
 def _write(folder: Path, found: Mapping[str, Any]) -> None:

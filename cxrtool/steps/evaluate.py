@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,7 @@ def _evaluate(
     groupings: list[Grouping] = parse_groupings(options.by or "")
     classes = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
     found: dict[str, tuple[Scores | None, Summary]] = {}
+    audits = audits_near(chain.from_iterable(sources.values()))
     for name, paths in sources.items():
         predictions, missing = _read(paths, partial=options.partial)
         whole = replace(predictions)
@@ -206,7 +208,7 @@ def _evaluate(
         )
         summary["notes"] = missing + summary["notes"]
         decisions.complete(summary)
-        audit = audit_of(scores.rows, _audits(sources))
+        audit = audit_of(scores.rows, audits)
         summary["audit"] = audit.summary() if audit else None
         found[name] = (scores, summary)
     return found
@@ -259,7 +261,7 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
             files.append(path / PREDICTIONS if path.is_dir() else path)
     if options.within is not None:
         files.append(table_of(options.within))
-    files += _audits(sources)
+    files += audits_near(chain.from_iterable(sources.values()))
     given = {
         "inputs": list(options.inputs or ()),
         "by": options.by,
@@ -277,10 +279,6 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
     }
     inputs = Inputs.of(files=files, verify=settings.verify)
     return Plan("evaluate", given, inputs, libraries=("numpy", "matplotlib"), seeded=True)
-
-
-def _audits(sources: Mapping[str, Sequence[Path]]) -> list[Path]:
-    return audits_near(path for paths in sources.values() for path in paths if path != STDIN)
 
 
 def _write(

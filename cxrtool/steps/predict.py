@@ -72,25 +72,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         return
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
-    from cxrtool.training.device import choose_device, choose_precision, own_randomness
-
-    with own_randomness(settings.seed, settings.threads):
-        device = choose_device(settings.device)
-        # Answers are few and should be exact; only who asks for bf16 gets it.
-        precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
-        ensembles = group_models(folders, device, precision)
-        chains = chains_for(options, ensembles, manifest)
-        seen = Seen.of(folders)
-        if not settings.allow_leakage:
-            seen.refuse(manifest.rows, settings)
-        answers, rejects = ask_all(options, settings, ensembles, chains, manifest)
-    if not answers:
-        raise InputError(
-            f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
-        )
-    # Once more, now that the pixels of images without a digest in the table are known.
-    seen.refuse(radiographs([row for row, _ in answers]), settings)
-    members = [member for ensemble in ensembles for member in ensemble.members]
+    members, answers, rejects = answer(options, settings, folders, manifest)
     if options.calibrated:
         answers = calibrate(members, answers, settings)
     predictions = to_table(options, members, answers, manifest.columns)
@@ -146,6 +128,39 @@ def read_source(argument: str, settings: Settings) -> Manifest:
 
 
 Answer = tuple[Row, Any]
+
+
+def answer(
+    options: PredictOptions, settings: Settings, folders: Sequence[Path], manifest: Manifest
+) -> tuple[list[Member], list[Answer], list[Row]]:
+    """Ask models about the images of a manifest, after whatever preprocessing these still lack.
+
+    Returns:
+        The models; for each image that could be read its row and probabilities (members, K); the rejects.
+
+    Raises:
+        InputError: No image can be read, or they have been through another preprocessing than the models' own.
+        LeakageError: An image was among what a model was trained on.
+    """
+    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+
+    with own_randomness(settings.seed, settings.threads):
+        device = choose_device(settings.device)
+        # Answers are few and should be exact; only who asks for bf16 gets it.
+        precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
+        ensembles = group_models(folders, device, precision)
+        chains = chains_for(options, ensembles, manifest)
+        seen = Seen.of(folders)
+        if not settings.allow_leakage:
+            seen.refuse(manifest.rows, settings)
+        answers, rejects = ask_all(options, settings, ensembles, chains, manifest)
+    if not answers:
+        raise InputError(
+            f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
+        )
+    # Once more, now that the pixels of images without a digest in the table are known.
+    seen.refuse(radiographs([row for row, _ in answers]), settings)
+    return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
 
 
 def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
