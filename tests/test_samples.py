@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cxrtool.cli.main import run
-from cxrtool.data.images import read_image
-from cxrtool.data.phantom.illness import SEVERITIES, severity_of
-from cxrtool.data.phantom.sources import SOURCES
-from cxrtool.data.phantom.subject import LABELS
+from cxrtool.data.reading.images import read_image
+from cxrtool.phantom.illness import SEVERITIES, severity_of
+from cxrtool.phantom.sources import SOURCES
+from cxrtool.phantom.subject import LABELS
 
 
 @pytest.fixture(scope="module")

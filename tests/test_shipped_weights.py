@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.data.manifest import read_table
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.flow.lungs import find_lungs
 from cxrtool.flow.parts import AT
 from cxrtool.imaging import masks, plausibility

@@ -16,7 +16,7 @@ import numpy as np
 from cxrtool.auditing import classifier
 from cxrtool.auditing.classifier import KERNELS, Features
 from cxrtool.auditing.inputs import Fold, Pictures
-from cxrtool.evaluation.metrics import FloatArray, IntArray, divide, mean_defined
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide, mean_defined
 
 PERMUTATIONS = 200
 SHARE = 0.99

@@ -13,9 +13,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.evaluation.intervals import RESAMPLES, draw_patients, percents
-from cxrtool.evaluation.metrics import FloatArray, IntArray, divide
-from cxrtool.evaluation.ranking import Ranking
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
+from cxrtool.evaluation.metrics.ranking import Ranking
+from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, percents
 
 PERMUTATIONS = 10_000
 """Among 30 questions one true answer must be able to reach q < 0.01, for which p must be able to be below 0.0003."""

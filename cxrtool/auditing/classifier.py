@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.evaluation.metrics import FloatArray, IntArray
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
 Features = NDArray[np.floating]
 """One row an image."""

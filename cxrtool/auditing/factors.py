@@ -15,10 +15,10 @@ from pathlib import PurePath
 
 import numpy as np
 
-from cxrtool.data.ids import stem_of
-from cxrtool.data.manifest import PATH_COLUMNS, Row
-from cxrtool.data.table_one import parse_age
-from cxrtool.evaluation.metrics import FloatArray
+from cxrtool.data.tables.ids import stem_of
+from cxrtool.data.tables.manifest import PATH_COLUMNS, Row
+from cxrtool.data.tables.table_one import parse_age
+from cxrtool.evaluation.metrics.confusion import FloatArray
 
 CATEGORY, NUMBER = "category", "number"
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.grouping import group_images
-from cxrtool.data.manifest import Row
-from cxrtool.evaluation.metrics import IntArray
+from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.tables.manifest import Row
+from cxrtool.evaluation.metrics.confusion import IntArray
 
 SIDE = 64
 """Of a thumbnail, in pixels: coarse light and dark, no texture."""

@@ -8,25 +8,368 @@ beside the lungs. Whether a model makes use of it is another question; its accur
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrtool.auditing import alarm, probes_plots, probes_words
+from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import PERMUTATIONS, Run, Trial
+from cxrtool.auditing.answers import main_figures, predictions
 from cxrtool.auditing.inputs import Fold, Pictures, Progress, Unseen
-from cxrtool.auditing.part import ALARM, UNKNOWN, Finding, Part
-from cxrtool.auditing.probes_kinds import PROBES, Figure, Outcome, Result, check_names
-from cxrtool.auditing.probes_scores import main_figures, predictions
-from cxrtool.auditing.probes_views import VIEWS
-from cxrtool.evaluation import metrics
-from cxrtool.evaluation.comparison_align import align, in_order
-from cxrtool.evaluation.estimates import Estimates, estimate
-from cxrtool.evaluation.intervals import IMAGES, PATIENTS, RESAMPLES, Measure, measure
-from cxrtool.evaluation.metrics import FloatArray
+from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
+from cxrtool.auditing.views import (
+    FIGURES,
+    LUNG,
+    NO_LUNG,
+    OUTLINE,
+    PERMUTED,
+    PROBES,
+    VIEWS,
+    Figure,
+    Outcome,
+    Result,
+    check_names,
+)
+from cxrtool.evaluation.comparison.align import align, in_order
+from cxrtool.evaluation.metrics import confusion as metrics
+from cxrtool.evaluation.metrics.confusion import FloatArray
+from cxrtool.evaluation.metrics.estimates import Estimates, estimate
+from cxrtool.evaluation.plots.canvas import BLUE, GREY, ORANGE, VERMILION, picture, shorten
+from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.scores import Scores, scores_of
+from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+LEAKING = 0.02
+"""Balanced accuracy above chance from which on labels dealt by chance are told as learnt."""
+
+SOME_LUNG = 0.01
+"""Share of the lungs' area from which on it is said that a probe without lungs still holds some."""
+
+BECAUSE = {
+    "size-and-shape": "the classes come in different files, which a model may see by proportions or compression",
+    "mask-shape": (
+        "the classes differ in the size or shape of the lungs, as children and adults do; but an illness can change "
+        "the outline too"
+    ),
+    "metadata": "where an image is from, or of whom, tells its label, and a model may have learnt that instead",
+}
+
+
+def findings(outcome: Outcome) -> list[Finding]:
+    """The findings, the gravest first."""
+    results = outcome.results
+    made = {name: result for name, result in results.items() if result.trial is not None}
+    alarming = [name for name in made if PROBES[name].level == ALARM]
+    raised = [name for name in alarming if made[name].raised]
+    pictures = [name for name in raised if name not in BECAUSE]
+    found = []
+    if pictures:
+        text = f"{_reaches(outcome, pictures)}. The classes differ in something outside the lungs, so "
+        text += f"{_whose(outcome)} need not come from the lungs.{_held(made, pictures)}"
+        found.append(Finding(ALARM, text))
+    found += [Finding(ALARM, f"{_reaches(outcome, [name])}: {BECAUSE[name]}.") for name in raised if name in BECAUSE]
+    found += _of_permuted(outcome)
+    found += [
+        Finding(WARNING, f"{_reaches(outcome, [name])}: {BECAUSE[name]}.")
+        for name, result in made.items()
+        if PROBES[name].level == WARNING and result.raised
+    ]
+    notes = [name for name in made if PROBES[name].level == NOTE and made[name].raised]
+    if notes:
+        text = f"{_reaches(outcome, notes)}. This holds lungs and may be the illness itself"
+        found.append(Finding(NOTE, f"{text}; but it takes neither fine detail nor a deep network."))
+    if alarming and not raised:
+        shown = ", ".join(f"{PROBES[name].title} {_value(made[name]):.2f}" for name in alarming)
+        text = f"Without the lungs the classes could not be told apart better than by chance ({shown}; chance stays "
+        found.append(Finding(CLEAR, f"{text}below {outcome.level:.2f}). At 64 x 64 a small letter may escape notice."))
+    return [*found, *_of_missing(results)]
+
+
+def sheets(outcome: Outcome) -> list[Sheet]:
+    """The table of all probes, the model on top."""
+    columns = ["seen", "holds", "balanced accuracy", "AUC", "minus model", "share of model", "chance below", "found"]
+    rows = [["the model", "all", cell(outcome.model), cell(outcome.model_auc), *[ABSENT] * 4]]
+    for name, result in outcome.results.items():
+        probe = PROBES[name]
+        cells = [cell(part) for part in (result.balanced_accuracy, result.auc, result.difference, result.share)]
+        rows.append([probe.title, probe.holds, *cells, _two(result.limit), _verdict(name, result)])
+    if (chance := permuted(outcome)) is not None:
+        told = f"{chance['mean']:.2f} ({chance['low']:.2f}-{chance['high']:.2f})"
+        learnt = "the splits leak" if chance["learnt"] else "no"
+        rows.append(["nearest thumbnail, labels dealt by chance", LUNG, told, *[ABSENT] * 4, learnt])
+    return [Sheet("What a simple classifier reaches on the model's own splits", columns, rows, _notes(outcome))]
+
+
+def content(outcome: Outcome) -> dict[str, Any]:
+    """The figures of the part."""
+    return {
+        "classes": list(outcome.classes),
+        "chance": round(outcome.chance, DIGITS),
+        "images": outcome.images,
+        "patients": outcome.patients,
+        "runs": outcome.runs,
+        "permutations": outcome.permutations,
+        "seed": outcome.seed,
+        "level": _known(outcome.level),
+        "model": {"balanced_accuracy": dict(outcome.model), "auc": dict(outcome.model_auc)},
+        "probes": {name: _entry(name, result) for name, result in outcome.results.items()},
+        PERMUTED: permuted(outcome),
+        "training_images_left_out": outcome.left_out,
+        "notes": list(outcome.notes),
+    }
+
+
+def permuted(outcome: Outcome) -> dict[str, Any] | None:
+    """What the nearest thumbnail tells of labels dealt by chance: the mean, and the range of 95 % of the labellings."""
+    reached = outcome.permuted
+    if reached is None or not len(reached):
+        return None
+    low, high = np.quantile(reached, [0.025, 0.975])
+    mean = float(reached.mean())
+    figures = {name: round(float(value), DIGITS) for name, value in (("mean", mean), ("low", low), ("high", high))}
+    return {**figures, "learnt": mean > outcome.chance + LEAKING}
+
+
+def _entry(name: str, result: Result) -> dict[str, Any]:
+    probe = PROBES[name]
+    entry: dict[str, Any] = {"title": probe.title, "holds": probe.holds, "level": probe.level, "raised": result.raised}
+    for figure in ("balanced_accuracy", "auc", "difference", "share"):
+        entry[figure] = dict(getattr(result, figure))
+    trial = result.trial
+    dealt = None if trial is None or len(trial.reached) < 2 else trial
+    return {
+        **entry,
+        "limit": _known(result.limit),
+        "chance_mean": None if dealt is None else _known(float(dealt.reached[1:].mean())),
+        "p": None if dealt is None else _known(dealt.p),
+        "lung_held": None if result.view.lung is None else _known(result.view.lung),
+        "reason": result.view.reason or None,
+    }
+
+
+def _of_permuted(outcome: Outcome) -> list[Finding]:
+    chance = permuted(outcome)
+    if chance is None or not chance["learnt"]:
+        return []
+    text = (
+        "With labels dealt to patients by chance, the label of the nearest training image is right for "
+        f"{chance['mean']:.2f} of the test images (balanced accuracy), where guessing gives {outcome.chance:.2f}: the "
+        "same patients or pictures stand in training and in test, and every accuracy on these splits is too high."
+    )
+    return [Finding(WARNING, text)]
+
+
+def _of_missing(results: Mapping[str, Result]) -> list[Finding]:
+    reasons: dict[tuple[str, bool], list[str]] = {}
+    for name, result in results.items():
+        if result.trial is None:
+            reasons.setdefault((result.view.reason, result.view.alike), []).append(PROBES[name].title)
+    return [
+        Finding(CLEAR, f"{reason[0].upper()}{reason[1:]}, so a label cannot be read off them ({_listed(titles)}).")
+        if alike
+        else Finding(UNKNOWN, f"Probes that could not be made: {_listed(titles)} ({reason}).")
+        for (reason, alike), titles in reasons.items()
+    ]
+
+
+def _reaches(outcome: Outcome, names: Sequence[str]) -> str:
+    """The sentence's beginning: what each reaches of what the model reaches."""
+    first, *rest = names
+    verb = "reach" if first in ("size-and-shape", "metadata") else "reaches"
+    model = outcome.model["value"]
+    own = _value(outcome.results[first])
+    of = "" if model is None else f" of the model's {model:.2f}" if own < model else f", the model {model:.2f}"
+    subject = PROBES[first].alone
+    text = f"{subject[0].upper()}{subject[1:]} {verb} {own:.2f}{of} (balanced accuracy; "
+    limit = max(outcome.results[name].limit for name in names)
+    text += f"guessing gives {outcome.chance:.2f}, chance stays below {limit:.2f})"
+    others = [f"{PROBES[name].alone} {_value(outcome.results[name]):.2f}" for name in rest]
+    return ", ".join([text, *others[:-1]]) + (f" and {others[-1]}" if others else "")
+
+
+def _whose(outcome: Outcome) -> str:
+    return "the model's accuracy" if outcome.model["value"] is not None else "a model's accuracy on these images"
+
+
+def _held(made: dict[str, Result], names: Sequence[str]) -> str:
+    shares = {name: made[name].view.lung or 0.0 for name in names}
+    told = [f"{PROBES[name].title} {share:.0%}" for name, share in shares.items() if share >= SOME_LUNG]
+    return f" (Of the lungs' area it still holds: {', '.join(told)}.)" if told else ""
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    notes = [
+        f"{count_of(outcome.images, 'test image')} of {count_of(outcome.patients, 'patient')}, "
+        f"{count_of(outcome.runs, 'run')}; thumbnails of 64 x 64, a linear classifier for pictures and one of Gaussian "
+        "kernels for figures, trained on the training images alone.",
+        f"Chance: the best balanced accuracy in 99 % of {outcome.permutations} dealings of the labels among patients; "
+        "of the first four, which alone raise an alarm, the best of them all.",
+        "Share of model: (probe - guessing) / (model - guessing).",
+    ]
+    if outcome.left_out:
+        notes.append(f"Trained on a sample by patient where there are more images: {outcome.left_out} were left out.")
+    reasons: dict[str, list[str]] = {}
+    for name, result in outcome.results.items():
+        if result.view.reason:
+            reasons.setdefault(result.view.reason, []).append(PROBES[name].title)
+        if result.view.lung is not None and PROBES[name].level == ALARM and result.view.lung >= SOME_LUNG / 2:
+            notes.append(f"Of the lungs' area {result.view.lung:.1%} lie in what this sees: {PROBES[name].title}.")
+    notes += [f"{', '.join(titles)}: {reason}." for reason, titles in reasons.items()]
+    return [*notes, *outcome.notes]
+
+
+def _verdict(name: str, result: Result) -> str:
+    if result.trial is None:
+        return "nothing to tell" if result.view.alike else "unknown"
+    return PROBES[name].level if result.raised else "no"
+
+
+def _listed(titles: Sequence[str]) -> str:
+    return ", ".join(titles)
+
+
+def _value(result: Result) -> float:
+    return float(result.balanced_accuracy["value"])
+
+
+def _two(value: float) -> str:
+    return ABSENT if math.isnan(value) else f"{value:.2f}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, DIGITS) + 0.0
+
+
+COLOURS = {NO_LUNG: VERMILION, OUTLINE: ORANGE, LUNG: BLUE}
+
+WIDTH, LINE, TILE = 7.2, 0.36, 1.25
+MOST_CLASSES = 4
+"""Classes of which an example is shown."""
+
+
+def draw(outcome: Outcome, pictures: Pictures, folder: Path) -> list[tuple[str, str]]:
+    """Draw what there is to draw.
+
+    Returns:
+        The names of the files, and what each shows.
+    """
+    drawn = []
+    if any(result.trial is not None for result in outcome.results.values()):
+        draw_forest(outcome, folder / "probes.png")
+        drawn.append(
+            (
+                "probes.png",
+                "What each probe reaches beside the model, with 95 % intervals; below the grey it is chance.",
+            )
+        )
+    shown = [name for name in outcome.results if name not in FIGURES and outcome.results[name].trial is not None]
+    if shown:
+        draw_inputs(outcome, pictures, shown, folder / "probe_inputs.png")
+        drawn.append(("probe_inputs.png", "What each probe sees of a typical image of each class."))
+    return drawn
+
+
+def draw_forest(outcome: Outcome, path: Path) -> None:
+    """Balanced accuracy of every probe with its interval, the model as a line, chance, and the level of alarm."""
+    made = {name: result for name, result in outcome.results.items() if result.trial is not None}
+    rows = len(made) + 1
+    with picture(path, WIDTH, 1.75 + LINE * rows) as figure:
+        axes = figure.subplots()
+        low = [outcome.chance - 0.02]
+        for place, (name, result) in enumerate(made.items()):
+            colour = COLOURS[PROBES[name].holds]
+            _interval(axes, place, result.balanced_accuracy, colour)
+            _beside(axes, place, cell(result.balanced_accuracy))
+            reached = result.balanced_accuracy
+            low.append(reached["value"] if reached["low"] is None else reached["low"])
+            if PROBES[name].level != "alarm" and not math.isnan(result.limit):
+                axes.plot([result.limit] * 2, [place - 0.3, place + 0.3], color=GREY, linewidth=1)
+        labels = [PROBES[name].title for name in made]
+        chance = permuted(outcome)
+        if chance is not None:
+            labels.append("labels dealt by chance")
+            entry = {"value": chance["mean"], "low": chance["low"], "high": chance["high"]}
+            _interval(axes, len(made), entry, GREY)
+            _beside(axes, len(made), cell(entry))
+            low.append(chance["low"])
+        axes.axvline(outcome.chance, color=GREY, linestyle=":", linewidth=1.2)
+        left = max(0.0, min(low) - 0.03)
+        if not math.isnan(outcome.level):
+            axes.axvspan(left, outcome.level, color="#eeeeee", zorder=-2, linewidth=0)
+        if outcome.model["value"] is not None:
+            axes.axvline(outcome.model["value"], color="black", linewidth=1.4, zorder=0)
+            if outcome.model["low"] is not None:
+                axes.axvspan(outcome.model["low"], outcome.model["high"], color="#d9d9d9", zorder=-1, linewidth=0)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set(ylim=(len(labels) - 0.4, -0.6), xlim=(left, 1.005), xlabel="balanced accuracy")
+        axes.set_title("What a simple classifier reaches that is shown …")
+        _legend(axes, outcome, {PROBES[name].holds for name in made})
+
+
+def draw_inputs(outcome: Outcome, pictures: Pictures, names: list[str], path: Path) -> None:
+    """One image of each class through every probe that sees pictures."""
+    examples = {label: _typical(pictures, label) for label in outcome.classes[:MOST_CLASSES]}
+    few = pictures.where(np.array(list(examples.values()), np.intp))
+    looks = {name: VIEWS[name](few).shown for name in names}
+    shown = {name: images for name, images in looks.items() if images is not None}
+    with picture(path, 0.5 + TILE * len(shown), 0.35 + TILE * len(examples)) as figure:
+        grid = figure.subplots(len(examples), len(shown), squeeze=False)
+        for column, (name, images) in enumerate(shown.items()):
+            grid[0][column].set_title(PROBES[name].title, fontsize=9, loc="center")
+            for row, label in enumerate(examples):
+                axes = grid[row][column]
+                axes.imshow(images[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[["top", "right"]].set_visible(True)
+                if column == 0:
+                    axes.set_ylabel(shorten(label, 16), fontsize=9)
+
+
+def _typical(pictures: Pictures, label: str) -> int:
+    """The picture of a class that is nearest to the mean of the class, among those with lungs where there are such."""
+    own = np.flatnonzero([name == label for name in pictures.labels])
+    if pictures.lungs is not None:
+        found = own[pictures.lungs[own].max(axis=(1, 2)) >= 0.5]
+        own = found if len(found) else own
+    thumbs = pictures.thumbs[own]
+    return int(own[((thumbs - thumbs.mean(axis=0)) ** 2).sum(axis=(1, 2)).argmin()])
+
+
+def _interval(axes: Axes, place: int, measure: Mapping[str, Any], colour: str) -> None:
+    if measure["low"] is not None:
+        axes.plot([measure["low"], measure["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+    axes.plot(measure["value"], place, "o", color=colour, markersize=7, clip_on=False)
+
+
+def _beside(axes: Axes, place: int, text: str) -> None:
+    where: Any = ("axes fraction", "data")
+    axes.annotate(text, (1.02, place), xycoords=where, va="center", annotation_clip=False, fontsize=9)
+
+
+def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    names = {NO_LUNG: "no lung", OUTLINE: "outline of the lungs", LUNG: "lungs"}
+    handles: list[Any] = [
+        Line2D([], [], color=COLOURS[kind], marker="o", linewidth=2, label=name)
+        for kind, name in names.items()
+        if kind in holds
+    ]
+    if outcome.model["value"] is not None:
+        handles.append(Line2D([], [], color="black", linewidth=1.4, label=f"the model, {outcome.model['value']:.2f}"))
+    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label="guessing"))
+    if not math.isnan(outcome.level):
+        handles.append(Patch(color="#eeeeee", label="by chance, no alarm"))
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+
 
 NAME, TITLE = "probes", "Shortcut probes"
 
@@ -85,8 +428,8 @@ def examine(
     if "thumbnail" in names:
         whole = pictures.thumbs.reshape(len(pictures), -1)
         outcome = replace(outcome, permuted=alarm.nearest(whole, labellings, runs, len(classes))[1:])
-    drawn = probes_plots.draw(outcome, pictures, place) if place is not None else ()
-    told = probes_words.content(outcome), probes_words.findings(outcome), probes_words.sheets(outcome)
+    drawn = draw(outcome, pictures, place) if place is not None else ()
+    told = content(outcome), findings(outcome), sheets(outcome)
     return Part(NAME, TITLE, *told, drawn)
 
 

@@ -16,15 +16,15 @@ import numpy as np
 
 from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import PERMUTATIONS
+from cxrtool.auditing.answers import divided, figures_of
 from cxrtool.auditing.association import PERMUTATIONS as PERMUTED_LABELS
-from cxrtool.auditing.confounding_questions import CERTAIN, VALUE, associate, gravity, per_unit, units_of
 from cxrtool.auditing.factors import CATEGORY, SOURCE, Factor
 from cxrtool.auditing.inputs import Pictures, Progress, Unseen
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.auditing.probes_scores import divided, figures_of
-from cxrtool.auditing.probes_views import VIEWS
-from cxrtool.data.manifest import Row
-from cxrtool.evaluation.intervals import DIGITS, RESAMPLES
+from cxrtool.auditing.questions import CERTAIN, VALUE, associate, gravity, per_unit, units_of
+from cxrtool.auditing.views import VIEWS
+from cxrtool.data.tables.manifest import Row
+from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES
 from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
 
 NAME, TITLE = "sources", "Telling the source within one label"

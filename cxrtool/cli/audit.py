@@ -80,12 +80,13 @@ def audit(
     """
     from cxrtool.auditing import summary
     from cxrtool.cli.console import check_format, print_tables
+    from cxrtool.commands import audit as step
+    from cxrtool.commands.audit.options import AuditOptions
     from cxrtool.errors import LeakageError
-    from cxrtool.steps import audit as step
 
     check_format(style)
     settings = options.settings(ctx)
-    found = step.audit(options.collect(ctx, step.AuditOptions), settings)
+    found = step.audit(options.collect(ctx, AuditOptions), settings)
     if found:
         print_tables(found, summary, step.dump_audit, style, 2, settings.report)
         if leaking := step.leaks(found):

@@ -78,8 +78,8 @@ def compare(
     Example: cxrtool compare runs/vgg16 runs/densenet201 --baseline runs/thumbnail -o comparison
     """
     from cxrtool.cli.console import check_format, print_tables
-    from cxrtool.evaluation import comparison_tables as tables
-    from cxrtool.steps import compare as step
+    from cxrtool.commands import compare as step
+    from cxrtool.evaluation.comparison import tables
 
     check_format(style)
     settings = options.settings(ctx)

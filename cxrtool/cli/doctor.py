@@ -21,7 +21,7 @@ def doctor(
     Example: cxrtool doctor
     """
     from cxrtool.cli.console import check_format, print_table
-    from cxrtool.steps import doctor as step
+    from cxrtool.commands import doctor as step
 
     check_format(style)
     settings = options.settings(ctx)

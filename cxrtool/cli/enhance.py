@@ -73,6 +73,6 @@ def enhance(
 
     Example: cxrtool enhance prepared --steps match-histogram,suppress-ribs,clahe --splits splits.csv -o enhanced
     """
-    from cxrtool.steps import enhance as step
+    from cxrtool.commands import enhance as step
 
     step.enhance(options.collect(ctx, step.EnhanceOptions), options.settings(ctx))

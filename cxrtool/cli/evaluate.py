@@ -84,7 +84,7 @@ def evaluate(
     """
     from cxrtool.cli.console import check_format, print_tables
     from cxrtool.evaluation import tables
-    from cxrtool.steps import evaluate as step
+    from cxrtool.flow import evaluating as step
 
     check_format(style)
     settings = options.settings(ctx)

@@ -82,6 +82,7 @@ def explain(
 
     Example: cxrtool explain run prepared -o heatmaps --check-randomised
     """
-    from cxrtool.steps import explain as step
+    from cxrtool.flow import heatmaps as step
+    from cxrtool.flow.heatmaps.options import ExplainOptions
 
-    step.explain(options.collect(ctx, step.ExplainOptions), options.settings(ctx))
+    step.explain(options.collect(ctx, ExplainOptions), options.settings(ctx))

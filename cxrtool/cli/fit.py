@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from cxrtool.cli import options
-from cxrtool.training.dense_presets import DEFAULTS
+from cxrtool.training.image_to_image_presets import DEFAULTS
 
 
 def _option(flag: str, text: str, shown: str | None = None) -> Any:
@@ -103,10 +103,11 @@ def fit(
     Example: cxrtool fit lungs prepared --splits splits.csv -o lungs
     """
     from cxrtool.cli.console import check_format, print_table
-    from cxrtool.steps import fit as step
+    from cxrtool.commands import fit as step
+    from cxrtool.commands.fit.options import FitOptions
 
     check_format(style)
-    found = step.fit(options.collect(ctx, step.FitOptions), options.settings(ctx))
+    found = step.fit(options.collect(ctx, FitOptions), options.settings(ctx))
     if found:
         header, rows, title = found
         print_table(header, rows, style, title)

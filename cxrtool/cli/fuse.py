@@ -66,6 +66,6 @@ def fuse(
 
     Example: cxrtool fuse joint run-a run-b -o joint.csv
     """
-    from cxrtool.steps import fuse as step
+    from cxrtool.commands import fuse as step
 
     step.fuse(options.collect(ctx, step.FuseOptions), options.settings(ctx))

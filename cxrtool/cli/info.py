@@ -12,7 +12,7 @@ import typer
 from cxrtool.cli import options
 
 if TYPE_CHECKING:
-    from cxrtool.steps.info_describe import Description
+    from cxrtool.commands.info.describe import Description
 
 
 def info(
@@ -37,7 +37,7 @@ def info(
     Example: cxrtool info prepared --table1 --format md
     """
     from cxrtool.cli.console import check_format
-    from cxrtool.steps import info as step
+    from cxrtool.commands import info as step
 
     check_format(style)
     settings = options.settings(ctx)

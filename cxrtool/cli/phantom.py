@@ -69,6 +69,6 @@ def phantom(
 
     Example: cxrtool phantom --count 300 -o phantoms
     """
-    from cxrtool.steps import phantom as step
+    from cxrtool.commands import phantom as step
 
     step.phantom(options.collect(ctx, step.PhantomOptions), options.settings(ctx))

@@ -43,6 +43,6 @@ def predict(
 
     Example: cxrtool predict run new-images -o answers.csv
     """
-    from cxrtool.steps import predict as step
+    from cxrtool.commands import predict as step
 
     step.predict(options.collect(ctx, step.PredictOptions), options.settings(ctx))

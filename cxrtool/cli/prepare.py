@@ -93,6 +93,6 @@ def prepare(
 
     Example: cxrtool prepare covid-cxr/metadata.csv --size 512 -o prepared
     """
-    from cxrtool.steps import prepare as step
+    from cxrtool.commands import prepare as step
 
     step.prepare(options.collect(ctx, step.PrepareOptions), options.settings(ctx))

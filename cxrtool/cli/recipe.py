@@ -41,8 +41,8 @@ def recipe(
     Example: cxrtool recipe makris > makris.mk && make -f makris.mk DATA=images
     """
     from cxrtool.cli.console import print_table
-    from cxrtool.steps import recipe as step
-    from cxrtool.steps.recipe_estimate import estimate as measure
+    from cxrtool.commands import recipe as step
+    from cxrtool.commands.recipe.estimate import estimate as measure
 
     settings = options.settings(ctx)
     wish = step.RecipeOptions(name, tuple(values or ()), style)

@@ -71,8 +71,9 @@ def report(
 
     Example: cxrtool report run --positive covid --checklist claim -o report.html
     """
-    from cxrtool.steps import report as step
+    from cxrtool.commands import report as step
+    from cxrtool.commands.report.options import ReportOptions
 
-    written = step.report(options.collect(ctx, step.ReportOptions), options.settings(ctx))
+    written = step.report(options.collect(ctx, ReportOptions), options.settings(ctx))
     if written is not None:
         sys.stdout.write(f"{written}\n")

@@ -58,6 +58,6 @@ def segment(
 
     Example: cxrtool segment prepared --crop -o cropped
     """
-    from cxrtool.steps import segment as step
+    from cxrtool.flow import segmenting as step
 
     step.segment(options.collect(ctx, step.SegmentOptions), options.settings(ctx))

@@ -61,8 +61,8 @@ def select(
 
     Example: cxrtool select prepared --where "view = 'PA' and age >= 18" --one-per patient_id -o adults.csv
     """
-    from cxrtool.data.manifest import order_columns, print_manifest
-    from cxrtool.steps import select as step
+    from cxrtool.commands import select as step
+    from cxrtool.data.tables.manifest import order_columns, print_manifest
 
     settings = options.settings(ctx)
     selection = step.select(options.collect(ctx, step.SelectOptions), settings)

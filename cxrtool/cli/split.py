@@ -92,7 +92,7 @@ def split(
     Example: cxrtool split prepared --folds 5 --repeats 5 -o splits.csv
     """
     from cxrtool.cli.console import render
-    from cxrtool.steps import split as step
+    from cxrtool.commands import split as step
 
     settings = options.settings(ctx)
     result = step.split(options.collect(ctx, step.SplitOptions), settings)

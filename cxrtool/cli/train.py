@@ -12,7 +12,7 @@ from cxrtool.cli import options
 from cxrtool.training.presets import DEFAULTS, PRESETS
 
 if TYPE_CHECKING:
-    from cxrtool.data.manifest import Row
+    from cxrtool.data.tables.manifest import Row
     from cxrtool.flow.settings import Settings
 
 
@@ -98,7 +98,7 @@ def train(
 
     Example: cxrtool train prepared --splits splits.csv --preset covid-xnet -o run
     """
-    from cxrtool.steps import train as step
+    from cxrtool.commands import train as step
 
     settings = options.settings(ctx)
     rows = step.train(options.collect(ctx, step.TrainOptions), settings)
@@ -108,7 +108,7 @@ def train(
 
 def _tell_of_search(rows: Sequence[Row], settings: Settings) -> None:
     from cxrtool.cli.console import render
-    from cxrtool.steps.train_grid import SHOWN, rule_of, tabulate
+    from cxrtool.commands.train.grid import SHOWN, rule_of, tabulate
 
     columns, lines = tabulate(rows)
     settings.report.say("\n" + render(columns, lines[:SHOWN], title="Grid search, by validation images; mean of folds"))

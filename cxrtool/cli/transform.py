@@ -44,6 +44,6 @@ def transform(
 
     Example: cxrtool transform cropped --generators generators -o twins
     """
-    from cxrtool.steps import transform as step
+    from cxrtool.commands import transform as step
 
     step.transform(options.collect(ctx, step.TransformOptions), options.settings(ctx))

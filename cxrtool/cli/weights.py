@@ -78,7 +78,7 @@ def weights(
     Example: cxrtool weights import best.pth --model resnet50 --classes covid,normal --size 224 -o model
     """
     from cxrtool.cli.console import check_format, print_table
-    from cxrtool.steps import weights as step
+    from cxrtool.commands import weights as step
 
     options.one_of("ACTION", action, ACTIONS)
     part = kind and action == "import"
@@ -97,7 +97,7 @@ def weights(
             raise UsageError("`weights fetch` needs the name of a network", "for instance cxrtool weights fetch vgg16")
         step.fetch(names, settings)
     elif kind:
-        from cxrtool.steps import weights_part
+        from cxrtool.commands.weights import part as weights_part
 
         if len(names) != 1:
             raise UsageError(

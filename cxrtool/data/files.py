@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cxrtool.errors import InputError, OutputError
@@ -155,3 +155,8 @@ def is_whole_png(path: Path, size: int) -> bool:
             return file.read().startswith(b"IEND")
     except OSError:
         return False
+
+
+def are_whole_pngs(target: Path, written: Mapping[str, int]) -> bool:
+    """Whether files are there as they were written: `written` gives each name its size in bytes."""
+    return all(is_whole_png(target / name, size) for name, size in written.items())

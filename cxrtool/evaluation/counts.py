@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrtool.errors import InputError
-from cxrtool.evaluation.metrics import FloatArray
+from cxrtool.evaluation.metrics.confusion import FloatArray
 
 _HINT = "the first column holds the true classes, the header the predicted ones: `true,normal,covid`"
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.errors import InputError
-from cxrtool.evaluation.metrics import FloatArray, IntArray, divide
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
 
 NORMAL, PATHOLOGICAL, COVID = range(3)
 """The columns of a joint response."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.errors import InputError, UsageError
-from cxrtool.evaluation.intervals import DIGITS
-from cxrtool.evaluation.metrics import divide
+from cxrtool.evaluation.metrics.confusion import divide
+from cxrtool.evaluation.resampling.intervals import DIGITS
 from cxrtool.evaluation.scores import Scores
 
 NONE = "(none)"

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.grouping import original_of
-from cxrtool.data.manifest import Row
-from cxrtool.data.predictions import INCONCLUSIVE, Predictions
+from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, UsageError
-from cxrtool.evaluation.metrics import FloatArray, IntArray
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
 TEST = "test"
 TOLERANCE = 0.0051

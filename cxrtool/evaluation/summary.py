@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 
 from cxrtool.errors import UsageError
-from cxrtool.evaluation import calibration, metrics
 from cxrtool.evaluation.counts import draw_counts
-from cxrtool.evaluation.estimates import ABSTENTIONS, BY_CLASS, MACROS, Estimates, Figures, derive, estimate
 from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend
-from cxrtool.evaluation.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
-from cxrtool.evaluation.metrics import FloatArray
+from cxrtool.evaluation.metrics import calibration
+from cxrtool.evaluation.metrics import confusion as metrics
+from cxrtool.evaluation.metrics.confusion import FloatArray
+from cxrtool.evaluation.metrics.estimates import (
+    ABSTENTIONS,
+    BY_CLASS,
+    MACROS,
+    Estimates,
+    Figures,
+    derive,
+    estimate,
+)
+from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.scores import Scores
 
 Summary = dict[str, Any]

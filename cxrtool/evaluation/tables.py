@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cxrtool.evaluation.decision_tables import decision_figures, decision_sheets
+from cxrtool.evaluation.decisions.tables import decision_figures, decision_sheets
 from cxrtool.evaluation.sheet import ABSENT as ABSENT
 from cxrtool.evaluation.sheet import MOST_RUNS, Notes, as_markdown, fixed
 from cxrtool.evaluation.sheet import Sheet as Sheet

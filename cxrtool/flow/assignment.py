@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtool.data.manifest import Manifest
-from cxrtool.data.splits import FILE_NAME as SPLITS
-from cxrtool.data.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
+from cxrtool.data.tables.manifest import Manifest
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.settings import Settings

@@ -13,19 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import InputError
 from cxrtool.flow import enhance_replay
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.lungs import Picture, use_lungs
 from cxrtool.flow.parts import PER_FOLD, bare, locate
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.imaging.placing import Move
 
 Chain = list[dict[str, Any]]
 
@@ -36,25 +35,6 @@ TRANSFORM = "transform"
 """The step that makes several pictures of one, whose networks a worker does not hold: it is replayed where all meet."""
 
 _SHOWN_DIGITS = 8
-
-
-@dataclass
-class Picture:
-    """A picture on its way through a chain.
-
-    Attributes:
-        pixels: (H, W), uint8 or uint16.
-        mask: (H, W), 0 and 255: a mask of the picture's own, which follows it; None where it has none.
-        lungs: (H, W), 0 and 255: what the chain itself found, once it has looked for lungs.
-        warnings: What is odd about it.
-        moves: How its pixels were moved, in order, so that there is a way back.
-    """
-
-    pixels: np.ndarray
-    mask: np.ndarray | None = None
-    lungs: np.ndarray | None = None
-    warnings: list[str] = field(default_factory=list)
-    moves: list[Move] = field(default_factory=list)
 
 
 def _prepare(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
@@ -90,8 +70,6 @@ def _move_to_size(picture: Picture, entry: Mapping[str, Any]) -> None:
 
 
 def _move_by_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
-    from cxrtool.flow.lungs import use_lungs
-
     use_lungs(picture, entry)
 
 
@@ -231,7 +209,10 @@ def before_twins(chain: Chain) -> tuple[Chain, dict[str, Any] | None]:
 
 def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """What a worker imports to replay a chain, and may share with the others from the start."""
-    return ("cxrtool.data.images", *(("cxrtool.training.lung_finder",) if any("part" in one for one in chain) else ()))
+    return (
+        "cxrtool.data.reading.images",
+        *(("cxrtool.training.lung_finder",) if any("part" in one for one in chain) else ()),
+    )
 
 
 def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None) -> tuple[np.ndarray, str]:
@@ -254,7 +235,7 @@ def look(
 
     Odd is what the reader found so, and a mask of lungs that the chain found and that cannot be one.
     """
-    from cxrtool.data.images import MAX_PIXELS, read_image
+    from cxrtool.data.reading.images import MAX_PIXELS, read_image
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cxrtool.data.files import atomic_write, locked, saying_what_fails
-from cxrtool.data.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
-from cxrtool.data.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
+from cxrtool.errors import StrictError
 from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.folder import REJECTS, StepFolder, read_run_file, write_run_file
+from cxrtool.flow.settings import Settings
 
 
 def lay(container: StepFolder, splits: Path, shown: Mapping[str, Any], told: Mapping[str, Any]) -> None:
@@ -64,3 +67,29 @@ def complete(container: StepFolder, names: Sequence[str], rejects: Sequence[Row]
             shutil.rmtree(folder)
     write_table(run / REJECTS, ["path", "reason"], rejects)
     write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)
+
+
+Summary = tuple[list[str], list[list[str]], str]
+"""Header, rows and title of a table of figures."""
+
+
+def tell_of_validation(folds: Sequence[Assignment], values: Mapping[str, Any], settings: Settings) -> None:
+    """Say where an option that looks at validation images has none to look at."""
+    bare = [a.name for a in folds if not a.subsets["validation"]]
+    idle = [f"--checkpoint {values['checkpoint']}"] if values["checkpoint"] != "last" else []
+    idle += ["--patience"] if values["patience"] else []
+    if bare and idle:
+        settings.report.warn(
+            f"{len(bare)} of {len(folds)} folds have no validation images, such as {bare[0]}: there "
+            f"{', '.join(idle)} has nothing to go by, and the last epoch is kept"
+        )
+
+
+def heed_strict(rejects: Sequence[Row], settings: Settings) -> None:
+    """Tell of what was rejected once all is done.
+
+    Raises:
+        StrictError: `--strict`, and something was.
+    """
+    if rejects and settings.strict:
+        raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.grouping import original_of
-from cxrtool.data.manifest import Manifest, Row
+from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.errors import InputError
 from cxrtool.flow.chain import chain_of
 from cxrtool.flow.parts import AT, PER_FOLD, Chain

@@ -22,7 +22,7 @@ from typing import Any
 
 import cxrtool
 from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
-from cxrtool.data.manifest import (
+from cxrtool.data.tables.manifest import (
     FILE_NAME,
     PATH_COLUMNS,
     Manifest,
@@ -31,7 +31,7 @@ from cxrtool.data.manifest import (
     relative_rows,
     write_manifest,
     write_table,
-)  # fmt: skip
+)
 from cxrtool.errors import InputError, OutputError, StrictError
 from cxrtool.flow.parts import bare
 from cxrtool.flow.settings import Settings

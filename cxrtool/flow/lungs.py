@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from cxrtool.flow.parts import AT
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.flow.chain import Picture
+    from cxrtool.imaging.placing import Move
     from cxrtool.training.lung_finder import LungFinder
 
 VERSION = 1
@@ -23,6 +24,25 @@ CROP, APPLY, ERASE = "crop", "apply", "erase"
 """What is done with a mask: an entry's `use` joins them with a plus."""
 
 LEFT_WHOLE = "the picture is left whole"
+
+
+@dataclass
+class Picture:
+    """A picture on its way through a chain.
+
+    Attributes:
+        pixels: (H, W), uint8 or uint16.
+        mask: (H, W), 0 and 255: a mask of the picture's own, which follows it; None where it has none.
+        lungs: (H, W), 0 and 255: what the chain itself found, once it has looked for lungs.
+        warnings: What is odd about it.
+        moves: How its pixels were moved, in order, so that there is a way back.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray | None = None
+    lungs: np.ndarray | None = None
+    warnings: list[str] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
 
 
 def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
@@ -113,8 +133,8 @@ def read_mask(path: str, shape: tuple[int, ...], max_pixels: int | None) -> np.n
     Raises:
         ImageError: It cannot be read, or has other proportions than its picture.
     """
-    from cxrtool.data import mask_files
-    from cxrtool.data.images import MAX_PIXELS
+    from cxrtool.data.reading import mask_files
+    from cxrtool.data.reading.images import MAX_PIXELS
     from cxrtool.imaging.resize import NATIVE, prepare_mask
 
     height, width = shape

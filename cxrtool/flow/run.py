@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cxrtool.data.manifest import Row, read_table
-from cxrtool.data.predictions import Predictions, join, read_predictions
-from cxrtool.data.splits import FILE_NAME as SPLITS
-from cxrtool.data.splits import run_order
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import run_order
+from cxrtool.data.tables.manifest import Row, read_table
+from cxrtool.data.tables.predictions import Predictions, join, read_predictions
 from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.flow.folder import read_run_file
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtool.data.grouping import PATIENT, normalised
-from cxrtool.data.manifest import Row, read_table
+from cxrtool.data.splitting.grouping import PATIENT, normalised
+from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.errors import LeakageError
 from cxrtool.flow.settings import Settings
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.tables.manifest import Manifest
 from cxrtool.errors import InputError
 from cxrtool.flow.chain import decode
 from cxrtool.flow.folder import REJECTS, StepFolder

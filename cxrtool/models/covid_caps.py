@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cxrtool.models.glorot import draw_as_keras
+from cxrtool.models.initialisation import draw_as_keras
 from cxrtool.models.network import Network
 
 MAPS = (64, 64, 128, 128)

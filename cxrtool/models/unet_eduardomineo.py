@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrtool.models.glorot import draw_as_keras
+from cxrtool.models.initialisation import draw_as_keras
 
 WIDTHS = (32, 64, 128, 256, 512)
 """Channels of each level; the picture is halved between two."""

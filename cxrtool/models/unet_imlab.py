@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrtool.models.glorot import draw_as_keras
+from cxrtool.models.initialisation import draw_as_keras
 
 DOWN = ((1, 32, 32), (32, 64, 64), (64, 64, 64), (64, 128, 128))
 """Channels into, inside and out of each level of the encoder."""

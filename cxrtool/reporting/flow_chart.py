@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrtool.evaluation.canvas import GREY, picture
+from cxrtool.evaluation.plots.canvas import GREY, picture
 from cxrtool.evaluation.tables import Sheet, count_of
 
 if TYPE_CHECKING:

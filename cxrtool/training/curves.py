@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrtool.data.files import atomic_path
-from cxrtool.data.manifest import write_table
+from cxrtool.data.tables.manifest import write_table
 from cxrtool.training.engine import History
 from cxrtool.training.job import COLUMNS, Row
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,62 @@ from torch import Tensor, nn
 
 from cxrtool.errors import CxrtoolError, DivergedError
 from cxrtool.models.network import is_finite, set_mode
-from cxrtool.training.averaging import Average
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
 from cxrtool.training.optimization import LOSSES, class_weights
+
+
+class Average:
+    """A running average of a module's parameters over the steps (Polyak & Juditsky 1992), which jitters less than they.
+
+    Args:
+        module: What is trained.
+        kept: Share that the average keeps at each step; less during the first steps, whose weights it soon forgets.
+    """
+
+    def __init__(self, module: nn.Module, kept: float) -> None:
+        self.kept, self.steps, self._showing = kept, 0, False
+        self._live = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._mean = [parameter.detach().clone() for parameter in self._live]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Take in the weights after a step."""
+        kept = min(self.kept, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - kept)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Let the module have the average inside the block, unless it ends early by `hide`."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self.hide()
+
+    def hide(self) -> None:
+        """Give the module its own weights back, if it has the average."""
+        if self._showing:
+            self._swap()
+
+    def _swap(self) -> None:
+        self._showing = not self._showing
+        for parameter, mean in zip(self._live, self._mean, strict=True):
+            parameter.data, mean.data = mean.data, parameter.data
+
+    def state(self) -> dict[str, Any]:
+        """What is to be saved."""
+        return {"steps": self.steps, "mean": self._mean}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was saved."""
+        self.steps = state["steps"]
+        for mean, saved in zip(self._mean, state["mean"], strict=True):
+            mean.copy_(saved)
+
 
 Stop = Callable[[], CxrtoolError | None]
 """Asked between two batches; what it returns is raised once the state is saved."""

@@ -221,7 +221,7 @@ def _pass(
     workers: int,
     advance: Callable[[int], None],
 ) -> bool:
-    results = mapper(work, items, workers=workers, preload=("cxrtool.data.images",))
+    results = mapper(work, items, workers=workers, preload=("cxrtool.data.reading.images",))
     for (position, _), result in results:
         if isinstance(result, CxrtoolError):
             done[position] = ("", result.message)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cxrtool.auditing.inputs import SIDE, Pictures
-from cxrtool.data.divider import Divider
+from cxrtool.data.splitting.divider import Divider
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import pytest
 
 from cxrtool.auditing.confounding import examine
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING
-from cxrtool.data.manifest import read_table
-from cxrtool.data.phantom.cohort import Cohort, draw_shots
+from cxrtool.data.tables.manifest import read_table
+from cxrtool.phantom.cohort import Cohort, draw_shots
 
 GRAVE = {ALARM, WARNING}
 

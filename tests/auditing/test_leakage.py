@@ -5,10 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.auditing.leakage import DRAWN_PAIRS, draw_pairs, examine
-from cxrtool.auditing.leakage_copies import likely_chance, pairs_of, radiographs
+from cxrtool.auditing.leakage import DRAWN_PAIRS, draw_pairs, examine, likely_chance, pairs_of, radiographs
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING
-from cxrtool.data.splits import overlaps
+from cxrtool.data.splitting.splits import overlaps
 from cxrtool.imaging.hashing import dhash, pixel_sha256
 
 

@@ -9,8 +9,8 @@ from sklearn.metrics import balanced_accuracy_score
 
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Part
 from cxrtool.auditing.probes import examine
-from cxrtool.auditing.probes_kinds import PROBES
-from cxrtool.data.predictions import Predictions
+from cxrtool.auditing.views import PROBES
+from cxrtool.data.tables.predictions import Predictions
 from cxrtool.errors import UsageError
 from cxrtool.evaluation.scores import scores_of
 

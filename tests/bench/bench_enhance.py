@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtool.commands.enhance.images import Task, apply, enhance_one
 from cxrtool.flow.parts import AT
 from cxrtool.imaging.histogram import count_levels, pack
 from cxrtool.models.parts import SHIPPED, load_network, networks, read_part, save_part
-from cxrtool.steps.enhance_images import Task, apply, enhance_one
 
 SIDES, IMAGES = (512, 1024), 8
 WANTED = 8

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from cxrtool.data.phantom.cohort import Cohort, draw_shots
-from cxrtool.data.phantom.draw import draw
-from cxrtool.steps.phantom import draw_one
+from cxrtool.commands.phantom import draw_one
+from cxrtool.phantom.cohort import Cohort, draw_shots
+from cxrtool.phantom.draw import draw
 
 CXRTOOL = str(Path(sys.executable).with_name("cxrtool"))
 COUNT = 200

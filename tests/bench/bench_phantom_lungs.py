@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrtool.data.images import read_image
+from cxrtool.data.reading.images import read_image
 
 SIDE = 128
 COUNT = 1500

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cxrtool.data.images import read_image
+from cxrtool.data.reading.images import read_image
 
 SIDE = 256
 BINS = 32

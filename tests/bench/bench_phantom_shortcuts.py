@@ -28,11 +28,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrtool.cli.main import run
-from cxrtool.data.headers import sniff
-from cxrtool.data.images import read_image
-from cxrtool.data.manifest import Row, read_manifest
-from cxrtool.data.splits import read_splits
-from cxrtool.evaluation.intervals import RESAMPLES, draw_patients
+from cxrtool.data.reading.headers import sniff
+from cxrtool.data.reading.images import read_image
+from cxrtool.data.splitting.splits import read_splits
+from cxrtool.data.tables.manifest import Row, read_manifest
+from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients
 
 COUNT = 1200
 EPOCHS = 30

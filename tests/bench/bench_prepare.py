@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.data.images import ENCODING, MAX_PIXELS
-from cxrtool.steps.prepare_one import Task, read_one
+from cxrtool.commands.prepare import Task, read_one
+from cxrtool.data.reading.images import ENCODING, MAX_PIXELS
 
 CXRTOOL = str(Path(sys.executable).with_name("cxrtool"))
 SIZE = 512

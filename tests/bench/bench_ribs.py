@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from cxrtool.cli.main import run
-from cxrtool.data.images import read_image
-from cxrtool.data.manifest import read_table
+from cxrtool.data.reading.images import read_image
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.flow.enhance_replay import replay_suppress_ribs
 from cxrtool.flow.lungs import find_lungs
 from cxrtool.flow.parts import AT

@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from cxrtool.cli.main import run
-from cxrtool.data.images import read_image
-from cxrtool.data.manifest import Manifest, read_manifest, write_manifest
+from cxrtool.data.reading.images import read_image
+from cxrtool.data.tables.manifest import Manifest, read_manifest, write_manifest
+from cxrtool.flow.segmenting import SegmentOptions, segment
 from cxrtool.flow.settings import Settings
 from cxrtool.imaging.view import see
 from cxrtool.models.lungs import NETWORKS
 from cxrtool.models.parts import SHIPPED, Part, read_part, save_part
-from cxrtool.steps.segment import SegmentOptions, segment
 from cxrtool.training.device import own_randomness
 from cxrtool.training.lung_finder import LungFinder
 

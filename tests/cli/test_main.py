@@ -27,7 +27,7 @@ def failing(monkeypatch, cxr):
         def step(*args):
             raise error
 
-        monkeypatch.setattr(f"cxrtool.steps.{command}.{command}", step)
+        monkeypatch.setattr(f"cxrtool.commands.{command}.{command}", step)
         return cxr(command, "x")
 
     return call
@@ -120,7 +120,7 @@ def test_a_command_is_imported_only_when_it_is_called():
 def test_the_list_of_commands_imports_no_command():
     code = (
         "import sys, cxrtool.cli.main as m; m.run([]);"
-        "sys.exit(str([n for n in sys.modules if n.startswith(('cxrtool.steps', 'cxrtool.cli.'))"
+        "sys.exit(str([n for n in sys.modules if n.startswith(('cxrtool.commands', 'cxrtool.cli.'))"
         " and n != 'cxrtool.cli.main']).replace('[]', '') or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,8 +12,8 @@ import pytest
 
 from cxrtool.cli import options
 from cxrtool.cli.main import COMMANDS, load, run
-from cxrtool.data.manifest import read_manifest, write_table
-from cxrtool.data.splits import COLUMNS
+from cxrtool.data.splitting.splits import COLUMNS
+from cxrtool.data.tables.manifest import read_manifest, write_table
 
 CALLS = {
     "prepare": ("{input} --workers 1 -o {out}", "manifest"),

@@ -12,7 +12,7 @@ import pytest
 READ = (
     "import sys, resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))\n"
     "import cv2; cv2.setNumThreads(1)\n"
-    "from cxrtool.data.images import read_image; from cxrtool.errors import ImageError\n"
+    "from cxrtool.data.reading.images import read_image; from cxrtool.errors import ImageError\n"
     "try: print(read_image(sys.argv[1]).pixels.shape)\n"
     "except ImageError as error: print('refused:', error)\n"
     # Not ru_maxrss, which a new process inherits from the one that started it.

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.data.predictions import Predictions, join
+from cxrtool.data.tables.predictions import Predictions, join
 
 
 @pytest.fixture(scope="session")

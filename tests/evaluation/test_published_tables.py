@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from cxrtool.data.manifest import write_table
+from cxrtool.data.tables.manifest import write_table
 
 MAKRIS_TRUNCATED = {
     ("mobilenetv2", "pneumonia"), ("inceptionv3", "normal"), ("xception", "normal"), ("xception", "pneumonia"),

@@ -5,7 +5,7 @@ import pytest
 
 from cxrtool.errors import UsageError
 from cxrtool.evaluation.groups import parse_groupings
-from cxrtool.evaluation.intervals import wilson
+from cxrtool.evaluation.resampling.intervals import wilson
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import OVERALL, PER_CLASS, PER_GROUP, summarise, summarise_counts
 
@@ -93,7 +93,7 @@ def test_strata_weigh_up_to_the_sensitivity_of_their_class(summary):
 
 
 def test_few_patients_get_wilson_with_their_number(summary):
-    from cxrtool.evaluation.intervals import wilson
+    from cxrtool.evaluation.resampling.intervals import wilson
 
     mild = summary["per_group"]["severity"]["mild"]
     assert mild["patients"] < 30

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from cxrtool.data.manifest import Manifest, read_manifest, read_table, write_table
-from cxrtool.data.twins import twin_rows
+from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
+from cxrtool.data.tables.twins import twin_rows
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow.assignment import Assignment, read_assignments
 

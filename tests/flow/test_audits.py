@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from cxrtool.data.manifest import write_table
+from cxrtool.data.tables.manifest import write_table
 from cxrtool.errors import InputError
 from cxrtool.flow.audits import FILE, audit_of, audits_near, read_audit
 

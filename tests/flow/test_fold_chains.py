@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.tables.manifest import Manifest
 from cxrtool.errors import InputError
 from cxrtool.flow.fold_chains import ALL, chain_of_manifest, fold_together, is_divided, own_fold
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cxrtool.data.files import locked
-from cxrtool.data.manifest import read_manifest
+from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, OutputError, StrictError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.settings import Settings
@@ -300,7 +300,7 @@ def test_rejects_are_listed_warned_of_and_strict(tiny, tmp_path, settings, liste
 STEP = """
 import sys, time
 from pathlib import Path
-from cxrtool.data.manifest import read_manifest
+from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.data.files import atomic_write

@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.data.manifest import read_manifest, write_table
-from cxrtool.data.predictions import read_predictions
+from cxrtool.commands.predict import PredictOptions, predict
+from cxrtool.commands.train import TrainOptions, train
+from cxrtool.data.tables.manifest import read_manifest, write_table
+from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import ImageError, InputError
-from cxrtool.flow.chain import Picture, chain_of, look, missing_steps, replay
-from cxrtool.flow.lungs import read_mask
+from cxrtool.flow.chain import chain_of, look, missing_steps, replay
+from cxrtool.flow.heatmaps.drawing import Task, view_one
+from cxrtool.flow.lungs import Picture, read_mask
 from cxrtool.flow.parts import AT, bare, locate
-from cxrtool.steps.explain_heatmaps import Task, view_one
-from cxrtool.steps.predict import PredictOptions, predict
-from cxrtool.steps.segment import SegmentOptions, segment
-from cxrtool.steps.train import TrainOptions, train
+from cxrtool.flow.segmenting import SegmentOptions, segment
 
 USES = {
     "crop": {"crop": True},

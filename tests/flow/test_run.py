@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cxrtool.data.manifest import write_table
+from cxrtool.data.tables.manifest import write_table
 from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.flow.run import (
     check_whole,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrtool.errors import UsageError
-from cxrtool.evaluation.metrics import class_metrics
+from cxrtool.evaluation.metrics.confusion import class_metrics
 from cxrtool.evaluation.summary import OVERALL
 from cxrtool.models.registry import check_name
 from cxrtool.recipes.published import FIGURES, beside, published_names, read_published

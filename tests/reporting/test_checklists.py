@@ -1,8 +1,8 @@
 import pytest
 
+from cxrtool.commands.report import CHECKLISTS as NAMES
 from cxrtool.reporting import titles
 from cxrtool.reporting.checklists import AUTHOR, CHECKLISTS, tabulate
-from cxrtool.steps.report import CHECKLISTS as NAMES
 
 TITLES = {value for name, value in vars(titles).items() if name.isupper()}
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.data.manifest import read_table
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.training.curves import OTHERS, draw_history, draw_panels, loss_and, write_history
 from cxrtool.training.engine import History
 from cxrtool.training.job import COLUMNS

@@ -2,9 +2,9 @@ from dataclasses import fields
 
 import pytest
 
+from cxrtool.commands.train import TrainOptions
+from cxrtool.flow.fold_training import make_design
 from cxrtool.models.registry import check
-from cxrtool.steps.train import TrainOptions
-from cxrtool.steps.train_fold import make_design
 from cxrtool.training.augment import parse
 from cxrtool.training.presets import DEFAULTS, PRESETS
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cxrtool.data.datasets import collection
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row
+from cxrtool.data.tables.manifest import Row
 
 
 def read(source: Path, request: Request) -> Iterator[Record]:

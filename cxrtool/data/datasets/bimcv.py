@@ -27,7 +27,7 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, sex_of, view_of, years_of
 from cxrtool.data.datasets.layout import columns_of, misfit
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row, read_table
+from cxrtool.data.tables.manifest import Row, read_table
 
 RADIOGRAPHS = "mod-rx"
 BARE = "no .json beside it: its window, and whether it is inverted, are not known"

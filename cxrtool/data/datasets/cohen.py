@@ -24,7 +24,7 @@ from pathlib import Path
 from cxrtool.data.datasets import collection
 from cxrtool.data.datasets.layout import columns_of
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row, read_table
+from cxrtool.data.tables.manifest import Row, read_table
 
 SCORES = "annotations/covid-severity-scores.csv"
 SCORE_COLUMNS = ("geographic_mean", "opacity_mean")

@@ -13,7 +13,7 @@ from pathlib import Path
 from cxrtool.data.datasets.cells import not_frontal, sex_of, view_of, years_of
 from cxrtool.data.datasets.layout import columns_of, find, folder_of, misfit, table_of, within
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row
+from cxrtool.data.tables.manifest import Row
 
 TABLE = "metadata.csv"
 UNKNOWN = {"todo", "unknown"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import misfit
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.ids import stem_of
-from cxrtool.data.manifest import read_table
+from cxrtool.data.tables.ids import stem_of
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.errors import InputError
 
 LABELS = ("P", "N")

@@ -19,7 +19,7 @@ from pathlib import Path
 from cxrtool.data.datasets import collection
 from cxrtool.data.datasets.layout import locate
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row
+from cxrtool.data.tables.manifest import Row
 
 SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
 

@@ -22,7 +22,7 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.cells import sex_of
 from cxrtool.data.datasets.layout import folder_of, misfit
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row
+from cxrtool.data.tables.manifest import Row
 
 LABELS = {"JPCLN": "nodule", "JPCNN": "no nodule"}
 NAME = re.compile(r"(JPCLN|JPCNN)\d{3}", re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cxrtool.data.manifest import Table, read_table
+from cxrtool.data.tables.manifest import Table, read_table
 from cxrtool.errors import InputError
 
 _SHOWN = 6

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.ids import Naming, stem_of, unique_ids
-from cxrtool.data.manifest import Manifest, Row, order_columns
+from cxrtool.data.tables.ids import Naming, stem_of, unique_ids
+from cxrtool.data.tables.manifest import Manifest, Row, order_columns
 from cxrtool.errors import InputError
 
 ORIGINAL = "original"

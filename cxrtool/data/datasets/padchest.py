@@ -22,7 +22,7 @@ from pathlib import Path
 from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, sex_of, view_of, years_between
 from cxrtool.data.datasets.layout import columns_of, folder_of, locate, table_of
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import COLUMNS
+from cxrtool.data.tables.manifest import COLUMNS
 
 TABLE = "a table such as PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 ELSEWHERE = ("images", "images-224", "")

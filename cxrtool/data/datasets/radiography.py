@@ -23,7 +23,7 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import misfit
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.workbook import read_sheet
-from cxrtool.data.ids import stem_of
+from cxrtool.data.tables.ids import stem_of
 
 CLASSES = {
     "covid": "COVID", "covid-19": "COVID", "lung opacity": "Lung_Opacity", "normal": "Normal",

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from cxrtool.data.datasets.cells import sex_of
-from cxrtool.data.manifest import Row
+from cxrtool.data.tables.manifest import Row
 
 FOLDER = "ClinicalReadings"
 LABELS = {"0": "normal", "1": "tuberculosis"}

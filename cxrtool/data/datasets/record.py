@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrtool.data.manifest import Row
+from cxrtool.data.tables.manifest import Row
 
 
 @dataclass

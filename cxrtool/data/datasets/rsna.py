@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cxrtool.data.datasets.layout import columns_of, find, folder_of, misfit, table_of
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import Row, read_table
+from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.errors import InputError
 
 LABELS = "stage_*_train_labels.csv"

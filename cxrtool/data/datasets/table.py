@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.manifest import COLUMNS, Row, Table, read_table
+from cxrtool.data.tables.manifest import COLUMNS, Row, Table, read_table
 from cxrtool.errors import InputError
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "imagename", "img")

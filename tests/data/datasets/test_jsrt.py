@@ -1,7 +1,7 @@
 import numpy as np
 
-from cxrtool.data.images import read_image
-from cxrtool.data.manifest import read_manifest
+from cxrtool.data.reading.images import read_image
+from cxrtool.data.tables.manifest import read_manifest
 
 
 def test_what_lies_beside_the_films_is_found(published, listed):

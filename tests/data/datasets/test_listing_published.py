@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from cxrtool.data.images import read_image
-from cxrtool.data.manifest import read_manifest
+from cxrtool.data.reading.images import read_image
+from cxrtool.data.tables.manifest import read_manifest
 
 EXPECTED = {
     # images, rejects, classes

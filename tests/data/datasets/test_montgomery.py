@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cxrtool.data.images import read_image
-from cxrtool.data.manifest import read_manifest
+from cxrtool.data.reading.images import read_image
+from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError
 
 

@@ -1,0 +1,163 @@
+"""Whether a model's answer hangs on the corners of a picture, where letters and marks stand, instead of the lungs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
+from cxrtool.errors import CxrtoolError
+from cxrtool.evaluation.tables import Sheet, cell
+from cxrtool.flow.cases import Case
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.data.tables.manifest import Row
+
+NAME, TITLE = "corners", "Corners covered"
+
+SIDE = 0.2
+"""Of a covered corner, as a share of the picture's side: four of them are 16 % of the picture and hold no lung in a
+frontal radiograph that shows the whole chest."""
+
+CORNERS = {
+    "upper left": (0.0, 0.0), "upper right": (0.0, 1 - SIDE), "lower left": (1 - SIDE, 0.0),
+    "lower right": (1 - SIDE, 1 - SIDE),
+}  # fmt: skip
+"""Top and left of each, as shares of the picture."""
+
+ALL, MIDDLE = "all four corners", "as much in the middle"
+
+SOME, MANY = 0.05, 0.2
+"""Shares of decisions that change with the corners, above which (with the whole interval) that is a warning and an
+alarm. A model that reads lungs changes few: the corners are a sixth of the picture and hold none of the disease."""
+
+
+def examine(cases: Sequence[Case], settings: Settings, max_pixels: int | None = None) -> Part:
+    """Cover corners with the picture's median grey, and ask again.
+
+    Args:
+        cases: Images, each with the fold that tested it.
+        settings: Device, workers, seed.
+        max_pixels: Refuse larger pictures before they are decoded.
+
+    Returns:
+        The part `corners`: for each place, and for a square of the area of all four corners in the middle of the
+        picture to compare with, the mean change of the probability of the class that was called, and the share of
+        decisions that changed; with intervals over patients.
+    """
+    from cxrtool.evaluation.resampling.means import mean_of_images
+    from cxrtool.training.device import own_randomness
+
+    rows: list[Row] = []
+    changes: dict[str, list[float]] = {name: [] for name in (*CORNERS, ALL, MIDDLE)}
+    moved: dict[str, list[float]] = {name: [] for name in changes}
+    try:
+        with own_randomness(settings.seed, settings.threads):
+            for row, before, after in _ask_all(cases, settings, max_pixels):
+                rows.append(row)
+                called = int(before.argmax())
+                for name, answer in after.items():
+                    changes[name].append(float(answer[called] - before[called]))
+                    moved[name].append(float(int(answer.argmax()) != called))
+    except CxrtoolError as error:
+        return _unknown(error.message)
+    if not rows:
+        return _unknown("no image could be read")
+    content = {
+        name: {
+            "change": mean_of_images(rows, changes[name], settings.seed, proportion=False),
+            "decisions_changed": mean_of_images(rows, moved[name], settings.seed, proportion=True),
+        }
+        for name in changes
+    }
+    return Part(NAME, TITLE, content, [_judge(content, len(rows))], [_tabulate(content, len(rows))])
+
+
+def cover(pixels: np.ndarray, name: str) -> np.ndarray:
+    """A copy of a square picture (S, S) with a corner, all of them, or the middle in its median grey.
+
+    >>> import numpy as np
+    >>> [int((cover(np.arange(100.0).reshape(10, 10), name) == 49.5).sum()) for name in ("upper left", ALL, MIDDLE)]
+    [4, 16, 16]
+    """
+    import numpy as np
+
+    covered, grey = pixels.copy(), np.median(pixels).astype(pixels.dtype)
+    height, width = pixels.shape
+    if name == MIDDLE:
+        places, side = [(0.5 - SIDE, 0.5 - SIDE)], 2 * SIDE
+    else:
+        places, side = [CORNERS[name]] if name in CORNERS else list(CORNERS.values()), SIDE
+    for top, left in places:
+        begin, start = round(top * height), round(left * width)
+        covered[begin : begin + round(side * height), start : start + round(side * width)] = grey
+    return covered
+
+
+def _ask_all(
+    cases: Sequence[Case], settings: Settings, max_pixels: int | None
+) -> Iterator[tuple[Row, np.ndarray, dict[str, np.ndarray]]]:
+    """For each image its row, its probabilities (K,), and those of each covered version."""
+    from cxrtool.flow.chain import before_twins, chain_of, look, missing_steps, modules_of
+    from cxrtool.flow.parallel import map_items
+    from cxrtool.flow.parts import locate
+    from cxrtool.training.device import choose_device
+    from cxrtool.training.inference import Ensemble
+
+    names = (*CORNERS, ALL, MIDDLE)
+    with settings.report.progress("covering corners", len(cases)) as advance:
+        for folder, group in groupby(sorted(cases, key=lambda case: case.folder.name), key=lambda case: case.folder):
+            own = list(group)
+            ensemble = Ensemble([folder], choose_device(settings.device))
+            form = ensemble.description["input"]
+            paths = [Path(case.row["path"]) for case in own]
+            missing = missing_steps(locate(ensemble.description["chain"], folder), chain_of(paths), str(folder), "it")
+            chain, generators = before_twins(missing)
+            if generators:
+                raise CxrtoolError("a model of twins answers for what generators made of an image")
+            work = partial(look, chain=chain, size=form["size"], fit=form["fit"], max_pixels=max_pixels)
+            results = map_items(work, paths, workers=settings.workers, preload=modules_of(chain))
+            for case, (_, result) in zip(own, results, strict=True):
+                advance(1)
+                if isinstance(result, CxrtoolError):
+                    continue
+                pixels = result[0]
+                answers = ensemble.ask([pixels, *(cover(pixels, name) for name in names)])[0]
+                yield case.row, answers[0], dict(zip(names, answers[1:], strict=True))
+
+
+def _unknown(reason: str) -> Part:
+    return Part(NAME, TITLE, findings=[Finding(UNKNOWN, f"What covered corners do is not known: {reason}")])
+
+
+def _judge(content: dict[str, Any], images: int) -> Finding:
+    share, middle = content[ALL]["decisions_changed"], content[MIDDLE]["decisions_changed"]
+    low, high = (share[end] if share[end] is not None else share["value"] for end in ("low", "high"))
+    told = (
+        f"With its four corners covered, the model calls {share['value']:.0%} ({low:.0%} to {high:.0%}) of {images} "
+        f"test images something else; with as much of the middle covered, {middle['value']:.0%}"
+    )
+    if low > MANY:
+        return Finding(ALARM, f"{told}. Many answers hang on what stands in the corners.")
+    if low > SOME:
+        return Finding(WARNING, f"{told}. Some answers hang on what stands in the corners.")
+    if share["value"] > SOME:
+        return Finding(NOTE, f"{told}. Whether answers hang on the corners cannot be told from so few.")
+    return Finding(CLEAR, f"{told}.")
+
+
+def _tabulate(content: dict[str, Any], images: int) -> Sheet:
+    rows = [[name, cell(entry["change"], 3), cell(entry["decisions_changed"])] for name, entry in content.items()]
+    notes = [
+        f"{images} test images, each by the fold that tested it; a corner is {SIDE:.0%} of the picture's side, filled "
+        "with the picture's median grey; the probability is that of the class that was called before.",
+        f"Over {SOME:.0%} of the decisions changed by the corners, with the whole interval, is a warning, over "
+        f"{MANY:.0%} an alarm.",
+    ]
+    return Sheet(TITLE, ["covered", "change of probability", "decisions changed"], rows, notes)

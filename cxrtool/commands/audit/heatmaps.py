@@ -1,0 +1,93 @@
+"""Where a model looks: the heatmaps of some test images, and how much of them lies inside the lungs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
+from cxrtool.data.tables.manifest import Manifest, Row, write_manifest
+from cxrtool.errors import CxrtoolError
+from cxrtool.evaluation.tables import ABSENT, Sheet, cell
+from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.heatmaps import explain
+from cxrtool.flow.heatmaps.energy import BY_CLASS, FIGURES, MASKS
+from cxrtool.flow.heatmaps.options import ExplainOptions
+from cxrtool.flow.settings import Muted, Settings
+
+NAME, TITLE = "heatmaps", "Where the model looks"
+FOLDER = "heatmaps"
+
+NAMES = {"energy_inside": "energy inside the lungs", "peak_inside": "peaks inside the lungs"}
+
+
+def examine(run: Path, manifest: Manifest, rows: Sequence[Row], place: Path, settings: Settings, partial: bool) -> Part:
+    """Explain images by Grad-CAM, each by the fold that tested it.
+
+    Args:
+        run: A run of models.
+        manifest: Whose rows they are; its columns.
+        rows: The images, with masks.
+        place: The folder of the audit, in which one with the heatmaps comes to lie.
+        settings: Device, workers, seed.
+        partial: Folds of the run may be missing.
+
+    Returns:
+        The part `heatmaps`. A map that looks nowhere in particular puts as much energy inside the lungs as they cover
+        of the picture; less than that is a warning.
+    """
+    listed = place / f".{FOLDER}.csv"
+    write_manifest(listed, manifest.columns, rows)
+    own = replace(settings, out=place / FOLDER, report=Muted(settings.report), strict=False)
+    try:
+        explain(ExplainOptions(run, str(listed), partial=partial), own)
+    except CxrtoolError as error:
+        return Part(NAME, TITLE, findings=[Finding(UNKNOWN, f"Where the model looks is not known: {error.message}")])
+    finally:
+        listed.unlink(missing_ok=True)
+    explained = (read_run_file(place / FOLDER) or {}).get("explained", {})
+    found: dict[str, Any] = explained.get("place", {})
+    pictures = [
+        (path.relative_to(place).as_posix(), f"Heatmaps: {path.stem.replace('-', ' ')}")
+        for path in sorted((place / FOLDER / "sheets").glob("*.png"))
+    ]
+    if "energy_inside" not in found:
+        text = "How much of the heatmaps lies inside the lungs is not known: no image has a mask."
+        return Part(NAME, TITLE, dict(found), [Finding(UNKNOWN, text)], pictures=pictures)
+    return Part(NAME, TITLE, dict(found), [_judge(found)], [_tabulate(found)], pictures)
+
+
+def _judge(found: dict[str, Any]) -> Finding:
+    energy = found["energy_inside"]
+    told = f"Of the energy of {energy['images']} heatmaps {cell(energy)} lies inside the lungs"
+    if MASKS not in energy:
+        return Finding(NOTE, f"{told}.")
+    told += f", which cover {energy[MASKS]:.2f} of the pictures"
+    low, high = (energy[end] if energy[end] is not None else energy["value"] for end in ("low", "high"))
+    if high < energy[MASKS]:
+        return Finding(WARNING, f"{told}: the model looks beside them, more than by chance.")
+    if energy["value"] <= energy[MASKS]:
+        return Finding(WARNING, f"{told}: no more than if it looked nowhere in particular.")
+    if low <= energy[MASKS]:
+        return Finding(NOTE, f"{told}: not clearly more than if it looked nowhere in particular.")
+    return Finding(CLEAR, f"{told}.")
+
+
+def _tabulate(found: dict[str, Any]) -> Sheet:
+    classes = sorted({label for name in FIGURES for label in found.get(name, {}).get(BY_CLASS, {})})
+    rows = []
+    for name, text in NAMES.items():
+        if name in found:
+            parts = found[name].get(BY_CLASS, {})
+            cells = [cell(parts[label]) if label in parts else ABSENT for label in classes]
+            rows.append([text, cell(found[name]), *cells])
+    energy = found["energy_inside"]
+    notes = [
+        f"Grad-CAM of the class that was called, {energy['images']} test images of {energy['patients']} patients, each "
+        "by the fold that tested it."
+    ]
+    if MASKS in energy:
+        notes.append(f"The lungs cover {energy[MASKS]:.2f} of the pictures: what a map without any place would reach.")
+    return Sheet(TITLE, ["", "all", *classes], rows, notes)

@@ -1,0 +1,276 @@
+"""The parts of an audit, in order; each is made when it is asked for, so that an interrupted audit goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrtool.commands.audit.pictures import MOST, Views
+from cxrtool.data.splitting.grouping import group_images, original_of
+from cxrtool.data.splitting.splits import SUBSETS, Run, read_splits
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.twins import MARK
+from cxrtool.errors import InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
+from cxrtool.flow.settings import Muted, Settings
+
+if TYPE_CHECKING:
+    from cxrtool.auditing.part import Part
+    from cxrtool.commands.audit.options import AuditOptions
+    from cxrtool.data.tables.predictions import Predictions
+    from cxrtool.evaluation.scores import Scores
+    from cxrtool.flow.cases import Case
+
+FOLDS, FEWEST_FOLDS = 5, 2
+"""Of a division that is drawn because none was given; of a class with fewer patients, fewer."""
+
+PAIRS = "pairs.png"
+
+Make = Callable[[], "Part"]
+Reject = Callable[[Path | str, str], None]
+
+
+@dataclass
+class Audited:
+    """What is audited, read as far as it is needed.
+
+    Attributes:
+        options: Of the command.
+        manifest: The images.
+        external: Those from elsewhere, or None.
+        stages: The same images after other steps, by name.
+        settings: The shared options.
+    """
+
+    options: AuditOptions
+    manifest: Manifest
+    external: Manifest | None
+    stages: dict[str, Manifest]
+    settings: Settings
+
+    @classmethod
+    def read(cls, options: AuditOptions, manifest: Manifest, stages: dict[str, Path], settings: Settings) -> Audited:
+        """Read the other manifests.
+
+        Raises:
+            InputError: One of them cannot be read, or there is nothing to audit.
+        """
+        if not manifest.rows:
+            raise InputError(f"{manifest.name}: expected images, found none")
+        external = read_manifest(options.external, root=settings.root) if options.external else None
+        others = {name: read_manifest(path, root=settings.root) for name, path in stages.items()}
+        return cls(options, manifest, external, others, settings)
+
+    @property
+    def splits(self) -> Path | None:
+        """The file that divides the images: that of `--splits`, else that of the run."""
+        if self.options.splits is not None:
+            return splits_file(self.options.splits)
+        run = self.options.run
+        return splits_file(run) if run is not None and run.is_dir() and splits_file(run).is_file() else None
+
+    @property
+    def files(self) -> list[Path]:
+        """What it reads beside manifests and the run."""
+        return [self.splits] if self.splits else []
+
+    @cached_property
+    def runs(self) -> dict[Run, dict[str, str]]:
+        """The subset of each image id in every repeat and fold; none where nothing was given and none is needed.
+
+        Raises:
+            InputError: The splits cannot be read.
+        """
+        if self.splits:
+            return read_splits(self.splits).runs
+        if self.options.quick or len(self.manifest.classes()) < 2:
+            return {}
+        from cxrtool.data.splitting.divider import Divider
+
+        labelled = [row for row in self.manifest.rows if row["label"]]
+        divider = Divider(labelled, seed=self.settings.seed)
+        # A small set is audited in fewer folds, rather than not at all.
+        folds = min(FOLDS, divider.most_folds())
+        if folds < FEWEST_FOLDS:
+            return {}
+        drawn = divider.folds(folds, 0.0)
+        return {("0", str(fold)): subsets for fold, subsets in enumerate(drawn)}
+
+    @cached_property
+    def assignments(self) -> list[Assignment]:
+        """The folds: as they are given, with whatever leaks; else drawn by patient. None where there is one class.
+
+        Raises:
+            InputError: The splits do not belong to the manifest.
+        """
+        if len(self.manifest.classes()) < 2:
+            return []
+        if self.splits:
+            lenient = replace(self.settings, allow_leakage=True, report=Muted(self.settings.report))
+            return read_assignments(self.splits, self.manifest, lenient)
+        place = {row["image_id"]: i for i, row in enumerate(self.manifest.rows)}
+        return [
+            Assignment(*run, {name: sorted(place[i] for i, own in subsets.items() if own == name) for name in SUBSETS})
+            for run, subsets in self.runs.items()
+        ]
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """What the model said, where one is audited.
+
+        Raises:
+            InputError: It knows other classes than the manifest, or has answered about twins.
+        """
+        run = self.options.run
+        if run is None:
+            return None
+        found = runs.read_run_predictions(run, partial=self.options.partial)
+        if any(MARK in name for name in found.classes):
+            raise InputError(
+                f"--run {run}: expected answers about images, found answers about their twins",
+                f"cxrtool fuse twins {run} -o fused.csv, and then --run fused.csv",
+            )
+        strange = sorted(set(self.manifest.classes()) - set(found.classes))
+        if strange:
+            raise InputError(
+                f"--run {run}: expected the classes of {self.manifest.name}, found {', '.join(found.classes)} and not "
+                f"'{strange[0]}'",
+                "give the manifest that it was trained on, with its labels",
+            )
+        return found
+
+    @cached_property
+    def scores(self) -> Scores | None:
+        """The model's test predictions, where one is audited."""
+        from cxrtool.evaluation.scores import scores_of
+
+        return None if self.predictions is None else scores_of(self.predictions)
+
+    def about(self) -> str:
+        """What is audited, in a line."""
+        from cxrtool.evaluation.tables import count_of
+
+        rows, classes = self.manifest.rows, self.manifest.classes()
+        counts = ", ".join(f"{name} {sum(row['label'] == name for row in rows)}" for name in classes)
+        told = [f"{count_of(len(rows), 'image')} of {count_of(len(set(group_images(rows))), 'patient')} ({counts})"]
+        if self.assignments:
+            what = f"{count_of(len(self.assignments), 'fold')}"
+            told.append(f"{what} of {self.splits}" if self.splits else f"{what} drawn by patient")
+        if self.options.run is not None:
+            told.append(f"the model {self.options.run}")
+        if len(rows) > MOST and not self.options.quick:
+            told.append(f"pictures of a sample of {MOST:,} of them")
+        if self.options.external is not None:
+            told.append(f"images from elsewhere {self.options.external}")
+        return f"{self.options.manifest}: " + "; ".join(told)
+
+    def tested(self, count: int) -> list[Row]:
+        """Images that the model tested, as many of each class, drawn by seed and id alone."""
+        from cxrtool.data.splitting.dealing import rank
+
+        if self.scores is None:
+            return []
+        names = {original_of(row) for row in self.scores.rows} | {row["image_id"] for row in self.scores.rows}
+        known = [row for row in self.manifest.rows if row["image_id"] in names or original_of(row) in names]
+        ordered = sorted(known, key=lambda row: rank(self.settings.seed, "audit", row["image_id"]))
+        classes = self.manifest.classes()
+        per_class = {name: [row for row in ordered if row["label"] == name] for name in classes}
+        share = -(-count // max(len(classes), 1))
+        return [row for name in classes for row in per_class[name][:share]]
+
+
+def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> Iterator[tuple[str, Make]]:
+    """The parts of an audit by name.
+
+    Args:
+        audited: What is audited.
+        settings: The shared options.
+        place: The folder in which pictures are written.
+        reject: Told of every image that cannot be read.
+    """
+    from cxrtool.auditing import confounding, leakage, probes, sources, transfer
+    from cxrtool.commands.audit import (
+        corners as audit_corners,
+    )
+    from cxrtool.commands.audit import (
+        external as audit_external,
+    )
+    from cxrtool.commands.audit import (
+        heatmaps as audit_heatmaps,
+    )
+
+    options, seed = audited.options, settings.seed
+    views = Views(
+        audited.manifest, audited.stages, audited.external, place, settings, reject, options.quick, options.max_pixels
+    )
+    yield leakage.NAME, lambda: _leakage(audited, place)
+    yield confounding.NAME, lambda: confounding.examine(views.rows, seed=seed)
+    if not options.quick:
+        names = probes_of(options.probes) if options.probes else None
+        yield "probes", lambda: probes.examine(
+            views.pictures, audited.assignments, model=audited.scores, seed=seed, permutations=options.permutations,
+            names=names, place=place, report=settings.report,
+        )  # fmt: skip
+        yield (
+            "sources",
+            lambda: sources.examine(views.stages, seed=seed, permutations=options.permutations, report=settings.report),
+        )
+        yield "left_out", lambda: transfer.left_out(views.pictures, seed=seed)
+    if audited.external is not None:
+        both = str(options.manifest), str(options.external)
+        yield "external", lambda: transfer.external(views.pictures, views.elsewhere, names=both, seed=seed)
+    run = options.run
+    if run is None or not (runs.is_run(run) or runs.is_model(run)):
+        return
+    if audited.predictions is not None and options.external is not None:
+        yield audit_external.NAME, partial(
+            audit_external.examine, run, audited.predictions, options.external, settings,
+            partial=options.partial, max_pixels=options.max_pixels,
+        )  # fmt: skip
+    if options.images:
+        chosen = audited.tested(options.images)
+        yield (
+            audit_heatmaps.NAME,
+            lambda: audit_heatmaps.examine(
+                run, audited.manifest, views.with_masks(chosen), place, settings, options.partial
+            ),
+        )
+        yield (
+            audit_corners.NAME,
+            lambda: audit_corners.examine(
+                _cases(run, audited.manifest, chosen, options.partial), settings, options.max_pixels
+            ),
+        )
+    views.close()
+
+
+def probes_of(text: str) -> list[str]:
+    """The names in `--probes`.
+
+    >>> probes_of("border, thumbnail")
+    ['border', 'thumbnail']
+    """
+    return [name.strip() for name in text.split(",")]
+
+
+def _leakage(audited: Audited, place: Path) -> Part:
+    from cxrtool.auditing import leakage
+
+    rows = audited.manifest.rows
+    part = leakage.examine(rows, audited.runs or None)
+    paths = {row["image_id"]: row["path"] for row in rows}
+    shown = leakage.draw_pairs(part.content["pairs"], paths, place / PAIRS)
+    return replace(part, pictures=[(PAIRS, "Images that are or look the same, side by side")]) if shown else part
+
+
+def _cases(run: Path, manifest: Manifest, rows: Sequence[Row], lacking: bool) -> list[Case]:
+    """Each image with the fold that tested it."""
+    from cxrtool.flow.cases import SUBSETS, assign
+    from cxrtool.flow.sources import model_folders
+
+    some = manifest.subset(row["image_id"] for row in rows)
+    return assign(some, model_folders(run, partial=lacking), SUBSETS[0], of_run=not runs.is_model(run))[0]

@@ -1,0 +1,400 @@
+"""Compare runs on the same test images: tables, tests and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.files import atomic_write
+from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.tables.manifest import Row, dump_table, read_table
+from cxrtool.data.tables.predictions import GROUPING, Predictions, join, read_predictions
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.audits import audit_of, audits_near
+from cxrtool.flow.folder import RUN_FILE, Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.run import PREDICTIONS, check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.within import keep_within, table_of
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.comparison.runs import Entry
+    from cxrtool.recipes.published import Published
+
+
+HISTORY = "history.csv"
+MODEL = "model.json"
+FILES = (PREDICTIONS, RUN_FILE, MODEL, HISTORY, FITTED)
+"""What is read of a fold."""
+
+SIZES = ("parameters", "trained_parameters", "macs")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run; empty of a CSV file.
+
+    Attributes:
+        told: `model`, `weights`, `parameters`, `trained_parameters`, `macs` of one image; `seconds`, `epochs` and
+            `images` fitted, each as the mean over the folds; `seconds_total`; `devices`, `threads`. What is not known
+            is not there.
+        fitted: Images that each (repeat, fold) was fitted on.
+        seen: (repeat, fold, image) of all that was fitted or validated on.
+    """
+
+    told: dict[str, Any] = field(default_factory=dict)
+    fitted: dict[tuple[str, str], int] = field(default_factory=dict)
+    seen: frozenset[tuple[str, str, str]] = frozenset()
+
+
+def folders_of(path: Path, *, partial: bool = False) -> list[Path]:
+    """The fold folders that an argument stands for: those of a run, or the one itself; none of a file."""
+    if not path.is_dir():
+        return []
+    if is_run(path):
+        return [path / fold_name(*pair) for pair in check_whole(path, partial=partial)]
+    return [path] if (path / PREDICTIONS).is_file() else []
+
+
+def read_facts(paths: Iterable[Path], *, partial: bool = False) -> RunFacts:
+    """Read what the folds of one run, or of several that count as one, know.
+
+    Args:
+        paths: Runs, folds or files.
+        partial: Folds may be missing.
+    """
+    folders = [folder for path in paths for folder in folders_of(path, partial=partial)]
+    made = [read_run_file(folder) or {} for folder in folders]
+    training = [content.get("training", {}) for content in made]
+    models = [_read_model(folder) for folder in folders]
+    told: dict[str, Any] = {}
+    _put_same(told, "model", [model.get("architecture", {}).get("name") for model in models])
+    _put_same(told, "weights", [model.get("trained", {}).get("weights") for model in models])
+    for name in SIZES:
+        _put_same(told, name, [notes.get(name) for notes in training])
+    seconds = [notes.get("seconds") for notes in training]
+    _put_mean(told, "seconds", seconds)
+    if "seconds" in told:
+        told["seconds_total"] = round(sum(seconds), 2)
+    _put_mean(told, "epochs", [_rows(folder / HISTORY) for folder in folders])
+    fitted: Counter[tuple[str, str]] = Counter()
+    seen = set()
+    for folder in folders:
+        for row in _table(folder / FITTED):
+            pair = row.get("repeat") or "0", row.get("fold") or "0"
+            seen.add((*pair, row["image_id"]))
+            fitted[pair] += row.get("subset", "train") == "train"
+    if folders and len(fitted) == len(folders):
+        _put_mean(told, "images", list(fitted.values()))
+    devices = {str(notes["device"]) for notes in training if "device" in notes}
+    threads = {content["threads"] for content in made if content.get("threads")}
+    told |= {"devices": sorted(devices)} if devices else {}
+    told |= {"threads": sorted(threads)} if threads else {}
+    return RunFacts(told, dict(fitted), frozenset(seen))
+
+
+def _put_same(told: dict[str, Any], name: str, values: Sequence[Any]) -> None:
+    """Note what all folds agree on."""
+    if values and values[0] is not None and all(value == values[0] for value in values):
+        told[name] = values[0]
+
+
+def _put_mean(told: dict[str, Any], name: str, values: Sequence[Any]) -> None:
+    """Note the mean of what every fold knows."""
+    if values and all(value is not None for value in values):
+        told[name] = round(sum(values) / len(values), 2)
+
+
+def _read_model(folder: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with contextlib.suppress(InputError):
+        return read_table(path).rows if path.is_file() else []
+    return []
+
+
+def _rows(path: Path) -> int | None:
+    return len(_table(path)) or None
+
+
+COMPARISON = "comparison.json"
+TIDY = "comparison.csv"
+TABLES = "tables.md"
+STDIN = Path("-")
+
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of `cxrtool compare`.
+
+    Attributes:
+        inputs: Runs or CSV files, each perhaps with a name before it: `vgg=runs/vgg16`.
+        baseline: Name or path of the reference.
+        positive: The class that metrics of a class and DeLong's test are about.
+        metric: What differences are differences of.
+        published: The paper whose printed table stands beside.
+        within: A splits file, or a manifest: only images that stand there.
+        partial: Use a run of which some folds are missing.
+        resamples: Of patients, for intervals.
+    """
+
+    inputs: tuple[str, ...] = ()
+    baseline: str | None = None
+    positive: str | None = None
+    metric: str = "accuracy"
+    published: str | None = None
+    within: Path | None = None
+    partial: bool = False
+    resamples: int = 2000
+
+
+def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
+    """Compare runs, and write the step folder where `-o` names one.
+
+    Returns:
+        The content of `comparison.json`; empty under `--dry-run`.
+
+    Raises:
+        UsageError: An option is wrong.
+        IncompleteError: A run lacks folds.
+        InputError: Predictions that cannot be evaluated.
+    """
+    from cxrtool.evaluation.comparison.runs import check_metric
+    from cxrtool.recipes.published import read_published
+
+    sources, baseline = find_sources(options)
+    check_metric(options.metric, options.positive)
+    paper = read_published(options.published) if options.published else None
+    if settings.out is not None and any(STDIN in paths for paths in sources.values()):
+        raise UsageError(
+            "-o: what came through a pipe cannot be told from what comes next time", "save it as CSV first"
+        )
+    if settings.out is None:
+        if settings.dry_run:
+            settings.report.say(f"would compare {', '.join(sources)}")
+            return {}
+        return _compare(options, settings, sources, baseline, paper)[1]
+    folder = StepFolder(settings.out, _plan(options, settings, sources, baseline), settings)
+    if not folder.needs_work():
+        return {} if settings.dry_run else dict(json.loads((folder.out / COMPARISON).read_text(encoding="utf-8")))
+    with folder.build() as build:
+        entries, found = _compare(options, settings, sources, baseline, paper)
+        _write(build.path, found)
+        columns, rows = _images(entries)
+        build.finish(columns, rows, counts={"runs": len(entries), "comparisons": len(found["comparisons"])})
+    return found
+
+
+def find_sources(options: CompareOptions) -> tuple[dict[str, list[Path]], str | None]:
+    """The files of every run by its name, and the name of the reference.
+
+    What is named alike counts as one run (several folds, each a CSV); what is not named takes its folder's name, with
+    as many folders above it as tell it from the others.
+
+    Raises:
+        UsageError: Nothing to compare, or a reference that is not among it.
+    """
+    if not options.inputs:
+        raise UsageError("expected two runs or more, or predictions as CSV", "for instance first=runA second=runB")
+    given = [_split(text) for text in options.inputs]
+    names, baseline = _names(given), options.baseline
+    if baseline is not None and baseline not in names:
+        wanted = Path(baseline).absolute()
+        same = [name for name, (_, path) in zip(names, given, strict=True) if path.absolute() == wanted]
+        if not same and not wanted.exists():
+            raise UsageError(
+                f"--baseline: expected one of {', '.join(dict.fromkeys(names))}, or another run, found '{baseline}'"
+            )
+        if not same:
+            given.insert(0, (None, Path(baseline)))
+            names = _names(given)
+        baseline = same[0] if same else names[0]
+    sources: dict[str, list[Path]] = {}
+    for name, (_, path) in zip(names, given, strict=True):
+        sources.setdefault(name, []).append(path)
+    return sources, baseline
+
+
+def _split(text: str) -> tuple[str | None, Path]:
+    match = None if Path(text).exists() else _NAMED.fullmatch(text)
+    return (match[1], Path(match[2])) if match else (None, Path(text))
+
+
+def _names(given: Sequence[tuple[str | None, Path]]) -> list[str]:
+    bare = iter(distinct([path for name, path in given if name is None], {name for name, _ in given if name}))
+    return [next(bare) if name is None else name for name, _ in given]
+
+
+def distinct(paths: Sequence[Path], taken: set[str]) -> list[str]:
+    """A name for every path: its folder's or file's, with as many folders above as make it the only one.
+
+    A fold carries its run's name before its own; the same path twice gets a number.
+
+    >>> distinct([Path("a/vgg16"), Path("b/vgg16"), Path("c.csv")], set())
+    ['a/vgg16', 'b/vgg16', 'c']
+    """
+    parts = [_parts(path) for path in paths]
+    depths = [2 if is_fold(Path(part[-1])) else 1 for part in parts]
+    names = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
+    while True:
+        clashing = [
+            i for i, name in enumerate(names)
+            if (names.count(name) > 1 or name in taken) and depths[i] < len(parts[i])
+        ]  # fmt: skip
+        if not clashing:
+            break
+        for i in clashing:
+            depths[i] += 1
+            names[i] = "/".join(parts[i][-depths[i] :])
+    result: list[str] = []
+    for name in names:
+        number, unique = 2, name
+        while unique in taken or unique in result:
+            unique, number = f"{name}-{number}", number + 1
+        result.append(unique)
+    return result
+
+
+def _parts(path: Path) -> list[str]:
+    if path == STDIN:
+        return ["stdin"]
+    whole = path.absolute()
+    if whole.name == PREDICTIONS:
+        whole = whole.parent
+    elif whole.suffix.lower() == ".csv":
+        whole = whole.with_suffix("")
+    return [part for part in whole.parts if part != whole.anchor] or ["run"]
+
+
+def dump_comparison(found: Mapping[str, Any]) -> str:
+    """`comparison.json` as text."""
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def _compare(
+    options: CompareOptions,
+    settings: Settings,
+    sources: Mapping[str, Sequence[Path]],
+    baseline: str | None,
+    paper: Published | None,
+) -> tuple[list[Entry], dict[str, Any]]:
+    from cxrtool.evaluation.comparison.runs import compare_runs
+    from cxrtool.recipes.published import beside
+
+    entries = [_read(name, paths, options) for name, paths in sources.items()]
+    found = compare_runs(
+        entries, metric=options.metric, positive=options.positive, baseline=baseline, seed=settings.seed,
+        resamples=options.resamples, by=paper.grouped_by if paper else (),
+    )  # fmt: skip
+    networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
+    found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
+    audit = audit_of(
+        [row for entry in entries for row in entry.scores.rows],
+        audits_near(chain.from_iterable(sources.values())),
+    )
+    found["audit"] = audit.summary() if audit else None
+    return entries, found
+
+
+def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
+    from cxrtool.evaluation.comparison.align import key_of
+    from cxrtool.evaluation.comparison.runs import Entry
+    from cxrtool.evaluation.scores import TEST, scores_of
+
+    parts = [
+        read_predictions(path) if path == STDIN else read_run_predictions(path, partial=options.partial)
+        for path in paths
+    ]
+    predictions: Predictions = parts[0] if len(parts) == 1 else join(parts, name)
+    if len({run for part in parts for run in part.runs()}) < sum(len(part.runs()) for part in parts):
+        raise InputError(
+            f"{name}: expected other repeats and folds in each of its {len(parts)} files, found some twice"
+        )
+    notes = keep_within(predictions, options.within, TEST) if options.within is not None else []
+    validation = {
+        key_of(row): row["label"] == row.get("predicted")
+        for row in predictions.rows
+        if row.get("subset") == "validation" and row.get("label") and row.get("predicted")
+    }
+    facts = read_facts(paths, partial=options.partial)
+    seen = facts.seen | validation.keys()
+    told = {**facts.told, "path": [str(path) for path in paths]}
+    return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, told, notes)
+
+
+def _plan(
+    options: CompareOptions, settings: Settings, sources: Mapping[str, Sequence[Path]], baseline: str | None
+) -> Plan:
+    files: list[Path] = []
+    for path in (path for paths in sources.values() for path in paths):
+        if path.is_dir() and is_run(path):
+            folders = [path / fold_name(*pair) for pair in whole_folds(path)]
+            files += [folder / name for folder in folders for name in FILES]
+            files += [path / SPLITS] * (path / SPLITS).exists()
+        elif path.is_dir():
+            files += [path / name for name in FILES]
+        else:
+            files.append(path)
+    if options.within is not None:
+        files.append(table_of(options.within))
+    files += audits_near(chain.from_iterable(sources.values()))
+    given = {
+        "inputs": list(options.inputs),
+        "baseline": baseline,
+        "positive": options.positive,
+        "metric": options.metric,
+        "published": options.published,
+        "within": str(options.within) if options.within else None,
+        "partial": options.partial,
+        "resamples": options.resamples,
+    }
+    inputs = Inputs.of(files=files, verify=settings.verify)
+    return Plan("compare", given, inputs, libraries=("numpy", "scipy", "matplotlib"), seeded=True)
+
+
+def _write(folder: Path, found: Mapping[str, Any]) -> None:
+    from cxrtool.evaluation.comparison import tables as comparison_tables
+    from cxrtool.evaluation.plots import comparison as comparison_plots
+
+    atomic_write(folder / COMPARISON, dump_comparison(found))
+    columns, rows = comparison_tables.tidy(found)
+    atomic_write(folder / TIDY, dump_table(columns, [dict(zip(columns, row, strict=True)) for row in rows]))
+    pictures = comparison_plots.draw_comparison(found, folder)
+    links = [f"![{path.stem}]({path.name})\n" for path in pictures]
+    atomic_write(folder / TABLES, comparison_tables.markdown(found) + "\n" + "\n".join(links))
+
+
+def _images(entries: Sequence[Entry]) -> tuple[list[str], list[Row]]:
+    """One row an image, with the share of the repeats in which each run called it its own class."""
+    columns = ["image_id", "path", "label", *GROUPING]
+    rows: dict[str, Row] = {}
+    for entry in entries:
+        scores = entry.scores
+        right: dict[str, list[bool]] = {}
+        for row, truth, predicted in zip(scores.rows, scores.truth, scores.predicted, strict=True):
+            # A manifest is of images; a foreign table may have none.
+            if row.get("path"):
+                kept = {column: row[column] for column in columns if row.get(column)}
+                name = original_of(row)
+                rows.setdefault(name, {**kept, "image_id": name})
+                right.setdefault(name, []).append(bool(truth == predicted))
+        for identity, hits in right.items():
+            rows[identity][f"correct_{entry.name}"] = f"{sum(hits) / len(hits):.4g}"
+    present = [column for column in columns if any(column in row for row in rows.values())]
+    return (present or ["image_id", "path"]), list(rows.values())

@@ -1,0 +1,112 @@
+"""One image of `enhance`, in a worker process: read, look at, change, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.flow.parts import Chain
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.imaging.histogram import Counts
+
+PRELOAD = ("cxrtool.data.reading.images", "cxrtool.imaging.histogram", "cxrtool.imaging.clahe", "cxrtool.imaging.view")
+"""What the workers share from the start."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to enhance.
+
+    Attributes:
+        key: What the journal calls it.
+        path: The file to read.
+        outputs: For each way to go on, by its place among the ways, the files to write, relative to the folder.
+    """
+
+    key: str
+    path: str
+    outputs: tuple[tuple[int, tuple[str, ...]], ...]
+
+
+def enhance_one(task: Task, *, target: Path, before: Chain, ways: Sequence[Chain]) -> dict[str, int]:
+    """Read an image, take it through what all ways share and then each of its own, and write the results.
+
+    Returns:
+        The bytes of each file written, by which a resumed run knows them as whole.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    from cxrtool.data.reading.images import write_png
+
+    start = apply(_read(task.path), before)
+    written = {}
+    for way, names in task.outputs:
+        pixels = apply(start, ways[way])
+        for name in names:
+            written[name] = write_png(target / name, pixels)
+    return written
+
+
+def measure_one(task: Task, *, target: Path, before: Chain, keep: bool) -> dict[str, Any]:
+    """The histogram of an image after the steps before the match.
+
+    Args:
+        task: The image, with one file to write.
+        target: The folder to write into.
+        before: The steps.
+        keep: Write what they made, so that they need not be done again.
+
+    Returns:
+        `shares`, a list of 256; and the bytes of the file where there is one.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    from cxrtool.data.reading.images import write_png
+    from cxrtool.imaging.histogram import count_levels, shares
+
+    pixels = apply(_read(task.path), before)
+    found: dict[str, Any] = {"shares": shares(count_levels(pixels)).tolist()}
+    if keep:
+        found["bytes"] = {name: write_png(target / name, pixels) for _, names in task.outputs for name in names}
+    return found
+
+
+def count_one(path: str, *, before: Chain) -> Counts:
+    """The whole histogram of an image after some steps."""
+    from cxrtool.imaging.histogram import count_levels
+
+    return count_levels(apply(_read(path), before))
+
+
+def look_at_stages(path: str, *, chain: Chain, side: int) -> list[np.ndarray]:
+    """An image as it is and after each step, as 8 bits with a longer side of `side` pixels."""
+    from cxrtool.imaging.sheet import grey_tile
+
+    pixels = _read(path)
+    stages = [pixels]
+    for entry in chain:
+        pixels = apply(pixels, [entry])
+        stages.append(pixels)
+    return [grey_tile(stage, side)[..., 0] for stage in stages]
+
+
+def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
+    """Take a picture (H, W), uint8 or uint16, through a chain of this command's steps."""
+    from cxrtool.flow.enhance_replay import REPLAY
+
+    for entry in chain:
+        pixels = REPLAY[entry["step"]](pixels, entry)
+    return pixels
+
+
+def _read(path: str) -> np.ndarray:
+    from cxrtool.data.reading.images import read_image
+
+    return read_image(path, overhear=True).pixels

@@ -1,0 +1,212 @@
+"""The picture whose histogram `enhance` gives the others: one that the user names, or one fitted to the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.commands.enhance.images import PRELOAD, Task, count_one, measure_one
+from cxrtool.data.files import are_whole_pngs
+from cxrtool.data.splitting.splits import Splits, known_as, valid_in
+from cxrtool.data.tables.manifest import Row
+from cxrtool.errors import ImageError, InputError
+from cxrtool.flow.fold_chains import ALL
+from cxrtool.flow.folder import Build
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.parts import Chain
+from cxrtool.flow.run import fold_name
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BEFORE = "before"
+"""The folder in which pictures wait that went through what comes before the match, where that is dear."""
+
+STEP, VERSION = "match-histogram", 1
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Images that share a reference.
+
+    Attributes:
+        name: `r0f3`, or `ALL`.
+        repeat: As it stands in the splits, or nothing.
+        fold: As it stands in the splits, or nothing.
+        places: Which rows of the manifest are valid in it.
+        fitted: Which of them the reference is chosen from.
+    """
+
+    name: str
+    repeat: str
+    fold: str
+    places: list[int]
+    fitted: list[int]
+
+
+def divide(rows: Sequence[Row], splits: Splits | None) -> list[Fold]:
+    """The folds that get a reference of their own, with the rows that belong to each.
+
+    Raises:
+        InputError: A fold has no training image in the manifest.
+    """
+    if splits is None:
+        everything = list(range(len(rows)))
+        return [Fold(ALL, "", "", everything, everything)]
+    folds = []
+    for (repeat, number), subsets in splits.runs.items():
+        places = [i for i, row in enumerate(rows) if known_as(row, subsets) and valid_in(row, (repeat, number))]
+        fitted = [i for i in places if subsets[known_as(rows[i], subsets)] == "train"]
+        name = fold_name(repeat, number)
+        if not fitted:
+            raise InputError(
+                f"{splits.name}: fold {name} has no training image in this manifest, and so no reference",
+                "the splits must be those of this manifest; --reference IMAGE needs none",
+            )
+        folds.append(Fold(name, repeat, number, places, fitted))
+    return folds
+
+
+@dataclass
+class References:
+    """What was chosen.
+
+    Attributes:
+        entries: For each distinct reference its entry of the chain.
+        of_fold: For each fold's name the place of its entry.
+        names: For each fold's name the id, or the file, of its reference.
+        path: The file of the first one, to be shown.
+        darkest: For each entry the share of its reference that is as good as black.
+    """
+
+    entries: list[dict[str, Any]]
+    of_fold: dict[str, int]
+    names: dict[str, str]
+    path: str
+    darkest: list[float]
+
+    def told(self) -> dict[str, Any]:
+        """The entry of the chain that stands for all folds."""
+        if list(self.of_fold) == [ALL]:
+            return self.entries[0]
+        folds = {name: self.entries[place]["quantiles"] for name, place in self.of_fold.items()}
+        return {"step": STEP, "version": VERSION, "folds": folds}
+
+
+def given(path: str, before: Chain, root: Path | None) -> References:
+    """The reference that the user names, taken through the steps before the match as any image is.
+
+    Raises:
+        InputError: It cannot be read, or lies outside `root`.
+    """
+    if root is not None and not Path(path).resolve().is_relative_to(root.resolve()):
+        raise InputError(f"--reference {path}: it lies outside --root {root}")
+    from cxrtool.imaging.histogram import darkest_share
+
+    try:
+        counts = count_one(path, before=before)
+    except ImageError as error:
+        raise InputError(f"--reference {path}: {error.message}", error.hint) from error
+    return References([_entry(counts)], {ALL: 0}, {ALL: path}, path, [darkest_share(counts)])
+
+
+def _entry(counts: np.ndarray) -> dict[str, Any]:
+    from cxrtool.imaging.histogram import pack
+
+    return {"step": STEP, "version": VERSION, "quantiles": pack(counts)}
+
+
+def choose(
+    rows: Sequence[Row], folds: Sequence[Fold], before: Chain, build: Build, settings: Settings, *, keep: bool
+) -> tuple[References, dict[int, str]]:
+    """For each fold the image whose histogram is nearest to the mean of the fold's training images.
+
+    Args:
+        rows: Of the manifest.
+        folds: As `divide` gives them.
+        before: The steps before the match.
+        build: The folder in the making.
+        settings: The shared options.
+        keep: Write what the steps before the match made of each image, into `BEFORE`.
+
+    Returns:
+        The references, and the reason for each row that cannot be read.
+
+    Raises:
+        InputError: Of a fold's training images none can be read.
+    """
+    import numpy as np
+
+    from cxrtool.imaging.histogram import darkest_share, nearest_to_mean
+
+    wanted = sorted({place for fold in folds for place in (fold.places if keep else fold.fitted)})
+    histograms, failed = _measure(rows, wanted, before, build, settings, keep=keep)
+    chosen: dict[str, int] = {}
+    for fold in folds:
+        usable = [place for place in fold.fitted if place in histograms]
+        if not usable:
+            where = f"fold {fold.name}: " if fold.name else ""
+            raise InputError(
+                f"{where}none of its {len(fold.fitted)} images can be read, the first: {failed[fold.fitted[0]]}"
+            )
+        chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[place] for place in usable]))]
+    distinct = list(dict.fromkeys(chosen.values()))
+    paths = [_place(build, rows[place]) if keep else rows[place]["path"] for place in distinct]
+    work = partial(count_one, before=[] if keep else before)
+    counted = map_items(work, paths, workers=min(settings.workers, len(paths)), preload=PRELOAD)
+    entries, darkest = [], []
+    for path, counts in counted:
+        if isinstance(counts, InputError):
+            raise InputError(f"{path}: could be read a moment ago, and now cannot: {counts.message}")
+        entries.append(_entry(counts))
+        darkest.append(darkest_share(counts))
+    of_fold = {name: distinct.index(place) for name, place in chosen.items()}
+    names = {name: rows[place]["image_id"] for name, place in chosen.items()}
+    return References(entries, of_fold, names, rows[distinct[0]]["path"], darkest), failed
+
+
+def waiting(row: Row) -> str:
+    """Where a picture waits that went through the steps before the match, relative to the folder."""
+    return f"{BEFORE}/{row['image_id']}.png"
+
+
+def _place(build: Build, row: Row) -> str:
+    return str(build.path / waiting(row))
+
+
+def _measure(
+    rows: Sequence[Row], wanted: Sequence[int], before: Chain, build: Build, settings: Settings, *, keep: bool
+) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """The histograms of rows after the steps before the match, and the reason for each that has none."""
+    import numpy as np
+
+    found: dict[int, np.ndarray] = {}
+    failed: dict[int, str] = {}
+    if keep:
+        (build.path / BEFORE).mkdir(exist_ok=True)
+    tasks, pending = [], []
+    for place in wanted:
+        key = f"{BEFORE}/{rows[place]['image_id']}"
+        record: Mapping[str, Any] | None = build.journal.done.get(key)
+        if record and are_whole_pngs(build.path, record["bytes"]):
+            found[place] = np.array(record["shares"], np.float32)
+        else:
+            pending.append(place)
+            tasks.append(Task(key, rows[place]["path"], ((0, (waiting(rows[place]),)),)))
+    work = partial(measure_one, target=build.path, before=before, keep=keep)
+    results = map_items(work, tasks, workers=min(settings.workers, len(tasks) or 1), preload=PRELOAD)
+    with settings.report.progress("looking for a reference", len(tasks)) as advance:
+        for place, (task, result) in zip(pending, results, strict=True):
+            if isinstance(result, InputError):
+                failed[place] = result.message
+            else:
+                found[place] = np.array(result["shares"], np.float32)
+                if keep:
+                    # Without a picture that waits, to look again costs little more than to note it down.
+                    build.journal.add(task.key, result)
+            advance(1)
+    return found, failed

@@ -1,0 +1,207 @@
+"""`fit generators`: class-inherent transformations, fitted in every fold of a split on that fold's training images.
+
+Generators have seen labels. What they make of a picture that they were fitted on tells its class, so that there is no
+fit outside of folds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, SUMMARY, summarise
+from cxrtool.commands.fit.generators.fold import GeneratorsTrainer, check_design
+from cxrtool.data.files import locked, saying_what_fails, sha256_file
+from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
+from cxrtool.data.tables.twins import is_twin
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow import container as containers
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
+from cxrtool.flow.container import Summary, heed_strict, tell_of_validation
+from cxrtool.flow.fold_chains import chain_of_manifest
+from cxrtool.flow.fold_training import Task
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Stores
+from cxrtool.training.image_to_image_presets import GENERATORS, SWEEP
+
+if TYPE_CHECKING:
+    from cxrtool.commands.fit.options import FitOptions
+
+LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
+KIND, NETWORK = "generators", "fucitnet"
+ALIEN = ("also", "target_column", "balance", "loss", "exposure", "copies", "dilate", "average")
+"""The options of lungs and ribs alone."""
+
+AT_HAND = ("imagenet", "none")
+"""What the options of weights take beside a file."""
+
+
+def fit_generators(options: FitOptions, settings: Settings) -> Summary | None:
+    """Fit the generators of every fold that are not there yet.
+
+    Returns:
+        The table of effects on the test images, once every fold is there; None where there was nothing to do.
+
+    Raises:
+        UsageError: An option is wrong, or there are no splits.
+        InputError: Manifest and splits do not fit each other, or weights are not at hand.
+        LeakageError: A patient or a picture is on two sides of a split.
+        StoppedError: A signal arrived.
+        StrictError: `--strict`, and an image could not be read; the run is complete all the same.
+    """
+    values, settings = resolve(options, settings)
+    splits = splits_file(options.splits or Path())
+    manifest = read_manifest(options.manifest, root=settings.root)
+    if any(is_twin(row) for row in manifest.rows):
+        raise InputError(f"{manifest.name}: expected radiographs, found images that a generator made of some")
+    assignments = read_assignments(splits, manifest, settings)
+    wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
+    files = [Path(values[name]) for name in ("weights", "perceptual") if values[name] not in AT_HAND]
+    inputs = Inputs.of(manifest, files=files, verify=settings.verify)
+    # The splits count by content alone, as they do for `train`.
+    inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
+    identity = {**values, "splits": sha256_file(splits), "precision": settings.precision}
+    chain = chain_of_manifest(manifest)
+    plan = Plan("fit", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
+    container = StepFolder(settings.out, plan, settings)
+    if not container.needs_work():
+        return None
+    mine = [a for a in assignments if (a.repeat, a.fold) in wanted]
+    _check_choice(values, mine)
+    check_design(values, manifest.classes(), settings)
+    tell_of_validation(mine, values, settings)
+    _tell_what_is_off(values, manifest, settings)
+    shown = {**values, "manifest": str(options.manifest), "splits": str(options.splits)}
+    containers.lay(container, splits, {**shown, "precision": settings.precision}, {})
+    stores = Stores(settings, manifest, container)
+    task = Task(
+        preset=None, save_every=options.save_every, settings=settings, manifest=manifest, classes=manifest.classes(),
+        chain=chain, container=container, stores=stores,
+    )  # fmt: skip
+    trainer = GeneratorsTrainer(values, task)
+    with StopRequest() as request:
+        for assignment in mine:
+            request.heed()
+            trainer.train_fold(assignment, request)
+    return _close(container, assignments, manifest, settings)
+
+
+def resolve(options: FitOptions, settings: Settings) -> tuple[dict[str, Any], Settings]:
+    """The value of every option that bears on the result, and where each came from.
+
+    Raises:
+        UsageError: An option is wrong, or goes with other kinds.
+    """
+    for name in ALIEN:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: goes with lungs and ribs, found {KIND}")
+    if settings.origins.get("validation", "default") != "default":
+        raise UsageError(
+            f"--validation: goes with lungs and ribs, found {KIND}; their validation images are the splits'"
+        )
+    if options.network not in (None, NETWORK):
+        raise UsageError(f"--network: expected {NETWORK}, found '{options.network}'")
+    if options.splits is None:
+        raise UsageError(
+            f"fit {KIND} needs --splits: what generators make of an image that they were fitted on tells its label, so "
+            "they are fitted inside each fold",
+            "`cxrtool split MANIFEST --folds 5 -o splits.csv` divides the images",
+        )
+    values: dict[str, Any] = {"kind": KIND, "network": NETWORK}
+    origins = dict(settings.origins)
+    for name, default in GENERATORS.items():
+        given = getattr(options, name)
+        values[name] = default if given is None else given
+        if given is None:
+            origins[name] = "preset"
+    for name, known in (("class_loss", ("own", "all")), ("checkpoint", ("best-loss", "best-accuracy", "last"))):
+        if values[name] not in known:
+            raise UsageError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, found '{values[name]}'")
+    if not values["classifier_lr"] > 0 or not math.isfinite(values["classifier_lr"]):
+        raise UsageError(f"--classifier-lr: expected a number above 0, found {values['classifier_lr']}")
+    values["class_loss_weight"] = ",".join(map(repr, parse_weights(values["class_loss_weight"])))
+    return values, replace(settings, origins=origins)
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """Read `--class-loss-weight`: numbers apart by commas, or `sweep`.
+
+    >>> parse_weights("0.1,0.05")
+    (0.1, 0.05)
+
+    Raises:
+        UsageError: One is no number from 0 up, or there twice.
+    """
+    if text.strip() == "sweep":
+        return SWEEP
+    weights = []
+    for part in text.split(","):
+        try:
+            weight = float(part)
+        except ValueError:
+            weight = math.nan
+        if not 0.0 <= weight < math.inf or weight in weights:
+            raise UsageError(
+                f"--class-loss-weight: expected different numbers from 0 up, such as 0.1,0.05, or sweep, found '{text}'"
+            )
+        weights.append(weight)
+    return tuple(weights)
+
+
+def _check_choice(values: dict[str, Any], folds: Sequence[Assignment]) -> None:
+    """Check that there are images to choose a weight by, where there is a choice.
+
+    Raises:
+        InputError: A fold has none.
+    """
+    bare = [a.name for a in folds if not a.subsets["validation"]]
+    if bare and len(parse_weights(values["class_loss_weight"])) > 1:
+        raise InputError(
+            f"--class-loss-weight: {len(bare)} of {len(folds)} folds have no validation images to choose one "
+            f"of several by, such as {bare[0]}",
+            "split anew with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; or name one weight",
+        )
+
+
+def _tell_what_is_off(values: dict[str, Any], manifest: Manifest, settings: Settings) -> None:
+    warn = settings.report.warn
+    if values["perceptual"] == "none":
+        warn(
+            "--perceptual none: the loss goes without its perceptual term, by which the paper's generators were fitted"
+        )
+    if values["weights"] == "none":
+        warn("--weights none: the whole classifier is trained, since random layers must not be frozen")
+    views = sorted({row.get("view", "").strip().upper() for row in manifest.rows} - {""})
+    if len(views) > 1:
+        warn(f"{manifest.name}: views of several kinds ({', '.join(views)}); the paper warns of mixing PA and AP")
+
+
+def _close(
+    container: StepFolder, assignments: Sequence[Assignment], manifest: Manifest, settings: Settings
+) -> Summary | None:  # fmt: skip
+    """When every fold is there, write what they have in common; the last of several tasks does it."""
+    run, report = container.out, settings.report
+    names = [a.name for a in assignments]
+    with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
+        done, rejects = containers.finished(container, names)
+        if len(done) < len(names):
+            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
+            return None
+        rows = [row for name in names for row in read_table(run / name / EFFECTS).rows]
+        subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
+        write_table(run / EFFECTS, COLUMNS, rows)
+        header, table = summarise(rows, manifest.classes(), subset, settings.seed)
+        write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
+        containers.complete(container, names, rejects, manifest)
+    report.say(
+        f"{container.shown}: all {len(names)} folds are there; next: cxrtool transform MANIFEST --generators "
+        f"{container.shown} -o DIR, or cxrtool evaluate {container.shown} for FuCiTNet alone"
+    )
+    heed_strict(rejects, settings)
+    return header, table, f"What each generator does to the {subset} images of its class:"

@@ -1,0 +1,306 @@
+"""The fitting of one fold's generators: a part's folder, with what FuCiTNet alone says of the held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, effect_rows
+from cxrtool.data.tables.manifest import write_table
+from cxrtool.data.tables.predictions import write_predictions
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.fold_chains import radiograph_of
+from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, describe_epoch
+from cxrtool.flow.folder import Build
+from cxrtool.flow.parts import bare, carry
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.training.class_inherent_fold import ContestDesign, FittedContest
+    from cxrtool.training.fitting import Fitted
+    from cxrtool.training.store import Store
+
+
+PER_CLASS = 4
+"""Images of each class."""
+
+SIDE = 1.45
+"""Inches a picture."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image.
+
+    Attributes:
+        name: Its id.
+        label: Its class.
+        original: Grey values (S, S) in [0, 1].
+        versions: What each generator makes of it (K, S, S).
+        before: The classifier's probability of each generator's class on the image (K,).
+        after: The same on what that generator made (K,).
+    """
+
+    name: str
+    label: str
+    original: np.ndarray
+    versions: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+
+def choose(places: Sequence[int], labels: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """A few places of each class, evenly from all.
+
+    >>> choose([3, 5, 7, 9, 11, 13], ["a", "b", "a", "a", "a", "a"], ["a", "b"])
+    [3, 7, 9, 11, 5]
+    """
+    chosen = []
+    for name in classes:
+        mine = [place for place, label in zip(places, labels, strict=True) if label == name]
+        count = min(PER_CLASS, len(mine))
+        chosen += [mine[k * len(mine) // count] for k in range(count)]
+    return chosen
+
+
+def draw_transformations(path: Path, examples: Sequence[Example], classes: Sequence[str], title: str) -> None:
+    """Draw a row an image: as it is, each generator's picture, and each difference in grey levels of 256.
+
+    One scale holds for all differences: it ends where a thousandth of the pixels lie beyond.
+    """
+    import numpy as np
+
+    from cxrtool.evaluation.plots.canvas import picture, shorten
+
+    columns = 1 + 2 * len(classes)
+    rows = max(1, len(examples))
+    with picture(path, SIDE * columns + 1.1, (SIDE + 0.22) * rows + 0.9) as figure:
+        figure.suptitle(title, fontsize=10)
+        if not examples:
+            figure.text(0.5, 0.5, "no image to show", ha="center")
+            return
+        changes = [255 * (example.versions - example.original) for example in examples]
+        reach = max(1.0, float(np.quantile(np.abs(np.stack(changes)), 0.999)))
+        cells = figure.subplots(rows, columns, squeeze=False)
+        heads = ["as it is", *(f"made by {shorten(name, 16)}" for name in classes),
+                 *(f"change by {shorten(name, 14)}" for name in classes)]  # fmt: skip
+        for row, (axes, example, change) in enumerate(zip(cells, examples, changes, strict=True)):
+            for column, cell in enumerate(axes):
+                cell.set(xticks=[], yticks=[])
+                cell.spines[:].set_visible(False)
+                if not row:
+                    cell.set_title(heads[column], fontsize=8, loc="center")
+            axes[0].imshow(example.original, cmap="gray", vmin=0, vmax=1)
+            axes[0].set_xlabel(shorten(example.name, 22), fontsize=7)
+            axes[0].set_ylabel(shorten(example.label, 18), fontsize=8)
+            for k, name in enumerate(classes):
+                axes[1 + k].imshow(example.versions[k], cmap="gray", vmin=0, vmax=1)
+                told = f"P({shorten(name, 10)}) {example.before[k]:.2f} → {example.after[k]:.2f}"
+                axes[1 + k].set_xlabel(told, fontsize=7)
+                place = axes[1 + len(classes) + k]
+                drawn = place.imshow(change[k], cmap="RdBu_r", vmin=-reach, vmax=reach)
+                place.set_xlabel(f"mean {change[k].mean():+.1f}", fontsize=7)
+        bar = figure.colorbar(drawn, ax=cells, shrink=min(1.0, 3 / rows), pad=0.01, aspect=30)
+        bar.set_label("grey levels of 256: red is brighter than before", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+
+
+CLASSIFIER, TRIALS, PICTURE = "classifier.safetensors", "sweep.csv", "transformations.png"
+
+TERM_TITLES = {
+    "mse": "squared error of pixels", "perceptual": "squared error of VGG16's features", "tv": "total variation",
+    "class": "class term", "total": "weighted sum of a generator's terms",
+}  # fmt: skip
+"""What curves call the terms of a generator's loss."""
+
+
+def make_design(values: dict[str, Any], classes: Sequence[str], settings: Settings, seed: int) -> ContestDesign:
+    """Turn resolved options into what the training room takes.
+
+    Raises:
+        UsageError: A name or a number is wrong.
+    """
+    from cxrtool.training.augment import parse
+    from cxrtool.training.class_inherent_fold import ContestDesign
+    from cxrtool.training.optimization import Recipe, check
+
+    constant = {"momentum": 0.9, "opt_eps": None, "opt_rho": 0.95, "class_weights": "balanced"}
+    recipe = Recipe(**{entry.name: {**constant, **values}[entry.name] for entry in fields(Recipe)})
+    check(recipe)
+    return ContestDesign(
+        tuple(classes), values["size"], values["weights"], values["perceptual"], values["class_loss"],
+        tuple(map(float, values["class_loss_weight"].split(","))), values["classifier_lr"], recipe,
+        parse(values["augment"]), seed, settings.threads, settings.device, settings.precision,
+    )  # fmt: skip
+
+
+def check_design(values: dict[str, Any], classes: Sequence[str], settings: Settings) -> None:
+    """Check every option, and load all weights, before the first image is decoded.
+
+    Raises:
+        InputError: Weights cannot be had, read, or do not fit.
+        UsageError: A name or a number is wrong, or there is no such device.
+    """
+    from cxrtool.models import perceptual
+    from cxrtool.training.class_inherent_fold import NONE, build_contest
+    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+
+    design = make_design(values, classes, settings, 0)
+    choose_precision(settings.precision, choose_device(settings.device))
+    with own_randomness(0, settings.threads):
+        build_contest(design)
+    if design.perceptual != NONE:
+        perceptual.load(design.perceptual)
+
+
+class GeneratorsTrainer(FoldTrainer):
+    """Fits the generators of folds, all with the same options.
+
+    Each fold's folder is a part of the kind `generators`, with the classifier beside it. Its `predictions.csv` is what
+    FuCiTNet alone says: of every class the largest logit that a generator's version gets for it, through softmax.
+    """
+
+    def __init__(self, values: dict[str, Any], task: Any) -> None:
+        from cxrtool.models.parts import networks
+
+        self.form = replace(networks(values["kind"])[values["network"]].form, size=values["size"])
+        super().__init__({**values, "fit": self.form.fit}, task)
+
+    def contest_design(self, assignment: Assignment) -> ContestDesign:
+        """What the training room takes; each fold has its own seed, so that any one of them can be fitted alone."""
+        settings = self.task.settings
+        return make_design(self.values, self.classes, settings, assignment.seed(settings.seed))
+
+    def fit(
+        self,
+        assignment: Assignment,
+        store: Store,
+        asked: Sequence[str],
+        state: Path,
+        request: StopRequest,
+        name: str = "",
+    ) -> FittedContest:
+        """Fit one fold; arguments as of the trainer of classifiers."""
+        import numpy as np
+
+        from cxrtool.training.class_inherent_fold import fit_contest
+        from cxrtool.training.device import choose_device, take_turns
+        from cxrtool.training.job import COLUMNS as SHOWN
+
+        task, places = self.task, assignment.subsets
+        report, design = task.settings.report, self.contest_design(assignment)
+        name = name or assignment.name
+        weights = design.class_loss_weights
+        turns = take_turns(choose_device(design.device), report.say, request.heed)
+        with turns, report.progress(name, design.recipe.epochs * len(weights)) as advance:
+
+            def epoch_done(weight: float, row: dict[str, float | None]) -> None:
+                advance(1)
+                tried = f"  class loss x {weight:g}" if len(weights) > 1 else ""
+                report.note(f"{name}{tried}  {describe_epoch({key: row[key] for key in SHOWN})}")
+
+            return fit_contest(
+                design, store, [radiograph_of(row) for row in task.manifest.rows], self.labels(),
+                np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
+                np.array([i for subset in asked for i in places[subset]], np.int64), state,
+                shown=self._shown(assignment), save_every=task.save_every, epoch_done=epoch_done, stop=request.error,
+                warn=report.warn,
+            )  # fmt: skip
+
+    def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
+        """Write the part, its classifier, and what both say of the validation and test images."""
+        import numpy as np
+        from safetensors.torch import save_file
+
+        from cxrtool.imaging import plausibility
+        from cxrtool.models.parts import save_part
+        from cxrtool.training.curves import draw_panels, loss_and, write_history
+
+        found, path = cast("FittedContest", fitted), build.path
+        chain = self.task.chain_of(assignment)
+        seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
+        shown = (store.images[i] for i in assignment.subsets["train"])
+        usual = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
+        told = {**self._describe(assignment, found), "chain": bare(chain), "usual": usual}
+        save_part(
+            path, self.values["kind"], self.values["network"], found.contest.generators, self.form, told,
+            built_with={"classes": self.classes},
+        )  # fmt: skip
+        state = {key: value.contiguous() for key, value in found.contest.classifier.state_dict().items()}
+        save_file(state, path / CLASSIFIER)
+        carry(chain, path)
+        write_table(path / FITTED, FITTED_COLUMNS, [self._seen_row(i, name, assignment, store) for i, name in seen])
+        if len(found.trials) > 1:
+            self._write_trials(path / TRIALS, found)
+        write_history(path / "history.csv", found.history.rows)
+        title = f"generators of {', '.join(self.classes)}; {assignment.name}"
+        draw_panels(
+            path / "curves.png",
+            found.history,
+            title,
+            loss_and("accuracy", "loss of the classifier", self._terms(found)),
+        )
+        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        rows = effect_rows(self.task.manifest, assignment, asked, found.answers, self.classes)
+        write_table(path / EFFECTS, COLUMNS, rows)
+        self._draw(path / PICTURE, assignment, store, found, [i for i, _ in asked])
+        write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
+
+    def _describe(self, assignment: Assignment, fitted: FittedContest) -> dict[str, Any]:
+        from cxrtool.models.registry import Architecture
+        from cxrtool.training.class_inherent_fold import CLASSIFIER as NAME
+
+        values = {name: value for name, value in self.values.items() if name not in ("kind", "network", "fit")}
+        told = {"seed": self.task.settings.seed, "epoch": fitted.history.kept}
+        trained = {**values, "class_loss_weight": fitted.chosen, **told, "images": len(assignment.subsets["train"])}
+        architecture = Architecture(NAME, len(self.classes), size=self.values["size"])
+        return {
+            "trained": trained,
+            "classifier": {"architecture": architecture.to_json(), "weights": fitted.weights_from},
+        }
+
+    def _terms(self, fitted: FittedContest) -> dict[str, dict[str, str]]:
+        from cxrtool.training.class_inherent import TERMS, term_of
+
+        columns = {TERM_TITLES[term]: {name: f"train_{term_of(term, name)}" for name in self.classes} for term in TERMS}
+        there = fitted.history.rows[0]
+        return {what: lines for what, lines in columns.items() if all(name in there for name in lines.values())}
+
+    def _write_trials(self, path: Path, fitted: FittedContest) -> None:
+        rows = [
+            {
+                "class_loss_weight": repr(trial.weight), "kept_epoch": str(trial.epoch),
+                "validation_accuracy": "" if trial.accuracy is None else f"{trial.accuracy:.6f}",
+                "validation_loss": "" if trial.loss is None else f"{trial.loss:.6f}",
+                "chosen": "yes" if trial.weight == fitted.chosen else "",
+            }
+            for trial in fitted.trials
+        ]  # fmt: skip
+        write_table(path, list(rows[0]), rows)
+
+    def _shown(self, assignment: Assignment) -> list[int]:
+        places = assignment.subsets["test"] or assignment.subsets["validation"]
+        return choose(places, [self.task.manifest.rows[i]["label"] for i in places], self.classes)
+
+    def _draw(
+        self, path: Path, assignment: Assignment, store: Store, fitted: FittedContest, asked: list[int]
+    ) -> None:  # fmt: skip
+        import numpy as np
+
+        answers, own = fitted.answers, np.arange(len(self.classes))
+        examples = []
+        for place in self._shown(assignment):
+            row, n = self.task.manifest.rows[place], asked.index(place)
+            original = store.images[place].astype(np.float32) / np.float32(store.scale)
+            pictures, before, after = answers.pictures[place], answers.before[n], answers.after[own, n, own]
+            examples.append(Example(row["image_id"], row["label"], original, pictures, before, after))
+        subset = "test" if assignment.subsets["test"] else "validation"
+        title = f"{subset} images of {assignment.name}; P is the classifier's probability of the generator's class"
+        draw_transformations(path, examples, self.classes, title)

@@ -1,0 +1,166 @@
+"""How well a fitted network does: Dice and IoU at each mask's size, errors of rib-free pictures, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.flow.assignment import Assignment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.imaging.view import Form
+
+FIGURES = {"lungs": ("dice", "iou"), "ribs": ("mse", "mse_before", "ms_ssim", "ms_ssim_before")}
+"""What is measured of each image, by what is fitted. `before`: of the picture with its ribs, which is to be beaten."""
+
+TABLES = {"lungs": "dice.csv", "ribs": "errors.csv"}
+
+
+def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str, float]:
+    """Lay an answer back on its picture and compare it with the mask at the mask's own size; run in a worker process.
+
+    Args:
+        item: The picture, its mask, and the probabilities (S, S).
+        form: What the network was shown.
+
+    Returns:
+        `dice` and `iou`, both 1 where nothing was found and nothing is there.
+
+    Raises:
+        ImageError: One of the two cannot be read.
+    """
+    import cv2
+    import numpy as np
+
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.imaging.masks import clean
+    from cxrtool.imaging.pair import binary
+    from cxrtool.imaging.view import lay_back, see
+
+    path, beside, answer = item
+    truth = binary(read_image(beside, overhear=True).pixels) > 0
+    whole = lay_back(answer, see(read_image(path, overhear=True).pixels, form), form)
+    if whole.shape != truth.shape:
+        whole = cv2.resize(whole, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    found = clean(whole) > 0
+    both, total = int(np.sum(found & truth)), int(found.sum()) + int(truth.sum())
+    return {"dice": 2 * both / total if total else 1.0, "iou": both / (total - both) if total else 1.0}
+
+
+def measure_masks(
+    manifest: Manifest, column: str, places: Sequence[int], answers: Iterable[np.ndarray], form: Form, workers: int
+) -> list[dict[str, float]]:
+    """Measure every answer; an image that cannot be read any more counts as missed."""
+    from cxrtool.flow.parallel import map_items
+
+    items = (
+        (Path(manifest.rows[i]["path"]), Path(manifest.rows[i][column]), answer)
+        for i, answer in zip(places, answers, strict=True)
+    )
+    work = partial(measure_mask, form=form)
+    preload = ("cxrtool.data.reading.images", "cxrtool.imaging.view")
+    results = map_items(work, items, workers=max(1, min(workers, len(places))), preload=preload)
+    return [result if isinstance(result, dict) else {"dice": 0.0, "iou": 0.0} for _, result in results]
+
+
+def measure_pictures(
+    answers: Iterable[np.ndarray], images: Iterable[np.ndarray], targets: Iterable[np.ndarray]
+) -> list[dict[str, float]]:
+    """Errors of rib-free pictures at the network's size, of what was found and of what was shown."""
+    import numpy as np
+    import torch
+
+    from cxrtool.training.losses import SMALLEST, mean_squares, ms_ssim
+
+    rows = []
+    for answer, image, target in zip(answers, images, targets, strict=True):
+        shown, wanted = (x.astype(np.float32) / np.float32(np.iinfo(x.dtype).max) for x in (image, target))
+        truth = torch.from_numpy(wanted)[None, None]
+        row = {}
+        for name, values in (("", answer), ("_before", shown)):
+            found = torch.from_numpy(np.asarray(values))[None, None]
+            row["mse" + name] = float(mean_squares(found, truth))
+            small = answer.shape[0] < SMALLEST
+            row["ms_ssim" + name] = float("nan") if small else float(ms_ssim(found, truth))
+        rows.append(row)
+    return rows
+
+
+def score_rows(manifest: Manifest, assignment: Assignment, asked: Sequence[tuple[int, str]],
+               measured: Sequence[dict[str, float]]) -> list[Row]:  # fmt: skip
+    """The rows of `dice.csv` or `errors.csv`."""
+    rows = []
+    for (i, subset), figures in zip(asked, measured, strict=True):
+        row = manifest.rows[i]
+        told = {"image_id": row["image_id"], "patient_id": row.get("patient_id", ""), "repeat": assignment.repeat}
+        told |= {"fold": assignment.fold, "subset": subset}
+        rows.append(told | {name: "" if value != value else f"{value:.6f}" for name, value in figures.items()})
+    return rows
+
+
+def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[list[str], list[list[str]]]:
+    """A table of each fold and of all, with intervals from resampled patients.
+
+    Args:
+        rows: Those of `dice.csv` or `errors.csv`, of all folds.
+        kind: `lungs` or `ribs`.
+        subset: Which rows to take.
+        seed: Of the resampling.
+
+    Returns:
+        Header and rows of text: mean with its interval, median and worst of the first figure, means of the others.
+    """
+    import numpy as np
+
+    from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, measure
+
+    names = FIGURES[kind]
+    first = names[0]
+    folds: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["subset"] == subset:
+            folds.setdefault(f"r{row['repeat']}f{row['fold']}", []).append(row)
+    parts = list(folds.items())
+    if len(parts) > 1:
+        parts.append(("all", [row for members in folds.values() for row in members]))
+    worst = "lowest" if kind == "lungs" else "highest"
+    header = ["fold", "images", "patients", f"mean {first}", "95 % interval", "median", worst,
+              *names[1:]]  # fmt: skip
+    table = []
+    for name, members in parts:
+        values = np.array([float(row[first]) for row in members])
+        groups = np.array(group_images([{**row, "sha256": ""} for row in _unique(members)]))
+        count = int(groups.max()) + 1
+        counts = draw_patients(np.zeros(count, np.int64), RESAMPLES, np.random.default_rng(seed))[groups].astype(float)
+        replicates = (values[:, None] * counts).sum(0) / counts.sum(0)
+        mean = measure(float(values.mean()), replicates, patients=count, proportion=False)
+        interval = "-" if mean.low is None or mean.high is None else f"{mean.low:.4g}-{mean.high:.4g}"
+        others = [_mean([row[other] for row in members]) for other in names[1:]]
+        extreme = values.min() if kind == "lungs" else values.max()
+        figures = [f"{values.mean():.4g}", interval, f"{np.median(values):.4g}", f"{extreme:.4g}"]
+        table.append([name, str(len(members)), str(count), *figures, *others])
+    return header, table
+
+
+def _unique(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose repeats of one image share a patient: an image stands once in each repeat."""
+    return [{"image_id": str(i), "patient_id": row["patient_id"] or f"image {row['image_id']}"} for i, row in
+            enumerate(rows)]  # fmt: skip
+
+
+def _mean(cells: Sequence[str]) -> str:
+    known = [float(cell) for cell in cells if cell]
+    return f"{sum(known) / len(known):.4g}" if known else "-"
+
+
+def figures_of(rows: Sequence[Row], name: str) -> Any:
+    """One figure of every row, as an array."""
+    import numpy as np
+
+    return np.array([float(row[name]) if row[name] else np.nan for row in rows])

@@ -1,0 +1,285 @@
+"""The pictures that `fit` learns from, each with what should become of it: listed, divided, decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.splitting.splits import SUBSETS, read_splits
+from cxrtool.data.tables.manifest import FILE_NAME, PATH_COLUMNS, Manifest, Row, read_manifest, read_table
+from cxrtool.errors import InputError, LeakageError
+from cxrtool.flow.assignment import Assignment, check_sides
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.flow.signals import StopRequest
+    from cxrtool.imaging.view import Form
+    from cxrtool.training.store import Store
+
+METADATA, TRUTH = "metadata.csv", "truth.csv"
+TARGETS = {"lungs": "mask", "ribs": "ribless"}
+"""The column that names what a picture should become, by what is fitted."""
+
+WHAT = {"lungs": "a lung mask", "ribs": "a picture without ribs"}
+
+
+def read_pairs(path: Path, kind: str, column: str, settings: Settings) -> Manifest:
+    """Read the images that have a target; those without are left out with a count.
+
+    Args:
+        path: A manifest, a step's folder, or a folder that `cxrtool phantom` drew.
+        kind: `lungs` or `ribs`.
+        column: Names the target's file; paths are relative to the table's folder.
+        settings: The shared options.
+
+    Raises:
+        InputError: It is not readable, has no such column, or no image has a target.
+    """
+    drawn = path.is_dir() and not (path / FILE_NAME).exists() and (path / METADATA).is_file()
+    manifest = _read_drawn(path, settings) if drawn else read_manifest(path, root=settings.root)
+    if column not in manifest.columns:
+        hint = {
+            "lungs": "`cxrtool prepare` keeps the masks that a data set has; or name another --target-column",
+            "ribs": "`cxrtool phantom --truth all` draws some, `prepare --dataset jsrt` reads them beside BSE-JSRT",
+        }[kind]
+        found = ", ".join(manifest.columns)
+        raise InputError(
+            f"{manifest.name}: expected a column '{column}' with {WHAT[kind]} for each image, found: {found}", hint
+        )
+    if manifest.origin and column not in PATH_COLUMNS and not drawn:
+        base = manifest.origin.absolute().parent
+        for row in manifest.rows:
+            row[column] = str(base / row[column]) if row[column] else ""
+    having = [row["image_id"] for row in manifest.rows if row[column]]
+    if not having:
+        raise InputError(f"{manifest.name}: of its {len(manifest)} images none has {WHAT[kind]} in '{column}'")
+    if len(having) < len(manifest):
+        missing = len(manifest) - len(having)
+        settings.report.say(f"{manifest.name}: {missing} of {len(manifest)} images without {WHAT[kind]}; left out")
+    return manifest.subset(having)
+
+
+def _read_drawn(folder: Path, settings: Settings) -> Manifest:
+    """A set of phantoms as it was drawn, its truth beside it, without preparing it first."""
+    from cxrtool.data.datasets.listing import list_images
+    from cxrtool.data.datasets.record import Request
+    from cxrtool.data.tables.ids import patient_id
+
+    listing = list_images([folder / METADATA], "csv", Request(), None)
+    rows, columns = listing.rows, list(listing.columns)
+    for row in rows:
+        row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], None)
+    if (folder / TRUTH).is_file():
+        truth = read_table(folder / TRUTH)
+        told = {str((folder / row["path"]).absolute()): row for row in truth.rows}
+        files = [name for name in ("right", "left", "heart", "lesions", "ribless") if name in truth.columns]
+        for row in rows:
+            beside = told.get(row["path"], {})
+            row.update({name: str((folder / beside[name]).absolute()) for name in files if beside.get(name)})
+        columns += [name for name in files if any(row.get(name) for row in rows)]
+    for row in rows:
+        row.update({name: row.get(name, "") for name in columns})
+    return Manifest(["image_id", *(name for name in columns if name != "image_id")], rows, folder / METADATA)
+
+
+def join(manifest: Manifest, more: Manifest, column: str) -> Manifest:
+    """Both tables as one.
+
+    Raises:
+        InputError: An id stands in both.
+    """
+    twice = sorted({row["image_id"] for row in manifest.rows} & {row["image_id"] for row in more.rows})
+    if twice:
+        raise InputError(f"--also {more.name}: the image_id '{twice[0]}' stands in {manifest.name} too")
+    columns = list(dict.fromkeys([*manifest.columns, *more.columns]))
+    rows = [{**dict.fromkeys(columns, ""), **row} for row in (*manifest.rows, *more.rows)]
+    return Manifest(columns, rows, manifest.origin)
+
+
+def divide(manifest: Manifest, own: int, validation: float, balance: str | None, settings: Settings) -> Assignment:
+    """Hold a share of the patients back to choose the epoch by; no patient is on both sides.
+
+    Args:
+        manifest: The images; those from place `own` on only train.
+        own: Number of images that may be held back.
+        validation: Share of them.
+        balance: A column whose values should be held back alike.
+        settings: The seed, and the shared options.
+
+    Raises:
+        InputError: There are fewer than two patients.
+        LeakageError: A patient is among those that only train and among those held back.
+    """
+    from cxrtool.data.splitting.divider import Divider
+
+    if not validation:
+        return Assignment("0", "0", {"train": list(range(len(manifest))), "validation": [], "test": []})
+    # Patients are divided whatever their disease: a class of one patient is no reason to refuse.
+    rows = [{**row, "label": "", "stratum": row.get(balance or "", "")} for row in manifest.rows[:own]]
+    placed = Divider(rows, strata=("stratum",), seed=settings.seed).holdout(
+        {"train": 1 - validation, "validation": validation}
+    )
+    placed |= {row["image_id"]: "train" for row in manifest.rows[own:]}
+    return _assign(manifest, placed, "0", "0", settings)
+
+
+def read_folds(path: Path, manifest: Manifest, own: int, settings: Settings) -> list[Assignment]:
+    """The folds of a splits file; images from place `own` on train in each of them.
+
+    Raises:
+        InputError: The splits are not readable, or a fold trains on nothing.
+        LeakageError: A patient or a picture is on two sides, and `--allow-leakage` was not given.
+    """
+    splits = read_splits(path)
+    known = {row["image_id"] for row in manifest.rows[:own]}
+    unknown = len(splits.ids() - known)
+    if unknown:
+        settings.report.say(f"{splits.name}: {unknown} of its {len(splits.ids())} images are not among these; left out")
+    always = {row["image_id"]: "train" for row in manifest.rows[own:]}
+    folds = []
+    for (repeat, fold), subsets in splits.runs.items():
+        placed = {name: subset for name, subset in subsets.items() if name in known} | always
+        folds.append(_assign(manifest, placed, repeat, fold, settings))
+        if not folds[-1].subsets["train"]:
+            raise InputError(f"{splits.name}: fold {folds[-1].name} has no training image in {manifest.name}")
+    return folds
+
+
+def _assign(manifest: Manifest, placed: dict[str, str], repeat: str, fold: str, settings: Settings) -> Assignment:
+    index = {row["image_id"]: i for i, row in enumerate(manifest.rows)}
+    subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
+    for name, subset in placed.items():
+        subsets[subset].append(index[name])
+    assignment = Assignment(repeat, fold, {name: sorted(places) for name, places in subsets.items()})
+    try:
+        check_sides(manifest, placed, assignment.name, settings)
+    except LeakageError as error:
+        hint = "`cxrtool split` keeps them together; --allow-leakage fits all the same"
+        raise LeakageError(error.message, hint) from error
+    return assignment
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures and targets, decoded.
+
+    Attributes:
+        images: The pictures as the network sees them.
+        targets: What should become of them.
+        failed: Place and reason of what cannot be used.
+    """
+
+    images: Store
+    targets: Store
+    failed: dict[int, str]
+
+    def usable(self, assignment: Assignment) -> Assignment:
+        """The assignment without what cannot be used."""
+        kept = {name: [i for i in places if i not in self.failed] for name, places in assignment.subsets.items()}
+        return replace(assignment, subsets=kept)
+
+
+def open_pairs(
+    manifest: Manifest, kind: str, column: str, form: Form, dilate: int, settings: Settings, request: StopRequest,
+    decoder: str,
+) -> Decoded:  # fmt: skip
+    """Decode all pictures and targets once, or find them in the cache.
+
+    Args:
+        manifest: The images, each with a target.
+        kind: `lungs` or `ribs`.
+        column: Names the target's file.
+        form: What the network is shown.
+        dilate: By how many pixels masks are widened.
+        settings: The shared options.
+        request: Heeded between images.
+        decoder: Version of what decodes; part of the cache's key.
+
+    Raises:
+        InputError: Not a single pair can be read.
+        StoppedError: A signal arrived.
+    """
+    from cxrtool.flow.parallel import map_items
+    from cxrtool.training.store import default_cache, open_store
+
+    paths = [Path(row["path"]) for row in manifest.rows]
+    pairs = [(Path(row["path"]), Path(row[column])) for row in manifest.rows]
+    stores = []
+    works: tuple[tuple[str, Sequence[Any], Any], ...] = (
+        ("pictures", paths, partial(decode_picture, form=form)),
+        ("targets", pairs, partial(decode_target, form=form, kind=kind, dilate=dilate)),
+    )
+    for label, items, decode in works:
+        key: dict[str, Any] = {"fit": label, "kind": kind, "form": form.to_json(), "decoder": decoder}
+        key["dilate"] = dilate if label == "targets" else 0
+        with settings.report.progress(f"decoding {label}", len(items)) as advance:
+
+            def count(number: int, advance: Any = advance) -> None:
+                advance(number)
+                request.heed()
+
+            stores.append(
+                open_store(
+                    items, decode, size=form.size, key=key, cache=settings.cache or default_cache(), mapper=map_items,
+                    workers=settings.workers, advance=count, say=settings.report.say,
+                )
+            )  # fmt: skip
+    images, targets = stores
+    failed = {**targets.failed, **images.failed}
+    if len(failed) == len(paths):
+        raise InputError(f"{manifest.name}: none of the {len(paths)} pairs can be read, the first: {failed[0]}")
+    return Decoded(images, targets, failed)
+
+
+def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
+    """A picture as the network sees it, and the SHA-256 of its pixels; run in a worker process.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.imaging.hashing import pixel_sha256
+    from cxrtool.imaging.pair import levels
+    from cxrtool.imaging.view import see
+
+    pixels = read_image(path, overhear=True).pixels
+    depth = 8 if form.equalise or pixels.itemsize == 1 else 16
+    return levels(see(pixels, form), depth), pixel_sha256(pixels)
+
+
+def decode_target(item: tuple[Path, Path], *, form: Form, kind: str, dilate: int) -> tuple[np.ndarray, str]:
+    """What a picture should become, at its place before the network, and the SHA-256 of its pixels.
+
+    Raises:
+        ImageError: One of the two cannot be read, or they do not belong together.
+    """
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.errors import ImageError
+    from cxrtool.imaging.hashing import pixel_sha256
+    from cxrtool.imaging.pair import show_mask, show_target
+    from cxrtool.imaging.view import see
+
+    path, beside = item
+    placed = see(read_image(path, overhear=True).pixels, form)
+    try:
+        target = read_image(beside, overhear=True).pixels
+        shown = show_mask(target, placed, form, dilate) if kind == "lungs" else show_target(target, placed, form)
+    except ImageError as error:
+        raise ImageError(f"{beside.name}: {error.message}") from error
+    return shown, pixel_sha256(target)
+
+
+def seen_rows(manifest: Manifest, assignment: Assignment, store: Store) -> list[Row]:
+    """The rows of `fitted_on.csv`: what was trained on and chosen by."""
+    rows = []
+    for subset in ("train", "validation"):
+        for i in assignment.subsets[subset]:
+            row = manifest.rows[i]
+            told = {"image_id": row["image_id"], "patient_id": row.get("patient_id", "")}
+            rows.append(told | {"sha256": row.get("sha256") or store.sha256[i], "subset": subset})
+    return rows

@@ -1,0 +1,240 @@
+"""The fitting of one network: from decoded pairs to a part's folder with its figures and pictures."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.commands.fit.measure import FIGURES, TABLES, measure_masks, measure_pictures, score_rows
+from cxrtool.commands.fit.pairs import Decoded, open_pairs, seen_rows
+from cxrtool.commands.fit.pictures import SHOWN, ask_with, draw_examples
+from cxrtool.data.tables.manifest import Manifest, Row, write_table
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.folder import Build, StepFolder
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.imaging.view import Form
+    from cxrtool.training.image_to_image import DenseDesign, FittedDense
+
+FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "subset")
+DECODER = "opencv-python-headless"
+
+
+def make_design(values: dict[str, Any], form: Form, settings: Settings, seed: int) -> DenseDesign:
+    """Turn resolved options into what the training room takes.
+
+    Raises:
+        UsageError: A name or a number is wrong.
+    """
+    from cxrtool.training.augment import parse
+    from cxrtool.training.image_to_image import DenseDesign
+    from cxrtool.training.optimization import Recipe, check
+
+    constant = {"momentum": 0.9, "opt_eps": None, "opt_rho": 0.95, "class_weights": "none"}
+    recipe = Recipe(**{entry.name: {**constant, **values}[entry.name] for entry in fields(Recipe)})
+    check(recipe)
+    return DenseDesign(
+        values["kind"], values["network"], form, recipe, parse(values["augment"]), values["exposure"], values["loss"],
+        values["average"], values["copies"], seed, settings.threads, settings.device, settings.precision,
+    )  # fmt: skip
+
+
+@dataclass
+class PartFitter:
+    """Fits networks of one kind with the same options, on divisions of the same pairs.
+
+    Attributes:
+        values: Every option that bears on the result, resolved.
+        form: What the network is shown.
+        manifest: The images, each with a target.
+        column: Names the target's file.
+        balance: Column of which every value gives as many training images; None takes each image alike.
+        save_every: Seconds between two states to resume from.
+        settings: The shared options.
+    """
+
+    values: dict[str, Any]
+    form: Form
+    manifest: Manifest
+    column: str
+    balance: str | None
+    save_every: float
+    settings: Settings
+    _decoded: Decoded | None = None
+
+    @property
+    def kind(self) -> str:
+        """What is fitted."""
+        return str(self.values["kind"])
+
+    def decoded(self, folder: StepFolder, request: StopRequest) -> Decoded:
+        """The pairs, opened once."""
+        if self._decoded is None:
+            self._decoded = open_pairs(
+                self.manifest, self.kind, self.column, self.form, self.values["dilate"], self.settings, request,
+                folder.plan.versions()[DECODER],
+            )  # fmt: skip
+            if self._decoded.failed:
+                count = len(self._decoded.failed)
+                text = f"{count} of {len(self.manifest)} pairs cannot be read and are left out; each with its reason in"
+                self.settings.report.warn(f"{text} {folder.shown}/rejects.csv")
+        return self._decoded
+
+    def fit(self, folder: StepFolder, assignment: Assignment, request: StopRequest, extra: dict[str, Any]) -> None:
+        """Fit one network and write its folder."""
+        import numpy as np
+
+        from cxrtool.training.device import choose_device, take_turns
+        from cxrtool.training.image_to_image import fit_dense
+
+        report, name = self.settings.report, assignment.name
+        decoded = self.decoded(folder, request)
+        assignment = decoded.usable(assignment)
+        places = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
+        design = make_design(self.values, self.form, self.settings, assignment.seed(self.settings.seed))
+        with folder.build() as build:
+            turns = take_turns(choose_device(design.device), report.say, request.heed)
+            with turns, report.progress(name, design.recipe.epochs) as advance:
+
+                def epoch_done(row: dict[str, float | None]) -> None:
+                    advance(1)
+                    report.note(f"{name}  {_describe(row)}")
+
+                fitted = fit_dense(
+                    design, decoded.images, decoded.targets, self.manifest.column("image_id"), places["train"],
+                    places["validation"], self._groups(places["train"]), build.path / "state",
+                    save_every=self.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
+                )  # fmt: skip
+            rows = self._measure(design, fitted, decoded, assignment, request)
+            self._write(build.path, fitted, decoded, assignment, rows)
+            shutil.rmtree(build.path / "state", ignore_errors=True)
+            for i, reason in decoded.failed.items():
+                build.reject(self.manifest.rows[i]["path"], reason)
+            counts = {subset: len(found) for subset, found in assignment.subsets.items()}
+            build.close(counts=counts, extra={"training": fitted.notes, **extra}, wanted=True)
+        report.say(f"{name}: kept epoch {fitted.history.kept}{self._told(rows)}")
+
+    def _groups(self, training: np.ndarray) -> np.ndarray | None:
+        import numpy as np
+
+        if not self.balance:
+            return None
+        cells = [self.manifest.rows[i][self.balance] for i in training]
+        groups: np.ndarray = np.unique(cells, return_inverse=True)[1]
+        return groups
+
+    def _measure(
+        self, design: DenseDesign, fitted: FittedDense, decoded: Decoded, assignment: Assignment, request: StopRequest
+    ) -> list[Row]:
+        import numpy as np
+
+        from cxrtool.training.device import own_randomness
+        from cxrtool.training.image_to_image import answer
+
+        asked = [(i, subset) for subset in ("validation", "test") for i in assignment.subsets[subset]]
+        places = np.array([i for i, _ in asked], np.int64)
+        with own_randomness(design.seed, design.threads):
+            answers = answer(design, fitted.module, decoded.images, places, stop=request.error)
+            if self.kind == "lungs":
+                measured = measure_masks(
+                    self.manifest, self.column, places.tolist(), answers, self.form, self.settings.workers
+                )  # fmt: skip
+            else:
+                pictures = (decoded.images.images[i] for i in places), (decoded.targets.images[i] for i in places)
+                measured = measure_pictures(answers, *pictures)
+        return score_rows(self.manifest, assignment, asked, measured)
+
+    def _write(
+        self, path: Path, fitted: FittedDense, decoded: Decoded, assignment: Assignment, rows: list[Row]
+    ) -> None:  # fmt: skip
+        import numpy as np
+
+        from cxrtool.imaging import plausibility
+        from cxrtool.models.parts import save_part
+        from cxrtool.training.curves import draw_history, write_history
+
+        values, seen = self.values, seen_rows(self.manifest, assignment, decoded.images)
+        trained = {
+            "trained": {
+                **{name: value for name, value in values.items() if name not in ("kind", "network")},
+                "balance": self.balance, "seed": self.settings.seed, "epoch": fitted.history.kept,
+                "images": len(assignment.subsets["train"]),
+            },
+            "figures": {subset: found for subset in ("validation", "test") if (found := self._means(rows, subset))},
+        }  # fmt: skip
+        # By it `segment` tells a picture that is no frontal chest, of which a network may be as sure as of any other.
+        shown = (decoded.images.images[i] for i in assignment.subsets["train"])
+        trained["usual"] = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
+        save_part(path, self.kind, values["network"], fitted.module, self.form, trained)
+        write_table(path / FITTED, FITTED_COLUMNS, seen)
+        told = ("image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[self.kind])
+        write_table(path / TABLES[self.kind], told, rows)
+        write_history(path / "history.csv", fitted.history.rows)
+        draw_history(path / "curves.png", fitted.history, f"{self.kind}, {values['network']}, {assignment.name}")
+        places = {row["image_id"]: row for row in self.manifest.rows}
+        chosen = [row for row in rows if row["subset"] == "validation"] or rows
+        spread = [chosen[k * len(chosen) // SHOWN] for k in range(SHOWN)] if len(chosen) > SHOWN else chosen
+        ask = ask_with(fitted.module, self.kind)
+        entries = [(places[row["image_id"]], captions(row, self.kind), ask) for row in spread]
+        title = f"{chosen[0]['subset']} images" if chosen else ""
+        draw_examples(path / "samples.png", entries, self.kind, self.column, self.form, title)
+
+    def _means(self, rows: list[Row], subset: str) -> dict[str, float]:
+        result = {}
+        for name in FIGURES[self.kind]:
+            known = [float(row[name]) for row in rows if row["subset"] == subset and row[name]]
+            if known:
+                result[name] = round(sum(known) / len(known), 6)
+        return result
+
+    def _told(self, rows: list[Row]) -> str:
+        text = ""
+        for subset in ("validation", "test"):
+            means = self._means(rows, subset)
+            count = sum(row["subset"] == subset for row in rows)
+            if means:
+                name = FIGURES[self.kind][0]
+                text += f", {subset} {name} {means[name]:.4g} of {count} images"
+        return text
+
+
+def captions(row: Row, kind: str) -> list[str]:
+    """What stands below a picture: its id and its figures."""
+    if kind == "lungs":
+        return [row["image_id"], f"Dice {float(row['dice']):.3f}"]
+    return [row["image_id"], f"MSE {float(row['mse']):.2e}, before {float(row['mse_before']):.2e}"]
+
+
+def _describe(row: dict[str, float | None]) -> str:
+    parts = [f"epoch {row['epoch']:g}"]
+    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items()
+              if name not in ("epoch", "lr") and value is not None]  # fmt: skip
+    return "  ".join(parts)
+
+
+def check_design(values: dict[str, Any], form: Form, settings: Settings) -> None:
+    """Check every option before the first image is decoded.
+
+    Raises:
+        UsageError: A name or a number is wrong, the size does not suit the network, or there is no such device.
+    """
+    from cxrtool.training.device import choose_device, choose_precision
+    from cxrtool.training.image_to_image import build
+
+    build(make_design(values, form, settings, 0))
+    choose_precision(settings.precision, choose_device(settings.device))
+
+
+def with_size(form: Form, size: int | None) -> Form:
+    """The form at another size."""
+    return form if size is None else replace(form, size=size)
+
+
+__all__ = ["Build", "PartFitter", "check_design", "make_design", "with_size"]

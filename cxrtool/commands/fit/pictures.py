@@ -1,0 +1,107 @@
+"""Pictures of what a fitted network does, for the eye: outlines of lungs, rib-free pictures beside their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrtool.data.tables.manifest import Row
+from cxrtool.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from cxrtool.imaging.view import Form
+
+Ask = Callable[["np.ndarray"], "np.ndarray"]
+"""Answers a picture (S, S) of values in [0, 1] with one of the same shape."""
+
+TITLES = {
+    "lungs": "green: the mask that was given; red: what was found",
+    "ribs": "each: as it is; without ribs, as found; without ribs, as given",
+}
+COLUMNS = {"lungs": 5, "ribs": 2}
+SHOWN = 15
+
+
+def ask_with(module: nn.Module, kind: str) -> Ask:
+    """Ask a lung or rib network about one picture: the probability of lung, or the picture without ribs."""
+    import torch
+
+    def ask(values: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            outputs = module(torch.from_numpy(values)[None, None])[0, 0].float()
+            answer: np.ndarray = (torch.sigmoid(outputs) if kind == "lungs" else outputs.clamp(0.0, 1.0)).numpy()
+        return answer
+
+    return ask
+
+
+def draw_examples(
+    target: Path, entries: Sequence[tuple[Row, Sequence[str], Ask]], kind: str, column: str, form: Form, title: str
+) -> None:  # fmt: skip
+    """Write a contact sheet.
+
+    Args:
+        target: The file.
+        entries: A row of the manifest, the lines of text below its picture, and the network to ask about it.
+        kind: `lungs` or `ribs`.
+        column: Names the target's file.
+        form: What the network is shown.
+        title: What the sheet is of.
+    """
+    import cv2
+
+    from cxrtool.data.files import atomic_write
+    from cxrtool.imaging.sheet import draw_sheet
+
+    tiles = []
+    for row, caption, ask in entries:
+        try:
+            tile = _draw_lungs(row, column, form, ask) if kind == "lungs" else _draw_ribs(
+                row, column, form, ask)  # fmt: skip
+        except ImageError as error:
+            caption, tile = [*caption[:1], error.message], _blank()
+        tiles.append((tile, caption))
+    if tiles:
+        sheet = draw_sheet(tiles, f"{title}; {TITLES[kind]}", COLUMNS[kind])
+        atomic_write(target, cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+
+
+def _draw_lungs(row: Row, column: str, form: Form, ask: Ask) -> np.ndarray:
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.imaging.masks import clean
+    from cxrtool.imaging.pair import binary
+    from cxrtool.imaging.sheet import FOUND, TRUE, grey_tile, outline
+    from cxrtool.imaging.view import lay_back, see
+
+    pixels = read_image(row["path"]).pixels
+    placed = see(pixels, form)
+    tile = grey_tile(pixels)
+    outline(tile, binary(read_image(row[column]).pixels), TRUE)
+    outline(tile, clean(lay_back(ask(placed.values), placed, form)), FOUND)
+    return tile
+
+
+def _draw_ribs(row: Row, column: str, form: Form, ask: Ask) -> np.ndarray:
+    import numpy as np
+
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.imaging.sheet import grey_tile
+    from cxrtool.imaging.view import see
+
+    pixels = read_image(row["path"]).pixels
+    values = see(pixels, form).values
+    pictures = [1 - shown if form.invert else shown for shown in (values, ask(values))]
+    tiles = [grey_tile(np.rint(shown * 255).astype(np.uint8)) for shown in pictures]
+    truth = see(read_image(row[column]).pixels, form).values
+    tiles.append(grey_tile(np.rint((1 - truth if form.invert else truth) * 255).astype(np.uint8)))
+    return np.concatenate(tiles, 1)
+
+
+def _blank() -> np.ndarray:
+    import numpy as np
+
+    return np.full((60, 240, 3), 230, np.uint8)

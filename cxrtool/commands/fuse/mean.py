@@ -1,0 +1,66 @@
+"""`fuse mean`: the mean probability of several runs, image by image, fold by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxrtool.commands.fuse.source import Source, examples
+from cxrtool.data.tables.predictions import Predictions
+from cxrtool.errors import InputError
+from cxrtool.flow.settings import Settings
+
+
+def fuse_mean(sources: Sequence[Source], settings: Settings) -> Predictions:
+    """Average probabilities where all sources have answered for the same image, repeat, fold and subset.
+
+    The other columns are those of the first source. An image that one of them was trained on in a fold has no answer of
+    it there and is left out.
+
+    Raises:
+        InputError: They name different classes, give an image different labels, or have no answer in common.
+    """
+    import numpy as np
+
+    first = sources[0].predictions
+    for source in sources[1:]:
+        if sorted(source.predictions.classes) != sorted(first.classes):
+            raise InputError(
+                f"{source.predictions.name}: expected the classes {', '.join(first.classes)} as in {first.name}, "
+                f"found {', '.join(source.predictions.classes)}"
+            )
+    if len({source.path.resolve() for source in sources}) < len(sources):
+        settings.report.warn("a source stands twice and counts twice in the mean")
+    shared = [key for key in sources[0].places if all(key in source.places for source in sources)]
+    asked = {key for source in sources for key in source.places}
+    if not shared:
+        raise InputError(
+            f"{', '.join(source.predictions.name for source in sources)}: expected answers for the same images in the "
+            f"same repeat, fold and subset, found none among {len(asked)}",
+            "train them on the same splits",
+        )
+    _check_labels(sources, shared)
+    terms = []
+    for source in sources:
+        order = [source.predictions.classes.index(name) for name in first.classes]
+        terms.append(source.predictions.probabilities[np.ix_([source.places[key] for key in shared], order)])
+    mean = np.mean(terms, axis=0)
+    rows = []
+    for key, values in zip(shared, mean, strict=True):
+        found = [source.predictions.rows[source.places[key]] for source in sources]
+        warnings = dict.fromkeys(row["warning"] for row in found if row.get("warning"))
+        rows.append({**found[0], "predicted": first.classes[int(values.argmax())], "warning": "; ".join(warnings)})
+    settings.report.say(f"{len(shared)} answers of {len(sources)} sources averaged")
+    if lost := [key[0] for key in asked if key not in sources[0].places or key not in set(shared)]:
+        settings.report.warn(f"{len(lost)} answers that not all sources have are left out: {examples(sorted(lost))}")
+    return Predictions(first.classes, rows, mean, "mean", first.columns)
+
+
+def _check_labels(sources: Sequence[Source], shared: Sequence[tuple[str, str, str, str]]) -> None:
+    for key in shared:
+        labels = [source.predictions.rows[source.places[key]].get("label", "") for source in sources]
+        if len(set(labels)) > 1:
+            other = next(i for i, label in enumerate(labels) if label != labels[0])
+            raise InputError(
+                f"'{key[0]}': expected the label '{labels[0]}' as in {sources[0].predictions.name}, found "
+                f"'{labels[other]}' in {sources[other].predictions.name}"
+            )

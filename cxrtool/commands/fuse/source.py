@@ -1,0 +1,96 @@
+"""What is fused: predictions, looked up by image, repeat, fold and subset, and the run that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import Run, read_splits
+from cxrtool.data.tables.manifest import Row, read_table
+from cxrtool.data.tables.predictions import Predictions
+from cxrtool.errors import InputError
+from cxrtool.flow.run import PREDICTIONS, fold_name, is_fold, is_run
+from cxrtool.flow.seen import FITTED
+
+Key = tuple[str, str, str, str]
+"""Image, repeat, fold and subset: only answers that agree in all four are of one image by models of one fold."""
+
+TEST = "test"
+SHOWN = 3
+
+
+def key_of(row: Row, name: str = "") -> Key:
+    """What an answer is looked up by.
+
+    Args:
+        row: Of predictions.
+        name: The image, where it is not the row's own.
+
+    >>> key_of({"image_id": "a_r0f1", "parent_id": "a", "repeat": "0", "fold": "1", "subset": ""})
+    ('a', '0', '1', 'test')
+    """
+    return name or original_of(row), row.get("repeat", ""), row.get("fold", ""), row.get("subset", "") or TEST
+
+
+@dataclass(frozen=True)
+class Source:
+    """Predictions and where they come from.
+
+    Attributes:
+        path: A run, the folder of a fold, or a table.
+        predictions: What they say.
+    """
+
+    path: Path
+    predictions: Predictions
+
+    @cached_property
+    def places(self) -> dict[Key, int]:
+        """The row of every answer.
+
+        Raises:
+            InputError: An image is answered twice.
+        """
+        found: dict[Key, int] = {}
+        for place, row in enumerate(self.predictions.rows):
+            key = key_of(row)
+            if found.setdefault(key, place) != place:
+                repeat, fold = key[1:3]
+                raise InputError(
+                    f"{self.predictions.name}: expected one answer an image in each repeat, fold and subset, found "
+                    f"'{key[0]}' twice (repeat '{repeat}', fold '{fold}', {key[3]})"
+                )
+        return found
+
+    def folder_of(self, run: Run) -> Path | None:
+        """The model folder of a repeat and fold, if the source is a run, one of its folds, or the table in one."""
+        if self.path.is_dir() and is_run(self.path):
+            return self.path / fold_name(*(part or "0" for part in run))
+        folder = self.path.parent if self.path.name == PREDICTIONS and self.path.is_file() else self.path
+        return folder if is_fold(folder) and (folder / FITTED).is_file() else None
+
+    def fitted_on(self, run: Run) -> set[str]:
+        """The images that a fold was trained on or chosen by, as its model and the run's splits tell."""
+        folder = self.folder_of(run)
+        names: set[str] = set()
+        if folder is not None and (folder / FITTED).is_file():
+            names |= {original_of(row) for row in read_table(folder / FITTED).rows}
+        if folder is not None and (folder.parent / SPLITS).is_file():
+            repeat, fold = (part or "0" for part in run)
+            subsets = read_splits(folder.parent).runs.get((repeat, fold), {})
+            names |= {name for name, subset in subsets.items() if subset != TEST}
+        return names
+
+
+def examples(names: Iterable[str]) -> str:
+    """The first few of many names.
+
+    >>> examples(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
+    found = list(names)
+    return ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")

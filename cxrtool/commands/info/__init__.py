@@ -1,0 +1,384 @@
+"""Say what a manifest, model, run, split, table of predictions or image is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrtool.commands.info.describe import (
+    Description,
+    add_making,
+    describe_manifest,
+    describe_table_one,
+    reasons,
+    values,
+)
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import Splits, known_as, read_splits, tabulate
+from cxrtool.data.tables.manifest import FILE_NAME, Manifest, Table, read_manifest, read_table
+from cxrtool.data.tables.predictions import PREFIX, read_predictions
+from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.flow.chain import describe
+from cxrtool.flow.folder import RUN_FILE, read_run_file
+from cxrtool.flow.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+
+THRESHOLDS = "Probability from which a class is called, by the sensitivity wanted"
+NONE = "-"
+
+
+def temperature_in_words(entry: Mapping[str, Any]) -> str:
+    """The entry `calibration` of `model.json`.
+
+    >>> temperature_in_words({"temperature": 1.5, "images": 80, "reason": None})
+    'temperature 1.5, fitted on 80 validation images'
+    >>> temperature_in_words({"temperature": 1.0, "images": 0, "reason": "no validation images"})
+    'none: no validation images'
+    """
+    if entry["reason"]:
+        return f"none: {entry['reason']}"
+    return f"temperature {entry['temperature']:.3g}, fitted on {entry['images']} validation images"
+
+
+def thresholds_as_table(entry: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    """The entry `thresholds` of `model.json`: title, columns and a row a class; a dash where images were too few."""
+    sensitivities = list(next(iter(entry.values())))
+    rows = []
+    for name, chosen in entry.items():
+        values = [chosen[s]["threshold"] for s in sensitivities]
+        images = str(chosen[sensitivities[0]]["positives"])
+        rows.append([name, images, *(NONE if value is None else f"{value:.3f}" for value in values)])
+    return THRESHOLDS, ["class", "validation images", *sensitivities], rows
+
+
+PART, SUMMARY = "part.json", "summary.csv"
+KINDS = {"lungs": "lung network", "ribs": "rib-suppressing network", "generators": "class-inherent generators"}
+NEXT = {
+    "lungs": "cxrtool segment MANIFEST --lungs {} -o DIR",
+    "ribs": "cxrtool enhance MANIFEST --steps suppress-ribs --ribs {} -o DIR",
+    "generators": "cxrtool transform MANIFEST --generators {} -o DIR",
+}
+
+
+def is_part(path: Path) -> bool:
+    """Whether a folder holds a fitted part."""
+    return (path / PART).is_file()
+
+
+def is_fit(made: Mapping[str, Any] | None, path: Path) -> bool:
+    """Whether a folder is a run of `fit`: one part for each fold of its splits."""
+    return made is not None and made.get("command") == "fit" and (path / SPLITS).is_file()
+
+
+def kind_of(path: Path) -> str:
+    """What a part is for, by its own word.
+
+    Raises:
+        InputError: It is for nothing that cxrtool knows.
+    """
+    try:
+        kind = json.loads((path / PART).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path / PART}: not readable JSON: {error}") from error
+    if kind not in KINDS:
+        raise InputError(f"{path / PART}: expected a part for {' or '.join(KINDS)}, found one for '{kind}'")
+    return str(kind)
+
+
+def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
+    """A part: its network, what it was fitted on, and how well it does.
+
+    Raises:
+        InputError: It is damaged, or of another schema.
+    """
+    from cxrtool.models.parts import read_part
+
+    part = read_part(path, kind_of(path))
+    result = Description(KINDS[part.kind], str(path))
+    result.add("network", part.network)
+    shown = [name.replace("_", " ") for name in ("crop_borders", "equalise", "invert") if getattr(part.form, name)]
+    result.add("is shown", ", ".join([f"{part.form.size} pixels, {part.form.fit}", *shown]))
+    result.add("sha256", part.sha256[:16])
+    for name, told in part.description.items():
+        if name == "chain":
+            result.add("processing", describe(told))
+        elif name not in ("schema", "kind", "network", "form", "sha256", "usual"):
+            result.add(name.replace("_", " "), _plain_part(told))
+    if (path / FITTED).is_file():
+        table = read_table(path / FITTED)
+        patients = len({row["patient_id"] for row in table.rows if row.get("patient_id")})
+        result.add("fitted on", f"{values(table.column('subset'))}; {patients} patients")
+    if made:
+        add_making(result, made, path)
+    result.next = NEXT[part.kind].format(path)
+    return result
+
+
+def describe_fit(path: Path, made: Mapping[str, Any]) -> Description:
+    """A run of `fit`: its folds, and the table of how well they do."""
+    kind = made.get("options", {}).get("kind", {}).get("value", "lungs")
+    result = Description(f"run of `cxrtool fit {kind}`", str(path))
+    expected = [fold_name(*run) for run in read_splits(path / SPLITS).runs]
+    missing = [name for name in expected if not is_part(path / name)]
+    text = f"{len(expected) - len(missing)} of {len(expected)}"
+    result.add("folds", f"{text}; missing {', '.join(missing[:8])}" if missing else f"{text}, all there")
+    if (path / SUMMARY).is_file():
+        table = read_table(path / SUMMARY)
+        result.tables.append(("", table.columns, [list(row.values()) for row in table.rows]))
+    add_making(result, made, path)
+    # Generators are asked fold by fold; of the others any fold's will do for new images.
+    taken = path if kind == "generators" else path / expected[0]
+    result.next = "the same `cxrtool fit` again, which goes on" if missing else NEXT[kind].format(taken)
+    return result
+
+
+def _plain_part(told: object) -> str:
+    if isinstance(told, Mapping):
+        return ", ".join(f"{name} {_plain(entry)}" for name, entry in told.items() if entry is not None)
+    if isinstance(told, list):
+        return ", ".join(map(_plain_part, told))
+    return f"{told:g}" if isinstance(told, float) else str(told)
+
+
+MODEL_FILE = "model.json"
+LOOKED_FOR = "a manifest, a step's folder, a run, a model, a part, splits.csv, predictions.csv, rejects.csv or an image"
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """The options of `cxrtool info`."""
+
+    path: Path
+    splits: Path | None = None
+    table1: bool = False
+
+
+def info(options: InfoOptions, settings: Settings) -> Description:
+    """Find out what a path is, and describe it.
+
+    Raises:
+        InputError: It is nothing that cxrtool knows; the message says what was looked for.
+    """
+    path = options.path
+    if path.name in (RUN_FILE, MODEL_FILE) and path.is_file():
+        path = path.parent
+    if options.table1:
+        manifest = read_manifest(path, root=settings.root)
+        _require_images(manifest)
+        return describe_table_one(manifest, _splits(path, manifest, options.splits))
+    if str(path) == "-":
+        # A stream can be read once, and only a manifest is ever sent through one.
+        return _manifest(path, options, settings)
+    return _folder(path, options, settings) if path.is_dir() else _file(path, options, settings)
+
+
+def _folder(path: Path, options: InfoOptions, settings: Settings) -> Description:
+    made = read_run_file(path)
+    if is_part(path):
+        return describe_part(path, made)
+    if made is not None and is_fit(made, path):
+        return describe_fit(path, made)
+    if is_model(path):
+        return _model(path, made)
+    if (made is None or made["command"] == "train") and is_run(path) and whole_folds(path):
+        return _run(path, made)
+    if made is not None and made["command"] == "train":
+        return _run(path, made)
+    if (path / FILE_NAME).is_file():
+        return _manifest(path, options, settings)
+    for name in (PREDICTIONS, SPLITS):
+        if (path / name).is_file():
+            return _file(path / name, options, settings)
+    return _files(path)
+
+
+def _file(path: Path, options: InfoOptions, settings: Settings) -> Description:
+    try:
+        table = read_table(path)
+    except InputError as error:
+        if not path.is_file():
+            raise InputError(error.message, f"looked for {LOOKED_FOR}") from None
+        return _image(path, error)
+    columns = set(table.columns)
+    if any(name.startswith(PREFIX) for name in columns):
+        return _predictions(path)
+    if {"image_id", "subset"} <= columns and "path" not in columns:
+        return _only_splits(path)
+    if {"path", "reason"} <= columns:
+        return _rejects(table)
+    if {"image_id", "path"} <= columns:
+        return _manifest(path, options, settings)
+    raise InputError(
+        f"{table.name}: expected a table that cxrtool writes, found the columns: {', '.join(table.columns)[:200]}",
+        "`cxrtool prepare --dataset csv` makes a manifest of any table that names image files",
+    )
+
+
+def _manifest(path: Path, options: InfoOptions, settings: Settings) -> Description:
+    manifest = read_manifest(path, root=settings.root)
+    result = describe_manifest(manifest, _splits(path, manifest, options.splits))
+    folder = manifest.origin.parent if manifest.origin else None
+    made = read_run_file(folder) if folder and manifest.origin and manifest.origin.name == FILE_NAME else None
+    if made and folder:
+        result.kind = f"folder of `cxrtool {made['command']}`"
+        add_making(result, made, folder)
+    _require_images(manifest)
+    return result
+
+
+def _require_images(manifest: Manifest) -> None:
+    if not manifest.rows:
+        raise InputError(f"{manifest.name}: a manifest without a single image", "did the step before leave all out?")
+
+
+def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None:
+    if given is not None:
+        return read_splits(given)
+    if manifest.origin is None:
+        return None
+    places = [manifest.origin.parent] + ([path.absolute().parent] if path.is_dir() else [])
+    for place in places:
+        if (place / SPLITS).is_file():
+            splits = read_splits(place / SPLITS)
+            # A file of that name may belong to other images.
+            named = dict.fromkeys(splits.ids(), "")
+            if any(known_as(row, named) for row in manifest.rows):
+                return splits
+    return None
+
+
+def _model(path: Path, made: dict[str, Any] | None) -> Description:
+    result = Description("model", str(path))
+    try:
+        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("expected names and values")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / MODEL_FILE}: cannot be read: {error}", "train the model anew") from error
+    chain = content.pop("chain", None)
+    calibration, thresholds = content.get("calibration"), content.get("thresholds")
+    if calibration:
+        content["calibration"] = temperature_in_words(calibration)
+    if thresholds:
+        result.tables.append(thresholds_as_table(thresholds))
+        del content["thresholds"]
+    for name, value in content.items():
+        if name not in ("schema", "usual"):
+            result.add(name.replace("_", " "), "none" if value is None else _plain(value))
+    result.add("processing", describe(chain) if chain is not None else "")
+    fitted_on = path / "fitted_on.csv"
+    if fitted_on.is_file():
+        table = read_table(fitted_on)
+        patients = len({row.get("patient_id") for row in table.rows if row.get("patient_id")})
+        result.add("fitted on", f"{values(table.column('subset'))}; {patients} patients")
+    if (path / PREDICTIONS).is_file():
+        result.add("predictions", f"{len(read_table(path / PREDICTIONS))} in {PREDICTIONS}")
+    if made:
+        add_making(result, made, path)
+    result.next = f"cxrtool predict {path} IMAGE"
+    return result
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items() if entry is not None)
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _run(path: Path, made: dict[str, Any] | None) -> Description:
+    result = Description("run", str(path))
+    whole = whole_folds(path)
+    splits = read_splits(path / SPLITS) if (path / SPLITS).is_file() else None
+    expected = list(splits.runs) if splits else whole
+    missing = [fold_name(*run) for run in expected if run not in whole]
+    text = f"{len(whole)} of {len(expected)}"
+    shown = ", ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
+    result.add("folds", text + (f"; missing {shown}" if missing else ", all there"))
+    options = (made or {}).get("options", {})
+    for name in ("model", "preset", "weights", "size", "epochs", "batch_size", "lr", "opt", "manifest"):
+        entry = options.get(name, {})
+        result.add(name.replace("_", " "), _plain(entry["value"]) if entry.get("value") is not None else "")
+    if splits and (path / FILE_NAME).is_file():
+        manifest = read_manifest(path)
+        result.add("classes", values(manifest.column("label")))
+        result.tables.append(("", *tabulate(manifest, splits.runs)))
+    if made:
+        add_making(result, made, path)
+    result.next = f"cxrtool evaluate {path}" if not missing else "the same `cxrtool train` again, which goes on"
+    return result
+
+
+def _only_splits(path: Path) -> Description:
+    splits = read_splits(path)
+    result = Description("splits", splits.name)
+    result.add("images", len(splits.ids()))
+    result.add("repeats", len({repeat for repeat, _ in splits.runs}))
+    result.add("folds in all", len(splits.runs))
+    images = Manifest(["image_id"], [{"image_id": identity} for identity in sorted(splits.ids())])
+    columns, rows = tabulate(images, splits.runs)
+    # Who the patients are, only the manifest knows.
+    result.tables.append(("", columns[:3], [row[:3] for row in rows]))
+    result.next = f"cxrtool info MANIFEST --splits {path}"
+    return result
+
+
+def _predictions(path: Path) -> Description:
+    predictions = read_predictions(path)
+    result = Description("predictions", str(path))
+    result.add("rows", len(predictions.rows))
+    result.add("images", len({row["image_id"] for row in predictions.rows}))
+    result.add("folds", len(predictions.runs()))
+    result.add("patients", len({row["patient_id"] for row in predictions.rows if row.get("patient_id")}))
+    result.add("probabilities of", ", ".join(predictions.classes))
+    for name in ("subset", "label", "predicted", "severity", "source"):
+        result.add(name, values(row.get(name, "") for row in predictions.rows))
+    result.add("warnings", values(row["warning"] for row in predictions.rows if row.get("warning")))
+    result.next = f"cxrtool evaluate {path}"
+    return result
+
+
+def _rejects(table: Table) -> Description:
+    result = Description("what a step left out", table.name)
+    result.add("files", str(len(table)))
+    result.add("reasons", reasons(table.rows))
+    return result
+
+
+def _image(path: Path, no_table: InputError) -> Description:
+    from cxrtool.data.reading.images import read_image
+
+    try:
+        image = read_image(path, overhear=True)
+    except CxrtoolError as error:
+        looks_like_table = path.suffix.lower() in (".csv", ".tsv", ".txt")
+        told = no_table.message if looks_like_table else f"{path}: {error.message}"
+        raise InputError(told, f"looked for {LOOKED_FOR}") from None
+    result = Description("image", str(path), warnings=list(image.warnings))
+    height, width = image.pixels.shape
+    result.add("width x height", f"{width} x {height}")
+    result.add("bits a pixel", image.pixels.dtype.itemsize * 8)
+    result.add("grey values", f"{int(image.pixels.min())} to {int(image.pixels.max())}")
+    for name, value in image.tags.items():
+        result.add(name.replace("_", " "), value)
+    result.next = f"cxrtool predict MODEL {path}"
+    return result
+
+
+def _files(path: Path) -> Description:
+    counts = Counter(file.suffix.lower() or "no suffix" for file in path.rglob("*") if file.is_file())
+    if not counts:
+        raise InputError(f"{path}: an empty folder", f"looked for {LOOKED_FOR}")
+    result = Description("folder of files, without a manifest", str(path))
+    result.add("files", str(counts.total()))
+    result.add("kinds", ", ".join(f"{suffix} {count}" for suffix, count in counts.most_common(8)))
+    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    result.add("folders", ", ".join(folders[:12]) + (" …" if len(folders) > 12 else ""))
+    result.next = f"cxrtool prepare {path} -o prepared"
+    return result

@@ -1,0 +1,192 @@
+"""What a manifest, and the folder around it, tells of its images: the facts that `cxrtool info` prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
+from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
+from cxrtool.data.tables.manifest import Manifest, Row, read_table
+from cxrtool.data.tables.table_one import parse_age, table_of_study
+from cxrtool.data.tables.twins import is_twin
+from cxrtool.errors import InputError
+from cxrtool.flow.chain import describe
+from cxrtool.flow.fold_chains import ALL, chain_of_manifest, own_fold
+from cxrtool.flow.folder import REJECTS
+
+SHOWN_VALUES = 8
+
+Table = tuple[str, list[str], list[list[str]]]
+"""Title, header, and rows of text."""
+
+
+@dataclass
+class Description:
+    """What a thing is.
+
+    Attributes:
+        kind: What it is, in a few words.
+        path: Where it lies.
+        facts: Names and values.
+        tables: Titles, headers and rows.
+        warnings: What the user should look at.
+        next: The command to go on with.
+    """
+
+    kind: str
+    path: str
+    facts: dict[str, str] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    next: str = ""
+
+    def add(self, name: str, value: object) -> None:
+        """Note a fact, unless there is nothing to tell."""
+        if value not in (None, "", 0):
+            self.facts[name] = str(value)
+
+
+def values(cells: Iterable[str]) -> str:
+    """How often each value stands there, the commonest first.
+
+    >>> values(["PA", "AP", "PA", ""])
+    'PA 2, AP 1, missing 1'
+    """
+    counts = Counter(cells)
+    empty = counts.pop("", 0)
+    if not counts:
+        return ""
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} {count}" for name, count in common[:SHOWN_VALUES]]
+    rest = len(common) - SHOWN_VALUES
+    return ", ".join(shown + ([f"{rest} other values"] if rest > 0 else []) + ([f"missing {empty}"] if empty else []))
+
+
+def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
+    """The images of a manifest: classes, patients, what is known of them, and what looks wrong."""
+    result = Description("manifest", manifest.name)
+    whole, folds = manifest, len({own_fold(row) for row in manifest.rows} - {ALL})
+    if folds:
+        # Each radiograph counts once, however many folds have a version of it, and however many twins.
+        named = {row["parent_id"] if is_twin(row) else original_of(row): row for row in whole.rows}
+        manifest = replace(whole, rows=list(named.values()), lines=[])
+    result.add("images", f"{len(whole)}, of {len(manifest)} radiographs for {folds} folds" if folds else len(manifest))
+    result.add("classes", values(manifest.column("label")))
+    result.add("patients", _patients(manifest))
+    for name in ("severity", "source", "view", "sex"):
+        result.add(name, values(manifest.column(name)))
+    result.add("age", _ages(manifest.column("age")))
+    result.add("sizes", _sizes(manifest))
+    result.add("masks", sum(map(bool, manifest.column("mask"))))
+    result.add("derived", values(cell for cell in whole.column("generator") if cell))
+    result.add("warnings", values(cell for cell in manifest.column("warning") if cell))
+    try:
+        result.add("processing", describe(chain_of_manifest(whole)))
+    except InputError as error:
+        result.warnings.append(error.message)
+    result.warnings += _suspicions(manifest)
+    if splits:
+        _add_splits(result, whole, splits)
+    if splits:
+        result.next = f"cxrtool train {manifest.name} --splits {splits.name} --preset … -o run"
+    elif folds:
+        result.next = f"cxrtool train {whole.name} --splits … --preset … -o run"
+    else:
+        result.next = f"cxrtool split {manifest.name} --folds 5 -o splits.csv"
+    return result
+
+
+def describe_table_one(manifest: Manifest, splits: Splits | None) -> Description:
+    """Table 1: by subset where the splits divide once, else by class."""
+    table, warnings = table_of_study(manifest, splits)
+    return Description("Table 1", manifest.name, tables=[("", *table)], warnings=warnings)
+
+
+def add_making(result: Description, made: Mapping[str, Any], folder: Path) -> None:
+    """Which command made a folder, when, and what it had to leave out."""
+    result.add("made by", shlex.join(str(word) for word in made.get("argv", [])) or f"cxrtool {made.get('command')}")
+    version = made.get("versions", {}).get("cxrtool", "?")
+    result.add("made on", f"{made.get('started', '?')}, in {made.get('seconds', '?')} s, by cxrtool {version}")
+    if (folder / REJECTS).exists():
+        rejects = read_table(folder / REJECTS).rows
+        result.add("left out", f"{len(rejects)}: {reasons(rejects)}" if rejects else "")
+
+
+def reasons(rejects: Sequence[Row]) -> str:
+    """The reasons in a table of rejects, the commonest first."""
+    return "; ".join(
+        f"{count} × {reason[:60]}" for reason, count in Counter(row.get("reason", "") for row in rejects).most_common(4)
+    )
+
+
+def _patients(manifest: Manifest) -> str:
+    cells = [cell for cell in manifest.column(PATIENT) if cell.strip()]
+    if not cells:
+        return "not known"
+    unknown = len(manifest) - len(cells)
+    count = len(set(group_images(manifest.rows)))
+    return f"{count}" + (f", {unknown} of them images without a {PATIENT}" if unknown else "")
+
+
+def _ages(cells: Sequence[str]) -> str:
+    ages = sorted(age for cell in cells if (age := parse_age(cell)) is not None)
+    if not ages:
+        return ""
+    missing = len(cells) - len(ages)
+    text = f"{ages[0]:g} to {ages[-1]:g}, median {ages[len(ages) // 2]:g}"
+    return text + (f", missing {missing}" if missing else "")
+
+
+def _sizes(manifest: Manifest) -> str:
+    sizes = {(row.get("width", ""), row.get("height", "")) for row in manifest.rows} - {("", "")}
+    if len(sizes) == 1:
+        return "x".join(next(iter(sizes)))
+    pixels = sorted(sizes, key=lambda size: tuple(int(side) if side.isdigit() else 0 for side in size))
+    return f"{'x'.join(pixels[0])} to {'x'.join(pixels[-1])}, {len(pixels)} different" if pixels else ""
+
+
+def _suspicions(manifest: Manifest) -> list[str]:
+    found = []
+    lost = [row["path"] for row in manifest.rows if not Path(row["path"]).is_file()]
+    if lost:
+        found.append(f"{len(lost)} of {len(manifest)} image files are not there, such as {lost[0]}")
+    first: dict[str, Row] = {}
+    twins = [
+        (row, other)
+        for row in manifest.rows
+        if row.get("sha256") and (other := first.setdefault(row["sha256"].lower(), row)) is not row
+    ]
+    if twins:
+        differing = sum(row.get("label") != other.get("label") for row, other in twins)
+        labels = f", {differing} under another label" if differing else ""
+        found.append(
+            f"{len(twins)} images have exactly the pixels of another{labels}, such as {twins[0][0]['image_id']} and "
+            f"{twins[0][1]['image_id']}; `cxrtool select --drop-duplicates` keeps one of each"
+        )
+    return found
+
+
+def _add_splits(result: Description, manifest: Manifest, splits: Splits) -> None:
+    named = dict.fromkeys(splits.ids(), "")
+    ids = {known_as(row, named) or row["image_id"] for row in manifest.rows}
+    result.add("splits", splits.name)
+    result.tables.append(("", *tabulate(manifest, splits.runs)))
+    for names, text in (
+        (splits.ids() - ids, "ids of the splits are not in this manifest"),
+        (ids - splits.ids(), "images are in no subset of the splits"),
+    ):
+        if names:
+            result.warnings.append(f"{len(names)} {text}, such as {min(names)}")
+    for (repeat, fold), subsets in splits.runs.items():
+        leaks = overlaps(manifest.rows, subsets)
+        if leaks:
+            shown = leaks[0][0].get(PATIENT) or leaks[0][0]["image_id"]
+            result.warnings.append(
+                f"r{repeat}f{fold}: {len(leaks)} patients stand in more than one subset, such as {shown}"
+            )
+            break

@@ -1,0 +1,154 @@
+"""`predict`: what a model, or the folds of a run together, say of an image, a folder or a manifest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.tables.manifest import Row, write_table
+from cxrtool.data.tables.predictions import dump_predictions, write_predictions
+from cxrtool.data.tables.twins import MARK
+from cxrtool.errors import InputError, StrictError
+from cxrtool.flow.calibration import OF_TWINS
+from cxrtool.flow.folder import REJECTS
+from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
+from cxrtool.flow.run import PREDICTIONS
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.sources import model_folders, read_source
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.decisions.temperature import Temperature
+    from cxrtool.training.inference import Member
+
+
+UNKNOWN = "the model keeps no temperature, and no validation answers lie beside it"
+
+
+def temperature_of(folder: Path, description: Mapping[str, Any]) -> Temperature:
+    """The temperature of a model: the one it keeps, else fitted on the validation rows that lie beside it.
+
+    Args:
+        folder: The model folder.
+        description: Its `model.json`; models of earlier versions keep no temperature.
+    """
+    from cxrtool.evaluation.decisions.temperature import Temperature
+
+    if all(MARK in name for name in description["classes"]):
+        return Temperature(reason=OF_TWINS)
+    if description.get("calibration"):
+        return Temperature.from_json(description["calibration"])
+    if (folder / PREDICTIONS).is_file():
+        return _fitted_beside(folder / PREDICTIONS, description["classes"])
+    return Temperature(reason=UNKNOWN)
+
+
+def _fitted_beside(path: Path, classes: Sequence[str]) -> Temperature:
+    import numpy as np
+
+    from cxrtool.data.tables.predictions import read_predictions
+    from cxrtool.evaluation.decisions.temperature import Temperature, fit
+
+    predictions = read_predictions(path)
+    kept = [
+        i
+        for i, row in enumerate(predictions.rows)
+        if row.get("subset") == "validation" and row.get("label") in predictions.classes
+    ]
+    if not kept or sorted(predictions.classes) != sorted(classes):
+        return Temperature(reason=UNKNOWN)
+    truth = np.array([predictions.classes.index(predictions.rows[i]["label"]) for i in kept], np.intp)
+    return fit(predictions.probabilities[kept], truth)
+
+
+def tell(folders: Sequence[Path], found: Sequence[Temperature], settings: Settings) -> None:
+    """Say which temperatures are used, and warn of the models that keep theirs at 1, with the reason."""
+    fitted = [entry.value for entry in found if entry.reason is None]
+    if fitted:
+        spread = f"{fitted[0]:.3g}" if len(fitted) == 1 else f"{min(fitted):.3g} to {max(fitted):.3g}"
+        of = f", of {len(fitted)} of {len(found)} models" if len(found) > 1 else ""
+        settings.report.say(f"calibrated: temperature {spread}{of}")
+    by_reason: dict[str, list[str]] = {}
+    for folder, entry in zip(folders, found, strict=True):
+        if entry.reason is not None:
+            by_reason.setdefault(entry.reason, []).append(folder.name)
+    for reason, names in by_reason.items():
+        few = f"{len(names)} of {len(found)} models (such as {names[0]}) stay"
+        who = "the model stays" if len(found) == 1 else few
+        settings.report.warn(f"--calibrated: {who} at temperature 1: {reason}")
+
+
+SHOWN_REJECTS = 5
+
+
+@dataclass(frozen=True)
+class PredictOptions(Question):
+    """The options of `predict`.
+
+    Attributes:
+        members: One row for each fold of a run instead of their mean.
+        calibrated: Bring each model's answers to the temperature of its validation images, before their mean.
+        partial: Take a run of which some folds are missing.
+    """
+
+    members: bool = False
+    calibrated: bool = False
+    partial: bool = False
+
+
+def predict(options: PredictOptions, settings: Settings) -> None:
+    """Predict and write a table, to `settings.out` or to standard output.
+
+    Raises:
+        InputError: Model or source is not there, no image can be read, or they have been through another preprocessing.
+        LeakageError: An image was among what the model was trained on.
+        StrictError: `--strict`, and an image could not be read.
+    """
+    folders = model_folders(options.model, partial=options.partial)
+    manifest = read_source(options.source, settings)
+    if settings.dry_run:
+        settings.report.say(f"would ask {len(folders)} models about {len(manifest)} images")
+        return
+    if not manifest.rows:
+        raise InputError(f"{manifest.name}: expected images, found none")
+    members, answers, rejects = answer(options, settings, folders, manifest)
+    if options.calibrated:
+        answers = calibrate(members, answers, settings)
+    predictions = to_table(members, answers, manifest.columns, options.source, by_member=options.members)
+    if settings.out is None:
+        sys.stdout.write(dump_predictions(predictions))
+    else:
+        write_predictions(settings.out, predictions)
+        if settings.out.is_file():
+            write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
+    _tell(settings, [row for row, _ in answers], rejects)
+
+
+def calibrate(members: Sequence[Member], answers: Sequence[Answer], settings: Settings) -> list[Answer]:
+    """Bring the answers of each model to its own temperature, and say which those are."""
+    import numpy as np
+
+    from cxrtool.evaluation.decisions.temperature import apply
+
+    found = [temperature_of(member.folder, member.description) for member in members]
+    tell([member.folder for member in members], found, settings)
+    return [
+        (row, np.stack([apply(own, entry.value) for own, entry in zip(probabilities, found, strict=True)]))
+        for row, probabilities in answers
+    ]
+
+
+def _tell(settings: Settings, answered: Sequence[Row], rejects: Sequence[Row]) -> None:
+    for row in rejects[:SHOWN_REJECTS]:
+        settings.report.warn(f"{row['path']}: {row['reason']}")
+    images = len(radiographs(answered))
+    text = f"{images} images answered, {len(rejects)} rejected"
+    if rejects and settings.strict:
+        raise StrictError(text)
+    settings.report.say(text)
+    if images < len(answered) and settings.out is not None:
+        settings.report.say(
+            f"a row for each of {len(answered)} twins; next: cxrtool fuse twins {settings.out} gives one an image"
+        )

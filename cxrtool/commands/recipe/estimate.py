@@ -1,0 +1,199 @@
+"""How much work a recipe is: images, trainings and epochs, and a rough time from a few steps measured here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrtool.commands.recipe import Recipe, RecipeOptions, read_recipe
+from cxrtool.errors import UsageError
+from cxrtool.flow.settings import Settings
+from cxrtool.training.presets import DEFAULTS, PRESETS
+
+if TYPE_CHECKING:
+    from cxrtool.training.fitting import Design
+
+STEPS = 4
+"""Training steps that are measured of each network; the first does not count."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network.
+
+    Attributes:
+        network: Its name.
+        trainings: How often it is trained.
+        steps: Of one training.
+        seconds: Of one step, measured.
+    """
+
+    network: str
+    trainings: int
+    steps: int
+    seconds: float
+
+    @property
+    def hours(self) -> float:
+        """Of all its trainings."""
+        return self.trainings * self.steps * self.seconds / 3600
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a recipe will do.
+
+    Attributes:
+        images: Listed in DATA, whether they can be read or not.
+        classes: By their labels.
+        epochs: Of a training.
+        batch_size: Images a step.
+        size: Side of the input in pixels.
+        device: Where the steps were measured.
+        rows: One a network.
+        uncounted: What else there is to do, in words.
+    """
+
+    images: int
+    classes: int
+    epochs: int
+    batch_size: int
+    size: int
+    device: str
+    rows: list[Row]
+    uncounted: str = ""
+
+    def sentences(self) -> tuple[str, str]:
+        """What is to do, and what the times are worth."""
+        trainings = sum(row.trainings for row in self.rows)
+        more = f"\n{self.uncounted}" if self.uncounted else ""
+        return (
+            f"{self.images} images of {self.classes} classes; {trainings} trainings of {self.epochs} epochs at "
+            f"{self.size} x {self.size} pixels",
+            f"A rough guess: of each network {STEPS - 1} training steps of {self.batch_size} images were measured here "
+            f"({self.device}), beside whatever else this machine is doing, and multiplied.\nDecoding, predictions, the "
+            f"thumbnail and the tables are not counted; on another machine, or a GPU, it is another time.{more}",
+        )
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """One row a network, and their sum."""
+        rows = [
+            [row.network, str(row.trainings), f"{row.steps:,}", f"{row.seconds:.3f}", _duration(row.hours)]
+            for row in self.rows
+        ]
+        total = sum(row.hours for row in self.rows)
+        return (
+            ["network", "trainings", "steps each", "seconds a step", "about"],
+            [*rows, ["all", str(sum(row.trainings for row in self.rows)), "", "", _duration(total)]],
+        )
+
+
+def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
+    """Count the images of a recipe's data, and measure a few training steps of each of its networks.
+
+    Raises:
+        InputError: DATA cannot be listed.
+        UsageError: No such recipe, variable or network.
+    """
+    from cxrtool.training.device import choose_device
+
+    system = read_recipe(options.name or "", options.values)
+    images, classes = _count(system)
+    folds, repeats = (_number(system, name) if _told(system, name) else 1 for name in ("FOLDS", "REPEATS"))
+    share = 1 - 1 / folds if folds > 1 else system.holdout
+    epochs, batch, size = (_number(system, name) for name in ("EPOCHS", "BATCH", "SIZE"))
+    steps = epochs * math.ceil(images * share / batch)
+    device = choose_device(settings.device)
+    rows = []
+    networks = Counter(system.trained())
+    with settings.report.progress("measuring", len(networks)) as advance:
+        for network, times in networks.items():
+            seconds = seconds_a_step(_design(system, network, classes, settings))
+            rows.append(Row(network, times * folds * repeats, steps, seconds))
+            settings.report.note(f"{network}: {seconds:.3f} s a step")
+            advance(1)
+    shown = f"cpu, {settings.threads} threads" if device.type == "cpu" else str(device)
+    return Estimate(images, classes, epochs, batch, size, shown, rows, system.uncounted)
+
+
+def _count(system: Recipe) -> tuple[int, int]:
+    from cxrtool.data.datasets.listing import list_images
+    from cxrtool.data.datasets.record import Request
+
+    rows = list_images([Path(system.value("DATA"))], None, Request(), None).rows
+    return len(rows), max(2, len({row.get("label", "") for row in rows} - {""}))
+
+
+STATED = {"EPOCHS": "epochs", "BATCH": "batch_size", "SIZE": "size"}
+"""Variables that, where they are empty, leave it to what the system's preset states."""
+
+
+def _told(system: Recipe, name: str) -> bool:
+    return system.has(name) and bool(system.value(name))
+
+
+def _number(system: Recipe, name: str) -> int:
+    text = system.value(name)
+    if not text and name in STATED:
+        return int(PRESETS[system.preset][STATED[name]])
+    if not text.isdigit() or not int(text):
+        raise UsageError(f"{name}: expected a whole number above 0, found '{text}'")
+    return int(text)
+
+
+def _design(system: Recipe, network: str, classes: int, settings: Settings) -> Design:
+    from cxrtool.flow.fold_training import make_design
+    from cxrtool.models.registry import check_name, own_kernels
+
+    check_name(network)
+    values = {**DEFAULTS, **PRESETS[system.preset], "model": network, "epochs": 1}
+    values |= {"size": _number(system, "SIZE"), "batch_size": _number(system, "BATCH")}
+    values["kernels"] = own_kernels(network, values["kernels"])
+    if system.has("WEIGHTS") and system.value("WEIGHTS") == "none":
+        # As `train` does: a random body is never frozen.
+        values["freeze"] = False
+    # What the weights are makes no step slower, and they need not be fetched for it.
+    return make_design({**values, "weights": "none"}, classes, settings, 0)
+
+
+def seconds_a_step(design: Design) -> float:
+    """Seconds of one training step on random pictures: the fastest of several after the first.
+
+    Args:
+        design: What to train; its batch, augmentation, device and precision count.
+    """
+    import numpy as np
+    import torch
+
+    from cxrtool.training.fitting import fit_fold
+    from cxrtool.training.store import Store
+
+    side, count = design.architecture.size, STEPS * design.recipe.batch_size
+    generator = np.random.default_rng(0)
+    pictures = generator.integers(0, 256, (count, side, side), np.uint8)
+    labels = np.arange(count) % design.architecture.classes
+    times: list[float] = []
+
+    def look() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.monotonic())
+
+    nothing = np.empty(0, np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_fold(
+            replace(design, recipe=replace(design.recipe, epochs=1)), Store(pictures, [""] * count),
+            [str(i) for i in range(count)], labels, np.arange(count), nothing, nothing, Path(folder), save_every=1e9,
+            stop=look,
+        )  # fmt: skip
+    return min(after - before for before, after in itertools.pairwise(times))
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min" if hours * 60 >= 1 else "under a minute"

@@ -1,0 +1,121 @@
+"""`report`: one page on a run that needs nothing else; results, errors, audit, flow of images, Table 1, methods."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from cxrtool.commands.report.options import ReportOptions
+from cxrtool.commands.report.study import Study
+from cxrtool.data.files import atomic_write
+from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.flow.evaluating import STDIN, find_sources
+from cxrtool.flow.folder import Inputs, Plan, touch
+from cxrtool.flow.settings import Settings
+
+VERSION = 1
+"""Raised when the same options would give another page."""
+
+HEAD = 600
+"""Characters at the start of a page among which its digest stands."""
+
+LARGEST = 8 * 2**20
+"""Bytes that a page should not exceed, so that it can be mailed."""
+
+CHECKLISTS = ("claim", "tripod-ai")
+
+
+def report(options: ReportOptions, settings: Settings) -> Path | None:
+    """Write the page.
+
+    Returns:
+        The file; None under `--dry-run`.
+
+    Raises:
+        UsageError: Options that exclude one another, an unknown class or checklist.
+        IncompleteError: A run lacks folds.
+        InputError: Predictions, manifest or audit cannot be read.
+        OutputError: The output is not ours to write.
+    """
+    if options.checklist is not None and options.checklist not in CHECKLISTS:
+        raise UsageError(f"--checklist: expected one of {', '.join(CHECKLISTS)}, found '{options.checklist}'")
+    options.evaluation().about_decisions(settings.seed)
+    sources = find_sources(options.evaluation())
+    if any(STDIN in paths for paths in sources.values()):
+        raise UsageError("report: what comes through a pipe has no place to look for its run", "save it as CSV first")
+    out = _target(settings)
+    study = Study.read(sources, partial=options.partial, manifest=options.manifest, audit=options.audit)
+    if not study.tested:
+        raise InputError(
+            f"{study.sources[0].tables[0]}: expected labelled predictions, found none",
+            "a report needs the column `label`; predict on a manifest that has it",
+        )
+    plan = _plan(options, settings, study)
+    digest = plan.digest(settings)
+    if not _needs_work(out, digest, plan, settings):
+        return None if settings.dry_run else out
+    _write(out, digest, options, settings, study)
+    return out
+
+
+def _target(settings: Settings) -> Path:
+    if settings.out is None:
+        raise InputError("`cxrtool report` writes a page and needs -o FILE", "add -o report.html")
+    if settings.out.is_dir():
+        raise OutputError(
+            f"-o {settings.out}: expected the name of a file, found a folder", f"-o {settings.out / 'report.html'}"
+        )
+    return settings.out
+
+
+def _plan(options: ReportOptions, settings: Settings, study: Study) -> Plan:
+    given = {entry.name: getattr(options, entry.name) for entry in fields(options)} | {"version": VERSION}
+    return Plan(
+        "report",
+        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
+        Inputs.of(files=study.files, verify=settings.verify),
+        libraries=("numpy", "matplotlib", "jinja2", "pillow", "torch"),
+        seeded=True,
+        threaded=True,
+    )
+
+
+def _needs_work(out: Path, digest: str, plan: Plan, settings: Settings) -> bool:
+    """Whether the page has to be made; refuses a file that is none of ours."""
+    from cxrtool.reporting.html import read_digest
+
+    found = ""
+    if out.is_file() and out.stat().st_size:
+        with out.open("rb") as file:
+            found = read_digest(file.read(HEAD).decode("utf-8", "replace"))
+        if not found:
+            raise OutputError(
+                f"-o {out}: expected a new file or one that `cxrtool report` made, found something else",
+                "choose another -o, or remove it yourself",
+            )
+    if found == digest and not settings.force:
+        if out.stat().st_mtime < plan.inputs.newest and not settings.dry_run:
+            touch(out)
+        settings.report.say(f"{out}: up to date, nothing to do")
+        return False
+    if settings.dry_run:
+        why = "it is not there yet" if not found else "--force" if found == digest else "inputs or options have changed"
+        settings.report.say(f"would write {out}: {why}")
+        return False
+    return True
+
+
+def _write(out: Path, digest: str, options: ReportOptions, settings: Settings, study: Study) -> None:
+    import tempfile
+
+    from cxrtool.commands.report.page import Maker
+    from cxrtool.reporting.html import render
+
+    with tempfile.TemporaryDirectory(prefix="cxrtool-report-") as place:
+        page = Maker(study, options, settings, Path(place)).page()
+        text = render(page, digest)
+    if len(text.encode()) > LARGEST:
+        settings.report.warn(
+            f"{out}: {len(text.encode()) / 2**20:.1f} MiB, more than a mail may take; fewer --errors help"
+        )
+    atomic_write(out, text)

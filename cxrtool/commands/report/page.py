@@ -1,0 +1,242 @@
+"""A report put together: from a study to a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cxrtool
+from cxrtool.commands.report import errors
+from cxrtool.commands.report.making import curves_section, machines_section, settings_section
+from cxrtool.commands.report.results import Results, evaluate_for, first_lines
+from cxrtool.commands.report.study import Study, divided_in_words, flow_of
+from cxrtool.data.splitting.splits import Splits
+from cxrtool.data.tables.table_one import table_of_study
+from cxrtool.data.tables.twins import is_twin
+from cxrtool.flow.audits import first_marks, sections_of
+from cxrtool.flow.parts import bare
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    from cxrtool.commands.report.options import ReportOptions
+    from cxrtool.evaluation.scores import Scores
+    from cxrtool.reporting.flow_chart import Flow
+    from cxrtool.reporting.methods import Facts
+    from cxrtool.reporting.page import Page, Section
+
+TWINS = (
+    "These are answers about single twins of images, not yet about patients: `cxrtool fuse twins` makes one answer of "
+    "an image's twins, and a report of that says how well patients are told apart."
+)
+
+
+@dataclass
+class Maker:
+    """Makes the page of one study.
+
+    Attributes:
+        study: What is reported.
+        options: Of the command.
+        settings: The shared options.
+        place: A folder for pictures, thrown away once they are in the page.
+    """
+
+    study: Study
+    options: ReportOptions
+    settings: Settings
+    place: Path
+
+    def page(self) -> Page:
+        """The page.
+
+        Raises:
+            CxrtoolError: The predictions cannot be evaluated.
+        """
+        from cxrtool.auditing.part import NOTE, WARNING
+        from cxrtool.reporting.checklists import CHECKLISTS, tabulate
+        from cxrtool.reporting.limits import limits
+        from cxrtool.reporting.methods import paragraphs
+        from cxrtool.reporting.page import Page, Section
+        from cxrtool.reporting.titles import CHECKLIST, LIMITS, METHODS
+
+        study, report = self.study, self.settings.report
+        report.note("evaluating")
+        place = self.place / "evaluation"
+        results = evaluate_for(self.options.evaluation(), study.tested, place, self.settings)
+        flow = self._flow()
+        facts = self._facts(results, flow)
+        report.note("drawing")
+        # As in a paper: who, how well, what went wrong, what it is worth, how it was done.
+        sections = [
+            self._flow_section(flow),
+            self._table_one(),
+            *results.sections(),
+            *self._errors(),
+            *sections_of(study.audit),
+            settings_section(study),
+            curves_section(study, results.training()),
+            Section(METHODS, paragraphs(facts)),
+            Section(LIMITS, limits(facts)),
+            machines_section(study),
+        ]
+        shown = [section for section in sections if section is not None]
+        if self.options.checklist:
+            titles = [section.title for section in shown]
+            sheet = tabulate(CHECKLISTS[self.options.checklist], titles)
+            shown.append(Section(CHECKLIST, [], [sheet]))
+        marks = [(NOTE, line) for line in first_lines(results.summaries)] + first_marks(study.audit)
+        if any(is_twin(row) for row in study.tested):
+            marks.insert(0, (WARNING, TWINS))
+        what = ", ".join(str(source.path) for source in study.sources[:3]) + (" …" if len(study.sources) > 3 else "")
+        footer = (
+            f"Made by cxrtool report {cxrtool.__version__} of {what}. This page needs no network and sends nothing."
+        )
+        return Page(f"Report: {self._name()}", self._about(results), marks, shown, footer)
+
+    def _name(self) -> str:
+        source = self.study.sources[0]
+        where = source.path if source.path.is_dir() else source.path.with_suffix("")
+        rest = len(self.study.sources) - 1
+        return where.absolute().name + (f" and {rest} more" if rest else "")
+
+    def _about(self, results: Results) -> str:
+        summary = next(iter(results.summaries.values()))
+        network = self.study.model.get("architecture", {}).get("name")
+        started = str(self.study.made.get("started", ""))[:10]
+        parts = [f"{' against '.join(summary['classes'])} on chest radiographs"]
+        parts += [f"network {network}"] if network else []
+        parts += [f"trained on {started}"] if started else []
+        return "; ".join(parts) + "."
+
+    def _errors(self) -> list[Section]:
+        from cxrtool.reporting.page import Picture, Section
+        from cxrtool.reporting.titles import ERRORS
+
+        if self.options.errors == 0:
+            return []
+        found = [(name, scores, errors.find_errors(scores)) for name, scores in self._scores()]
+        sections = []
+        for name, scores, wrong in found:
+            title = f"{ERRORS}: {name}" if name and len(found) > 1 else ERRORS
+            shown = wrong[: self.options.errors]
+            if not shown:
+                sections.append(Section(title, ["No test image was called another class than its own."]))
+                continue
+            lines = [
+                f"{len(wrong)} of {scores.images} test images were called another class than their own"
+                + (" in at least one test" if any(one.of > 1 for one in wrong) else "")
+                + f". Here are the {len(shown)} of which the model was surest; each is worth a radiologist's look: "
+                "is the label right, is the image in order, did the model look at the lungs?"
+            ]
+            if self.options.sensitivity is not None:
+                lines.append("Called: the likeliest class, not by the threshold for a sensitivity.")
+            folds = [fold for source in self.study.sources if source.name == name for fold in source.folds]
+            known = {row["path"]: row for row in self.study.rows if row.get("path")}
+            place = self.place / f"errors{len(sections)}"
+            place.mkdir()
+            pictures, remarks = errors.draw_errors(
+                shown, folds, known, place, self.settings, heatmaps=self.options.heatmaps
+            )
+            sheets = [errors.tabulate(shown)]
+            drawn = [Picture(path, caption) for path, caption in pictures]
+            sections.append(Section(title, lines + remarks, sheets, drawn))
+        return sections
+
+    def _scores(self) -> list[tuple[str, Scores]]:
+        from cxrtool.data.tables.predictions import join, read_predictions
+        from cxrtool.evaluation.scores import scores_of
+
+        tables: dict[str, list[Path]] = {}
+        for source in self.study.sources:
+            tables.setdefault(source.name, []).extend(source.tables)
+        found = []
+        for name, paths in tables.items():
+            parts = [read_predictions(path) for path in paths]
+            joined = parts[0] if len(parts) == 1 else join(parts, name or str(paths[0]))
+            found.append((name, scores_of(joined, abstaining=True)))
+        return found
+
+    def _flow(self) -> Flow:
+        study = self.study
+        return flow_of(study.origins, study.rows, study.splits, study.unread, study.radiographs_tested())
+
+    def _flow_section(self, flow: Flow) -> Section:
+        from cxrtool.reporting.flow_chart import draw_flow, tabulate
+        from cxrtool.reporting.page import Picture, Section
+        from cxrtool.reporting.titles import FLOW
+
+        path = self.place / "flow.png"
+        draw_flow(flow, path)
+        caption = "The flow of images from the source to the subsets; the table above says the same."
+        return Section(FLOW, [], [tabulate(flow)], [Picture(path, caption)])
+
+    def _table_one(self) -> Section:
+        from cxrtool.data.tables.manifest import Manifest
+        from cxrtool.evaluation.tables import Sheet
+        from cxrtool.reporting.page import Section
+        from cxrtool.reporting.titles import TABLE_ONE
+
+        study = self.study
+        manifest = Manifest(list(study.rows[0]), study.rows) if study.rows else Manifest([], [])
+        notes = ["SMD: the largest standardised difference between two of the groups; over 0.1 is worth a thought, "
+                 "and between the subsets of a random division it should be small.",
+                 "Age and sex are a patient's, the rest an image's."]  # fmt: skip
+        divisions: list[tuple[str, Splits | None]] = [("By class", None)]
+        if study.splits is not None:
+            first = next(iter(study.splits.runs))
+            one = Splits({first: study.splits.runs[first]}, study.splits.name)
+            several = len(study.splits.runs) > 1
+            title = f"By subset, in the first of {len(study.splits.runs)} divisions" if several else "By subset"
+            divisions.insert(0, (title, one))
+        sheets: list[Sheet] = []
+        for title, splits in divisions:
+            (columns, rows), _ = table_of_study(manifest, splits)
+            sheets.append(Sheet(title, columns, rows, [] if sheets else notes))
+        lines = [
+            f"From {study.named}." if study.named else "From what travels with the predictions; no manifest is there."
+        ]
+        return Section(TABLE_ONE, lines, sheets)
+
+    def _facts(self, results: Results, flow: Flow) -> Facts:
+        from cxrtool.reporting.methods import Facts
+
+        study = self.study
+        summaries: Sequence[Any] = list(results.summaries.values())
+        last = flow.stages[-1]
+        chain = (
+            study.fold.get("chain") or study.made.get("chain") or (study.model.get("chain") if study.model else None)
+        )
+        before = [entry for origin in study.origins if origin.made for entry in origin.made.get("chain", [])]
+        # A prepared folder that kept its sizes is no processing, and stands in no chain of a model.
+        told = list(bare(chain)) if chain else before if study.origins else None
+        return Facts(
+            images=last.images,
+            patients=last.patients,
+            classes=study.counts("label"),
+            sources=study.counts("source"),
+            left_out=flow.left_out(),
+            chain=told if chain is not None or study.origins else None,
+            divided=divided_in_words(study.splits, study.made),
+            run=study.made,
+            fold=study.fold,
+            model=study.model,
+            summary=summaries[0],
+            folds=len(study.folds) or summaries[0]["runs"],
+            loss=_loss(study),
+            audited=study.audit is not None,
+            external=len(summaries) > 1,
+            calibrated=self.options.calibrated,
+            sensitivity=self.options.sensitivity,
+        )
+
+
+def _loss(study: Study) -> str:
+    """What the network of a run was trained by."""
+    name = study.model.get("architecture", {}).get("name")
+    if not name:
+        return ""
+    from cxrtool.models.registry import loss_of
+
+    return loss_of(name)

@@ -1,0 +1,486 @@
+"""What a report is about: the predictions, the run behind them, its images and where they come from, the audit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import SUBSETS, Splits, read_splits
+from cxrtool.data.tables.manifest import FILE_NAME, Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
+from cxrtool.errors import InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.audits import FILE, Audit, audit_of, audits_near, read_audit
+from cxrtool.flow.folder import REJECTS, RUN_FILE, read_run_file
+
+if TYPE_CHECKING:
+    from cxrtool.reporting.flow_chart import Flow, Stage
+
+
+MOST_STEPS = 20
+"""A chain that seems longer leads in a circle."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One step on the way to the images of a run.
+
+    Attributes:
+        place: A step's folder, or a manifest that is a plain file.
+        manifest: Its images.
+        made: Its `run.json`; None for a plain file.
+        rejects: What it left out, with reasons.
+    """
+
+    place: Path
+    manifest: Manifest
+    made: Mapping[str, Any] | None = None
+    rejects: Sequence[Row] = field(default=())
+
+    @property
+    def command(self) -> str:
+        """The step's name; empty for a plain file."""
+        return str(self.made["command"]) if self.made else ""
+
+    def files(self) -> list[Path]:
+        """The files that tell of it."""
+        names = (FILE_NAME, RUN_FILE, REJECTS) if self.made else ()
+        return [self.place / name for name in names if (self.place / name).is_file()] or [self.place]
+
+
+def trace(first: Iterable[Path], rows: Sequence[Row]) -> list[Origin]:
+    """The steps behind images, the earliest first.
+
+    Args:
+        first: Where the last step may be: the manifest that was trained on, by its possible places.
+        rows: The images; their own folder is taken where none of the places is there.
+    """
+    found: list[Origin] = []
+    place = next((path for path in first if _is_table(path)), None) or step_folder(rows)
+    while place is not None and len(found) < MOST_STEPS and all(place != origin.place for origin in found):
+        origin = _read(place)
+        if origin is None:
+            break
+        found.append(origin)
+        named = inputs_of(place, origin.made) if origin.made else []
+        if len(named) > 1:
+            # Which image came from which of several tables is not told.
+            break
+        place = named[0] if named else None if origin.made else step_folder(origin.manifest.rows)
+    return found[::-1]
+
+
+def manifest_of_run(run: Path, made: Mapping[str, Any] | None) -> list[Path]:
+    """Where the manifest that a run was trained on may be: by its command line, and by the name that was given."""
+    if not made:
+        return []
+    told = (made.get("options", {}).get("manifest") or {}).get("value")
+    return [base / str(told) for base in (base_of(run, made), Path.cwd()) if base is not None] if told else []
+
+
+def inputs_of(place: Path, made: Mapping[str, Any]) -> list[Path]:
+    """The manifests on the command line of a step folder, those first that do not stand behind an option."""
+    words, base = [str(word) for word in made.get("argv", [])], base_of(place, made)
+    command = made.get("command")
+    if base is None or command not in words:
+        return []
+    words = words[words.index(str(command)) + 1 :]
+    bare: list[Path] = []
+    behind: list[Path] = []
+    for number, word in enumerate(words):
+        path = _plain(base / word)
+        if word.startswith("-") or path == _plain(place) or not _is_table(path):
+            continue
+        (behind if number and words[number - 1].startswith("-") else bare).append(path)
+    # Behind an option without a value there may stand the manifest itself.
+    return bare or behind[:1]
+
+
+def base_of(place: Path, made: Mapping[str, Any]) -> Path | None:
+    """The folder in which a step was called, found by the name that it was given for its output."""
+    words = [str(word) for word in made.get("argv", [])]
+    name = next((after for word, after in pairwise(words) if word in ("-o", "--out")), None)
+    name = next((word.removeprefix("--out=") for word in words if word.startswith("--out=")), name)
+    if name is None:
+        return None
+    parts = Path(os.path.normpath(name)).parts
+    here = _plain(place)
+    if Path(name).is_absolute():
+        return Path.cwd()
+    if ".." in parts or here.parts[-len(parts) :] != parts:
+        return None
+    return Path(*here.parts[: -len(parts)])
+
+
+def step_folder(rows: Sequence[Row]) -> Path | None:
+    """The step folder in which the first image lies."""
+    for row in rows[:1]:
+        folder = Path(row.get("path", "")).absolute().parent
+        for ancestor in (folder, *list(folder.parents)[:2]):
+            if (ancestor / FILE_NAME).is_file() and read_run_file(ancestor) is not None:
+                return ancestor
+    return None
+
+
+def radiographs(rows: Sequence[Row]) -> list[Row]:
+    """One row a radiograph, under its own id, however many versions or twins of it there are."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        identity = radiograph_id(row) if is_twin(row) else original_of(row)
+        label = row.get("label", "")
+        own = {"label": split_class(label)[0]} if is_twin(row) and MARK in label else {}
+        found.setdefault(identity, {**row, **own, "image_id": identity})
+    return list(found.values())
+
+
+def _read(place: Path) -> Origin | None:
+    try:
+        manifest = read_manifest(place)
+        made = read_run_file(place) if place.is_dir() else None
+        rejects = read_table(place / REJECTS).rows if made and (place / REJECTS).is_file() else []
+    except InputError:
+        # A step whose folder was damaged since ends what can be told, and nothing else.
+        return None
+    return Origin(place, manifest, made, rejects)
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a path is a manifest, by its columns, or a step's folder with one."""
+    if path.is_dir():
+        return (path / FILE_NAME).is_file()
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.readline(100_000).decode("utf-8-sig", "replace")
+    except OSError:
+        return False
+    names = {name.strip().strip('"') for name in head.replace(";", ",").replace("\t", ",").split(",")}
+    return {"image_id", "path"} <= names
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
+
+
+SHOWN_REASONS = 5
+
+WORDS = {
+    "prepare": "read as grey images (prepare)",
+    "select": "chosen (select)",
+    "segment": "lungs found (segment)",
+    "enhance": "enhanced (enhance)",
+    "transform": "transformed (transform)",
+    "phantom": "drawn (phantom)",
+}
+"""What the images of each step's folder are."""
+
+UNTOLD = "why is not recorded (`cxrtool select` with a folder behind -o records it)"
+
+
+def flow_of(
+    origins: Sequence[Origin], rows: Sequence[Row], splits: Splits | None, unread: Sequence[Row], tested: Sequence[Row]
+) -> Flow:
+    """The flow of a study.
+
+    Args:
+        origins: The steps behind it, the earliest first.
+        rows: The images that were trained on and tested, one a radiograph; or those of the predictions.
+        splits: Which image is in which subset; None for predictions from elsewhere.
+        unread: What training could not read.
+        tested: The labelled images whose predictions are evaluated, one a radiograph.
+    """
+    from cxrtool.reporting.flow_chart import Flow
+
+    stages = _steps(origins)
+    notes = (
+        [] if origins else ["Where the images come from is not known: the folders of the steps before are not there."]
+    )
+    parts: list[tuple[str, str]] = []
+    if splits is not None:
+        known = splits.ids()
+        labelled = [row for row in rows if row.get("label")]
+        divided = [row for row in labelled if row["image_id"] in known]
+        left = [(len(rows) - len(labelled), "no label"), (len(labelled) - len(divided), "in no subset of the splits")]
+        left += _reasons(unread)
+        gone = {reject["path"] for reject in unread}
+        readable = [row for row in divided if row.get("path") not in gone]
+        stages.append(_stage("divided for training and test", readable, left))
+        parts = parts_of(readable, splits)
+        lost = len({row["image_id"] for row in readable} - {row["image_id"] for row in tested})
+        if tested and lost and len(splits.runs) > 1:
+            notes.append(f"{lost} of these images were tested in no fold that is evaluated here.")
+    else:
+        stages.append(_stage("evaluated", tested, []))
+    return Flow(stages, parts, notes)
+
+
+def parts_of(rows: Sequence[Row], splits: Splits) -> list[tuple[str, str]]:
+    """The subsets with their sizes: of one division exactly, of several as the range over the folds."""
+    by_id = {row["image_id"]: row for row in rows}
+    sizes: dict[str, list[tuple[int, int | None]]] = {name: [] for name in SUBSETS}
+    for subsets in splits.runs.values():
+        for name in SUBSETS:
+            own = [by_id[identity] for identity, subset in subsets.items() if subset == name and identity in by_id]
+            sizes[name].append((len(own), _patients(own)))
+    several = len(splits.runs) > 1
+    found = []
+    for name, pairs in sizes.items():
+        if not any(images for images, _ in pairs):
+            continue
+        people = [patients for _, patients in pairs if patients is not None]
+        text = f"{_span([images for images, _ in pairs])} images" + (f"\n{_span(people)} patients" if people else "")
+        title = "training" if name == "train" else name
+        found.append((f"{title}, in each fold" if several else title, text))
+    return found
+
+
+def _steps(origins: Sequence[Origin]) -> list[Stage]:
+    from cxrtool.reporting.flow_chart import Stage
+
+    stages: list[Stage] = []
+    before: set[str] = set()
+    for origin in origins:
+        rows = radiographs(origin.manifest.rows)
+        counts = origin.made.get("counts", {}) if origin.made else {}
+        if not stages and counts.get("inputs"):
+            stages.append(Stage("files of the source", int(counts["inputs"])))
+        left = _reasons(origin.rejects)
+        now = {row["image_id"] for row in rows}
+        gone = len(before - now) - sum(count for count, _ in left)
+        if before and gone > 0:
+            left.append((gone, UNTOLD if not origin.made else "not in the table that this step was given"))
+        title = WORDS.get(origin.command, origin.command) or f"listed in {origin.place.name}"
+        stages.append(_stage(title, rows, left))
+        before = now
+    return stages
+
+
+def _stage(title: str, rows: Sequence[Row], left: Sequence[tuple[int, str]]) -> Stage:
+    from cxrtool.reporting.flow_chart import Stage
+
+    return Stage(title, len(rows), _patients(rows), [(count, reason) for count, reason in left if count])
+
+
+def _patients(rows: Sequence[Row]) -> int | None:
+    return len(set(group_images(rows))) if any(row.get(PATIENT, "").strip() for row in rows) else None
+
+
+def _reasons(rejects: Sequence[Row]) -> list[tuple[int, str]]:
+    """How often each reason is given, the commonest first; names of single images are left away."""
+    counts = Counter(re.sub(r"'[^']*'|\S*/\S+", "…", row.get("reason", "")) or "no reason told" for row in rejects)
+    common = counts.most_common()
+    rest = sum(count for _, count in common[SHOWN_REASONS:])
+    found = [(count, reason) for reason, count in common[:SHOWN_REASONS]]
+    return found + ([(rest, "other reasons, in the step's rejects.csv")] if rest else [])
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def places(origins: Sequence[Origin]) -> list[Path]:
+    """The files that tell of the steps."""
+    return [path for origin in origins for path in origin.files()]
+
+
+MODEL_FILE, HISTORY, CURVES = "model.json", "history.csv", "curves.png"
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One RUN or CSV.
+
+    Attributes:
+        name: Before `=`; empty where none was given.
+        path: As it was given.
+        run: The run's folder, where it is one or one of its folds.
+        folds: The folders of its folds that are evaluated; empty for a CSV.
+        tables: The tables of predictions.
+    """
+
+    name: str
+    path: Path
+    run: Path | None
+    folds: Sequence[Path]
+    tables: Sequence[Path]
+
+    @classmethod
+    def of(cls, name: str, path: Path, *, partial: bool) -> Source:
+        """Find what a path is.
+
+        Raises:
+            IncompleteError: A run lacks folds and `partial` is false.
+            InputError: There is nothing.
+        """
+        if path.is_dir() and runs.is_run(path):
+            folds = [path / runs.fold_name(*pair) for pair in runs.check_whole(path, partial=partial)]
+            return cls(name, path, path, folds, [fold / runs.PREDICTIONS for fold in folds])
+        if path.is_dir() and (path / runs.PREDICTIONS).is_file():
+            of_run = runs.is_fold(path.absolute()) and runs.is_model(path)
+            return cls(name, path, path.absolute().parent if of_run else None, [path] if of_run else [],
+                       [path / runs.PREDICTIONS])  # fmt: skip
+        if not path.exists():
+            raise InputError(f"{path}: no such run or file", "a run is the folder that `cxrtool train -o` wrote")
+        if path.is_dir():
+            raise InputError(f"{path}: expected a run or a {runs.PREDICTIONS}, found neither")
+        return cls(name, path, None, [], [path])
+
+
+@dataclass
+class Study:
+    """All that a report reads, but for images and pictures.
+
+    Attributes:
+        sources: What is evaluated.
+        tested: The labelled test rows of all predictions.
+        rows: The images, one a radiograph: of the manifest, else of the predictions.
+        named: Where `rows` come from, for the reader; empty for predictions.
+        splits: Which image is in which subset; None where no run is there.
+        origins: The steps behind the images.
+        audit: What is known of the images, or None.
+        made: `run.json` of the first run; empty where none is there.
+        fold: That of its first fold.
+        model: `model.json` of its first fold.
+        unread: What its training could not read.
+        files: All of which the report is made, but for the audit's pictures.
+    """
+
+    sources: list[Source]
+    tested: list[Row]
+    rows: list[Row]
+    named: str
+    splits: Splits | None
+    origins: list[Origin]
+    audit: Audit | None
+    made: Mapping[str, Any]
+    fold: Mapping[str, Any]
+    model: Mapping[str, Any]
+    unread: list[Row] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    @classmethod
+    def read(
+        cls, sources: Mapping[str, Sequence[Path]], *, partial: bool, manifest: Path | None, audit: Path | None
+    ) -> Study:
+        """Read it.
+
+        Raises:
+            IncompleteError: A run lacks folds and `partial` is false.
+            InputError: Predictions, a manifest or an audit cannot be read.
+        """
+        found = [Source.of(name, path, partial=partial) for name, paths in sources.items() for path in paths]
+        tested = [row for source in found for table in source.tables for row in _tested(table)]
+        first = next((source for source in found if source.run is not None), None)
+        run = first.run if first else None
+        folds = list(first.folds) if first else []
+        made = (read_run_file(run) if run else None) or (read_run_file(folds[0]) if folds else None) or {}
+        rows, named, table = radiographs(tested), "", None
+        own = run / FILE_NAME if run else None
+        table = manifest or (own if own and own.is_file() else None)
+        if table is not None:
+            rows, named = radiographs(read_manifest(table).rows), str(table)
+        splits = read_splits(run) if run and (run / SPLITS).is_file() else None
+        origins = trace([manifest] if manifest else manifest_of_run(run, made) if run else [], rows)
+        paths = [source.path for source in found]
+        known = read_audit(audit) if audit else audit_of(tested, audits_near(paths))
+        unread = read_table(run / REJECTS).rows if run and (run / REJECTS).is_file() else []
+        for row in unread:
+            row["path"] = os.path.normpath((run or Path()).absolute() / row.get("path", ""))
+        files = [path for source in found for path in _files_of(source)]
+        files += [path for origin in origins for path in origin.files()] + ([table] if table else [])
+        files += [known.folder / FILE] if known else []
+        fold = (read_run_file(folds[0]) if folds else None) or {}
+        return cls(
+            found, tested, rows, named, splits, origins, known, made, fold,
+            _read_json(folds[0] / MODEL_FILE) if folds else {}, unread, list(dict.fromkeys(files)),
+        )  # fmt: skip
+
+    @property
+    def run(self) -> Path | None:
+        """The first run."""
+        return next((source.run for source in self.sources if source.run is not None), None)
+
+    @property
+    def folds(self) -> list[Path]:
+        """The folders of the folds of the first run."""
+        return next((list(source.folds) for source in self.sources if source.folds), [])
+
+    def radiographs_tested(self) -> list[Row]:
+        """The images that were tested, one row a radiograph."""
+        return radiographs(self.tested)
+
+    def counts(self, column: str) -> dict[str, int]:
+        """How many images have each value of a column, the commonest first; those without one are left out."""
+        labels = [row.get(column, "").strip() for row in self.rows]
+        return dict(Counter(label for label in labels if label).most_common())
+
+
+def divided_in_words(splits: Splits | None, made: Mapping[str, Any]) -> str:
+    """How the images were divided, as sentences for the methods."""
+    if splits is None:
+        return ""
+    repeats = len({repeat for repeat, _ in splits.runs})
+    folds = len(splits.runs)
+    sizes = {name: [list(run.values()).count(name) for run in splits.runs.values()] for name in SUBSETS}
+    spans = {name: f"{min(v)}" if min(v) == max(v) else f"{min(v)} to {max(v)}" for name, v in sizes.items()}
+    if folds == 1:
+        how = "Division. The images were divided once"
+        told = f"{spans['train']} for training, {spans['validation']} for validation and {spans['test']} for test"
+    else:
+        per = folds // repeats
+        if per > 1:
+            times = f"{repeats} times " if repeats > 1 else ""
+            how = f"Division. The images were divided {times}into {per} folds, of which each was the test set once"
+        else:
+            how = f"Division. The images were divided {repeats} times"
+        told = f"in each division {spans['train']} were for training, {spans['validation']} for validation and "
+        told += f"{spans['test']} for test"
+    allowed = "--allow-leakage" in [str(word) for word in made.get("argv", [])]
+    apart = (
+        "Images of one patient, or equal pictures, may stand on two sides, which was allowed by hand."
+        if allowed
+        else "Before training it was checked that no patient and no picture, by the digest of its pixels, stands in "
+        "two subsets of a division."
+    )
+    return f"{how}: {told}. {apart}"
+
+
+def _tested(path: Path) -> list[Row]:
+    """The labelled test rows of a table of predictions; all labelled ones where none is marked as test."""
+    table = read_table(path)
+    table.require("image_id")
+    base = table.origin.absolute().parent if table.origin else Path.cwd()
+    marked = any(row.get("subset") == TEST for row in table.rows)
+    rows = [row for row in table.rows if row.get("label") and (row.get("subset") == TEST or not marked)]
+    for row in rows:
+        if row.get("path"):
+            row["path"] = os.path.normpath(base / row["path"])
+    return rows
+
+
+def _files_of(source: Source) -> list[Path]:
+    names = (MODEL_FILE, "model.safetensors", RUN_FILE, HISTORY, CURVES)
+    files = [*source.tables, *(fold / name for fold in source.folds for name in names)]
+    if source.run is not None:
+        files += [source.run / name for name in (SPLITS, RUN_FILE, REJECTS, FILE_NAME)]
+    return [path for path in files if path.is_file()]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

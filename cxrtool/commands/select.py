@@ -1,0 +1,148 @@
+"""Choose, relabel, thin out or join the rows of manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrtool.data.files import atomic_write
+from cxrtool.data.tables.manifest import FILE_NAME, Manifest, dump_table, order_columns, read_manifest, relative_rows
+from cxrtool.data.tables.selection import (
+    Selection,
+    concatenate,
+    drop_duplicates,
+    one_per,
+    parse_per_class,
+    parse_relabel,
+    relabel,
+    sample,
+    smallest_class,
+)
+from cxrtool.data.tables.where import choose_where
+from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.flow.fold_chains import chain_of_manifest, is_divided
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch
+from cxrtool.flow.parts import bare
+from cxrtool.flow.settings import Settings
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """The options of `cxrtool select`; what they do is done in this order."""
+
+    manifests: tuple[Path, ...]
+    where: str | None = None
+    relabel: tuple[str, ...] = ()
+    drop_duplicates: bool = False
+    one_per: str | None = None
+    per_class: str | None = None
+    fraction: float | None = None
+
+
+def select(options: SelectOptions, settings: Settings) -> Selection | None:
+    """Choose rows and write them: to a `.csv` file, or to a step folder that also lists what was left out.
+
+    Returns:
+        The selection, or None where the folder was up to date.
+
+    Raises:
+        UsageError: Options that exclude one another or that the manifest cannot satisfy.
+        InputError: A manifest cannot be read, or nothing is left of it.
+    """
+    if options.per_class is not None and options.fraction is not None:
+        raise UsageError("--per-class and --fraction exclude one another")
+    if options.fraction is not None and not 0 < options.fraction <= 1:
+        raise UsageError(f"--fraction: expected a share over 0 and up to 1, found {options.fraction:g}")
+    if options.per_class is not None:
+        parse_per_class(options.per_class)
+    manifests = [read_manifest(argument, root=settings.root) for argument in options.manifests]
+    if settings.out is None or settings.out.suffix.lower() == ".csv":
+        selection = _choose(options, manifests, settings.seed)
+        if settings.out:
+            _write_file(settings.out, selection, manifests, settings)
+        return selection
+    return _write_folder(options, manifests, settings)
+
+
+def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Selection:
+    drawn = {"--drop-duplicates": options.drop_duplicates, "--one-per": options.one_per,
+             "--per-class": options.per_class, "--fraction": options.fraction}  # fmt: skip
+    divided = next((manifest for manifest in manifests if is_divided(manifest)), None)
+    for name, value in drawn.items():
+        if divided and value:
+            raise InputError(
+                f"{name}: {divided.name} holds each radiograph once for every fold, and would be thinned out unevenly",
+                "choose among the images before they are enhanced for each fold",
+            )
+    selection = concatenate(manifests)
+    if not selection.rows:
+        raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` says what was left out")
+    if options.where:
+        choose_where(selection, options.where)
+    if not selection.rows:
+        raise InputError(f"--where: expected rows for which it holds, found none of {len(selection.rejects)}")
+    if options.relabel:
+        relabel(selection, parse_relabel(options.relabel))
+    if options.drop_duplicates:
+        drop_duplicates(selection)
+    if options.one_per:
+        one_per(selection, options.one_per, seed)
+    if options.per_class is not None or options.fraction is not None:
+        count = options.per_class and (parse_per_class(options.per_class) or smallest_class(selection))
+        sample(selection, seed, per_class=count or None, fraction=options.fraction)
+    if not selection.rows:
+        raise InputError(f"--per-class: expected images with a label, found none of {len(selection.rejects)}")
+    return selection
+
+
+def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest], settings: Settings) -> None:
+    """Write the file; one that says the same already is left alone, so that Make does not redo what comes after it."""
+    if settings.dry_run:
+        settings.report.say(f"would write {target}: {len(selection.rows)} rows")
+        return
+    columns = order_columns(selection.columns, selection.rows)
+    text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
+    if target.is_file() and target.read_bytes() == text.encode(errors="backslashreplace"):
+        if any(m.origin and target.stat().st_mtime < m.origin.stat().st_mtime for m in manifests):
+            touch(target)
+        return
+    atomic_write(target, text)
+
+
+def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: Settings) -> Selection | None:
+    out = settings.out
+    for manifest in manifests:
+        if out and manifest.origin and manifest.origin.resolve() == (out / FILE_NAME).resolve():
+            raise OutputError(
+                f"-o {out}: expected another folder than the one that is read",
+                "a selection of a selection needs a name",
+            )
+    plan = Plan(
+        command="select",
+        options={
+            "where": options.where,
+            "relabel": list(options.relabel),
+            "drop_duplicates": options.drop_duplicates,
+            "one_per": options.one_per,
+            "per_class": options.per_class,
+            "fraction": options.fraction,
+        },
+        inputs=Inputs.of(*manifests, verify=settings.verify),
+        libraries=(),
+        seeded=True,
+    )
+    folder = StepFolder(out, plan, settings)
+    if not folder.needs_work():
+        return None
+    selection = _choose(options, manifests, settings.seed)
+    try:
+        chain = chain_of_manifest(Manifest(selection.columns, selection.rows))
+    except InputError as error:
+        selection.warnings.append(error.message)
+        chain = []
+    with folder.build() as build:
+        for reject in selection.rejects:
+            build.reject(reject["path"], reject["reason"])
+        build.finish(selection.columns, selection.rows, extra={"chain": bare(chain)}, wanted=True)
+    return selection

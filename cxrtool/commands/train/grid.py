@@ -1,0 +1,379 @@
+"""Grid search inside `train`: every fold tries all combinations and keeps the one that its validation images choose.
+
+What is tried lies in `candidates/rRfF/ID/`, each a step folder of its own, whose name is the digest of all that bears
+on it: an interrupted search goes on with the candidate it was at, and a grid that has grown trains only what is new. A
+candidate is never asked about a test image; only the chosen one is, after the choice. By which rule one is chosen,
+`cxrtool.commands.train.grid` says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.commands.train.combinations import KERNELS, Combination, flag, show
+from cxrtool.data.files import atomic_write
+from cxrtool.data.tables.manifest import Row, read_table, write_table
+from cxrtool.errors import CxrtoolError, DivergedError, InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.fold_training import CANDIDATES, GRID, FoldTrainer, Task
+from cxrtool.flow.folder import StepFolder, read_run_file
+from cxrtool.flow.settings import Silent
+from cxrtool.flow.signals import StopRequest
+
+if TYPE_CHECKING:
+    from cxrtool.training.fitting import Fitted
+    from cxrtool.training.store import Store
+
+
+ACCURATE = "the highest validation accuracy, then the lower loss, then fewer parameters"
+THRIFTY = (
+    "of those within one standard error, sqrt(p (1 - p) / n), of the highest validation accuracy, the fewest MACs, "
+    "then the higher accuracy, then the lower loss"
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One combination on one fold, trained.
+
+    Attributes:
+        place: Among the combinations, from 0.
+        path: Its folder.
+        score: What its `score.json` says; `reason` is not empty where the training broke down.
+    """
+
+    place: int
+    path: Path
+    score: dict[str, Any]
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Smaller is better: most right on validation, then the lower loss, then fewer parameters, then the earlier."""
+        if self.score["reason"]:
+            return (1.0, 0.0, 0.0, self.place)
+        return (
+            -self.score["validation_accuracy"], self.score["validation_loss"], self.score["parameters"], self.place,
+        )  # fmt: skip
+
+    @property
+    def cost(self) -> tuple[float, ...]:
+        """Smaller is better among those that are accurate enough."""
+        if self.score["reason"]:
+            return (math.inf, 0.0, 0.0, self.place)
+        return (self.score["macs"], -self.score["validation_accuracy"], self.score["validation_loss"], self.place)
+
+
+def choose(candidates: Sequence[Candidate], *, thrifty: bool) -> Candidate:
+    """The one that a fold keeps.
+
+    Args:
+        candidates: At least one; those that broke down are chosen only where all did.
+        thrifty: By `THRIFTY`, else by `ACCURATE`.
+    """
+    best = min(candidates, key=lambda candidate: candidate.rank)
+    if not thrifty or best.score["reason"]:
+        return best
+    accuracy, images = best.score["validation_accuracy"], best.score["images"]
+    least = accuracy - math.sqrt(accuracy * (1 - accuracy) / images)
+    enough = [c for c in candidates if not c.score["reason"] and c.score["validation_accuracy"] >= least]
+    return min(enough, key=lambda candidate: candidate.cost)
+
+
+def hopeful(candidates: Sequence[Candidate], *, thrifty: bool) -> list[Candidate]:
+    """Those that may yet be chosen, whatever else comes: the weights of all others can go.
+
+    By `THRIFTY` that is whoever no other beats in cost without being less accurate.
+    """
+    if not thrifty:
+        return [choose(candidates, thrifty=False)]
+    found: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: candidate.cost):
+        if not found or candidate.rank[0] < min(other.rank[0] for other in found):
+            found.append(candidate)
+    return found
+
+
+SCORE = "score.json"
+WEIGHTS = "model.safetensors"
+FIGURES = ("validation_accuracy", "validation_loss", "epoch_kept", "parameters", "macs")
+COLUMNS = (*FIGURES, "seconds", "chosen", "reason", "candidate")
+SHOWN = 20
+"""Combinations in the table that the user sees; the file has all."""
+
+
+def check_validation(assignments: Sequence[Assignment]) -> None:
+    """Check that every fold has images to choose by.
+
+    Raises:
+        InputError: One has none.
+    """
+    bare = [assignment.name for assignment in assignments if not assignment.subsets["validation"]]
+    if bare:
+        raise InputError(
+            f"--grid: {len(bare)} of {len(assignments)} folds have no validation images to choose a combination by, "
+            f"such as {bare[0]}",
+            "split anew with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; to choose by test images is no "
+            "choice",
+        )
+
+
+class GridTrainer:
+    """Trains folds, each with the best of several combinations.
+
+    Args:
+        combinations: What to try, in order.
+        task: What is trained on, and where to.
+    """
+
+    def __init__(self, combinations: Sequence[Combination], task: Task) -> None:
+        self.combinations, self.task = combinations, task
+        self.trainers = [FoldTrainer(combination.values, task) for combination in combinations]
+        self.thrifty = KERNELS in combinations[0].changes
+
+    def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
+        """Try every combination on one fold, unless it is there, and write the fold's folder with the best.
+
+        Raises:
+            DivergedError: Not a single combination could be trained.
+        """
+        report, folder = self.task.settings.report, self.task.folder(assignment)
+        if not folder.needs_work():
+            return
+        with folder.build() as build:
+            tried: list[Candidate] = []
+            for place in range(len(self.combinations)):
+                request.heed()
+                tried.append(self._try(place, assignment, request))
+                _drop_weights(tried, hopeful(tried, thrifty=self.thrifty))
+            best = choose(tried, thrifty=self.thrifty)
+            if best.score["reason"]:
+                raise DivergedError(
+                    f"fold {assignment.name}: not one of {len(self.combinations)} combinations could be trained, the "
+                    f"first: {best.score['reason']}",
+                    "a lower learning rate, most likely: --grid lr=1e-3,1e-4",
+                )
+            _drop_weights(tried, [best])
+            if not (best.path / WEIGHTS).exists():
+                # A former grid had a better one, and this one's weights went.
+                best = self._try(best.place, assignment, request, again=True)
+            chosen = self.combinations[best.place]
+            of = f"of {len(self.combinations)} on {best.score['images']} validation images"
+            report.say(f"{assignment.name}: chose {chosen.name} {of}")
+            trainer = self.trainers[best.place]
+            store, usable = trainer.open(assignment, request)
+            fitted = self._answer(best, trainer, usable, store, request)
+            trainer.write(build, usable, store, fitted)
+            # What the folder says of itself is the combination that it holds; what it is known by stays the search.
+            own = self._folder(best.place, assignment.name)
+            folder.plan = replace(folder.plan, options=own.plan.options)
+            folder.settings = replace(folder.settings, origins=own.settings.origins)
+            rule = THRIFTY if self.thrifty else ACCURATE
+            found = {"chosen": best.path.name, "tried": len(self.combinations), "rule": rule}
+            trainer.close(build, usable, store, fitted, {"digest": folder.digest, "grid": found})
+
+    def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
+        """Write `grid.csv` of the folds that are there; once all are, remove what no combination belongs to any more.
+
+        Returns:
+            Its rows.
+        """
+        run = self.task.container.out
+        keys = list(self.combinations[0].changes)
+        rows: list[Row] = []
+        known = {name: [self._folder(place, name) for place in range(len(self.combinations))] for name in folds}
+        for name, folders in known.items():
+            repeat, fold = runs.parse_fold(name)
+            chosen = (read_run_file(run / name) or {}).get("grid", {}).get("chosen")
+            for combination, folder in zip(self.combinations, folders, strict=True):
+                # Who needs the space may remove what was tried: the run does not need it any more.
+                told = _read_score(folder.out) if (folder.out / SCORE).exists() else {}
+                made = read_run_file(folder.out) or {}
+                told["seconds"] = made.get("training", {}).get("seconds")
+                figures = {key: _cell(told.get(key)) for key in (*FIGURES, "seconds", "reason")}
+                rows.append(
+                    {"repeat": repeat, "fold": fold, **{flag(k): show(v) for k, v in combination.changes.items()},
+                     **figures, "chosen": "yes" if folder.out.name == chosen else "no", "candidate": folder.out.name}
+                )  # fmt: skip
+        write_table(run / GRID, ["repeat", "fold", *map(flag, keys), *COLUMNS], rows)
+        if whole:
+            _remove_others(run / CANDIDATES, {folder.out for folders in known.values() for folder in folders})
+        return rows
+
+    def _folder(self, place: int, fold: str) -> StepFolder:
+        container, combination = self.task.container, self.combinations[place]
+        repeat, number = runs.parse_fold(fold)
+        # The same that a plain training of this combination would be known by.
+        known = container.plan.options
+        shared = {name: known[name] for name in ("splits", "precision", "transform") if name in known}
+        plan = replace(container.plan, options={**combination.values, **shared, "repeat": repeat, "fold": number})
+        origins = {**self.task.settings.origins, **dict.fromkeys(combination.changes, "grid")}
+        quiet = replace(self.task.settings, report=Silent(), origins=origins)
+        name = plan.digest(quiet)[:12]
+        return StepFolder(container.out / CANDIDATES / fold / name, plan, quiet, marker=SCORE)
+
+    def _try(
+        self, place: int, assignment: Assignment, request: StopRequest, *, again: bool = False
+    ) -> Candidate:  # fmt: skip
+        """Train one combination on one fold, unless that is done."""
+        trainer, report = self.trainers[place], self.task.settings.report
+        name = f"{assignment.name}  {self.combinations[place].name}"
+        folder = self._folder(place, assignment.name)
+        if folder.needs_work() or again:
+            store, usable = trainer.open(assignment, request)
+            check_validation([usable])
+            with folder.build() as build:
+                notes: dict[str, Any] = {}
+                try:
+                    fitted = trainer.fit(usable, store, ("validation",), build.path / "state", request, name)
+                    score = self._score(trainer, usable, fitted)
+                    notes = fitted.notes
+                    self._write(build.path, trainer, usable, fitted)
+                except DivergedError as error:
+                    score = {"reason": error.message}
+                    report.warn(f"{name}: {error.message}; it cannot be chosen")
+                shutil.rmtree(build.path / "state", ignore_errors=True)
+                atomic_write(build.path / SCORE, json.dumps(score, indent=1) + "\n")
+                counts = {subset: len(usable.subsets[subset]) for subset in ("train", "validation")}
+                build.close(counts=counts, extra={"training": notes}, wanted=True)
+            if not score["reason"]:
+                figures = (score["validation_accuracy"], score["validation_loss"])
+                report.say(f"{name}: validation accuracy {figures[0]:.3f}, loss {figures[1]:.4f}")
+        return Candidate(place, folder.out, _read_score(folder.out))
+
+    def _score(self, trainer: FoldTrainer, assignment: Assignment, fitted: Fitted) -> dict[str, Any]:
+        """Accuracy and mean negative log-likelihood on validation, by the answers in full precision.
+
+        Not the losses of the history: classes may weigh there, and differently from one combination to the next.
+        """
+        import numpy as np
+
+        rows = self.task.manifest.rows
+        truth = np.array([trainer.classes.index(rows[i]["label"]) for i in assignment.subsets["validation"]])
+        own = fitted.probabilities[np.arange(len(truth)), truth]
+        return {
+            "validation_accuracy": float((fitted.probabilities.argmax(1) == truth).mean()),
+            "validation_loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+            "images": len(truth),
+            "epoch_kept": fitted.history.kept,
+            "parameters": fitted.notes["parameters"],
+            "macs": fitted.notes["macs"],
+            "reason": "",
+        }
+
+    def _write(self, path: Path, trainer: FoldTrainer, assignment: Assignment, fitted: Fitted) -> None:
+        from cxrtool.training.checkpoint import save_model
+        from cxrtool.training.curves import write_history
+
+        save_model(path, fitted.network, trainer.describe(assignment, fitted))
+        write_history(path / "history.csv", fitted.history.rows)
+
+    def _answer(
+        self, best: Candidate, trainer: FoldTrainer, assignment: Assignment, store: Store, request: StopRequest
+    ) -> Fitted:
+        """The chosen candidate as a trained fold: now, and only now, the test images are shown to it.
+
+        All is read from its folder, whether it was trained a moment ago or before an interruption.
+        """
+        import numpy as np
+
+        from cxrtool.training.checkpoint import load_model
+        from cxrtool.training.engine import History
+        from cxrtool.training.fitting import Fitted, answer
+
+        network, description = load_model(best.path)
+        table = read_table(best.path / "history.csv")
+        history = [{name: float(row[name]) if row[name] else None for name in table.columns} for row in table.rows]
+        asked = np.array([i for name in ("validation", "test") for i in assignment.subsets[name]], np.int64)
+        probabilities = answer(
+            trainer.design(assignment), network, store, self.task.manifest.column("image_id"), asked, stop=request.error
+        )
+        made = read_run_file(best.path)
+        if made is None:
+            raise CxrtoolError(f"{best.path}: its run.json is gone", "--force tries all combinations anew")
+        trained = description["trained"]
+        return Fitted(network, History(history, trained["epoch"]), probabilities, trained["weights"], made["training"])
+
+
+def rule_of(rows: Sequence[Row]) -> str:
+    """By which rule the chosen ones of `grid.csv` were chosen, in words."""
+    return THRIFTY if KERNELS in rows[0] else ACCURATE
+
+
+def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The search as a table for the eye: one row a combination, best first, figures averaged over the folds.
+
+    Args:
+        rows: Those of `grid.csv`.
+    """
+    from cxrtool.evaluation.comparison.tables import amount
+
+    keys = [name for name in rows[0] if name not in (*COLUMNS, "repeat", "fold")]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    folds = len({(row["repeat"], row["fold"]) for row in rows})
+    lines = []
+    for place, (setting, members) in enumerate(groups.items()):
+        accuracy, loss, seconds = (
+            _mean(members, name) for name in ("validation_accuracy", "validation_loss", "seconds")
+        )
+        chosen = sum(row["chosen"] == "yes" for row in members)
+        broken = sum(bool(row["reason"]) for row in members)
+        parameters = next((f"{int(row['parameters']):,}" for row in members if row["parameters"]), "")
+        macs = next((amount(float(row["macs"])) for row in members if row["macs"]), "")
+        cells = [
+            *setting,
+            "" if accuracy is None else f"{accuracy:.3f}",
+            "" if loss is None else f"{loss:.3f}",
+            parameters,
+            macs,
+            "" if seconds is None else f"{seconds:.1f}",
+            f"{chosen} of {folds}" + (f" ({broken} broke down)" if broken else ""),
+        ]
+        rank = (-1.0 if accuracy is None else accuracy, -(loss or 0.0), -place)
+        lines.append((rank, cells))
+    lines.sort(reverse=True)
+    return [*keys, "val. accuracy", "val. loss", "parameters", "MACs", "seconds", "chosen in"], [
+        cells for _, cells in lines
+    ]
+
+
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+    known = [float(row[name]) for row in rows if row[name]]
+    return sum(known) / len(known) if known else None
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _read_score(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / SCORE).read_text(encoding="utf-8"))
+    return content
+
+
+def _drop_weights(candidates: Sequence[Candidate], keep: Sequence[Candidate]) -> None:
+    """A search may try hundreds of networks; what is left of those that cannot be chosen is how they learned."""
+    kept = {candidate.place for candidate in keep}
+    for candidate in candidates:
+        if candidate.place not in kept:
+            (candidate.path / WEIGHTS).unlink(missing_ok=True)
+
+
+def _remove_others(parent: Path, keep: set[Path]) -> None:
+    """Remove the candidates of former grids, and of folds that former splits had."""
+    if not parent.is_dir():
+        return
+    for fold in list(parent.iterdir()):
+        for path in list(fold.iterdir()) if fold.is_dir() else []:
+            if path not in keep:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if not any(path.parent == fold for path in keep):
+            shutil.rmtree(fold, ignore_errors=True)

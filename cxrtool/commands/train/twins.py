@@ -1,0 +1,210 @@
+"""Training on twins that nobody writes: each fold's are made when it is trained, and gone when it is done."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrtool.data.files import saying_what_fails
+from cxrtool.data.tables.manifest import Manifest, Row, order_columns
+from cxrtool.data.tables.twins import twin_class, twin_classes, twin_rows
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.fold_chains import chain_of_rows
+from cxrtool.flow.fold_training import Task
+from cxrtool.flow.parts import Chain
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Stores
+from cxrtool.flow.twins import FoldGenerators, GeneratorRun, make_twins, refuse_twins
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.training.store import Store
+
+OPTION = "--transform"
+COLUMNS = ("sha256", "parent_id", "generator", "repeat", "fold")
+"""What a manifest of twins has beside the columns of their radiographs."""
+
+
+def find_generators(argument: Path, manifest: Manifest) -> GeneratorRun:
+    """The run that `--transform` names.
+
+    Raises:
+        InputError: It is none, or the images are twins already.
+    """
+    refuse_twins(manifest, "train --transform")
+    return GeneratorRun.find(argument, OPTION)
+
+
+class TwinTraining:
+    """Turns folds of radiographs into folds of their twins.
+
+    Args:
+        run: The generators.
+        wanted: The folds that shall be trained.
+        manifest: The radiographs.
+        settings: The shared options.
+
+    Attributes:
+        classes: Those of the twins, in order.
+
+    Raises:
+        InputError: A fold has no generators, or they are of other classes or were fitted on other images.
+        LeakageError: They have seen a test image, as far as the manifest tells pixels and patients.
+    """
+
+    def __init__(
+        self, run: GeneratorRun, wanted: Sequence[Assignment], manifest: Manifest, settings: Settings
+    ) -> None:  # fmt: skip
+        self.manifest = manifest
+        found = run.load([(a.repeat, a.fold) for a in wanted])
+        run.check_labels(found[0], manifest, exactly=True)
+        self.classes = twin_classes(manifest.classes(), found[0].classes)
+        self.folds: dict[str, tuple[FoldGenerators, Chain]] = {}
+        for assignment, fold in zip(wanted, found, strict=True):
+            chain = chain_of_rows([manifest.rows[i] for i in _used(assignment)])
+            run.check_chain(fold, chain, manifest.name)
+            if not settings.allow_leakage:
+                # Once more, with a warning at most, when the pixels of all images are known.
+                fold.refuse_seen([manifest.rows[i] for i in assignment.subsets["test"]], settings)
+            self.folds[fold.name] = fold, [*chain, fold.entry()]
+
+    def prepare(self, task: Task, radiographs: Stores, assignment: Assignment) -> tuple[Task, Assignment]:
+        """The task and the assignment of one fold's twins; nothing is computed yet.
+
+        Args:
+            task: Of the whole command.
+            radiographs: The images, decoded when they are first asked for.
+            assignment: The fold, with places of radiographs.
+        """
+        fold, chain = self.folds[assignment.name]
+        places = _used(assignment)
+        rows = [
+            {**twin, "label": twin_class(twin["label"], twin["generator"])}
+            for place in places
+            for twin in twin_rows(self.manifest.rows[place], fold.repeat, fold.fold, fold.classes)
+        ]
+        count = len(fold.classes)
+        new = {place: range(k * count, (k + 1) * count) for k, place in enumerate(places)}
+        subsets = {name: [i for place in old for i in new[place]] for name, old in assignment.subsets.items()}
+        manifest = Manifest(order_columns([*self.manifest.columns, *COLUMNS]), rows, self.manifest.origin)
+        stores = TwinStores(task.settings, fold, radiographs, places, assignment.subsets["test"], rows)
+        own = TwinTask(
+            task.preset, task.save_every, task.settings, manifest, self.classes, chain, task.container, stores
+        )  # fmt: skip
+        return own, replace(assignment, subsets=subsets)
+
+
+def _used(assignment: Assignment) -> list[int]:
+    """The places of a fold in the manifest's order, which is that in which `transform` writes them."""
+    return sorted(place for places in assignment.subsets.values() for place in places)
+
+
+@dataclass(frozen=True)
+class TwinTask(Task):
+    """The training on one fold's twins."""
+
+    def chain_of(self, assignment: Assignment) -> Chain:
+        """What they have been through, the generators of this fold at the end."""
+        return self.chain
+
+
+class TwinStores:
+    """Makes the twins of one fold when they are first asked for.
+
+    They lie in files without a name in the cache's folder, so that nothing is left of them when the fold is done, nor
+    when the process is killed.
+
+    Args:
+        settings: The shared options.
+        fold: The generators.
+        radiographs: The images.
+        places: Of the images that the fold uses.
+        tested: Of its test images.
+        rows: Those of the twins, whose digests are filled in with those of the radiographs.
+    """
+
+    def __init__(
+        self, settings: Settings, fold: FoldGenerators, radiographs: Stores, places: Sequence[int],
+        tested: Sequence[int], rows: Sequence[Row],
+    ) -> None:  # fmt: skip
+        self.settings, self.fold, self.radiographs = settings, fold, radiographs
+        self.places, self.tested, self.rows = places, tested, rows
+        self._made: Store | None = None
+        self._opened: dict[tuple[int, str], Store] = {}
+
+    def open(self, size: int, fit: str, request: StopRequest) -> Store:
+        """The twins at one size, those of a radiograph that cannot be read among the failed.
+
+        Args:
+            size: Side in pixels.
+            fit: How a picture becomes square, as `--fit`.
+            request: Heeded between images.
+
+        Raises:
+            InputError: Not a single image can be read.
+            LeakageError: The generators have seen a test image.
+            StoppedError: A signal arrived.
+        """
+        if self._made is None:
+            self._made = self._make(request)
+        if (size, fit) not in self._opened:
+            same = size == self.fold.form.size
+            self._opened[size, fit] = self._made if same else self._resize(self._made, size, fit)
+        return self._opened[size, fit]
+
+    def _make(self, request: StopRequest) -> Store:
+        from cxrtool.training.store import Store, deepen
+
+        form, count = self.fold.form, len(self.fold.classes)
+        given = self.radiographs.open(form.size, form.fit, request)
+        digests = given.sha256
+        rows = self.radiographs.manifest.rows
+        known = [{**rows[i], "sha256": rows[i].get("sha256") or digests[i]} for i in self.tested]
+        self.fold.refuse_seen(known, self.settings)
+        for k, row in enumerate(self.rows):
+            row["sha256"] = row.get("sha256") or digests[self.places[k // count]]
+        failed = {
+            k * count + g: given.failed[place]
+            for k, place in enumerate(self.places) if place in given.failed for g in range(count)
+        }  # fmt: skip
+        images = self._room(given.images.dtype, len(self.rows), form.size)
+        readable = [k for k, place in enumerate(self.places) if place not in given.failed]
+        with self.settings.report.progress(f"{self.fold.name}  twins", len(readable)) as advance:
+            for k, twins in make_twins(self.settings, self.fold, given, self.places, readable, request):
+                for g, twin in enumerate(twins):
+                    images[k * count + g] = deepen(twin) if images.dtype.itemsize > 1 else twin
+                advance(1)
+        return Store(images, [digests[place] for place in self.places for _ in range(count)], failed)
+
+    def _resize(self, made: Store, size: int, fit: str) -> Store:
+        """As a written twin would be resized: in its own depth."""
+        from cxrtool.imaging.resize import prepare_pixels
+        from cxrtool.training.store import deepen
+        from cxrtool.training.twin_maker import in_own_depth
+
+        images = self._room(made.images.dtype, len(made), size)
+        for k, picture in enumerate(made.images):
+            resized = prepare_pixels(in_own_depth(picture), size, fit)
+            images[k] = deepen(resized) if images.dtype.itemsize > 1 else resized
+        return replace(made, images=images, _resident=None)
+
+    def _room(self, dtype: np.dtype[np.generic], count: int, size: int) -> np.ndarray:
+        """An empty array (count, size, size) in a file without a name, with all of its room taken on the disk."""
+        import numpy as np
+
+        from cxrtool.training.store import default_cache
+
+        cache = self.settings.cache or default_cache()
+        with saying_what_fails(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache) as file:
+                if hasattr(os, "posix_fallocate"):
+                    # Writing into a mapped file whose room is only promised kills the process when the disk is full.
+                    os.posix_fallocate(file.fileno(), 0, max(1, count * size * size * dtype.itemsize))
+                return np.memmap(file, dtype, "r+", shape=(count, size, size))

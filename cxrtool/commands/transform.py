@@ -1,0 +1,384 @@
+"""`transform`: write what the generators of every fold make of the images that the fold uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.files import are_whole_pngs
+from cxrtool.data.splitting.splits import Splits, known_as, read_splits
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.twins import twin_rows
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow import run as runs
+from cxrtool.flow.fold_chains import chain_of_manifest, chain_of_rows
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.parts import Chain, bare, carry
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Stores
+from cxrtool.flow.twins import PART, FoldGenerators, GeneratorRun, make_twins, places_in, refuse_twins
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.imaging.view import Form
+    from cxrtool.training.store import Store
+
+
+@dataclass(frozen=True)
+class MaskTask:
+    """A mask that shall follow its picture: both files, and the one to write, relative to the folder."""
+
+    path: str
+    mask: str
+    target: str
+
+
+def resize_mask(task: MaskTask, *, target: Path, size: int, fit: str) -> int:
+    """Bring a mask to the size of the twins and write it; returns its bytes. Run in a worker process.
+
+    Raises:
+        ImageError: It or its picture cannot be read, or they do not fit each other.
+    """
+    from cxrtool.data.reading.images import read_image, write_png
+    from cxrtool.flow.lungs import read_mask
+    from cxrtool.imaging.resize import prepare_mask
+
+    height, width = read_image(task.path, overhear=True).pixels.shape
+    mask = read_mask(task.mask, (height, width), None)
+    return write_png(target / task.target, prepare_mask(mask, height, width, size, fit), mask=True)
+
+
+def draw_twins(
+    target: Path, cases: Sequence[tuple[str, str, Sequence[str]]], generators: Sequence[str], form: Form
+) -> None:
+    """Draw radiographs beside their twins.
+
+    Args:
+        target: The file to write.
+        cases: For each row a caption, the file of the radiograph, and those of its twins.
+        generators: Their names, in order.
+        form: In which the radiograph is shown to them.
+    """
+    from cxrtool.data.reading.images import read_image, write_png
+    from cxrtool.imaging.resize import prepare_pixels
+    from cxrtool.imaging.sheet import grey_tile
+    from cxrtool.imaging.strips import SIDE, draw_strips
+
+    rows = []
+    for caption, path, twins in cases:
+        shown = prepare_pixels(read_image(path, overhear=True).pixels, form.size, form.fit)
+        pictures = [shown, *(read_image(twin).pixels for twin in twins)]
+        rows.append((caption, [grey_tile(picture, SIDE)[..., 0] for picture in pictures]))
+    write_png(target, draw_strips(["as it was", *(f"by the generator of {name}" for name in generators)], rows))
+
+
+IMAGES, MASKS, STRIPS = "images", "masks", "twins.png"
+OPTION = "--generators"
+DROPPED = ("mask_reference", "ribless")
+"""Columns of pictures that do not follow."""
+
+VERSION = 1
+"""Raised when the same options would give other files."""
+
+
+@dataclass(frozen=True)
+class TransformOptions:
+    """The options of `transform`.
+
+    Attributes:
+        manifest: The images.
+        generators: A run of `fit generators`, or one of its folds.
+        only: Folds, as `r0f3,r0f4`; None takes all.
+        strips: Images that are shown beside their twins in one picture; 0 makes none.
+    """
+
+    manifest: Path
+    generators: Path
+    only: str | None = None
+    strips: int = 4
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A fold's generators, the places of its images, and what these have been through."""
+
+    generators: FoldGenerators
+    places: list[int]
+    chain: Chain
+
+
+def transform(options: TransformOptions, settings: Settings) -> int | None:
+    """Write the twins of the images of a manifest, fold by fold.
+
+    Returns:
+        Their number, or None where there was nothing to do.
+
+    Raises:
+        UsageError: `--only` names a fold that there is not.
+        InputError: Manifest or generators cannot be read, or do not fit each other; or not a single image can be read.
+        LeakageError: Generators have seen an image that their fold tests.
+        StoppedError: A signal arrived.
+        StrictError: `--strict`, and an image could not be read.
+    """
+    if str(options.generators) == "-":
+        raise UsageError(f"{OPTION}: expected a run or a folder, found standard input")
+    manifest = read_manifest(options.manifest, root=settings.root)
+    if not manifest.rows:
+        raise InputError(f"{manifest.name}: expected images, found none")
+    refuse_twins(manifest, "transform")
+    run = GeneratorRun.find(options.generators, OPTION)
+    wanted = runs.select_folds(list(run.folds), options.only)
+    splits = read_splits(run.splits)
+    chain = chain_of_manifest(manifest)
+    folder = StepFolder(settings.out, _plan(options, settings, manifest, run, wanted), settings)
+    if not folder.needs_work():
+        return None
+    folds = _fit_together(run, wanted, splits, manifest)
+    _tell_of_left(manifest, folds, settings)
+    with folder.build() as build, StopRequest() as request:
+        work = _Work(manifest, splits, build, settings, request)
+        rows = work.run(folds)
+        entry = {name: value for name, value in bare([folds[0].generators.entry()])[0].items() if name != "part"}
+        told = {**entry, "folds": {fold.generators.name: fold.generators.part.identity() for fold in folds}}
+        for fold in folds:
+            carry([*fold.chain, fold.generators.entry()], build.path)
+        if options.strips:
+            work.draw(folds[0], options.strips)
+        columns = [name for name in manifest.columns if name not in DROPPED]
+        counts = {"inputs": len(manifest), "folds": len(folds)}
+        build.finish(columns, rows, counts=counts, extra={"chain": [*bare(chain), told], "options": _shown(options)})
+    return len(rows)
+
+
+def _plan(
+    options: TransformOptions, settings: Settings, manifest: Manifest, run: GeneratorRun,
+    wanted: Sequence[tuple[str, str]],
+) -> Plan:  # fmt: skip
+    files = [run.folds[pair] / name for pair in wanted for name in (PART, "fitted_on.csv")]
+    return Plan(
+        command="transform",
+        options={
+            "generators": run.identity(), "folds": [runs.fold_name(*pair) for pair in wanted],
+            "strips": options.strips, "version": VERSION,
+        },
+        inputs=Inputs.of(manifest, files=[*files, run.splits], verify=settings.verify),
+        libraries=("numpy", "opencv-python-headless", "torch"),
+        threaded=True,
+    )  # fmt: skip
+
+
+def _shown(options: TransformOptions) -> dict[str, Any]:
+    """The options as `--config run.json` takes them again."""
+    told = {"manifest": str(options.manifest), "generators": str(options.generators)}
+    return {
+        name: {"value": value, "origin": "flag"}
+        for name, value in {**told, "only": options.only, "strips": options.strips}.items()
+    }
+
+
+def _fit_together(
+    run: GeneratorRun, wanted: Sequence[tuple[str, str]], splits: Splits, manifest: Manifest
+) -> list[_Fold]:  # fmt: skip
+    """The folds, each with its images.
+
+    Raises:
+        InputError: Generators and manifest do not fit each other, or share no image.
+    """
+    folds = []
+    for pair, generators in zip(wanted, run.load(wanted), strict=True):
+        places = places_in(manifest, splits.runs.get(pair, {}), pair)
+        if not places:
+            raise InputError(
+                f"{manifest.name}: none of its images is in fold {generators.name} of {run.splits}",
+                "give it the images that the generators were fitted on and tested by; a trained run is asked about "
+                "others with `cxrtool predict`",
+            )
+        chain = chain_of_rows([manifest.rows[place] for place in places])
+        run.check_chain(generators, chain, manifest.name)
+        folds.append(_Fold(generators, places, chain))
+    run.check_labels(folds[0].generators, manifest, exactly=False)
+    return folds
+
+
+def _tell_of_left(manifest: Manifest, folds: Sequence[_Fold], settings: Settings) -> None:
+    used = {place for fold in folds for place in fold.places}
+    left = [row["image_id"] for place, row in enumerate(manifest.rows) if place not in used]
+    if left:
+        settings.report.warn(f"{len(left)} images are in none of these folds and left out, such as {left[0]}")
+
+
+class _Work:
+    """One call of `transform`.
+
+    Args:
+        manifest: The radiographs.
+        splits: By which the generators were fitted.
+        build: The folder in the making.
+        settings: The shared options.
+        request: Heeded between batches.
+    """
+
+    def __init__(
+        self, manifest: Manifest, splits: Splits, build: Build, settings: Settings, request: StopRequest
+    ) -> None:
+        self.manifest, self.splits, self.build = manifest, splits, build
+        self.settings, self.request = settings, request
+
+    def run(self, folds: Sequence[_Fold]) -> list[Row]:
+        """Write the twins of every fold; returns the rows of the new manifest, fold by fold.
+
+        Raises:
+            InputError: Not a single image can be read.
+            LeakageError: Generators have seen an image that their fold tests.
+        """
+        form = folds[0].generators.form
+        if not self.settings.allow_leakage:
+            self._refuse_seen(folds, self.manifest.rows)
+        stores = Stores(self.settings, self.manifest, self.build.folder, tell=False)
+        store = stores.open(form.size, form.fit, self.request)
+        for place, reason in sorted(store.failed.items()):
+            self.build.reject(self.manifest.rows[place]["path"], reason)
+        # From here on every radiograph is known by its pixels, whether its manifest names them or not.
+        known = [
+            {**row, "sha256": row.get("sha256") or digest}
+            for row, digest in zip(self.manifest.rows, store.sha256, strict=True)
+        ]
+        self._refuse_seen(folds, known)
+        used = sorted({place for fold in folds for place in fold.places if place not in store.failed})
+        masks = self._write_masks(used, form.size, form.fit)
+        for fold in folds:
+            self._write(fold, store)
+        rows = []
+        for fold in folds:
+            generators = fold.generators
+            for place in fold.places:
+                if place in store.failed:
+                    continue
+                given = {name: cell for name, cell in known[place].items() if name not in DROPPED}
+                given |= {"width": str(form.size), "height": str(form.size)}
+                if given.get("mask"):
+                    given["mask"] = masks.get(place, "")
+                rows += [
+                    {**twin, "path": str(self.build.path / _name(twin))}
+                    for twin in twin_rows(given, generators.repeat, generators.fold, generators.classes)
+                ]
+        say = self.settings.report.say
+        say(f"{len(rows)} twins of {len(used)} radiographs in {len(folds)} folds, {form.size} x {form.size} pixels")
+        return rows
+
+    def _refuse_seen(self, folds: Sequence[_Fold], rows: Sequence[Row]) -> None:
+        for fold in folds:
+            placed = self.splits.runs[fold.generators.repeat, fold.generators.fold]
+            tested = [rows[i] for i in fold.places if placed[known_as(rows[i], placed)] == "test"]
+            fold.generators.refuse_seen(tested, self.settings)
+
+    def _write(self, fold: _Fold, store: Store) -> None:
+        """Write what is not there yet of one fold."""
+        from cxrtool.data.reading.images import write_png
+
+        generators, journal = fold.generators, self.build.journal
+        (self.build.path / IMAGES / generators.name).mkdir(parents=True, exist_ok=True)
+        pending = []
+        for k, place in enumerate(fold.places):
+            key = f"{generators.name}/{self.manifest.rows[place]['image_id']}"
+            record = journal.done.get(key)
+            if place not in store.failed and not (record and are_whole_pngs(self.build.path, record)):
+                pending.append(k)
+
+        def write(item: tuple[int, list[np.ndarray]]) -> tuple[str, dict[str, int]]:
+            row = self.manifest.rows[fold.places[item[0]]]
+            twins = twin_rows(row, generators.repeat, generators.fold, generators.classes)
+            names = [_name(twin) for twin in twins]
+            written = {name: write_png(self.build.path / name, pixels)
+                       for name, pixels in zip(names, item[1], strict=True)}  # fmt: skip
+            return f"{generators.name}/{row['image_id']}", written
+
+        made = make_twins(self.settings, generators, store, fold.places, pending, self.request)
+        label = f"transform {generators.name}"
+        with (
+            self.settings.report.progress(label, len(pending)) as advance,
+            ThreadPoolExecutor(self.settings.workers) as pool,
+        ):
+            for batch in _batches(made):
+                for key, written in pool.map(write, batch):
+                    journal.add(key, written)
+                advance(len(batch))
+
+    def _write_masks(self, places: Sequence[int], size: int, fit: str) -> dict[int, str]:
+        """Write the masks of radiographs as their twins need them; those that cannot be read are left out."""
+        from cxrtool.flow.parallel import map_items
+
+        rows, journal = self.manifest.rows, self.build.journal
+        found: dict[int, str] = {}
+        tasks, pending = [], []
+        for place in places:
+            row = rows[place]
+            if not row.get("mask"):
+                continue
+            name = f"{MASKS}/{row['image_id']}.png"
+            record = journal.done.get(name)
+            if record and are_whole_pngs(self.build.path, record):
+                found[place] = str(self.build.path / name)
+            else:
+                tasks.append(MaskTask(row["path"], row["mask"], name))
+                pending.append(place)
+        if not tasks:
+            return found
+        (self.build.path / MASKS).mkdir(exist_ok=True)
+        work = partial(resize_mask, target=self.build.path, size=size, fit=fit)
+        results = map_items(work, tasks, workers=min(self.settings.workers, len(tasks)))
+        lost = []
+        with self.settings.report.progress("masks", len(tasks)) as advance:
+            for place, (task, result) in zip(pending, results, strict=True):
+                self.request.heed()
+                if isinstance(result, InputError):
+                    lost.append(f"{rows[place]['image_id']}: {result.message}")
+                else:
+                    journal.add(task.target, {task.target: result})
+                    found[place] = str(self.build.path / task.target)
+                advance(1)
+        if lost:
+            self.settings.report.warn(f"{len(lost)} masks are left out, such as that of {lost[0]}")
+        return found
+
+    def draw(self, fold: _Fold, count: int) -> None:
+        """Show a few radiographs of a fold beside their twins."""
+        generators = fold.generators
+        usable: dict[str, list[tuple[Row, list[str]]]] = {}
+        for row in (self.manifest.rows[place] for place in fold.places):
+            twins = twin_rows(row, generators.repeat, generators.fold, generators.classes)
+            paths = [str(self.build.path / _name(twin)) for twin in twins]
+            if all(Path(path).is_file() for path in paths):
+                usable.setdefault(row.get("label", ""), []).append((row, paths))
+        # As many of each label as of the others, from the beginning of the manifest to its end.
+        labels = sorted(usable)
+        number = min(count, sum(map(len, usable.values())))
+        shown = []
+        for k, label in enumerate(labels):
+            found = usable[label]
+            share = min(len(found), (number + len(labels) - 1 - k) // len(labels))
+            shown += [found[(2 * i + 1) * len(found) // (2 * share)] for i in range(share)]
+        cases = [("   ".join(filter(None, (row["image_id"], row.get("label")))), row["path"], paths)
+                 for row, paths in shown]  # fmt: skip
+        draw_twins(self.build.path / STRIPS, cases, generators.classes, generators.form)
+        self.settings.report.say(f"{len(shown)} radiographs of {generators.name} beside their twins: "
+                                 f"{self.build.folder.shown / STRIPS}")  # fmt: skip
+
+
+def _name(twin: Row) -> str:
+    """The file of a twin, relative to the folder."""
+    return f"{IMAGES}/{runs.fold_name(twin['repeat'], twin['fold'])}/{twin['image_id']}.png"
+
+
+def _batches(made: Iterator[Any]) -> Iterator[list[Any]]:
+    """As many as are computed at once."""
+    from itertools import islice
+
+    while batch := list(islice(made, 8)):
+        yield batch

@@ -1,0 +1,362 @@
+"""The DICOM reader: modality transformation, window, inversion, and of the header no more than four tags.
+
+Order after PS3.4 section N.2: stored values, modality transformation (lookup table or rescale), window or VOI lookup
+table, and last the inversion of MONOCHROME1. All of it is computed on the at most 65,536 stored values that BitsStored
+allows and applied as one lookup, so that the pixels are touched once.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings as python_warnings
+import zlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.data.reading.headers import jpeg_frame
+from cxrtool.data.reading.radiograph import Grey, Radiograph, check_size, to_grey
+from cxrtool.errors import ImageError
+from cxrtool.imaging.window import apply_window, quantise
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_SHAPE = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio",
+)  # fmt: skip
+_DISPLAY = (
+    "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
+)  # fmt: skip
+_TOLD = (
+    "PatientID", "PatientAge", "PatientSex", "ViewPosition",
+    "Modality", "BurnedInAnnotation", "PresentationIntentType",
+)  # fmt: skip
+_PIXELS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+TAGS = [*_SHAPE, *_DISPLAY, *_TOLD]
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_HEADER_ROOM = 1 << 22
+"""Bytes that a header may take when it lies in a deflated stream."""
+
+_CODECS = {
+    "1.2.840.10008.1.2.4.51": ("JPEG Extended (12 bits)", "pylibjpeg-libjpeg (GPL)"),
+    "1.2.840.10008.1.2.4.57": ("JPEG Lossless", "pylibjpeg-libjpeg (GPL)"),
+    "1.2.840.10008.1.2.4.70": ("JPEG Lossless", "pylibjpeg-libjpeg (GPL)"),
+    "1.2.840.10008.1.2.4.80": ("JPEG-LS", "pyjpegls"),
+    "1.2.840.10008.1.2.4.81": ("JPEG-LS", "pyjpegls"),
+    "1.2.840.10008.1.2.4.50": ("JPEG", "pillow"),
+    "1.2.840.10008.1.2.5": ("RLE", "pylibjpeg-rle"),
+    "1.2.840.10008.1.2.4.90": ("JPEG 2000", "pylibjpeg-openjpeg"),
+    "1.2.840.10008.1.2.4.91": ("JPEG 2000", "pylibjpeg-openjpeg"),
+}
+"""Name of a compression and the package that decodes it; those with a licence stricter than ours are never required."""
+
+_RADIOGRAPHY = {"", "CR", "DX", "RG", "OT"}
+_OTHER_MODALITIES = {"CT", "MR", "US", "MG", "NM", "PT", "XA", "RF", "PX", "IO", "SC", "SR", "KO", "PR"}
+_DAYS = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
+
+
+def read_dicom(file: BinaryIO, *, max_pixels: int) -> Radiograph:
+    """Read one radiograph from a DICOM file that is open at its start.
+
+    The pixels are as the picture should be looked at: black is 0. They have 8 bits where at most 8 are stored, else 16,
+    and span the window, or where there is none the whole range that BitsStored allows.
+
+    Args:
+        file: Opened for reading; with or without the 128-byte preamble.
+        max_pixels: More than these are refused from the header.
+
+    Raises:
+        ImageError: Truncated, not a picture, several frames, too large, or compressed with a codec that is not
+            installed. The message never repeats a value of the header.
+    """
+    with python_warnings.catch_warnings():
+        # pydicom warns with values from the header, which may be a patient's.
+        python_warnings.simplefilter("ignore")
+        try:
+            return _read(file, max_pixels)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:
+            # On damaged files pydicom raises anything from AttributeError to RecursionError.
+            raise ImageError(f"damaged or truncated DICOM ({type(error).__name__} while reading it)") from error
+
+
+def _read(file: BinaryIO, max_pixels: int) -> Radiograph:
+    import pydicom
+
+    if _transfer_syntax(file) == _DEFLATED:
+        source: BinaryIO = io.BytesIO(_inflate(file, max_pixels))
+    else:
+        file.seek(0)
+        _check_shape(pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS)), max_pixels)
+        file.seek(0)
+        source = file
+    dataset = pydicom.dcmread(source, force=True, specific_tags=[*TAGS, *_PIXELS])
+    if "PixelData" not in dataset:
+        raise ImageError("truncated DICOM: the file ends before its pixels, or it holds no picture")
+    _settle_transfer_syntax(dataset)
+    _check_codec(dataset)
+    radiograph = Radiograph(np.zeros((1, 1), np.uint8), tags_of(dataset), remarks_on(dataset))
+    radiograph.pixels = _pixels(dataset, radiograph.warnings)
+    return radiograph
+
+
+def _transfer_syntax(file: BinaryIO) -> str:
+    """The transfer syntax, read before pydicom may inflate a stream without limit; the file stands behind the group."""
+    from pydicom.filereader import read_dataset, read_preamble
+
+    read_preamble(file, force=True)
+    meta = read_dataset(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _length: tag.group != 2
+    )
+    return str(meta.get("TransferSyntaxUID", ""))
+
+
+def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
+    """Inflate a deflated data set, no further than its own header says that it reaches."""
+    import pydicom
+
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(file.read(), _HEADER_ROOM)
+        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+        _check_shape(header, max_pixels)
+        # As 16-bit RGB at the most, whatever the header says of bits and samples.
+        size = 6 * int(header.Rows) * int(header.Columns)
+        if not inflater.eof:
+            data += inflater.decompress(inflater.unconsumed_tail, size + _HEADER_ROOM)
+    except zlib.error as error:
+        raise ImageError("damaged DICOM: its deflated part cannot be inflated") from error
+    if not inflater.eof:
+        more = "inflates to more than its header says" if inflater.unconsumed_tail else "its deflated part has no end"
+        raise ImageError(f"damaged or truncated DICOM: {more}")
+    return data
+
+
+def _check_shape(header: Dataset, max_pixels: int) -> None:
+    if header.get("Rows") is None or header.get("Columns") is None:
+        raise ImageError("expected a DICOM picture, found none (no Rows and Columns): a report, an index, or truncated")
+    frames = int(header.get("NumberOfFrames") or 1)
+    rows, columns = int(header.Rows), int(header.Columns)
+    check_size(columns, rows, max(frames, 1), max_pixels)
+    if rows < 1 or columns < 1:
+        raise ImageError(f"malformed DICOM: its header says {columns} x {rows} pixels")
+    if frames != 1:
+        raise ImageError(f"expected a radiograph of one frame, found {frames}")
+
+
+def _settle_transfer_syntax(dataset: Dataset) -> None:
+    """Where the file does not name its transfer syntax, take the one by which pydicom could read it."""
+    from pydicom import uid
+
+    if dataset.file_meta.get("TransferSyntaxUID"):
+        return
+    implicit, little = dataset.original_encoding
+    plain = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else plain
+
+
+def _check_codec(dataset: Dataset) -> None:
+    """Check that a decoder is there and that the compressed stream has the size that the header says."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    name, package = _CODECS.get(str(syntax), (syntax.name, ""))
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    size: tuple[int, int] | None = None
+    if available and syntax.is_encapsulated:
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        size = _jpeg2000_size(stream)
+        if frame := jpeg_frame(stream):
+            size = frame[0], frame[1]
+            # Pillow takes this transfer syntax too, but only its pictures of 8 bits.
+            available = frame[2] <= 8 or "libjpeg" not in package or find_spec("libjpeg") is not None
+    if not available:
+        raise ImageError(
+            f"{name} compression needs {package or 'a decoder'}, which is not installed",
+            f"pip install {package.split()[0]}" if package else "convert the file to another transfer syntax",
+        )
+    if size and size != (dataset.Columns, dataset.Rows):
+        said = f"{dataset.Columns} x {dataset.Rows}"
+        raise ImageError(f"its header says {said} pixels, its compressed stream {size[0]} x {size[1]}")
+
+
+def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
+    start = stream.find(b"\xff\x4f\xff\x51", 0, 1024)
+    if start < 0 or len(stream) < start + 24:
+        return None
+    right, bottom, left, top = (int.from_bytes(stream[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
+    return right - left, bottom - top
+
+
+def tags_of(dataset: Dataset) -> dict[str, str]:
+    """Patient, age, sex and view, where a header tells them in a form that can be used."""
+    told = {
+        "patient_id": str(dataset.get("PatientID") or "").strip(),
+        "age": _years(str(dataset.get("PatientAge") or "")),
+        "sex": str(dataset.get("PatientSex") or "").strip().upper(),
+        "view": str(dataset.get("ViewPosition") or "").strip().upper(),
+    }
+    if told["sex"] not in ("M", "F", "O"):
+        told["sex"] = ""
+    if not re.fullmatch(r"[A-Z0-9 _]{1,16}", told["view"]):
+        told["view"] = ""
+    return {name: value for name, value in told.items() if value}
+
+
+def _years(age: str) -> str:
+    """Age in years from `045Y`, `006M`, `010W` or `003D`; a bare number, as many writers leave it, is years."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", age.strip().upper())
+    return f"{int(match[1]) / _DAYS[match[2] or 'Y']:.3g}" if match else ""
+
+
+def remarks_on(dataset: Dataset) -> list[str]:
+    """What a user should know of a picture by its header."""
+    remarks = []
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    if modality not in _RADIOGRAPHY:
+        known = modality if modality in _OTHER_MODALITIES else "unknown"
+        remarks.append(f"modality {known}, not a plain radiograph")
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        remarks.append("text is burned into the pixels (BurnedInAnnotation), it may name the patient")
+    if str(dataset.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING":
+        remarks.append("raw detector data (FOR PROCESSING), not meant for looking at")
+    ratio = [float(part) for part in dataset.get("PixelAspectRatio") or (1, 1)]
+    if ratio[0] != ratio[1]:
+        remarks.append("its pixels are not square")
+    return remarks
+
+
+def _pixels(dataset: Dataset, warnings: list[str]) -> Grey:
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
+
+    interpretation = str(dataset.PhotometricInterpretation).strip()
+    if interpretation in ("MONOCHROME1", "MONOCHROME2"):
+        return _monochrome(dataset, interpretation == "MONOCHROME1", warnings)
+    array = pixel_array(dataset)
+    if interpretation == "PALETTE COLOR":
+        array = apply_color_lut(array, dataset)
+    if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
+        raise ImageError("a DICOM picture of this colour model is not supported")
+    if interpretation != "PALETTE COLOR" and dataset.BitsStored != array.dtype.itemsize * 8:
+        raise ImageError(f"a colour DICOM of {dataset.BitsStored} bits is not supported")
+    return to_grey(np.ascontiguousarray(array[..., ::-1]), warnings)
+
+
+def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
+    from pydicom.pixels.utils import pixel_array
+
+    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    if allocated not in (8, 16) or not 1 < bits <= allocated:
+        raise ImageError(f"expected 2 to 16 bits a pixel, found {bits} stored in {allocated}")
+    if int(dataset.get("HighBit", bits - 1)) != bits - 1:
+        raise ImageError(f"its highest bit is {dataset.HighBit}, which does not fit {bits} stored bits")
+    stored = pixel_array(dataset, correct_unused_bits=False)
+    if stored.ndim != 2:
+        raise ImageError(f"expected one grey picture, found an array of {stored.ndim} axes")
+    signed = int(dataset.PixelRepresentation) == 1
+    mask = (1 << bits) - 1
+    raw = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"u{stored.dtype.itemsize}")
+    if not signed and int(raw.max()) > mask:
+        warnings.append("bits above those that its header calls stored are in use; they were dropped")
+    lowest = -(1 << (bits - 1)) if signed else 0
+    # Two's complement, shifted so that the lowest stored value becomes index 0.
+    index = (raw + raw.dtype.type(-lowest)) & raw.dtype.type(mask)
+    domain = np.arange(lowest, lowest + mask + 1, dtype=np.int64)
+    return _show(index, domain, dataset, inverted, warnings)
+
+
+def _show(index: Grey, domain: NDArray[np.int64], dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
+    """Every pixel by the brightness of its stored value, `domain[index]`; padding is black."""
+    lookup = quantise(_brightness(domain, dataset, warnings), 8 if len(domain) <= 256 else 16, inverted=inverted)
+    padding = _padding(domain, dataset)
+    if padding is not None and int(lookup[padding].max()) and bool(np.isin(index, padding).any()):
+        lookup[padding] = 0
+        warnings.append("pixels that its header calls padding are shown as black")
+    return np.asarray(lookup[index])
+
+
+def _padding(domain: NDArray[np.int64], dataset: Dataset) -> NDArray[np.intp] | None:
+    """The places in `domain` of the values that stand for no part of the picture (PS3.3, section C.7.5.1.1.2)."""
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = [end for end in (value, limit) if isinstance(end, int)]
+    if domain[0] < 0:
+        # Many writers give a negative value as unsigned.
+        ends = [end - (1 << 16) if end > int(domain[-1]) else end for end in ends]
+    places = np.flatnonzero((domain >= min(ends)) & (domain <= max(ends)))
+    # A padding of all that can be stored is a mistake.
+    return places if 0 < len(places) < len(domain) else None
+
+
+def show_stored(stored: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
+    """Show stored values that lie outside the DICOM file as the file itself would show them.
+
+    Their conversion has applied the rescale, and left the rest of the header to be applied.
+
+    Args:
+        stored: (height, width), unsigned, as they were converted.
+        dataset: The header; of its tags those that say how to show a picture.
+        warnings: What is odd is appended here.
+
+    Raises:
+        ImageError: The header is none of a grey picture, or contradicts the values.
+    """
+    interpretation = str(dataset.get("PhotometricInterpretation") or "").strip()
+    if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ImageError(f"expected the header of a grey picture, found {interpretation or 'no interpretation'}")
+    available = stored.dtype.itemsize * 8
+    bits = min(max(int(dataset.get("BitsStored") or available), 2), available)
+    if int(stored.max()) >= 1 << bits:
+        bits = available
+    domain = np.arange(1 << bits, dtype=np.int64)
+    return _show(stored, domain, dataset, interpretation == "MONOCHROME1", warnings)
+
+
+def _brightness(domain: NDArray[np.int64], dataset: Dataset, warnings: list[str]) -> NDArray[np.float64]:
+    """Brightness in [0, 1] of every value that can be stored, in the order of `domain`."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+    values = np.asarray(apply_modality_lut(domain, dataset))
+    if dataset.get("VOILUTSequence"):
+        entries, first, depth = (int(part) for part in dataset.VOILUTSequence[0].LUTDescriptor)
+        # pydicom subtracts the first value in 16 bits, where values beyond the table would wrap round.
+        within = np.clip(np.rint(values).astype(np.int64), first, first + (entries or 1 << 16) - 1)
+        shown = np.asarray(apply_voi(within, dataset), np.float64)
+        return shown / ((1 << depth) - 1)
+    window = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    if window[0] is not None and window[1] is not None:
+        function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+        try:
+            return apply_window(np.asarray(values, np.float64), window[0], window[1], function)
+        except ValueError:
+            warnings.append("its window cannot be used; the whole range of stored values is shown")
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise ImageError("its modality transformation makes every pixel the same")
+    return (np.asarray(values, np.float64) - low) / (high - low)
+
+
+def _first(value: Any) -> float | None:
+    """The first of one or several numbers; None where there is none."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        return float(value)
+    return float(value[0]) if len(value) else None

@@ -1,0 +1,247 @@
+"""The one reader of pictures, and the one writer: every command gets its pixels here.
+
+Formats are recognised by content. OpenCV decodes without any reduction of its own, because its grey mode cuts 16 bits
+to 8; the reduction to grey, the turning upright and the checks that the file is whole are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.data.reading.headers import Header, read_bmp, read_jpeg, read_png, sniff
+from cxrtool.data.reading.jsrt_raw import SIDE, is_raw, read_raw
+from cxrtool.data.reading.radiograph import MAX_PIXELS, Grey, Radiograph, check_contrast, check_size, stretch, to_grey
+from cxrtool.data.reading.tiff import read_tiff, upright
+from cxrtool.errors import ImageError, OutputError
+
+__all__ = ["MAX_PIXELS", "Radiograph", "read_image", "write_png"]
+
+_HEADERS: dict[str, Callable[[bytes], Header]] = {
+    "PNG": read_png,
+    "JPEG": read_jpeg,
+    "TIFF": read_tiff,
+    "BMP": read_bmp,
+}
+
+# An uncompressed picture of 16-bit RGBA, and room for what else a file may carry.
+_PIXEL_BYTES, _SLACK = 8, 1 << 26
+
+_SCANS = 20
+"""Passes of a progressive JPEG over the largest picture allowed; a few kilobytes can ask for thousands."""
+
+_TURNS: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: a.T[:, ::-1],
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: a.T[::-1],
+}
+"""How to turn a picture upright, by EXIF orientation (Exif 2.3, section 4.6.4)."""
+
+_DAMAGE = re.compile(rb"Corrupt JPEG data: (?!\d+ extraneous)|Premature end of JPEG|Inconsistent progression")
+_EXTRANEOUS = re.compile(rb"Corrupt JPEG data: (\d+) extraneous")
+
+# Only newer OpenCV lets the filter be chosen; older ones take the difference to the left, and write larger files.
+_FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
+
+ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY, *_FILTER]
+"""How pictures are written: differences to the row above, Huffman coded. The differences in a radiograph never repeat:
+searching for repetitions, as zlib does by default, takes ten times as long for a tenth of the bytes."""
+
+MASK_ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTER]
+"""How masks are written: run lengths, of which a mask has few."""
+
+
+def read_image(
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool = False, header: Path | None = None
+) -> Radiograph:
+    """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name, or from a raw one of JSRT.
+
+    Args:
+        path: A regular file.
+        max_pixels: Pictures with more pixels are refused from their header, before anything is decoded.
+        overhear: Also refuse a JPEG whose decoder complained of damage in its middle. This redirects the process's
+            standard error for the time of decoding, so only ask for it where one thread runs.
+        header: A DICOM header as JSON (PS3.18, section F.2) beside a picture whose samples are stored values: they are
+            shown as those of a DICOM file would be. A DICOM file has its own, and a colour picture none.
+
+    Raises:
+        ImageError: It cannot be read whole, and exactly, as one grey picture. The message does not repeat the path.
+    """
+    with _open_regular(Path(path), _PIXEL_BYTES * max_pixels + _SLACK) as file:
+        size = os.fstat(file.fileno()).st_size
+        kind = "JSRT" if is_raw(str(path), size) else sniff(file.read(1024))
+        file.seek(0)
+        if kind == "JSRT":
+            check_size(SIDE, SIDE, 1, max_pixels)
+            radiograph = read_raw(file.read())
+        elif kind == "DICOM":
+            from cxrtool.data.reading.dicom import read_dicom
+
+            radiograph = read_dicom(file, max_pixels=max_pixels)
+        else:
+            radiograph = _decode(kind, file.read(), max_pixels, overhear)
+            if header:
+                from cxrtool.data.reading.sidecar import show_by
+
+                radiograph = show_by(radiograph, header)
+    check_contrast(radiograph.pixels, radiograph.warnings)
+    return radiograph
+
+
+def write_png(path: Path | str, pixels: Grey, *, mask: bool = False) -> int:
+    """Write a grey picture as PNG of 8 or 16 bits; return the number of bytes.
+
+    Meant for a step's own temporary folder: files are not flushed to the disk one by one.
+
+    Args:
+        path: Where to write.
+        pixels: (height, width), uint8 or uint16.
+        mask: Choose the encoding that suits a mask.
+
+    Raises:
+        OutputError: It cannot be encoded.
+    """
+    done, data = cv2.imencode(".png", pixels, MASK_ENCODING if mask else ENCODING)
+    if not done:
+        raise OutputError(f"cannot encode {path} as PNG")
+    with open(path, "wb") as file:  # noqa: PTH123
+        return file.write(data.data)
+
+
+@contextlib.contextmanager
+def _open_regular(path: Path, largest: int) -> Iterator[BinaryIO]:
+    """Open a regular file of 1 to `largest` bytes; a pipe does not block, a device is not read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(
+            "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {reason}"
+        ) from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"expected a regular file, found {_kind_of(status.st_mode)}")
+        if status.st_size == 0:
+            raise ImageError("the file is empty")
+        if status.st_size > largest:
+            raise ImageError(f"a file of {status.st_size:,} bytes holds more than --max-pixels allows")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def _kind_of(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _decode(kind: str, data: bytes, max_pixels: int, overhear: bool) -> Radiograph:
+    header = _header(kind, data)
+    check_size(header.width, header.height, 1, max_pixels)
+    expected = np.dtype(f"{header.form}{header.bits // 8}")
+    if header.width * header.height * header.scans > _SCANS * max_pixels:
+        raise ImageError(f"a progressive JPEG of {header.scans} scans would take too long to decode")
+    if kind == "TIFF" and header.orientation != 1:
+        data = upright(data)
+    warnings = [header.note] if header.note else []
+    said: list[bytes] = []
+    with _overheard(said) if overhear else contextlib.nullcontext():
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error
+    if pixels is None:
+        raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
+    _heed(b"".join(said), len(data), warnings)
+    same = pixels.dtype.itemsize == expected.itemsize and (pixels.dtype.kind == "f") == (expected.kind == "f")
+    if pixels.shape[:2] != (header.height, header.width) or not same:
+        found = f"{pixels.shape[1]} x {pixels.shape[0]} of {pixels.dtype}"
+        raise ImageError(f"expected {header.width} x {header.height} of {expected}, decoded {found}")
+    # Some versions of OpenCV call unsigned samples of 32 bits signed.
+    grey = _to_grey(pixels.view(expected), header, warnings)
+    turn = _TURNS.get(header.orientation)
+    plain = pixels.ndim == 2 and expected.kind == "u" and expected.itemsize <= 2 and not header.stored
+    return Radiograph(np.ascontiguousarray(turn(grey)) if turn else grey, warnings=warnings, plain=plain)
+
+
+def _to_grey(pixels: NDArray[Any], header: Header, warnings: list[str]) -> Grey:
+    """Grey of 8 or 16 bits over the full range, whatever the samples are."""
+    if header.form != "u" or header.bits > 16:
+        return stretch(pixels, header.inverted, warnings)
+    if header.alpha == "none" and pixels.ndim == 3:
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    grey = to_grey(pixels, warnings, applied=header.alpha == "applied")
+    if header.stored:
+        # Bits that nobody stored are zero: full white would be 4095/4096 of the range.
+        full = (1 << header.stored) - 1
+        lookup = np.floor(np.arange(full + 1) * (65535 / full) + 0.5).astype(np.uint16)
+        grey = lookup[grey >> (16 - header.stored)]
+    return ~grey if header.inverted else grey
+
+
+def _header(kind: str, data: bytes) -> Header:
+    try:
+        header = _HEADERS[kind](data)
+    except (struct.error, IndexError) as error:
+        raise ImageError(f"truncated {kind}: the file ends inside its header") from error
+    if not (header.width > 0 and header.height > 0):
+        raise ImageError(f"malformed {kind}: its header says {header.width} x {header.height} pixels")
+    return header
+
+
+def _heed(said: bytes, size: int, warnings: list[str]) -> None:
+    """Judge what libjpeg wrote to standard error.
+
+    Raises:
+        ImageError: Part of the picture is missing.
+    """
+    if _DAMAGE.search(said):
+        raise ImageError("damaged JPEG: its decoder met corrupt data, part of the picture is missing")
+    extra = _EXTRANEOUS.search(said)
+    if extra:
+        # A few stray bytes before the end marker are a habit of some writers; many are a picture that ended too early.
+        if int(extra[1]) * 100 > size:
+            raise ImageError(f"damaged JPEG: {int(extra[1]):,} of its bytes belong to no pixel")
+        warnings.append("stray bytes in the JPEG")
+
+
+@contextlib.contextmanager
+def _overheard(said: list[bytes]) -> Iterator[None]:
+    """Collect in `said` what libraries in C write to standard error."""
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    with _scratch() as scratch:
+        os.dup2(scratch.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            scratch.seek(0)
+            said.append(scratch.read())
+
+
+def _scratch() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("overheard"), "w+b")
+    return tempfile.TemporaryFile()

@@ -1,0 +1,70 @@
+"""Whose image is it: images of one patient, of one original and of identical content form a group.
+
+Groups are what splits divide, what resampling draws, and what a leak is counted in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxrtool.data.tables.manifest import Row
+
+PATIENT = "patient_id"
+
+
+def normalised(identity: str) -> str:
+    """An id as it is compared: without outer or doubled spaces, in one case.
+
+    >>> normalised("  Cohen  12 ") == normalised("COHEN 12")
+    True
+    """
+    return " ".join(identity.split()).casefold()
+
+
+def original_of(row: Row) -> str:
+    """The id of the radiograph that a row is about: what image processing made of one is the same radiograph still.
+
+    What a generator made of an image is another image.
+
+    >>> original_of({"image_id": "a_r0f1", "parent_id": "a"}), original_of({"image_id": "b"})
+    ('a', 'b')
+    >>> original_of({"image_id": "a_covid", "parent_id": "a", "generator": "covid"})
+    'a_covid'
+    """
+    return row["image_id"] if row.get("generator") else row.get("parent_id") or row["image_id"]
+
+
+def group_images(rows: Sequence[Row], column: str = PATIENT) -> list[int]:
+    """Number the groups of images that must stay on one side of a split.
+
+    Images are joined, also through one another, when they share the patient (an empty cell shares nothing), when one is
+    derived from the other or both from a third (`parent_id`), and when their pixels are identical (`sha256`).
+
+    Args:
+        rows: Rows of a manifest.
+        column: The column that names the patient.
+
+    Returns:
+        The group of each row, numbered from 0 in order of appearance.
+    """
+    roots = list(range(len(rows)))
+
+    def root(index: int) -> int:
+        while roots[index] != index:
+            roots[index] = roots[roots[index]]
+            index = roots[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, row in enumerate(rows):
+        keys = [
+            ("image", row["image_id"]),
+            ("image", row.get("parent_id", "")),
+            ("group", normalised(row.get(column, ""))),
+            ("pixels", row.get("sha256", "").lower()),
+        ]
+        for key in keys:
+            if key[1]:
+                roots[root(index)] = root(first.setdefault(key, index))
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(rows))]

@@ -1,0 +1,102 @@
+"""`--where`: keep the rows of a table for which an SQLite expression over its columns holds.
+
+The rows stand in a database in memory; an authorizer allows reading them and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+from cxrtool.data.tables.selection import Selection
+from cxrtool.errors import UsageError
+
+TEXT_COLUMNS = frozenset(
+    {"image_id", "path", "mask", "patient_id", "parent_id", "label", "severity", "source", "sha256", "dhash"}
+)
+"""Columns that `--where` always compares as text: the id 007 is not the number 7."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FORBIDDEN_FUNCTIONS = frozenset({"random", "randomblob", "load_extension", "readfile", "writefile"})
+
+
+def choose_where(selection: Selection, expression: str) -> None:
+    """Keep the rows for which an SQLite expression over the columns holds.
+
+    Numbers compare as numbers, in columns that hold any; there an empty cell is NULL. The expression can read these
+    rows and nothing else.
+
+    Raises:
+        UsageError: The expression is not one; the message names the columns.
+    """
+    import sqlite3
+
+    names = list({column.casefold(): column for column in reversed(selection.columns)}.values())[::-1]
+    numeric = {name for name in names if _is_numeric(name, [row.get(name, "") for row in selection.rows])}
+    read: set[str] = set()
+
+    def authorize(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
+        if action == sqlite3.SQLITE_READ and first == "manifest":
+            read.add(second or "")
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _FORBIDDEN_FUNCTIONS:
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_OK if action == sqlite3.SQLITE_SELECT else sqlite3.SQLITE_DENY
+
+    connection = sqlite3.connect(":memory:")
+    try:
+        columns = ", ".join(f"{_quoted(name)} {'NUMERIC' if name in numeric else 'TEXT'}" for name in names)
+        connection.execute(f"CREATE TABLE manifest ({columns})")
+        marks = ", ".join("?" * len(names))
+        cells = ([row.get(name, "") or (None if name in numeric else "") for name in names] for row in selection.rows)
+        connection.executemany(f"INSERT INTO manifest VALUES ({marks})", cells)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+        connection.set_authorizer(authorize)
+        _check_quoted(expression, names)
+        # The line break ends a comment in the expression, which would swallow the parenthesis.
+        found = {number for (number,) in connection.execute(f"SELECT rowid FROM manifest WHERE ({expression}\n)")}
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        told = str(error).replace("\n)", "")
+        raise UsageError(f"--where: {told}{_nearest(told, names)}", f"the columns: {', '.join(names)}") from None
+    finally:
+        connection.close()
+    _warn_of_text(selection, sorted(read & numeric))
+    kept = {id(row) for number, row in enumerate(selection.rows, 1) if number in found}
+    selection.keep(lambda row: id(row) in kept, lambda row: f"--where: {expression}")
+
+
+def _is_numeric(name: str, cells: Sequence[str]) -> bool:
+    filled = [cell for cell in cells if cell]
+    padded = any(re.fullmatch(r"0\d+", cell) for cell in filled)
+    return name not in TEXT_COLUMNS and not padded and any(_NUMBER.fullmatch(cell) for cell in filled)
+
+
+def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
+    for name in columns:
+        others = [row[name] for row in selection.rows if row.get(name) and not _NUMBER.fullmatch(row[name])]
+        if others:
+            selection.warnings.append(
+                f"--where reads '{name}', in which {len(others)} cells are no number, such as '{others[0]}'; "
+                "SQLite takes text for greater than any number"
+            )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _check_quoted(expression: str, names: Sequence[str]) -> None:
+    # SQLite takes a name in double quotes that it does not know for a text, and the condition silently never holds.
+    without_text = re.sub(r"'(?:[^']|'')*'", "''", expression)
+    for name in re.findall(r'"((?:[^"]|"")*)"', without_text):
+        if name.replace('""', '"').casefold() not in {known.casefold() for known in names}:
+            raise UsageError(
+                f'--where: no such column: "{name}"; a text stands in single quotes', f"the columns: {', '.join(names)}"
+            )
+
+
+def _nearest(message: str, names: Sequence[str]) -> str:
+    unknown = re.fullmatch(r"no such column: (.+)", message)
+    near = difflib.get_close_matches(unknown[1], names, 1) if unknown else []
+    return f"; did you mean '{near[0]}'?" if near else ""

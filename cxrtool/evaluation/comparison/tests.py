@@ -1,0 +1,350 @@
+"""Tests of the difference between two models, and between two methods, each for what it can show and nothing more.
+
+Two questions are kept apart. *Are these two trained models different on such patients?* is answered by exchanging the
+models patient by patient (`sign_flip`), and, where one run each has seen one image a patient, by DeLong's test of two
+areas and McNemar's of two accuracies. *Is one method better than the other?* needs several trainings, whose test
+results hang together because their training images overlap: `corrected_t` allows for that.
+
+All p values are two-sided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.evaluation.metrics import confusion as metrics
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
+from cxrtool.evaluation.metrics.estimates import Figures, derive
+from cxrtool.evaluation.scores import Scores
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one test says.
+
+    Attributes:
+        p: Two-sided, in [0, 1]; None where the test does not apply.
+        statistic: Its test statistic.
+        difference: The difference that it is about.
+        low: Lower end of its 95 % interval, where the test gives one.
+        high: Upper end.
+        detail: Numbers that belong to it.
+        reason: Why there is no p, or what has to be known about it.
+    """
+
+    p: float | None = None
+    statistic: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    detail: tuple[tuple[str, float], ...] = ()
+    reason: str | None = None
+
+
+def corrected_t(differences: FloatArray, n_test: float, n_train: float) -> Verdict:
+    """Corrected resampled t test of Nadeau & Bengio (2003), "Inference for the generalization error", section 3.
+
+    t = mean(d) / sqrt((1/J + n_test/n_train) s²) with J - 1 degrees of freedom. The second term stands for what the
+    runs share: their training images. Without it the same images, divided more often, would prove anything.
+
+    Args:
+        differences: (J,) metric of the one method minus that of the other in each run.
+        n_test: Test images of a run.
+        n_train: Images that a run was fitted on.
+
+    >>> round(corrected_t(np.array([0.02, 0.04, 0.01, 0.05]), 20, 80).statistic, 4)
+    2.3238
+    """
+    runs = len(differences)
+    if runs < 2:
+        return Verdict(reason="one run each: that tells two trained models apart, not two methods")
+    if n_train <= 0:
+        return Verdict(reason="it is not known how many images were fitted")
+    from scipy.special import stdtr, stdtrit
+
+    mean, spread = float(differences.mean()), float(differences.std(ddof=1))
+    detail = (("runs", runs), ("df", runs - 1), ("n_test", n_test), ("n_train", n_train))
+    if spread < 1e-12:
+        return Verdict(difference=mean, detail=detail, reason="the difference is the same in every run: no spread")
+    error = math.sqrt(1 / runs + n_test / n_train) * spread
+    t = mean / error
+    p = min(1.0, 2 * float(stdtr(runs - 1, -abs(t))))
+    half = float(stdtrit(runs - 1, 0.5 + CONFIDENCE / 2)) * error
+    return Verdict(p, t, mean, mean - half, mean + half, detail)
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Verdict:
+    """McNemar's test (1947) in its exact form: among images that one model alone got right, is it a coin's toss?
+
+    Args:
+        first: (n,) whether the one model was right.
+        second: (n,) whether the other was; n independent images.
+
+    >>> mcnemar(np.array([True] * 8), np.array([True] * 2 + [False] * 6)).p
+    0.03125
+    """
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    n = one + other
+    detail = (("only_first_right", one), ("only_second_right", other))
+    difference = (one - other) / len(first)
+    if n == 0:
+        return Verdict(1.0, 0.0, difference, detail=detail, reason="both are right about the same images")
+    # Whole numbers until the last division: no rounding, however many images.
+    tail = sum(math.comb(n, k) for k in range(min(one, other) + 1))
+    return Verdict(min(1.0, 2 * tail / 2**n), float(min(one, other)), difference, detail=detail)
+
+
+def delong(first: FloatArray, second: FloatArray, positive: NDArray[np.bool_]) -> Verdict:
+    """DeLong, DeLong & Clarke-Pearson (1988): two correlated areas under the ROC curve, compared without resampling.
+
+    The structural components are had from midranks (Sun & Xu 2014), in n log n instead of all pairs.
+
+    Args:
+        first: (n,) scores of the one model; only their order counts.
+        second: (n,) scores of the other, on the same independent images.
+        positive: (n,) whether the image is of the class.
+    """
+    m, n = int(positive.sum()), int((~positive).sum())
+    if m < 2 or n < 2:
+        return Verdict(reason="DeLong needs two images of the class and two others")
+    tens, ones, areas = [], [], []
+    for score in (first, second):
+        everyone = midranks(score)
+        tens.append((everyone[positive] - midranks(score[positive])) / n)
+        ones.append(1 - (everyone[~positive] - midranks(score[~positive])) / m)
+        areas.append(float(tens[-1].mean()))
+    difference = areas[0] - areas[1]
+    variance = float((tens[0] - tens[1]).var(ddof=1)) / m + float((ones[0] - ones[1]).var(ddof=1)) / n
+    detail = (("auc_first", areas[0]), ("auc_second", areas[1]))
+    if variance < 1e-18:
+        if abs(difference) < 1e-12:
+            return Verdict(1.0, 0.0, difference, detail=detail, reason="both rank the images alike")
+        return Verdict(difference=difference, detail=detail, reason="the areas differ without any spread")
+    z = difference / math.sqrt(variance)
+    half = 1.959963984540054 * math.sqrt(variance)
+    return Verdict(math.erfc(abs(z) / math.sqrt(2)), z, difference, difference - half, difference + half, detail)
+
+
+def midranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1, equal values sharing the mean of theirs.
+
+    >>> midranks(np.array([0.3, 0.1, 0.3])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = counts.cumsum()
+    shared: FloatArray = (ends - (counts - 1) / 2)[place]
+    return shared
+
+
+def holm(raw: Sequence[float | None]) -> list[float | None]:
+    """Holm's (1979) step-down adjustment, which keeps the chance of any false alarm among all at its level.
+
+    Args:
+        raw: p values; None, where a test did not apply, is none of the family.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, i) for i, p in enumerate(raw) if p is not None)
+    adjusted: list[float | None] = [None] * len(raw)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = highest
+    return adjusted
+
+
+PERMUTATIONS = 10_000
+CELLS_AT_ONCE = 2_000_000
+
+DECIDED = (
+    "accuracy", "balanced_accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1", "mcc",
+    "sensitivity", "specificity", "precision", "npv", "f1",
+)  # fmt: skip
+RANKED = ("macro_auc", "average_precision", "auc")
+OF_A_CLASS = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
+"""Metrics that need a positive class."""
+
+METRICS = (*DECIDED, *RANKED)
+"""All that models can be compared by."""
+
+Bools = NDArray[np.bool_]
+
+
+def pick(figures: Figures, metric: str, about: int | None) -> FloatArray:
+    """One metric of a level of estimates; of the class `about` where it is a metric of a class."""
+    values = figures[metric]
+    return values[..., about] if metric in OF_A_CLASS else values
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models' answers about the same images, row by row.
+
+    Attributes:
+        first: The one.
+        second: The other: same images, patients and runs in the same order.
+        metric: One of `METRICS`.
+        about: Index of the positive class, where there is one.
+        defined: The classes that macro averages are over, by the metric of the class that they average.
+    """
+
+    first: Scores
+    second: Scores
+    metric: str
+    about: int | None
+    defined: dict[str, Bools]
+
+
+def sign_flip(pair: Pair, *, seed: int = 0, permutations: int = PERMUTATIONS) -> Verdict:
+    """The patient-level sign-flip permutation test of the difference first - second.
+
+    Where so few patients tell the models apart that all exchanges can be had, all are taken and p is exact; else as
+    many are drawn as asked for, and the one that was seen counts as one of them. An exchange in which the metric is
+    undefined counts as one at least as extreme.
+    """
+    turner = _Decisions(pair) if pair.metric in DECIDED else _Ranks(pair)
+    observed = float(turner(np.ones((1, pair.first.patients), np.bool_))[0])
+    active = np.flatnonzero(turner.differing)
+    if not len(active):
+        return Verdict(1.0, 0.0, observed, reason="the two say the same of every image")
+    exact = 2 ** min(len(active), 60) <= permutations
+    count = 2 ** len(active) if exact else permutations
+    extreme = 0
+    for flips in _flips(active, pair.first.patients, count, exact, seed, turner.cells):
+        difference = turner(flips)
+        # Rounding must not keep the arrangement that was seen from being as extreme as itself.
+        extreme += int((~(np.abs(difference) < abs(observed) - 1e-12)).sum())
+    p = extreme / count if exact else (1 + extreme) / (1 + count)
+    detail = (("patients_differing", len(active)), ("permutations", count), ("exact", float(exact)))
+    return Verdict(p, observed, observed, detail=detail)
+
+
+def _flips(active: IntArray, patients: int, count: int, exact: bool, seed: int, cells: int) -> Iterator[Bools]:
+    """Parts of (count, P): True leaves a patient as he is, False exchanges the models."""
+    rng = np.random.default_rng(seed)
+    step = max(1, CELLS_AT_ONCE // max(cells, 1))
+    for begin in range(0, count, step):
+        part = min(step, count - begin)
+        flips = np.ones((part, patients), np.bool_)
+        if exact:
+            numbers = np.arange(begin, begin + part)
+            flips[:, active] = (numbers[:, None] >> np.arange(len(active))) & 1
+        else:
+            flips[:, active] = rng.integers(0, 2, (part, len(active)), dtype=np.uint8)
+        yield flips
+
+
+class _Decisions:
+    """Metrics of confusion matrices: pooled over the folds of a repeat, averaged over the repeats."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        first, second = pair.first, pair.second
+        repeat = first.repeat_of_run[first.run]
+        k = len(first.classes)
+        shape = (repeat.max() + 1, k * k, first.patients)
+        self.tallies = []
+        for scores in (first, second):
+            tally = np.zeros(shape)
+            np.add.at(tally, (repeat, scores.truth * k + scores.predicted, scores.patient), 1.0)
+            self.tallies.append(tally)
+        self.differing: Bools = (self.tallies[0] != self.tallies[1]).any(axis=(0, 1))
+        self.cells = first.patients + 8 * k * k
+
+    def __call__(self, flips: Bools) -> FloatArray:
+        one, other = self.tallies
+        # What goes to the one leaves the other: the sum of the two stays.
+        moved = ((one - other) @ flips.T.astype(np.float64)).transpose(0, 2, 1)
+        first = other.sum(axis=2)[:, None, :] + moved
+        second = one.sum(axis=2)[:, None, :] - moved
+        return self._figure(first) - self._figure(second)
+
+    def _figure(self, cells: FloatArray) -> FloatArray:
+        k = len(self.pair.first.classes)
+        confusion = cells.reshape(*cells.shape[:2], k, k)
+        level = {
+            **metrics.class_metrics(confusion),
+            "accuracy": metrics.accuracy(confusion),
+            "mcc": metrics.matthews(confusion),
+        }
+        level = {name: metrics.mean_defined(values) for name, values in level.items()}
+        return pick(derive(level, self.pair.defined, self.pair.about), self.pair.metric, self.pair.about)
+
+
+class _Ranks:
+    """Areas under curves, computed inside each run from midranks, averaged over the runs where they are defined."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        first, second = pair.first, pair.second
+        self.runs = []
+        self.differing = np.zeros(first.patients, np.bool_)
+        for run in range(len(first.runs)):
+            rows = np.flatnonzero(first.run == run)
+            patient = first.patient[rows]
+            # Twice the midrank is a whole number.
+            ranks = [
+                np.stack([(2 * midranks(s.probabilities[rows, k])).astype(np.intp) for k in range(len(s.classes))])
+                for s in (first, second)
+            ]
+            np.logical_or.at(self.differing, patient, (ranks[0] != ranks[1]).any(axis=0))
+            self.runs.append((patient, first.truth[rows], ranks[0], ranks[1]))
+        self.cells = 4 * len(first)
+
+    def __call__(self, flips: Bools) -> FloatArray:
+        return self._figure(flips) - self._figure(~flips)
+
+    def _figure(self, flips: Bools) -> FloatArray:
+        areas = []
+        for patient, truth, one, other in self.runs:
+            kept = flips[:, patient]
+            found = [
+                histogram_areas(np.where(kept, one[k], other[k]), truth == k) for k in range(len(one))
+            ]  # (auc, average precision) of each class
+            areas.append(np.array(found).transpose(1, 2, 0))
+        auc, precision = (metrics.mean_defined(np.stack(part)) for part in zip(*areas, strict=True))
+        values, source = (precision, "class_ap") if self.pair.metric == "average_precision" else (auc, "auc")
+        if self.pair.about is not None and self.pair.metric != "macro_auc":
+            one_class: FloatArray = values[:, self.pair.about]
+            return one_class
+        return metrics.macro(values, self.pair.defined[source])
+
+
+def histogram_areas(values: IntArray, positive: Bools) -> tuple[FloatArray, FloatArray]:
+    """Area under the ROC curve and average precision of many scorings at once, for scores that are small whole numbers.
+
+    Args:
+        values: (B, n) scores of B scorings, from 0.
+        positive: (n,) whether the image is of the class.
+
+    Returns:
+        Two (B,) arrays, ties counted as in `evaluation.metrics.ranking`; NaN where the class, or the rest, is absent.
+
+    >>> auc, _ = histogram_areas(np.array([[3, 1, 2], [1, 2, 1]]), np.array([True, False, False]))
+    >>> auc.tolist()
+    [1.0, 0.25]
+    """
+    many, width = len(values), int(values.max(initial=0)) + 1
+    places = values + width * np.arange(many)[:, None]
+    hits, misses = (
+        np.bincount(places[:, mask].ravel(), minlength=many * width).reshape(many, width)[:, ::-1].astype(np.float64)
+        for mask in (positive, ~positive)
+    )
+    found, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
+    positives, negatives = found[:, -1], false[:, -1]
+    pairs = (hits * (negatives[:, None] - false + 0.5 * misses)).sum(axis=1)
+    called = found + false
+    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    return (
+        divide(pairs, positives * negatives),
+        divide((hits * precision).sum(axis=1), np.where(negatives > 0, positives, 0.0)),
+    )

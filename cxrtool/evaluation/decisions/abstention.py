@@ -1,0 +1,272 @@
+"""Leaving the least confident images undecided: how many are left out, and how right the others are.
+
+El-Yaniv & Wiener (2010), "On the Foundations of Noise-free Selective Classification"; the area under the risk-coverage
+curve is the quality that Geifman et al. (2019), "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", call
+AURC. The cut that a wanted coverage takes comes from each run's own validation part: on the test part itself the
+coverage would be exact by construction, and nobody who sees one patient after the other could repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrtool.evaluation.decisions.validation import Validation
+from cxrtool.evaluation.metrics import confusion as metrics
+from cxrtool.evaluation.metrics.calibration import CLIP, logit
+from cxrtool.evaluation.metrics.confusion import FloatArray, divide
+from cxrtool.evaluation.metrics.estimates import CELLS_AT_ONCE, FEWEST_AT_ONCE
+from cxrtool.evaluation.metrics.tallies import tally
+from cxrtool.evaluation.plots.canvas import BLUE, GREY, SKY, VERMILION, picture
+from cxrtool.evaluation.resampling.intervals import IMAGES, PATIENTS, RESAMPLES, Measure, draw_patients, measure
+from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.sheet import cell
+
+COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
+FEWEST = 20
+"""Validation images of a run from which its cuts are taken."""
+
+FROM_VALIDATION, FROM_TEST = "validation", "test"
+_ROUND = 9
+
+
+def confidence(probabilities: FloatArray, about: int | None = None, threshold: float = 0.5) -> FloatArray:
+    """How sure the decisions of one run are.
+
+    Args:
+        probabilities: (n, K).
+        about: The positive class where a threshold decides; None where the likeliest class does.
+        threshold: From which the positive class is called.
+
+    Returns:
+        (n,) the highest probability in [0, 1]; where a threshold decides, how far the log odds are from those at which
+        another class would be called: from the threshold, and below it from the second of the other classes.
+
+    >>> confidence(np.array([[0.7, 0.2, 0.1]])).tolist()
+    [0.7]
+    >>> confidence(np.array([[0.5, 0.5], [0.2, 0.8]]), 1, 0.8).round(3).tolist()
+    [1.386, 0.0]
+    """
+    if about is None:
+        top: FloatArray = probabilities.max(axis=1)
+        return top
+    margin = logit(probabilities[:, about]) - float(logit(np.array([threshold]))[0])
+    others = np.sort(np.delete(probabilities, about, axis=1), axis=1)
+    if others.shape[1] < 2:
+        return np.abs(margin)
+    between = np.log(np.maximum(others[:, -1], CLIP) / np.maximum(others[:, -2], CLIP))
+    return np.where(margin >= 0, margin, np.minimum(-margin, between))
+
+
+def cut_for(confidences: FloatArray, coverage: float) -> float:
+    """The least confidence that is decided for: floor(n (1 - coverage)) of the n lie below it, fewer where some tie.
+
+    >>> cut_for(np.array([0.5, 0.6, 0.7, 0.8, 0.9]), 0.8)
+    0.6
+    """
+    left = int(np.floor(round(len(confidences) * (1 - coverage), _ROUND)))
+    return -np.inf if left == 0 else float(np.sort(confidences)[left])
+
+
+def risk_area(confident: FloatArray, wrong: FloatArray, weights: FloatArray) -> FloatArray:
+    """Area under the risk-coverage curve: the mean error rate of the most confident 1, 2, ... n images.
+
+    Images that are equally confident are let in together.
+
+    Args:
+        confident: (n,).
+        wrong: (n,) 1.0 where the decision is wrong.
+        weights: (n, B).
+
+    Returns:
+        (B,) in [0, 1]; lower is better, and an order by chance gives the error rate.
+
+    >>> risk_area(np.array([0.9, 0.8, 0.7]), np.array([0.0, 0.0, 1.0]), np.ones((3, 1))).round(4).tolist()
+    [0.1111]
+    """
+    order = np.argsort(-confident, kind="stable")
+    ranked, own = confident[order], weights[order]
+    last = np.searchsorted(-ranked, -ranked, side="right") - 1
+    so_far = own.cumsum(axis=0)[last]
+    errors = (own * wrong[order][:, None]).cumsum(axis=0)[last]
+    risk = np.nan_to_num(divide(errors, so_far))
+    return divide((own * risk).sum(axis=0), own.sum(axis=0))
+
+
+def abstain(
+    scores: Scores,
+    validation: Validation,
+    *,
+    about: int | None = None,
+    thresholds: Sequence[float] = (),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Coverage and accuracy when the least confident are left undecided.
+
+    Args:
+        scores: What is evaluated, with its decisions.
+        validation: The validation rows of its runs, at the same temperature.
+        about: The positive class, where thresholds decide.
+        thresholds: One a run, where they decide.
+        seed: Of the resamples.
+        resamples: How many.
+
+    Returns:
+        `abstention` of `metrics.json`.
+    """
+    limits = list(thresholds) or [0.5] * len(scores.runs)
+    asked = about if len(thresholds) else None
+    sure, cuts, sources = np.zeros(len(scores)), [], []
+    for run, (pair, limit) in enumerate(zip(scores.runs, limits, strict=True)):
+        rows = scores.run == run
+        sure[rows] = confidence(scores.probabilities[rows], asked, limit)
+        reference, source = sure[rows & scores.decided], FROM_TEST
+        part = validation.of(pair)
+        if part is not None and part.decided.sum() >= FEWEST:
+            reference, source = confidence(part.probabilities, asked, limit)[part.decided], FROM_VALIDATION
+        cuts.append([cut_for(reference, coverage) for coverage in COVERAGES])
+        sources.append(source)
+    limits_of = np.array(cuts)
+    points = [
+        _point(scores, sure >= limits_of[scores.run, j], coverage, seed, resamples)
+        for j, coverage in enumerate(COVERAGES)
+    ]
+    area, by_chance = _area(scores, sure, seed, resamples)
+    return {
+        "confidence": "distance of the log odds from another decision" if len(thresholds) else "highest probability",
+        "cuts_from": {name: sources.count(name) for name in (FROM_VALIDATION, FROM_TEST)},
+        "points": points,
+        "area_under_risk_coverage": area,
+        "area_by_chance": by_chance,
+    }
+
+
+def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) -> dict[str, Any]:
+    count = len(scores.classes)
+    decided = kept & scores.decided
+    kind = np.where(decided, scores.truth * count + scores.predicted, count * count)
+    tallies = tally(scores, kind, count * count + 1, seed=seed, resamples=resamples)
+    repeats = tallies.by_repeat()
+    method = PATIENTS if scores.by_patient else IMAGES
+    by_repeat, by_run = _figures(repeats.observed, count), _figures(tallies.observed, count)
+    drawn = _figures(repeats.drawn, count)
+    defined = ~np.isnan(metrics.mean_defined(by_repeat["sensitivity"]))
+    there = np.unique(scores.truth)
+
+    def tell(name: str, proportion: bool, patients: int, why: str) -> dict[str, Any]:
+        if name == "balanced_accuracy":
+            # Over the classes that the images have: one that is no longer decided for must not drop out unseen.
+            value, replicates, runs, per_repeat = (
+                metrics.macro(level, np.isin(np.arange(count), there))
+                for level in (
+                    metrics.mean_defined(by_repeat["sensitivity"]), metrics.mean_defined(drawn["sensitivity"]),
+                    by_run["sensitivity"], by_repeat["sensitivity"],
+                )
+            )  # fmt: skip
+        else:
+            value, replicates = metrics.mean_defined(by_repeat[name]), metrics.mean_defined(drawn[name])
+            runs, per_repeat = by_run[name], by_repeat[name]
+        return measure(
+            float(value),
+            replicates,
+            patients=patients,
+            proportion=proportion,
+            method=method,
+            sd_runs=float(metrics.spread(runs)),
+            sd_repeats=float(metrics.spread(per_repeat)),
+            undefined=why,
+        ).as_json()
+
+    lost = [scores.classes[k] for k in there if not defined[k]]
+    left = len(np.unique(scores.patient[decided]))
+    coverage = tell("coverage", True, scores.patients, "")
+    if decided.all():
+        coverage = Measure(1.0).as_json()
+    return {
+        "coverage_wanted": wanted,
+        "coverage": coverage,
+        "accuracy": tell("accuracy", True, left, "nothing was decided"),
+        "balanced_accuracy": tell("balanced_accuracy", False, left, f"no image of {', '.join(lost)} was decided"),
+    }
+
+
+def _figures(cells: FloatArray, count: int) -> dict[str, FloatArray]:
+    confusion = cells[..., :-1].reshape(*cells.shape[:-1], count, count)
+    return {
+        "coverage": divide(confusion.sum(axis=(-2, -1)), cells.sum(axis=-1)),
+        "accuracy": metrics.accuracy(confusion),
+        "sensitivity": metrics.class_metrics(confusion)["sensitivity"],
+    }
+
+
+def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[dict[str, Any], float | None]:
+    """The area inside each run, averaged over the runs: confidences of different models share no scale."""
+    draws = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
+    wrong = (scores.truth != scores.predicted).astype(np.float64)
+    values, drawn, errors = [], [], []
+    for run in range(len(scores.runs)):
+        rows = np.flatnonzero((scores.run == run) & scores.decided)
+        if not len(rows):
+            continue
+        own = scores.patient[rows]
+        values.append(risk_area(sure[rows], wrong[rows], np.ones((len(rows), 1)))[0])
+        errors.append(float(wrong[rows].mean()))
+        step = max(FEWEST_AT_ONCE, CELLS_AT_ONCE // len(rows))
+        parts = [
+            risk_area(sure[rows], wrong[rows], draws[own, begin : begin + step].astype(np.float64))
+            for begin in range(0, resamples, step)
+        ]
+        drawn.append(np.concatenate(parts))
+    if not values:
+        return Measure(reason="nothing was decided").as_json(), None
+    found = measure(
+        float(np.mean(values)),
+        metrics.mean_defined(np.stack(drawn)),
+        patients=scores.patients,
+        proportion=False,
+        method=PATIENTS if scores.by_patient else IMAGES,
+        sd_runs=float(metrics.spread(np.array(values))),
+    ).as_json()
+    return found, round(float(np.mean(errors)), 10)
+
+
+def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
+    """Accuracy, and balanced accuracy, over the share of images that is decided, with the accuracy's interval.
+
+    Args:
+        entry: `abstention` of `metrics.json`.
+        path: The picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    points = [point for point in entry["points"] if point["accuracy"]["value"] is not None]
+    if not points:
+        return False
+    x = np.array([point["coverage"]["value"] for point in points])
+    with picture(path, 5.6, 4.4) as figure:
+        axes = figure.subplots()
+        shown = [point["accuracy"] for point in points]
+        banded = [k for k, measured in enumerate(shown) if measured["low"] is not None]
+        low, high = ([shown[k][end] for k in banded] for end in ("low", "high"))
+        axes.fill_between(x[banded], low, high, color=SKY, alpha=0.35, linewidth=0, label="95 % interval")
+        values = [measured["value"] for measured in shown]
+        axes.plot(x, values, color=BLUE, marker="o", linewidth=2, label="accuracy", clip_on=False, zorder=3)
+        known = [(a, point["balanced_accuracy"]["value"]) for a, point in zip(x, points, strict=True)]
+        known = [(a, b) for a, b in known if b is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), color=VERMILION, linestyle="--", marker="s", markersize=4,
+                      label="balanced accuracy", clip_on=False)  # fmt: skip
+        axes.axhline(values[0], color=GREY, linestyle=":", linewidth=1, label="all images decided")
+        floor = min([*low, *values, *(b for _, b in known)])
+        left = min(0.45, float(x.min()) - 0.02)
+        axes.set(xlim=(1.0, left), ylim=(max(0.0, floor - 0.05), 1.02))
+        axes.set(xlabel="share of images decided (the most confident first)", ylabel="accuracy of those decided")
+        area = cell(entry["area_under_risk_coverage"], 3)
+        axes.set_title(f"Does leaving the least confident undecided help?\narea under the risk-coverage curve {area}")
+        axes.legend(loc="lower right")
+    return True

@@ -1,0 +1,164 @@
+"""Net benefit of acting on a model's probability, beside acting on all images and on none.
+
+Vickers & Elkin (2006), "Decision Curve Analysis: A Novel Method for Evaluating Prediction Models": who would act from a
+risk of t on takes one true positive to be worth (1 - t) / t false ones, so that
+
+    net benefit(t) = true positives / n - false positives / n * t / (1 - t).
+
+It is computed inside each run and averaged over the runs. At a prevalence other than that of the test images, the
+probabilities are moved with the prevalence (odds times a constant, as where only the prior changes), because a risk of
+t there is not what the model calls t here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrtool.evaluation.fusion import prior_correct
+from cxrtool.evaluation.metrics import confusion as metrics
+from cxrtool.evaluation.metrics.confusion import FloatArray, divide
+from cxrtool.evaluation.metrics.tallies import tally
+from cxrtool.evaluation.plots.canvas import BLUE, GREY, SKY, VERMILION, picture, shorten
+from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, UNDEFINED_SHARE, percents
+from cxrtool.evaluation.scores import Scores
+
+THRESHOLDS = (0.01, 0.02, 0.03, 0.04, *(round(0.05 * k, 2) for k in range(1, 20)))
+"""Risks from which on somebody might act; where few are ill, one acts from low ones."""
+
+PANEL = 4.2
+CURVES = ("act on the model", "act on all", "act on none")
+
+
+def net_benefit(
+    true_rate: FloatArray, false_rate: FloatArray, prevalence: FloatArray, threshold: FloatArray
+) -> FloatArray:
+    """Net benefit, in true positives per image, from rates among the positive and among the negative images.
+
+    >>> net_benefit(np.array(0.9), np.array(0.2), np.array(0.25), np.array(0.2)).round(4).item()
+    0.1875
+    """
+    gained, lost = true_rate * prevalence, false_rate * (1 - prevalence)
+    benefit: FloatArray = gained - lost * threshold / (1 - threshold)
+    return benefit
+
+
+def decision_curve(
+    scores: Scores, about: int, *, prevalences: Sequence[float] = (), seed: int = 0, resamples: int = RESAMPLES
+) -> list[dict[str, Any]]:
+    """The decision curve at the prevalence of the test images, and at others.
+
+    Args:
+        scores: What is evaluated.
+        about: The class to act on.
+        prevalences: Other shares of it, in (0, 1).
+        seed: Of the resamples.
+        resamples: How many.
+
+    Returns:
+        `decision_curve` of `metrics.json`: one entry a prevalence, the observed one first.
+    """
+    return [_curve(scores, about, stated, seed, resamples) for stated in (None, *prevalences)]
+
+
+def _curve(scores: Scores, about: int, stated: float | None, seed: int, resamples: int) -> dict[str, Any]:
+    positive = scores.truth == about
+    own = scores.probabilities[:, about]
+    runs = len(scores.runs)
+    sizes = np.bincount(scores.run, minlength=runs).astype(np.float64)
+    share = divide(np.bincount(scores.run, positive, minlength=runs).astype(np.float64), sizes)
+    if stated is not None:
+        # Where a run has one class only nothing tells the prior; its net benefit is undefined below.
+        known = np.where((share > 0) & (share < 1), share, stated)[scores.run]
+        own = prior_correct(own, np.full(len(own), stated), known)
+    count = len(THRESHOLDS)
+    passed = np.searchsorted(THRESHOLDS, own, side="right")
+    tallies = tally(scores, passed + np.where(positive, 0, count + 1), 2 * (count + 1), seed=seed, resamples=resamples)
+    value = metrics.mean_defined(_benefits(tallies.observed, stated))
+    drawn = metrics.mean_defined(_benefits(tallies.drawn, stated))
+    lost = np.isnan(drawn).mean(axis=0)
+    bounded = bool((lost <= UNDEFINED_SHARE).all())
+    low, high = np.nanpercentile(drawn, percents(scores.patients), axis=0) if bounded else (None, None)
+    limits = np.array(THRESHOLDS)
+    rate = share if stated is None else np.full(runs, stated)
+    one = np.ones(1)
+    everyone = np.mean([net_benefit(one, one, np.array([r]), limits) for r in rate], axis=0)
+    undefined = bool(np.isnan(value).any())
+    best = [] if undefined else _ranges(value > np.maximum(everyone, 0.0))
+    return {
+        "prevalence": round(float(rate.mean()), DIGITS),
+        "stated": stated is not None,
+        "thresholds": list(THRESHOLDS),
+        "net_benefit": _listed(value),
+        "low": None if low is None else _listed(low),
+        "high": None if high is None else _listed(high),
+        "method": None if low is None else PATIENTS if scores.by_patient else IMAGES,
+        "treat_all": _listed(everyone),
+        "best_between": best,
+        "reason": "no run holds both the class and others" if undefined else None,
+    }
+
+
+def _benefits(cells: FloatArray, stated: float | None) -> FloatArray:
+    """(runs, ..., thresholds) net benefit from counts by how many thresholds a score reaches."""
+    count = len(THRESHOLDS)
+    positives, negatives = cells[..., : count + 1], cells[..., count + 1 :]
+    reached = [part[..., ::-1].cumsum(axis=-1)[..., ::-1] for part in (positives, negatives)]
+    yes, no = (part[..., :1] for part in reached)
+    limits = np.array(THRESHOLDS)
+    if stated is None:
+        total = yes + no
+        benefit: FloatArray = divide(reached[0][..., 1:], total) - divide(reached[1][..., 1:], total) * limits / (
+            1 - limits
+        )
+        return benefit
+    rates = divide(reached[0][..., 1:], yes), divide(reached[1][..., 1:], no)
+    return net_benefit(*rates, np.asarray(stated), limits)
+
+
+def _ranges(better: Any) -> list[list[float]]:
+    """First and last threshold of each stretch in which something holds."""
+    found = []
+    for holds, group in groupby(enumerate(better), key=lambda pair: bool(pair[1])):
+        places = [place for place, _ in group]
+        if holds:
+            found.append([THRESHOLDS[places[0]], THRESHOLDS[places[-1]]])
+    return found
+
+
+def _listed(values: FloatArray) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), DIGITS) + 0.0 for value in values]
+
+
+def draw_decision_curve(entries: Sequence[Mapping[str, Any]], positive: str, path: Path) -> None:
+    """Net benefit over the risk from which on one would act, one panel a prevalence.
+
+    Args:
+        entries: `decision_curve` of `metrics.json`.
+        positive: The class to act on.
+        path: The picture.
+    """
+    with picture(path, PANEL * len(entries) + 0.4, 4.6) as figure:
+        panels = figure.subplots(1, len(entries), squeeze=False)[0]
+        for axes, entry in zip(panels, entries, strict=True):
+            x = np.array(entry["thresholds"])
+            model = np.array([np.nan if v is None else v for v in entry["net_benefit"]])
+            if entry["low"] is not None:
+                axes.fill_between(x, entry["low"], entry["high"], color=SKY, alpha=0.35, linewidth=0)
+            axes.plot(x, model, color=BLUE, linewidth=2, label=CURVES[0])
+            axes.plot(x, entry["treat_all"], color=VERMILION, linestyle="--", linewidth=1.2, label=CURVES[1])
+            axes.axhline(0.0, color=GREY, linestyle=":", linewidth=1.2, label=CURVES[2])
+            top = entry["prevalence"]
+            bottom = min(-0.12 * top, float(np.nanmin(model)) if not np.isnan(model).all() else 0.0)
+            height = max([1.12 * top, *(1.03 * end for end in entry["high"] or ())])
+            axes.set(xlim=(0, 1), ylim=(max(bottom, -top), height))
+            axes.set(xlabel=f"risk of {shorten(positive, 16)} from which on one would act", ylabel="net benefit")
+            kind = "as if" if entry["stated"] else "as here,"
+            axes.set_title(f"{kind} {top:.3g} of the images are {shorten(positive, 14)}")
+        # Below the panels: inside them there is no place that no curve can reach.
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CURVES))
+        figure.suptitle("What is acting on the model worth?", x=0.01, ha="left", fontsize=10)

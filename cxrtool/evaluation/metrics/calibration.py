@@ -1,0 +1,203 @@
+"""How far stated probabilities can be believed: expected calibration error, Brier score, slope and intercept.
+
+All of it is computed within one run, and takes weights, an (images, resamples) array, for resampling.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
+
+MAX_BINS = 15
+IMAGES_PER_BIN = 20
+LABEL_DRAWS = 200
+CLIP = 1e-6
+"""Probabilities are kept this far from 0 and 1 before their logit is taken: float32 softmax rounds to both."""
+
+_STEPS = 30
+_CONVERGED = 1e-6
+_SEPARATED = 50.0
+
+
+def top_label(probabilities: FloatArray, truth: IntArray) -> tuple[FloatArray, FloatArray]:
+    """The highest probability of each image, and 1.0 where its class is the true one.
+
+    Args:
+        probabilities: (n, K).
+        truth: (n,) class indices.
+
+    >>> confidence, hit = top_label(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
+    >>> confidence.tolist(), hit.tolist()
+    ([0.9, 0.6], [1.0, 0.0])
+    """
+    return probabilities.max(axis=1), (probabilities.argmax(axis=1) == truth).astype(np.float64)
+
+
+def bin_count(images: int) -> int:
+    """How many bins so many images allow: min(15, n / 20), at least one.
+
+    >>> bin_count(67), bin_count(1000), bin_count(5)
+    (3, 15, 1)
+    """
+    return max(1, min(MAX_BINS, images // IMAGES_PER_BIN))
+
+
+def equal_mass_bins(confidence: FloatArray, count: int | None = None) -> IntArray:
+    """Bins of equal mass; equal confidences share a bin, whatever the order of the rows.
+
+    Args:
+        confidence: (n,).
+        count: Number of bins; by default what `bin_count` allows.
+
+    Returns:
+        (n,) number of the bin of each image, rising with confidence; some numbers may be unused where many tie.
+
+    >>> equal_mass_bins(np.linspace(0.5, 1.0, 40)).tolist() == [0] * 20 + [1] * 20
+    True
+    """
+    n = len(confidence)
+    bins = count or bin_count(n)
+    before = np.searchsorted(np.sort(confidence), confidence, side="left")
+    return (before * bins // max(n, 1)).astype(np.intp)
+
+
+def bin_membership(bins: IntArray) -> FloatArray:
+    """(used bins, n) 1.0 where an image lies in the bin."""
+    return np.equal(np.unique(bins)[:, None], bins).astype(np.float64)
+
+
+def calibration_error(
+    confidence: FloatArray, hit: FloatArray, membership: FloatArray, weights: FloatArray
+) -> FloatArray:
+    """Expected calibration error of the top label: mean gap between confidence and accuracy, weighted by bin mass.
+
+    Guo et al. (2017), "On Calibration of Modern Neural Networks", with bins of equal mass. The bins are those of the
+    whole run, in resamples too.
+
+    Args:
+        confidence: (n,) highest probability.
+        hit: (n,) or (n, B) 1.0 where the top label is right.
+        membership: (bins, n) from `bin_membership`.
+        weights: (n, B).
+
+    Returns:
+        (B,) errors in [0, 1]; NaN where all weights are 0.
+    """
+    gap = (hit if hit.ndim == 2 else hit[:, None]) - confidence[:, None]
+    gaps: FloatArray = np.abs(membership @ (weights * gap)).sum(axis=0)
+    return divide(gaps, weights.sum(axis=0))
+
+
+def error_if_calibrated(
+    confidence: FloatArray, membership: FloatArray, rng: np.random.Generator, draws: int = LABEL_DRAWS
+) -> float:
+    """The calibration error that a perfectly calibrated model would show on as many images.
+
+    Labels are drawn from the stated probabilities themselves; what remains is the noise of a finite sample.
+    """
+    hit = (rng.random((len(confidence), draws)) < confidence[:, None]).astype(np.float64)
+    return float(calibration_error(confidence, hit, membership, np.ones((len(confidence), draws))).mean())
+
+
+def brier_terms(probabilities: FloatArray, truth: IntArray) -> FloatArray:
+    """What each image adds to the Brier score: squared errors summed over classes; of two classes, of one.
+
+    Returns:
+        (n,) in [0, 2], for two classes in [0, 1].
+
+    >>> brier_terms(np.array([[0.8, 0.2]]), np.array([0])).round(2).tolist()
+    [0.04]
+    """
+    error = probabilities - np.eye(probabilities.shape[1])[truth]
+    terms: FloatArray = (error[:, -1:] ** 2 if probabilities.shape[1] == 2 else error**2).sum(axis=1)
+    return terms
+
+
+def logit(probability: FloatArray) -> FloatArray:
+    """Log odds, with the probability kept `CLIP` away from 0 and 1."""
+    clipped = np.clip(probability, CLIP, 1 - CLIP)
+    odds: FloatArray = np.log(clipped / (1 - clipped))
+    return odds
+
+
+def slope(
+    log_odds: FloatArray, positive: NDArray[np.bool_], weights: FloatArray, start: tuple[float, float] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Calibration slope: b in logit P(y = 1) = a + b x, fitted by maximum likelihood (Cox 1958).
+
+    1 is perfect; below 1 the probabilities are too extreme.
+
+    Args:
+        log_odds: (n,) x, from `logit`.
+        positive: (n,) y.
+        weights: (n, B).
+        start: (a, b) to begin with; near the solution a few steps are enough.
+
+    Returns:
+        Slope and its constant, (B,) each; NaN where no finite solution exists: one class only, or the score tells the
+        classes apart without overlap.
+    """
+    x, y = log_odds[:, None], positive[:, None].astype(np.float64)
+    count = weights.shape[1]
+    a = np.full(count, start[0] if start else 0.0)
+    b = np.full(count, start[1] if start else 0.0)
+    active = np.arange(count)
+    done = np.zeros(count, bool)
+    for _ in range(_STEPS):
+        w = weights[:, active] if len(active) < count else weights
+        mu = _expit(a[active] + b[active] * x)
+        residual = w * (y - mu)
+        curvature = w * mu * (1 - mu)
+        g0, g1 = residual.sum(axis=0), (x * residual).sum(axis=0)
+        xc = x * curvature
+        h00, h01, h11 = curvature.sum(axis=0), xc.sum(axis=0), (x * xc).sum(axis=0)
+        determinant = h00 * h11 - h01 * h01
+        step_a = divide(h11 * g0 - h01 * g1, determinant)
+        step_b = divide(h00 * g1 - h01 * g0, determinant)
+        # A Newton step may overshoot far from the solution; a bounded one gets there all the same.
+        size = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)) / 4.0)
+        a[active] += step_a / size
+        b[active] += step_b / size
+        settled = np.maximum(np.abs(step_a), np.abs(step_b)) < _CONVERGED
+        lost = ~(np.abs(b[active]) < _SEPARATED) | ~(determinant > 1e-9)
+        done[active[settled & ~lost]] = True
+        active = active[~settled & ~lost]
+        if not len(active):
+            break
+    return np.where(done, b, np.nan), np.where(done, a, np.nan)
+
+
+def intercept(log_odds: FloatArray, positive: NDArray[np.bool_], weights: FloatArray, start: float = 0.0) -> FloatArray:
+    """Calibration in the large: a in logit P(y = 1) = a + x, the slope being held at 1.
+
+    0 is perfect; below 0 the probabilities are too high on average.
+
+    Args:
+        log_odds: (n,) x, from `logit`.
+        positive: (n,) y.
+        weights: (n, B).
+        start: Where to begin.
+
+    Returns:
+        (B,); NaN where only one class is there.
+    """
+    x, y = log_odds[:, None], positive[:, None].astype(np.float64)
+    observed = (weights * y).sum(axis=0)
+    both = (observed > 0) & ((weights * (1 - y)).sum(axis=0) > 0)
+    a = np.full(weights.shape[1], start)
+    for _ in range(_STEPS):
+        mu = _expit(a + x)
+        step = divide(observed - (weights * mu).sum(axis=0), (weights * mu * (1 - mu)).sum(axis=0))
+        step = np.clip(np.nan_to_num(step), -2.0, 2.0)
+        a = a + step
+        if np.abs(step[both]).max(initial=0.0) < _CONVERGED:
+            break
+    return np.where(both, a, np.nan)
+
+
+def _expit(x: FloatArray) -> FloatArray:
+    # tanh neither overflows nor needs two branches.
+    probability: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * x))
+    return probability

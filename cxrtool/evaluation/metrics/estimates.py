@@ -1,0 +1,232 @@
+"""All figures of a set of scores at once: the value, its resamples, its spread over runs and over repeats.
+
+Decisions are pooled over the folds of a repeat, then averaged over the repeats. Rankings and calibration are computed
+inside each run and averaged over the runs in which they are defined, because scores of different models share no scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.evaluation.metrics import calibration
+from cxrtool.evaluation.metrics import confusion as metrics
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
+from cxrtool.evaluation.metrics.ranking import Ranking
+from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients
+from cxrtool.evaluation.scores import Scores
+
+Figures = dict[str, FloatArray]
+"""Figures by name. Those in `BY_CLASS` end with an axis of K classes, the others do not."""
+
+ABSTENTIONS = ("coverage", "accuracy_all")
+"""Figures that are there only where some decision was not made: the share of images that was decided, and the share
+that was called its own class, what was not decided being wrong."""
+
+DECISIONS = (*metrics.PER_CLASS, "accuracy", "mcc", *ABSTENTIONS)
+RANKINGS = ("auc", "class_ap")
+CALIBRATIONS = ("slope", "intercept")
+COUNTS = ("confusion", "asked")
+"""What decisions are counted in, and pooled as."""
+
+BY_CLASS = (*metrics.PER_CLASS, *RANKINGS, *CALIBRATIONS)
+
+MACROS = {
+    "macro_sensitivity": "sensitivity",
+    "macro_specificity": "specificity",
+    "macro_precision": "precision",
+    "macro_f1": "f1",
+    "macro_auc": "auc",
+}
+"""Figure of the whole to the figure of a class that it is the unweighted mean of."""
+
+CELLS_AT_ONCE = 100_000
+"""Images of a run times resamples that are held at once: an array of them stays within a processor's cache."""
+
+FEWEST_AT_ONCE = 16
+"""Resamples at once however many the images: single ones would pay the calls and not the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Every figure four times: as it is, in each resample, in each run, in each repeat.
+
+    Attributes:
+        value: () or (K,).
+        replicates: (B,) or (B, K).
+        by_run: (runs,) or (runs, K).
+        by_repeat: (repeats,) or (repeats, K).
+    """
+
+    value: Figures
+    replicates: Figures
+    by_run: Figures
+    by_repeat: Figures
+
+    def defined_units(self, name: str) -> tuple[FloatArray, int, str]:
+        """In how many units a figure is averaged over it is defined, how many there are, and what they are called."""
+        pooled = name in DECISIONS
+        units = self.by_repeat[name] if pooled else self.by_run[name]
+        defined: FloatArray = (~np.isnan(units)).sum(axis=0).astype(np.float64)
+        return defined, len(units), "repeats" if pooled else "runs"
+
+
+class RunStatistics:
+    """One run, prepared for any number of weightings of its patients.
+
+    Args:
+        scores: Of which this run is a part.
+        run: Its index.
+        calibrated: Whether calibration is asked for; groups do without.
+    """
+
+    def __init__(self, scores: Scores, run: int, *, calibrated: bool) -> None:
+        rows = np.flatnonzero(scores.run == run)
+        truth, probabilities = scores.truth[rows], scores.probabilities[rows]
+        count = len(scores.classes)
+        self.classes, self.patient, self.calibrated = count, scores.patient[rows], calibrated
+        self.cells = np.zeros((count * count, len(rows)))
+        decided = np.flatnonzero(scores.decided[rows])
+        self.cells[truth[decided] * count + scores.predicted[rows][decided], decided] = 1.0
+        self.abstaining = not scores.decided.all()
+        self.positive = [truth == k for k in range(count)]
+        self.rankings = [Ranking.of(probabilities[:, k], self.positive[k]) for k in range(count)]
+        if calibrated:
+            self.confidence, self.hit = calibration.top_label(probabilities, truth)
+            self.membership = calibration.bin_membership(calibration.equal_mass_bins(self.confidence))
+            self.brier = calibration.brier_terms(probabilities, truth)
+            self.log_odds = [calibration.logit(probabilities[:, k]) for k in range(count)]
+            ones = np.ones((len(rows), 1))
+            self.starts: list[tuple[float, float, float] | None] = [None] * count
+            for k in range(count):
+                b, a, shift = (float(part[0]) for part in self._fit(k, ones))
+                self.starts[k] = (a, b, shift) if np.isfinite([a, b, shift]).all() else None
+
+    def __call__(self, weights: FloatArray) -> Figures:
+        """The run's figures under each weighting.
+
+        Args:
+            weights: (P, B) how often each patient counts.
+
+        Returns:
+            `confusion` (B, K, K) of what was decided, `asked` (B,) images where some were not, `RANKINGS` (B, K); with
+            calibration `ece`, `brier` (B,) and `CALIBRATIONS` (B, K).
+        """
+        own = weights[self.patient]
+        count = self.classes
+        result: Figures = {"confusion": (self.cells @ own).T.reshape(-1, count, count)}
+        if self.abstaining:
+            result["asked"] = own.sum(axis=0)
+        areas = [ranking.areas(own) for ranking in self.rankings]
+        result["auc"], result["class_ap"] = (np.stack(part, axis=-1) for part in zip(*areas, strict=True))
+        if self.calibrated:
+            result["ece"] = calibration.calibration_error(self.confidence, self.hit, self.membership, own)
+            result["brier"] = metrics.divide(self.brier @ own, own.sum(axis=0))
+            fits = [self._fit(k, own) for k in range(count)]
+            result["slope"] = np.stack([fit[0] for fit in fits], axis=-1)
+            result["intercept"] = np.stack([fit[2] for fit in fits], axis=-1)
+        return result
+
+    def _fit(self, k: int, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        start = self.starts[k]
+        slope, constant = calibration.slope(
+            self.log_odds[k], self.positive[k], weights, (start[0], start[1]) if start else None
+        )
+        shift = calibration.intercept(self.log_odds[k], self.positive[k], weights, start[2] if start else 0.0)
+        return slope, constant, shift
+
+
+def estimate(
+    scores: Scores, *, seed: int = 0, resamples: int = RESAMPLES, calibrated: bool = True, about: int | None = None
+) -> Estimates:
+    """Compute every figure of a set of scores.
+
+    Args:
+        scores: At least one row.
+        seed: Of the resamples.
+        resamples: How many, B.
+        calibrated: Whether calibration is asked for.
+        about: The class that `sensitivity_about`, `specificity_about`, `auc_about` and `average_precision` are of;
+            None takes the mean over the classes.
+    """
+    runs = [
+        RunStatistics(scores, run, calibrated=calibrated)
+        for run in range(len(scores.runs))
+        if (scores.run == run).any()
+    ]
+    repeat = scores.repeat_of_run[np.unique(scores.run)]
+    repeat = np.unique(repeat, return_inverse=True)[1]
+    patients = scores.patients
+    observed = _stack(runs, np.ones((patients, 1)))
+    by_run = {name: values[:, 0] for name, values in _decide(observed).items()}
+    by_repeat = {name: values[:, 0] for name, values in _per_repeat(observed, repeat).items()}
+    value = {name: values[0] for name, values in _pool(observed, repeat).items()}
+    defined = {name: ~np.isnan(value[name]) for name in BY_CLASS if name in value}
+
+    counts = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
+    largest = max(len(run.patient) for run in runs)
+    step = max(FEWEST_AT_ONCE, CELLS_AT_ONCE // largest)
+    parts = [
+        _pool(_stack(runs, counts[:, begin : begin + step].astype(np.float64)), repeat)
+        for begin in range(0, resamples, step)
+    ]
+    replicates = {name: np.concatenate([part[name] for part in parts]) for name in value}
+    return Estimates(*(derive(level, defined, about) for level in (value, replicates, by_run, by_repeat)))
+
+
+def _stack(runs: list[RunStatistics], weights: FloatArray) -> Figures:
+    results = [run(weights) for run in runs]
+    return {name: np.stack([result[name] for result in results]) for name in results[0]}
+
+
+def _decide(figures: Figures) -> Figures:
+    """Replace confusion matrices by the metrics that follow from them."""
+    rest = {name: values for name, values in figures.items() if name not in COUNTS}
+    confusion = figures["confusion"]
+    if "asked" in figures:
+        rest["coverage"] = metrics.divide(confusion.sum(axis=(-2, -1)), figures["asked"])
+        rest["accuracy_all"] = metrics.divide(np.trace(confusion, axis1=-2, axis2=-1), figures["asked"])
+    return {
+        **metrics.class_metrics(confusion),
+        "accuracy": metrics.accuracy(confusion),
+        "mcc": metrics.matthews(confusion),
+        **rest,
+    }
+
+
+def _per_repeat(figures: Figures, repeat: IntArray) -> Figures:
+    """One value a repeat: decisions pooled over its folds, the others averaged over its runs."""
+    members = [np.flatnonzero(repeat == r) for r in range(repeat.max() + 1)]
+    return _decide(
+        {
+            name: np.stack(
+                [values[m].sum(axis=0) if name in COUNTS else metrics.mean_defined(values[m]) for m in members]
+            )
+            for name, values in figures.items()
+        }
+    )
+
+
+def _pool(figures: Figures, repeat: IntArray) -> Figures:
+    """One value in all: the mean over repeats of decisions, over runs of the others, where they are defined."""
+    pooled = _per_repeat({name: figures[name] for name in COUNTS if name in figures}, repeat)
+    rest = {name: values for name, values in figures.items() if name not in COUNTS}
+    return {name: metrics.mean_defined(values) for name, values in {**pooled, **rest}.items()}
+
+
+def derive(level: Figures, defined: dict[str, NDArray[np.bool_]], about: int | None) -> Figures:
+    """Add what is made of the classes' figures: macro averages, and the figures of the class asked about."""
+    added = {name: metrics.macro(level[source], defined[source]) for name, source in MACROS.items() if source in level}
+    added["balanced_accuracy"] = added["macro_sensitivity"]
+    added["hard_auc"] = (added["macro_sensitivity"] + added["macro_specificity"]) / 2
+    for name, source in (
+        ("sensitivity_about", "sensitivity"),
+        ("specificity_about", "specificity"),
+        ("auc_about", "auc"),
+        ("average_precision", "class_ap"),
+    ):
+        if source in level:
+            added[name] = metrics.macro(level[source], defined[source]) if about is None else level[source][..., about]
+    return {**level, **added}

@@ -1,0 +1,121 @@
+"""Metrics of scores within one run: area under the ROC curve and average precision, and the curves themselves.
+
+Everything takes weights, an (images, resamples) array, so that 2,000 resamples cost a few cumulative sums instead of
+2,000 sorts. Scores of different runs are never put into one ranking: the offsets between models alone can pull the
+area down (see `cxrtool.evaluation.metrics.estimates`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Images of one run ordered by falling score, prepared once for any number of weightings.
+
+    Attributes:
+        order: (n,) row numbers, highest score first.
+        starts: (g,) positions in `order` at which a new score begins; g < n where scores tie.
+        positive: (n, 1) 1.0 where the image in that place of `order` is of the class.
+    """
+
+    order: IntArray
+    starts: IntArray
+    positive: FloatArray
+
+    @classmethod
+    def of(cls, score: FloatArray, positive: np.typing.NDArray[np.bool_]) -> Ranking:
+        """Order the images of one run.
+
+        Args:
+            score: (n,) any real numbers, higher = more likely of the class.
+            positive: (n,) whether the image is of the class.
+        """
+        order = np.argsort(-score, kind="stable")
+        falling = score[order]
+        starts = np.flatnonzero(np.concatenate(([True], falling[1:] != falling[:-1])))
+        return cls(order, starts, positive[order, None].astype(np.float64))
+
+    def _cumulate(self, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        ordered = weights[self.order]
+        hits = ordered * self.positive
+        misses = ordered - hits
+        if len(self.starts) < len(self.order):
+            hits = np.add.reduceat(hits, self.starts, axis=0)
+            misses = np.add.reduceat(misses, self.starts, axis=0)
+        return hits, misses, hits.cumsum(axis=0), misses.cumsum(axis=0)
+
+    def areas(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Area under the ROC curve (ties count one half) and average precision of every weighting.
+
+        Average precision is the sum of the steps in recall times the precision reached there, without interpolation,
+        as scikit-learn defines it.
+
+        Args:
+            weights: (n, B) how often each image counts, in the order of the rows given to `of`.
+
+        Returns:
+            Two (B,) arrays in [0, 1]; NaN where the class, or the rest, is absent.
+        """
+        hits, misses, found, false = self._cumulate(weights)
+        positives, negatives = found[-1], false[-1]
+        pairs = (hits * (negatives - false + 0.5 * misses)).sum(axis=0)
+        auc = divide(pairs, positives * negatives)
+        called = found + false
+        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        steps = (hits * precision).sum(axis=0)
+        return auc, divide(steps, np.where(negatives > 0, positives, 0.0))
+
+    def curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """False positive rate, true positive rate (= recall) and precision at every distinct score, highest first.
+
+        Returns:
+            Three (g,) arrays; NaN throughout where a rate is undefined.
+        """
+        _, _, found, false = self._cumulate(np.ones((len(self.order), 1)))
+        found, false = found[:, 0], false[:, 0]
+        return divide(false, false[-1:]), divide(found, found[-1:]), divide(found, found + false)
+
+
+def mean_roc(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> FloatArray:
+    """Mean true positive rate of several ROC curves at given false positive rates (vertical averaging, Fawcett 2006).
+
+    Args:
+        curves: (false positive rate, true positive rate) of each run.
+        grid: (m,) rising rates in [0, 1].
+
+    Returns:
+        (m,) mean rates. At a rate where a curve rises steeply, its highest value counts.
+    """
+    total = np.zeros_like(grid)
+    for false_rate, true_rate in curves:
+        x = np.concatenate(([0.0], false_rate, [1.0]))
+        y = np.concatenate(([0.0], true_rate, [1.0]))
+        upper = np.searchsorted(x, grid, side="right") - 1
+        after = np.minimum(upper + 1, len(x) - 1)
+        share = np.divide(grid - x[upper], x[after] - x[upper], out=np.zeros_like(grid), where=x[after] > x[upper])
+        total += y[upper] + share * (y[after] - y[upper])
+    return total / max(len(curves), 1)
+
+
+def mean_precision(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> FloatArray:
+    """Mean precision of several curves at given recalls, each taken as the steps that average precision sums.
+
+    Args:
+        curves: (recall, precision) of each run, as `Ranking.curve` gives them.
+        grid: (m,) rising recalls in [0, 1].
+
+    Returns:
+        (m,) mean precisions.
+    """
+    total = np.zeros_like(grid)
+    for recall, precision in curves:
+        # Rounding may leave the last recall a hair below 1.
+        reached = np.minimum(np.searchsorted(recall, grid - 1e-12, side="left"), len(recall) - 1)
+        total += precision[reached]
+    return total / max(len(curves), 1)

@@ -1,0 +1,184 @@
+"""Intervals: resamples of patients, percentiles, and Wilson's where resampling cannot see.
+
+An interval here says how far the figure would move with other test patients from the same source, the trained models
+being fixed. It says nothing about other hospitals, nor about training again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cache
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+FEW_PATIENTS = 30
+UNDEFINED_SHARE = 0.05
+PATIENTS = "patient bootstrap"
+IMAGES = "image bootstrap"
+CENTRED = ", centred"
+WILSON = "Wilson"
+DIGITS = 10
+"""Decimals kept in `metrics.json`: more would differ between processors."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure with what is known about its uncertainty; `None` is undefined, and `reason` says why.
+
+    Attributes:
+        value: The figure.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        method: How the interval was made.
+        sd_runs: Standard deviation (ddof 1) over the runs.
+        sd_repeats: Standard deviation (ddof 1) over the repeats.
+        reason: Why something is missing, or what has to be known about the figure.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+    sd_runs: float | None = None
+    sd_repeats: float | None = None
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry in `metrics.json`."""
+        return {
+            name: round(float(value), DIGITS) + 0.0 if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def wilson(proportion: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001 recommend it for small n).
+
+    Args:
+        proportion: The observed share in [0, 1]; not necessarily a multiple of 1/n.
+        n: Number of independent observations, more than 0.
+        confidence: Nominal coverage.
+
+    >>> low, high = wilson(8 / 10, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4902, 0.9433)
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n))
+    # At 0 and 1 one end is the proportion itself; rounding would leave it 1e-17 beside.
+    return min(max(0.0, centre - half), proportion), max(min(1.0, centre + half), proportion)
+
+
+def draw_patients(strata: IntArray, resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Resample patients with replacement within each stratum, so that every resample has as many of each label.
+
+    Args:
+        strata: (P,) stratum of each patient.
+        resamples: How many, B.
+        rng: The source of chance.
+
+    Returns:
+        (P, B) how often each patient is drawn.
+    """
+    counts = np.zeros((len(strata), resamples), np.uint8)
+    columns = np.arange(resamples)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        n = len(members)
+        drawn = rng.integers(0, n, size=(resamples, n))
+        tally = np.bincount((drawn + n * columns[:, None]).ravel(), minlength=n * resamples)
+        counts[members] = tally.reshape(resamples, n).T
+    return counts
+
+
+def measure(
+    value: float,
+    replicates: FloatArray,
+    *,
+    patients: int,
+    proportion: bool,
+    noisy: bool = False,
+    method: str = PATIENTS,
+    few: float = FEW_PATIENTS,
+    sd_runs: float = math.nan,
+    sd_repeats: float = math.nan,
+    undefined: str = "",
+    caveat: str = "",
+) -> Measure:
+    """Put a figure and its resamples together.
+
+    Args:
+        value: The figure, NaN where undefined.
+        replicates: (B,) the same figure in each resample, NaN where undefined there.
+        patients: Patients in its denominator.
+        proportion: Whether it is a share, for which Wilson's interval stands in where resampling fails.
+        noisy: Whether the figure grows with the noise of a sample, as a calibration error does. A resample is noisier
+            than the sample, so its percentiles lie above the figure; they are moved back by the median difference.
+        method: What to call the resampling.
+        few: A proportion of fewer patients than this gets Wilson's interval.
+        sd_runs: Standard deviation over runs, or NaN.
+        sd_repeats: Standard deviation over repeats, or NaN.
+        undefined: Why the value is undefined, should it be.
+        caveat: What has to be known about a value that is defined.
+    """
+    if math.isnan(value):
+        return Measure(reason=undefined or "undefined")
+    runs, repeats = _known(sd_runs), _known(sd_repeats)
+    reasons = [caveat] if caveat else []
+    at_bound = proportion and (value <= 0.0 or value >= 1.0)
+    if proportion and (at_bound or patients < few):
+        low, high = wilson(min(max(value, 0.0), 1.0), patients)
+        return Measure(value, low, high, WILSON, runs, repeats, "; ".join(reasons) or None)
+    defined = replicates[~np.isnan(replicates)]
+    lost = len(replicates) - len(defined)
+    if lost > UNDEFINED_SHARE * len(replicates) or not len(defined):
+        reasons.append(f"no interval: undefined in {lost} of {len(replicates)} resamples")
+        return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
+    if np.ptp(defined) < 1e-12:
+        reasons.append("no interval: the same in every resample")
+        return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
+    if patients < FEW_PATIENTS:
+        reasons.append(f"{patients} {'images' if method == IMAGES else 'patients'} only: the interval is rough")
+    low, high = (float(end) for end in np.percentile(defined, percents(patients)))
+    if noisy:
+        excess = float(np.median(defined)) - value
+        low, high, method = low - excess, high - excess, method + CENTRED
+    return Measure(value, low, high, method, runs, repeats, "; ".join(reasons) or None)
+
+
+@cache
+def percents(patients: int) -> tuple[float, float]:
+    """The percentiles of the resamples that are the ends of an interval.
+
+    A resample has the spread of the sample, which with few patients is narrower than that of the population. The
+    percentiles are moved outwards as far as Student's t lies beyond the normal distribution (the expanded percentile
+    interval of Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
+
+    >>> [round(end, 2) for end in percents(40)], [round(end, 2) for end in percents(1000)]
+    ([2.03, 97.97], [2.48, 97.52])
+    """
+    if patients < 2:
+        return 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    z, n = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2), patients - 1
+    # Abramowitz & Stegun 26.7.5; scipy would take longer to import than a table takes to print.
+    student = z + (
+        (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    )
+    reach = math.sqrt(patients / n) * student
+    tail = 100 * NormalDist().cdf(-reach)
+    return tail, 100 - tail
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,337 @@
+"""Evaluate predictions: every figure with its interval, tables and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.files import atomic_write
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.tables.manifest import Row, dump_table, read_table
+from cxrtool.data.tables.predictions import GROUPING, Predictions, join, read_predictions
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.audits import audit_of, audits_near
+from cxrtool.flow.decisions import DecisionOptions, Decisions, add_counts, check, draw_decisions, parse_prevalences
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.run import (
+    PREDICTIONS,
+    check_whole,
+    fold_name,
+    folds_of,
+    is_run,
+    read_run_predictions,
+    whole_folds,
+)
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.within import keep_within, table_of
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.groups import Grouping
+    from cxrtool.evaluation.scores import Scores
+
+Summary = dict[str, Any]
+
+METRICS = "metrics.json"
+TIDY = "metrics.csv"
+TABLES = "tables.md"
+REPETITIONS = "repetitions.csv"
+HISTORY = "history.csv"
+STDIN = Path("-")
+
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of `cxrtool evaluate`.
+
+    Attributes:
+        inputs: Runs or CSV files, each perhaps with a name before it: `external=B.csv`.
+        by: Columns to group by, as `severity,age:0,40,65`.
+        positive: The class that groups and average precision are about.
+        classes: Only these classes, with commas between.
+        subset: Only rows of this subset.
+        within: A splits file, or a manifest: only images that stand there.
+        partial: Use a run of which some folds are missing.
+        confusion_matrix: A table of counts instead of predictions.
+        resamples: Of patients, for intervals.
+        calibrated: Bring each run to the temperature of its own validation part first.
+        sensitivity: Choose each run's threshold for it on its validation part; needs `positive`.
+        prevalence: Shares of the positive class at which predictive values are wanted, with commas between.
+        abstain: Tell what leaving the least confident undecided does.
+    """
+
+    inputs: tuple[str, ...] = ()
+    by: str | None = None
+    positive: str | None = None
+    classes: str | None = None
+    subset: str = "test"
+    within: Path | None = None
+    partial: bool = False
+    confusion_matrix: Path | None = None
+    resamples: int = 2000
+    calibrated: bool = False
+    sensitivity: float | None = None
+    prevalence: str | None = None
+    abstain: bool = False
+
+    def about_decisions(self, seed: int) -> DecisionOptions:
+        """What is asked about decisions.
+
+        Raises:
+            UsageError: It does not go together, or a prevalence is no share.
+        """
+        asked = DecisionOptions(
+            self.positive, self.calibrated, self.sensitivity, parse_prevalences(self.prevalence), self.abstain, seed,
+            self.resamples,
+        )  # fmt: skip
+        check(asked, subset=self.subset, counts=self.confusion_matrix is not None)
+        return asked
+
+
+def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]:
+    """Evaluate predictions, or counts, and write the step folder where `-o` names one.
+
+    Returns:
+        Name to the content of `metrics.json`; a single evaluation has an empty name. Empty under `--dry-run`.
+
+    Raises:
+        UsageError: Options that exclude one another, an unknown class.
+        IncompleteError: A run lacks folds.
+        InputError: Predictions that cannot be evaluated.
+    """
+    sources = find_sources(options)
+    options.about_decisions(settings.seed)
+    if settings.out is not None and any(STDIN in paths for paths in sources.values()):
+        raise UsageError(
+            "-o: what came through a pipe cannot be told from what comes next time", "save it as CSV first"
+        )
+    if settings.out is None:
+        if settings.dry_run:
+            settings.report.say(
+                f"would evaluate {', '.join(str(path) for paths in sources.values() for path in paths)}"
+            )
+            return {}
+        return {name: summary for name, (_, summary) in _evaluate(options, settings, sources).items()}
+    folder = StepFolder(settings.out, _plan(options, settings, sources), settings)
+    if not folder.needs_work():
+        return {} if settings.dry_run else read_metrics(folder.out / METRICS)
+    with folder.build() as build:
+        found = _evaluate(options, settings, sources)
+        results = {name: summary for name, (_, summary) in found.items()}
+        _write(build.path, found, sources)
+        columns, rows = _images(found)
+        counts = {"evaluated": sum(summary["images"] for summary in results.values())}
+        build.finish(columns, rows, counts=counts)
+    return results
+
+
+def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
+    """The files to evaluate, by the name that was given; an empty name where none was.
+
+    Raises:
+        UsageError: Nothing to evaluate, or some have a name and others none.
+    """
+    if options.confusion_matrix is not None:
+        given = {
+            "RUN|CSV": options.inputs,
+            "--by": options.by,
+            "--classes": options.classes,
+            "--within": options.within,
+        }
+        for name, value in given.items():
+            if value:
+                raise UsageError(f"--confusion-matrix: holds counts alone and does not go with {name}")
+        return {"": [options.confusion_matrix]}
+    if not options.inputs:
+        raise UsageError("expected a RUN or predictions as CSV", "or counts, with --confusion-matrix FILE")
+    sources: dict[str, list[Path]] = {}
+    for text in options.inputs:
+        match = None if Path(text).exists() else _NAMED.fullmatch(text)
+        name, path = (match[1], match[2]) if match else ("", text)
+        sources.setdefault(name, []).append(Path(path))
+    if "" in sources and len(sources) > 1:
+        raise UsageError(
+            f"expected a name for every input or for none, found none for {sources[''][0]}",
+            "side by side: internal=A.csv external=B.csv",
+        )
+    return sources
+
+
+def read_metrics(path: Path) -> dict[str, Summary]:
+    """Read a `metrics.json`, of one evaluation or of several side by side."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return dict(content["sets"]) if "sets" in content else {"": content}
+
+
+def dump_metrics(results: Mapping[str, Summary]) -> str:
+    """`metrics.json` as text: the one object, or `{"sets": {name: object}}` of several side by side."""
+    content = results[""] if set(results) == {""} else {"sets": dict(results)}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _evaluate(
+    options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]
+) -> dict[str, tuple[Scores | None, Summary]]:
+    from cxrtool.evaluation.groups import parse_groupings
+    from cxrtool.evaluation.scores import scores_of
+    from cxrtool.evaluation.summary import summarise
+
+    if options.confusion_matrix is not None:
+        return {"": (None, _from_counts(options.confusion_matrix, options, settings))}
+    groupings: list[Grouping] = parse_groupings(options.by or "")
+    classes = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
+    found: dict[str, tuple[Scores | None, Summary]] = {}
+    audits = audits_near(chain.from_iterable(sources.values()))
+    for name, paths in sources.items():
+        predictions, missing = _read(paths, partial=options.partial)
+        whole = replace(predictions)
+        if options.within is not None:
+            missing += keep_within(predictions, options.within, options.subset)
+        scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
+        decisions = Decisions.make(scores, whole, classes, options.about_decisions(settings.seed))
+        scores = decisions.scores
+        summary = summarise(
+            scores, positive=options.positive, by=groupings, seed=settings.seed, resamples=options.resamples
+        )
+        summary["notes"] = missing + summary["notes"]
+        decisions.complete(summary)
+        audit = audit_of(scores.rows, audits)
+        summary["audit"] = audit.summary() if audit else None
+        found[name] = (scores, summary)
+    return found
+
+
+def _from_counts(path: Path, options: EvaluateOptions, settings: Settings) -> Summary:
+    from cxrtool.evaluation.counts import read_counts
+    from cxrtool.evaluation.summary import summarise_counts
+
+    classes, counts = read_counts(path)
+    summary = summarise_counts(
+        classes, counts, positive=options.positive, seed=settings.seed, resamples=options.resamples
+    )
+    add_counts(summary, classes, counts, options.about_decisions(settings.seed))
+    return summary
+
+
+def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[str]]:
+    parts, notes = [], []
+    owner: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        part = read_predictions(path) if path == STDIN else read_run_predictions(path, partial=partial)
+        for run in part.runs():
+            if run in owner:
+                raise InputError(
+                    f"{path}: expected other repeats and folds than in {owner[run]}, found repeat '{run[0]}' "
+                    f"fold '{run[1]}' in both",
+                    "set them side by side as first=A.csv second=B.csv",
+                )
+            owner[run] = path
+        parts.append(part)
+        notes += _missing(path)
+    return (parts[0] if len(parts) == 1 else join(parts, ", ".join(str(path) for path in paths))), notes
+
+
+def _missing(path: Path) -> list[str]:
+    if not (path.is_dir() and is_run(path) and (path / SPLITS).exists()):
+        return []
+    expected, whole = folds_of(read_table(path / SPLITS).rows), check_whole(path, partial=True)
+    return [f"Only {len(whole)} of {len(expected)} folds are there."] if len(whole) < len(expected) else []
+
+
+def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]) -> Plan:
+    files: list[Path] = []
+    for path in (path for paths in sources.values() for path in paths):
+        if path.is_dir() and is_run(path):
+            files += [path / fold_name(*pair) / PREDICTIONS for pair in whole_folds(path)]
+            files += [path / SPLITS] * (path / SPLITS).exists()
+        else:
+            files.append(path / PREDICTIONS if path.is_dir() else path)
+    if options.within is not None:
+        files.append(table_of(options.within))
+    files += audits_near(chain.from_iterable(sources.values()))
+    given = {
+        "inputs": list(options.inputs or ()),
+        "by": options.by,
+        "positive": options.positive,
+        "classes": options.classes,
+        "subset": options.subset,
+        "within": str(options.within) if options.within else None,
+        "partial": options.partial,
+        "confusion_matrix": str(options.confusion_matrix) if options.confusion_matrix else None,
+        "resamples": options.resamples,
+        "calibrated": options.calibrated,
+        "sensitivity": options.sensitivity,
+        "prevalence": options.prevalence,
+        "abstain": options.abstain,
+    }
+    inputs = Inputs.of(files=files, verify=settings.verify)
+    return Plan("evaluate", given, inputs, libraries=("numpy", "matplotlib"), seeded=True)
+
+
+def _write(
+    folder: Path, found: Mapping[str, tuple[Scores | None, Summary]], sources: Mapping[str, Sequence[Path]]
+) -> None:
+    from cxrtool.evaluation import tables
+    from cxrtool.evaluation.plots import curves as plots
+
+    results = {name: summary for name, (_, summary) in found.items()}
+    atomic_write(folder / METRICS, dump_metrics(results))
+    columns, rows = tables.tidy(results)
+    atomic_write(folder / TIDY, dump_table(columns, [dict(zip(columns, row, strict=True)) for row in rows]))
+    pictures = {}
+    for name, (scores, summary) in found.items():
+        (folder / name).mkdir(exist_ok=True)
+        if scores is None:
+            plots.draw_confusion(summary, folder / name / "confusion.png")
+            pictures[name] = [folder / "confusion.png"]
+        else:
+            pictures[name] = plots.draw_scores(scores, summary, folder / name)
+            pictures[name] += draw_decisions(summary, folder / name)
+            pictures[name] += _write_repetitions(folder / name, sources[name])
+    links = [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for some in pictures.values() for path in some]
+    atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join(links))
+
+
+def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Write how training went over the folds of the runs, where there are several with a history."""
+    from cxrtool.evaluation.plots import repetitions
+
+    folds = [path / fold_name(*pair) for path in paths if path.is_dir() and is_run(path) for pair in whole_folds(path)]
+    histories = [read_table(fold / HISTORY).rows for fold in folds if (fold / HISTORY).is_file()]
+    averaged = repetitions.average(histories)
+    if averaged is None:
+        return []
+    columns, rows = repetitions.tabulate(averaged)
+    atomic_write(folder / REPETITIONS, dump_table(columns, rows))
+    picture = (folder / REPETITIONS).with_suffix(".png")
+    repetitions.draw(averaged, picture)
+    return [picture]
+
+
+def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[str], list[Row]]:
+    """One row an image, with the share of the repeats in which it was called its own class."""
+    columns = ["image_id", "path", "label", *GROUPING, "correct"]
+    rows: list[Row] = []
+    for name, (scores, _) in found.items():
+        if scores is None:
+            continue
+        right: dict[str, list[bool]] = {}
+        first: dict[str, Row] = {}
+        for row, truth, predicted in zip(scores.rows, scores.truth, scores.predicted, strict=True):
+            right.setdefault(row["image_id"], []).append(bool(truth == predicted))
+            first.setdefault(row["image_id"], row)
+        for identity, row in first.items():
+            # A manifest is of images; a foreign table may have none.
+            if row.get("path"):
+                kept = {column: row[column] for column in columns if row.get(column)}
+                share = sum(right[identity]) / len(right[identity])
+                unique = f"{name}-{identity}" if name else identity
+                rows.append({**kept, "image_id": unique, "correct": f"{share:.4g}"})
+    present = [column for column in columns if any(column in row for row in rows)]
+    return (present or ["image_id", "path"]), rows

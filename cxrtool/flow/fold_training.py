@@ -1,0 +1,323 @@
+"""The training of one fold: from a manifest and an assignment to a model folder with its predictions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.tables.manifest import Manifest, Row, write_table
+from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
+from cxrtool.data.tables.twins import is_twin
+from cxrtool.errors import InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.calibration import decide_on_validation
+from cxrtool.flow.chain import Chain
+from cxrtool.flow.fold_chains import chain_of_rows, is_divided, radiograph_of
+from cxrtool.flow.folder import Build, StepFolder
+from cxrtool.flow.parts import bare, carry
+from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.stores import Opener
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.training.fitting import Design, Fitted
+    from cxrtool.training.store import Store
+
+FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "repeat", "fold", "subset")
+GRID, CANDIDATES = "grid.csv", "candidates"
+"""What a grid search adds to a run: its table, and the folder of all that was tried."""
+
+
+def check_design(values: dict[str, Any], classes: int, settings: Settings) -> None:
+    """Check every option before the first image is decoded.
+
+    Raises:
+        InputError: There is no such file of weights.
+        UsageError: A name or a number is wrong, or there is no such device.
+    """
+    from cxrtool.models.registry import check
+    from cxrtool.training.device import choose_device, choose_precision
+
+    design = make_design(values, classes, settings, 0)
+    check(design.architecture, design.weights)
+    choose_precision(settings.precision, choose_device(settings.device))
+
+
+def make_design(values: dict[str, Any], classes: int, settings: Settings, seed: int) -> Design:
+    """Turn resolved options into what the training room takes.
+
+    Raises:
+        UsageError: A name or a number is wrong.
+    """
+    from dataclasses import fields
+
+    from cxrtool.models.kernels import parse as parse_kernels
+    from cxrtool.models.registry import Architecture
+    from cxrtool.training.augment import parse
+    from cxrtool.training.fitting import Design
+    from cxrtool.training.optimization import Recipe, check
+
+    recipe = Recipe(**{entry.name: values[entry.name] for entry in fields(Recipe)})
+    check(recipe)
+    architecture = Architecture(
+        values["model"], classes, values["hidden"], values["dropout"], values["size"], parse_kernels(values["kernels"])
+    )
+    return Design(
+        architecture, values["weights"], recipe, parse(values["augment"]), values["freeze"],
+        values["frozen_bn"] == "eval", values["normalize"], seed, settings.threads, settings.device, settings.precision,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trainings of one command share.
+
+    Attributes:
+        preset: The preset's name, for the model's description.
+        save_every: Seconds between two states to resume from.
+        settings: The shared options.
+        manifest: The images; the label of a twin is its class.
+        classes: Names, in the order of the outputs.
+        chain: What they have been through; where some were made for single folds, with what is told of each.
+        container: The run's folder, with the plan that all folds share.
+        stores: The images, decoded.
+    """
+
+    preset: str | None
+    save_every: float
+    settings: Settings
+    manifest: Manifest
+    classes: list[str]
+    chain: Chain
+    container: StepFolder
+    stores: Opener
+
+    def folder(self, assignment: Assignment) -> StepFolder:
+        """The folder of one fold."""
+        shared = self.container.plan
+        options = {**shared.options, "repeat": assignment.repeat, "fold": assignment.fold}
+        plan = replace(shared, options=options, chain=self.chain_of(assignment))
+        return StepFolder(self.container.out / assignment.name, plan, self.settings, marker=runs.PREDICTIONS)
+
+    def chain_of(self, assignment: Assignment) -> Chain:
+        """What the images of one fold have been through."""
+        if not is_divided(self.manifest):
+            return self.chain
+        return chain_of_rows([self.manifest.rows[i] for places in assignment.subsets.values() for i in places])
+
+
+class FoldTrainer:
+    """Trains folds, all with the same options.
+
+    Args:
+        values: Every option that bears on the result, resolved.
+        task: What is trained on, and where to.
+    """
+
+    def __init__(self, values: dict[str, Any], task: Task) -> None:
+        self.values, self.task = values, task
+        self.classes = task.classes
+
+    def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
+        """Train one fold unless it is there, and write its folder."""
+        folder = self.task.folder(assignment)
+        if not folder.needs_work():
+            return
+        store, assignment = self.open(assignment, request)
+        with folder.build() as build:
+            fitted = self.fit(assignment, store, ("validation", "test"), build.path / "state", request)
+            self.write(build, assignment, store, fitted)
+            shutil.rmtree(build.path / "state", ignore_errors=True)
+            self.close(build, assignment, store, fitted)
+
+    def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
+        """Tidy up once the folds are there: an earlier command may have left a grid search in the run."""
+        if whole:
+            run = self.task.container.out
+            shutil.rmtree(run / CANDIDATES, ignore_errors=True)
+            (run / GRID).unlink(missing_ok=True)
+        return []
+
+    def open(self, assignment: Assignment, request: StopRequest) -> tuple[Store, Assignment]:
+        """The images, and the assignment without those that cannot be read.
+
+        Raises:
+            InputError: Of a class no training image can be read.
+        """
+        store = self.task.stores.open(self.values["size"], self.values["fit"], request)
+        usable = {name: [i for i in places if i not in store.failed] for name, places in assignment.subsets.items()}
+        present = {self.task.manifest.rows[i]["label"] for i in usable["train"]}
+        absent = [name for name in self.classes if name not in present]
+        if absent:
+            raise InputError(
+                f"fold {assignment.name}: of class '{absent[0]}' no training image can be read",
+                f"`cxrtool info {self.task.manifest.name}` says what is wrong with its images",
+            )
+        return store, replace(assignment, subsets=usable)
+
+    def design(self, assignment: Assignment) -> Design:
+        """What the training room takes; each fold has its own seed, so that any one of them can be trained alone."""
+        settings = self.task.settings
+        return make_design(self.values, len(self.classes), settings, assignment.seed(settings.seed))
+
+    def labels(self) -> np.ndarray:
+        """The class of every image of the manifest by its place among `classes`, -1 where it has none (N,)."""
+        import numpy as np
+
+        known = {label: index for index, label in enumerate(self.classes)}
+        return np.array([known.get(row["label"], -1) for row in self.task.manifest.rows])
+
+    def fit(
+        self,
+        assignment: Assignment,
+        store: Store,
+        asked: Sequence[str],
+        state: Path,
+        request: StopRequest,
+        name: str = "",
+    ) -> Fitted:
+        """Train one fold.
+
+        Args:
+            assignment: Which image is in which subset.
+            store: The decoded images.
+            asked: The subsets to predict; a test subset that is not asked about is never looked at.
+            state: Folder for states to resume from.
+            request: Heeded between batches.
+            name: What to call the training in messages, where the fold's name does not say it all.
+        """
+        import numpy as np
+
+        from cxrtool.training.device import choose_device, take_turns
+        from cxrtool.training.fitting import fit_fold
+
+        task, places = self.task, assignment.subsets
+        report, design = task.settings.report, self.design(assignment)
+        name = name or assignment.name
+        turns = take_turns(choose_device(design.device), report.say, request.heed)
+        with turns, report.progress(name, design.recipe.epochs) as advance:
+
+            def epoch_done(row: dict[str, float | None]) -> None:
+                advance(1)
+                report.note(f"{name}  {describe_epoch(row)}")
+
+            return fit_fold(
+                design, store, [radiograph_of(row) for row in task.manifest.rows], self.labels(),
+                np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
+                np.array([i for subset in asked for i in places[subset]], np.int64), state,
+                save_every=task.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
+            )  # fmt: skip
+
+    def describe(self, assignment: Assignment, fitted: Fitted) -> dict[str, Any]:
+        """What `model.json` tells of a trained network."""
+        from cxrtool.models.registry import input_form
+
+        values, validation = self.values, assignment.subsets["validation"]
+        labels = [self.task.manifest.rows[i]["label"] for i in validation]
+        return {
+            "classes": self.classes,
+            "architecture": self.design(assignment).architecture.to_json(),
+            "chain": bare(self.task.chain_of(assignment)),
+            "input": {"size": values["size"], "fit": values["fit"]},
+            "normalization": input_form(values["model"], values["normalize"]),
+            # Of what was asked, the validation images come first.
+            **decide_on_validation(self.classes, labels, fitted.probabilities[: len(labels)]),
+            "trained": {"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
+        }
+
+    def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
+        """Write a model folder with what it says of the validation and test images."""
+        import numpy as np
+
+        from cxrtool.imaging import plausibility
+        from cxrtool.training.checkpoint import save_model
+        from cxrtool.training.curves import draw_history, write_history
+
+        path = build.path
+        seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
+        thumbnails = np.stack([plausibility.thumbnail(store.images[i]) for i, name in seen if name == "train"])
+        usual = plausibility.fit(thumbnails)
+        save_model(path, fitted.network, {**self.describe(assignment, fitted), "usual": usual})
+        carry(self.task.chain_of(assignment), path)
+        # Twins are one radiograph.
+        fitted_on = {row["image_id"]: row for row in (self._seen_row(i, s, assignment, store) for i, s in seen)}
+        write_table(path / FITTED, FITTED_COLUMNS, fitted_on.values())
+        write_history(path / "history.csv", fitted.history.rows)
+        draw_history(path / "curves.png", fitted.history, f"{self.values['model']}, {assignment.name}")
+        write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
+
+    def close(
+        self,
+        build: Build,
+        assignment: Assignment,
+        store: Store,
+        fitted: Fitted,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Let the folder of a fold take its name, and say how well it went."""
+        task = self.task
+        for i, reason in store.failed.items():
+            build.reject(task.manifest.rows[i]["path"], reason)
+        counts = {name: len(indices) for name, indices in assignment.subsets.items()}
+        notes = {"run_digest": task.container.digest, "training": fitted.notes, **extra}
+        # What was rejected is told once for the run, and so is `--strict`, which must not stop at the first fold.
+        build.close(counts=counts, extra=notes, wanted=True)
+        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        test = [k for k, (_, name) in enumerate(asked) if name == "test"]
+        named = {k: self.classes[int(fitted.probabilities[k].argmax())] for k in test}
+        right = sum(named[k] == task.manifest.rows[asked[k][0]]["label"] for k in test)
+        share = f", test accuracy {right / len(test):.3f} of {len(test)} images" if test else ""
+        task.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
+
+    def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
+        row = self.task.manifest.rows[index]
+        return {
+            "image_id": row["parent_id"] if is_twin(row) else radiograph_of(row),
+            "patient_id": row.get("patient_id", ""),
+            "sha256": row.get("sha256") or store.sha256[index],
+            "repeat": assignment.repeat,
+            "fold": assignment.fold,
+            "subset": subset,
+        }
+
+    def _predictions(
+        self, assignment: Assignment, store: Store, fitted: Fitted, usual: dict[str, Any]
+    ) -> Predictions:  # fmt: skip
+        from cxrtool.imaging import plausibility
+
+        rows, manifest = [], self.task.manifest
+        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        present = [name for name in GROUPING if name in manifest.columns]
+        for (index, subset), probabilities in zip(asked, fitted.probabilities, strict=True):
+            source = manifest.rows[index]
+            doubt = plausibility.warn(store.images[index], usual)
+            rows.append(
+                {
+                    "image_id": radiograph_of(source),
+                    "path": source["path"],
+                    "repeat": assignment.repeat,
+                    "fold": assignment.fold,
+                    "subset": subset,
+                    "label": source["label"],
+                    "predicted": self.classes[int(probabilities.argmax())],
+                    "warning": "; ".join(text for text in (source.get("warning", ""), doubt) if text),
+                    **{name: source[name] for name in present},
+                }
+            )
+        return Predictions(self.classes, rows, fitted.probabilities, assignment.name)
+
+
+def describe_epoch(row: dict[str, float | None]) -> str:
+    """One line of an epoch's row."""
+    parts = [f"epoch {row['epoch']:g}"]
+    parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items()
+              if name not in ("epoch", "lr") and value is not None]  # fmt: skip
+    return "  ".join(parts)

@@ -1,0 +1,298 @@
+"""The images of `explain` one by one: what a worker process reads and draws, and what goes together on a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.errors import ImageError
+from cxrtool.flow.chain import MOVES, STEADY, Chain, replay
+from cxrtool.flow.lungs import Picture
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.explaining.overlay import Exhibit
+    from cxrtool.imaging.placing import Move
+
+SHEETS = {
+    "true_positive": "true positives: {positive} called {positive}",
+    "false_negative": "false negatives: {positive} called something else",
+    "false_positive": "false positives: called {positive} without being it",
+    "true_negative": "true negatives: neither {positive} nor called so",
+    "correct": "correct answers",
+    "wrong": "wrong answers",
+    "unlabelled": "images without a label of the model's",
+}
+"""The contact sheets, and what stands above each."""
+
+
+OPPOSITE = "opposite"
+"""The other class than the one decided for: what may be explained, alone or beside it."""
+
+INPUT, ORIGINAL = "input", "original"
+OVERS = (INPUT, ORIGINAL)
+"""What a map is laid over: the picture after its chain, or as it was given."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to be read: its file, and the file of its mask or nothing."""
+
+    path: str
+    mask: str
+
+
+@dataclass
+class View:
+    """An image as a network sees it, and as its map is shown.
+
+    Attributes:
+        pixels: (S, S), the network's input, uint8 or uint16.
+        height: Of the picture that the map is laid over, in pixels.
+        width: Of that picture.
+        moves: How that picture became the network's input.
+        mask: (h, w), 0 or 255, at the size at which a map is kept: the image's own, else the lungs that the model's
+            own chain finds; None where there is neither.
+        sha256: Of the pixels as they were read.
+        warning: What is odd about the image.
+        trouble: Why its mask was left out.
+    """
+
+    pixels: np.ndarray
+    height: int
+    width: int
+    moves: list[Move]
+    mask: np.ndarray | None
+    sha256: str
+    warning: str
+    trouble: str
+
+
+Shown = tuple[Path, tuple[int, int] | None]
+"""The file of a map, and its peak, x and y in pixels of the image, or None."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An overlay to be drawn.
+
+    Attributes:
+        task: The image.
+        maps: What is laid over it, one after the other.
+        overlay: The file to write.
+        highest: The raw value that becomes the last colour; None takes the map's own largest.
+        caption: Above the overlay.
+        sheet_caption: Below a tile of a contact sheet; empty where it is on none.
+        titles: Above each map, where there are several.
+    """
+
+    task: Task
+    maps: tuple[Shown, ...]
+    overlay: Path
+    highest: float | None
+    caption: tuple[str, ...]
+    sheet_caption: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+
+
+def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None, over: str = INPUT) -> View:
+    """Read an image and its mask, do the steps in `chain`, and fit it to a network's input; run in a worker process.
+
+    Raises:
+        ImageError: The image cannot be read. A mask that cannot is left out with a warning.
+    """
+    from cxrtool.imaging.placing import Move
+    from cxrtool.imaging.resize import fit_geometry, prepare_pixels
+
+    found = _prepare(task, chain, max_pixels, over)
+    picture, (height, width) = found.picture, found.shown.shape
+    before = picture.pixels.shape
+    fitting = Move.of(fit_geometry(before[0], before[1], size, fit))
+    moves = [*picture.moves, fitting] if over == ORIGINAL else [fitting]
+    pixels, odd = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
+    return View(pixels, height, width, moves, found.mask, found.sha256, odd, found.trouble)
+
+
+def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: str = INPUT) -> Exhibit | None:
+    """Draw and write the overlay of an image; run in a worker process.
+
+    Returns:
+        What a contact sheet shows of it, where it is on one.
+
+    Raises:
+        ImageError: The image cannot be read any more.
+    """
+    import numpy as np
+
+    from cxrtool.explaining import maps, overlay
+    from cxrtool.imaging.resize import resample
+
+    if over == ORIGINAL and (drawing.task.mask or not any(entry["step"] == "segment" for entry in chain)):
+        # Nothing of the way to the network is shown, and lungs need not be found again.
+        chain = []
+    found = _prepare(drawing.task, chain, max_pixels, over)
+    height, width = found.shown.shape
+    shown, maxima = [], []
+    for path, peak in drawing.maps:
+        values = np.load(path)
+        maxima.append(float(values.max()))
+        place = None if peak is None else ((peak[0] + 0.5) / width, (peak[1] + 0.5) / height)
+        shown.append(overlay.Layer(maps.rescale(values, drawing.highest), place))
+    pixels = resample(found.shown, *maps.kept_size(height, width))
+    exhibit = overlay.Exhibit(
+        pixels, shown[0].values, found.mask, shown[0].peak, drawing.caption, shown[1:], drawing.titles
+    )
+    # Maps on scales of their own have no value in common to write at the colours.
+    highest = drawing.highest if drawing.highest is not None else maxima[0] if len(maxima) == 1 else None
+    overlay.write_picture(drawing.overlay, overlay.draw_overlay(exhibit, highest))
+    if not drawing.sheet_caption:
+        return None
+    exhibit.caption = drawing.sheet_caption
+    return exhibit
+
+
+@dataclass
+class _Prepared:
+    """An image on its way to a network.
+
+    Attributes:
+        picture: The image and its mask after the steps of the chain.
+        shown: The grey values that a map is laid over.
+        mask: That of `shown`, at the size at which its map is kept; None where there is none.
+        sha256: Of the pixels as they were read.
+        trouble: Why its own mask was left out.
+    """
+
+    picture: Picture
+    shown: np.ndarray
+    mask: np.ndarray | None
+    sha256: str
+    trouble: str
+
+
+def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Prepared:
+    """Read an image and its mask, and do the steps in `chain`.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    from cxrtool.data.reading.images import MAX_PIXELS, read_image
+    from cxrtool.explaining.maps import kept_size
+    from cxrtool.flow.lungs import read_mask
+    from cxrtool.imaging.hashing import pixel_sha256
+    from cxrtool.imaging.placing import lay_back
+    from cxrtool.imaging.resize import resample
+
+    radiograph = read_image(task.path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
+    picture = Picture(radiograph.pixels, warnings=radiograph.warnings)
+    given, digest, trouble = picture.pixels, pixel_sha256(picture.pixels), ""
+    if task.mask:
+        try:
+            lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEADY)]
+            if lost:
+                raise ImageError(f"it cannot follow its image through '{lost[0]}'")
+            picture.mask = read_mask(task.mask, given.shape, max_pixels)
+        except ImageError as error:
+            trouble = f"mask left out: {error.message}"
+    own = picture.mask
+    replay(picture, chain)
+    shown = picture.pixels if over == INPUT else given
+    size = kept_size(*shown.shape)
+    mask = picture.mask if over == INPUT else own
+    if mask is not None:
+        mask = resample(mask, *size, mask=True)
+    elif picture.lungs is not None and picture.lungs.any():
+        if over == INPUT:
+            mask = resample(picture.lungs, *size, mask=True)
+        else:
+            share = picture.lungs.astype("float32")
+            mask = ((lay_back(share, picture.moves, given.shape, size) > 127) * 255).astype("uint8")
+    return _Prepared(picture, shown, mask, digest, trouble)
+
+
+def sheet_of(row: Mapping[str, str], classes: Sequence[str], positive: str | None) -> str:
+    """The contact sheet that an answer belongs to.
+
+    >>> sheet_of({"label": "covid", "predicted": "normal"}, ["covid", "normal"], "covid")
+    'false_negative'
+    >>> sheet_of({"label": "covid", "predicted": "normal"}, ["covid", "normal"], None)
+    'wrong'
+    """
+    label, predicted = row.get("label", ""), row["predicted"]
+    if label not in classes:
+        return "unlabelled"
+    if positive is None:
+        return "correct" if label == predicted else "wrong"
+    if label == positive:
+        return "true_positive" if predicted == positive else "false_negative"
+    return "false_positive" if predicted == positive else "true_negative"
+
+
+def choose(ids: Mapping[str, Sequence[str]], count: int, seed: int) -> dict[str, list[str]]:
+    """Draw at most `count` images for each sheet by chance, so that it shows what is usual and not what is best.
+
+    Args:
+        ids: The images of each sheet.
+        count: At most so many.
+        seed: Each sheet has a generator of its own.
+    """
+    import random
+
+    chosen = {}
+    for name, members in ids.items():
+        drawn = random.Random(f"{seed} {name}").sample(list(members), min(count, len(members)))
+        chosen[name] = [identity for identity in members if identity in set(drawn)]
+    return chosen
+
+
+def captions(row: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The captions of an overlay and of its tile on a sheet."""
+    called = f"called {row['predicted']} {float(row['probability']):.2f}"
+    label = row.get("label") or "no label"
+    last = (str(row["warning"]),) if row["warning"] else ()
+    first = f"{row['image_id']}: {label}, {called}"
+    if row.get("twin"):
+        reasons = titles(row)
+        places = [_place(row, prefix) for prefix in ("", f"{OPPOSITE}_")[: len(reasons)]]
+        tile = str(row["image_id"]), f"{label}, {called}", "; ".join(reasons)
+        return (first, *(f"{why}: {place}" for why, place in zip(reasons, places, strict=True)), *last), tile
+    about = f"map of {row['target']} ({float(row['target_probability']):.2f})"
+    short = "empty map" if row["warning"] and "empty map" in row["warning"] else about
+    return (first, about + _inside(row["energy_inside"]), *last), (str(row["image_id"]), f"{label}, {called}", short)
+
+
+def titles(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the maps of twins explain, one after the other; empty for the one map of an ordinary answer.
+
+    >>> titles({"twin": "N", "target": "P", "target_probability": "0.8", "peak_x": "3"})
+    ('why P 0.80',)
+    """
+    if not row.get("twin"):
+        return ()
+    parts = [("target", "target_probability", "peak_x"), (OPPOSITE, f"{OPPOSITE}_probability", f"{OPPOSITE}_peak_x")]
+    return tuple(
+        f"why {row[name]} {float(row[probability]):.2f}" + ("" if row[peak] else " (empty map)")
+        for name, probability, peak in parts if row.get(name)
+    )  # fmt: skip
+
+
+def map_of(row: Mapping[str, Any]) -> str:
+    """What a map explains, and how probable that is.
+
+    >>> map_of({"target": "P", "target_probability": "0.8"})
+    'map of P 0.80'
+    """
+    return f"map of {row['target']} {float(row['target_probability']):.2f}"
+
+
+def _place(row: Mapping[str, Any], prefix: str) -> str:
+    """Whose map it is, and how much of it lies inside the mask."""
+    of = f"{row[f'{prefix}output']} of the twin by the generator of {row[f'{prefix}twin']}"
+    return of + _inside(row[f"{prefix}energy_inside"])
+
+
+def _inside(share: str) -> str:
+    return f", {float(share):.0%} of its energy inside the mask" if share else ""

@@ -1,0 +1,417 @@
+"""What one call of `explain` makes: the maps, their rows in the manifest, overlays, contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.splitting.grouping import PATIENT, normalised
+from cxrtool.data.tables.manifest import Row, write_table
+from cxrtool.data.tables.predictions import GROUPING
+from cxrtool.data.tables.twins import split_class
+from cxrtool.errors import InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.cases import Case
+from cxrtool.flow.chain import Chain
+from cxrtool.flow.folder import Build
+from cxrtool.flow.heatmaps.drawing import (
+    OPPOSITE,
+    SHEETS,
+    Drawing,
+    Shown,
+    Task,
+    View,
+    captions,
+    choose,
+    draw_one,
+    map_of,
+    sheet_of,
+    titles,
+)
+from cxrtool.flow.heatmaps.subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
+from cxrtool.flow.heatmaps.twins import load_subject
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    from cxrtool.explaining.layers import Layer
+    from cxrtool.explaining.overlay import Exhibit
+    from cxrtool.flow.heatmaps.options import ExplainOptions
+
+
+OWN = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
+"""What a row tells of its map."""
+
+SECOND = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_')}" for name in OWN}}
+"""What a row calls the same of its second map: that of the opposite, where twins are explained."""
+
+COLUMNS = (
+    "image_id", "path", "label", "predicted", "probability", "overlay", "target", *OWN, *SECOND.values(),
+    "warning", "mask", "mask_share", "repeat", "fold", "subset", *GROUPING,
+)  # fmt: skip
+"""The columns of the manifest that `explain` writes."""
+
+
+def tell_of_map(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    """What a row tells of one map."""
+    inside, peak = record["energy_inside"], record["peak"]
+    twin = {key: record[key] for key in ("twin", "output") if record.get(key)}
+    return {
+        "target": record["target"],
+        "target_probability": f"{record['target_probability']:.6g}",
+        **twin,
+        "map": name,
+        "energy_inside": "" if inside is None else f"{inside:.6g}",
+        "peak_x": str(peak[0]) if peak else "",
+        "peak_y": str(peak[1]) if peak else "",
+        "peak_inside": "" if record["peak_inside"] is None else str(int(record["peak_inside"])),
+    }
+
+
+def second_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as they tell of the second maps; those without one are left out."""
+    known = [row for row in rows if OPPOSITE in row]
+    return [{**row, **{name: row.get(other, "") for name, other in SECOND.items()}} for row in known]
+
+
+RANDOMISED, CHECKED = "randomised.csv", 32
+"""The table of `--check-randomised`, and how many images it is made of, at most."""
+
+TRAINED_ON = "the model was fitted on this image or patient: no test result"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What remains of a model after its maps are made: a run's networks together may not fit into memory.
+
+    Attributes:
+        folder: Where it lies.
+        chain: What its images had yet to go through.
+        names: What an image may be called, in order.
+        layer: Which its maps are made of.
+    """
+
+    folder: Path
+    chain: Chain
+    names: list[str]
+    layer: Layer
+
+
+@dataclass
+class Explanation:
+    """The maps of one call, in the making.
+
+    Attributes:
+        options: Of the command.
+        settings: Shared by all commands.
+        build: The folder in the making.
+        seen: What a single model was fitted on; None for a run, whose folds explain what they did not see.
+        beside: The rows of the other folder of heatmaps by image id; empty where there is none.
+        rows: Of the manifest, once the maps are made.
+        models: In the order in which they were used.
+        remarks: What is odd about each map; what is odd about the image itself, the manifest tells.
+    """
+
+    options: ExplainOptions
+    settings: Settings
+    build: Build
+    seen: Seen | None
+    beside: Mapping[str, Row] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    models: list[Model] = field(default_factory=list)
+    remarks: list[list[str]] = field(default_factory=list)
+    _cases: list[tuple[Case, dict[str, Any], Model]] = field(default_factory=list)
+
+    def make_maps(self, cases: Sequence[Case]) -> None:
+        """Make and keep the map of every image, model by model."""
+        for name in ("maps", "overlays", "sheets"):
+            (self.build.path / name).mkdir(exist_ok=True)
+        places: dict[Path, list[int]] = {}
+        for index, case in enumerate(cases):
+            places.setdefault(case.folder, []).append(index)
+        done: dict[int, tuple[dict[str, Any], Model]] = {}
+        with self.settings.report.progress("explaining", len(cases)) as advance:
+            for folder, indices in places.items():
+                subject = self._load(folder, [cases[i] for i in indices])
+                if self.options.positive is not None:
+                    class_index("--positive", self.options.positive, subject.names)
+                model = Model(folder, subject.chain, subject.names, subject.explainer.layer)
+                self.models.append(model)
+                for index, record in self._explain_with(subject, cases, indices, advance):
+                    done[index] = record, model
+        if not done:
+            raise InputError(
+                f"{self.options.source}: none of the {len(cases)} images can be explained, the last: "
+                f"{self.build.rejects[-1]['reason']}"
+            )
+        for index in sorted(done):
+            self._cases.append((cases[index], *done[index]))
+            self.rows.append(self._row(cases[index], done[index][0]))
+        self.settings.report.say("; ".join(self.layers()))
+
+    def layers(self) -> list[str]:
+        """Which layers the maps are made of, in words."""
+        layers = dict.fromkeys(model.layer for model in self.models)
+        return [
+            f"{self.options.method} of {layer.name}: {layer.shape.side} x {layer.shape.side} cells, "
+            f"{layer.shape.channels} channels" for layer in layers
+        ]  # fmt: skip
+
+    def _load(self, folder: Path, cases: Sequence[Case]) -> Subject:
+        from cxrtool.training.device import choose_device
+
+        options, device = self.options, choose_device(self.settings.device)
+        paths = (Path(case.row["path"]) for case in cases)
+        return load_subject(folder, paths, options.source, options.method, options.layer, device)
+
+    def _explain_with(
+        self, subject: Subject, cases: Sequence[Case], indices: Sequence[int], advance: Callable[[int], None]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The records of a model's images, those of an interrupted run as they were noted."""
+        options, journal = self.options, self.build.journal
+        subject.check_target(options.target)
+        pending = []
+        for index in indices:
+            record = journal.done.get(cases[index].row["image_id"])
+            if record and self._has_maps(cases[index], record):
+                advance(1)
+                yield index, record
+            else:
+                pending.append(index)
+        tasks = [Task(cases[i].row["path"], cases[i].row.get("mask", "")) for i in pending]
+        for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels, options.over):
+            views = [(pending[k], view) for k, view in batch if isinstance(view, View)]
+            for k, view in batch:
+                if isinstance(view, InputError):
+                    self.build.reject(tasks[k].path, view.message)
+            if views:
+                answers = subject.why([view.pixels for _, view in views], options.target)
+                for (index, view), explained in zip(views, answers, strict=True):
+                    record = self._keep(subject, cases[index], view, explained)
+                    if record is not None:
+                        journal.add(cases[index].row["image_id"], record)
+                        yield index, record
+            advance(len(batch))
+
+    def _keep(self, subject: Subject, case: Case, view: View, explained: Explained) -> dict[str, Any] | None:
+        """Write an image's maps and say what they hold; None where one is no map."""
+        import numpy as np
+
+        from cxrtool.imaging import plausibility
+
+        reasons = explained.reasons
+        if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in reasons):
+            self.build.reject(case.row["path"], "its map holds values that are not finite numbers")
+            return None
+        strange = plausibility.warn(reasons[0].pixels, subject.description.get("usual"))
+        remarks: list[str] = []
+        kept = [self._keep_map(case, view, one, place, remarks) for place, one in enumerate(reasons)]
+        remarks.append(view.trouble)
+        if self.options.inside_lungs and view.mask is None:
+            remarks.append("no mask: the map is shown whole")
+        if case.recorded and case.recorded != explained.predicted:
+            remarks.append(f"the fold's own predictions say {case.recorded}")
+        return {
+            "predicted": explained.predicted,
+            "probability": explained.probability,
+            **kept[0],
+            **({OPPOSITE: kept[1]} if len(kept) > 1 else {}),
+            "sha256": view.sha256,
+            "masked": view.mask is not None,
+            "odd": "; ".join(filter(None, [case.row.get("warning", "") or view.warning, strange])),
+            "remarks": [text for text in remarks if text],
+        }
+
+    def _keep_map(self, case: Case, view: View, reason: Reason, place: int, remarks: list[str]) -> dict[str, Any]:
+        """Write one map and say what it holds."""
+        import numpy as np
+
+        from cxrtool.explaining import maps
+
+        laid = maps.lay_on(reason.values, view.moves, view.height, view.width)
+        # Measured before anything is cut away, or a map that looks elsewhere would seem to look at the lungs.
+        figures = maps.figures(laid, view.height, view.width, view.mask)
+        remarks.append(maps.doubt(laid, reason.target))
+        if self.options.inside_lungs and view.mask is not None:
+            laid = laid * (view.mask > 0)
+        path = self._map(case, place)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, laid.astype(np.float32))
+        return {
+            "target": reason.target,
+            "target_probability": reason.probability,
+            "twin": reason.twin,
+            "output": reason.output,
+            **asdict(figures),
+            "highest": float(laid.max()),
+            "bytes": path.stat().st_size,
+        }
+
+    def _map(self, case: Case, place: int = 0) -> Path:
+        """The file of an image's map, or of its second."""
+        return self.build.path / "maps" / (OPPOSITE if place else "") / f"{case.row['image_id']}.npy"
+
+    def _has_maps(self, case: Case, record: Mapping[str, Any]) -> bool:
+        """Whether the maps that a record of the journal speaks of are there as they were written."""
+        parts = [record, *([record[OPPOSITE]] if OPPOSITE in record else [])]
+        return all(_is_whole(self._map(case, place), part["bytes"]) for place, part in enumerate(parts))
+
+    def _row(self, case: Case, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest's row of an image."""
+        row, name = case.row, case.row["image_id"]
+        digest = row.get("sha256") or record["sha256"]
+        remarks = list(record["remarks"])
+        patient = normalised(row.get(PATIENT, ""))
+        if self.seen is not None and (digest in self.seen.pictures or patient in self.seen.patients):
+            remarks.append(TRAINED_ON)
+        self.remarks.append(remarks)
+        repeat, fold = runs.parse_fold(case.folder.name) if case.subset else ("", "")
+        second = tell_of_map(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
+        return {
+            **{key: cell for key, cell in row.items() if key in ("image_id", "path", "label", "mask", *GROUPING)},
+            "probability": f"{record['probability']:.6g}",
+            "label": row.get("label", ""),
+            "predicted": record["predicted"],
+            "overlay": f"overlays/{name}.png",
+            **tell_of_map(record, f"maps/{name}.npy"),
+            "mask_share": "" if record["mask_share"] is None else f"{record['mask_share']:.6g}",
+            **{SECOND[key]: cell for key, cell in second.items()},
+            "warning": "; ".join(filter(None, [record["odd"], *remarks])),
+            "sha256": digest,
+            **({"repeat": repeat, "fold": fold, "subset": case.subset} if case.subset else {}),
+        }
+
+    def second(self) -> list[dict[str, Any]]:
+        """The rows as they tell of the second maps; empty where there are none."""
+        return second_of(self.rows)
+
+    def draw(self) -> None:
+        """Draw the overlay of every image, and the contact sheets."""
+        from cxrtool.explaining import maps
+
+        options, path = self.options, self.build.path
+        maxima = (part["highest"] for _, record, _ in self._cases for part in (record, record.get(OPPOSITE)) if part)
+        highest = maps.highest_of(maxima) if options.scale == "run" else None
+        positive = options.positive
+        names = self.models[0].names
+        if positive is None and options.target not in (PREDICTED, OPPOSITE):
+            positive = options.target if options.target in names else split_class(options.target)[0]
+        members: dict[str, list[str]] = {}
+        for row in self.rows:
+            members.setdefault(sheet_of(row, names, positive), []).append(row["image_id"])
+        chosen = choose(members, options.sheet, self.settings.seed)
+        shown = {name for names in chosen.values() for name in names}
+        found: dict[str, Exhibit] = {}
+        with self.settings.report.progress("drawing", len(self._cases)) as advance:
+            for model in self.models:
+                drawings = {}
+                for row, (case, record, own) in zip(self.rows, self._cases, strict=True):
+                    if own is model:
+                        drawings[row["image_id"]] = self._drawing(row, case, record, highest, row["image_id"] in shown)
+                work = partial(draw_one, chain=model.chain, max_pixels=options.max_pixels, over=options.over)
+                workers = min(self.settings.workers, len(drawings) or 1)
+                preload = (*PRELOAD, "cxrtool.explaining.overlay", "cxrtool.explaining.maps")
+                results = map_items(work, drawings.values(), workers=workers, preload=preload)
+                for name, (_, result) in zip(drawings, results, strict=True):
+                    if isinstance(result, InputError):
+                        raise InputError(f"{name}: its overlay cannot be drawn: {result.message}")
+                    if result is not None:
+                        found[name] = result
+                    advance(1)
+        for sheet, names in chosen.items():
+            if names:
+                self._draw_sheet(sheet, [found[name] for name in names], len(members[sheet]), positive)
+        if not any((path / "sheets").iterdir()):
+            (path / "sheets").rmdir()
+
+    def _drawing(
+        self, row: Mapping[str, Any], case: Case, record: Mapping[str, Any], highest: float | None, shown: bool
+    ) -> Drawing:
+        above, below = captions(row)
+        parts = [record, *([record[OPPOSITE]] if OPPOSITE in record else [])]
+        shown_maps = tuple(
+            (self._map(case, place), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
+            for place, part in enumerate(parts)
+        )
+        beside, named = self._beside(row)
+        return Drawing(
+            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""), (*shown_maps, *beside),
+            self.build.path / "overlays" / f"{row['image_id']}.png", highest, above, below if shown else (), named,
+        )  # fmt: skip
+
+    def _beside(self, row: Mapping[str, Any]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+        """The map of the other folder that goes with a row, where its picture has the same size; titles of all maps."""
+        import numpy as np
+
+        other, folder, named = self.beside.get(row["image_id"]), self.options.beside, titles(row)
+        if other is None or folder is None or not other.get("map"):
+            return (), named
+        path = folder / other["map"]
+        own = np.load(self.build.path / row["map"], mmap_mode="r").shape
+        if not path.is_file() or np.load(path, mmap_mode="r").shape != own:
+            return (), named
+        peak = (int(other["peak_x"]), int(other["peak_y"])) if other["peak_x"] else None
+        return ((path, peak),), (*(named or (map_of(row),)), f"{folder.name}: {map_of(other)}")
+
+    def _draw_sheet(self, name: str, exhibits: Sequence[Exhibit], count: int, positive: str | None) -> None:
+        from cxrtool.explaining import overlay
+
+        text = SHEETS[name].format(positive=positive)
+        drawn = f"{len(exhibits)} of {count}, drawn by chance" if len(exhibits) < count else f"all {count}"
+        scale = "one scale for all" if self.options.scale == "run" else "each on its own scale"
+        title = f"{text}: {drawn}; {self.options.method}, {scale}"
+        if any(exhibit.others for exhibit in exhibits):
+            parts = ["why its class", "why the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
+            parts += [f"that in {self.options.beside.name}"] if self.options.beside else []
+            title += f"; the image, {', '.join(parts)}"
+        overlay.write_picture(self.build.path / "sheets" / f"{name}.png", overlay.draw_sheet(exhibits, title))
+
+    def randomise(self) -> list[str]:
+        """Compare maps with those of networks that have learnt nothing, write the table, and say what it means."""
+        from cxrtool.explaining.randomised import verdict
+
+        ids = [row["image_id"] for row in self.rows]
+        sample = set(choose({RANDOMISED: ids}, CHECKED, self.settings.seed)[RANDOMISED])
+        rows: list[Row] = []
+        compared = []
+        with self.settings.report.progress("randomising", len(sample)) as advance:
+            for model in self.models:
+                own = [case for case, _, other in self._cases if other is model and case.row["image_id"] in sample]
+                if not own:
+                    continue
+                subject = self._load(model.folder, own)
+                tasks = [Task(case.row["path"], "") for case in own]
+                for batch in subject.views(
+                    tasks, self.options.batch_size, self.settings.workers, self.options.max_pixels
+                ):
+                    views = [(own[k].row["image_id"], view) for k, view in batch if isinstance(view, View)]
+                    if views:
+                        found = subject.compare_randomised(
+                            [view for _, view in views], self.options.target, self.settings.seed
+                        )
+                        for index, stage, draw, likeness in found:
+                            compared.append((stage, likeness))
+                            rows.append(
+                                {"image_id": views[index][0], "stage": stage, "draw": str(draw)}
+                                | {
+                                    name: "" if value is None else f"{value:.6g}"
+                                    for name, value in asdict(likeness).items()
+                                }
+                            )
+                    advance(len(batch))
+        write_table(
+            self.build.path / RANDOMISED, ["image_id", "stage", "draw", "rank_correlation", "ssim"], rows
+        )  # fmt: skip
+        return verdict(compared)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a file that a record of the journal speaks of is there as it was written."""
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False

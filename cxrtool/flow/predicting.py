@@ -1,0 +1,302 @@
+"""Models run on images: what these still lack of the preprocessing is replayed, leaks are refused, then each answers.
+
+Radiographs on their way to a model of twins become as many pictures as there are generators.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.predictions import Predictions
+from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
+from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.chain import Chain, before_twins, chain_of, look, missing_steps, modules_of
+from cxrtool.flow.parts import AT, locate
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from cxrtool.training.inference import Ensemble, Member
+    from cxrtool.training.twin_maker import TwinMaker
+
+
+class TwinInput:
+    """The end of a model's chain, where a `transform` stands there.
+
+    Args:
+        entry: The chain's entry, located.
+        form: The model's `input`: size and fit.
+        device: Where to compute.
+
+    Raises:
+        InputError: The generators' folder is gone or damaged.
+    """
+
+    def __init__(self, entry: Mapping[str, Any], form: Mapping[str, Any], device: torch.device) -> None:
+        from cxrtool.training.twin_maker import TwinMaker
+
+        self.maker: TwinMaker = TwinMaker(Path(entry[AT]), device)
+        self.size, self.fit = form["size"], form["fit"]
+
+    @property
+    def names(self) -> list[str]:
+        """The generators, in order."""
+        return self.maker.names
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What a radiograph is brought to before its twins are made: size and fit."""
+        return {"size": self.maker.form.size, "fit": self.maker.form.fit}
+
+    def make(self, pictures: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """For each radiograph (S, S) at `form` its twins at the model's input, in the order of the generators."""
+        from cxrtool.imaging.resize import prepare_pixels
+
+        return [[prepare_pixels(twin, self.size, self.fit) for twin in twins] for twins in self.maker.make(pictures)]
+
+    def expand(self, rows: Sequence[Row], pictures: Sequence[np.ndarray]) -> tuple[list[Row], list[np.ndarray]]:
+        """Rows and pictures of radiographs to those of their twins, of no one fold."""
+        twins = [row for given in rows for row in twin_rows(given, "", "", self.names)]
+        return twins, [picture for made in self.make(pictures) for picture in made]
+
+
+def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
+    """Id and label under which an answer about a picture stands.
+
+    Args:
+        row: Of the picture.
+        repeat: Of the one fold that answers; empty where several, or a model of no fold, do.
+        fold: Likewise.
+
+    >>> answered_as({"image_id": "a_P", "parent_id": "a", "generator": "P", "label": "N"}, "0", "1")
+    {'image_id': 'a_r0f1_P', 'label': 'N@P'}
+    >>> answered_as({"image_id": "a", "label": "N"}, "0", "1")
+    {'image_id': 'a', 'label': 'N'}
+    """
+    label = row.get("label", "")
+    if not is_twin(row):
+        return {"image_id": row["image_id"], "label": label}
+    # What `transform` wrote is of one fold already, and is called so.
+    own = row["image_id"] if row.get("repeat") else twin_id(row["parent_id"], repeat, fold, row["generator"])
+    return {"image_id": own, "label": twin_class(label, row["generator"])}
+
+
+def radiographs(rows: Sequence[Row]) -> list[Row]:
+    """What rows are about: of the twins of a radiograph one row, under its id.
+
+    >>> [row["image_id"] for row in radiographs(twin_rows({"image_id": "a"}, "", "", ["P", "N"]))]
+    ['a']
+    """
+    return list({radiograph_id(row): {**row, "image_id": radiograph_id(row)} for row in rows}.values())
+
+
+@dataclass(frozen=True)
+class Question:
+    """How models are run on images.
+
+    Attributes:
+        model: A model folder, or a run, whose folds then answer together.
+        source: An image, a folder of images, a manifest, a step's folder, or `-`.
+        tta: Average with the answer for the mirror image.
+        batch_size: Images at once.
+        max_pixels: Refuse larger pictures before they are decoded.
+    """
+
+    model: Path
+    source: str
+    tta: bool = False
+    batch_size: int = 32
+    max_pixels: int | None = None
+
+
+Answer = tuple[Row, Any]
+
+
+def answer(
+    options: Question, settings: Settings, folders: Sequence[Path], manifest: Manifest
+) -> tuple[list[Member], list[Answer], list[Row]]:
+    """Ask models about the images of a manifest, after whatever preprocessing these still lack.
+
+    Returns:
+        The models; for each image that could be read its row and probabilities (members, K); the rejects.
+
+    Raises:
+        InputError: No image can be read, or they have been through another preprocessing than the models' own.
+        LeakageError: An image was among what a model was trained on.
+    """
+    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+
+    with own_randomness(settings.seed, settings.threads):
+        device = choose_device(settings.device)
+        # Answers are few and should be exact; only who asks for bf16 gets it.
+        precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
+        ensembles = group_models(folders, device, precision)
+        chains = chains_for(options, ensembles, manifest)
+        seen = Seen.of(folders)
+        if not settings.allow_leakage:
+            seen.refuse(manifest.rows, settings)
+        answers, rejects = ask_all(options, settings, ensembles, chains, manifest)
+    if not answers:
+        raise InputError(
+            f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
+        )
+    # Once more, now that the pixels of images without a digest in the table are known.
+    seen.refuse(radiographs([row for row, _ in answers]), settings)
+    return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
+
+
+def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
+    """The models, those together whose images are processed alike: each fold of a run may have its own reference image.
+
+    Raises:
+        InputError: A folder is no model, or the models differ in classes or input.
+    """
+    from cxrtool.training.checkpoint import read_description
+    from cxrtool.training.inference import Ensemble
+
+    groups: dict[str, list[Path]] = {}
+    first = read_description(folders[0])
+    for folder in folders:
+        description = read_description(folder)
+        for name in ("classes", "input"):
+            if description[name] != first[name]:
+                raise InputError(
+                    f"{folder}: expected the same {name} as in {folders[0]}, found {description[name]} instead of "
+                    f"{first[name]}",
+                    "ask them one by one",
+                )
+        groups.setdefault(json.dumps(description["chain"], sort_keys=True), []).append(folder)
+    return [Ensemble(group, device, precision) for group in groups.values()]
+
+
+def chains_for(options: Question, ensembles: Sequence[Ensemble], manifest: Manifest) -> list[Chain]:
+    """What the images have yet to go through before each group of models is asked.
+
+    Raises:
+        InputError: They have been through another preprocessing than the models' own.
+    """
+    done = chain_of(Path(row["path"]) for row in manifest.rows)
+    chains = []
+    for ensemble in ensembles:
+        folder = ensemble.members[0].folder
+        name = str(options.model if len(ensembles) == 1 else folder)
+        chains.append(missing_steps(locate(ensemble.description["chain"], folder), done, name, options.source))
+    return chains
+
+
+def ask_all(
+    options: Question,
+    settings: Settings,
+    ensembles: Sequence[Ensemble],
+    chains: Sequence[Chain],
+    manifest: Manifest,
+) -> tuple[list[Answer], list[Row]]:
+    """Ask groups of models one after the other, and put together what they say of an image; as `ask` returns it."""
+    import numpy as np
+
+    found = [
+        ask(options, settings, ensemble, manifest, chain) for ensemble, chain in zip(ensembles, chains, strict=True)
+    ]
+    answers, rejects = found[0]
+    for others, _ in found[1:]:
+        joined = {row["image_id"]: probabilities for row, probabilities in others}
+        answers = [(row, np.concatenate((own, joined[row["image_id"]]))) for row, own in answers]
+    return answers, rejects
+
+
+def ask(
+    options: Question, settings: Settings, ensemble: Ensemble, manifest: Manifest, chain: Chain
+) -> tuple[list[Answer], list[Row]]:
+    """Decode, replay the chain, and ask; images are read while the network computes, and none is kept.
+
+    Where the chain ends with generators, the model is asked about all twins of each image.
+
+    Returns:
+        For each image that could be read, or each of its twins, its row and probabilities (members, K); the rejects.
+    """
+    from cxrtool.flow.parallel import map_items
+    from cxrtool.imaging import plausibility
+
+    form, usual = ensemble.description["input"], ensemble.description.get("usual")
+    before, entry = before_twins(chain)
+    twins = TwinInput(entry, form, ensemble.device) if entry else None
+    shown = twins.form if twins else form
+    work = partial(look, chain=before, size=shown["size"], fit=shown["fit"], max_pixels=options.max_pixels)
+    paths = [Path(row["path"]) for row in manifest.rows]
+    results = map_items(work, paths, workers=settings.workers, preload=modules_of(before))
+    answers: list[Answer] = []
+    rejects: list[Row] = []
+    at_once = max(1, options.batch_size // len(twins.names)) if twins else options.batch_size
+    with settings.report.progress("predicting", len(paths)) as advance:
+        for batch in _batches(zip(manifest.rows, results, strict=True), at_once):
+            rows, pictures = [], []
+            for row, (_, result) in batch:
+                if isinstance(result, CxrtoolError):
+                    rejects.append({"path": row["path"], "reason": result.message})
+                    continue
+                pixels, digest, odd = result
+                # A manifest tells already what the reader found odd.
+                told = row.get("warning", "") or odd
+                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": told})
+                pictures.append(pixels)
+            if pictures:
+                if twins:
+                    rows, pictures = twins.expand(rows, pictures)
+                for row, pixels in zip(rows, pictures, strict=True):
+                    doubt = plausibility.warn(pixels, usual)
+                    row["warning"] = "; ".join(text for text in (row["warning"], doubt) if text)
+                probabilities = ensemble.ask(pictures, mirrored=options.tta)
+                answers += [(row, probabilities[:, k]) for k, row in enumerate(rows)]
+            advance(len(batch))
+    return answers, rejects
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    from itertools import islice
+
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+MASKS = ("mask", "mask_reference")
+"""Columns that stay out of predictions: their paths are relative to the manifest."""
+
+
+def to_table(
+    members: Sequence[Member], answers: Sequence[Answer], columns: Sequence[str], name: str, *, by_member: bool = False
+) -> Predictions:
+    """Lay the answers out as predictions: the members' mean, or a row a member."""
+    import numpy as np
+
+    classes = list(members[0].description["classes"])
+    rows: list[Row] = []
+    values = []
+    for row, probabilities in answers:
+        answers_of_row = list(zip(members, probabilities, strict=True)) if by_member else [
+            (None, probabilities.mean(0))
+        ]  # fmt: skip
+        for member, chosen in answers_of_row:
+            repeat, fold = runs.parse_fold(member.folder.name) if member and len(members) > 1 else ("", "")
+            rows.append(
+                {
+                    **{name: cell for name, cell in row.items() if name not in MASKS},
+                    **answered_as(row, repeat, fold),
+                    "repeat": repeat,
+                    "fold": fold,
+                    "subset": "test",
+                    "predicted": classes[int(chosen.argmax())],
+                }
+            )
+            values.append(chosen)
+    array = np.array(values, np.float64).reshape(-1, len(classes))
+    return Predictions(classes, rows, array, name, [name for name in columns if name not in MASKS])

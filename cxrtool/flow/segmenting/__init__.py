@@ -1,0 +1,324 @@
+"""`segment`: find the lungs in every image, and crop to them, keep nothing else, or erase them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.chain import chain_of
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.lungs import APPLY, CROP, ERASE, VERSION
+from cxrtool.flow.parts import AT, Chain, carry
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.segmenting.images import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
+from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    from cxrtool.models.parts import Part
+
+FIGURES = {"dice": "Dice", "iou": "IoU"}
+BOX = ("crop_top", "crop_left", "crop_height", "crop_width")
+COLUMNS = ("mask", "mask_reference", "mask_area", "mask_dice", "mask_iou", *BOX, "width", "height", "sha256", "warning")
+"""What the manifest of `segment` says beside what that of its input says."""
+
+_SHOWN = 6
+"""Kinds of warnings that the summary names."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """The options of `segment`.
+
+    Attributes:
+        manifest: The images.
+        lungs: The folder of a fitted lung network; None takes the one that comes with cxrtool.
+        crop: Cut every picture to its lungs.
+        margin: What is left around them on each side, as a share.
+        margin_of: Of what it is a share: the `image`'s sides or those of the `box` around the lungs.
+        apply_mask: Black out what is outside of the lungs.
+        erase_lungs: Black out the lungs.
+        tta: Average with the answer for the mirror image.
+        threshold: Probability above which a pixel is lung.
+        batch_size: Images that the network sees at once.
+        sheet: Images on a contact sheet; 0 makes none.
+        max_pixels: Refuse larger pictures before they are decoded.
+    """
+
+    manifest: Path
+    lungs: Path | None = None
+    crop: bool = False
+    margin: float = 0.025
+    margin_of: str = "image"
+    apply_mask: bool = False
+    erase_lungs: bool = False
+    tta: bool = False
+    threshold: float = 0.5
+    batch_size: int = 16
+    sheet: int = 24
+    max_pixels: int | None = None
+
+
+def segment(options: SegmentOptions, settings: Settings) -> int | None:
+    """Find the lungs in the images of a manifest, write masks, and change the pictures as was asked.
+
+    Returns:
+        The number of images, or None where there was nothing to do.
+
+    Raises:
+        UsageError: Options that exclude one another, or have a value that they cannot have.
+        InputError: There is no such manifest or network, or not a single image can be read.
+        StrictError: `--strict`, and an image could not be read.
+    """
+    check(options)
+    manifest = read_manifest(options.manifest, root=settings.root)
+    if not manifest.rows:
+        raise InputError(f"{manifest.name}: expected images, found none")
+    part = find_part(options.lungs)
+    precision = "fp32" if settings.precision == "auto" else settings.precision
+    entry = make_entry(options, part, precision)
+    chain = _chain_before(manifest, changing="use" in entry)
+    plan = Plan(
+        command="segment",
+        options=_identity(options, part, precision),
+        inputs=Inputs.of(manifest, verify=settings.verify),
+        chain=[*chain, entry] if "use" in entry else chain,
+        libraries=("numpy", "opencv-python-headless", "torch"),
+        seeded=True,
+        threaded=True,
+    )
+    folder = StepFolder(settings.out, plan, settings)
+    if not folder.needs_work():
+        return None
+    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+    from cxrtool.training.lung_finder import LungFinder
+
+    with own_randomness(settings.seed, settings.threads), folder.build() as build:
+        device = choose_device(settings.device)
+        finder = LungFinder(part.folder, device, choose_precision(precision, device), mirrored=options.tta)
+        way = Way(build.path, part.form, entry, options.max_pixels, part.description.get("usual"))
+        records = _segment(manifest, way, finder, options, build, settings)
+        rows = [describe(row, records[row["image_id"]], way) for row in manifest.rows if row["image_id"] in records]
+        found = _report(rows, records, build, settings)
+        found["seen_in_fitting"] = _warn_of_seen(rows, part, settings)
+        if options.sheet:
+            from cxrtool.flow.segmenting.sheets import draw_sheets
+
+            draw_sheets(rows, records, way, options.sheet, settings)
+        carry(plan.chain, build.path)
+        columns = [*manifest.columns, *(name for name in COLUMNS if any(row.get(name) for row in rows))]
+        build.finish(columns, rows, extra={"lungs": {**part.identity(), **found}})
+    return len(rows)
+
+
+def check(options: SegmentOptions) -> None:
+    """Check what no type can.
+
+    Raises:
+        UsageError: A value is wrong, or two options exclude one another.
+    """
+    from cxrtool.imaging.crop import MARGINS_OF
+
+    if options.apply_mask and options.erase_lungs:
+        raise UsageError("--apply-mask keeps the lungs alone and --erase-lungs all but them: choose one")
+    if options.margin_of not in MARGINS_OF:
+        raise UsageError(f"--margin-of: expected one of {', '.join(MARGINS_OF)}, found '{options.margin_of}'")
+    if not 0 <= options.margin <= 1:
+        raise UsageError(f"--margin: expected a share from 0 to 1, found {options.margin}")
+    if not 0 < options.threshold < 1:
+        raise UsageError(f"--threshold: expected a probability between 0 and 1, found {options.threshold}")
+
+
+def find_part(folder: Path | None) -> Part:
+    """The lung network in a folder, or the one that comes with cxrtool.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    from cxrtool.models.parts import default_part, read_part
+
+    return default_part("lungs") if folder is None else read_part(folder, "lungs")
+
+
+def make_entry(options: SegmentOptions, part: Part, precision: str) -> dict[str, Any]:
+    """The entry of the chain: all that it takes to do the same to another picture; `use` only where pixels change."""
+    uses = [name for name, asked in ((CROP, options.crop), (APPLY, options.apply_mask), (ERASE, options.erase_lungs))
+            if asked]  # fmt: skip
+    entry: dict[str, Any] = {"step": "segment", "version": VERSION, "part": part.identity(), AT: str(part.folder)}
+    if uses:
+        entry["use"] = "+".join(uses)
+    if options.crop:
+        entry |= {"margin": options.margin, "margin_of": options.margin_of}
+    entry["threshold"] = options.threshold
+    if options.tta:
+        entry["tta"] = True
+    if precision != "fp32":
+        entry["precision"] = precision
+    return entry
+
+
+def _identity(options: SegmentOptions, part: Part, precision: str) -> dict[str, Any]:
+    names = ("crop", "margin", "margin_of", "apply_mask", "erase_lungs", "tta", "threshold", "sheet", "max_pixels")
+    lungs = None if options.lungs is None else str(options.lungs)
+    given = {name: getattr(options, name) for name in names}
+    return {**given, "lungs": lungs, "part": part.sha256, "precision": precision, "version": VERSION}
+
+
+def _chain_before(manifest: Manifest, *, changing: bool) -> Chain:
+    """What the images have been through; of masks alone, images of several kinds may be asked for at once."""
+    try:
+        return chain_of(Path(row["path"]) for row in manifest.rows)
+    except InputError:
+        if changing:
+            raise
+        return []
+
+
+def reference_of(row: Row) -> str:
+    """The mask that a manifest has of an image and that is not of `segment`'s own making."""
+    return row.get("mask_reference") or ("" if row.get("mask_area") else row.get("mask", ""))
+
+
+def _segment(
+    manifest: Manifest, way: Way, finder: Any, options: SegmentOptions, build: Build, settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """Segment what is not done yet; the records of all that could be read, by id."""
+    for name in (IMAGES, MASKS, REFERENCES):
+        (build.path / name).mkdir(exist_ok=True)
+    records, tasks = {}, []
+    for row in manifest.rows:
+        name = row["image_id"]
+        record = build.journal.done.get(name)
+        if record and is_whole(record, way, name):
+            records[name] = record
+        else:
+            tasks.append(Task(name, row["path"], reference_of(row), bool(row.get("sha256"))))
+    rejects = {}
+    workers = min(settings.workers, len(tasks) or 1)
+    with settings.report.progress("segmenting", len(tasks)) as advance:
+        for task, result in segment_all(tasks, way, finder, batch_size=options.batch_size, workers=workers):
+            if isinstance(result, InputError):
+                rejects[task.image_id] = result.message
+            else:
+                build.journal.add(task.image_id, result)
+                records[task.image_id] = result
+            advance(1)
+    for row in manifest.rows:
+        if row["image_id"] in rejects:
+            build.reject(row["path"], rejects[row["image_id"]])
+    if not records:
+        raise InputError(
+            f"{manifest.name}: none of the {len(manifest)} images can be read, the first: {build.rejects[0]['reason']}"
+        )
+    for name in (IMAGES, REFERENCES):
+        if not any((build.path / name).iterdir()):
+            (build.path / name).rmdir()
+    return records
+
+
+def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
+    """The manifest's row of an image.
+
+    The digest stays that of the radiograph as it was first read, as with `prepare`: by it a model knows later, whatever
+    was done to the pixels, that it was trained on this radiograph.
+    """
+    name, reference = row["image_id"], reference_of(row)
+    if BYTES[REFERENCES] in record:
+        reference = str(way.place(REFERENCES, name))
+    elif "dice" not in record or (CROP in way.entry.get("use", "")):
+        reference = ""
+    told = [row["warning"]] if row.get("warning") else record["odd"]
+    found = {
+        **row,
+        "mask": str(way.place(MASKS, name)),
+        "mask_reference": reference,
+        "mask_area": f"{record['mask_area']:.4f}",
+        **{f"mask_{key}": f"{record[key]:.4f}" if key in record else "" for key in FIGURES},
+        "width": str(record["shape"][1]),
+        "height": str(record["shape"][0]),
+        "sha256": row.get("sha256") or record["sha256"],
+        "warning": "; ".join(filter(None, [*told, record["doubt"]])),
+    }
+    if way.changing:
+        found["path"] = str(way.place(IMAGES, name))
+    if "crop" in record and CROP in way.entry["use"]:
+        found |= dict(zip(BOX, map(str, record["crop"]), strict=True))
+    return found
+
+
+def _report(
+    rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], build: Build, settings: Settings
+) -> dict[str, Any]:
+    """Tell the user what was found, and return the numbers for `run.json`."""
+    say, warn = settings.report.say, settings.report.warn
+    areas = sorted(record["mask_area"] for record in records.values())
+    say(f"{len(rows)} images; lungs cover {areas[len(areas) // 2]:.0%} of the picture in the median")
+    found: dict[str, Any] = {"agreement": measure_agreement(rows, settings.seed)}
+    for key, figure in found["agreement"].items():
+        interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+        say(f"{FIGURES[key]} with the masks of the manifest: {figure['value']:.3f}{interval}, least "
+            f"{figure['least']:.3f} ({figure['images']} images of {figure['patients']} patients)")  # fmt: skip
+    doubts = [record["doubt"] for record in records.values() if record["doubt"]]
+    found["implausible"] = len(doubts)
+    if doubts:
+        sheet = build.folder.shown / "sheets" / "warnings.png"
+        warn(f"{len(doubts)} of {len(rows)} images have no plausible mask of lungs: see {sheet}")
+        for text, count in Counter(_kinds(doubts)).most_common(_SHOWN):
+            say(f"  {count} x {text}")
+    return found
+
+
+def _kinds(doubts: Sequence[str]) -> list[str]:
+    """The reasons of doubts one by one, without the figures that stand in brackets."""
+    from cxrtool.imaging.masks import IMPLAUSIBLE
+
+    plain = (re.sub(r" \([^)]*\)", "", doubt).removeprefix(f"{IMPLAUSIBLE}: ") for doubt in doubts)
+    return [kind for text in plain for kind in text.split(", ")]
+
+
+def measure_agreement(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
+    """Mean Dice and IoU with intervals over patients, where the manifest had masks.
+
+    Args:
+        rows: Of the manifest that `segment` writes.
+        seed: Of the resamples.
+
+    Returns:
+        `dice` and `iou`, each a figure as in `metrics.json` with its least value and its numbers; empty without masks.
+    """
+    import numpy as np
+
+    from cxrtool.data.splitting.grouping import group_images
+    from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, measure
+
+    known = [row for row in rows if row.get("mask_dice")]
+    if not known:
+        return {}
+    groups = np.array(group_images(known))
+    sizes = np.bincount(groups)
+    drawn = draw_patients(np.zeros(len(sizes), np.int64), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
+    found = {}
+    for key in FIGURES:
+        values = np.array([float(row[f"mask_{key}"]) for row in known])
+        replicates = (np.bincount(groups, values) @ drawn) / (sizes @ drawn)
+        figure = measure(float(values.mean()), replicates, patients=len(sizes), proportion=False)
+        numbers = {"least": float(values.min()), "images": len(known), "patients": len(sizes)}
+        found[key] = {**figure.as_json(), **numbers}
+    return found
+
+
+def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:
+    """Warn where the network was fitted on images, or patients, that it is asked about; it saw no labels."""
+    fitted = Seen.of([part.folder])
+    seen = [row["image_id"] for row in rows if fitted.by(row)]
+    if seen:
+        settings.report.warn(
+            f"the lung network was fitted on {len(seen)} of these {len(rows)} images, or on their patients, such as "
+            f"{seen[0]}; it saw no labels, but its masks of them are better than of others"
+        )
+    return len(seen)

@@ -1,0 +1,52 @@
+"""What a command is given to work on, read in one place: models, runs, images, manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxrtool.data.tables.manifest import Manifest, read_manifest
+from cxrtool.errors import InputError
+from cxrtool.flow import run as runs
+from cxrtool.flow.settings import Settings
+
+
+def model_folders(argument: Path, *, partial: bool) -> list[Path]:
+    """The model folders that a model or a run consists of.
+
+    Raises:
+        InputError: It is neither.
+        IncompleteError: A run lacks folds and `partial` is false.
+    """
+    if runs.is_model(argument):
+        return [argument]
+    if runs.is_run(argument):
+        return [argument / runs.fold_name(*pair) for pair in runs.check_whole(argument, partial=partial)]
+    raise InputError(
+        f"{argument}: expected a model folder or a run, found {'another folder' if argument.is_dir() else 'neither'}",
+        "`cxrtool train -o RUN` makes a run; each RUN/rRfF in it is a model folder",
+    )
+
+
+def read_source(argument: str, settings: Settings) -> Manifest:
+    """Read what is asked about as a manifest; raw images get an id, and the name of a folder within as their label.
+
+    Raises:
+        InputError: There is no such file or folder, no image in it, or one outside `--root`.
+    """
+    from cxrtool.data.datasets.listing import list_images
+    from cxrtool.data.datasets.record import Request
+    from cxrtool.data.tables.manifest import FILE_NAME
+
+    path = Path(argument)
+    if argument == "-" or path.suffix.lower() in (".csv", ".tsv") or (path / FILE_NAME).is_file():
+        return read_manifest(argument, root=settings.root)
+    if not path.exists():
+        raise InputError(f"{argument}: no such image, folder or manifest")
+    listing = list_images([path], None, Request(), None)
+    for row in listing.rows:
+        if settings.root and not Path(row["path"]).resolve().is_relative_to(settings.root.resolve()):
+            raise InputError(f"{row['path']} lies outside --root {settings.root}")
+    if listing.skipped:
+        settings.report.say(f"{len(listing.skipped)} files were not tried: by their names they are no images")
+    columns = ["image_id", "path", "label"]
+    return Manifest(columns, [{name: row.get(name, "") for name in columns} for row in listing.rows], path)

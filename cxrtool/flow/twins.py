@@ -1,0 +1,310 @@
+"""The generators of every fold: where they lie, whether they fit a manifest, and whether they have seen what is tested.
+
+`fit generators` writes a run whose folds hold them. What they make of an image is valid in their own fold alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.splitting.splits import known_as, valid_in
+from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.twins import is_twin, twin_class, twin_classes
+from cxrtool.errors import InputError, LeakageError
+from cxrtool.flow import run as runs
+from cxrtool.flow.chain import TRANSFORM, Chain, canonical, chain_of, describe, of_fold
+from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.parts import AT, bare
+from cxrtool.flow.seen import Seen
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxrtool.imaging.view import Form
+    from cxrtool.models.parts import Part
+    from cxrtool.training.store import Store
+
+
+KIND = "generators"
+PART = "part.json"
+VERSION = 1
+"""Of the entry in a chain; raised when the same generators would give other pixels."""
+
+FIT = "`cxrtool fit generators MANIFEST --splits SPLITS -o RUN` fits them in every fold"
+
+
+@dataclass(frozen=True)
+class FoldGenerators:
+    """The generators of one fold.
+
+    Attributes:
+        repeat: As it stands in the splits.
+        fold: As it stands in the splits.
+        part: The networks.
+    """
+
+    repeat: str
+    fold: str
+    part: Part
+
+    @property
+    def name(self) -> str:
+        """The fold's folder."""
+        return runs.fold_name(self.repeat, self.fold)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the generators, in order."""
+        return classes_of(self.part)
+
+    @property
+    def form(self) -> Form:
+        """What they are shown."""
+        return self.part.form
+
+    def entry(self) -> dict[str, Any]:
+        """What a chain tells of them, located."""
+        return {"step": TRANSFORM, "version": VERSION, "part": self.part.identity(), AT: str(self.part.folder)}
+
+    def refuse_seen(self, tested: Sequence[Row], settings: Settings) -> None:
+        """Refuse test images that the generators were fitted on, or chosen by, or whose patients they were.
+
+        Raises:
+            LeakageError: There is one, and `--allow-leakage` was not given.
+        """
+        seen = Seen.of([self.part.folder])
+        found = [row["image_id"] for row in tested if seen.by(row)]
+        if not found:
+            return
+        text = (
+            f"fold {self.name}: its generators were fitted on {len(found)} of its {len(tested)} test images, or on "
+            f"their patients, such as {found[0]}"
+        )
+        if not settings.allow_leakage:
+            raise LeakageError(
+                text, "fit them by the very splits that are tested: `cxrtool fit generators MANIFEST --splits SPLITS`"
+            )
+        settings.report.warn(text)
+
+
+def classes_of(part: Part) -> list[str]:
+    """The names of a part's generators, in order."""
+    return list(part.description["built_with"]["classes"])
+
+
+@dataclass(frozen=True)
+class GeneratorRun:
+    """A run of generators.
+
+    Attributes:
+        path: Its folder.
+        option: How the user named it, for messages.
+        folds: The folder of every fold that is there.
+    """
+
+    path: Path
+    option: str
+    folds: Mapping[tuple[str, str], Path]
+
+    @classmethod
+    def find(cls, argument: Path, option: str) -> GeneratorRun:
+        """Find the folds of a run, or of a single fold's folder in one.
+
+        Raises:
+            InputError: It is neither.
+        """
+        single = runs.is_fold(argument) and (argument / PART).is_file()
+        path = argument.absolute().parent if single else argument
+        whole = runs.whole_folds(path) if path.is_dir() else []
+        if single:
+            whole = [pair for pair in whole if pair == runs.parse_fold(argument.name)]
+        folds = {pair: path / runs.fold_name(*pair) for pair in whole}
+        if not folds or not (path / SPLITS).is_file() or not all((place / PART).is_file() for place in folds.values()):
+            made = read_run_file(argument) or {}
+            found = f"the output of `cxrtool {made['command']}`" if made else "none" if not folds else "another one"
+            raise InputError(f"{option} {argument}: expected a run of generators or a fold of one, found {found}", FIT)
+        return cls(path, f"{option} {argument}", folds)
+
+    @property
+    def splits(self) -> Path:
+        """The division by which they were fitted."""
+        return self.path / SPLITS
+
+    def identity(self) -> list[str]:
+        """What tells one run of generators from another, whichever of its folds are there already."""
+        made = read_run_file(self.path) or {}
+        return [str(made.get(name, "")) for name in ("run_digest", "started")]
+
+    def load(self, wanted: Sequence[tuple[str, str]]) -> list[FoldGenerators]:
+        """Read the generators of some folds.
+
+        Raises:
+            InputError: A fold is not there or damaged, or folds have other classes or sizes than the first.
+        """
+        from cxrtool.models.parts import read_part
+
+        missing = [runs.fold_name(*pair) for pair in wanted if pair not in self.folds]
+        if missing:
+            shown = ", ".join(runs.fold_name(*pair) for pair in self.folds)
+            raise InputError(
+                f"{self.option}: expected generators for fold {missing[0]}, found those of {shown}",
+                f"{FIT}; --only takes some folds alone",
+            )
+        found = [FoldGenerators(*pair, read_part(self.folds[pair], KIND)) for pair in wanted]
+        for other in found[1:]:
+            for what, one, first in (
+                ("classes", other.classes, found[0].classes), ("form", other.form, found[0].form)
+            ):  # fmt: skip
+                if one != first:
+                    raise InputError(
+                        f"{self.option}: expected the same {what} in all folds, found {one} in {other.name} and "
+                        f"{first} in {found[0].name}"
+                    )
+        return found
+
+    def check_chain(self, fold: FoldGenerators, chain: Chain, name: str) -> None:
+        """Check that images have been through what those were that the generators were fitted on.
+
+        Raises:
+            InputError: They have not; the message names both.
+        """
+        made = read_run_file(self.folds[fold.repeat, fold.fold]) or {}
+        fitted = canonical(of_fold(made.get("chain") or [], Path(fold.name)))
+        if bare(canonical(chain)) != bare(fitted):
+            raise InputError(
+                f"{name} has been through: {describe(canonical(chain))}; the generators of {self.option} were fitted "
+                f"on: {describe(fitted)}",
+                "give both the same images",
+            )
+
+    def check_labels(self, fold: FoldGenerators, manifest: Manifest, *, exactly: bool) -> None:
+        """Check that every label has a generator; and, where `exactly`, that every generator has a label.
+
+        Raises:
+            InputError: It is not so.
+        """
+        labels = manifest.classes()
+        if not set(labels) <= set(fold.classes) or (exactly and set(labels) != set(fold.classes)):
+            raise InputError(
+                f"{manifest.name}: expected the classes {', '.join(fold.classes)} of {self.option}, found "
+                f"{', '.join(labels) or 'none'}",
+                "`cxrtool select MANIFEST --relabel a,b=c` renames and joins classes",
+            )
+
+
+def places_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, str]) -> list[int]:
+    """The places in a manifest of the images that a fold uses.
+
+    Args:
+        manifest: The images.
+        placed: The fold's subset of each image id.
+        pair: Repeat and fold.
+
+    Raises:
+        InputError: One radiograph stands there twice.
+    """
+    places: list[int] = []
+    seen: dict[str, str] = {}
+    for place, row in enumerate(manifest.rows):
+        if valid_in(row, pair) and (name := known_as(row, placed)):
+            other = seen.setdefault(name, row["image_id"])
+            if other != row["image_id"]:
+                raise InputError(
+                    f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
+                    f"{runs.fold_name(*pair)}",
+                    "transform one kind of images at a time; `cxrtool select --where` chooses them",
+                )
+            places.append(place)
+    return places
+
+
+def as_classes(manifest: Manifest) -> tuple[Manifest, list[str]]:
+    """A manifest as a classifier is to learn it, and the classes in order.
+
+    A manifest of twins gets the classes of twins; any other stays as it is. The order of the generators is that in
+    which they were fitted.
+
+    Raises:
+        InputError: Some of the images are twins and some are not.
+    """
+    twins = [row for row in manifest.rows if is_twin(row)]
+    if not twins:
+        return manifest, manifest.classes()
+    if len(twins) < len(manifest):
+        other = next(row for row in manifest.rows if not is_twin(row))
+        raise InputError(
+            f"{manifest.name}: expected either twins alone or none, found '{twins[0]['image_id']}' beside "
+            f"'{other['image_id']}'",
+            "`cxrtool select --where \"generator = ''\"` chooses those that are none",
+        )
+    found = {row["generator"] for row in twins}
+    generators = [name for name in _generators_behind(twins[0]) if name in found]
+    generators += sorted(found - set(generators))
+    rows = [{**row, "label": twin_class(row.get("label", ""), row["generator"])} for row in twins]
+    own = Manifest(manifest.columns, rows, manifest.origin, manifest.lines)
+    return own, twin_classes(manifest.classes(), generators)
+
+
+def _generators_behind(row: Row) -> list[str]:
+    from cxrtool.models.parts import read_part
+
+    entry = next((entry for entry in chain_of([Path(row["path"])]) if entry["step"] == TRANSFORM), None)
+    return classes_of(read_part(Path(entry[AT]), KIND)) if entry else []
+
+
+def refuse_twins(manifest: Manifest, option: str) -> None:
+    """Refuse a manifest whose images generators have made already.
+
+    Raises:
+        InputError: There is one.
+    """
+    made = next((row for row in manifest.rows if is_twin(row)), None)
+    if made:
+        raise InputError(
+            f"{manifest.name}: '{made['image_id']}' was made by a generator already",
+            f"give {option} the images from before `cxrtool transform`",
+        )
+
+
+def make_twins(
+    settings: Settings,
+    fold: FoldGenerators,
+    store: Store,
+    places: Sequence[int],
+    wanted: Sequence[int],
+    request: StopRequest,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Make the twins of radiographs.
+
+    Args:
+        settings: The shared options.
+        fold: The generators.
+        store: The radiographs at the generators' size.
+        places: Of the radiographs that the fold uses, in the store.
+        wanted: Which of `places` to make twins of.
+        request: Heeded between batches.
+
+    Yields:
+        An element of `wanted`, and its twins (S, S) in the order of the generators, uint8 or uint16.
+    """
+    from cxrtool.training.device import choose_device, own_randomness, take_turns
+    from cxrtool.training.twin_maker import AT_ONCE, TwinMaker
+
+    if not wanted:
+        return
+    device = choose_device(settings.device)
+    with (
+        take_turns(device, settings.report.say, request.heed),
+        own_randomness(settings.seed, settings.threads),
+    ):
+        maker = TwinMaker(fold.part.folder, device)
+        for start in range(0, len(wanted), AT_ONCE):
+            request.heed()
+            chosen = wanted[start : start + AT_ONCE]
+            yield from zip(chosen, maker.make([store.images[places[k]] for k in chosen]), strict=True)

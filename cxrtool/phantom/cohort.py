@@ -1,0 +1,256 @@
+"""Who is drawn: patients, their visits, and how each radiograph is taken; not a single pixel.
+
+Patient k follows from the seed and k alone, whoever asks and in whatever order, so that any number of processes draws
+the same set. Unless a shortcut is planted, nothing but the lesions is drawn with a look at the class: age, sex, view,
+source, subset and number of visits come from a generator that never meets it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from cxrtool.errors import UsageError
+from cxrtool.phantom.illness import SEVERITIES, draw_extents
+from cxrtool.phantom.plants import PLANTS, TWINS, check_plants, plant_style, twin_period
+from cxrtool.phantom.sources import SOURCES, Source
+from cxrtool.phantom.subject import LABELS, Subject
+
+CLASSES = ("normal", "pathological", "covid")
+"""The classes that are drawn unless others are asked for."""
+
+SUBSETS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+"""The column `subset`, and the share of patients in each."""
+
+VISITS = (0.8, 0.15, 0.05)
+"""Shares of patients with one, two and three visits: 1.25 on average."""
+
+CHILD, ADULT, INFANT = (1, 12), (18, 90), (1, 5)
+"""Ages in years; those of infants are for the planted age alone."""
+
+OLD = 65
+AP_SHARE = {"child": 0.7, "adult": 0.2, "old": 0.375}
+"""Who cannot stand is taken lying, from the front; with a fifth of children 0.35 of all."""
+
+# The purposes that a patient's generators are for. None is 0: numpy takes [5, 0] and [5] for the same seed.
+_WHO, _LESIONS, _PLANTS, _TWIN, _LABELS, _SEVERITIES, _BODY, _VISIT, _EXPOSURE = range(1, 10)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What set of radiographs is asked for.
+
+    Attributes:
+        count: Radiographs; the last patient's visits end where it is reached.
+        seed: 0 or more.
+        classes: Among `LABELS`; each has the same share of patients.
+        sources: Keys of `SOURCES`, each with its weight: the share of patients that come from there is this over the
+            sum of all.
+        children: Share of patients under 13, from 0 to 1.
+        plants: Among the keys of `PLANTS`.
+        strength: Share that follows a planted shortcut, from 0 to 1: of radiographs for marker, border and size, of
+            patients for the others.
+
+    Raises:
+        UsageError: A value is unknown, out of range, or stands twice; or there is too little of it for a plant.
+    """
+
+    count: int
+    seed: int = 0
+    classes: tuple[str, ...] = CLASSES
+    sources: tuple[tuple[str, float], ...] = tuple((name, 1.0) for name in SOURCES)
+    children: float = 0.2
+    plants: tuple[str, ...] = ()
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--count: expected at least 1 radiograph, found {self.count}")
+        for flag, given, known in (
+            ("--classes", self.classes, LABELS), ("--sources", self.places, tuple(SOURCES)),
+            ("--plant", self.plants, tuple(PLANTS)),
+        ):  # fmt: skip
+            _check_names(flag, given, known)
+            if not given and flag != "--plant":
+                raise UsageError(f"{flag}: expected at least one of {', '.join(known)}, found none")
+        for flag, share in (("--children", self.children), ("--plant-strength", self.strength)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{flag}: expected a share from 0 to 1, found {share:g}")
+        for name, weight in self.sources:
+            if not 0 < weight < float("inf"):
+                raise UsageError(f"--sources: expected a weight above 0, found {name}={weight:g}")
+        check_plants(self.plants, self.classes, self.places, self.count)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of the sources."""
+        return tuple(name for name, _ in self.sources)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One radiograph that is to be drawn.
+
+    Attributes:
+        image_id: Patient and visit, such as `p000123-0`; tells nothing of the class.
+        patient_id: Under which the patient is known in this set.
+        written_id: Under which the patient stands in the header of the file: another one only for the file that returns
+            byte for byte as somebody else's.
+        subset: A key of `SUBSETS`.
+        source: Where it is taken, with what is planted there.
+        subject: Who is taken.
+        planted: The shortcuts that it follows.
+        twin_of: The image of which it is the twin, or empty.
+    """
+
+    image_id: str
+    patient_id: str
+    written_id: str
+    subset: str
+    source: Source
+    subject: Subject
+    planted: tuple[str, ...] = ()
+    twin_of: str = ""
+
+
+def draw_shots(cohort: Cohort, start: int = 0) -> Iterator[Shot]:
+    """All radiographs of a cohort, patient by patient; drawn as they are asked for.
+
+    Args:
+        cohort: What is asked for.
+        start: Leave out so many at the beginning.
+    """
+    patients = (draw_patient(cohort, number) for number in itertools.count())
+    yield from itertools.islice(itertools.chain.from_iterable(patients), start, cohort.count)
+
+
+def draw_patient(cohort: Cohort, number: int) -> list[Shot]:
+    """The radiographs of patient `number`, one a visit."""
+    original = _original_of(cohort, number)
+    return _draw(cohort, number) if original is None else _return(cohort, number, original)
+
+
+def _draw(cohort: Cohort, number: int) -> list[Shot]:
+    who = _generator(cohort, number, _WHO)
+    subset = _pick(who.random(), SUBSETS)
+    source = _pick(who.random(), dict(cohort.sources))
+    child = who.random() < cohort.children
+    # Each is drawn whether it is needed or not: so one option does not change what another one draws.
+    ages = [int(who.integers(low, high + 1)) for low, high in (CHILD, ADULT, INFANT)]
+    sex = "FM"[int(who.integers(2))]
+    visits = int(who.choice(len(VISITS), p=VISITS)) + 1
+    views = who.random(len(VISITS))
+
+    label = _label_of(cohort, number)
+    index = cohort.classes.index(label)
+    lesions = _generator(cohort, number, _LESIONS)
+    extents = draw_extents(lesions, label, _severity_of(cohort, number) if label == "covid" else None, visits)
+    follows = _follows(cohort, number)
+
+    age = ages[0] if child else ages[1]
+    if "age" in follows[0]:
+        age = ages[2] if index == 0 else ages[1]
+    if "source" in follows[0]:
+        source = cohort.places[index]
+    patient, shots = _identity(number), []
+    for visit in range(visits):
+        subject = Subject(
+            label, extents[visit], age, sex, "AP" if views[visit] < AP_SHARE[_stage(age)] else "PA",
+            body=(cohort.seed, number, _BODY),
+            visit=(cohort.seed, number, _VISIT, visit + 1),
+            exposure=(cohort.seed, number, _EXPOSURE, visit + 1),
+        )  # fmt: skip
+        planted = follows[visit] - {"age", "source"} | follows[0] & {"age", "source"}
+        seen = plant_style(SOURCES[source], planted, index)
+        told = tuple(name for name in PLANTS if name in planted)
+        shots.append(Shot(f"{patient}-{visit}", patient, patient, subset, seen, subject, told))
+    return shots
+
+
+def _return(cohort: Cohort, number: int, original: int) -> list[Shot]:
+    """The radiographs of a patient who is `original` under another id and in another subset."""
+    kinds = _twins(cohort)
+    kind = kinds[number // twin_period(cohort.plants, cohort.count) % len(kinds)]
+    patient, shots = _identity(number), []
+    for visit, shot in enumerate(_draw(cohort, original)):
+        others = {name: share for name, share in SUBSETS.items() if name != shot.subset}
+        again = replace(
+            shot, image_id=f"{patient}-{visit}", patient_id=patient, planted=(*shot.planted, kind),
+            subset=_pick(_generator(cohort, number, _WHO).random(), others), twin_of=shot.image_id,
+        )  # fmt: skip
+        if kind == "near-duplicate":
+            exposure = (cohort.seed, number, _EXPOSURE, visit + 1)
+            again = replace(again, written_id=patient, subject=replace(shot.subject, exposure=exposure))
+        shots.append(again)
+    return shots
+
+
+def _original_of(cohort: Cohort, number: int) -> int | None:
+    period = twin_period(cohort.plants, cohort.count)
+    if not period or number % period != period - 1:
+        return None
+    generator = _generator(cohort, number, _TWIN)
+    if generator.random() >= cohort.strength:
+        return None
+    # One of those before it in the same row of `period`, none of whom has come back from elsewhere.
+    return number - 1 - int(generator.integers(period - 1))
+
+
+def _twins(cohort: Cohort) -> list[str]:
+    return [name for name in TWINS if name in cohort.plants]
+
+
+def _follows(cohort: Cohort, number: int) -> list[frozenset[str]]:
+    """The shortcuts that each visit follows; what belongs to the patient is read off the first."""
+    wanted = [name for name in cohort.plants if name not in TWINS]
+    if not wanted:
+        return [frozenset()] * len(VISITS)
+    drawn = _generator(cohort, number, _PLANTS).random((len(VISITS), len(PLANTS))) < cohort.strength
+    return [frozenset(name for name, yes in zip(PLANTS, row, strict=True) if yes and name in wanted) for row in drawn]
+
+
+def _label_of(cohort: Cohort, number: int) -> str:
+    # By blocks, each of which holds every class once: so the shares are equal, and no class has a place of its own.
+    block, place = divmod(number, len(cohort.classes))
+    return cohort.classes[_order(cohort.seed, block, _LABELS, len(cohort.classes))[place]]
+
+
+def _severity_of(cohort: Cohort, number: int) -> str:
+    # A block of patients holds one of covid: its number counts them.
+    block, place = divmod(number // len(cohort.classes), len(SEVERITIES))
+    return list(SEVERITIES)[_order(cohort.seed, block, _SEVERITIES, len(SEVERITIES))[place]]
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, block: int, purpose: int, size: int) -> tuple[int, ...]:
+    return tuple(int(place) for place in np.random.default_rng([seed, block, purpose]).permutation(size))
+
+
+def _generator(cohort: Cohort, number: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([cohort.seed, number, purpose])
+
+
+def _identity(number: int) -> str:
+    return f"p{number:06}"
+
+
+def _stage(age: int) -> str:
+    return "child" if age <= CHILD[1] else "old" if age >= OLD else "adult"
+
+
+def _pick(drawn: float, shares: Mapping[str, float]) -> str:
+    """The name into whose share of the whole a number from 0 to below 1 falls."""
+    bounds = np.cumsum(list(shares.values()))
+    return list(shares)[int(np.searchsorted(bounds, drawn * bounds[-1], side="right"))]
+
+
+def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"{flag}: expected some of {', '.join(known)}, found '{name}'")
+        if given.count(name) > 1:
+            raise UsageError(f"{flag}: '{name}' stands there twice")

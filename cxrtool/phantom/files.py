@@ -1,0 +1,146 @@
+"""Files of drawn radiographs: pictures as sources write them, and the truth beside them as PNG.
+
+Equal pixels give equal bytes: no file tells a date or a machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.data.reading.images import write_png
+from cxrtool.data.reading.radiograph import Grey
+from cxrtool.errors import OutputError
+
+Grid = NDArray[np.float32]
+
+JPEG_QUALITY = 90
+BITS = 12
+"""Of 16 that DICOM allocates, as a detector delivers them."""
+
+WINDOWS = ((0, 4095), (250, 3250), (900, 3700))
+"""The stored values that are black and white on the screen, of which each DICOM has one pair."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file tells of a radiograph beside its pixels; only DICOM has room for it.
+
+    Attributes:
+        patient_id: The patient.
+        view: `PA` or `AP`.
+        age: Years, from 0 to 999.
+        sex: `F` or `M`.
+        key: Unique to the exposure; identifiers, window and polarity follow from it.
+    """
+
+    patient_id: str
+    view: str
+    age: int
+    sex: str
+    key: str
+
+
+def quantise(image: Grid, bits: int) -> Grey:
+    """Round grey values from [0, 1] to unsigned integers of 8 or 16 bits.
+
+    >>> quantise(np.array([[0, 0.5, 1]], np.float32), 8).tolist()
+    [[0, 128, 255]]
+    """
+    levels = _round(image, (1 << bits) - 1)
+    return levels.astype(np.uint8) if bits == 8 else levels
+
+
+def write_png8(path: Path, image: Grid, header: Header) -> int:
+    """Write grey values from [0, 1] as PNG of 8 bits; return the number of bytes."""
+    return write_png(path, quantise(image, 8))
+
+
+def write_png16(path: Path, image: Grid, header: Header) -> int:
+    """Write grey values from [0, 1] as PNG of 16 bits; return the number of bytes."""
+    return write_png(path, quantise(image, 16))
+
+
+def write_jpeg(path: Path, image: Grid, header: Header) -> int:
+    """Write grey values from [0, 1] as JPEG; return the number of bytes."""
+    done, data = cv2.imencode(".jpg", quantise(image, 8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise OutputError(f"cannot encode {path} as JPEG")
+    return path.write_bytes(data.tobytes())
+
+
+def write_dicom(path: Path, image: Grid, header: Header) -> int:
+    """Write grey values from [0, 1] as Computed Radiography Image (PS3.3, A.2); return the number of bytes.
+
+    A window maps the stored values back to [0, 1]; every second file is stored the other way round, as MONOCHROME1.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+
+    choice = hashlib.sha256(header.key.encode()).digest()
+    inverted = choice[0] % 2 == 1
+    low, high = WINDOWS[choice[1] % len(WINDOWS)]
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID = ComputedRadiographyImageStorage, _uid(header, "image")
+    data.StudyInstanceUID, data.SeriesInstanceUID = _uid(header, "study"), _uid(header, "series")
+    # A value is required for none of these, and a date would be made up.
+    for name in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientName",
+                 "PatientBirthDate", "Manufacturer", "SeriesNumber"):  # fmt: skip
+        setattr(data, name, "")
+    data.InstanceNumber = 1
+    data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", header.view
+    data.PatientID, data.PatientSex, data.PatientAge = header.patient_id, header.sex, f"{header.age:03}Y"
+    data.BurnedInAnnotation = "NO"
+    data.Rows, data.Columns = image.shape
+    data.SamplesPerPixel, data.PixelRepresentation = 1, 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, BITS, BITS - 1
+    data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    # A LINEAR window of width w shows w values, of which the middle lies half a value below its centre (C.11.2.1.2.1).
+    data.WindowCenter, data.WindowWidth = f"{(low + high + 1) / 2:g}", str(high - low + 1)
+    # Inverted after rounding: so either way round the same picture is read.
+    levels = _round(image, high - low)
+    data.PixelData = (high - levels if inverted else low + levels).astype("<u2").tobytes()
+    with path.open("wb") as file:
+        data.save_as(file, enforce_file_format=True)
+        return file.tell()
+
+
+def _round(image: Grid, full: int) -> NDArray[np.uint16]:
+    return (np.clip(image, 0, 1) * full + np.float32(0.5)).astype(np.uint16)
+
+
+def _uid(header: Header, what: str) -> str:
+    """A UID made of a UUID (PS3.5, B.2), the same whenever the same is written."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'cxrtool phantom {header.key} {what}').int}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        bits: Depth of the picture that a reader makes of it, 8 or 16.
+        write: Writes a picture and returns the number of bytes.
+    """
+
+    bits: int
+    write: Callable[[Path, Grid, Header], int]
+
+
+KINDS = {
+    "png": Kind(8, write_png8),
+    "png16": Kind(16, write_png16),
+    "jpeg": Kind(8, write_jpeg),
+    "dicom": Kind(16, write_dicom),
+}
+"""How each of the kinds of files is written that a source may have."""

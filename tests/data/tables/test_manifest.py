@@ -1,0 +1,166 @@
+import io
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrtool.data.tables.manifest import (
+    Manifest,
+    dump_table,
+    order_columns,
+    print_manifest,
+    read_manifest,
+    read_table,
+    write_manifest,
+    write_table,
+)
+from cxrtool.errors import InputError
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+
+
+@given(st.lists(st.tuples(st.text("abc0 ", min_size=1).filter(str.strip), CELLS, CELLS), max_size=5))
+def test_every_text_survives_a_round_trip(tmp_path_factory, triples):
+    path = tmp_path_factory.mktemp("round") / "t.csv"
+    rows = [{"image_id": a, "label": b, "note": c} for a, b, c in triples]
+    write_table(path, ["image_id", "label", "note"], rows)
+    assert read_table(path).rows == rows
+
+
+def test_what_looks_like_something_else_stays_text(tmp_path):
+    rows = [{"a": cell, "b": "x"} for cell in ("001", "None", "NA", "nan", "1e5", "=cmd", "TRUE", " padded ", "0x1")]
+    write_table(tmp_path / "t.csv", ["a", "b"], rows)
+    assert read_table(tmp_path / "t.csv").column("a") == [row["a"] for row in rows]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_csv_is_read(tmp_path, delimiter, encoding, end):
+    lines = [["image_id", "path", "label"], ["1", "a.png", "é"], [], ["2", "b.png", "ü"]]
+    (tmp_path / "t.csv").write_bytes(end.join(delimiter.join(line) for line in lines).encode(encoding))
+    table = read_table(tmp_path / "t.csv")
+    assert table.columns == ["image_id", "path", "label"]
+    assert table.column("label") == ["é", "ü"]
+    assert table.lines[-1] == 4
+
+
+def test_short_rows_are_filled_and_long_ones_refused_with_their_line(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c\n1\n1,2,3,4\n")
+    with pytest.raises(InputError, match=r"t\.csv, line 3: expected 3 cells, found 4"):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a,b,c\n1\n")
+    assert read_table(tmp_path / "t.csv").rows == [{"a": "1", "b": "", "c": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "found an empty file"),
+        (b"a,b,a\n", "'a' stands twice"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "found binary data"),
+        (b"\xff\xfe\x00", "found binary data"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, content, told):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read_table(tmp_path / "t.csv")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_table(tmp_path / "t.csv")
+    with pytest.raises(InputError, match="found a folder"):
+        read_table(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="found a device or pipe"):
+        read_table(tmp_path / "pipe")
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        read_table("x" * 5000)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="Too many levels"):
+        read_table(tmp_path / "loop")
+
+
+def test_paths_are_absolute_in_memory_and_relative_on_disk(tmp_path):
+    (tmp_path / "a").mkdir()
+    image = tmp_path / "images" / "x.png"
+    write_manifest(tmp_path / "a" / "m.csv", ["image_id", "path", "mask"], [{"image_id": "x", "path": str(image)}])
+    assert "../images/x.png" in (tmp_path / "a" / "m.csv").read_text()
+    row = read_manifest(tmp_path / "a" / "m.csv").rows[0]
+    assert row == {"image_id": "x", "path": str(image), "mask": ""}
+
+
+def test_from_standard_input_paths_start_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"image_id,path\nx,sub/x.png\n")))
+    manifest = read_manifest("-")
+    assert manifest.rows[0]["path"] == str(tmp_path / "sub" / "x.png")
+    assert manifest.place(0) == "standard input, line 2"
+
+
+def test_closed_standard_input_is_an_error_of_the_users(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="closed"):
+        read_table("-")
+
+
+def test_a_folder_stands_for_its_manifest(tiny):
+    assert read_manifest(tiny.origin.parent).rows == tiny.rows
+
+
+def test_a_folder_without_one_names_the_command(tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_manifest(tmp_path)
+    assert "cxrtool prepare" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("id,path\n1,a\n", "expected a column 'image_id', found the columns: id, path"),
+        ("image_id,path\n,a\n", "line 2: the cell 'image_id' is empty"),
+        ("image_id,path\n1,\n", "line 2: the cell 'path' is empty"),
+        ("image_id,path\n1,a\n2,b\n1,c\n", "line 4: the image_id '1' stands on line 2 too"),
+    ],
+)
+def test_a_manifest_that_breaks_its_rules_is_refused(tmp_path, text, told):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(InputError, match=told):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_root_confines_reading(tmp_path):
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "link").symlink_to(outside)
+    for path in ("../out/a.png", str(outside / "a.png"), "link/a.png"):
+        (inside / "m.csv").write_text(f"image_id,path\n1,{path}\n")
+        with pytest.raises(InputError, match="outside --root"):
+            read_manifest(inside / "m.csv", root=inside)
+    (inside / "m.csv").write_text("image_id,path\n1,sub/../a.png\n")
+    assert len(read_manifest(inside / "m.csv", root=inside)) == 1
+
+
+def test_columns_known_first_then_strangers_and_none_lost():
+    rows = [{"zebra": "1", "label": "x"}, {"path": "p"}]
+    assert order_columns(["zebra", "image_id"], rows) == ["image_id", "path", "label", "zebra"]
+
+
+def test_classes_and_subset():
+    rows = [{"image_id": str(i), "label": label} for i, label in enumerate(["b", "", "a", "b"])]
+    manifest = Manifest(["image_id", "label"], rows, lines=[2, 3, 4, 5])
+    assert manifest.classes() == ["a", "b"]
+    part = manifest.subset(["3", "0", "stranger"])
+    assert part.column("image_id") == ["0", "3"]
+    assert part.lines == [2, 5]
+
+
+def test_a_stream_gets_what_a_file_gets_but_absolute():
+    stream = io.StringIO()
+    print_manifest(stream, ["image_id", "path"], [{"image_id": "1", "path": "/a/b.png", "other": "dropped"}])
+    assert stream.getvalue() == dump_table(["image_id", "path"], [{"image_id": "1", "path": "/a/b.png"}])
+    assert stream.getvalue().splitlines() == ["image_id,path", "1,/a/b.png"]

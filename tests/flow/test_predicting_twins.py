@@ -1,0 +1,165 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cxrtool.cli.main import run as cxrtool
+from cxrtool.commands.predict import PredictOptions, predict
+from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.transform import TransformOptions, transform
+from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
+from cxrtool.data.tables.predictions import read_predictions
+from cxrtool.errors import InputError, LeakageError
+from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.settings import Settings
+
+FOLDS = ("r0f0", "r0f1")
+CLASSES = ["covid@covid", "covid@normal", "normal@covid", "normal@normal"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, make_study, write_generators):
+    """A study, what `prepare --size 20` made of it, generators of that, their twins, and a run of two folds on them."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("place")
+    study = make_study(folder)
+    rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
+    write_table(study.splits, list(rows[0]), rows)
+    prepared = folder / "prepared"
+    assert cxrtool(["prepare", str(study.folder / "manifest.csv"), "--size", "20", "--fit", "pad",
+                    "--workers", "1", "-q", "-o", str(prepared)]) == 0  # fmt: skip
+    chain = read_run_file(prepared)["chain"]
+    write_generators(folder / "generators", study.splits, read_manifest(prepared).rows, folds=FOLDS, chain=chain)
+    settings = Settings(cache=folder / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
+        told = TrainOptions(prepared, study.splits, model="covid-xnet", size=24, epochs=2, batch_size=8,
+                            transform=folder / "generators")  # fmt: skip
+        train(told, replace(settings, out=folder / "run"))
+    transform(TransformOptions(prepared, folder / "generators", strips=0), replace(settings, out=folder / "twins"))
+    return folder, study
+
+
+@pytest.fixture
+def ask(place, settings, tmp_path):
+    def call(source, model="run/r0f0", out="answers.csv", **changes):
+        shared = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
+        predict(
+            PredictOptions(place[0] / model, str(source), **changes), replace(settings, out=tmp_path / out, **shared)
+        )
+        return read_predictions(tmp_path / out)
+
+    return call
+
+
+@pytest.fixture
+def strangers(tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(100 + index).integers(0, 100, (24, 28), np.uint8)
+        pixels[:, :12] += 120
+        cv2.imwrite(str(folder / f"{index}.png"), pixels.astype(np.uint16) * 256 if index == 2 else pixels)
+    return folder
+
+
+def kept_of(place, fold, folder):
+    """A manifest of what a fold tested: raw, prepared, or as twins."""
+    study = place[1]
+    names = set(study.assigned(0, fold, "test"))
+    manifest = read_manifest(folder)
+    own = [row for row in manifest.rows if row.get("fold", "") in ("", str(fold))]
+    keep = [row["image_id"] for row in own if (row.get("parent_id") or row["image_id"]) in names]
+    some = manifest.subset(keep)
+    target = place[0] / f"tested-{folder.name}-{fold}.csv"
+    write_manifest(target, some.columns, some.rows)
+    return target
+
+
+def by_twin(predictions):
+    return {
+        (row["parent_id"], row["generator"]): (row["label"], values)
+        for row, values in zip(predictions.rows, predictions.probabilities, strict=True) if row["subset"] == "test"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["study", "prepared", "twins"])
+@pytest.mark.parametrize("fold", [0, 1])
+def test_raw_prepared_and_written_images_are_answered_as_the_fold_itself_did(place, ask, source, fold):
+    own = by_twin(read_predictions(place[0] / "run" / f"r0f{fold}" / "predictions.csv"))
+    answers = ask(kept_of(place, fold, place[0] / source), f"run/r0f{fold}")
+    asked = by_twin(answers)
+    assert answers.classes == CLASSES
+    assert asked.keys() == own.keys()
+    assert len(own) == 16
+    for key, (label, values) in asked.items():
+        assert label == own[key][0]
+        np.testing.assert_allclose(values, own[key][1], atol=1e-6)
+    for row in answers.rows:
+        of = f"_r0f{fold}" if source == "twins" else ""
+        assert row["image_id"] == f"{row['parent_id']}{of}_{row['generator']}"
+
+
+def test_each_fold_shows_an_image_to_its_own_generators(place, ask, strangers):
+    single = [by_twin(ask(strangers, f"run/{name}", out=f"{name}.csv")) for name in FOLDS]
+    members = ask(strangers, "run", members=True)
+    assert len(members.rows) == 3 * 2 * 2
+    for row, values in zip(members.rows, members.probabilities, strict=True):
+        label, expected = single[int(row["fold"])][row["parent_id"], row["generator"]]
+        assert row["image_id"] == f"{row['parent_id']}_r0f{row['fold']}_{row['generator']}"
+        assert label == row["label"] == ""
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+    mean = ask(strangers, "run", out="mean.csv")
+    assert [row["image_id"] for row in mean.rows] == [f"{i}_{name}" for i in range(3) for name in ("covid", "normal")]
+    for (_, values), one, other in zip(by_twin(mean).values(), *(each.values() for each in single), strict=True):
+        np.testing.assert_allclose(values, (one[1] + other[1]) / 2, atol=1e-6)
+
+
+def test_batches_and_sixteen_bits_do_not_matter(place, ask, strangers):
+    whole = ask(strangers)
+    np.testing.assert_allclose(ask(strangers, batch_size=1).probabilities, whole.probabilities, atol=1e-6)
+    cv2.imwrite(str(strangers / "1.png"), cv2.imread(str(strangers / "1.png"), cv2.IMREAD_UNCHANGED)
+                .astype(np.uint16) * 257)  # fmt: skip
+    deep = ask(strangers)
+    np.testing.assert_allclose(deep.probabilities, whole.probabilities, atol=1e-3)
+
+
+def test_images_are_counted_not_twins_and_what_comes_next_is_told(ask, strangers, listener, tmp_path):
+    (strangers / "broken.png").write_bytes(b"x")
+    ask(strangers)
+    assert listener.said[-2:] == [
+        "3 images answered, 1 rejected",
+        f"a row for each of 6 twins; next: cxrtool fuse twins {tmp_path / 'answers.csv'} gives one an image",
+    ]
+
+
+def test_what_was_trained_on_is_refused(place, ask, listener):
+    study = place[1]
+    manifest = read_manifest(study.folder).subset([study.assigned(0, 0, "train")[0]])
+    write_manifest(place[0] / "trained.csv", manifest.columns, manifest.rows)
+    with pytest.raises(LeakageError):
+        ask(place[0] / "trained.csv")
+    for row in manifest.rows:
+        row["patient_id"] = ""
+    write_manifest(place[0] / "trained.csv", manifest.columns, manifest.rows)
+    with pytest.raises(LeakageError):
+        ask(place[0] / "trained.csv")
+    assert len(ask(place[0] / "trained.csv", allow_leakage=True).rows) == 2
+    assert "1 of 1 images, or their patients, were trained on" in listener.warned[-1]
+
+
+def test_twins_of_other_generators_are_refused(place, ask):
+    with pytest.raises(InputError, match=r"has been through: .*transform.* was trained on: .*transform"):
+        ask(kept_of(place, 1, place[0] / "twins"), "run/r0f0")
+
+
+def test_a_model_whose_generators_are_gone_says_so(place, ask, strangers):
+    parts = place[0] / "run" / "r0f0" / "parts"
+    parts.rename(parts.with_name("elsewhere"))
+    try:
+        with pytest.raises(InputError, match=r"went through a generators network .fucitnet"):
+            ask(strangers)
+    finally:
+        parts.with_name("elsewhere").rename(parts)
