@@ -8,7 +8,6 @@ nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 TOOLS = {line.split(">=")[0]: line for line in PROJECT["optional-dependencies"]["dev"]}
-TYPER = next(line for line in PROJECT["dependencies"] if line.startswith("typer"))
 
 
 @nox.session
@@ -27,11 +26,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format, and that the README shows the help as it is."""
-    _install_help(session, "ruff")
+    """Check style and format."""
+    session.install(TOOLS["ruff"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("cog", "--check", "--diff", "README.md")
 
 
 @nox.session
@@ -42,21 +40,8 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-def docs(session: nox.Session) -> None:
-    """Write the help of every command into the README anew."""
-    _install_help(session)
-    session.run("cog", "-r", "README.md")
-
-
-@nox.session
 def bench(session: nox.Session) -> None:
     """Measure, and print the figures."""
     session.install("-e", ".[dev]")
     files = ("-m", "bench", "-s", "-o", "python_files=bench_*.py")
     session.run("python", "-m", "pytest", *files, *(session.posargs or ["tests/bench"]))
-
-
-def _install_help(session: nox.Session, *tools: str) -> None:
-    # The help of a command needs nothing but typer, so that these sessions do without torch.
-    session.install(TYPER, TOOLS["cogapp"], *(TOOLS[name] for name in tools))
-    session.install("--no-deps", "-e", ".")

@@ -295,7 +295,8 @@ def lung_part(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
-    from cxrtool.imaging.view import Form, see
+    from cxrtool.imaging.fits import Form
+    from cxrtool.imaging.view import see
     from cxrtool.models.parts import save_part
     from cxrtool.models.unet import UNet
 
@@ -416,7 +417,7 @@ def rib_part(tmp_path_factory: pytest.TempPathFactory, rib_kernels: dict[str, np
     """A rib part that answers with something like its picture; small, so that it is quick."""
     import torch
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.models.parts import save_part
     from cxrtool.models.rib_autoencoder import RibAutoencoder, kernels_of
 
@@ -441,7 +442,7 @@ def _write_generators(
     import torch
 
     from cxrtool.flow.fold_training import FITTED_COLUMNS
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.models.class_inherent import Generators
     from cxrtool.models.parts import save_part
 
@@ -490,7 +491,8 @@ def train_study(settings: Settings, tmp_path: Path, no_pictures: None) -> Callab
     """Train a tiny network on a study; keywords are those of `TrainOptions` or of `Settings`."""
     import torch
 
-    from cxrtool.commands.train import TrainOptions, train
+    from cxrtool.commands.train import train
+    from cxrtool.commands.train.options import TrainOptions
 
     torch.set_num_threads(1)
 
@@ -500,7 +502,7 @@ def train_study(settings: Settings, tmp_path: Path, no_pictures: None) -> Callab
             "manifest": study.folder, "splits": study.splits, "model": "covid-xnet", "size": 16, "epochs": 2,
             "batch_size": 8, "augment": "none", "only": "r0f0",
         }  # fmt: skip
-        options = TrainOptions(**{**told, **changes})
+        options = TrainOptions.of(**{**told, **changes})
         run: Path = tmp_path / out
         train(options, replace(settings, **{"out": run, "cache": tmp_path / "cache", **shared}))
         return run

@@ -18,6 +18,7 @@ FLOORS = (
     ("models",),
     ("phantom",),
     ("imaging", "data"),
+    ("options",),
     ("errors",),
 )
 """From top to bottom; rooms on one floor do not know each other, but for `data`, whose readers look at arrays."""
@@ -25,10 +26,10 @@ FLOORS = (
 NEIGHBOURS = {("data", "imaging")}
 """Who may look at whom on one floor."""
 
-LIGHT_ROOMS = ("cli", "data", "imaging", "evaluation", "auditing", "reporting")
+LIGHT_ROOMS = ("cli", "options", "data", "imaging", "evaluation", "auditing", "reporting")
 
 TORCH = {"torch", "torchvision", "timm", "safetensors.torch"}
-FAST_ROOMS = ("cli", "commands", "flow")
+FAST_ROOMS = ("cli", "commands", "flow", "options", "errors")
 SLOW = TORCH | {"numpy", "cv2", "scipy", "sklearn", "skimage", "matplotlib", "rich", "pydicom", "pandas"}
 """What a command may import only once it is called."""
 

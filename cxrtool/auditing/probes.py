@@ -18,21 +18,11 @@ import numpy as np
 from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import PERMUTATIONS, Run, Trial
 from cxrtool.auditing.answers import main_figures, predictions
+from cxrtool.auditing.catalogue import LUNG, NO_LUNG, OUTLINE, PROBES, THUMBNAIL
 from cxrtool.auditing.inputs import Fold, Pictures, Progress, Unseen
-from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.auditing.views import (
-    FIGURES,
-    LUNG,
-    NO_LUNG,
-    OUTLINE,
-    PERMUTED,
-    PROBES,
-    VIEWS,
-    Figure,
-    Outcome,
-    Result,
-    check_names,
-)
+from cxrtool.auditing.outcome import Figure, Outcome, Result
+from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, UNKNOWN, WARNING, Finding, Part
+from cxrtool.auditing.views import IS_LUNG
 from cxrtool.evaluation.comparison.align import align, in_order
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray
@@ -52,14 +42,10 @@ LEAKING = 0.02
 SOME_LUNG = 0.01
 """Share of the lungs' area from which on it is said that a probe without lungs still holds some."""
 
-BECAUSE = {
-    "size-and-shape": "the classes come in different files, which a model may see by proportions or compression",
-    "mask-shape": (
-        "the classes differ in the size or shape of the lungs, as children and adults do; but an illness can change "
-        "the outline too"
-    ),
-    "metadata": "where an image is from, or of whom, tells its label, and a model may have learnt that instead",
-}
+PERMUTED = "permuted-labels"
+"""The nearest thumbnail with labels dealt by chance: it must stay at chance, or the splits leak."""
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def findings(outcome: Outcome) -> list[Finding]:
@@ -68,16 +54,16 @@ def findings(outcome: Outcome) -> list[Finding]:
     made = {name: result for name, result in results.items() if result.trial is not None}
     alarming = [name for name in made if PROBES[name].level == ALARM]
     raised = [name for name in alarming if made[name].raised]
-    pictures = [name for name in raised if name not in BECAUSE]
+    pictures = [name for name in raised if not PROBES[name].because]
     found = []
     if pictures:
         text = f"{_reaches(outcome, pictures)}. The classes differ in something outside the lungs, so "
         text += f"{_whose(outcome)} need not come from the lungs.{_held(made, pictures)}"
         found.append(Finding(ALARM, text))
-    found += [Finding(ALARM, f"{_reaches(outcome, [name])}: {BECAUSE[name]}.") for name in raised if name in BECAUSE]
+    found += [Finding(ALARM, _explained(outcome, name)) for name in raised if PROBES[name].because]
     found += _of_permuted(outcome)
     found += [
-        Finding(WARNING, f"{_reaches(outcome, [name])}: {BECAUSE[name]}.")
+        Finding(WARNING, _explained(outcome, name))
         for name, result in made.items()
         if PROBES[name].level == WARNING and result.raised
     ]
@@ -182,7 +168,7 @@ def _of_missing(results: Mapping[str, Result]) -> list[Finding]:
 def _reaches(outcome: Outcome, names: Sequence[str]) -> str:
     """The sentence's beginning: what each reaches of what the model reaches."""
     first, *rest = names
-    verb = "reach" if first in ("size-and-shape", "metadata") else "reaches"
+    verb = "reach" if PROBES[first].plural else "reaches"
     model = outcome.model["value"]
     own = _value(outcome.results[first])
     of = "" if model is None else f" of the model's {model:.2f}" if own < model else f", the model {model:.2f}"
@@ -192,6 +178,12 @@ def _reaches(outcome: Outcome, names: Sequence[str]) -> str:
     text += f"guessing gives {outcome.chance:.2f}, chance stays below {limit:.2f})"
     others = [f"{PROBES[name].alone} {_value(outcome.results[name]):.2f}" for name in rest]
     return ", ".join([text, *others[:-1]]) + (f" and {others[-1]}" if others else "")
+
+
+def _explained(outcome: Outcome, name: str) -> str:
+    """What one reaches, and what that means."""
+    because = PROBES[name].because
+    return f"{_reaches(outcome, [name])}: {because}." if because else f"{_reaches(outcome, [name])}."
 
 
 def _whose(outcome: Outcome) -> str:
@@ -209,8 +201,8 @@ def _notes(outcome: Outcome) -> list[str]:
         f"{count_of(outcome.images, 'test image')} of {count_of(outcome.patients, 'patient')}, "
         f"{count_of(outcome.runs, 'run')}; thumbnails of 64 x 64, a linear classifier for pictures and one of Gaussian "
         "kernels for figures, trained on the training images alone.",
-        f"Chance: the best balanced accuracy in 99 % of {outcome.permutations} dealings of the labels among patients; "
-        "of the first four, which alone raise an alarm, the best of them all.",
+        f"Chance: the best balanced accuracy in 99 % of {outcome.permutations} dealings of the labels among patients"
+        f"{_together(list(outcome.results))}.",
         "Share of model: (probe - guessing) / (model - guessing).",
     ]
     if outcome.left_out:
@@ -223,6 +215,17 @@ def _notes(outcome: Outcome) -> list[str]:
             notes.append(f"Of the lungs' area {result.view.lung:.1%} lie in what this sees: {PROBES[name].title}.")
     notes += [f"{', '.join(titles)}: {reason}." for reason, titles in reasons.items()]
     return [*notes, *outcome.notes]
+
+
+def _together(names: Sequence[str]) -> str:
+    """Of which probes chance is that of the best: of all that raise an alarm, where there are several."""
+    own = [name for name in names if PROBES[name].level == ALARM]
+    if len(own) < 2:
+        return ""
+    count = NUMBERS[len(own)] if len(own) < len(NUMBERS) else str(len(own))
+    leading = list(names[: len(own)]) == own
+    which = f"the first {count}" if leading else ", ".join(PROBES[name].title for name in own)
+    return f"; of {which}, which alone raise an alarm, the best of them all"
 
 
 def _verdict(name: str, result: Result) -> str:
@@ -269,7 +272,7 @@ def draw(outcome: Outcome, pictures: Pictures, folder: Path) -> list[tuple[str, 
                 "What each probe reaches beside the model, with 95 % intervals; below the grey it is chance.",
             )
         )
-    shown = [name for name in outcome.results if name not in FIGURES and outcome.results[name].trial is not None]
+    shown = [name for name, result in outcome.results.items() if not PROBES[name].figures and result.trial is not None]
     if shown:
         draw_inputs(outcome, pictures, shown, folder / "probe_inputs.png")
         drawn.append(("probe_inputs.png", "What each probe sees of a typical image of each class."))
@@ -289,7 +292,7 @@ def draw_forest(outcome: Outcome, path: Path) -> None:
             _beside(axes, place, cell(result.balanced_accuracy))
             reached = result.balanced_accuracy
             low.append(reached["value"] if reached["low"] is None else reached["low"])
-            if PROBES[name].level != "alarm" and not math.isnan(result.limit):
+            if PROBES[name].level != ALARM and not math.isnan(result.limit):
                 axes.plot([result.limit] * 2, [place - 0.3, place + 0.3], color=GREY, linewidth=1)
         labels = [PROBES[name].title for name in made]
         chance = permuted(outcome)
@@ -317,7 +320,7 @@ def draw_inputs(outcome: Outcome, pictures: Pictures, names: list[str], path: Pa
     """One image of each class through every probe that sees pictures."""
     examples = {label: _typical(pictures, label) for label in outcome.classes[:MOST_CLASSES]}
     few = pictures.where(np.array(list(examples.values()), np.intp))
-    looks = {name: VIEWS[name](few).shown for name in names}
+    looks = {name: PROBES[name].see(few).shown for name in names}
     shown = {name: images for name, images in looks.items() if images is not None}
     with picture(path, 0.5 + TILE * len(shown), 0.35 + TILE * len(examples)) as figure:
         grid = figure.subplots(len(examples), len(shown), squeeze=False)
@@ -336,7 +339,7 @@ def _typical(pictures: Pictures, label: str) -> int:
     """The picture of a class that is nearest to the mean of the class, among those with lungs where there are such."""
     own = np.flatnonzero([name == label for name in pictures.labels])
     if pictures.lungs is not None:
-        found = own[pictures.lungs[own].max(axis=(1, 2)) >= 0.5]
+        found = own[pictures.lungs[own].max(axis=(1, 2)) >= IS_LUNG]
         own = found if len(found) else own
     thumbs = pictures.thumbs[own]
     return int(own[((thumbs - thumbs.mean(axis=0)) ** 2).sum(axis=(1, 2)).argmin()])
@@ -357,10 +360,9 @@ def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    names = {NO_LUNG: "no lung", OUTLINE: "outline of the lungs", LUNG: "lungs"}
     handles: list[Any] = [
-        Line2D([], [], color=COLOURS[kind], marker="o", linewidth=2, label=name)
-        for kind, name in names.items()
+        Line2D([], [], color=colour, marker="o", linewidth=2, label=kind)
+        for kind, colour in COLOURS.items()
         if kind in holds
     ]
     if outcome.model["value"] is not None:
@@ -397,15 +399,11 @@ def examine(
         seed: Of labellings and resamples.
         permutations: Labellings dealt by chance, P.
         resamples: Of patients.
-        names: Which of `PROBES`; None takes all.
+        names: Which of `PROBES`; None takes all, those first that can raise an alarm.
         place: The folder in which pictures are written; None draws none.
         report: Shows how far it is.
-
-    Raises:
-        UsageError: A name is none of a probe.
     """
-    names = tuple(PROBES) if names is None else names
-    check_names(names)
+    names = sorted(PROBES, key=lambda name: LEVELS.index(PROBES[name].level)) if names is None else names
     runs = alarm.runs_of(pictures, folds, seed)
     labels = pictures.labels
     classes = sorted({labels[i] for run in runs for i in run.train.tolist()} - {""})
@@ -418,14 +416,14 @@ def examine(
     results = {}
     with (report or Unseen()).progress("probing", len(names)) as advance:
         for name in names:
-            view = VIEWS[name](pictures)
+            view = PROBES[name].see(pictures)
             results[name] = Result(replace(view, features=None, shown=None))
             if view.features is not None:
                 trial = alarm.attempt(view.features, PROBES[name].kernel, labellings, patients, runs, len(classes))
                 results[name] = measuring.of(results[name], trial)
             advance(1)
     outcome = measuring.outcome(results, permutations)
-    if "thumbnail" in names:
+    if THUMBNAIL in names:
         whole = pictures.thumbs.reshape(len(pictures), -1)
         outcome = replace(outcome, permuted=alarm.nearest(whole, labellings, runs, len(classes))[1:])
     drawn = draw(outcome, pictures, place) if place is not None else ()

@@ -18,11 +18,11 @@ from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import PERMUTATIONS
 from cxrtool.auditing.answers import divided, figures_of
 from cxrtool.auditing.association import PERMUTATIONS as PERMUTED_LABELS
+from cxrtool.auditing.catalogue import Probe, of_source
 from cxrtool.auditing.factors import CATEGORY, SOURCE, Factor
 from cxrtool.auditing.inputs import Pictures, Progress, Unseen
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
 from cxrtool.auditing.questions import CERTAIN, VALUE, associate, gravity, per_unit, units_of
-from cxrtool.auditing.views import VIEWS
 from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES
 from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
@@ -38,9 +38,6 @@ UNTIED = (
     "In these images the label does not hang on the source, so it is of no use to a model; where the two go together, "
     "a model can learn it."
 )
-
-SEEN = {"thumbnail": "whole picture", "lungs-only": "lungs alone"}
-"""What is shown."""
 
 
 def examine(
@@ -61,17 +58,17 @@ def examine(
         report: Shows how far it is.
     """
     questions = [
-        (stage, label, seen)
+        (stage, label, probe)
         for stage, pictures in stages.items()
         for label in pictures.classes
-        for seen in SEEN
-        if seen == "thumbnail" or pictures.lungs is not None
+        for probe in of_source()
+        if pictures.lungs is not None or not probe.needs_lungs
     ]
     entries = []
     with (report or Unseen()).progress("asking for the source", len(questions)) as advance:
-        for stage, label, seen in questions:
-            told = {"stage": stage, "label": label, "seen": SEEN[seen]}
-            entries.append(told | _ask(stages[stage], label, seen, seed, permutations, resamples))
+        for stage, label, probe in questions:
+            told = {"stage": stage, "label": label, "seen": probe.source}
+            entries.append(told | _ask(stages[stage], label, probe, seed, permutations, resamples))
             advance(1)
     tied = any(goes_with_label(pictures.rows, seed) for pictures in stages.values())
     content = {"answers": entries, "source_goes_with_label": tied}
@@ -90,7 +87,7 @@ def goes_with_label(rows: Sequence[Row], seed: int = 0) -> bool:
     return answer.p is not None and answer.p < CERTAIN and gravity(answer) in (ALARM, WARNING, NOTE)
 
 
-def _ask(pictures: Pictures, label: str, seen: str, seed: int, permutations: int, resamples: int) -> dict[str, Any]:
+def _ask(pictures: Pictures, label: str, probe: Probe, seed: int, permutations: int, resamples: int) -> dict[str, Any]:
     own = pictures.where(np.array([name == label for name in pictures.labels], np.bool_))
     patients = own.patients
     counts = {
@@ -105,13 +102,13 @@ def _ask(pictures: Pictures, label: str, seen: str, seed: int, permutations: int
     # The source takes the place of the label, so that everything else is as with any other question.
     rows = tuple({**row, "label": row.get("source", "")} for row in own.rows)
     own = replace(own, rows=rows).where(np.array([name in asked for name in own.sources], np.bool_))
-    view = VIEWS[seen](own)
+    view = probe.see(own)
     if view.features is None:
         return {**known, "reason": view.reason}
     patients = own.patients
     runs = divided(own, FOLDS, seed)
     labellings = alarm.deal(own.numbers(asked), patients, permutations, seed)
-    trial = alarm.attempt(view.features, "linear", labellings, patients, runs, len(asked))
+    trial = alarm.attempt(view.features, probe.kernel, labellings, patients, runs, len(asked))
     figures = figures_of(own.rows, runs, asked, trial, seed, resamples)
     limit = alarm.level_of([trial])
     return {

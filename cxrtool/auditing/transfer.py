@@ -14,9 +14,9 @@ import numpy as np
 from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import Run, Trial
 from cxrtool.auditing.answers import divided, main_figures, predictions
+from cxrtool.auditing.catalogue import PROBES, THUMBNAIL, Probe, elsewhere
 from cxrtool.auditing.inputs import Pictures
 from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.auditing.views import PROBES, VIEWS
 from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.evaluation.metrics.estimates import estimate
 from cxrtool.evaluation.resampling.intervals import RESAMPLES
@@ -165,9 +165,6 @@ def _slopes(slopes: Mapping[str, Any], classes: Sequence[str]) -> str:
 EXTERNAL, EXTERNAL_TITLE = "external", "Simple classifiers elsewhere"
 LEFT_OUT, LEFT_OUT_TITLE = "left_out", "Each source left out"
 
-SEEN = ("thumbnail", "border", "lungs-only")
-"""Probes that are asked elsewhere, as far as both sides can make them."""
-
 FEWEST = 5
 """Patients of a class on either side, below which it is not asked about."""
 
@@ -199,17 +196,17 @@ def external(
         return Part(EXTERNAL, EXTERNAL_TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
     sides = [_of_classes(pictures, classes) for pictures in (here, there)]
     entries = []
-    for seen in SEEN:
-        views = [VIEWS[seen](pictures) for pictures in sides]
+    for probe in elsewhere():
+        views = [probe.see(pictures) for pictures in sides]
         features = [view.features for view in views]
         if features[0] is None or features[1] is None:
             continue
         for home, away in ((0, 1), (1, 0)):
-            inside = _ask(sides[home], np.asarray(features[home]), divided(sides[home], FOLDS, seed), classes)
-            outside = _ask_elsewhere(sides[home], sides[away], (features[home], features[away]), classes, seed)
+            inside = _ask(probe, sides[home], np.asarray(features[home]), divided(sides[home], FOLDS, seed), classes)
+            outside = _ask_elsewhere(probe, sides[home], sides[away], (features[home], features[away]), classes, seed)
             entries.append(
                 {
-                    "seen": seen,
+                    "seen": probe.name,
                     "trained_on": names[home],
                     "tested_on": names[away],
                     "inside": _figures(inside, seed, resamples),
@@ -257,12 +254,13 @@ def _leave_out(pictures: Pictures, source: str, seed: int, resamples: int) -> di
     of_classes = np.isin(pictures.numbers(classes), np.arange(len(classes)))
     asked = pictures.where(of_classes & (own | others))
     tested = np.array([name == source for name in asked.sources], np.bool_)
-    features = VIEWS["thumbnail"](asked).features
+    probe = PROBES[THUMBNAIL]
+    features = probe.see(asked).features
     test, train = np.flatnonzero(tested), np.flatnonzero(~tested)
     run = alarm.sampled("0", "0", train, test, asked.patients, [seed])
-    known = _ask(asked, np.asarray(features), divided(asked, FOLDS, seed), classes)
+    known = _ask(probe, asked, np.asarray(features), divided(asked, FOLDS, seed), classes)
     known = known.where(np.array([row.get("source") == source for row in known.rows], np.bool_))
-    strange = _ask(asked, np.asarray(features), [run], classes)
+    strange = _ask(probe, asked, np.asarray(features), [run], classes)
     with_it, without = (
         main_figures(scores, estimate(scores, seed=seed, resamples=resamples, calibrated=False))
         for scores in (known, strange)
@@ -276,20 +274,20 @@ def _why_not(source: str, inside: Pictures, rest: Pictures) -> str:
     return f"{source} and the others have not two labels of {FEWEST} patients each in common"
 
 
-def _ask(pictures: Pictures, features: Any, runs: Sequence[Run], classes: Sequence[str]) -> Scores:
+def _ask(probe: Probe, pictures: Pictures, features: Any, runs: Sequence[Run], classes: Sequence[str]) -> Scores:
     labels = pictures.numbers(classes)[:, None]
-    trial = alarm.attempt(features, "linear", labels, pictures.patients, runs, len(classes))
+    trial = alarm.attempt(features, probe.kernel, labels, pictures.patients, runs, len(classes))
     return scores_of(predictions(pictures.rows, runs, classes, trial))
 
 
 def _ask_elsewhere(
-    home: Pictures, away: Pictures, features: tuple[Any, Any], classes: Sequence[str], seed: int
+    probe: Probe, home: Pictures, away: Pictures, features: tuple[Any, Any], classes: Sequence[str], seed: int
 ) -> Scores:
     patients = np.concatenate([home.patients, away.patients + len(home)])
     labels = np.concatenate([home.numbers(classes), away.numbers(classes)])[:, None]
     places = np.arange(len(patients))
     run = alarm.sampled("0", "0", places[: len(home)], places[len(home) :], patients, [seed])
-    trial: Trial = alarm.attempt(np.concatenate(features), "linear", labels, patients, [run], len(classes))
+    trial: Trial = alarm.attempt(np.concatenate(features), probe.kernel, labels, patients, [run], len(classes))
     return scores_of(predictions([*home.rows, *away.rows], [run], classes, trial))
 
 

@@ -6,22 +6,16 @@ the centre and found networks to do as well; the other views ask the same of les
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.auditing.alarm import Trial
 from cxrtool.auditing.classifier import Features
 from cxrtool.auditing.factors import CATEGORY, FILE, factors
 from cxrtool.auditing.inputs import SIDE, Images, Pictures
-from cxrtool.auditing.part import ALARM, NOTE, WARNING
-from cxrtool.errors import UsageError
 from cxrtool.evaluation.metrics.confusion import FloatArray
-from cxrtool.evaluation.resampling.intervals import Measure
 from cxrtool.evaluation.tables import count_of
 
 BORDER = round(SIDE / 10)
@@ -76,11 +70,8 @@ def centre_blacked(pictures: Pictures) -> View:
 
 def lungs_erased(pictures: Pictures) -> View:
     """All but a box around both lungs, filled from its rim, so that the hole does not tell what filled it."""
-    lungs, reason = _lungs(pictures)
-    if lungs is None:
-        return View(None, reason=reason)
     shown = pictures.thumbs.copy()
-    for i, lung in enumerate(lungs):
+    for i, lung in enumerate(_lungs(pictures)):
         # Where no lung was found one may still be: then all is erased in which lungs may lie.
         inside = FRAME + MARGIN, SIDE - FRAME - MARGIN
         top, bottom, left, right = _box(lung) or inside * 2
@@ -89,24 +80,19 @@ def lungs_erased(pictures: Pictures) -> View:
             slice(max(top - MARGIN, 0), min(bottom + MARGIN, SIDE)),
             slice(max(left - MARGIN, 0), min(right + MARGIN, SIDE)),
         )
-    return View(shown.reshape(len(shown), -1), shown, 0.0, reason)
+    return View(shown.reshape(len(shown), -1), shown, 0.0)
 
 
 def lungs_only(pictures: Pictures) -> View:
     """The lungs, all else black."""
-    lungs, reason = _lungs(pictures)
-    if lungs is None:
-        return View(None, reason=reason)
-    shown = pictures.thumbs * lungs
-    return View(shown.reshape(len(shown), -1), shown, 1.0, reason)
+    shown = pictures.thumbs * _lungs(pictures)
+    return View(shown.reshape(len(shown), -1), shown, 1.0)
 
 
 def mask_shape(pictures: Pictures) -> View:
     """Areas, extents and moments of the lungs' outline, without a single grey value."""
-    lungs, reason = _lungs(pictures)
-    if lungs is None:
-        return View(None, reason=reason)
-    return View(_scaled(np.stack([_shape(lung) for lung in lungs])), lungs, None, reason)
+    lungs = _lungs(pictures)
+    return View(_scaled(np.stack([_shape(lung) for lung in lungs])), lungs)
 
 
 def size_and_shape(pictures: Pictures) -> View:
@@ -138,19 +124,6 @@ def metadata(pictures: Pictures) -> View:
     return View(_scaled(np.stack(columns, axis=1)), reason=f"made of {', '.join(names)}")
 
 
-VIEWS: dict[str, Callable[[Pictures], View]] = {
-    "size-and-shape": size_and_shape,
-    "border": border,
-    "centre-blacked": centre_blacked,
-    "lungs-erased": lungs_erased,
-    "mask-shape": mask_shape,
-    "metadata": metadata,
-    "lungs-only": lungs_only,
-    "thumbnail": thumbnail,
-}
-"""How each probe's input is made."""
-
-
 def _framed(pictures: Pictures, width: int) -> View:
     seen = np.ones((SIDE, SIDE), np.bool_)
     seen[width : SIDE - width, width : SIDE - width] = False
@@ -176,14 +149,19 @@ def _indicators(values: Sequence[str]) -> list[FloatArray]:
     return [np.array([value == level for value in values], np.float64) for level in sorted(set(values))]
 
 
-def _lungs(pictures: Pictures) -> tuple[Images | None, str]:
-    """The lungs where enough are known, and why not or how many are lacking."""
+def about_lungs(pictures: Pictures) -> tuple[bool, str]:
+    """Whether enough lungs are known for a probe that needs them; why not, or how many are lacking."""
     if pictures.lungs is None:
-        return None, pictures.masks or "no masks of the lungs"
+        return False, pictures.masks or "no masks of the lungs"
     lacking = int((pictures.lungs.max(axis=(1, 2), initial=0.0) < IS_LUNG).sum())
     if lacking > (1 - FEWEST_LUNGS) * len(pictures):
-        return None, f"no lungs were found in {lacking} of {count_of(len(pictures), 'picture')}"
-    return pictures.lungs, f"no lungs were found in {lacking} of {len(pictures)} pictures" if lacking else ""
+        return False, f"no lungs were found in {lacking} of {count_of(len(pictures), 'picture')}"
+    return True, f"no lungs were found in {lacking} of {len(pictures)} pictures" if lacking else ""
+
+
+def _lungs(pictures: Pictures) -> Images:
+    """The lungs; where nobody looked, none."""
+    return np.zeros_like(pictures.thumbs) if pictures.lungs is None else pictures.lungs
 
 
 def _box(lung: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
@@ -240,130 +218,3 @@ def _shape(lung: NDArray[np.float32]) -> FloatArray:
     whole = area / SIDE**2
     filled = whole / ((bottom - top) * (right - left))
     return np.array([whole, top, bottom, left, right, bottom - top, right - left, y, x, *moments, sides * filled])
-
-
-Figure = Mapping[str, Any]
-"""An `evaluation.intervals.Measure` as JSON."""
-
-NOTHING: Figure = Measure().as_json()
-
-NO_LUNG, OUTLINE, LUNG = "no lung", "outline of the lungs", "lungs"
-"""What a probe holds of the lungs."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One probe.
-
-    Attributes:
-        title: What a table calls it.
-        alone: What a sentence calls it, as its subject.
-        kernel: One of `classifier.KERNELS`.
-        holds: `NO_LUNG`, `OUTLINE` or `LUNG`.
-        level: What is raised where it reaches more than chance.
-    """
-
-    title: str
-    alone: str
-    kernel: str
-    holds: str
-    level: str
-
-
-PROBES = {
-    "size-and-shape": Probe("size and shape of files", "size and type of the files alone", "radial", NO_LUNG, ALARM),
-    "border": Probe("border", "the border alone", "linear", NO_LUNG, ALARM),
-    "centre-blacked": Probe("centre blacked", "the picture with its centre blacked", "linear", NO_LUNG, ALARM),
-    "lungs-erased": Probe("lungs erased", "the picture with both lungs erased", "linear", NO_LUNG, ALARM),
-    "mask-shape": Probe("outline of the lungs", "the outline of the lungs alone", "radial", OUTLINE, WARNING),
-    "metadata": Probe("metadata", "the manifest's columns and the file names alone", "radial", NO_LUNG, WARNING),
-    "lungs-only": Probe("lungs only", "a thumbnail of the lungs alone", "linear", LUNG, NOTE),
-    "thumbnail": Probe("thumbnail", "a thumbnail of the whole picture", "linear", LUNG, NOTE),
-}
-"""All probes, in the order of the tables; each sees what `probes_views.VIEWS` makes of a picture."""
-
-FIGURES = ("size-and-shape", "mask-shape", "metadata")
-"""Those that see figures in place of a picture."""
-
-PERMUTED = "permuted-labels"
-"""The nearest thumbnail with labels dealt by chance: it must stay at chance, or the splits leak."""
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Check that these are probes.
-
-    Raises:
-        UsageError: One is none.
-    """
-    strange = [name for name in names if name not in PROBES]
-    if strange:
-        raise UsageError(f"--probes: expected some of {', '.join(PROBES)}, found '{strange[0]}'")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one probe.
-
-    Attributes:
-        view: What it was shown.
-        trial: What it said; None where it could not be made.
-        balanced_accuracy: As the model's is measured.
-        auc: The mean over the classes, each against the rest.
-        difference: Balanced accuracy, probe minus model, on the images that both were tested on.
-        share: (probe - chance) / (model - chance), on the same.
-        limit: What chance stays below: the best of all alarming probes where it is one of these, else it alone.
-    """
-
-    view: View
-    trial: Trial | None = None
-    balanced_accuracy: Figure = field(default_factory=lambda: NOTHING)
-    auc: Figure = field(default_factory=lambda: NOTHING)
-    difference: Figure = field(default_factory=lambda: NOTHING)
-    share: Figure = field(default_factory=lambda: NOTHING)
-    limit: float = math.nan
-
-    @property
-    def raised(self) -> bool:
-        """Whether it reaches more than chance does."""
-        return self.trial is not None and float(self.trial.reached[0]) > self.limit
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of all probes.
-
-    Attributes:
-        results: By name.
-        classes: K names.
-        model: Balanced accuracy of the model, on the images that the probes were tested on too.
-        model_auc: Its AUC there.
-        level: Above which an alarm is raised; NaN where no probe was that could raise one.
-        permutations: Labellings dealt by chance.
-        seed: Of these and of the resamples.
-        images: Test images.
-        patients: Whose they are.
-        runs: Repeats and folds.
-        permuted: (P,) balanced accuracy of the nearest training thumbnail's label, with each labelling dealt by chance;
-            None where it was not asked.
-        left_out: Training images beyond what a probe is trained on, at most in one fold.
-        notes: What has to be known.
-    """
-
-    results: Mapping[str, Result]
-    classes: tuple[str, ...]
-    model: Figure
-    model_auc: Figure
-    level: float
-    permutations: int
-    seed: int
-    images: int
-    patients: int
-    runs: int
-    permuted: FloatArray | None = None
-    left_out: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def chance(self) -> float:
-        """Balanced accuracy of guessing."""
-        return 1 / len(self.classes)

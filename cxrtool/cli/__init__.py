@@ -1,1 +1,20 @@
-"""Parse, call one step, print: one file a command."""
+"""The program: the list of commands, the command line of each, and what the user sees."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""How every page of help is laid out."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How the program was called.
+
+    Attributes:
+        argv: The command line, as a step writes it down.
+        run: Runs another command line; returns its exit code.
+    """
+
+    argv: Sequence[str] = ()
+    run: Callable[[Sequence[str]], int] = lambda line: 0

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from cxrtool.errors import UsageError
-from cxrtool.flow.settings import Advance, Reporter, Silent
-
-FORMATS = ("table", "md", "latex", "csv", "json")
+from cxrtool.evaluation.sheet import latex, markdown
+from cxrtool.flow.settings import Advance, Reporter
 
 LINE_EVERY = 15.0
 """Seconds between two progress lines where there is no terminal to draw a bar on."""
@@ -67,22 +65,6 @@ class Lines:
         yield advance
 
 
-def reporter(*, quiet: bool) -> Reporter:
-    """The reporter for a command: lines on standard error, or none with `--quiet`."""
-    return Silent() if quiet else Lines()
-
-
-def check_format(name: str) -> str:
-    """Check the value of `--format`.
-
-    Raises:
-        UsageError: It is not one of `FORMATS`.
-    """
-    if name not in FORMATS:
-        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, found '{name}'")
-    return name
-
-
 def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> str:
     """A table of text cells in one of `FORMATS`; the first column is left-aligned, the others to the right."""
     return {"table": _aligned, "md": _markdown, "latex": _latex, "csv": _csv, "json": _json}[style](
@@ -90,41 +72,49 @@ def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "
     )
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> None:
-    """Write a table to standard output."""
-    sys.stdout.write(render(columns, rows, style, title) + "\n")
-
-
-def print_tables(
-    found: Any, tables: ModuleType, dump: Callable[[Any], str], style: str, digits: int, report: Reporter
-) -> None:
-    """Write what an evaluation found to standard output, in one of `FORMATS`.
+class Console:
+    """Results on standard output.
 
     Args:
-        found: What it found.
-        tables: The module that lays it out: its `opening`, `sheets`, `tidy` and `markdown`.
-        dump: Makes the JSON of it.
         style: One of `FORMATS`.
         digits: Decimals in tables.
         report: Told what a person should know, where standard output is for a program.
     """
-    if style == "md":
-        sys.stdout.write(tables.markdown(found, digits))
-        return
-    if style in ("csv", "json"):
-        # What a program reads must hold nothing else; what a person should know goes to standard error.
+
+    def __init__(self, style: str, digits: int, report: Reporter) -> None:
+        self.style, self.digits, self._report = style, digits, report
+
+    def write(self, text: str) -> None:
+        """Write text as it is."""
+        sys.stdout.write(text)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """Write a table of text cells in the format that was asked for."""
+        self.write(render(columns, rows, self.style, title) + "\n")
+
+    def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+        """A table as text in columns, for a message."""
+        return render(columns, rows, title=title)
+
+    def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
+        """Write what an evaluation found, in the format that was asked for."""
+        if self.style == "md":
+            self.write(tables.markdown(found, self.digits))
+            return
+        if self.style in ("csv", "json"):
+            # What a program reads must hold nothing else; what a person should know goes to standard error.
+            for line in tables.opening(found):
+                self._report.say(line)
+            columns, rows = tables.tidy(found)
+            self.write(dump(found) if self.style == "json" else render(columns, rows, self.style) + "\n")
+            return
+        mark = "% " if self.style == "latex" else ""
         for line in tables.opening(found):
-            report.say(line)
-        columns, rows = tables.tidy(found)
-        sys.stdout.write(dump(found) if style == "json" else render(columns, rows, style) + "\n")
-        return
-    mark = "% " if style == "latex" else ""
-    for line in tables.opening(found):
-        sys.stdout.write(mark + line + "\n")
-    for sheet in tables.sheets(found, digits):
-        sys.stdout.write("\n" + render(sheet.columns, sheet.rows, style, sheet.title) + "\n")
-        for note in sheet.notes:
-            sys.stdout.write(f"{mark or '  '}{note}\n")
+            self.write(mark + line + "\n")
+        for sheet in tables.sheets(found, self.digits):
+            self.write("\n" + render(sheet.columns, sheet.rows, self.style, sheet.title) + "\n")
+            for note in sheet.notes:
+                self.write(f"{mark or '  '}{note}\n")
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
@@ -144,25 +134,11 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) 
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = "| --- |" + " ---: |" * (len(columns) - 1)
-    return "\n".join(([f"**{title}**", ""] if title else []) + [line(columns), rule] + [line(row) for row in rows])
-
-
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    mark: "\\" + mark for mark in "&%$#_{}"
-}
+    return "\n".join(([f"**{title}**", ""] if title else []) + markdown(columns, rows))
 
 
 def _latex(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(LATEX.get(mark, mark) for mark in cell) for cell in cells) + r" \\"
-
-    head = [f"% {title}"] if title else []
-    body = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule", line(columns), r"\midrule"]
-    return "\n".join(head + body + [line(row) for row in rows] + [r"\bottomrule", r"\end{tabular}"])
+    return "\n".join(([f"% {title}"] if title else []) + latex(columns, rows))
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:

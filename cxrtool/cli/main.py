@@ -1,6 +1,6 @@
 """The application: knows every command by name, imports only the one that is called, turns errors into lines.
 
-Adding a command costs one file in this room and one line in `COMMANDS`.
+Adding a command costs one file in `cxrtool.commands` and its name in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ import contextlib
 import difflib
 import errno
 import importlib
+import itertools
 import os
 import select
 import signal
 import sys
+from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import typer
@@ -21,89 +25,110 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import cxrtool
+from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import CxrtoolError, StoppedError
 
-PANELS = ("Data", "Images", "Models", "Results", "Toolbox")
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "prepare": ("Data", "Read radiographs of any kind into grey PNGs and a manifest."),
-    "select": ("Data", "Choose, relabel, thin out or join the rows of manifests."),
-    "split": ("Data", "Divide patients into training, validation and test."),
-    "audit": ("Data", "Say what an accuracy is worth: leaks, confounding, shortcuts."),
-    "info": ("Data", "Say what a manifest, model, run or image is."),
-    "segment": ("Images", "Find the lungs; crop to them, keep them alone, or erase them."),
-    "enhance": ("Images", "Match histograms, suppress ribs, equalise contrast, in any order."),
-    "transform": ("Images", "Write what generators make of every image, fold by fold."),
-    "fit": ("Models", "Fit a lung network, a rib network, or class-inherent generators."),
-    "train": ("Models", "Train a network on every fold of a split."),
-    "predict": ("Models", "Ask a model about an image, a folder or a manifest."),
-    "fuse": ("Models", "Make one answer of two networks, of an image's twins, or of runs."),
-    "weights": ("Models", "Take in a network from elsewhere, fetch ImageNet weights, list them."),
-    "evaluate": ("Results", "Accuracy per class and group, with intervals and pictures."),
-    "compare": ("Results", "Runs side by side, and whether they differ on the same images."),
-    "explain": ("Results", "Show where a network looks, and measure whether it is the lungs."),
-    "report": ("Results", "One page on a run, to read, print and send: results to methods."),
-    "recipe": ("Toolbox", "Print a published system's whole chain of commands."),
-    "phantom": ("Toolbox", "Draw chest radiographs from anatomy, with the truth about each."),
-    "doctor": ("Toolbox", "Check this machine and installation."),
-    "demo": ("Toolbox", "Run the whole chain on the phantoms that come with cxrtool."),
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "Data": ("prepare", "select", "split", "audit", "info"),
+    "Images": ("segment", "enhance", "transform"),
+    "Models": ("fit", "train", "predict", "fuse", "weights"),
+    "Results": ("evaluate", "compare", "explain", "report"),
+    "Toolbox": ("help", "recipe", "phantom", "doctor", "demo"),
 }
-"""Name of every command, its panel in the help and its one line there."""
+"""The panels of the help, and the commands in each; a command is a module of `cxrtool.commands`."""
+
+NAMES = tuple(itertools.chain.from_iterable(COMMANDS.values()))
 
 START = "Start with:  cxrtool demo | cxrtool prepare FOLDER | cxrtool info PATH"
 
 
 class LazyGroup(TyperGroup):
-    """The group of all commands; a command's module is imported when it is called, not when it is listed."""
+    """A group of commands; a command's module is imported when it is called, not when it is listed."""
+
+    def __init__(self, *, members: Mapping[str, tuple[str, ...]] = COMMANDS, prefix: str = "", **more: Any) -> None:
+        super().__init__(**more)
+        self.members, self.prefix = members, prefix
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take a bare call for a call for help."""
+        return super().parse_args(ctx, args or ["--help"])
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the commands, panel by panel."""
-        return list(COMMANDS)
+        return list(itertools.chain.from_iterable(self.members.values()))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import one command and build it."""
-        if cmd_name not in COMMANDS:
-            return None
-        return load(cmd_name)
+        return load(self.prefix + cmd_name) if cmd_name in self.list_commands(ctx) else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, or name the nearest one."""
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, 1)
-            meant = f"; did you mean `{near[0]}`?" if near else ""
-            ctx.fail(f"no such command '{name}'{meant}")
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean `{self.prefix}{near[0]}`?" if near else ""
+            among = f" among {', '.join(known)}" if self.prefix and not near else ""
+            ctx.fail(f"no such command '{self.prefix}{name}'{among}{meant}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands in their panels, without importing any of them."""
-        for panel in PANELS:
-            rows = [(name, text) for name, (where, text) in COMMANDS.items() if where == panel]
-            if rows:
-                with formatter.section(panel):
-                    formatter.write_dl(rows)
+        for panel, names in self.members.items():
+            with formatter.section(panel):
+                formatter.write_dl([(name, line_of(self.prefix + name)) for name in names])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """End with the commands to start with."""
-        formatter.write_paragraph()
-        formatter.write_text(START)
+        if not self.prefix:
+            formatter.write_paragraph()
+            formatter.write_text(START)
+
+
+def module_of(name: str) -> str:
+    """The module of a command, as it is imported.
+
+    >>> module_of("train"), module_of("fit lungs"), module_of("weights import")
+    ('cxrtool.commands.train', 'cxrtool.commands.fit.lungs', 'cxrtool.commands.weights.import_')
+    """
+    parts = [f"{part}_" if iskeyword(part) else part for part in name.split()]
+    return ".".join(("cxrtool.commands", *parts))
+
+
+def line_of(name: str) -> str:
+    """The first line of a command's module, which is its line in the help."""
+    file = Path(cxrtool.__file__).parents[1].joinpath(*module_of(name).split("."))
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    with file.open(encoding="utf-8") as lines:
+        return next(lines).strip().strip('"')
 
 
 def load(name: str) -> Any:
-    """Import the command `name` and return it ready to be called."""
-    function = getattr(importlib.import_module(f"cxrtool.cli.{name}"), name)
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-    single.command(name, context_settings=settings)(function)
-    return typer.main.get_command(single)
+    """Import the command `name` and return it ready to be called.
+
+    A module with `run` is a command; one with `KINDS` is a group of commands, each a module beside it.
+    """
+    from cxrtool.cli.options import command_of
+
+    module = importlib.import_module(module_of(name))
+    members = members_of(module)
+    if not members:
+        return command_of(name, module)
+    return LazyGroup(
+        name=name,
+        members={"Commands": members},
+        prefix=f"{name} ",
+        help=module.__doc__,
+        rich_markup_mode=None,
+        context_settings=CONTEXT,
+    )
 
 
-app = typer.Typer(
-    cls=LazyGroup,
-    add_completion=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+def members_of(module: ModuleType) -> tuple[str, ...]:
+    """The commands of a group, as they are typed; none where the module is a command itself."""
+    return () if hasattr(module, "run") else tuple(getattr(module, "KINDS", ()))
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
 
 
 def _version(value: bool) -> None:
@@ -112,9 +137,8 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def cxrtool_(
-    ctx: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """From a folder of chest radiographs to an answer one can trust.
@@ -122,8 +146,6 @@ def cxrtool_(
     Every step reads and writes plain files, so steps are chained in shell scripts and Makefiles. For research; not a
     medical device.
     """
-    if ctx.invoked_subcommand is None:
-        sys.stdout.write(ctx.get_help() + "\n")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -143,10 +165,8 @@ def _open_streams() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def run(args: list[str]) -> int:
+def run(args: Sequence[str]) -> int:
     """Run the command line; return its exit code, with every error of the user's told in one or two lines."""
-    name = next((arg for arg in args if arg in COMMANDS), "")
-    prefix = f"cxrtool {name}".strip()
     signal.signal(signal.SIGTERM, _on_terminate)
     try:
         _invoke(args)
@@ -154,31 +174,45 @@ def run(args: list[str]) -> int:
         return 0
     except typer.Exit as leaving:
         return leaving.exit_code
-    except CxrtoolError as error:
-        return _tell(prefix, error.message, error.hint, error.exit_code)
-    except TyperException as error:
-        return _tell(prefix, _plain(error), f"`{prefix} --help` shows what there is", error.exit_code)
-    except OSError as error:
-        if _reader_left(error):
+    except (Exception, KeyboardInterrupt) as error:
+        return _answer(error, f"cxrtool {_called(args)}".strip())
+
+
+def _called(args: Sequence[str]) -> str:
+    """The command that was called, with its group, as it is typed."""
+    name, *rest = [*itertools.dropwhile(lambda arg: arg not in NAMES, args), ""]
+    # Who calls a member of a group has imported the group.
+    module = sys.modules.get(module_of(name))
+    return f"{name} {rest[0]}" if module and rest and rest[0] in members_of(module) else name
+
+
+def _answer(error: BaseException, prefix: str) -> int:
+    """Tell the user of an error; return the exit code."""
+    match error:
+        case CxrtoolError():
+            return _tell(prefix, error.message, error.hint, error.exit_code)
+        case TyperException():
+            return _tell(prefix, _plain(error), f"`{prefix} --help` shows what there is", error.exit_code)
+        case OSError() if _reader_left(error):
             # It had enough, as `head` has: nothing went wrong.
             _drop_output()
             return 0
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
             _drop_output()
             return _tell(prefix, f"cannot write: {error.strerror}", "free some space, or write elsewhere", 1)
-        return _tell_bug(prefix, error)
-    except (KeyboardInterrupt, typer.Abort):
-        return _tell(prefix, "interrupted", "the same command goes on where it stopped", 130)
-    except MemoryError:
-        return _tell(prefix, "not enough memory", "fewer --workers or a smaller --batch-size need less", 1)
-    except Exception as error:
-        return _tell_bug(prefix, error)
+        case KeyboardInterrupt() | typer.Abort():
+            return _tell(prefix, "interrupted", "the same command goes on where it stopped", 130)
+        case MemoryError():
+            return _tell(prefix, "not enough memory", "fewer --workers or a smaller --batch-size need less", 1)
+        case _:
+            return _tell_bug(prefix, error)
 
 
-def _invoke(args: list[str]) -> None:
+def _invoke(args: Sequence[str]) -> None:
     # Not through typer's own `main`, which would answer a closed pipe with exit code 1.
     group = typer.main.get_command(app)
-    with group.make_context("cxrtool", list(args)) as ctx:
+    called = Invocation([Path(sys.argv[0]).name, *args], run)
+    with group.make_context("cxrtool", list(args), obj=called) as ctx:
         group.invoke(ctx)
 
 
@@ -198,7 +232,7 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell_bug(prefix: str, error: Exception) -> int:
+def _tell_bug(prefix: str, error: BaseException) -> int:
     if os.environ.get("CXRTOOL_DEBUG"):
         raise error
     import traceback

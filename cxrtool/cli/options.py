@@ -1,31 +1,141 @@
-"""The options that commands share: one flag, one name, one help text."""
+"""From a command's options dataclass to its command line: every flag, `--config`, and where each value came from."""
 
 from __future__ import annotations
 
+import inspect
 import json
-import os
-import sys
 import tomllib
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from types import ModuleType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    from cxrtool.flow.settings import Settings
-
-Options = TypeVar("Options")
+from cxrtool.flow.settings import Settings, Silent
+from cxrtool.options import Declaration, Options, declared, flag_of, one_of
 
 ORIGINS = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT": "default", "DEFAULT_MAP": "config"}
+
+
+def command_of(name: str, module: ModuleType) -> Any:
+    """Build the command of a module.
+
+    Args:
+        name: How it is typed, such as `train` or `fit lungs`.
+        module: Its docstring is the help; its `run` takes an options dataclass and the shared settings, and may return
+            an exit code.
+    """
+    run: Callable[[Any, Settings], int | None] = module.run
+    kind: type[Options] = get_type_hints(run)["options"]
+
+    def call(ctx: typer.Context, **_: Any) -> None:
+        options, settings = read(ctx, kind)
+        code = run(options, settings)
+        if code:
+            raise typer.Exit(code)
+
+    call.__signature__ = inspect.Signature([_context(), *parameters(kind)])  # type: ignore[attr-defined]
+    call.__annotations__ = {}
+    call.__doc__ = module.__doc__
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name.rpartition(" ")[2], context_settings=CONTEXT)(call)
+    return typer.main.get_command(single)
+
+
+def _context() -> inspect.Parameter:
+    return inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+
+
+def parameters(kind: type[Options]) -> list[inspect.Parameter]:
+    """What the command line takes: the command's own options, then the shared ones that it names."""
+    own, shared = declared(kind), declared(Settings)
+    taken = {**own, **{name: shared[name] for name in kind.SHARED if name not in own}}
+    types = {**get_type_hints(Settings), **get_type_hints(kind)}
+    ordered = sorted(taken.items(), key=lambda item: not item[1][1].argument)
+    return [_parameter(name, types[name], *entry) for name, entry in ordered]
+
+
+def _parameter(name: str, kind: Any, entry: Field[Any], told: Declaration) -> inspect.Parameter:
+    """One option as typer takes it."""
+    required = entry.default is MISSING
+    base = next(part for part in (get_args(kind) or (kind,)) if part is not type(None) and part is not ...)
+    annotation: Any = list[base] if get_origin(kind) is tuple else base  # type: ignore[valid-type]
+    # What is decided later, and what may be given several times, is nothing until it is given.
+    late = told.shown is not None or get_origin(kind) is tuple
+    default = ... if required else None if late else entry.default
+    more: dict[str, Any] = {"help": _help(entry, told), "show_default": False}
+    if base in (int, float):
+        more |= {"min": told.minimum, "max": told.maximum}
+    more |= {key: value for key, value in (("metavar", told.metavar), ("envvar", told.envvar)) if value}
+    if name == "config":
+        more |= {"callback": _read_config, "is_eager": True}
+    make = typer.Argument if told.argument else partial(_option, flags=told.flags or (flag_of(name),))
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=make(default, **more),
+        annotation=annotation if required else annotation | None,
+    )
+
+
+def _option(default: Any, *, flags: Sequence[str], **more: Any) -> Any:
+    return typer.Option(default, *flags, **more)
+
+
+def _help(entry: Field[Any], told: Declaration) -> str:
+    """The sentence on an option, its choices where it names them, and its default at the end."""
+    # What gives the choices may import what is slow.
+    text = told.help.replace("{choices}", ", ".join(told.known())) if "{choices}" in told.help else told.help
+    shown = told.shown
+    # Not `in (..., False)`, for a default of 0 is one to be shown.
+    if shown is None and not isinstance(entry.default, bool) and entry.default not in (MISSING, None, (), ""):
+        shown = str(entry.default)
+    return f"{text}  [default: {shown.replace('{default}', str(entry.default))}]" if shown else text
+
+
+def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
+    """The options and the shared settings of a command line, with where each value came from."""
+    from cxrtool.cli.console import Console, Lines
+    from cxrtool.flow.parallel import default_workers
+
+    types = {**get_type_hints(Settings), **get_type_hints(kind)}
+    origins, values = {}, {}
+    for name, value in ctx.params.items():
+        source = ctx.get_parameter_source(name)
+        origins[name] = ORIGINS.get(source.name, "default") if source else "default"
+        values[name] = _typed(value, types[name])
+    own, common = declared(kind), declared(Settings)
+    given = {name: values[name] for name in own if origins[name] != "default"}
+    options, found = kind.build(given)
+    shared = {name: values[name] for name in values.keys() - own.keys() if values[name] is not None}
+    for name in shared.keys() & common.keys():
+        if (told := common[name][1]).choices is not None:
+            one_of(flag_of(name, told), shared[name], told.known())
+    machine = {"threads": default_workers(), "workers": default_workers()}
+    called = ctx.find_root().obj or Invocation()
+    settings = Settings(**{**machine, **shared}, origins={**origins, **found}, argv=called.argv, call=called.run)
+    report = Silent() if settings.quiet else Lines()
+    return options, replace(settings, report=report, output=Console(settings.style, settings.digits, report))
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """A value as its field has it: paths as `Path`, which some versions of typer make of them only later."""
+    path = Path in (kind, *get_args(kind))
+    if isinstance(value, list | tuple):
+        return tuple(Path(entry) if path else entry for entry in value)
+    return Path(value) if path and value is not None else value
 
 
 def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
     """Take defaults from a TOML file or from an old `run.json`; flags on the command line still win."""
     if value is None:
         return None
+    value = Path(value)
     try:
         text = value.read_text(encoding="utf-8")
         content = json.loads(text) if value.suffix == ".json" else tomllib.loads(text)
@@ -35,161 +145,28 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
         raise InputError(f"--config {value}: expected TOML, or the run.json of an earlier run: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {value}: expected names and values, found a list")
+    name = ctx.command_path.partition(" ")[2] or str(ctx.info_name)
     if "digest" in content and "options" in content:
-        made = content.get("command")
-        if made != ctx.info_name:
-            raise UsageError(f"--config {value}: expected a run of `cxrtool {ctx.info_name}`, found one of `{made}`")
-        content = {name: entry["value"] for name, entry in content["options"].items()} | {
-            name: content[name] for name in ("seed", "threads")
-        }
+        content = _repeat(value, content, name)
     known = {parameter.name for parameter in ctx.command.params}
-    flat = {name.replace("-", "_"): entry for name, entry in content.items()}
+    flat = {key.replace("-", "_"): entry for key, entry in content.items()}
     unknown = sorted(set(flat) - known)
     if unknown and value.suffix != ".json":
-        raise UsageError(f"--config {value}: `{ctx.info_name}` has no option '{unknown[0].replace('_', '-')}'")
-    ctx.default_map = {**(ctx.default_map or {}), **{name: flat[name] for name in flat if flat[name] is not None}}
+        raise UsageError(f"--config {value}: `{name}` has no option '{unknown[0].replace('_', '-')}'")
+    ctx.default_map = {**(ctx.default_map or {}), **{key: flat[key] for key in flat if flat[key] is not None}}
     return value
 
 
-ManifestFile = Annotated[
-    Path, typer.Argument(help="A manifest, a step's folder, or - for standard input.", metavar="MANIFEST")
-]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write; exactly there.", show_default=False)]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything that is drawn is drawn from it.")]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        help="Threads of the numeric libraries; results depend on it.",
-        show_default="all processors",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Processes that read and write images.", show_default="all processors"),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or one GPU as cuda:1.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
-Force = Annotated[bool, typer.Option("--force", help="Redo what is there already.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages but errors.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 3 when something was rejected.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Hash the inputs instead of trusting size and time.")]
-Root = Annotated[Path | None, typer.Option("--root", help="Read images only below this folder.", show_default=False)]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        envvar="CXRTOOL_CACHE",
-        help="Folder for decoded images.",
-        show_default="$SLURM_TMPDIR, else $TMPDIR",
-    ),
-]
-Leakage = Annotated[
-    bool, typer.Option("--allow-leakage", help="Warn, instead of refusing, where a test image was seen in training.")
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        callback=_read_config,
-        is_eager=True,
-        help="Defaults from a TOML file, or from an old run.json, which repeats that run.",
-        show_default=False,
-    ),
-]
-Format = Annotated[str, typer.Option("--format", help="table, md, latex, csv or json.")]
-Partial = Annotated[bool, typer.Option("--partial", help="Use a run of which some folds are missing.")]
-Positive = Annotated[
-    str | None, typer.Option("--positive", metavar="CLASS", help="The class to find.", show_default=False)
-]
-MaxPixels = Annotated[
-    int | None,
-    typer.Option("--max-pixels", min=1, help="Refuse larger pictures before decoding.", show_default="100 million"),
-]
-Digits = Annotated[int, typer.Option("--digits", min=0, max=10, help="Decimals in tables.")]
-Calibrated = Annotated[
-    bool, typer.Option("--calibrated", help="First bring each run to the temperature of its own validation rows.")
-]
-Sensitivity = Annotated[
-    float | None,
-    typer.Option(
-        "--sensitivity",
-        metavar="SHARE",
-        help="Call --positive from the threshold that keeps this, e.g. 0.95, on each run's validation rows.",
-        show_default=False,
-    ),
-]
-Prevalence = Annotated[
-    str | None,
-    typer.Option(
-        "--prevalence",
-        metavar="SHARES",
-        help="PPV, NPV and net benefit where such a share is --positive, e.g. 0.01,0.1.",
-        show_default=False,
-    ),
-]
-Abstain = Annotated[bool, typer.Option("--abstain", help="Accuracy when the least confident are left undecided.")]
-Only = Annotated[str | None, typer.Option("--only", help="Do these folds alone, e.g. r0f3,r0f4.", show_default=False)]
-
-
-def origins(ctx: typer.Context) -> dict[str, str]:
-    """Where the value of each option came from: default, environment, config or flag."""
-    result = {}
-    for name in ctx.params:
-        source = ctx.get_parameter_source(name)
-        result[name] = ORIGINS.get(source.name, "default") if source else "default"
-    return result
-
-
-def values_of(ctx: typer.Context) -> dict[str, Any]:
-    """What every parameter was given; paths as `Path`, which some versions of typer make of them only later."""
-    paths = {parameter.name for parameter in ctx.command.params if getattr(parameter.type, "name", "") == "path"}
-    result: dict[str, Any] = {}
-    for name, value in ctx.params.items():
-        if isinstance(value, list | tuple):
-            result[name] = tuple(Path(entry) if name in paths else entry for entry in value)
-        else:
-            result[name] = Path(value) if name in paths and value is not None else value
-    return result
-
-
-def collect(ctx: typer.Context, kind: type[Options]) -> Options:
-    """Build a step's options from the command line; a field takes the parameter of its own name, if it was given."""
-    given = values_of(ctx)
-    names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: given[name] for name in names if given.get(name) not in (None, ())})
-
-
-def settings(ctx: typer.Context) -> Settings:
-    """Build the shared options from the command line; those that a command lacks keep their defaults."""
-    from cxrtool.cli.console import reporter
-    from cxrtool.flow.parallel import default_workers
-    from cxrtool.flow.settings import Settings
-
-    given = values_of(ctx)
-    names = {entry.name for entry in fields(Settings)}
-    values = {name: value for name, value in given.items() if name in names and value is not None}
-    values.setdefault("threads", default_workers())
-    values.setdefault("workers", default_workers())
-    return Settings(
-        **values, origins=origins(ctx), argv=[os.path.basename(sys.argv[0]), *sys.argv[1:]],  # noqa: PTH119
-        report=reporter(quiet=bool(given.get("quiet"))),
-    )  # fmt: skip
-
-
-def one_of(option: str, value: str, known: object) -> str:
-    """Check a choice.
+def _repeat(path: Path, made: dict[str, Any], name: str) -> dict[str, Any]:
+    """The options of an earlier run.
 
     Raises:
-        UsageError: It is not among `known`; the message names the nearest and all.
+        UsageError: It is the run of another command.
     """
-    import difflib
-
-    names = [str(name) for name in known]  # type: ignore[attr-defined]
-    if value not in names:
-        near = difflib.get_close_matches(value, names, 1)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
-        raise UsageError(f"{option}: expected one of {', '.join(names)}, found '{value}'{meant}")
-    return value
+    options = {key: entry["value"] for key, entry in made["options"].items()}
+    # What is a group today was one command, whose first argument was an option like others.
+    member = options.get("action", options.get("kind")) if " " in name else None
+    before = " ".join(filter(None, (made.get("command"), member)))
+    if before != name:
+        raise UsageError(f"--config {path}: expected a run of `cxrtool {name}`, found one of `{before}`")
+    return options | {key: made[key] for key in ("seed", "threads")}

@@ -1,36 +1,55 @@
-"""Compare runs on the same test images: tables, tests and pictures."""
+"""Runs side by side, and whether they differ on the same images.
+
+Each difference from the reference comes with an interval from the same resampled patients, a permutation test of
+the two trained models and a corrected t test of the two methods; what a test cannot show is refused with the
+reason. p values are adjusted for all comparisons (Holm).
+
+Example: cxrtool compare runs/vgg16 runs/densenet201 --baseline runs/thumbnail -o comparison
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
-from cxrtool.data.tables.predictions import GROUPING, Predictions, join, read_predictions
+from cxrtool.data.tables.predictions import GROUPING, Predictions, join
 from cxrtool.errors import InputError, UsageError
+from cxrtool.evaluation.comparison.metrics import METRICS, in_words
+from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
+from cxrtool.flow.evaluating import HISTORY, named_path
 from cxrtool.flow.folder import RUN_FILE, Inputs, Plan, StepFolder, read_run_file
-from cxrtool.flow.run import PREDICTIONS, check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.run import (
+    PREDICTIONS,
+    STDIN,
+    check_whole,
+    fold_name,
+    is_fold,
+    is_run,
+    read_run_predictions,
+    whole_folds,
+)
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.within import keep_within, table_of
+from cxrtool.options import Options, argument, option
+from cxrtool.recipes.published import published_names
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison.runs import Entry
     from cxrtool.recipes.published import Published
 
 
-HISTORY = "history.csv"
 MODEL = "model.json"
 FILES = (PREDICTIONS, RUN_FILE, MODEL, HISTORY, FITTED)
 """What is read of a fold."""
@@ -134,34 +153,51 @@ def _rows(path: Path) -> int | None:
 COMPARISON = "comparison.json"
 TIDY = "comparison.csv"
 TABLES = "tables.md"
-STDIN = Path("-")
-
-_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
 
 
 @dataclass(frozen=True)
-class CompareOptions:
-    """The options of `cxrtool compare`.
+class CompareOptions(Options):
+    """The options of `compare`."""
 
-    Attributes:
-        inputs: Runs or CSV files, each perhaps with a name before it: `vgg=runs/vgg16`.
-        baseline: Name or path of the reference.
-        positive: The class that metrics of a class and DeLong's test are about.
-        metric: What differences are differences of.
-        published: The paper whose printed table stands beside.
-        within: A splits file, or a manifest: only images that stand there.
-        partial: Use a run of which some folds are missing.
-        resamples: Of patients, for intervals.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "style",
+        "digits",
+        "out",
+        "seed",
+        "verify",
+        "force",
+        "dry_run",
+        "quiet",
+        "config",
+    )
 
-    inputs: tuple[str, ...] = ()
-    baseline: str | None = None
-    positive: str | None = None
-    metric: str = "accuracy"
-    published: str | None = None
-    within: Path | None = None
-    partial: bool = False
+    inputs: tuple[str, ...] = argument(
+        "Runs, or predictions as CSV; each perhaps with a name: vgg=runs/vgg16.", (), metavar="RUN|CSV...", shown=""
+    )
+    baseline: str | None = option(
+        "What all others are compared with.", None, metavar="RUN|NAME", shown="the best on validation images"
+    )
+    positive: str | None = common_options.positive()
+    metric: str = option(f"What to compare by: {in_words()}.", "accuracy", choices=METRICS)
+    published: str | None = option(
+        "The printed table of a paper beside ours: {choices}.", None, metavar="NAME", choices=published_names, shown=""
+    )
+    within: Path | None = option(
+        "Only images that stand there; of splits, in that repeat, fold and subset.",
+        None,
+        metavar="SPLITS|MANIFEST",
+        shown="",
+    )
+    partial: bool = common_options.partial()
     resamples: int = 2000
+
+
+def run(options: CompareOptions, settings: Settings) -> None:
+    """Compare, and print the comparison."""
+    from cxrtool.evaluation.comparison import tables
+
+    if found := compare(options, settings):
+        settings.output.report(found, tables, dump_comparison)
 
 
 def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
@@ -212,7 +248,7 @@ def find_sources(options: CompareOptions) -> tuple[dict[str, list[Path]], str | 
     """
     if not options.inputs:
         raise UsageError("expected two runs or more, or predictions as CSV", "for instance first=runA second=runB")
-    given = [_split(text) for text in options.inputs]
+    given = [named_path(text) for text in options.inputs]
     names, baseline = _names(given), options.baseline
     if baseline is not None and baseline not in names:
         wanted = Path(baseline).absolute()
@@ -222,7 +258,7 @@ def find_sources(options: CompareOptions) -> tuple[dict[str, list[Path]], str | 
                 f"--baseline: expected one of {', '.join(dict.fromkeys(names))}, or another run, found '{baseline}'"
             )
         if not same:
-            given.insert(0, (None, Path(baseline)))
+            given.insert(0, ("", Path(baseline)))
             names = _names(given)
         baseline = same[0] if same else names[0]
     sources: dict[str, list[Path]] = {}
@@ -231,14 +267,9 @@ def find_sources(options: CompareOptions) -> tuple[dict[str, list[Path]], str | 
     return sources, baseline
 
 
-def _split(text: str) -> tuple[str | None, Path]:
-    match = None if Path(text).exists() else _NAMED.fullmatch(text)
-    return (match[1], Path(match[2])) if match else (None, Path(text))
-
-
-def _names(given: Sequence[tuple[str | None, Path]]) -> list[str]:
-    bare = iter(distinct([path for name, path in given if name is None], {name for name, _ in given if name}))
-    return [next(bare) if name is None else name for name, _ in given]
+def _names(given: Sequence[tuple[str, Path]]) -> list[str]:
+    bare = iter(distinct([path for name, path in given if not name], {name for name, _ in given if name}))
+    return [name or next(bare) for name, _ in given]
 
 
 def distinct(paths: Sequence[Path], taken: set[str]) -> list[str]:
@@ -317,10 +348,7 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     from cxrtool.evaluation.comparison.runs import Entry
     from cxrtool.evaluation.scores import TEST, scores_of
 
-    parts = [
-        read_predictions(path) if path == STDIN else read_run_predictions(path, partial=options.partial)
-        for path in paths
-    ]
+    parts = [read_run_predictions(path, partial=options.partial) for path in paths]
     predictions: Predictions = parts[0] if len(parts) == 1 else join(parts, name)
     if len({run for part in parts for run in part.runs()}) < sum(len(part.runs()) for part in parts):
         raise InputError(
@@ -354,16 +382,7 @@ def _plan(
     if options.within is not None:
         files.append(table_of(options.within))
     files += audits_near(chain.from_iterable(sources.values()))
-    given = {
-        "inputs": list(options.inputs),
-        "baseline": baseline,
-        "positive": options.positive,
-        "metric": options.metric,
-        "published": options.published,
-        "within": str(options.within) if options.within else None,
-        "partial": options.partial,
-        "resamples": options.resamples,
-    }
+    given = {**options.identity(), "baseline": baseline}
     inputs = Inputs.of(files=files, verify=settings.verify)
     return Plan("compare", given, inputs, libraries=("numpy", "scipy", "matplotlib"), seeded=True)
 

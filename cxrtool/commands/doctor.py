@@ -1,4 +1,10 @@
-"""Check this machine and installation: what works, what does not, and what to do about it."""
+"""Check this machine and installation.
+
+Versions, whether torch and torchvision fit each other, processor, memory, GPU, disk space and the readers of
+compressed DICOM. What is not ok has a line of advice. Exits with code 1 if something fails.
+
+Example: cxrtool doctor
+"""
 
 from __future__ import annotations
 
@@ -13,10 +19,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 from cxrtool.errors import CxrtoolError
 from cxrtool.flow.parallel import default_workers
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -74,8 +82,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class DoctorOptions:
-    """`cxrtool doctor` has only the shared options."""
+class DoctorOptions(Options):
+    """The options of `doctor`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ("style", "cache", "quiet")
+
+
+def run(options: DoctorOptions, settings: Settings) -> int:
+    """Check, print what was found, and return 1 if something fails."""
+    findings, output = doctor(options, settings), settings.output
+    if settings.style == "table":
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            output.write(f"{finding.state:4}  {finding.what.ljust(width)}  {finding.found}\n")
+            if finding.advice:
+                output.write(f"{'':{width + 8}}{finding.advice}\n")
+    else:
+        output.table(["what", "state", "found", "advice"], [[f.what, f.state, f.found, f.advice] for f in findings])
+    failed = sum(finding.state == FAIL for finding in findings)
+    warned = sum(finding.state == WARN for finding in findings)
+    settings.report.say(f"{failed} fail, {warned} warn" if failed or warned else "all is well")
+    return 1 if failed else 0
 
 
 def doctor(options: DoctorOptions, settings: Settings) -> list[Finding]:

@@ -1,4 +1,11 @@
-"""Draw a set of radiographs from anatomy, with the truth about each of them."""
+"""Draw chest radiographs from anatomy, with the truth about each.
+
+Writes a folder laid out as a real set is: images/CLASS/ in the kinds of files that the sources write, masks/,
+metadata.csv; and, as no real set can, truth/ and truth.csv with the place, kind and extent of every lesion. Unless
+a shortcut is planted, nothing but the lesions tells the class. The same seed gives the same bytes.
+
+Example: cxrtool phantom --count 300 -o phantoms
+"""
 
 from __future__ import annotations
 
@@ -8,13 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import CxrtoolError, InputError, UsageError
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, option
 
 if TYPE_CHECKING:
     from cxrtool.phantom.cohort import Cohort, Shot
@@ -26,21 +34,49 @@ VERSION = 1
 
 METADATA = "metadata.csv"
 SIZES = range(64, 4097)
-TRUTHS = ("all", "masks", "none")
+ALL, MASKS, NONE = "all", "masks", "none"
+TRUTHS = (ALL, MASKS, NONE)
+"""How much of the truth is drawn."""
 
 
 @dataclass(frozen=True)
-class PhantomOptions:
-    """The options of `cxrtool phantom`; lists are separated by commas."""
+class PhantomOptions(Options):
+    """The options of `phantom`; lists are separated by commas."""
 
-    count: int = 100
-    size: int = 256
-    classes: str = "normal,pathological,covid"
-    sources: str | None = None
-    children: float = 0.2
-    plant: str | None = None
-    plant_strength: float = 1.0
-    truth: str = "all"
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "workers", "force", "dry_run", "quiet", "config")
+
+    count: int = option("Radiographs; some patients have two or three.", 100, minimum=1)
+    size: int = option("Side in pixels, more or less, as the sources differ.", 256, minimum=SIZES[0], maximum=SIZES[-1])
+    classes: str = option(
+        "Among normal, pathological, covid, viral and bacterial; equal shares.",
+        "normal,pathological,covid",
+        metavar="NAMES",
+    )
+    sources: str | None = option(
+        "Where they come from: look, size, letters and kind of file; county=4,archive=1 gives them weights.",
+        None,
+        metavar="NAMES",
+        shown="all there are",
+    )
+    children: float = option("Share of patients under 13; the others are adults.", 0.2, minimum=0, maximum=1)
+    plant: str | None = option(
+        "Shortcuts to plant: marker, border, size, source or age tells the class; duplicate or "
+        "near-duplicate patients return under another id in another subset.",
+        None,
+        metavar="NAMES",
+        shown="none",
+    )
+    plant_strength: float = option("Share of images that follow what is planted.", 1.0, minimum=0, maximum=1)
+    truth: str = option(
+        "Pictures of the truth: {choices}. All are each lung, heart, lesions and no ribs; masks are both lungs.",
+        ALL,
+        choices=TRUTHS,
+    )
+
+
+def run(options: PhantomOptions, settings: Settings) -> None:
+    """Draw."""
+    phantom(options, settings)
 
 
 def phantom(options: PhantomOptions, settings: Settings) -> int | None:
@@ -78,18 +114,17 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
         What the tables tell of it, and how many bytes its files have, by which a resumed run knows them as whole.
     """
     from cxrtool.data.reading.images import write_png
-    from cxrtool.phantom import files
+    from cxrtool.phantom import files, tables
     from cxrtool.phantom.draw import draw
     from cxrtool.phantom.sources import FILES
-    from cxrtool.phantom.tables import TRUTHS, describe
 
-    drawing = draw(shot.subject, shot.source, size, ribless=truth == "all")
+    drawing = draw(shot.subject, shot.source, size, ribless=truth == ALL)
     kind = files.KINDS[shot.source.file]
     names = {"path": folder / "images" / shot.subject.label / f"{shot.image_id}.{FILES[shot.source.file]}"}
-    if truth != "none":
+    if truth != NONE:
         names["mask"] = folder / "masks" / f"{shot.image_id}.png"
-    if truth == "all":
-        names |= {name: folder / "truth" / f"{shot.image_id}_{name}.png" for name in TRUTHS}
+    if truth == ALL:
+        names |= {name: folder / "truth" / f"{shot.image_id}_{name}.png" for name in tables.TRUTHS}
     for place in {path.parent for path in names.values()}:
         place.mkdir(parents=True, exist_ok=True)
     masks = {
@@ -100,7 +135,7 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
     written += sum(write_png(names[name], mask, mask=True) for name, mask in masks.items() if name in names)
     if "ribless" in names:
         written += write_png(names["ribless"], files.quantise(drawing.ribless, kind.bits))
-    return describe(shot, drawing, names, folder), written
+    return tables.describe(shot, drawing, names, folder), written
 
 
 def _header(shot: Shot) -> Header:
@@ -115,14 +150,9 @@ def _plan(options: PhantomOptions) -> Plan:
     return Plan(
         command="phantom",
         options={
-            "count": options.count,
-            "size": options.size,
+            **options.identity(),
             "classes": ",".join(_names(options.classes)),
-            "sources": options.sources,
-            "children": options.children,
             "plant": ",".join(_names(options.plant)) or None,
-            "plant_strength": options.plant_strength,
-            "truth": options.truth,
             "version": VERSION,
         },
         inputs=Inputs.of(),
@@ -136,8 +166,6 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _check(options: PhantomOptions) -> None:
-    if options.truth not in TRUTHS:
-        raise UsageError(f"--truth: expected one of {', '.join(TRUTHS)}, found '{options.truth}'")
     if options.size not in SIZES:
         raise UsageError(f"--size: expected a number from {SIZES[0]} to {SIZES[-1]}, found {options.size}")
 

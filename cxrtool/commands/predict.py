@@ -1,23 +1,31 @@
-"""`predict`: what a model, or the folds of a run together, say of an image, a folder or a manifest."""
+"""Ask a model about an image, a folder or a manifest.
+
+Prints a table with the probability of every class, or writes it with -o. Raw images go through all that the model's
+training images went through. A warning beside an answer says that the picture is unlike those.
+
+Example: cxrtool predict run new-images -o answers.csv
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.tables.manifest import Row, write_table
 from cxrtool.data.tables.predictions import dump_predictions, write_predictions
 from cxrtool.data.tables.twins import MARK
 from cxrtool.errors import InputError, StrictError
+from cxrtool.flow import common_options
 from cxrtool.flow.calibration import OF_TWINS
 from cxrtool.flow.folder import REJECTS
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
 from cxrtool.flow.run import PREDICTIONS
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.sources import model_folders, read_source
+from cxrtool.models.description import ModelDescription
+from cxrtool.options import option
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.decisions.temperature import Temperature
@@ -27,21 +35,21 @@ if TYPE_CHECKING:
 UNKNOWN = "the model keeps no temperature, and no validation answers lie beside it"
 
 
-def temperature_of(folder: Path, description: Mapping[str, Any]) -> Temperature:
+def temperature_of(folder: Path, description: ModelDescription) -> Temperature:
     """The temperature of a model: the one it keeps, else fitted on the validation rows that lie beside it.
 
     Args:
         folder: The model folder.
-        description: Its `model.json`; models of earlier versions keep no temperature.
+        description: What its `model.json` tells.
     """
     from cxrtool.evaluation.decisions.temperature import Temperature
 
-    if all(MARK in name for name in description["classes"]):
+    if all(MARK in name for name in description.classes):
         return Temperature(reason=OF_TWINS)
-    if description.get("calibration"):
-        return Temperature.from_json(description["calibration"])
+    if description.calibration:
+        return Temperature.from_json(description.calibration)
     if (folder / PREDICTIONS).is_file():
-        return _fitted_beside(folder / PREDICTIONS, description["classes"])
+        return _fitted_beside(folder / PREDICTIONS, description.classes)
     return Temperature(reason=UNKNOWN)
 
 
@@ -85,17 +93,30 @@ SHOWN_REJECTS = 5
 
 @dataclass(frozen=True)
 class PredictOptions(Question):
-    """The options of `predict`.
+    """The options of `predict`."""
 
-    Attributes:
-        members: One row for each fold of a run instead of their mean.
-        calibrated: Bring each model's answers to the temperature of its validation images, before their mean.
-        partial: Take a run of which some folds are missing.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "threads",
+        "workers",
+        "device",
+        "precision",
+        "root",
+        "config",
+        "allow_leakage",
+        "dry_run",
+        "strict",
+        "quiet",
+    )
 
-    members: bool = False
-    calibrated: bool = False
-    partial: bool = False
+    members: bool = option("A row for each fold of a run, not their mean.", False)
+    calibrated: bool = option("Each model's answer at the temperature of its own validation images.", False)
+    partial: bool = common_options.partial()
+
+
+def run(options: PredictOptions, settings: Settings) -> None:
+    """Predict."""
+    predict(options, settings)
 
 
 def predict(options: PredictOptions, settings: Settings) -> None:
@@ -118,7 +139,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         answers = calibrate(members, answers, settings)
     predictions = to_table(members, answers, manifest.columns, options.source, by_member=options.members)
     if settings.out is None:
-        sys.stdout.write(dump_predictions(predictions))
+        settings.output.write(dump_predictions(predictions))
     else:
         write_predictions(settings.out, predictions)
         if settings.out.is_file():

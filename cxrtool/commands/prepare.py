@@ -1,4 +1,11 @@
-"""Read radiographs of any kind into grey PNGs and a manifest."""
+"""Read radiographs of any kind into grey PNGs and a manifest.
+
+Reads PNG, JPEG, TIFF, BMP and DICOM by their content, checks that every file is whole, turns it upright, and
+writes images/, masks/ where the data have masks, manifest.csv, duplicates.csv, and rejects.csv with the reason for
+each file that could not be read or that a published set leaves out. Sources are never touched.
+
+Example: cxrtool prepare covid-cxr/metadata.csv --size 512 -o prepared
+"""
 
 from __future__ import annotations
 
@@ -10,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.datasets import ADAPTERS
-from cxrtool.data.datasets.listing import Listing, list_images, printable
-from cxrtool.data.datasets.record import Request
+from cxrtool.data.datasets.listing import ORIGINAL, Listing, list_images, printable
+from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.files import is_whole_png
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, write_table
@@ -22,25 +29,21 @@ from cxrtool.errors import ImageError, InputError, UsageError
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.settings import Settings
+from cxrtool.imaging.fits import FITS, NATIVE
+from cxrtool.options import Options, argument, option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cxrtool.data.reading.radiograph import Grey
 
 KINDS = ("images", "masks", "ribless")
 """The folders of what is written."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One image to read: its id, its file, and the files of its mask, header and rib-free twin, or nothing."""
-
-    image_id: str
-    path: str
-    mask: str
-    header: str = ""
-    mask_parts: tuple[str, ...] = ()
-    ribless: str = ""
-
-
 def read_one(
-    task: Task, *, target: Path, size: int | str, fit: str, max_pixels: int, root: Path | None
+    record: Record, *, target: Path, size: int | str, fit: str, max_pixels: int, root: Path | None
 ) -> dict[str, Any]:
     """Read one image and its mask, bring them to size and write them below `target`; run in a worker process.
 
@@ -54,67 +57,65 @@ def read_one(
     from cxrtool.imaging.hashing import dhash, pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 
-    _confine(task.path, root)
-    header = Path(task.header) if task.header else None
-    if header:
-        _confine(task.header, root)
-    radiograph = read_image(task.path, max_pixels=max_pixels, overhear=True, header=header)
+    _confine(record.path, root)
+    if record.header:
+        _confine(record.header, root)
+    radiograph = read_image(record.path, max_pixels=max_pixels, overhear=True, header=record.header)
     pixels = radiograph.pixels
-    record = {
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
+    height, width = pixels.shape
+    made = {
+        "width": width,
+        "height": height,
         "sha256": pixel_sha256(pixels),
         "dhash": dhash(pixels),
         "tags": radiograph.tags,
         "warnings": radiograph.warnings,
-        "bytes": write_png(place_of(target, "images", task.image_id), prepare_pixels(pixels, size, fit)),
+        "bytes": write_png(place_of(target, "images", record.image_id), prepare_pixels(pixels, size, fit)),
     }
-    if task.mask:
+    if record.masks:
         try:
-            for file in (task.mask, *task.mask_parts):
+            for file in record.masks:
                 _confine(file, root)
-            record["mask_bytes"] = _read_mask(task, record, target, size, fit, max_pixels)
+            mask = _read_mask(record.masks, (height, width), size, fit, max_pixels)
+            made["mask_bytes"] = write_png(place_of(target, "masks", record.image_id), mask, mask=True)
         except ImageError as error:
             radiograph.warnings.append(f"mask left out: {error.message}")
-    if task.ribless:
+    if record.ribless:
         try:
-            _confine(task.ribless, root)
-            record["ribless_bytes"] = _read_ribless(task, record, target, size, fit, max_pixels)
+            _confine(record.ribless, root)
+            ribless = _read_ribless(record.ribless, (height, width), size, fit, max_pixels)
+            made["ribless_bytes"] = write_png(place_of(target, "ribless", record.image_id), ribless)
         except ImageError as error:
             radiograph.warnings.append(f"rib-free picture left out: {error.message}")
-    return record
+    return made
 
 
-def _read_mask(task: Task, record: Mapping[str, Any], target: Path, size: int | str, fit: str, max_pixels: int) -> int:
-    from cxrtool.data.reading.images import write_png
+def _read_mask(
+    files: Sequence[Path], shape: tuple[int, int], size: int | str, fit: str, max_pixels: int
+) -> NDArray[np.uint8]:
     from cxrtool.data.reading.mask_files import read_mask
     from cxrtool.imaging.pair import check_proportions
     from cxrtool.imaging.resize import prepare_mask
 
-    mask = read_mask([task.mask, *task.mask_parts], max_pixels=max_pixels)
-    height, width = record["height"], record["width"]
+    mask = read_mask(files, max_pixels=max_pixels)
     # The masks of one-pixel rounding are resampled; a mask of other proportions belongs to another picture.
-    check_proportions(mask, (height, width), "it")
-    return write_png(place_of(target, "masks", task.image_id), prepare_mask(mask, height, width, size, fit), mask=True)
+    check_proportions(mask, shape, "it")
+    return prepare_mask(mask, *shape, size, fit)
 
 
-def _read_ribless(
-    task: Task, record: Mapping[str, Any], target: Path, size: int | str, fit: str, max_pixels: int
-) -> int:  # fmt: skip
-    """Bring the picture without ribs to the size of its image, and with it through the same geometry."""
-    from cxrtool.data.reading.images import read_image, write_png
+def _read_ribless(file: Path, shape: tuple[int, int], size: int | str, fit: str, max_pixels: int) -> Grey:
+    """The picture without ribs, brought to the size of its image, and with it through the same geometry."""
+    from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.pair import check_proportions
     from cxrtool.imaging.resize import prepare_pixels, resample
 
-    pixels = read_image(task.ribless, max_pixels=max_pixels, overhear=True).pixels
-    height, width = record["height"], record["width"]
-    check_proportions(pixels, (height, width), "it")
-    shown = prepare_pixels(resample(pixels, height, width), size, fit)
-    return write_png(place_of(target, "ribless", task.image_id), shown)
+    pixels = read_image(file, max_pixels=max_pixels, overhear=True).pixels
+    check_proportions(pixels, shape, "it")
+    return prepare_pixels(resample(pixels, *shape), size, fit)
 
 
-def _confine(path: str, root: Path | None) -> None:
-    if root is not None and not Path(path).resolve().is_relative_to(root.resolve()):
+def _confine(path: Path, root: Path | None) -> None:
+    if root is not None and not path.resolve().is_relative_to(root.resolve()):
         raise ImageError(f"it lies outside --root {root}")
 
 
@@ -126,8 +127,6 @@ def place_of(target: Path, folder: str, image_id: str) -> Path:
 VERSION = 2
 """Raised when the same options would give other pixels."""
 
-NATIVE = "native"
-FITS = ("squash", "pad", "crop")
 SIZES = range(16, 8193)
 UNKNOWN_VIEW = "UNKNOWN"
 DUPLICATES = "duplicates.csv"
@@ -143,21 +142,60 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
-    """The options of `cxrtool prepare`."""
+class PrepareOptions(Options):
+    """The options of `prepare`."""
 
-    sources: tuple[Path, ...]
-    dataset: str | None = None
-    like: Path | None = None
-    size: str = NATIVE
-    fit: str = "squash"
-    view: str | None = None
-    max_pixels: int = 100_000_000
-    path_column: str | None = None
-    label_column: str | None = None
-    patient_column: str | None = None
-    source_name: str | None = None
-    salt: str | None = None
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "workers",
+        "root",
+        "strict",
+        "verify",
+        "force",
+        "dry_run",
+        "quiet",
+        "config",
+    )
+
+    sources: tuple[Path, ...] = argument(
+        "Folders of images, tables that name images, or images.", metavar="SOURCE...", effect=False
+    )
+    dataset: str | None = option(
+        "How the data are laid out: {choices}. In folder the class is the last folder's name, csv is any table that "
+        "names images, the others are published sets as they are downloaded.",
+        None,
+        choices=ADAPTERS,
+        shown="csv for a table, else folder",
+    )
+    like: Path | None = option("Size and fit of this model's images.", None, metavar="MODEL", shown="", effect=False)
+    size: str = option("Side in pixels, or native for images as they are.", NATIVE)
+    fit: str = option(
+        "How an image becomes square: {choices}. The published systems squash; pad adds a black border, which tells "
+        "the proportions, and so perhaps the source; crop keeps the middle, and may cut lungs.",
+        "squash",
+        choices=FITS,
+    )
+    view: str | None = option("Only these views; unknown stands for a missing one.", None, metavar="PA,AP", shown="")
+    max_pixels: int = option("Refuse larger images, from their header alone.", 100_000_000, minimum=1)
+    path_column: str | None = option("The table's column of files.", None, shown="path, file, filename, …")
+    label_column: str | None = option("The table's column of classes.", None, shown="label, class, finding, …")
+    patient_column: str | None = option("The table's column of patients.", None, shown="patient_id, patient, …")
+    source_name: str | None = option(
+        "Name of the data set.", None, flags=("--source",), metavar="NAME", shown="the table's, else the folder's"
+    )
+    salt: str | None = option(
+        "Hash patient ids with this secret, which is not written down.",
+        None,
+        shown="",
+        envvar="CXRTOOL_SALT",
+        # Its mark stands in the plan.
+        effect=False,
+    )
+
+
+def run(options: PrepareOptions, settings: Settings) -> None:
+    """Prepare."""
+    prepare(options, settings)
 
 
 def prepare(options: PrepareOptions, settings: Settings) -> int | None:
@@ -171,8 +209,6 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         InputError: A source is missing or lists nothing.
         StrictError: `--strict`, and a file could not be read.
     """
-    if options.dataset is not None and options.dataset not in ADAPTERS:
-        raise UsageError(f"--dataset: expected one of {', '.join(ADAPTERS)}, found '{options.dataset}'")
     size, fit = _shape(options, settings)
     views = _views(options.view)
     listing = _list(options, settings)
@@ -190,7 +226,7 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
             read_one, target=build.path, size=size, fit=fit, max_pixels=options.max_pixels, root=settings.root
         )
         rows, unwanted = _read_all(listing, build, work, views, settings, options.salt)
-        counts = {"inputs": len(listing.rows), "skipped": len(listing.skipped), **_report(rows, build, settings)}
+        counts = {"inputs": len(listing.records), "skipped": len(listing.skipped), **_report(rows, build, settings)}
         build.finish([*COLUMNS, *listing.columns], rows, counts=counts, wanted=unwanted == len(build.rejects))
     return len(rows)
 
@@ -212,22 +248,19 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
     return Plan(
         command="prepare",
         options={
-            "dataset": options.dataset,
+            **options.identity(),
             "size": size,
             "fit": fit,
-            "view": options.view,
-            "max_pixels": options.max_pixels,
-            "path_column": options.path_column,
-            "label_column": options.label_column,
-            "patient_column": options.patient_column,
-            "source_name": options.source_name,
             # Enough to notice another salt, and too little to find it by trying.
             "salted": patient_id("salt", "", options.salt)[1:9] if options.salt else None,
         },
         inputs=Inputs.of(
             *listing.tables,
             verify=settings.verify,
-            files=[*listing.headers.values(), *(file for parts in listing.mask_parts.values() for file in parts)],
+            files=[
+                *(record.header for record in listing.records if record.header),
+                *(mask for record in listing.records for mask in record.masks[1:]),
+            ],
         ),
         chain=[{"step": "prepare", "version": VERSION, "size": size, "fit": fit}],
         libraries=("numpy", "opencv-python-headless", "pydicom"),
@@ -247,8 +280,6 @@ def _without_salt(settings: Settings, options: PrepareOptions) -> Settings:
 
 def _shape(options: PrepareOptions, settings: Settings) -> tuple[int | str, str]:
     """Size and fit, from the options or from the model that `--like` names."""
-    if options.fit not in FITS:
-        raise UsageError(f"--fit: expected one of {', '.join(FITS)}, found '{options.fit}'")
     size: int | str = options.size
     if options.size != NATIVE:
         if not options.size.isdecimal() or int(options.size) not in SIZES:
@@ -273,7 +304,7 @@ def _prepare_entry(model: Path) -> Mapping[str, Any]:
     try:
         chain = json.loads(place.read_text(encoding="utf-8"))["chain"]
         entry = next((entry for entry in chain if entry["step"] == "prepare"), None)
-        return {"size": entry["size"], "fit": entry["fit"]} if entry else {"size": NATIVE, "fit": FITS[0]}
+        return {"size": entry["size"], "fit": entry["fit"]} if entry else {"size": NATIVE, "fit": PrepareOptions.fit}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"--like {model}: {place} does not tell how its images were prepared: {error!r}") from error
 
@@ -282,11 +313,11 @@ def _views(text: str | None) -> frozenset[str]:
     return frozenset(view.strip().upper() for view in (text or "").split(",") if view.strip())
 
 
-def _other_view(row: Row, views: frozenset[str]) -> str | None:
-    """Why a row is left out by `--view`, or None; `AP supine` is a kind of `AP`."""
-    view = row.get("view", "").strip().upper() or UNKNOWN_VIEW
+def _other_view(view: str, views: frozenset[str]) -> str:
+    """Why a view is left out by `--view`, or nothing; `AP supine` is a kind of `AP`."""
+    view = view.strip().upper() or UNKNOWN_VIEW
     if not views or view in views or view.split()[0] in views:
-        return None
+        return ""
     return f"view {view.lower() if view == UNKNOWN_VIEW else view}, asked for {', '.join(sorted(views))}"
 
 
@@ -299,81 +330,67 @@ def _read_all(
     salt: str | None,
 ) -> tuple[list[Row], int]:
     """Read what is not read yet; return the rows of what could be read, and how many were left out on purpose."""
-    rows, rejects, unwanted = listing.rows, dict[int, str](), 0
+    rows, rejects, unwanted = dict[str, Row](), dict[str, str](), 0
     for name in KINDS:
         (build.path / name).mkdir(exist_ok=True)
     pending = []
-    for index, row in enumerate(rows):
-        record = build.journal.done.get(row["image_id"])
-        if not row["path"]:
-            rejects[index] = "the table names no file in this row"
-        elif index in listing.unwanted:
-            rejects[index] = listing.unwanted[index]
+    for record in listing.records:
+        made = build.journal.done.get(record.image_id)
+        view = record.columns.get("view", "").strip()
+        if not record.relative:
+            rejects[record.image_id] = "the table names no file in this row"
+        elif reason := record.unwanted or (_other_view(view, views) if view else ""):
+            rejects[record.image_id] = reason
             unwanted += 1
-        elif row.get("view", "").strip() and (reason := _other_view(row, views)):
-            rejects[index] = reason
-            unwanted += 1
-        elif record and _is_whole(record, row, build.path):
-            _complete(row, record, build.path, salt)
+        elif made and _is_whole(made, record.image_id, build.path):
+            rows[record.image_id] = _complete(record, made, build.path, salt)
         else:
-            pending.append(index)
-    tasks = (
-        Task(
-            rows[i]["image_id"],
-            rows[i]["path"],
-            rows[i].get("mask", ""),
-            str(listing.headers.get(i, "")),
-            tuple(map(str, listing.mask_parts.get(i, ()))),
-            rows[i].get("ribless", ""),
-        )
-        for i in pending
-    )
+            pending.append(record)
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
-    results = map_items(work, tasks, workers=min(settings.workers, len(pending) or 1), preload=preload)
+    results = map_items(work, pending, workers=min(settings.workers, len(pending) or 1), preload=preload)
     with settings.report.progress("prepare", len(pending)) as advance:
-        for index, (task, result) in zip(pending, results, strict=False):
+        for record, result in results:
             if isinstance(result, InputError):
-                rejects[index] = result.message
+                rejects[record.image_id] = result.message
+            elif reason := _other_view(record.columns.get("view") or result["tags"].get("view", ""), views):
+                rejects[record.image_id] = reason
+                unwanted += 1
+                for name in KINDS:
+                    place_of(build.path, name, record.image_id).unlink(missing_ok=True)
             else:
-                tagged = {**rows[index], "view": rows[index].get("view") or result["tags"].get("view", "")}
-                reason = _other_view(tagged, views)
-                if reason:
-                    rejects[index] = reason
-                    unwanted += 1
-                    for name in KINDS:
-                        place_of(build.path, name, task.image_id).unlink(missing_ok=True)
-                else:
-                    build.journal.add(task.image_id, result)
-                    _complete(rows[index], result, build.path, salt)
+                build.journal.add(record.image_id, result)
+                rows[record.image_id] = _complete(record, result, build.path, salt)
             advance(1)
-    for index, reason in sorted(rejects.items()):
-        build.reject(printable(rows[index]["path"] or rows[index]["original"]), printable(reason))
+    for record in listing.records:
+        if record.image_id in rejects:
+            place = record.columns["path"] or record.columns[ORIGINAL]
+            build.reject(printable(place), printable(rejects[record.image_id]))
     for name in KINDS[1:]:
         if not any((build.path / name).iterdir()):
             (build.path / name).rmdir()
-    return [row for index, row in enumerate(rows) if index not in rejects], unwanted
+    return [rows[record.image_id] for record in listing.records if record.image_id in rows], unwanted
 
 
-def _is_whole(record: Mapping[str, Any], row: Row, folder: Path) -> bool:
-    """Whether the files that a record of the journal speaks of are there as they were written."""
+def _is_whole(made: Mapping[str, Any], image_id: str, folder: Path) -> bool:
+    """Whether the files that an entry of the journal speaks of are there as they were written."""
     places = {"bytes": "images", "mask_bytes": "masks", "ribless_bytes": "ribless"}
-    return all(
-        is_whole_png(place_of(folder, places[name], row["image_id"]), record[name]) for name in places if name in record
-    )
+    return all(is_whole_png(place_of(folder, places[name], image_id), made[name]) for name in places if name in made)
 
 
-def _complete(row: Row, record: Mapping[str, Any], folder: Path, salt: str | None) -> None:
-    """Turn a row of the source into a row of the manifest; what the table says goes before what a header says."""
-    for name, value in record["tags"].items():
+def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str | None) -> Row:
+    """The row of an image in the manifest; what the table says goes before what a header says."""
+    row = dict(record.columns)
+    for name, value in made["tags"].items():
         row[name] = row.get(name) or value
     row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], salt)
-    row["path"] = str(place_of(folder, "images", row["image_id"]))
-    row["mask"] = str(place_of(folder, "masks", row["image_id"])) if "mask_bytes" in record else ""
+    row["path"] = str(place_of(folder, "images", record.image_id))
+    row["mask"] = str(place_of(folder, "masks", record.image_id)) if "mask_bytes" in made else ""
     if "ribless" in row:
-        row["ribless"] = str(place_of(folder, "ribless", row["image_id"])) if "ribless_bytes" in record else ""
+        row["ribless"] = str(place_of(folder, "ribless", record.image_id)) if "ribless_bytes" in made else ""
     for name in ("width", "height", "sha256", "dhash"):
-        row[name] = str(record[name])
-    row["warning"] = "; ".join(filter(None, [row.get("warning", ""), *record["warnings"]]))
+        row[name] = str(made[name])
+    row["warning"] = "; ".join(filter(None, [row.get("warning", ""), *made["warnings"]]))
+    return row
 
 
 def _report(rows: Sequence[Row], build: Build, settings: Settings) -> dict[str, int]:

@@ -1,10 +1,18 @@
-"""Choose, relabel, thin out or join the rows of manifests."""
+"""Choose, relabel, thin out or join the rows of manifests.
+
+The options work in the order of this page. With -o FILE.csv the selection goes to a file, with -o FOLDER to a
+folder that also lists what was left out and why, without -o to standard output. In --where every column is a
+name, a text stands in single quotes, and an empty cell in a column of numbers is NULL.
+
+Example: cxrtool select prepared --where "view = 'PA' and age >= 18" --one-per patient_id -o adults.csv
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import FILE_NAME, Manifest, dump_table, order_columns, read_manifest, relative_rows
@@ -22,22 +30,44 @@ from cxrtool.data.tables.selection import (
 from cxrtool.data.tables.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.fold_chains import chain_of_manifest, is_divided
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch
+from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, touch
 from cxrtool.flow.parts import bare
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument, option
 
 
 @dataclass(frozen=True)
-class SelectOptions:
-    """The options of `cxrtool select`; what they do is done in this order."""
+class SelectOptions(Options):
+    """The options of `select`; what they do is done in this order."""
 
-    manifests: tuple[Path, ...]
-    where: str | None = None
-    relabel: tuple[str, ...] = ()
-    drop_duplicates: bool = False
-    one_per: str | None = None
-    per_class: str | None = None
-    fraction: float | None = None
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "root", "verify", "force", "dry_run", "quiet", "config")
+
+    manifests: tuple[Path, ...] = argument(
+        "Manifests or steps' folders to join, or - for standard input.", metavar="MANIFEST...", effect=False
+    )
+    where: str | None = option("Rows for which this SQLite expression holds.", None, metavar="SQL", shown="")
+    relabel: tuple[str, ...] = option("Rename or join labels; repeatable.", (), metavar="OLD,OLD=NEW", shown="")
+    drop_duplicates: bool = option("One of each set of images with identical pixels.", False)
+    one_per: str | None = option("One image a patient, a study, ….", None, metavar="COLUMN", shown="")
+    per_class: str | None = option(
+        "Draw so many images of each class, or as many as the smallest has.", None, metavar="N|smallest", shown=""
+    )
+    fraction: float | None = option("Draw this share of each class.", None, shown="")
+
+
+def run(options: SelectOptions, settings: Settings) -> None:
+    """Select, and print what was selected where no file or folder is written."""
+    selection = select(options, settings)
+    if selection is None:
+        return
+    for text in selection.warnings:
+        settings.report.warn(text)
+    left = f", {len(selection.rejects)} left out" if selection.rejects else ""
+    folder = settings.out if settings.out and settings.out.suffix.lower() != ".csv" else None
+    where = f", see {folder / REJECTS}" if left and folder else ""
+    settings.report.say(f"{len(selection.rows)} images{left}{where}")
+    if settings.out is None:
+        settings.output.write(dump_table(order_columns(selection.columns, selection.rows), selection.rows))
 
 
 def select(options: SelectOptions, settings: Settings) -> Selection | None:
@@ -120,14 +150,7 @@ def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: S
             )
     plan = Plan(
         command="select",
-        options={
-            "where": options.where,
-            "relabel": list(options.relabel),
-            "drop_duplicates": options.drop_duplicates,
-            "one_per": options.one_per,
-            "per_class": options.per_class,
-            "fraction": options.fraction,
-        },
+        options=options.identity(),
         inputs=Inputs.of(*manifests, verify=settings.verify),
         libraries=(),
         seeded=True,

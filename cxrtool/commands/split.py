@@ -1,10 +1,21 @@
-"""Divide the images of a manifest into training, validation and test: `splits.csv`."""
+"""Divide patients into training, validation and test.
+
+Images of one patient, images derived from one another (parent_id) and identical pictures (sha256) stay together.
+Classes and severities are spread evenly. The order of rows does not matter. Without -o, splits.csv goes to
+standard output; images, patients and classes of every part are shown on standard error.
+
+With --within no image changes sides: a network trained on a balanced part of another's images has seen no test
+image of that other one; the same images are drawn with and without --keep.
+
+Example: cxrtool split prepared --folds 5 --repeats 5 -o splits.csv
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from cxrtool.data.splitting.divider import Divider, equalise, parse_holdout
 from cxrtool.data.splitting.grouping import PATIENT
@@ -23,10 +34,12 @@ from cxrtool.data.splitting.splits import (
 from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.tables.manifest import Manifest, Row, dump_table, read_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.flow import common_options
 from cxrtool.flow.fold_chains import is_divided
 from cxrtool.flow.folder import touch
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, option
 
 VALIDATION = 0.1
 """What folds keep of the training images for validation: whoever stops early on the test images overestimates."""
@@ -35,21 +48,42 @@ STRATA = ("label", "severity")
 
 
 @dataclass(frozen=True)
-class SplitOptions:
-    """The options of `cxrtool split`; exactly one of the five ways to divide is given."""
+class SplitOptions(Options):
+    """The options of `split`; exactly one of the five ways to divide is given."""
 
-    manifest: Path
-    holdout: str | None = None
-    folds: int | None = None
-    leave_out: str | None = None
-    from_column: str | None = None
-    within: Path | None = None
-    equal: str | None = None
-    keep: str | None = None
-    repeats: int = 1
-    validation: float | None = None
-    group: str = PATIENT
-    stratify: str | None = None
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "allow_leakage", "root", "dry_run", "quiet", "config")
+
+    manifest: Path = common_options.manifest()
+    holdout: str | None = option("One division: 60/20/20, or 80/20.", None, metavar="SHARES", shown="")
+    folds: int | None = option("Cross-validation with so many folds.", None, minimum=2, shown="")
+    leave_out: str | None = option("One fold a value: test on that source.", None, metavar="COLUMN", shown="")
+    from_column: str | None = option("The column that names the subset.", None, metavar="COLUMN", shown="")
+    within: Path | None = option("Thin out this division; see --equal.", None, metavar="SPLITS", shown="")
+    equal: str | None = option(
+        "With --within: in each fold and subset as many images of each value as the rarest has there.",
+        None,
+        metavar="COLUMN",
+        shown="",
+    )
+    keep: str | None = option("With --within: these stay whole.", None, metavar="SUBSETS", shown="")
+    repeats: int = option("Draw so many divisions.", 1, minimum=1)
+    validation: float | None = option(
+        "Share of the training images kept for validation.", None, shown=f"{VALIDATION} with folds"
+    )
+    group: str = option("What must never be on two sides.", PATIENT, metavar="COLUMN")
+    stratify: str | None = option(
+        "What to balance, each within those before.", None, metavar="COLUMNS", shown=",".join(STRATA)
+    )
+
+
+def run(options: SplitOptions, settings: Settings) -> None:
+    """Split, show what is in every part, and print the splits where no file is written."""
+    result = split(options, settings)
+    settings.report.say(settings.output.aligned(result.columns, result.table))
+    for text in result.warnings:
+        settings.report.warn(text)
+    if settings.out is None:
+        settings.output.write(result.text())
 
 
 @dataclass

@@ -69,19 +69,43 @@ def fixed(value: float | None, digits: int) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of text cells as lines of Markdown, the first column to the left and the others to the right.
+
+    >>> markdown(["of", "n"], [["a", "1"]])
+    ['| of | n |', '| --- | ---: |', '| a | 1 |']
+    """
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+
+    return [line(columns), "| --- |" + " ---: |" * (len(columns) - 1), *map(line, rows)]
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    mark: "\\" + mark for mark in "&%$#_{}"
+}
+"""How LaTeX writes the marks that mean something to it."""
+
+
+def latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of text cells as lines of LaTeX, with the rules of the package booktabs."""
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(LATEX.get(mark, mark) for mark in cell) for cell in cells) + r" \\"
+
+    head = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule", line(columns), r"\midrule"]
+    return [*head, *map(line, rows), r"\bottomrule", r"\end{tabular}"]
+
+
 def as_markdown(sheet: Sheet, title: str) -> list[str]:
     """A table with its notes as lines of Markdown, under a line that stands for its title.
 
     >>> as_markdown(Sheet("A", ["of", "n"], [["a", "1"]], ["few"]), "## A")
     ['', '## A', '', '| of | n |', '| --- | ---: |', '| a | 1 |', '', '- few']
     """
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
-
-    rule = "| --- |" + " ---: |" * (len(sheet.columns) - 1)
     notes = [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
-    return ["", title, "", line(sheet.columns), rule, *map(line, sheet.rows), *notes]
+    return ["", title, "", *markdown(sheet.columns, sheet.rows), *notes]
 
 
 class Notes:

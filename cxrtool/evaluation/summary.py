@@ -17,7 +17,7 @@ from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.metrics.estimates import (
     ABSTENTIONS,
     BY_CLASS,
-    MACROS,
+    SOURCES,
     Estimates,
     Figures,
     derive,
@@ -42,8 +42,6 @@ FEW_IMAGES = 20
 
 MEANING = "test sampling, trained models fixed"
 NEEDS_SCORES = "counts hold no scores"
-
-_SOURCES = {**MACROS, "balanced_accuracy": "sensitivity", "average_precision": "class_ap"}
 
 
 def summarise(
@@ -223,7 +221,7 @@ class _Teller:
         return self._measure(name, k, name, self._patients(name, k))
 
     def overall(self, name: str) -> Measure:
-        source = _SOURCES.get(name)
+        source = SOURCES.get(name)
         if source and self.about is not None and name == "average_precision":
             return self._measure(name, None, source, self.scores.patients, of=self.about)
         return self._measure(
@@ -338,7 +336,7 @@ def _expected_error(scores: Scores, seed: int) -> float:
 
 def _composition(name: str, defined: dict[str, Any], classes: Sequence[str]) -> str:
     """Say over which classes an average was taken, where it is not all of them."""
-    single = (_SOURCES.get(name, name.removesuffix("_about")),)
+    single = (SOURCES.get(name, name.removesuffix("_about")),)
     sources = ("sensitivity", "specificity") if name == "hard_auc" else single
     lacking = sorted({int(k) for source in sources if source in defined for k in np.flatnonzero(~defined[source])})
     if not lacking or len(lacking) == len(classes):

@@ -4,8 +4,9 @@ A step folder's `run.json` tells its chain; the chain of an image is that of the
 compares the chain of what it is given with that of the model and does what is missing. An entry with `folds` holds for
 each fold something else: images in `images/rRfF/` have been through what is told of that fold.
 
-A step that keeps every pixel in its place is a function of the grey values, in `REPLAY`. One that moves pixels, or
-looks for the lungs, is in `MOVES` too: it takes along whatever masks go with the picture.
+A step that keeps every pixel in its place is a function of the grey values, in `REPLAY` or, of those of `enhance`, in
+`STEADY`. One that moves pixels, or looks for the lungs, is in `MOVES` too: it takes along whatever masks go with the
+picture.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import InputError
-from cxrtool.flow import enhance_replay
+from cxrtool.flow.enhance_replay import STEPS
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.lungs import Picture, use_lungs
 from cxrtool.flow.parts import PER_FOLD, bare, locate
@@ -49,15 +50,14 @@ def _segment(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
     return picture.pixels
 
 
-REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {
-    "prepare": _prepare, "segment": _segment, **enhance_replay.REPLAY
-}  # fmt: skip
-"""What each step of a chain does to the grey values of one picture."""
+REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {"prepare": _prepare, "segment": _segment}
+"""What each step of a chain, but for those of `enhance`, does to the grey values of one picture."""
 
 
 def _move_to_size(picture: Picture, entry: Mapping[str, Any]) -> None:
+    from cxrtool.imaging.fits import NATIVE, fit_geometry
     from cxrtool.imaging.placing import Move
-    from cxrtool.imaging.resize import NATIVE, fit_geometry, prepare_mask
+    from cxrtool.imaging.resize import prepare_mask
 
     height, width = picture.pixels.shape
     picture.pixels = _prepare(picture.pixels, entry)
@@ -77,17 +77,19 @@ MOVES: dict[str, Callable[[Picture, Mapping[str, Any]], None]] = {"prepare": _mo
 """The steps that move pixels or find lungs; they change a picture in place, with all that goes with it."""
 
 
-STEADY = ("match-histogram", "suppress-ribs", "clahe")
-"""The steps that keep every pixel in its place, so that a mask follows by staying as it is."""
+STEADY = STEPS
+"""The steps of `enhance`, which keep every pixel in its place, so that a mask follows by staying as it is."""
 
 
 def replay(picture: Picture, chain: Sequence[Mapping[str, Any]]) -> Picture:
     """Do the steps of a located chain on a picture, in place, and give it back."""
     for entry in chain:
-        if entry["step"] in MOVES:
-            MOVES[entry["step"]](picture, entry)
+        name = entry["step"]
+        if name in MOVES:
+            MOVES[name](picture, entry)
         else:
-            picture.pixels = REPLAY[entry["step"]](picture.pixels, entry)
+            work = STEADY[name].replay if name in STEADY else REPLAY[name]
+            picture.pixels = work(picture.pixels, entry)
     return picture
 
 
@@ -100,18 +102,19 @@ def describe(chain: Sequence[Mapping[str, Any]]) -> str:
     """A chain in words: `prepare --size 512 --fit squash`."""
     words = []
     for entry in bare(chain):
-        options = [_told(name, value) for name, value in entry.items() if name not in ("step", "version")]
-        words.append(" ".join([str(entry["step"]), *options]))
+        step = entry["step"]
+        options = [_told(step, name, value) for name, value in entry.items() if name not in ("step", "version")]
+        words.append(" ".join([str(step), *options]))
     return ", then ".join(words) if words else "images as they are"
 
 
-def _told(name: str, value: Any) -> str:
+def _told(step: str, name: str, value: Any) -> str:
     """An option of an entry as it is typed; what was fitted shortly, by the first digits of its digest."""
     if name == "part":
         return f"({value['kind']}: {value['network']} {value['sha256'][:_SHOWN_DIGITS]})"
     if name == "use":
         return " ".join(FLAGS.get(word, word) for word in value.split("+"))
-    if isinstance(value, list | dict) or name == "quantiles":
+    if isinstance(value, list | dict) or name == PER_FOLD.get(step):
         return f"({name}: {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_SHOWN_DIGITS]})"
     return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
@@ -193,7 +196,7 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
             f"give the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
         )
     missing = model[len(data) :]
-    unknown = [entry["step"] for entry in before_twins(missing)[0] if entry["step"] not in REPLAY]
+    unknown = [entry["step"] for entry in before_twins(missing)[0] if entry["step"] not in {*REPLAY, *STEADY}]
     if unknown:
         raise InputError(
             f"{model_name} was trained on: {describe(model)}; this cxrtool cannot repeat '{unknown[0]}' on {data_name}",

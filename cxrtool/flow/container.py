@@ -20,6 +20,7 @@ from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.folder import REJECTS, StepFolder, read_run_file, write_run_file
 from cxrtool.flow.settings import Settings
+from cxrtool.training.options import FittingOptions
 
 
 def lay(container: StepFolder, splits: Path, shown: Mapping[str, Any], told: Mapping[str, Any]) -> None:
@@ -73,11 +74,12 @@ Summary = tuple[list[str], list[list[str]], str]
 """Header, rows and title of a table of figures."""
 
 
-def tell_of_validation(folds: Sequence[Assignment], values: Mapping[str, Any], settings: Settings) -> None:
+def tell_of_validation(folds: Sequence[Assignment], options: FittingOptions, settings: Settings) -> None:
     """Say where an option that looks at validation images has none to look at."""
     bare = [a.name for a in folds if not a.subsets["validation"]]
-    idle = [f"--checkpoint {values['checkpoint']}"] if values["checkpoint"] != "last" else []
-    idle += ["--patience"] if values["patience"] else []
+    idle = [f"--checkpoint {options.checkpoint}"] if options.checkpoint != "last" else []
+    idle += ["--patience"] if options.patience else []
+    idle += ["--sched plateau"] if options.sched == "plateau" else []
     if bare and idle:
         settings.report.warn(
             f"{len(bare)} of {len(folds)} folds have no validation images, such as {bare[0]}: there "

@@ -8,18 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
-from cxrtool.data.tables.predictions import GROUPING, Predictions, join, read_predictions
+from cxrtool.data.tables.predictions import GROUPING, Predictions, join
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.decisions import DecisionOptions, Decisions, add_counts, check, draw_decisions, parse_prevalences
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.run import (
     PREDICTIONS,
+    STDIN,
     check_whole,
     fold_name,
     folds_of,
@@ -29,6 +31,7 @@ from cxrtool.flow.run import (
 )
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.within import keep_within, table_of
+from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.groups import Grouping
@@ -41,44 +44,61 @@ TIDY = "metrics.csv"
 TABLES = "tables.md"
 REPETITIONS = "repetitions.csv"
 HISTORY = "history.csv"
-STDIN = Path("-")
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """The options of `cxrtool evaluate`.
+class EvaluateOptions(Options):
+    """The options of `evaluate`."""
 
-    Attributes:
-        inputs: Runs or CSV files, each perhaps with a name before it: `external=B.csv`.
-        by: Columns to group by, as `severity,age:0,40,65`.
-        positive: The class that groups and average precision are about.
-        classes: Only these classes, with commas between.
-        subset: Only rows of this subset.
-        within: A splits file, or a manifest: only images that stand there.
-        partial: Use a run of which some folds are missing.
-        confusion_matrix: A table of counts instead of predictions.
-        resamples: Of patients, for intervals.
-        calibrated: Bring each run to the temperature of its own validation part first.
-        sensitivity: Choose each run's threshold for it on its validation part; needs `positive`.
-        prevalence: Shares of the positive class at which predictive values are wanted, with commas between.
-        abstain: Tell what leaving the least confident undecided does.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "style",
+        "digits",
+        "out",
+        "seed",
+        "verify",
+        "force",
+        "dry_run",
+        "quiet",
+        "config",
+    )
 
-    inputs: tuple[str, ...] = ()
-    by: str | None = None
-    positive: str | None = None
-    classes: str | None = None
-    subset: str = "test"
-    within: Path | None = None
-    partial: bool = False
-    confusion_matrix: Path | None = None
+    inputs: tuple[str, ...] = argument(
+        "A run, or predictions of one or many folds, or -; side by side as internal=A.csv external=B.csv.",
+        (),
+        metavar="RUN|CSV...",
+        shown="",
+    )
+    by: str | None = option(
+        "Groups: severity,view,source,age:0,40,65 (numbers are bins; grade:low/mid/high gives an order).",
+        None,
+        metavar="COLUMNS",
+        shown="",
+    )
+    positive: str | None = common_options.positive()
+    classes: str | None = option(
+        "Only images of these classes, their probabilities scaled to one.", None, metavar="NAMES", shown=""
+    )
+    subset: str = option("Only rows of this subset.", "test")
+    within: Path | None = option(
+        "Only images that stand there; of splits, in that repeat, fold and subset.",
+        None,
+        metavar="SPLITS|MANIFEST",
+        shown="",
+    )
+    partial: bool = common_options.partial()
+    confusion_matrix: Path | None = option(
+        "Counts instead of predictions: first column the true class, header the predicted classes.",
+        None,
+        metavar="FILE",
+        shown="",
+    )
     resamples: int = 2000
-    calibrated: bool = False
-    sensitivity: float | None = None
-    prevalence: str | None = None
-    abstain: bool = False
+    calibrated: bool = common_options.calibrated()
+    sensitivity: float | None = common_options.sensitivity()
+    prevalence: str | None = common_options.prevalence()
+    abstain: bool = common_options.abstain()
 
     def about_decisions(self, seed: int) -> DecisionOptions:
         """What is asked about decisions.
@@ -152,15 +172,24 @@ def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
         raise UsageError("expected a RUN or predictions as CSV", "or counts, with --confusion-matrix FILE")
     sources: dict[str, list[Path]] = {}
     for text in options.inputs:
-        match = None if Path(text).exists() else _NAMED.fullmatch(text)
-        name, path = (match[1], match[2]) if match else ("", text)
-        sources.setdefault(name, []).append(Path(path))
+        name, path = named_path(text)
+        sources.setdefault(name, []).append(path)
     if "" in sources and len(sources) > 1:
         raise UsageError(
             f"expected a name for every input or for none, found none for {sources[''][0]}",
             "side by side: internal=A.csv external=B.csv",
         )
     return sources
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """A path and the name that was given to it; an empty name where none was, or where a file is called so.
+
+    >>> named_path("vgg=runs/vgg16"), named_path("runs/vgg16")
+    (('vgg', PosixPath('runs/vgg16')), ('', PosixPath('runs/vgg16')))
+    """
+    match = None if Path(text).exists() else _NAMED.fullmatch(text)
+    return (match[1], Path(match[2])) if match else ("", Path(text))
 
 
 def read_metrics(path: Path) -> dict[str, Summary]:
@@ -223,7 +252,7 @@ def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[st
     parts, notes = [], []
     owner: dict[tuple[str, str], Path] = {}
     for path in paths:
-        part = read_predictions(path) if path == STDIN else read_run_predictions(path, partial=partial)
+        part = read_run_predictions(path, partial=partial)
         for run in part.runs():
             if run in owner:
                 raise InputError(
@@ -255,23 +284,8 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
     if options.within is not None:
         files.append(table_of(options.within))
     files += audits_near(chain.from_iterable(sources.values()))
-    given = {
-        "inputs": list(options.inputs or ()),
-        "by": options.by,
-        "positive": options.positive,
-        "classes": options.classes,
-        "subset": options.subset,
-        "within": str(options.within) if options.within else None,
-        "partial": options.partial,
-        "confusion_matrix": str(options.confusion_matrix) if options.confusion_matrix else None,
-        "resamples": options.resamples,
-        "calibrated": options.calibrated,
-        "sensitivity": options.sensitivity,
-        "prevalence": options.prevalence,
-        "abstain": options.abstain,
-    }
     inputs = Inputs.of(files=files, verify=settings.verify)
-    return Plan("evaluate", given, inputs, libraries=("numpy", "matplotlib"), seeded=True)
+    return Plan("evaluate", options.identity(), inputs, libraries=("numpy", "matplotlib"), seeded=True)
 
 
 def _write(

@@ -24,6 +24,8 @@ from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Opener
+from cxrtool.models.description import Input, ModelDescription, Normalization
+from cxrtool.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +38,7 @@ GRID, CANDIDATES = "grid.csv", "candidates"
 """What a grid search adds to a run: its table, and the folder of all that was tried."""
 
 
-def check_design(values: dict[str, Any], classes: int, settings: Settings) -> None:
+def check_design(options: TrainingOptions, classes: int, settings: Settings) -> None:
     """Check every option before the first image is decoded.
 
     Raises:
@@ -46,34 +48,39 @@ def check_design(values: dict[str, Any], classes: int, settings: Settings) -> No
     from cxrtool.models.registry import check
     from cxrtool.training.device import choose_device, choose_precision
 
-    design = make_design(values, classes, settings, 0)
+    options.check_numbers()
+    design = make_design(options, classes, settings, 0)
     check(design.architecture, design.weights)
     choose_precision(settings.precision, choose_device(settings.device))
 
 
-def make_design(values: dict[str, Any], classes: int, settings: Settings, seed: int) -> Design:
+def make_design(options: TrainingOptions, classes: int, settings: Settings, seed: int) -> Design:
     """Turn resolved options into what the training room takes.
 
     Raises:
-        UsageError: A name or a number is wrong.
+        UsageError: An augmentation or kernels are wrong.
     """
-    from dataclasses import fields
-
+    from cxrtool.models.architecture import Architecture
     from cxrtool.models.kernels import parse as parse_kernels
-    from cxrtool.models.registry import Architecture
     from cxrtool.training.augment import parse
     from cxrtool.training.fitting import Design
-    from cxrtool.training.optimization import Recipe, check
 
-    recipe = Recipe(**{entry.name: values[entry.name] for entry in fields(Recipe)})
-    check(recipe)
     architecture = Architecture(
-        values["model"], classes, values["hidden"], values["dropout"], values["size"], parse_kernels(values["kernels"])
+        options.model, classes, options.hidden, options.dropout, options.size, parse_kernels(options.kernels)
     )
     return Design(
-        architecture, values["weights"], recipe, parse(values["augment"]), values["freeze"],
-        values["frozen_bn"] == "eval", values["normalize"], seed, settings.threads, settings.device, settings.precision,
-    )  # fmt: skip
+        architecture,
+        options.weights,
+        options.fitting(),
+        parse(options.augment),
+        options.freeze,
+        options.frozen_bn == "eval",
+        options.normalize,
+        seed,
+        settings.threads,
+        settings.device,
+        settings.precision,
+    )
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,17 @@ class FoldTrainer:
     """Trains folds, all with the same options.
 
     Args:
-        values: Every option that bears on the result, resolved.
+        options: Resolved.
         task: What is trained on, and where to.
+
+    Attributes:
+        classes: Names, in the order of the outputs.
+        shape: Side of the decoded images in pixels, and how they become square.
     """
 
-    def __init__(self, values: dict[str, Any], task: Task) -> None:
-        self.values, self.task = values, task
-        self.classes = task.classes
+    def __init__(self, options: TrainingOptions, task: Task) -> None:
+        self.options, self.task, self.classes = options, task, task.classes
+        self.shape = options.size, options.fit
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
         """Train one fold unless it is there, and write its folder."""
@@ -152,7 +163,7 @@ class FoldTrainer:
         Raises:
             InputError: Of a class no training image can be read.
         """
-        store = self.task.stores.open(self.values["size"], self.values["fit"], request)
+        store = self.task.stores.open(*self.shape, request)
         usable = {name: [i for i in places if i not in store.failed] for name, places in assignment.subsets.items()}
         present = {self.task.manifest.rows[i]["label"] for i in usable["train"]}
         absent = [name for name in self.classes if name not in present]
@@ -166,7 +177,7 @@ class FoldTrainer:
     def design(self, assignment: Assignment) -> Design:
         """What the training room takes; each fold has its own seed, so that any one of them can be trained alone."""
         settings = self.task.settings
-        return make_design(self.values, len(self.classes), settings, assignment.seed(settings.seed))
+        return make_design(self.options, len(self.classes), settings, assignment.seed(settings.seed))
 
     def labels(self) -> np.ndarray:
         """The class of every image of the manifest by its place among `classes`, -1 where it has none (N,)."""
@@ -216,22 +227,22 @@ class FoldTrainer:
                 save_every=task.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
             )  # fmt: skip
 
-    def describe(self, assignment: Assignment, fitted: Fitted) -> dict[str, Any]:
+    def describe(self, assignment: Assignment, fitted: Fitted) -> ModelDescription:
         """What `model.json` tells of a trained network."""
         from cxrtool.models.registry import input_form
 
-        values, validation = self.values, assignment.subsets["validation"]
+        options, validation = self.options, assignment.subsets["validation"]
         labels = [self.task.manifest.rows[i]["label"] for i in validation]
-        return {
-            "classes": self.classes,
-            "architecture": self.design(assignment).architecture.to_json(),
-            "chain": bare(self.task.chain_of(assignment)),
-            "input": {"size": values["size"], "fit": values["fit"]},
-            "normalization": input_form(values["model"], values["normalize"]),
+        return ModelDescription(
+            self.classes,
+            self.design(assignment).architecture.to_json(),
+            bare(self.task.chain_of(assignment)),
+            Input(options.size, options.fit),
+            Normalization(**input_form(options.model, options.normalize)),
             # Of what was asked, the validation images come first.
             **decide_on_validation(self.classes, labels, fitted.probabilities[: len(labels)]),
-            "trained": {"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
-        }
+            trained={"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
+        )
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
         """Write a model folder with what it says of the validation and test images."""
@@ -245,13 +256,13 @@ class FoldTrainer:
         seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
         thumbnails = np.stack([plausibility.thumbnail(store.images[i]) for i, name in seen if name == "train"])
         usual = plausibility.fit(thumbnails)
-        save_model(path, fitted.network, {**self.describe(assignment, fitted), "usual": usual})
+        save_model(path, fitted.network, replace(self.describe(assignment, fitted), usual=usual))
         carry(self.task.chain_of(assignment), path)
         # Twins are one radiograph.
         fitted_on = {row["image_id"]: row for row in (self._seen_row(i, s, assignment, store) for i, s in seen)}
         write_table(path / FITTED, FITTED_COLUMNS, fitted_on.values())
         write_history(path / "history.csv", fitted.history.rows)
-        draw_history(path / "curves.png", fitted.history, f"{self.values['model']}, {assignment.name}")
+        draw_history(path / "curves.png", fitted.history, f"{self.options.model}, {assignment.name}")
         write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
 
     def close(

@@ -135,7 +135,8 @@ def read_mask(path: str, shape: tuple[int, ...], max_pixels: int | None) -> np.n
     """
     from cxrtool.data.reading import mask_files
     from cxrtool.data.reading.images import MAX_PIXELS
-    from cxrtool.imaging.resize import NATIVE, prepare_mask
+    from cxrtool.imaging.fits import NATIVE
+    from cxrtool.imaging.resize import prepare_mask
 
     height, width = shape
     mask = mask_files.read_mask([path], max_pixels=max_pixels or MAX_PIXELS)

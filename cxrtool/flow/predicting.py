@@ -16,11 +16,14 @@ from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
 from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.chain import Chain, before_twins, chain_of, look, missing_steps, modules_of
 from cxrtool.flow.parts import AT, locate
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
+from cxrtool.models.description import Input, ModelDescription
+from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,11 +45,11 @@ class TwinInput:
         InputError: The generators' folder is gone or damaged.
     """
 
-    def __init__(self, entry: Mapping[str, Any], form: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(self, entry: Mapping[str, Any], form: Input, device: torch.device) -> None:
         from cxrtool.training.twin_maker import TwinMaker
 
         self.maker: TwinMaker = TwinMaker(Path(entry[AT]), device)
-        self.size, self.fit = form["size"], form["fit"]
+        self.size, self.fit = form.size, form.fit
 
     @property
     def names(self) -> list[str]:
@@ -54,9 +57,9 @@ class TwinInput:
         return self.maker.names
 
     @property
-    def form(self) -> dict[str, Any]:
+    def form(self) -> Input:
         """What a radiograph is brought to before its twins are made: size and fit."""
-        return {"size": self.maker.form.size, "fit": self.maker.form.fit}
+        return Input(self.maker.form.size, self.maker.form.fit)
 
     def make(self, pictures: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         """For each radiograph (S, S) at `form` its twins at the model's input, in the order of the generators."""
@@ -101,22 +104,14 @@ def radiographs(rows: Sequence[Row]) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Question:
-    """How models are run on images.
+class Question(Options):
+    """How models are run on images."""
 
-    Attributes:
-        model: A model folder, or a run, whose folds then answer together.
-        source: An image, a folder of images, a manifest, a step's folder, or `-`.
-        tta: Average with the answer for the mirror image.
-        batch_size: Images at once.
-        max_pixels: Refuse larger pictures before they are decoded.
-    """
-
-    model: Path
-    source: str
-    tta: bool = False
-    batch_size: int = 32
-    max_pixels: int | None = None
+    model: Path = argument("A model folder, or a run, whose folds answer together.")
+    source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")
+    tta: bool = option("Average with the answer for the mirror image.", False)
+    batch_size: int = option("Images at once.", 32, minimum=1, effect=False)
+    max_pixels: int | None = common_options.max_pixels()
 
 
 Answer = tuple[Row, Any]
@@ -161,21 +156,20 @@ def group_models(folders: Sequence[Path], device: torch.device, precision: str) 
     Raises:
         InputError: A folder is no model, or the models differ in classes or input.
     """
-    from cxrtool.training.checkpoint import read_description
     from cxrtool.training.inference import Ensemble
 
     groups: dict[str, list[Path]] = {}
-    first = read_description(folders[0])
+    first = ModelDescription.read(folders[0])
     for folder in folders:
-        description = read_description(folder)
+        description = ModelDescription.read(folder)
         for name in ("classes", "input"):
-            if description[name] != first[name]:
+            if getattr(description, name) != getattr(first, name):
                 raise InputError(
-                    f"{folder}: expected the same {name} as in {folders[0]}, found {description[name]} instead of "
-                    f"{first[name]}",
+                    f"{folder}: expected the same {name} as in {folders[0]}, found {getattr(description, name)} "
+                    f"instead of {getattr(first, name)}",
                     "ask them one by one",
                 )
-        groups.setdefault(json.dumps(description["chain"], sort_keys=True), []).append(folder)
+        groups.setdefault(json.dumps(description.chain, sort_keys=True), []).append(folder)
     return [Ensemble(group, device, precision) for group in groups.values()]
 
 
@@ -190,7 +184,7 @@ def chains_for(options: Question, ensembles: Sequence[Ensemble], manifest: Manif
     for ensemble in ensembles:
         folder = ensemble.members[0].folder
         name = str(options.model if len(ensembles) == 1 else folder)
-        chains.append(missing_steps(locate(ensemble.description["chain"], folder), done, name, options.source))
+        chains.append(missing_steps(locate(ensemble.description.chain, folder), done, name, options.source))
     return chains
 
 
@@ -227,11 +221,11 @@ def ask(
     from cxrtool.flow.parallel import map_items
     from cxrtool.imaging import plausibility
 
-    form, usual = ensemble.description["input"], ensemble.description.get("usual")
+    form, usual = ensemble.description.input, ensemble.description.usual
     before, entry = before_twins(chain)
     twins = TwinInput(entry, form, ensemble.device) if entry else None
     shown = twins.form if twins else form
-    work = partial(look, chain=before, size=shown["size"], fit=shown["fit"], max_pixels=options.max_pixels)
+    work = partial(look, chain=before, size=shown.size, fit=shown.fit, max_pixels=options.max_pixels)
     paths = [Path(row["path"]) for row in manifest.rows]
     results = map_items(work, paths, workers=settings.workers, preload=modules_of(before))
     answers: list[Answer] = []
@@ -278,7 +272,7 @@ def to_table(
     """Lay the answers out as predictions: the members' mean, or a row a member."""
     import numpy as np
 
-    classes = list(members[0].description["classes"])
+    classes = list(members[0].description.classes)
     rows: list[Row] = []
     values = []
     for row, probabilities in answers:

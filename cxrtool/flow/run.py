@@ -14,6 +14,7 @@ from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.flow.folder import read_run_file
 
 PREDICTIONS = "predictions.csv"
+STDIN = Path("-")
 _FOLD = re.compile(r"r(\d+)f(\d+)")
 
 
@@ -109,14 +110,14 @@ def _same_making(fold: Path, container: dict[str, object]) -> bool:
 
 
 def read_run_predictions(argument: Path, *, partial: bool = False) -> Predictions:
-    """The predictions of a run (all of its folds), of one fold's folder, or of a CSV file.
+    """The predictions of a run (all of its folds), of one fold's folder, of a CSV file, or of standard input (`-`).
 
     Raises:
         IncompleteError: A run lacks folds and `partial` is false.
         InputError: It is none of these.
     """
     path = Path(argument)
-    if path.is_file():
+    if path == STDIN or path.is_file():
         return read_predictions(path)
     if (path / PREDICTIONS).is_file() and not is_run(path):
         return read_predictions(path / PREDICTIONS)

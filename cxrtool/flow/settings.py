@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
+
+from cxrtool.options import option
 
 Advance = Callable[[int], None]
 """Called with the number of items that were finished since the last call."""
@@ -64,42 +67,89 @@ class Muted(Silent):
             yield advance
 
 
+class Output(Protocol):
+    """Where results go that a person or a program reads: to standard output from a command, else nowhere."""
+
+    def write(self, text: str) -> None:
+        """Write text as it is."""
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """Write a table of text cells in the format that was asked for."""
+
+    def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
+        """Write what an evaluation found, in the format that was asked for.
+
+        Args:
+            found: What it found.
+            tables: The module that lays it out: its `opening`, `sheets`, `tidy` and `markdown`.
+            dump: Makes the JSON of it.
+        """
+
+    def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+        """A table as text in columns, for a message."""
+
+
+class Nowhere:
+    """An output that drops all."""
+
+    def write(self, text: str) -> None:
+        """Drop it."""
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """Drop it."""
+
+    def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
+        """Drop it."""
+
+    def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+        """Nothing."""
+        return ""
+
+
+FORMATS = ("table", "md", "latex", "csv", "json")
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The options that all commands share; a step's own options are a dataclass beside the step.
+    """The options that commands share; a command's own are a dataclass beside it, which names those that it takes.
 
     Attributes:
         out: The file or folder to write; None prints to standard output where the command allows it.
-        seed: Everything that is drawn is drawn from it.
-        threads: Threads of the numeric libraries; part of a step's identity, because sums depend on it.
-        workers: Processes that read and write images; never bears on the result.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        precision: `auto`, `fp32` or `bf16`.
-        force: Redo what is there already.
-        dry_run: Say what would be done, and do nothing.
-        strict: Exit with code 3 when something was rejected.
-        verify: Hash the inputs instead of trusting size and time.
+        threads: Part of a step's identity, because sums depend on it.
+        workers: Never bears on the result.
         allow_leakage: Warn where a step would refuse.
-        root: Images may only be read below this folder.
-        cache: The folder for decoded images.
         origins: Where each option came from: default, preset, config or flag.
         argv: The command line.
         report: Where messages and progress go.
+        output: Where results go that are printed.
+        call: Runs another command by its command line, as typed; returns its exit code.
     """
 
-    out: Path | None = None
-    seed: int = 0
-    threads: int = 1
-    workers: int = 1
-    device: str = "auto"
-    precision: str = "auto"
-    force: bool = False
-    dry_run: bool = False
-    strict: bool = False
-    verify: bool = False
-    allow_leakage: bool = False
-    root: Path | None = None
-    cache: Path | None = None
+    out: Path | None = option("Where to write; exactly there.", None, flags=("--out", "-o"), shown="", effect=False)
+    seed: int = option("Everything that is drawn is drawn from it.", 0, minimum=0)
+    threads: int = option(
+        "Threads of the numeric libraries; results depend on it.", 1, minimum=1, shown="all processors"
+    )
+    workers: int = option("Processes that read and write images.", 1, minimum=1, shown="all processors", effect=False)
+    device: str = option("auto, cpu, cuda, or one GPU as cuda:1.", "auto", effect=False)
+    precision: str = option("auto, fp32 or bf16.", "auto")
+    force: bool = option("Redo what is there already.", False, effect=False)
+    dry_run: bool = option("Say what would be done, and do nothing.", False, effect=False)
+    strict: bool = option("Exit with code 3 when something was rejected.", False, effect=False)
+    verify: bool = option("Hash the inputs instead of trusting size and time.", False, effect=False)
+    allow_leakage: bool = option("Warn, instead of refusing, where a test image was seen in training.", False)
+    root: Path | None = option("Read images only below this folder.", None, shown="", effect=False)
+    cache: Path | None = option(
+        "Folder for decoded images.", None, envvar="CXRTOOL_CACHE", shown="$SLURM_TMPDIR, else $TMPDIR", effect=False
+    )
+    quiet: bool = option("No progress, no messages but errors.", False, flags=("--quiet", "-q"), effect=False)
+    config: Path | None = option(
+        "Defaults from a TOML file, or from an old run.json, which repeats that run.", None, shown="", effect=False
+    )
+    style: str = option("table, md, latex, csv or json.", "table", flags=("--format",), choices=FORMATS, effect=False)
+    digits: int = option("Decimals in tables.", 2, minimum=0, maximum=10, effect=False)
     origins: Mapping[str, str] = field(default_factory=dict)
     argv: Sequence[str] = ()
     report: Reporter = field(default_factory=Silent)
+    output: Output = field(default_factory=Nowhere)
+    call: Callable[[Sequence[str]], int] = lambda line: 0

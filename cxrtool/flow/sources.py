@@ -43,10 +43,11 @@ def read_source(argument: str, settings: Settings) -> Manifest:
     if not path.exists():
         raise InputError(f"{argument}: no such image, folder or manifest")
     listing = list_images([path], None, Request(), None)
-    for row in listing.rows:
-        if settings.root and not Path(row["path"]).resolve().is_relative_to(settings.root.resolve()):
-            raise InputError(f"{row['path']} lies outside --root {settings.root}")
+    for record in listing.records:
+        if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
+            raise InputError(f"{record.path} lies outside --root {settings.root}")
     if listing.skipped:
         settings.report.say(f"{len(listing.skipped)} files were not tried: by their names they are no images")
     columns = ["image_id", "path", "label"]
-    return Manifest(columns, [{name: row.get(name, "") for name in columns} for row in listing.rows], path)
+    rows = [{name: record.columns.get(name, "") for name in columns} for record in listing.records]
+    return Manifest(columns, rows, path)

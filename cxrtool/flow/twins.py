@@ -26,7 +26,7 @@ from cxrtool.flow.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.models.parts import Part
     from cxrtool.training.store import Store
 

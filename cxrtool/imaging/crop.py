@@ -10,14 +10,9 @@ import math
 
 import numpy as np
 
+from cxrtool.imaging.margins import IMAGE, MARGIN
 from cxrtool.imaging.masks import Mask, bounds
 from cxrtool.imaging.resize import Pixels
-
-IMAGE, BOX = "image", "box"
-MARGINS_OF = (IMAGE, BOX)
-"""What a margin is a share of: the picture's sides, or those of the rectangle."""
-
-MARGIN = 0.025
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width."""

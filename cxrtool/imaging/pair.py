@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from cxrtool.errors import ImageError
-from cxrtool.imaging.resize import Pixels, apply_geometry, fit_geometry, resample
-from cxrtool.imaging.view import Form, Placed
+from cxrtool.imaging.fits import Form, fit_geometry
+from cxrtool.imaging.resize import Pixels, apply_geometry, resample
+from cxrtool.imaging.view import Placed
 
 LEAST_ALIKE = 0.5
 """Correlation below which two pictures are not of one body in one place; pairs of phantoms have above 0.95."""

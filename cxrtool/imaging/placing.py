@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.imaging.resize import Geometry
+from cxrtool.imaging.fits import Geometry
 
 
 @dataclass(frozen=True)

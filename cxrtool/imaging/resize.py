@@ -7,70 +7,15 @@ factor of two; beyond, the one is averaged first. Masks go through the same geom
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.imaging.fits import NATIVE, Geometry, fit_geometry
+
 Pixels = NDArray[Any]
-
-NATIVE = "native"
-"""The size that leaves a picture as it is."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a picture becomes a square: a box is cut out, resampled, and laid on a black canvas.
-
-    Attributes:
-        box: The part of the picture that is used: top, left, height, width.
-        inner: What the box is resampled to: height, width.
-        place: Where that lies on the canvas: top, left.
-        size: Side of the canvas.
-    """
-
-    box: tuple[int, int, int, int]
-    inner: tuple[int, int]
-    place: tuple[int, int]
-    size: int
-
-
-def _squash(height: int, width: int, size: int) -> Geometry:
-    return Geometry((0, 0, height, width), (size, size), (0, 0), size)
-
-
-def _pad(height: int, width: int, size: int) -> Geometry:
-    longer = max(height, width)
-    inner = max(1, round(height * size / longer)), max(1, round(width * size / longer))
-    place = (size - inner[0]) // 2, (size - inner[1]) // 2
-    return Geometry((0, 0, height, width), inner, place, size)
-
-
-def _crop(height: int, width: int, size: int) -> Geometry:
-    side = min(height, width)
-    return Geometry(((height - side) // 2, (width - side) // 2, side, side), (size, size), (0, 0), size)
-
-
-FITS: dict[str, Callable[[int, int, int], Geometry]] = {"squash": _squash, "pad": _pad, "crop": _crop}
-"""How a picture that is not square becomes one.
-
-`squash` changes the proportions, as the published systems do, and is the default: it neither loses a part of the lungs,
-as `crop` can, nor draws a border that tells the source of the picture by its proportions, as `pad` does.
-"""
-
-
-def fit_geometry(height: int, width: int, size: int, fit: str) -> Geometry:
-    """Where the pixels of a square of side `size` come from.
-
-    >>> fit_geometry(200, 100, 50, "pad")
-    Geometry(box=(0, 0, 200, 100), inner=(50, 25), place=(0, 12), size=50)
-    >>> fit_geometry(200, 100, 50, "crop").box
-    (50, 0, 100, 100)
-    """
-    return FITS[fit](height, width, size)
 
 
 def apply_geometry(pixels: Pixels, geometry: Geometry, *, mask: bool = False) -> Pixels:

@@ -6,39 +6,16 @@ one place, and in the model's own description, lets any command ask any network 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from cxrtool.imaging.resize import Pixels, apply_geometry, fit_geometry
+from cxrtool.imaging.fits import Form, fit_geometry
+from cxrtool.imaging.resize import Pixels, apply_geometry
 
 BLACK = 0.03
 """Share of white below which a row or column that is nowhere brighter counts as a border without a picture."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a picture is brought before a network.
-
-    Attributes:
-        size: Side of the square input in pixels.
-        fit: `squash` or `pad`.
-        crop_borders: Cut black borders away first.
-        equalise: Equalise the histogram, at the size of the input.
-        invert: Show the negative, lungs bright.
-    """
-
-    size: int
-    fit: str = "squash"
-    crop_borders: bool = False
-    equalise: bool = False
-    invert: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
 
 MEAN, STD = 0.4337, 0.2964

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from cxrtool.errors import UsageError
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import Network
-from cxrtool.models.registry import Architecture, native_size
+from cxrtool.models.registry import native_size
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.initialisation import draw_as_keras
 from cxrtool.models.network import Network
 
@@ -119,3 +120,8 @@ class CovidCaps(Network):
     def head_modules(self) -> list[nn.Module]:
         """The capsules."""
         return [self.head]
+
+
+def build(architecture: Architecture) -> CovidCaps:
+    """Build it, with weights drawn at random."""
+    return CovidCaps(architecture.classes)

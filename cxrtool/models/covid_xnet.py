@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.kernels import KERNELS
 from cxrtool.models.kernels import filters as usual
 from cxrtool.models.network import Network
@@ -62,3 +63,8 @@ class CovidXNet(Network):
     def head_modules(self) -> list[nn.Module]:
         """The output layer."""
         return [self.head]
+
+
+def build(architecture: Architecture) -> CovidXNet:
+    """Build it, with weights drawn at random."""
+    return CovidXNet(architecture.classes, kernels=architecture.kernels or KERNELS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 
 if TYPE_CHECKING:
     from torch import nn

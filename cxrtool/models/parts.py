@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cxrtool
 from cxrtool.errors import InputError, UsageError
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import Network, dense_head
 
 WIDTHS = (56, 112, 216, 424)
@@ -102,3 +103,8 @@ class PEPXNet(Network):
     def head_modules(self) -> list[nn.Module]:
         """The two dense layers."""
         return [self.head]
+
+
+def build(architecture: Architecture) -> PEPXNet:
+    """Build it, with weights drawn at random."""
+    return PEPXNet(architecture.classes)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cxrtool.errors import CxrtoolError, InputError
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build
 
 NAME, LAYERS = "vgg16", 31
 """VGG16's convolutions with their poolings, the last one included (Ledig et al. 2017, SRGAN; UGR-FuCiTNet)."""

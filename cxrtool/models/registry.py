@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import re
 import socket
 import textwrap
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import InputError, UsageError
 from cxrtool.models import kernels
+from cxrtool.models.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,51 +27,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """All that is needed to build a network anew, as `model.json` keeps it.
-
-    Attributes:
-        name: A name from `OWN`, or timm's.
-        classes: Number of outputs.
-        hidden: Width of a dense layer that takes the place of the network's own head; 0 keeps that head.
-        dropout: Dropout before the output layer.
-        size: Side of the square input in pixels.
-        kernels: Of each convolution, for networks that have a choice; empty takes the network's own.
-    """
-
-    name: str
-    classes: int
-    hidden: int = 0
-    dropout: float = 0.0
-    size: int = 224
-    kernels: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        # JSON knows lists alone.
-        object.__setattr__(self, "kernels", tuple(self.kernels))
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values; without kernels where there is no choice, as in files that older versions wrote."""
-        values = {**asdict(self), "kernels": list(self.kernels)}
-        return values if self.kernels else {name: value for name, value in values.items() if name != "kernels"}
-
-
-@dataclass(frozen=True)
-class Own:
+class BuiltIn:
     """A network that is not timm's.
 
     Attributes:
-        build: Builds it.
+        module: The file beside this one that has it: its `build` takes an `Architecture`.
         size: The side of its input where the user names none.
         channels: Channels of its input.
         mean: Per channel, of values in [0, 1].
         std: Per channel.
         kernels: Of its convolutions where the user names none; empty where there is no choice.
-        loss: What it is trained by: a name of `LOSSES` in `cxrtool.training.optimization`.
+        loss: What it is trained by: a name of `LOSSES` in `cxrtool.training.classifier_losses`.
         smallest: The smallest side of its input of which anything is left in its last map.
     """
 
-    build: Callable[[Architecture], Network]
+    module: str
     size: int
     channels: int = 1
     mean: tuple[float, ...] = field(default=(0.0,))
@@ -78,41 +50,24 @@ class Own:
     loss: str = "cross-entropy"
     smallest: int = 1
 
-
-def _covid_xnet(architecture: Architecture) -> Network:
-    from cxrtool.models.covid_xnet import CovidXNet
-
-    return CovidXNet(architecture.classes, kernels=architecture.kernels or kernels.KERNELS)
-
-
-def _covid_caps(architecture: Architecture) -> Network:
-    from cxrtool.models.covid_caps import CovidCaps
-
-    return CovidCaps(architecture.classes)
-
-
-def _pepx(architecture: Architecture) -> Network:
-    from cxrtool.models.pepx import PEPXNet
-
-    return PEPXNet(architecture.classes)
-
-
-def _thumbnail(architecture: Architecture) -> Network:
-    from cxrtool.models.thumbnail import Thumbnail
-
-    return Thumbnail(architecture.classes, architecture.size)
+    def build(self, architecture: Architecture) -> Network:
+        """Build it, with weights drawn at random."""
+        # By its whole name it may also be a module of somebody else's.
+        name = self.module if "." in self.module else f"cxrtool.models.{self.module}"
+        network: Network = importlib.import_module(name).build(architecture)
+        return network
 
 
 _RGB: dict[str, Any] = {"channels": 3, "mean": (0.0,) * 3, "std": (1.0,) * 3}
 
-OWN: dict[str, Own] = {
+BUILT_IN: dict[str, BuiltIn] = {
     # The paper states no normalisation. Centred values let Adadelta leave the start: on real radiographs the same 40
     # epochs end at a test accuracy of 0.89 instead of 0.70.
-    "covid-xnet": Own(_covid_xnet, 128, mean=(0.5,), std=(0.25,), kernels=kernels.KERNELS),
-    "thumbnail": Own(_thumbnail, 64, mean=(0.5,), std=(0.25,)),
+    "covid-xnet": BuiltIn("covid_xnet", 128, mean=(0.5,), std=(0.25,), kernels=kernels.KERNELS),
+    "thumbnail": BuiltIn("thumbnail", 64, mean=(0.5,), std=(0.25,)),
     # Values in [0, 1], as the reference implementation of COVID-CAPS takes them.
-    "covid-caps": Own(_covid_caps, 224, **_RGB, loss="margin"),
-    "pepx": Own(_pepx, 224, **_RGB, smallest=32),
+    "covid-caps": BuiltIn("covid_caps", 224, **_RGB, loss="margin"),
+    "pepx": BuiltIn("pepx", 224, **_RGB, smallest=32),
 }
 
 
@@ -122,30 +77,30 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: It does not; the message names the nearest.
     """
-    if name in OWN:
+    if name in BUILT_IN:
         return
     from cxrtool.models.backbones import exists, nearest
 
     if not exists(name):
         near = ", ".join(nearest(name)) or "nothing like it"
         raise UsageError(
-            f"--model: expected {', '.join(OWN)} or a network of timm, found '{name}' (nearest: {near})",
+            f"--model: expected {', '.join(BUILT_IN)} or a network of timm, found '{name}' (nearest: {near})",
             "timm's names are listed by: python -c \"import timm; print(*timm.list_models(), sep='\\n')\"",
         )
 
 
 def native_size(name: str) -> int:
     """The side of the square input, in pixels, that the network was made for."""
-    if name in OWN:
-        return OWN[name].size
+    if name in BUILT_IN:
+        return BUILT_IN[name].size
     from cxrtool.models.backbones import normalisation
 
     return normalisation(name)[2]
 
 
 def loss_of(name: str) -> str:
-    """What a network is trained by: a name of `LOSSES` in `cxrtool.training.optimization`."""
-    return OWN[name].loss if name in OWN else Own.loss
+    """What a network is trained by: a name of `LOSSES` in `cxrtool.training.classifier_losses`."""
+    return BUILT_IN[name].loss if name in BUILT_IN else BuiltIn.loss
 
 
 def input_form(name: str, normalize: str) -> dict[str, list[float]]:
@@ -155,8 +110,8 @@ def input_form(name: str, normalize: str) -> dict[str, list[float]]:
         name: The network.
         normalize: `native`, what the network's weights were trained with, or `div255`, the values in [0, 1] alone.
     """
-    if name in OWN:
-        mean, std = OWN[name].mean, OWN[name].std
+    if name in BUILT_IN:
+        mean, std = BUILT_IN[name].mean, BUILT_IN[name].std
     else:
         from cxrtool.models.backbones import normalisation
 
@@ -185,9 +140,10 @@ def check(architecture: Architecture, weights: str) -> None:
         raise UsageError(f"--hidden: expected a width, or 0 for the network's own head, found {architecture.hidden}")
     if not 0.0 <= architecture.dropout < 1.0:
         raise UsageError(f"--dropout: expected a number from 0 to below 1, found {architecture.dropout:g}")
-    if name in OWN:
-        if architecture.size < OWN[name].smallest:
-            raise UsageError(f"--size: {name} takes {OWN[name].smallest} pixels or more, found {architecture.size}")
+    if name in BUILT_IN:
+        smallest = BUILT_IN[name].smallest
+        if architecture.size < smallest:
+            raise UsageError(f"--size: {name} takes {smallest} pixels or more, found {architecture.size}")
         for option in ("hidden", "dropout"):
             if getattr(architecture, option):
                 raise UsageError(f"--{option}: {name} has a head of its own; leave --{option} out")
@@ -205,7 +161,7 @@ def check(architecture: Architecture, weights: str) -> None:
 
 def _check_kernels(architecture: Architecture) -> None:
     chosen, size = architecture.kernels, architecture.size
-    choice = [name for name, own in OWN.items() if own.kernels]
+    choice = [name for name, own in BUILT_IN.items() if own.kernels]
     if chosen and architecture.name not in choice:
         raise UsageError(f"--kernels: goes with {', '.join(choice)}, found --model {architecture.name}")
     if chosen and kernels.side_after(size, len(chosen)) < 1:
@@ -223,12 +179,12 @@ def own_kernels(name: str, given: str | None) -> str | None:
     """
     if given is not None:
         return kernels.show(kernels.parse(given))
-    usual = OWN[name].kernels if name in OWN else ()
+    usual = BUILT_IN[name].kernels if name in BUILT_IN else ()
     return kernels.show(usual) if usual else None
 
 
 def _has_imagenet(name: str) -> bool:
-    if name in OWN:
+    if name in BUILT_IN:
         return False
     import timm
 
@@ -250,8 +206,8 @@ def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network
         UsageError: There is no such network, or it has no ImageNet weights.
     """
     check(architecture, weights)
-    if architecture.name in OWN:
-        network = OWN[architecture.name].build(architecture)
+    if architecture.name in BUILT_IN:
+        network = BUILT_IN[architecture.name].build(architecture)
     else:
         network = _build_timm(architecture, pretrained=weights == "imagenet")
     if weights in ("imagenet", "none"):

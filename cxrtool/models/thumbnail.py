@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import Network
 
 
@@ -38,3 +39,8 @@ class Thumbnail(Network):
     def head_modules(self) -> list[nn.Module]:
         """The one layer that there is."""
         return [self.head]
+
+
+def build(architecture: Architecture) -> Thumbnail:
+    """Build it, with weights drawn at random."""
+    return Thumbnail(architecture.classes, architecture.size)

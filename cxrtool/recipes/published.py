@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from cxrtool.errors import UsageError
-
 PREFIX, SUFFIX = "published_", ".json"
 FIGURES = ("precision", "recall", "f1", "specificity")
 """What papers print of a class, in that order."""
@@ -120,14 +118,7 @@ def published_names() -> list[str]:
 
 
 def read_published(name: str) -> Published:
-    """Read a paper's table.
-
-    Raises:
-        UsageError: There is none of this name.
-    """
-    known = published_names()
-    if name not in known:
-        raise UsageError(f"--published: expected one of {', '.join(known)}, found '{name}'")
+    """Read the table of a paper, one of `published_names`."""
     content = json.loads((files("cxrtool.recipes") / f"{PREFIX}{name}{SUFFIX}").read_text(encoding="utf-8"))
     images = content.get("test_images", {})
     classes = tuple(images) or tuple(dict.fromkeys(label for row in content["rows"] for label in row["per_class"]))

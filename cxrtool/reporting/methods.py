@@ -1,40 +1,21 @@
 """The methods of a study as paragraphs to paste and edit, made of what its files tell.
 
-Every sentence states what was recorded. What no file tells stands in square brackets, for the author to write.
+Every sentence states what was recorded. What no file tells stands in square brackets, for the author to write; a name
+that no registry here knows, as of a newer version, stands as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cxrtool.evaluation.tables import count_of
-
-OPTIMIZERS = {"sgd": "stochastic gradient descent", "adam": "Adam", "adamw": "AdamW", "adadelta": "Adadelta",
-          "rmsprop": "RMSprop"}  # fmt: skip
-
-SCHEDULES = {
-    "constant": "was kept constant",
-    "step": "was multiplied by {decay_rate} every {decay_epochs} epochs",
-    "cosine": "fell along a cosine",
-    "plateau": "was multiplied by {decay_rate} after {decay_epochs} epochs without a lower validation loss",
-}
+from cxrtool.imaging.fits import FITS
+from cxrtool.training.options import CHECKPOINTS, OPTIMIZERS, SCHEDULES
 
 LOSSES = {"margin": "the margin loss of capsule networks"}
 """Losses whose name alone does not say what they are."""
-
-KEPT = {
-    "best-loss": "The weights of the epoch with the lowest validation loss were kept.",
-    "best-accuracy": "The weights of the epoch with the highest validation accuracy were kept.",
-    "last": "The weights of the last epoch were kept.",
-}
-
-FITS = {
-    "squash": "without regard to their proportions",
-    "pad": "in proportion and padded",
-    "crop": "in proportion and cropped at the centre",
-}
 
 CHANGES = {
     "rotate": "rotation by up to ±{}°",
@@ -51,6 +32,9 @@ CHANGES = {
     "noise": "Gaussian noise (standard deviation {})",
 }
 """The parts of `--augment` in words."""
+
+Words = Callable[[Mapping[str, Any]], str]
+"""Makes a sentence of an entry of a chain."""
 
 _NAMES = ("manifest", "splits", "preset", "transform")
 """Options of training that name what is trained on, and no setting."""
@@ -78,6 +62,7 @@ class Facts:
         external: Whether several sets are evaluated side by side.
         calibrated: Whether probabilities were brought to the temperature of the validation images.
         sensitivity: That for which thresholds were chosen on validation images, or None.
+        enhancing: The words of each step of `enhance`, which knows them.
     """
 
     images: int
@@ -97,6 +82,7 @@ class Facts:
     external: bool = False
     calibrated: bool = False
     sensitivity: float | None = None
+    enhancing: Mapping[str, Words] = field(default_factory=dict)
 
     def option(self, name: str) -> Any:
         """The value of an option of training."""
@@ -130,19 +116,20 @@ def _data(facts: Facts) -> str:
 def _processing(facts: Facts) -> str:
     if facts.chain is None:
         return ""
-    said = [text for entry in facts.chain if (text := _step_in_words(entry))]
+    said = [text for entry in facts.chain if (text := _step_in_words(entry, facts.enhancing))]
     if not said:
         return "Image processing. The images were used as they were stored, as grey values of 8 or 16 bits."
     return "Image processing. " + " ".join(said)
 
 
-def _step_in_words(entry: Mapping[str, Any]) -> str:
+def _step_in_words(entry: Mapping[str, Any], enhancing: Mapping[str, Words]) -> str:
     step = entry["step"]
     if step == "prepare":
         if entry.get("size") == "native":
             return ""
-        fit = FITS.get(str(entry.get("fit")), str(entry.get("fit")))
-        return f"Images were brought to {entry['size']} x {entry['size']} pixels {fit}."
+        fit = str(entry.get("fit"))
+        how = FITS[fit].words if fit in FITS else f"by the fit {fit}"
+        return f"Images were brought to {entry['size']} x {entry['size']} pixels {how}."
     if step == "segment":
         part, uses = entry.get("part", {}), str(entry.get("use", "")).split("+")
         done = {
@@ -151,18 +138,12 @@ def _step_in_words(entry: Mapping[str, Any]) -> str:
             "apply": "what lies outside the lungs was set to black",
             "erase": "the lungs were erased",
         }  # fmt: skip
-        used = _listed([done[word] for word in uses if word in done])
+        used = _listed([done.get(word, f"the use {word} was made of them") for word in uses if word])
         return f"The lungs were found by a network ({part.get('network', 'unknown')})" + (
             f", and {used}." if used else "."
         )
-    if step == "match-histogram":
-        return "The histogram of grey values was matched to a reference."
-    if step == "suppress-ribs":
-        return f"Ribs were suppressed by a network ({entry.get('part', {}).get('network', 'unknown')})."
-    if step == "clahe":
-        clip, tiles = entry.get("clip", entry.get("clahe_clip")), entry.get("tiles", entry.get("clahe_tiles"))
-        how = f" (clip limit {clip:g}, {tiles} x {tiles} tiles)" if clip is not None and tiles is not None else ""
-        return f"Contrast was equalised locally{how} (contrast-limited adaptive histogram equalisation)."
+    if step in enhancing:
+        return enhancing[step](entry)
     if step == "transform":
         return "Each image was transformed by one generator a class, fitted on the training images of its fold."
     return f"The step {step} was applied."
@@ -206,24 +187,31 @@ def _training(facts: Facts) -> str:
     value = facts.option
     epochs, patience = int(value("epochs") or 0), int(value("patience") or 0)
     text = f"Training. The network was trained for up to {count_of(epochs, 'epoch')} in batches of "
-    text += f"{value('batch_size')} by {OPTIMIZERS.get(str(value('opt')), value('opt'))}"
+    opt = OPTIMIZERS.get(str(value("opt")))
+    text += f"{value('batch_size')} by {opt.words if opt else value('opt')}"
     extras = []
-    if value("opt") in ("sgd", "rmsprop") and value("momentum"):
+    if (opt is None or opt.momentum) and value("momentum"):
         extras.append(f"momentum {value('momentum'):g}")
     if value("weight_decay"):
         extras.append(f"weight decay {value('weight_decay'):g}")
     text += f" ({', '.join(extras)})" if extras else ""
     rate = f"{value('lr'):g}" if isinstance(value("lr"), int | float) else str(value("lr"))
-    schedule = SCHEDULES.get(str(value("sched")), f"followed the schedule {value('sched')}")
-    text += f" at a learning rate of {rate}, which "
-    text += schedule.format(decay_rate=value("decay_rate"), decay_epochs=value("decay_epochs")) + "."
-    balanced = value("class_weights") == "balanced"
-    text += f" The loss was {LOSSES.get(facts.loss, facts.loss)}"
-    text += ", weighted inversely to class frequency." if balanced else "."
+    schedule = SCHEDULES.get(str(value("sched")))
+    told = schedule.words if schedule else f"followed the schedule {value('sched')}"
+    told = told.format(decay_rate=value("decay_rate"), decay_epochs=value("decay_epochs"))
+    text += f" at a learning rate of {rate}, which {told}."
+    text += f" The loss was {LOSSES.get(facts.loss, facts.loss)}{_weighted(value('class_weights'))}."
     if 0 < patience < epochs:
         text += f" Training stopped after {count_of(patience, 'epoch')} without a lower validation loss."
-    text += f" {KEPT.get(str(value('checkpoint')), '')}"
-    return f"{text.rstrip()} {augmentation_in_words(str(value('augment') or 'none'))}"
+    kept = str(value("checkpoint") or "")
+    text += f" {CHECKPOINTS.get(kept, f'The checkpoint {kept} was kept.')}" if kept else ""
+    return f"{text} {augmentation_in_words(str(value('augment') or 'none'))}"
+
+
+def _weighted(name: object) -> str:
+    if name in (None, "none"):
+        return ""
+    return ", weighted inversely to class frequency" if name == "balanced" else f", with the class weights {name}"
 
 
 def augmentation_in_words(text: str) -> str:
@@ -234,11 +222,16 @@ def augmentation_in_words(text: str) -> str:
     >>> augmentation_in_words("none")
     'Training images were not augmented.'
     """
-    pairs = [part.split("=", 1) for part in text.split(",") if "=" in part]
-    said = [CHANGES[name].format(value) for name, value in pairs if name in CHANGES and value not in ("0", "0.0")]
+    parts = [part.strip() for part in text.split(",")]
+    pairs = {name: value for name, _, value in (part.partition("=") for part in parts if part not in ("", "none"))}
+    each = pairs.pop("p", None)
+    said = [
+        CHANGES[name].format(value) if name in CHANGES else f"{name} {value}".rstrip()
+        for name, value in pairs.items()
+        if value not in ("0", "0.0")
+    ]
     if not said:
         return "Training images were not augmented."
-    each = dict(pairs).get("p")
     how = f", flips apart each with probability {each}" if each and float(each) != 1 else ""
     return f"Training images were augmented by {_listed(said)}{how}."
 

@@ -20,12 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from cxrtool.data.files import atomic_path, atomic_write
 from cxrtool.errors import CxrtoolError, DivergedError, InputError
+from cxrtool.models.description import MODEL, WEIGHTS, ModelDescription
 from cxrtool.models.network import Network, is_finite
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 
-SCHEMA = 1
-MODEL, WEIGHTS = "model.json", "model.safetensors"
-REQUIRED = ("classes", "architecture", "chain", "input", "normalization")
 STATE, PREVIOUS = "last.pt", "previous.pt"
 
 
@@ -58,13 +56,13 @@ def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | No
     return None
 
 
-def save_model(folder: Path, network: Network, description: Mapping[str, Any]) -> None:
+def save_model(folder: Path, network: Network, description: ModelDescription) -> None:
     """Write `model.safetensors` and `model.json` into a folder.
 
     Args:
         folder: The model folder.
         network: Its weights are saved in fp32, contiguous.
-        description: Classes, architecture, chain, input, normalization and what else `model.json` tells.
+        description: What `model.json` tells.
 
     Raises:
         DivergedError: A weight is not a finite number.
@@ -75,47 +73,19 @@ def save_model(folder: Path, network: Network, description: Mapping[str, Any]) -
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
-    content = {"schema": SCHEMA, **description}
-    atomic_write(folder / MODEL, json.dumps(content, indent=1) + "\n")
+    atomic_write(folder / MODEL, json.dumps(description.to_json(), indent=1) + "\n")
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """The content of a model folder's `model.json`.
-
-    Raises:
-        InputError: There is none, it is of another schema, or it lacks an entry.
-    """
-    path = Path(folder) / MODEL
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a model folder with {MODEL} in it, found none",
-            "a model folder is a fold of a run, such as run/r0f0",
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected the description of a model, found something else")
-    if content.get("schema") != SCHEMA:
-        raise InputError(f"{path}: expected schema {SCHEMA}, found {content.get('schema')}", "use a matching cxrtool")
-    missing = [name for name in REQUIRED if name not in content]
-    if missing:
-        raise InputError(f"{path}: expected an entry '{missing[0]}', found none", "train the model anew")
-    return content
-
-
-def load_model(folder: Path) -> tuple[Network, dict[str, Any]]:
+def load_model(folder: Path) -> tuple[Network, ModelDescription]:
     """Build the network of a model folder and load its weights; in evaluation mode, on the CPU.
 
     Raises:
         InputError: The folder lacks a file, the weights do not fit the description, or are not finite.
     """
-    description = read_description(folder)
+    description = ModelDescription.read(folder)
     weights = Path(folder) / WEIGHTS
     try:
-        architecture = Architecture(**description["architecture"])
-        network, _ = build(architecture)
+        network, _ = build(description.architecture)
     except (TypeError, CxrtoolError) as error:
         raise InputError(f"{Path(folder) / MODEL}: no network can be built from it: {error}") from error
     try:

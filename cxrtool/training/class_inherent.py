@@ -28,10 +28,11 @@ from torch.nn import functional
 from cxrtool.models.class_inherent import Generators, standardise, to_grey
 from cxrtool.models.network import Network
 from cxrtool.models.perceptual import Perceptual
+from cxrtool.training.classifier_losses import class_weights, cross_entropy
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job
-from cxrtool.training.optimization import OPTIMIZERS, class_weights, cross_entropy, learning_rate
+from cxrtool.training.options import OPTIMIZERS
 
 PERCEPTUAL, VARIATION = 0.006, 2e-8
 """What the features' error and the total variation count beside the pixels' error."""
@@ -147,11 +148,11 @@ class ContestFit(Job):
         classifier = {"params": self._players()[-1], "lr": self.classifier_lr, "weight_decay": 0.0}
         groups = [{"params": [weight for player in self._players()[:-1] for weight in player]}, classifier]
         # torch takes groups wherever it takes weights.
-        return OPTIMIZERS[self.recipe.opt](cast(list[nn.Parameter], groups), self.recipe)
+        return OPTIMIZERS[self.recipe.opt].build(cast(list[nn.Parameter], groups), self.recipe)
 
     def rates(self, epoch: int, losses: Sequence[float]) -> Sequence[float]:
         """The generators' rate, and the classifier's by its schedule."""
-        return self.recipe.lr, learning_rate(replace(self.recipe, lr=self.classifier_lr), epoch, losses)
+        return self.recipe.lr, replace(self.recipe, lr=self.classifier_lr).rate(epoch, losses)
 
     def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Give each generator the gradient of its own loss, and the classifier that of its own."""

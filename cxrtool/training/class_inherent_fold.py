@@ -13,9 +13,10 @@ import torch
 
 from cxrtool.errors import DivergedError, UsageError
 from cxrtool.models import perceptual
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.class_inherent import Generators
 from cxrtool.models.network import count_parameters, is_finite
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.class_inherent import FROZEN, Answers, Contest, ContestFit, answer
@@ -24,7 +25,7 @@ from cxrtool.training.engine import History, Stop, fit, heed
 from cxrtool.training.features import ImageSource, Normalisation
 from cxrtool.training.fitting import Fitted
 from cxrtool.training.job import Row
-from cxrtool.training.optimization import Recipe
+from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
@@ -59,7 +60,7 @@ class ContestDesign:
     class_loss: str
     class_loss_weights: tuple[float, ...]
     classifier_lr: float
-    recipe: Recipe
+    recipe: FittingOptions
     augmentation: Augmentation
     seed: int
     threads: int

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cxrtool.data.files import locked
-from cxrtool.errors import OutputError, UsageError
+from cxrtool.errors import CxrtoolError, OutputError, UsageError
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -39,6 +40,27 @@ def choose_device(name: str) -> torch.device:
             "`cxrtool doctor` shows what torch sees; --device auto takes what there is",
         )
     return device
+
+
+def in_halves(call: Callable[[Tensor], Tensor], inputs: Tensor, axis: int = 0) -> Tensor:
+    """What `call` makes of a batch (B, …), in halves where the GPU's memory does not hold it whole.
+
+    Args:
+        call: From inputs (b, …) to a tensor whose `axis` counts them.
+        inputs: The batch.
+        axis: Along which the halves are put together.
+
+    Raises:
+        CxrtoolError: The memory does not hold a single image.
+    """
+    try:
+        return call(inputs)
+    except torch.OutOfMemoryError:
+        if len(inputs) == 1:
+            raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
+    torch.cuda.empty_cache()
+    half = len(inputs) // 2
+    return torch.cat([in_halves(call, inputs[:half], axis), in_halves(call, inputs[half:], axis)], axis)
 
 
 def choose_precision(name: str, device: torch.device) -> str:

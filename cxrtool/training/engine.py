@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from cxrtool.errors import CxrtoolError, DivergedError
 from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
+from cxrtool.training.classifier_losses import LOSSES, class_weights
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
-from cxrtool.training.optimization import LOSSES, class_weights
 
 
 class Average:

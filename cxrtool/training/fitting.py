@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.complexity import try_out
 from cxrtool.models.network import Network, count_parameters, set_mode
-from cxrtool.models.registry import Architecture, build, input_form, loss_of
+from cxrtool.models.registry import build, input_form, loss_of
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
 from cxrtool.training.engine import Fit, History, Stop, fit, forward, heed
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
 from cxrtool.training.job import Row
-from cxrtool.training.optimization import Recipe
+from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
@@ -44,7 +45,7 @@ class Design:
 
     architecture: Architecture
     weights: str
-    recipe: Recipe
+    recipe: FittingOptions
     augmentation: Augmentation
     freeze: bool
     frozen_norms: bool

@@ -16,22 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from cxrtool.errors import UsageError
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models.network import count_parameters
 from cxrtool.models.parts import networks
+from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
 from cxrtool.training.engine import History, Stop, fit, heed
+from cxrtool.training.image_to_image_options import LOSSES
 from cxrtool.training.job import Job, Row
-from cxrtool.training.losses import LOSSES, SCORES
-from cxrtool.training.optimization import Recipe
+from cxrtool.training.losses import SCORES
+from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys, permutation
 from cxrtool.training.store import Store
 
 PASS = 1 << 16
 """What is added to an epoch's number each time an image comes again in it, so that it is changed in another way."""
-
-EXPOSURES = ("none", "strong")
 
 
 class Exposure(Protocol):
@@ -64,7 +64,7 @@ class DenseDesign:
     kind: str
     network: str
     form: Form
-    recipe: Recipe
+    recipe: FittingOptions
     augmentation: Augmentation
     exposure: str
     loss: str
@@ -167,7 +167,8 @@ class DenseFit(Job):
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss of that name."""
-        return LOSSES[self.kind][self.lose](outputs, target)
+        found: Tensor = getattr(losses, LOSSES[self.kind][self.lose])(outputs, target)
+        return found
 
     def points(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The sum of the images' scores."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.errors import InputError
+from cxrtool.models.description import ModelDescription
 from cxrtool.models.network import Network
 from cxrtool.training.checkpoint import load_model
-from cxrtool.training.device import autocast
+from cxrtool.training.device import autocast, in_halves
 from cxrtool.training.features import Normalisation
 
 
@@ -30,7 +30,7 @@ class Member:
 
     folder: Path
     network: Network
-    description: dict[str, Any]
+    description: ModelDescription
 
 
 class Ensemble:
@@ -56,15 +56,15 @@ class Ensemble:
         first = self.members[0]
         for member in self.members[1:]:
             for name in self.SHARED:
-                if member.description[name] != first.description[name]:
+                if getattr(member.description, name) != getattr(first.description, name):
                     raise InputError(
                         f"{member.folder}: expected the same {name} as in {first.folder}, "
-                        f"found {member.description[name]} instead of {first.description[name]}",
+                        f"found {getattr(member.description, name)} instead of {getattr(first.description, name)}",
                         "ask them one by one",
                     )
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> ModelDescription:
         """The `model.json` of the first member, which agrees with the others in all that concerns input and output."""
         return self.members[0].description
 
@@ -81,8 +81,8 @@ class Ensemble:
 
     @torch.inference_mode()
     def _ask_member(self, member: Member, images: Tensor, mirrored: bool) -> np.ndarray:
-        form = member.description["normalization"]
-        normalise = Normalisation(form["mean"], form["std"], self.device)
+        form = member.description.normalization
+        normalise = Normalisation(form.mean, form.std, self.device)
         inputs = normalise(images.to(self.device))
         views = [inputs, inputs.flip(3)] if mirrored else [inputs]
         answers = torch.stack([torch.softmax(self._logits(member.network, view).double(), 1) for view in views])
@@ -90,14 +90,9 @@ class Ensemble:
         return result
 
     def _logits(self, network: Network, inputs: Tensor) -> Tensor:
-        """Logits of a batch, in halves where the GPU's memory does not hold it whole."""
-        try:
+        def call(part: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
-                logits: Tensor = network(inputs)
+                logits: Tensor = network(part)
             return logits.float()
-        except torch.OutOfMemoryError:
-            if len(inputs) == 1:
-                raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
-        torch.cuda.empty_cache()
-        half = len(inputs) // 2
-        return torch.cat([self._logits(network, inputs[:half]), self._logits(network, inputs[half:])])
+
+        return in_halves(call, inputs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrtool.training.device import autocast
-from cxrtool.training.optimization import OPTIMIZERS, Recipe, learning_rate
+from cxrtool.training.options import OPTIMIZERS, FittingOptions
 from cxrtool.training.randomness import permutation
 
 Row = dict[str, float | None]
@@ -56,7 +56,7 @@ class Job(ABC):
     module: nn.Module
     training: np.ndarray
     validation: np.ndarray
-    recipe: Recipe
+    recipe: FittingOptions
     device: torch.device
     precision: str
     seed: int
@@ -73,7 +73,7 @@ class Job(ABC):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """What moves the weights that are trained; one group of them, unless a child says otherwise."""
-        return OPTIMIZERS[self.recipe.opt](self.trained(), self.recipe)
+        return OPTIMIZERS[self.recipe.opt].build(self.trained(), self.recipe)
 
     def trained(self) -> list[nn.Parameter]:
         """The weights that are trained."""
@@ -84,7 +84,7 @@ class Job(ABC):
 
         A history tells the first.
         """
-        return (learning_rate(self.recipe, epoch, losses),)
+        return (self.recipe.rate(epoch, losses),)
 
     def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Fill the gradients of what is trained, which are empty before.

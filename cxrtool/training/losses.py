@@ -98,17 +98,6 @@ def squared_error(outputs: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(outputs.float(), target)
 
 
-LOSSES: MappingProxyType[str, MappingProxyType[str, Loss]] = MappingProxyType(
-    {
-        "lungs": MappingProxyType(
-            {"bce+dice": cross_entropy_and_dice, "bce": binary_cross_entropy, "dice": negative_dice}
-        ),
-        "ribs": MappingProxyType({"ms-ssim+mse": similarity_and_error, "mse": squared_error}),
-    }
-)
-"""What `--loss` takes, by what is fitted."""
-
-
 def hard_dice(logits: Tensor, target: Tensor) -> Tensor:
     """Dice of what is above one half, of each image (B,); 1 where nothing is found and nothing is there."""
     found, there = (logits > 0).flatten(1), (target > 0.5).flatten(1)

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cxrtool.errors import CxrtoolError
 from cxrtool.models.parts import load_network
-from cxrtool.training.device import autocast
+from cxrtool.training.device import autocast, in_halves
 
 
 class LungFinder:
@@ -56,13 +55,9 @@ class LungFinder:
         return result
 
     def _shares(self, images: Tensor) -> Tensor:
-        try:
+        def call(part: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
-                logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+                logits: Tensor = self.network(part.contiguous(memory_format=torch.channels_last))
             return logits.float().sigmoid()
-        except torch.OutOfMemoryError:
-            if len(images) == 1:
-                raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
-        torch.cuda.empty_cache()
-        half = len(images) // 2
-        return torch.cat([self._shares(images[:half]), self._shares(images[half:])])
+
+        return in_halves(call, images)

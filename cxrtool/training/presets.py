@@ -1,46 +1,13 @@
 """What the published systems state about training, as values of `train`'s options.
 
 A preset holds what a paper or its reference implementation states, and our default where both are silent; every value
-yields to a flag. Options that a preset does not name keep the value in `DEFAULTS`.
+yields to a flag. Options that a preset does not name keep their default (`cxrtool.training.options`).
 """
 
 from __future__ import annotations
 
 from types import MappingProxyType
 from typing import Any
-
-DEFAULTS: MappingProxyType[str, Any] = MappingProxyType(
-    {
-        "model": None,
-        "kernels": None,
-        "weights": None,
-        "size": None,
-        "fit": "squash",
-        "normalize": "native",
-        "freeze": False,
-        "frozen_bn": "eval",
-        "hidden": 0,
-        "dropout": 0.0,
-        "augment": "rotate=10,shift=0.05,zoom=0.1,flip=0.5",
-        "epochs": 50,
-        "batch_size": 32,
-        "opt": "adamw",
-        "lr": 3e-4,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "opt_eps": None,
-        "opt_rho": 0.95,
-        "sched": "constant",
-        "decay_epochs": 10,
-        "decay_rate": 0.1,
-        "warmup_epochs": 0,
-        "min_lr": 0.0,
-        "patience": 0,
-        "checkpoint": "best-loss",
-        "class_weights": "none",
-    }
-)
-"""What `train` does where neither preset, configuration nor flag says; None depends on the network."""
 
 _COVID_XNET: dict[str, Any] = {
     # Duran-Lopez et al. 2020, sections 2.2 and 2.3. The paper gives optimizer, batch, class weights and augmentation;

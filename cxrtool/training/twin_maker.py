@@ -10,9 +10,9 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from cxrtool.errors import CxrtoolError
 from cxrtool.imaging.resize import Pixels
 from cxrtool.models.parts import load_network, read_part
+from cxrtool.training.device import in_halves
 
 AT_ONCE = 8
 """Pictures a batch; on a processor none is faster, and each picture's twins are the same whatever is beside it."""
@@ -86,14 +86,11 @@ class TwinMaker:
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> NDArray[np.float32]:
-        """Grey values (B, 1, S, S) to (K, B, S, S), in halves where the GPU's memory does not hold them whole."""
-        try:
-            shown = images.to(self.device).contiguous(memory_format=torch.channels_last)
-            made: NDArray[np.float32] = self.network(shown).cpu().numpy()
+        """Grey values (B, 1, S, S) to (K, B, S, S)."""
+
+        def call(part: Tensor) -> Tensor:
+            made: Tensor = self.network(part.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
             return made
-        except torch.OutOfMemoryError:
-            if len(images) == 1:
-                raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
-        torch.cuda.empty_cache()
-        half = len(images) // 2
-        return np.concatenate([self._forward(images[:half]), self._forward(images[half:])], axis=1)
+
+        found: NDArray[np.float32] = in_halves(call, images, axis=1).numpy()
+        return found

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
+from cxrtool.auditing import sources, transfer
+from cxrtool.auditing.catalogue import NO_LUNG, PROBES, Probe
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Part
 from cxrtool.auditing.probes import examine
-from cxrtool.auditing.views import PROBES
+from cxrtool.auditing.views import View
 from cxrtool.data.tables.predictions import Predictions
-from cxrtool.errors import UsageError
 from cxrtool.evaluation.scores import scores_of
 
 FEW = {"permutations": 100, "resamples": 200}
@@ -172,6 +173,41 @@ def test_the_same_seed_gives_the_same_part_whatever_else_is_asked(make_pictures,
     assert one.content["probes"]["border"] == two.content["probes"]["border"]
 
 
-def test_an_unknown_probe_is_refused(make_pictures):
-    with pytest.raises(UsageError, match=r"expected some of size-and-shape.* found 'rim'"):
-        examine(make_pictures(8), [], names=["rim"])
+def test_a_new_probe_is_one_entry_of_the_catalogue(make_pictures, make_folds, tmp_path, monkeypatch):
+    def corner(pictures):
+        shown = np.zeros_like(pictures.thumbs)
+        shown[:, :8, :8] = pictures.thumbs[:, :8, :8]
+        return View(shown.reshape(len(shown), -1), shown)
+
+    probe = Probe("corner", "upper left corner", "the upper left corner alone", corner, NO_LUNG, ALARM, elsewhere=4,
+                  source="corner")  # fmt: skip
+    monkeypatch.setitem(PROBES, "corner", probe)
+    pictures = planted(make_pictures(), (slice(0, 6), slice(0, 6)))
+    part = examine(pictures, make_folds(pictures), place=tmp_path, **FEW)
+    assert list(part.content["probes"])[:5] == [
+        "size-and-shape", "border", "centre-blacked", "lungs-erased", "corner",
+    ]  # fmt: skip
+    assert part.content["probes"]["corner"]["raised"]
+    assert "the upper left corner alone 1.00" in part.findings[0].text
+    assert "upper left corner" in [row[0] for row in part.sheets[0].rows]
+    assert "of the first five, which alone raise an alarm" in part.sheets[0].notes[1]
+    assert {name for name, _ in part.pictures} == {"probes.png", "probe_inputs.png"}
+    seen = {entry["seen"] for entry in sources.examine({"given": pictures}, **FEW).content["answers"]}
+    assert seen == {"whole picture", "lungs alone", "corner"}
+    there = replace(pictures, rows=tuple({**row, "patient_id": "x" + row["patient_id"]} for row in pictures.rows))
+    answers = transfer.external(pictures, there, resamples=200).content["answers"]
+    assert list(dict.fromkeys(entry["seen"] for entry in answers)) == ["thumbnail", "border", "lungs-only", "corner"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["border", "centre-blacked", "thumbnail"], "; of the first two, which alone raise an alarm"),
+        (["border", "thumbnail"], "dealings of the labels among patients."),
+        (["thumbnail", "border", "centre-blacked"], "; of border, centre blacked, which alone raise an alarm"),
+    ],
+)
+def test_the_table_says_of_which_probes_chance_is_that_of_the_best(make_pictures, make_folds, names, told):
+    pictures = make_pictures(40)
+    part = examine(pictures, make_folds(pictures), names=names, **FEW)
+    assert told in part.sheets[0].notes[1]

@@ -36,7 +36,7 @@ def test_what_is_the_same_in_both_holds_and_what_is_not_falls_to_chance(make_pic
     there = signed(elsewhere(make_pictures(seed=2)), LUNG, 0.05)
     part = external(here, there, names=("one", "other"), **FEW)
     found = by_probe(part)
-    assert set(found) == {(seen, name) for seen in transfer.SEEN for name in ("one", "other")}
+    assert set(found) == {(seen, name) for seen in ("thumbnail", "border", "lungs-only") for name in ("one", "other")}
     lungs = found["lungs-only", "one"]
     assert lungs["inside"]["auc"]["value"] > 0.9
     assert lungs["outside"]["auc"]["value"] > 0.9
@@ -63,8 +63,8 @@ def test_figures_are_those_of_the_answers(make_pictures, monkeypatch):
     said = {}
     original = transfer._ask_elsewhere
 
-    def listening(home, away, features, classes, seed):
-        scores = original(home, away, features, classes, seed)
+    def listening(probe, home, away, features, classes, seed):
+        scores = original(probe, home, away, features, classes, seed)
         said[len(said)] = scores
         return scores
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.auditing.views import BORDER, FRAME, MARGIN, VIEWS
+from cxrtool.auditing.catalogue import PROBES
+from cxrtool.auditing.views import BORDER, FRAME, MARGIN
 
 
 def disturbed(pictures, where):
@@ -19,9 +20,9 @@ def test_a_frame_sees_nothing_of_the_inside(make_pictures, name, width):
     pictures = make_pictures(10)
     inside = np.zeros((64, 64), bool)
     inside[width:-width, width:-width] = True
-    before = VIEWS[name](pictures)
-    assert (VIEWS[name](disturbed(pictures, inside)).features == before.features).all()
-    assert (VIEWS[name](disturbed(pictures, ~inside)).features != before.features).any()
+    before = PROBES[name].see(pictures)
+    assert (PROBES[name].see(disturbed(pictures, inside)).features == before.features).all()
+    assert (PROBES[name].see(disturbed(pictures, ~inside)).features != before.features).any()
     assert before.features.shape == (10, 64 * 64 - (64 - 2 * width) ** 2)
     assert (before.shown[:, inside] == 0).all()
     held = pictures.lungs[:, ~inside].sum() / pictures.lungs.sum()
@@ -31,14 +32,14 @@ def test_a_frame_sees_nothing_of_the_inside(make_pictures, name, width):
 def test_erased_lungs_leave_no_trace(make_pictures):
     pictures = make_pictures(10)
     lungs = pictures.lungs > 0
-    before, after = (VIEWS["lungs-erased"](some) for some in (pictures, disturbed(pictures, lungs)))
+    before, after = (PROBES["lungs-erased"].see(some) for some in (pictures, disturbed(pictures, lungs)))
     assert (before.features == after.features).all()
     # Nor does the ground between and close around them, within the box.
     box = np.zeros_like(lungs)
     for i, lung in enumerate(lungs):
         rows, columns = np.flatnonzero(lung.any(1)), np.flatnonzero(lung.any(0))
         box[i, rows[0] - MARGIN : rows[-1] + 1 + MARGIN, columns[0] - MARGIN : columns[-1] + 1 + MARGIN] = True
-    assert (VIEWS["lungs-erased"](disturbed(pictures, box)).features == before.features).all()
+    assert (PROBES["lungs-erased"].see(disturbed(pictures, box)).features == before.features).all()
     assert (before.shown[~box] == pictures.thumbs[~box]).all()
 
 
@@ -46,7 +47,7 @@ def test_a_hole_in_an_even_picture_cannot_be_seen(make_pictures):
     pictures = make_pictures(4)
     slope = np.add.outer(np.linspace(0, 0.5, 64), np.linspace(0, 0.4, 64)).astype(np.float32)
     even = replace(pictures, thumbs=np.tile(slope, (4, 1, 1)))
-    np.testing.assert_allclose(VIEWS["lungs-erased"](even).shown, even.thumbs, atol=1e-5)
+    np.testing.assert_allclose(PROBES["lungs-erased"].see(even).shown, even.thumbs, atol=1e-5)
 
 
 def test_where_no_lungs_were_found_all_is_erased_in_which_they_may_lie(make_pictures):
@@ -56,14 +57,14 @@ def test_where_no_lungs_were_found_all_is_erased_in_which_they_may_lie(make_pict
     pictures = replace(pictures, lungs=lungs)
     centre = np.zeros((64, 64), bool)
     centre[FRAME:-FRAME, FRAME:-FRAME] = True
-    before = VIEWS["lungs-erased"](pictures)
-    assert (VIEWS["lungs-erased"](disturbed(pictures, centre)).shown[0] == before.shown[0]).all()
+    before = PROBES["lungs-erased"].see(pictures)
+    assert (PROBES["lungs-erased"].see(disturbed(pictures, centre)).shown[0] == before.shown[0]).all()
     assert before.reason == "no lungs were found in 1 of 6 pictures"
 
 
 def test_lungs_that_fill_the_picture_leave_nothing(make_pictures):
     pictures = make_pictures(3)
-    view = VIEWS["lungs-erased"](replace(pictures, lungs=np.ones_like(pictures.lungs)))
+    view = PROBES["lungs-erased"].see(replace(pictures, lungs=np.ones_like(pictures.lungs)))
     assert (view.shown == 0).all()
 
 
@@ -71,7 +72,7 @@ def test_lungs_that_reach_an_edge_are_filled_from_the_other_side(make_pictures):
     pictures = make_pictures(1)
     lungs = np.zeros_like(pictures.lungs)
     lungs[:, 0:40, 20:40] = 1
-    view = VIEWS["lungs-erased"](replace(pictures, lungs=lungs))
+    view = PROBES["lungs-erased"].see(replace(pictures, lungs=lungs))
     assert np.isfinite(view.shown).all()
     assert view.shown[0, : 40 + MARGIN, 20 - MARGIN : 40 + MARGIN].std() > 0
 
@@ -79,49 +80,49 @@ def test_lungs_that_reach_an_edge_are_filled_from_the_other_side(make_pictures):
 def test_lungs_only_sees_the_lungs_only(make_pictures):
     pictures = make_pictures(10)
     outside = pictures.lungs == 0
-    before = VIEWS["lungs-only"](pictures).features
-    assert (VIEWS["lungs-only"](disturbed(pictures, outside)).features == before).all()
-    assert (VIEWS["lungs-only"](disturbed(pictures, ~outside)).features != before).any()
+    before = PROBES["lungs-only"].see(pictures).features
+    assert (PROBES["lungs-only"].see(disturbed(pictures, outside)).features == before).all()
+    assert (PROBES["lungs-only"].see(disturbed(pictures, ~outside)).features != before).any()
 
 
 def test_the_outline_has_no_grey_value(make_pictures):
     pictures = make_pictures(10)
     everywhere = np.ones((64, 64), bool)
-    before = VIEWS["mask-shape"](pictures).features
-    assert (VIEWS["mask-shape"](disturbed(pictures, everywhere)).features == before).all()
+    before = PROBES["mask-shape"].see(pictures).features
+    assert (PROBES["mask-shape"].see(disturbed(pictures, everywhere)).features == before).all()
     larger = np.maximum(pictures.lungs, np.roll(pictures.lungs, 4, axis=1))
     larger[5:] = pictures.lungs[5:]
-    area = VIEWS["mask-shape"](replace(pictures, lungs=larger)).features[:, 0]
+    area = PROBES["mask-shape"].see(replace(pictures, lungs=larger)).features[:, 0]
     assert area[:5].min() > area[5:].max()
 
 
 @pytest.mark.parametrize("name", ["lungs-erased", "lungs-only", "mask-shape"])
 def test_without_lungs_it_is_said(make_pictures, name):
     pictures = make_pictures(10)
-    view = VIEWS[name](replace(pictures, lungs=None, masks="the manifest has no masks of the lungs"))
+    view = PROBES[name].see(replace(pictures, lungs=None, masks="the manifest has no masks of the lungs"))
     assert view.features is None
     assert view.reason == "the manifest has no masks of the lungs"
     few = pictures.lungs.copy()
     few[:6] = 0
-    view = VIEWS[name](replace(pictures, lungs=few))
+    view = PROBES[name].see(replace(pictures, lungs=few))
     assert view.features is None
     assert view.reason == "no lungs were found in 6 of 10 pictures"
 
 
 def test_files_that_are_all_alike_say_nothing(make_pictures):
     pictures = make_pictures(10)
-    view = VIEWS["size-and-shape"](pictures)
+    view = PROBES["size-and-shape"].see(pictures)
     assert view.features is None
     assert view.alike
     kinds = ("jpeg", *pictures.kind[1:])
-    assert VIEWS["size-and-shape"](replace(pictures, kind=kinds)).features.shape[0] == 10
+    assert PROBES["size-and-shape"].see(replace(pictures, kind=kinds)).features.shape[0] == 10
 
 
 def test_metadata_are_columns_and_what_is_missing_but_no_size(make_pictures):
     pictures = make_pictures(40)
     ages = [*(str(30 + i) for i in range(20)), *[""] * 20]
     rows = tuple({**row, "age": age, "sex": "F"} for row, age in zip(pictures.rows, ages, strict=True))
-    view = VIEWS["metadata"](replace(pictures, rows=rows))
+    view = PROBES["metadata"].see(replace(pictures, rows=rows))
     assert "age" in view.reason
     assert "width" not in view.reason
     assert np.isfinite(view.features).all()

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.class_inherent import NETWORKS, Generators, standardise
 from cxrtool.models.parts import save_part
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 from cxrtool.training.class_inherent import VARIATION, Contest, ContestFit, own_cross_entropy, total_variation
 from cxrtool.training.device import choose_device, choose_precision
-from cxrtool.training.optimization import Recipe
+from cxrtool.training.options import FittingOptions
 from cxrtool.training.twin_maker import TwinMaker
 
 SIDE, BATCH, CLASSES = 64, 8, ["covid", "normal"]
@@ -43,7 +44,7 @@ class Pictures:
 def make_job(tmp_path) -> ContestFit:
     torch.manual_seed(0)
     classifier, _ = build(Architecture("resnet18", len(CLASSES), size=SIDE))
-    recipe = Recipe(
+    recipe = FittingOptions(
         epochs=1, batch_size=BATCH, opt="adam", lr=1e-4, momentum=0.9, weight_decay=1e-4, opt_eps=None, opt_rho=0.95,
         sched="step", decay_epochs=5, decay_rate=0.1, warmup_epochs=0, min_lr=0.0, patience=0, checkpoint="last",
         class_weights="none",

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.models.registry import Architecture, build, input_form
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build, input_form
 from cxrtool.training.augment import Augmenter, parse
+from cxrtool.training.classifier_losses import cross_entropy
 from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
 from cxrtool.training.engine import Fit, Loop
 from cxrtool.training.features import ImageSource, Normalisation
-from cxrtool.training.optimization import Recipe, cross_entropy
+from cxrtool.training.options import FittingOptions
 from cxrtool.training.presets import DEFAULTS, PRESETS
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
@@ -33,7 +35,7 @@ def test_throughput_over_a_fixed_batch(name, tmp_path):
     size, batch, batches = CASES[name]
     count = batch * batches
     values = {**DEFAULTS, **PRESETS.get(name, {}), "batch_size": batch}
-    recipe = Recipe(**{entry.name: values[entry.name] for entry in fields(Recipe)})
+    recipe = FittingOptions(**{entry.name: values[entry.name] for entry in fields(FittingOptions)})
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, count)
     device = choose_device("auto")

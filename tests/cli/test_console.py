@@ -1,12 +1,14 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from cxrtool.cli import console
-from cxrtool.cli.console import FORMATS, Lines, check_format, print_table, render, reporter
-from cxrtool.errors import UsageError
+from cxrtool.cli.console import Console, Lines, render
+from cxrtool.flow.settings import FORMATS, Settings, Silent
+from cxrtool.options import declared
 
 COLUMNS = ["class", "images", "note"]
 ROWS = [["covid", "112", "50 % & more_of #1"], ["normal|healthy", "7", 'a "quote", é']]
@@ -44,20 +46,70 @@ def test_csv_and_json_give_everything_back():
 
 @pytest.mark.parametrize("style", FORMATS)
 def test_an_empty_table_is_still_one(style, capsys):
-    print_table(COLUMNS, [], style)
+    Console(style, 2, Silent()).table(COLUMNS, [])
     text = capsys.readouterr().out
     assert text.endswith("\n")
     assert "class" in text or json.loads(text) == []
 
 
-def test_a_format_that_is_none_is_refused():
-    assert check_format("md") == "md"
-    with pytest.raises(UsageError, match="expected one of table, md, latex, csv, json, found 'xml'"):
-        check_format("xml")
+def test_a_format_that_is_none_is_refused(cxr):
+    assert tuple(declared(Settings)["style"][1].known()) == FORMATS
+    outcome = cxr("doctor", "--format", "xml")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--format: expected one of table, md, latex, csv, json, found 'xml'" in outcome.err
+
+
+def test_a_table_has_the_format_that_was_asked_for_and_a_message_has_columns(capsys):
+    console = Console("md", 2, Silent())
+    console.table(["a"], [["x"]], "T")
+    console.write("end\n")
+    assert capsys.readouterr().out == "**T**\n\n| a |\n| --- |\n| x |\nend\n"
+    assert console.aligned(["a"], [["x"]], "T") == "T\na\n-\nx"
+
+
+class Layout:
+    """How an evaluation is laid out, as `evaluation.tables` does it."""
+
+    @staticmethod
+    def opening(found):
+        return [f"{found} images."]
+
+    @staticmethod
+    def sheets(found, digits):
+        return [SimpleNamespace(columns=["a"], rows=[[f"{found:.{digits}f}"]], title="All", notes=["noted."])]
+
+    @staticmethod
+    def tidy(found):
+        return ["a"], [[repr(found)]]
+
+    @staticmethod
+    def markdown(found, digits):
+        return f"# {found:.{digits}f}\n"
+
+
+@pytest.mark.parametrize(
+    ("style", "out", "told"),
+    [
+        ("table", "7 images.\n\nAll\na\n-----\n7.000\n  noted.\n", []),
+        (
+            "latex",
+            "% 7 images.\n\n% All\n\\begin{tabular}{l}\n\\toprule\na \\\\\n\\midrule\n7.000 \\\\\n"
+            "\\bottomrule\n\\end{tabular}\n% noted.\n",
+            [],
+        ),
+        ("md", "# 7.000\n", []),
+        ("csv", "a\n7\n", ["7 images."]),
+        ("json", "[7]\n", ["7 images."]),
+    ],
+)
+def test_what_an_evaluation_found_is_for_a_person_or_for_a_program(style, out, told, capsys, listener):
+    Console(style, 3, listener).report(7, Layout, lambda found: f"[{found}]\n")
+    assert capsys.readouterr().out == out
+    assert listener.said == told
 
 
 def test_messages_go_to_standard_error(capsys):
-    report = reporter(quiet=False)
+    report = Lines()
     report.say("one")
     report.warn("two")
     captured = capsys.readouterr()
@@ -77,7 +129,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch)
 
 
 def test_quiet_progress_says_nothing(capsys):
-    with reporter(quiet=True).progress("reading", 3) as advance:
+    with Silent().progress("reading", 3) as advance:
         advance(3)
     assert capsys.readouterr().err == ""
 

@@ -1,3 +1,4 @@
+import doctest
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 import cxrtool
 from cxrtool.cli import main
-from cxrtool.cli.main import COMMANDS, PANELS, run
+from cxrtool.cli.main import COMMANDS, NAMES, line_of, run
 from cxrtool.errors import InputError, StoppedError, StrictError
 
 
@@ -38,14 +39,20 @@ def test_bare_it_shows_every_command_in_its_panel_and_where_to_start(cxr, monkey
     outcome = cxr()
     assert outcome.code == 0
     assert outcome.err == ""
-    where = [outcome.out.index(f"\n{panel}:\n") for panel in PANELS if any(p == panel for p, _ in COMMANDS.values())]
+    where = []
+    for panel, names in COMMANDS.items():
+        where.append(outcome.out.index(f"\n{panel}:\n"))
+        for name in names:
+            where.append(outcome.out.index(f"\n  {name} "))
+            assert line_of(name)[:30] in outcome.out[where[-1] :].splitlines()[1]
     assert where == sorted(where)
-    for name, (_, text) in COMMANDS.items():
-        assert f"  {name} " in outcome.out
-        assert text[:30] in outcome.out
     assert outcome.out.splitlines()[-1] == main.START
     assert cxr("--help").out.rstrip() == outcome.out.rstrip()
     assert cxr("-h").out == cxr("--help").out
+
+
+def test_the_examples_in_its_documentation():
+    assert doctest.testmod(main).failed == 0
 
 
 def test_the_version(cxr):
@@ -63,6 +70,16 @@ def test_the_version(cxr):
         (["split", "x", "--folds", "1"], "cxrtool split: Invalid value for '--folds': 1 is not in the range x>=2"),
         (["split", "x", "y", "--folds", "3"], "cxrtool split: Got unexpected extra argument"),
         (["split", "x", "--folds"], "cxrtool split: Option '--folds' requires an argument"),
+        (["fit", "lung"], "cxrtool fit: no such command 'fit lung'; did you mean `fit lungs`?"),
+        (["fit", "zzz"], "cxrtool fit: no such command 'fit zzz' among lungs, ribs, generators"),
+        (["fit", "--fold", "lungs"], "cxrtool fit: no such option --fold"),
+        (["fit", "lungs"], "cxrtool fit lungs: Missing argument 'MANIFEST'"),
+        (["fit", "lungs", "x", "--epoch", "3"], "cxrtool fit lungs: no such option --epoch; did you mean --epochs?"),
+        (
+            ["weights", "import", "x", "--fit", "crob"],
+            "cxrtool weights import: --fit: expected one of squash, pad, crop",
+        ),
+        (["weights", "fetch"], "cxrtool weights fetch: Missing argument"),
         (["info", "x", "--format", "xml"], "cxrtool info: --format: expected one of table, md, latex, csv, json"),
     ],
 )
@@ -72,6 +89,12 @@ def test_a_wrong_command_line_is_told_in_two_lines(cxr, args, told):
     assert outcome.out == ""
     assert outcome.err.startswith(told)
     assert len(outcome.err.splitlines()) <= 2
+
+
+def test_a_name_that_is_no_member_of_the_command_is_no_part_of_it(cxr, tmp_path, monkeypatch):
+    # `prepare` has a constant that is named as that of groups.
+    monkeypatch.chdir(tmp_path)
+    assert cxr("prepare", "images", "-o", "out").err.startswith("cxrtool prepare: images: ")
 
 
 def test_an_error_is_its_message_and_its_hint(failing):
@@ -211,8 +234,9 @@ def _waiting(pid):
 
 
 def test_every_command_has_a_panel_and_a_sentence():
-    for name, (panel, text) in COMMANDS.items():
-        assert panel in PANELS
+    assert sorted(NAMES) == sorted({name for names in COMMANDS.values() for name in names})
+    for name in NAMES:
+        text = line_of(name)
         assert text.endswith(".")
         assert len(text) <= 70, name
 
@@ -221,3 +245,5 @@ def test_a_command_that_is_called_gets_its_arguments(cxr, tiny):
     assert cxr("info", tiny.origin).out.startswith(f"{tiny.origin}: manifest\n  images")
     assert run(["--version"]) == 0
     assert main.load("info").name == "info"
+    assert main.load("fit lungs").name == "lungs"
+    assert main.load("fit").list_commands(None) == ["lungs", "ribs", "generators"]

@@ -6,7 +6,7 @@ import pytest
 
 from cxrtool.cli.main import load
 from cxrtool.data.tables.predictions import write_predictions
-from cxrtool.evaluation.comparison.tests import METRICS
+from cxrtool.evaluation.comparison.metrics import METRICS
 from cxrtool.evaluation.tables import NO_AUDIT
 from cxrtool.recipes.published import published_names
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cxrtool.cli import demo
+from cxrtool.commands import demo
 from cxrtool.data.tables.manifest import read_manifest, read_table
 from cxrtool.errors import InputError
 

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.flow.settings import Settings
 

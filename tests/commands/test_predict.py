@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtool.cli.console import Console
 from cxrtool.cli.main import run as cxrtool
 from cxrtool.commands.predict import PredictOptions, predict
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import IncompleteError, InputError, LeakageError, StrictError, UsageError
@@ -106,7 +108,8 @@ def test_an_image_a_folder_and_a_manifest_are_answered_alike(place, ask, strange
 
 def test_without_an_output_the_table_is_printed_with_absolute_paths(place, ask, strangers, settings, capsys, tmp_path):
     expected = ask(strangers)
-    predict(PredictOptions(place[0] / "run/r0f0", str(strangers)), settings)
+    shown = replace(settings, output=Console("table", 2, settings.report))
+    predict(PredictOptions(place[0] / "run/r0f0", str(strangers)), shown)
     printed = tmp_path / "printed.csv"
     printed.write_text(capsys.readouterr().out)
     table = read_table(printed)

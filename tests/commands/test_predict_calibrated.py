@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,8 +10,19 @@ from cxrtool.commands.predict import UNKNOWN, PredictOptions, predict, temperatu
 from cxrtool.data.tables.predictions import read_predictions, write_predictions
 from cxrtool.evaluation.decisions.temperature import Temperature, apply, fit
 from cxrtool.flow.calibration import OF_TWINS
+from cxrtool.models.description import SCHEMA, ModelDescription
 
-TWO = {"classes": ["covid", "normal"], "calibration": None}
+OF_BEFORE = {
+    "schema": SCHEMA,
+    "classes": ["covid", "normal"],
+    "architecture": {},
+    "chain": [],
+    "input": {"size": 24, "fit": "squash"},
+    "normalization": {"mean": [0.5], "std": [0.5]},
+}
+"""A `model.json` of before temperatures were kept."""
+
+TWO = ModelDescription.from_json({**OF_BEFORE, "calibration": None}, Path("model.json"))
 
 
 @pytest.fixture
@@ -25,7 +37,7 @@ def beside(make_predictions, tmp_path):
 
 def test_what_the_model_keeps_is_taken(beside):
     kept = Temperature(2.5, 90, None, 0.7, 0.5)
-    assert temperature_of(beside[0], {**TWO, "calibration": kept.as_json()}) == kept
+    assert temperature_of(beside[0], replace(TWO, calibration=kept.as_json())) == kept
 
 
 def test_a_model_of_before_has_it_fitted_on_the_rows_beside_it(beside):
@@ -33,13 +45,13 @@ def test_a_model_of_before_has_it_fitted_on_the_rows_beside_it(beside):
     truth = np.array([found.classes.index(row["label"]) for row in found.rows[:80]])
     expected = fit(found.probabilities[:80], truth)
     assert temperature_of(folder, TWO).value == pytest.approx(expected.value, rel=1e-6)
-    assert temperature_of(folder, {"classes": TWO["classes"]}).images == 80
+    assert temperature_of(folder, ModelDescription.from_json(OF_BEFORE, Path("model.json"))).images == 80
 
 
 def test_where_nothing_is_known_it_is_1_with_the_reason(beside, tmp_path):
     assert temperature_of(tmp_path / "elsewhere", TWO) == Temperature(reason=UNKNOWN)
-    assert temperature_of(beside[0], {**TWO, "classes": ["covid", "other"]}) == Temperature(reason=UNKNOWN)
-    twins = {"classes": ["P@P", "P@N", "N@P", "N@N"], "calibration": Temperature(2.0, 90).as_json()}
+    assert temperature_of(beside[0], replace(TWO, classes=["covid", "other"])) == Temperature(reason=UNKNOWN)
+    twins = replace(TWO, classes=["P@P", "P@N", "N@P", "N@N"], calibration=Temperature(2.0, 90).as_json())
     assert temperature_of(beside[0], twins) == Temperature(reason=OF_TWINS)
 
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.flow.settings import Settings

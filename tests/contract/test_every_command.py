@@ -1,7 +1,6 @@
 """The promises that every command keeps: one test for all that are registered."""
 
-import contextlib
-import io
+import importlib
 import re
 import subprocess
 import sys
@@ -10,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrtool.cli import options
-from cxrtool.cli.main import COMMANDS, load, run
+from cxrtool.cli.main import NAMES, line_of, load, members_of, module_of
 from cxrtool.data.splitting.splits import COLUMNS
 from cxrtool.data.tables.manifest import read_manifest, write_table
+from cxrtool.flow import common_options
+from cxrtool.flow.settings import Settings
+from cxrtool.options import KEY, declared, flag_of
+
+FIT = "{input} --target-column path --size 64 --epochs 1 --exposure none --workers 1 --threads 1 -o {out}"
 
 CALLS = {
     "prepare": ("{input} --workers 1 -o {out}", "manifest"),
@@ -22,8 +25,11 @@ CALLS = {
     "audit": ("{input} --quick", "manifest"),
     "info": ("{input}", "manifest"),
     "enhance": ("{input} --steps match-histogram,clahe --workers 1 -o {out}", "manifest"),
-    "fit": (
-        "lungs {input} --target-column path --size 64 --epochs 1 --exposure none --workers 1 --threads 1 -o {out}",
+    "fit lungs": (FIT, "manifest"),
+    "fit ribs": (FIT, "manifest"),
+    "fit generators": (
+        "{input} --splits {splits} --size 32 --epochs 1 --perceptual none --weights none --workers 1 --threads 1 "
+        "-o {out}",
         "manifest",
     ),
     "segment": ("{input} --lungs {lungs} --workers 1 --threads 1 -o {out}", "manifest"),
@@ -33,8 +39,12 @@ CALLS = {
         "manifest",
     ),
     "predict": ("{model} {input} --workers 1 --threads 1", "manifest"),
-    "fuse": ("mean {input} predictions.csv", "predictions"),
-    "weights": ("list", ""),
+    "fuse joint": ("", ""),
+    "fuse twins": ("", ""),
+    "fuse mean": ("{input} predictions.csv", "predictions"),
+    "weights import": ("", ""),
+    "weights fetch": ("", ""),
+    "weights list": ("", ""),
     "evaluate": ("{input}", "predictions"),
     "compare": ("{input} again={input}", "predictions"),
     "explain": ("{model} {input} --workers 1 --threads 1 -o {out}", "manifest"),
@@ -43,18 +53,24 @@ CALLS = {
     "phantom": ("--count 2 --size 64 --workers 1 -o {out}", ""),
     "doctor": ("", ""),
     "demo": ("", ""),
+    "help": ("", ""),
 }
-"""How to call each command with as little as it needs, and what kind of table its input is."""
+"""How to call each command with as little as it needs, and what kind of table its input is; what reads no single table
+is not called."""
 
 OTHER_MEANINGS = {
     ("recipe", "--format"),
-    ("fuse", "--positive"),
+    ("fuse twins", "--positive"),
     ("prepare", "--max-pixels"),
     ("predict", "--calibrated"),
 }
 """A recipe is no table: its formats are make, sh and slurm. The class to find decides ties of twins. What `prepare`
 refuses has not been read. `predict` has no validation rows, but models that have seen some."""
 
+MEMBERS = {name: members_of(importlib.import_module(module_of(name))) for name in NAMES}
+COMMANDS = [command for name in NAMES for command in ([f"{name} {member}" for member in MEMBERS[name]] or [name])]
+GROUPS = [name for name in NAMES if MEMBERS[name]]
+SLOW = {"numpy", "pandas", "torch", "timm", "cv2", "rich", "scipy", "sklearn", "skimage", "matplotlib", "pydicom"}
 READING = [name for name in COMMANDS if CALLS.get(name, ("", ""))[1]]
 STREAMING = [name for name in READING if "{out}" not in CALLS[name][0]]
 
@@ -83,30 +99,6 @@ def place(tiny, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """A model folder, trained for one epoch on noise."""
-    import cv2
-
-    folder = tmp_path_factory.mktemp("model")
-    rows = []
-    for k in range(12):
-        cv2.imwrite(str(folder / f"{k}.png"), np.random.default_rng(k).integers(0, 256, (32, 32), np.uint8))
-        rows.append({"image_id": str(k), "path": f"{k}.png", "label": "ab"[k % 2]})
-    write_table(folder / "m.csv", list(rows[0]), rows)
-    parts = [
-        {"image_id": str(k), "repeat": "0", "fold": "0", "subset": ("train", "train", "validation", "test")[k // 2 % 4]}
-        for k in range(12)
-    ]
-    write_table(folder / "s.csv", COLUMNS, parts)
-    said = io.StringIO()
-    call = CALLS["train"][0].format(input=folder / "m.csv", splits=folder / "s.csv", out=folder / "run")
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run(["train", *call.split()])
-    assert code == 0, said.getvalue()
-    return folder / "run" / "r0f0"
-
-
 @pytest.fixture
 def arguments(place, request):
     """The command line of a command with a given input."""
@@ -123,7 +115,7 @@ def arguments(place, request):
                 request.getfixturevalue("write_generators")(names["generators"], place / "splits.csv", rows)
         if "{model}" in call:
             names["model"] = request.getfixturevalue("model")
-        return [name, *call.format(**names).split()]
+        return [*name.split(), *call.format(**names).split()]
 
     return fill
 
@@ -147,16 +139,38 @@ def test_every_command_is_under_contract():
     assert set(CALLS) == set(COMMANDS), "describe the new command in CALLS"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
 def test_help_explains_and_shows_an_example(cxr, name):
-    outcome = cxr(name, "--help")
+    outcome = cxr(*name.split(), "--help")
     assert outcome.code == 0
     assert outcome.err == ""
     assert outcome.out.startswith(f"Usage: cxrtool {name} ")
     assert f"Example: cxrtool {name}" in " ".join(outcome.out.split())
     # The list of commands and the page of the command say the same sentence.
-    assert " ".join(COMMANDS[name][1].split()) in " ".join(outcome.out.split())
+    assert line_of(name) in " ".join(outcome.out.split())
     assert max(map(len, outcome.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_lists_its_commands(cxr, name):
+    outcome = cxr(name)
+    assert outcome.code == 0
+    assert outcome == cxr(name, "--help")
+    told = " ".join(outcome.out.split())
+    for member in MEMBERS[name]:
+        assert f" {member} {line_of(f'{name} {member}')}" in told
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_names_the_nearest_of_its_commands(cxr, name):
+    member = MEMBERS[name][0]
+    outcome = cxr(name, member[:-1])
+    assert (outcome.code, outcome.out) == (2, "")
+    told = f"cxrtool {name}: no such command '{name} {member[:-1]}'; did you mean `{name} {member}`?\n"
+    assert outcome.err == f"{told}  `cxrtool {name} --help` shows what there is\n"
+    outcome = cxr(name, "zzz")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"cxrtool {name}: no such command '{name} zzz' among {', '.join(MEMBERS[name])}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -168,22 +182,21 @@ def test_every_flag_is_long_in_kebab_case_and_explained(name):
 
 
 def test_a_shared_flag_means_the_same_everywhere():
-    shared = {
-        declared: information.help
-        for alias in vars(options).values()
-        for information in getattr(alias, "__metadata__", ())
-        # In an annotation typer keeps the first name where a default would stand.
-        for declared in (information.default, *(information.param_decls or ()))
-        if str(declared).startswith("--")
-    }
-    assert {"--out", "--seed", "--workers", "--force"} <= shared.keys()
+    shared = {flag_of(name, declaration): declaration.help for name, (_, declaration) in declared(Settings).items()}
+    for name in vars(common_options).keys() - {"argument", "option"}:
+        factory = getattr(common_options, name)
+        if getattr(factory, "__module__", "") == common_options.__name__:
+            declaration = factory().metadata[KEY]
+            if not declaration.argument:
+                shared[flag_of(name, declaration)] = declaration.help
+    assert {"--out", "--seed", "--workers", "--force", "--only", "--positive", "--max-pixels"} <= shared.keys()
     for name in COMMANDS:
         for flag, parameter in flags(load(name)).items():
-            if (name, flag) not in OTHER_MEANINGS:
-                assert flag not in shared or parameter.help == shared[flag], f"{name} {flag}"
+            if flag in shared and (name, flag) not in OTHER_MEANINGS:
+                assert parameter.help.split("  [default: ")[0] == shared[flag], f"{name} {flag}"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_has_its_place_in_the_readme(root, name):
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert re.search(rf"^#+ .*\b{name}\b|^Usage: cxrtool {name}\b", readme, re.MULTILINE)
@@ -193,7 +206,7 @@ def test_it_has_its_place_in_the_readme(root, name):
 def test_an_unknown_flag_names_the_nearest(cxr, name):
     flag = max(flags(load(name)), key=len)
     typo = flag[:-2] + flag[-1]
-    outcome = cxr(name, typo)
+    outcome = cxr(*name.split(), typo)
     assert outcome.code == 2
     assert outcome.out == ""
     assert outcome.err.startswith(f"cxrtool {name}: no such option {typo}; did you mean {flag}?")
@@ -251,6 +264,17 @@ def test_sound_input_gives_a_result(cxr, arguments, place, name):
         assert cxr(*arguments(name, sound(name, place))).err.endswith("out: up to date, nothing to do\n")
 
 
+def test_help_imports_nothing_slow():
+    code = (
+        "import sys; from cxrtool.cli.main import run;"
+        f"[run([*name.split(), '--help']) for name in {[*COMMANDS, *GROUPS]}];"
+        f"slow = sorted({SLOW} & sys.modules.keys()); sys.exit(str(slow) if slow else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Usage: ") == len(COMMANDS) + len(GROUPS)
+
+
 def closed_pipe(args):
     """Call `cxrtool` with a standard output that nobody reads; return its exit code and standard error."""
     command = [sys.executable, "-m", "cxrtool", *map(str, args)]
@@ -261,9 +285,9 @@ def closed_pipe(args):
     return process.wait(60), told
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
 def test_help_into_a_closed_pipe_ends_quietly(name):
-    assert closed_pipe([name, "--help"]) == (0, "")
+    assert closed_pipe([*name.split(), "--help"]) == (0, "")
 
 
 @pytest.mark.parametrize("name", STREAMING)

@@ -6,8 +6,9 @@ from torch import nn
 
 from cxrtool.errors import InputError, UsageError
 from cxrtool.explaining.cam import METHODS, Cam, GradCam, upsample
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import Network
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 
 
 def make(name, size=64, hidden=0, classes=3):

@@ -4,7 +4,8 @@ import torch
 from cxrtool.errors import InputError, UsageError
 from cxrtool.explaining.cam import GradCam
 from cxrtool.explaining.layers import CHANNELS_LAST, CONVOLUTIONAL, TOKENS, Shape, named_layer, shape_of
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build
 
 FOUND = {
     "covid-xnet": ("body", CONVOLUTIONAL, 4),

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from cxrtool.explaining import maps
+from cxrtool.imaging.fits import FITS, fit_geometry
 from cxrtool.imaging.placing import Move
-from cxrtool.imaging.resize import FITS, fit_geometry, prepare_pixels
+from cxrtool.imaging.resize import prepare_pixels
 
 
 def fitted(height, width, size, fit):

@@ -6,7 +6,8 @@ from skimage.metrics import structural_similarity
 
 from cxrtool.explaining import randomised
 from cxrtool.explaining.randomised import ALL, HEAD, Likeness, compare, redraw, verdict
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build
 
 ARCHITECTURE = Architecture("resnet18", 2, hidden=8, size=64)
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.commands.fuse import FuseOptions, fuse
+from cxrtool.commands.fuse.joint import JointOptions, fuse_joint
+from cxrtool.commands.fuse.mean import MeanOptions, fuse_mean
+from cxrtool.commands.fuse.twins import TwinsOptions, fuse_twins
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import join, read_predictions, write_predictions
 from cxrtool.errors import InputError, UsageError
@@ -179,8 +181,8 @@ def test_counts_have_an_operating_point(tmp_path):
 
 def test_what_fuse_writes_keeps_its_validation_rows(joint_runs, table, tmp_path):
     first, second = joint_runs
-    fuse(FuseOptions("joint", (first, second)), Settings(out=tmp_path / "joint.csv"))
-    fuse(FuseOptions("mean", (table, table)), Settings(out=tmp_path / "mean.csv"))
+    fuse_joint(JointOptions((first, second)), Settings(out=tmp_path / "joint.csv"))
+    fuse_mean(MeanOptions((table, table)), Settings(out=tmp_path / "mean.csv"))
     assert {row["subset"] for row in read_predictions(tmp_path / "joint.csv").rows} == {"test", "validation"}
     joint = ask(tmp_path / "joint.csv", calibrated=True)[""]["temperature"]
     assert all("validation images, and 50 are needed" in run["reason"] for run in joint)
@@ -210,7 +212,7 @@ def test_twins_are_calibrated_after_their_fusion(make_predictions, tmp_path):
         columns=list(rows[0]),
     )
     write_predictions(tmp_path / "twins.csv", twins)
-    fuse(FuseOptions("twins", (tmp_path / "twins.csv",), positive="P"), Settings(out=tmp_path / "fused.csv"))
+    fuse_twins(TwinsOptions((tmp_path / "twins.csv",), positive="P"), Settings(out=tmp_path / "fused.csv"))
     (run,) = ask(tmp_path / "fused.csv", calibrated=True)[""]["temperature"]
     assert (run["images"], run["reason"]) == (80, None)
     assert run["nll_after"] <= run["nll_before"]

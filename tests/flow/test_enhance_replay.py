@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.flow.chain import REPLAY as CHAIN_REPLAY
-from cxrtool.flow.chain import describe
-from cxrtool.flow.enhance_replay import REPLAY, replay_suppress_ribs
+from cxrtool.flow.chain import STEADY, describe, missing_steps, replay
+from cxrtool.flow.enhance_replay import STEPS, Step, replay_suppress_ribs
+from cxrtool.flow.lungs import Picture
 from cxrtool.flow.parts import AT
 from cxrtool.imaging.histogram import count_levels, pack
 from cxrtool.imaging.view import see
@@ -75,9 +75,28 @@ def test_every_step_is_replayed_by_a_chain(entry):
     quantiles = pack(count_levels(picture(seed=1)))
     chain = [{"step": "match-histogram", "version": 1, "quantiles": quantiles}, entry, {"step": "clahe", "version": 1,
              "clip": 2.0, "tiles": 8}]  # fmt: skip
+    assert [step["step"] for step in chain] == list(STEPS)
     for step in json.loads(json.dumps(chain)):
-        changed = CHAIN_REPLAY[step["step"]](image, step)
-        assert (changed == REPLAY[step["step"]](image, step)).all()
+        changed = replay(Picture(image), [step]).pixels
+        assert (changed == STEPS[step["step"]].replay(image, step)).all()
         assert (changed != image).any()
         image = changed
     assert len(describe(chain)) < 200
+
+
+def test_a_step_knows_its_own_words_and_those_of_earlier_versions(entry):
+    assert STEPS["suppress-ribs"].told(entry) == f"Ribs were suppressed by a network ({entry['part']['network']})."
+    assert STEPS["match-histogram"].told({}) == "The histogram of grey values was matched to a reference."
+    for told in ({"clip": 2.0, "tiles": 8}, {"clahe_clip": 2.0, "clahe_tiles": 8}):
+        assert "(clip limit 2, 8 x 8 tiles)" in STEPS["clahe"].told(told)
+    assert {name for name, step in STEPS.items() if step.fitted} == {"match-histogram"}
+
+
+def test_a_step_more_is_replayed_and_told_wherever_chains_are(monkeypatch):
+    negative = Step("negative", lambda pixels, entry: entry["white"] - pixels, lambda entry: "Negatives were taken.")
+    monkeypatch.setitem(STEPS, "negative", negative)
+    image, chain = picture(), [negative.entry(white=255)]
+    assert missing_steps(chain, [], "model", "images") == chain
+    assert (replay(Picture(image), chain).pixels == 255 - image).all()
+    assert describe(chain) == "negative --white 255"
+    assert "negative" in STEADY

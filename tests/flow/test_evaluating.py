@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields, replace
 
 import pytest
 
@@ -50,6 +51,15 @@ def test_missing_folds_are_named_or_allowed(run, settings):
     found = evaluate(options(run, partial=True), settings)[""]
     assert found["runs"] == 4
     assert found["notes"][0] == "Only 4 of 6 folds are there."
+
+
+def test_the_folder_tells_every_option_that_bears_on_it(run, tmp_path, settings):
+    told = options(run, within=run, calibrated=False)
+    evaluate(told, replace(settings, out=tmp_path / "out", origins={"within": "flag"}))
+    shown = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
+    assert list(shown) == [entry.name for entry in fields(EvaluateOptions)]
+    assert shown["inputs"] == {"value": [str(run)], "origin": "default"}
+    assert shown["within"] == {"value": str(run), "origin": "flag"}
 
 
 def test_a_single_fold(run, settings):

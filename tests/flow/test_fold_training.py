@@ -11,8 +11,9 @@ from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.fold_training import check_design, describe_epoch, make_design
 from cxrtool.flow.folder import read_run_file
 from cxrtool.imaging.hashing import pixel_sha256
+from cxrtool.models.description import Input
 from cxrtool.training.checkpoint import load_model
-from cxrtool.training.presets import DEFAULTS
+from cxrtool.training.options import TrainingOptions
 
 
 def ids(table, **wanted):
@@ -30,17 +31,17 @@ def test_a_fold_is_a_model_folder_with_its_answers(fold):
         "rejects.csv", "run.json",
     }  # fmt: skip
     network, description = load_model(fold)
-    assert description["classes"] == ["covid", "normal"]
-    assert description["architecture"] == {
+    assert description.classes == ["covid", "normal"]
+    assert description.network == {
         "name": "covid-xnet", "classes": 2, "hidden": 0, "dropout": 0.0, "size": 16, "kernels": [5, 5, 5, 3, 3]
     }  # fmt: skip
-    assert description["chain"] == []
-    assert description["input"] == {"size": 16, "fit": "squash"}
-    assert description["calibration"]["temperature"] == 1.0
-    assert description["calibration"]["reason"] == "only 4 validation images, and 50 are needed"
-    assert set(description["thresholds"]) == {"covid", "normal"}
-    assert description["trained"].pop("epoch") in (1, 2)
-    assert description["trained"] == {"preset": None, "weights": "drawn at random"}
+    assert description.chain == []
+    assert description.input == Input(16, "squash")
+    assert description.calibration["temperature"] == 1.0
+    assert description.calibration["reason"] == "only 4 validation images, and 50 are needed"
+    assert set(description.thresholds) == {"covid", "normal"}
+    assert description.trained.pop("epoch") in (1, 2)
+    assert description.trained == {"preset": None, "weights": "drawn at random"}
     assert network.head.out_features == 2
     assert len(read_table(fold / "history.csv")) == 2
 
@@ -169,12 +170,12 @@ def test_deep_and_shallow_images_train_together(study, train_study):
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=0.01)
 
 
-VALUES = {**DEFAULTS, "model": "covid-xnet", "weights": "none", "size": 32}
+OPTIONS = TrainingOptions(model="covid-xnet", weights="none", size=32)
 
 
 def test_a_design_is_what_the_options_say(settings):
-    values = {**VALUES, "augment": "rotate=5", "freeze": True, "frozen_bn": "batch", "lr": 0.5, "patience": 3}
-    design = make_design(values, 4, replace(settings, threads=2, device="cpu", precision="bf16"), 17)
+    options = replace(OPTIONS, augment="rotate=5", freeze=True, frozen_bn="batch", lr=0.5, patience=3)
+    design = make_design(options, 4, replace(settings, threads=2, device="cpu", precision="bf16"), 17)
     assert (design.architecture.classes, design.architecture.size) == (4, 32)
     assert (design.recipe.lr, design.recipe.patience, design.augmentation.rotate) == (0.5, 3, 5.0)
     assert (design.freeze, design.frozen_norms, design.seed) == (True, False, 17)
@@ -196,9 +197,9 @@ def test_a_design_is_what_the_options_say(settings):
     ],
 )
 def test_every_option_is_checked(settings, changes, shared, message):
-    check_design(VALUES, 2, settings)
+    check_design(OPTIONS, 2, settings)
     with pytest.raises(UsageError, match=message):
-        check_design({**VALUES, **changes}, 2, replace(settings, **shared))
+        check_design(replace(OPTIONS, **changes), 2, replace(settings, **shared))
 
 
 def test_an_epoch_in_a_line():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cxrtool.commands.predict import PredictOptions, predict
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import ImageError, InputError

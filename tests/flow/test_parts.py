@@ -3,7 +3,7 @@ import torch
 
 from cxrtool.errors import InputError
 from cxrtool.flow import parts
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models import parts as models
 from cxrtool.models.lungs import NETWORKS
 

@@ -7,7 +7,8 @@ import torch
 
 from cxrtool.cli.main import run as cxrtool
 from cxrtool.commands.predict import PredictOptions, predict
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.transform import TransformOptions, transform
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.tables.predictions import read_predictions

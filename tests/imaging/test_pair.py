@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from cxrtool.errors import ImageError
+from cxrtool.imaging.fits import Form
 from cxrtool.imaging.pair import levels, show_mask, show_target
-from cxrtool.imaging.view import Form, see
+from cxrtool.imaging.view import see
 
 
 def body(height=60, width=80, dtype=np.uint8):

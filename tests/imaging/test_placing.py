@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from cxrtool.imaging.fits import FITS, fit_geometry
 from cxrtool.imaging.placing import Move, lay_back, way_back
-from cxrtool.imaging.resize import FITS, apply_geometry, fit_geometry
+from cxrtool.imaging.resize import apply_geometry
 
 
 def through(pixels, size, fit):

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.transform import resize as skimage_resize
 
-from cxrtool.imaging.resize import FITS, NATIVE, fit_geometry, prepare_mask, prepare_pixels, resample
+from cxrtool.imaging.fits import FITS, NATIVE, fit_geometry
+from cxrtool.imaging.resize import prepare_mask, prepare_pixels, resample
 
 GENERATOR = np.random.default_rng(1)
 

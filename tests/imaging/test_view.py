@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from skimage import exposure
 
-from cxrtool.imaging.view import Form, content_box, lay_back, see
+from cxrtool.imaging.fits import Form
+from cxrtool.imaging.view import content_box, lay_back, see
 
 RNG = np.random.default_rng(0)
 

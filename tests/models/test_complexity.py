@@ -4,9 +4,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.complexity import count_macs, counting
 from cxrtool.models.covid_xnet import CovidXNet
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 
 
 def on_paper(name, size, **options):

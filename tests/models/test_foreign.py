@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from cxrtool.errors import InputError, UsageError
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.complexity import try_out
 from cxrtool.models.foreign import holds_averaged, load_whole
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 
 CLASSES = ("covid", "normal", "pneumonia")
 TINY = Architecture("resnet10t", 3, size=32)

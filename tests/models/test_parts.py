@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cxrtool.errors import InputError, UsageError
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models import parts
 from cxrtool.models.lungs import NETWORKS
 

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from cxrtool.errors import UsageError
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import count_parameters
 from cxrtool.models.pepx import BLOCKS, PEPX, WIDTHS, PEPXNet, Stage
-from cxrtool.models.registry import Architecture, check
+from cxrtool.models.registry import check
 
 
 def test_a_block_projects_expands_looks_projects_and_extends():

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from cxrtool.errors import CxrtoolError, InputError, UsageError
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import count_parameters
 from cxrtool.models.registry import (
-    OWN,
-    Architecture,
+    BUILT_IN,
     build,
     check,
     check_name,
@@ -93,7 +93,7 @@ def test_a_missing_file_of_weights_is_refused_before_anything_is_built(tmp_path)
         check(TINY, str(tmp_path / "none.pth"))
 
 
-@pytest.mark.parametrize("name", [*OWN, "resnet10t"])
+@pytest.mark.parametrize("name", [*BUILT_IN, "resnet10t"])
 def test_a_network_is_drawn_from_torch_s_seed_alone(name):
     drawn = []
     for seed in (1, 1, 2):

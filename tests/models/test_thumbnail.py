@@ -3,8 +3,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import count_parameters
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.registry import build
 from cxrtool.models.thumbnail import Thumbnail
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cxrtool.commands.compare import CompareOptions
 from cxrtool.errors import UsageError
 from cxrtool.evaluation.metrics.confusion import class_metrics
 from cxrtool.evaluation.summary import OVERALL
@@ -18,7 +19,7 @@ OURS = {"precision": "precision", "recall": "sensitivity", "f1": "f1", "specific
 def test_makris_is_there():
     assert "makris" in NAMES
     with pytest.raises(UsageError, match=r"--published: expected one of .*makris.*, found 'makri'"):
-        read_published("makri")
+        CompareOptions(published="makri")
 
 
 @pytest.mark.parametrize("name", NAMES)

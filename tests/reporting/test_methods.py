@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from cxrtool.flow.enhance_replay import STEPS
 from cxrtool.reporting.limits import limits
-from cxrtool.reporting.methods import CHANGES, SCHEDULES, Facts, augmentation_in_words, paragraphs
+from cxrtool.reporting.methods import CHANGES, LOSSES, Facts, augmentation_in_words, paragraphs
+from cxrtool.training.options import SCHEDULES
 
 
 def option(**values):
@@ -38,6 +40,7 @@ FACTS = Facts(
            "classes": ["covid", "normal"], "trained": {"weights": "drawn at random"}},
     summary=SUMMARY,
     folds=10,
+    enhancing={name: step.told for name, step in STEPS.items()},
 )  # fmt: skip
 
 
@@ -74,20 +77,42 @@ def test_every_schedule_makes_a_sentence(schedule):
     run = {**FACTS.run, "options": FACTS.run["options"] | option(sched=schedule)}
     text = next(line for line in paragraphs(replace(FACTS, run=run)) if line.startswith("Training."))
     assert "{" not in text
-    assert SCHEDULES[schedule].split("{")[0].strip() in text
+    assert SCHEDULES[schedule].words.split("{")[0].strip() in text
 
 
-def test_the_schedules_and_changes_are_those_of_training():
-    from cxrtool.reporting import methods
+def test_the_losses_and_changes_are_those_of_training():
     from cxrtool.training.augment import Augmentation
-    from cxrtool.training.optimization import CHECKPOINTS, LOSSES, OPTIMIZERS
-    from cxrtool.training.optimization import SCHEDULES as KNOWN
+    from cxrtool.training.classifier_losses import LOSSES as KNOWN
 
-    assert set(SCHEDULES) == set(KNOWN)
-    assert set(methods.KEPT) == set(CHECKPOINTS)
-    assert set(methods.OPTIMIZERS) == set(OPTIMIZERS)
-    assert set(methods.LOSSES) <= set(LOSSES)
+    assert set(LOSSES) <= set(KNOWN)
     assert {*CHANGES, "p"} == set(Augmentation.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"opt": "lion"}, "by lion (momentum 0.9) at a learning rate"),
+        ({"sched": "poly"}, "which followed the schedule poly."),
+        ({"checkpoint": "swa"}, "The checkpoint swa was kept."),
+        ({"class_weights": "effective"}, "with the class weights effective."),
+        ({"augment": "sharpen=0.3, flip=0.5,p=0.5"}, "augmented by sharpen 0.3 and horizontal flips with probability"),
+    ],
+)
+def test_what_no_registry_knows_stands_as_it_is(changed, told):
+    run = {**FACTS.run, "options": FACTS.run["options"] | option(**changed)}
+    text = "\n".join(paragraphs(replace(FACTS, run=run)))
+    assert told in text
+
+
+def test_steps_that_are_not_known_stand_as_they_are():
+    chain = [
+        {"step": "prepare", "size": 256, "fit": "tile"},
+        {"step": "segment", "use": "crop+blur", "part": {"network": "unet"}},
+        {"step": "denoise"},
+    ]
+    text = "\n".join(paragraphs(replace(FACTS, chain=chain, loss="focal")))
+    for told in ("by the fit tile", "the use blur was made of them", "The step denoise was applied", "loss was focal"):
+        assert told in text
 
 
 def test_an_augmentation_in_words():

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from cxrtool.training.engine import Fit
-from cxrtool.training.optimization import Recipe
+from cxrtool.training.options import FittingOptions
 
-RECIPE = Recipe(
+RECIPE = FittingOptions(
     epochs=4, batch_size=5, opt="sgd", lr=0.05, momentum=0.9, weight_decay=0.0, opt_eps=None, opt_rho=0.95,
     sched="constant", decay_epochs=2, decay_rate=0.1, warmup_epochs=0, min_lr=0.0, patience=0, checkpoint="last",
     class_weights="none",
@@ -59,19 +59,19 @@ def small_network(classes: int = 2, side: int = 6) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> Recipe:
+def recipe() -> FittingOptions:
     """A recipe to change by `dataclasses.replace`."""
     return RECIPE
 
 
 @pytest.fixture
 def make_job(tmp_path: Path) -> Callable[..., Fit]:
-    """A job on learnable pictures, seeded; keywords of `Fit`, or of `Recipe`, change it."""
+    """A job on learnable pictures, seeded; keywords of `Fit`, or of `FittingOptions`, change it."""
 
     def make(state: str = "state", count: int = 23, held_out: int = 6, **changes: Any) -> Fit:
         torch.manual_seed(changes.pop("torch_seed", 0))
         images, labels = learnable(count)
-        known = set(Recipe.__dataclass_fields__)
+        known = set(FittingOptions.__dataclass_fields__)
         told = {name: changes.pop(name) for name in list(changes) if name in known}
         places = np.arange(count)
         fields: dict[str, Any] = {

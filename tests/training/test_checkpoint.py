@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from cxrtool.errors import CxrtoolError, InputError, OutputError
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.description import ModelDescription
+from cxrtool.models.registry import build
 from cxrtool.training import checkpoint
-from cxrtool.training.checkpoint import load_model, load_state, read_description, save_model, save_state
+from cxrtool.training.checkpoint import load_model, load_state, save_model, save_state
 
 DESCRIPTION = {
     "classes": ["covid", "normal"],
@@ -30,6 +32,10 @@ class Bomb:
 
     def __reduce__(self):
         return Path.write_text, (self.target, "boom")
+
+
+def described(**changes):
+    return ModelDescription.from_json({"schema": 1, **DESCRIPTION, **changes}, Path("model.json"))
 
 
 @pytest.fixture
@@ -126,10 +132,12 @@ def test_a_disk_that_fills_while_saving_leaves_the_state_before(tmp_path, warned
 
 
 def test_a_model_folder_gives_the_network_back(tmp_path, network):
-    save_model(tmp_path / "model", network, DESCRIPTION)
+    save_model(tmp_path / "model", network, described())
     loaded, description = load_model(tmp_path / "model")
-    assert {name: description[name] for name in DESCRIPTION} == DESCRIPTION
-    assert description["schema"] == 1
+    written = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert {name: written[name] for name in DESCRIPTION} == DESCRIPTION
+    assert written["schema"] == 1
+    assert description == described()
     assert not loaded.training
     images = torch.rand(2, 1, 32, 32)
     assert torch.equal(loaded(images), network(images))
@@ -137,8 +145,8 @@ def test_a_model_folder_gives_the_network_back(tmp_path, network):
 
 
 def test_weights_in_another_memory_order_are_saved_alike(tmp_path, network):
-    save_model(tmp_path / "a", network, DESCRIPTION)
-    save_model(tmp_path / "b", network.to(memory_format=torch.channels_last), DESCRIPTION)
+    save_model(tmp_path / "a", network, described())
+    save_model(tmp_path / "b", network.to(memory_format=torch.channels_last), described())
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
     assert one == other
 
@@ -147,11 +155,11 @@ def test_weights_in_another_memory_order_are_saved_alike(tmp_path, network):
 def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(tmp_path, network, value, monkeypatch):
     network.state_dict()["head.weight"][0, 0] = value
     with pytest.raises(CxrtoolError, match="not finite; nothing was saved"):
-        save_model(tmp_path / "model", network, DESCRIPTION)
+        save_model(tmp_path / "model", network, described())
     assert not (tmp_path / "model").exists()
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "is_finite", lambda module: True)
-        save_model(tmp_path / "model", network, DESCRIPTION)
+        save_model(tmp_path / "model", network, described())
     with pytest.raises(InputError, match=r"model\.safetensors: some of the weights are not finite"):
         load_model(tmp_path / "model")
 
@@ -171,7 +179,7 @@ def test_a_description_that_will_not_do_is_told(tmp_path, content, message):
     if content is not None:
         (tmp_path / "model.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_description(tmp_path)
+        ModelDescription.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +194,13 @@ def test_a_description_that_will_not_do_is_told(tmp_path, content, message):
     ],
 )
 def test_a_description_of_another_network_is_told(tmp_path, network, architecture):
-    save_model(tmp_path, network, {**DESCRIPTION, "architecture": architecture})
+    save_model(tmp_path, network, described(architecture=architecture))
     with pytest.raises(InputError, match=r"cannot be loaded|no network can be built from it"):
         load_model(tmp_path)
 
 
 def test_missing_broken_or_hostile_weights_are_told(tmp_path, network):
-    save_model(tmp_path, network, DESCRIPTION)
+    save_model(tmp_path, network, described())
     weights, trap = tmp_path / "model.safetensors", tmp_path / "trap"
     sound = weights.read_bytes()
     for content in (sound[:1000], b"", b"rubbish", pickle.dumps(Bomb(trap))):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cxrtool.errors import DivergedError, InputError, StoppedError, UsageError
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build
 from cxrtool.training.augment import parse
 from cxrtool.training.class_inherent_fold import ContestDesign, Trial, build_contest, fit_contest
 from cxrtool.training.store import Store

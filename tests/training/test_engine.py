@@ -10,8 +10,9 @@ from torch import nn
 from cxrtool.errors import CxrtoolError, StoppedError
 from cxrtool.training import engine
 from cxrtool.training.checkpoint import load_state
+from cxrtool.training.classifier_losses import class_weights, cross_entropy
 from cxrtool.training.engine import fit, forward
-from cxrtool.training.optimization import OPTIMIZERS, class_weights, cross_entropy
+from cxrtool.training.options import OPTIMIZERS
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from cxrtool.errors import StoppedError
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build
 from cxrtool.training.augment import Augmenter, parse
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, run_body
 from cxrtool.training.randomness import image_keys

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from cxrtool.errors import StoppedError, UsageError
-from cxrtool.models.registry import OWN, Architecture, build, input_form
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import BUILT_IN, build, input_form
 from cxrtool.training import fitting
 from cxrtool.training.augment import parse
+from cxrtool.training.classifier_losses import cross_entropy, margin
 from cxrtool.training.fitting import Design, Head, fit_fold
-from cxrtool.training.optimization import cross_entropy, margin
 from cxrtool.training.store import Store
 
 SIDE = 32
@@ -258,10 +259,10 @@ def test_seconds_before_an_interruption_count(design, pictures, tmp_path, monkey
 
 @pytest.mark.parametrize(("name", "own"), [("inception_v3", 299), ("covid-xnet", 128)])
 def test_a_picture_too_small_for_the_network_is_told(design, pictures, tmp_path, name, own, monkeypatch):
-    if name in OWN:
+    if name in BUILT_IN:
         # Four poolings leave nothing of 16 pixels minus one.
         monkeypatch.setattr("cxrtool.models.registry.SIZES", range(1, 100))
-    small = replace(design, architecture=Architecture(name, 2, size=15 if name in OWN else 32))
+    small = replace(design, architecture=Architecture(name, 2, size=15 if name in BUILT_IN else 32))
     with pytest.raises(UsageError, match=rf"--size \d+: {name} does not take such pictures") as caught:
         fit_fold(small, pictures[0], IDS, pictures[1], TRAINING, VALIDATION, ASKED, tmp_path)
     assert str(own) in caught.value.hint

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrtool.errors import CxrtoolError, StoppedError, UsageError
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.training.augment import Augmentation, Augmenter, parse
 from cxrtool.training.image_to_image import DenseDesign, DenseFit, Pairs, answer, draw_evenly, fit_dense, occurrences
 from cxrtool.training.randomness import image_keys
@@ -187,10 +187,9 @@ def test_a_size_that_the_network_cannot_take_is_told(run):
 
 
 def test_a_loss_that_is_no_number_names_the_images(run, design, monkeypatch):
-    from cxrtool.training import image_to_image as dense
-
-    poisoned = {"lungs": {"bce+dice": lambda outputs, target: outputs.mean() * math.nan}}
-    monkeypatch.setattr(dense, "LOSSES", poisoned)
+    monkeypatch.setattr(
+        "cxrtool.training.losses.cross_entropy_and_dice", lambda outputs, target: outputs.mean() * math.nan
+    )
     with pytest.raises(CxrtoolError, match=r"the loss is not a number, at the images im\d\d, im"):
         run(recipe=replace(design.recipe, checkpoint="last"))
 

@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from cxrtool.errors import CxrtoolError, InputError
-from cxrtool.models.registry import Architecture, build, input_form
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.description import ModelDescription
+from cxrtool.models.registry import build, input_form
 from cxrtool.training.checkpoint import save_model
 from cxrtool.training.inference import Ensemble
 
@@ -24,7 +26,7 @@ def model(folder, seed=0, name="covid-xnet", **changes):
         "normalization": input_form(name, "native"),
         **changes,
     }
-    save_model(folder, network, description)
+    save_model(folder, network, ModelDescription.from_json({"schema": 1, **description}, folder))
     return folder
 
 

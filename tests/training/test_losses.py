@@ -5,8 +5,9 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from cxrtool.training import losses
+from cxrtool.training.image_to_image_options import LOSSES
 from cxrtool.training.losses import (
-    LOSSES,
     SCALES,
     SMALLEST,
     cross_entropy_and_dice,
@@ -108,7 +109,7 @@ def test_every_loss_falls_when_followed(kind, name):
     values = torch.full_like(target, 0.3).requires_grad_()
     first = None
     for _ in range(30):
-        loss = LOSSES[kind][name](values, target)
+        loss = getattr(losses, LOSSES[kind][name])(values, target)
         first = float(loss.detach()) if first is None else first
         (gradient,) = torch.autograd.grad(loss, values)
         with torch.no_grad():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cxrtool.errors import CxrtoolError, InputError
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models.class_inherent import Generators
 from cxrtool.models.parts import save_part
 from cxrtool.training.twin_maker import AT_ONCE, TwinMaker, in_own_depth, quantise

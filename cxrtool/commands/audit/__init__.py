@@ -1,19 +1,26 @@
-"""`audit`: what an accuracy on these images is worth; leaks, confounding, shortcuts, and what happens elsewhere."""
+"""Say what an accuracy is worth: leaks, confounding, shortcuts.
+
+Looks for patients and pictures on two sides, for what else tells the label, and for how far classifiers get that
+see no lung, on the model's own splits; for heatmaps beside the lungs, and for what becomes of it elsewhere. With -o
+a page (audit.html) and audit.json are written, whose summary evaluate, compare and report repeat. Exit code 4: a
+patient or a picture is on two sides.
+
+Example: cxrtool audit prepared --run run --external elsewhere -o audit
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxrtool
 from cxrtool.commands.audit.options import AuditOptions
-from cxrtool.commands.audit.parts import Audited, parts, probes_of
+from cxrtool.commands.audit.parts import Audited, parts
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import read_manifest
-from cxrtool.errors import StrictError, UsageError
+from cxrtool.errors import LeakageError, StrictError, UsageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.audits import FILE, PAGE
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
@@ -33,6 +40,20 @@ CERTAIN = {"patients": "patients", "radiographs": "radiographs", "same_pixels": 
 """What of `across_subsets` is a leak beyond doubt, and what it counts."""
 
 
+def run(options: AuditOptions, settings: Settings) -> None:
+    """Audit, print what was found, and say by the exit code that something is on two sides.
+
+    Raises:
+        LeakageError: A patient or a picture is on two sides of a split.
+    """
+    from cxrtool.auditing import summary
+
+    if found := audit(options, settings):
+        settings.output.report(found, summary, dump_audit)
+        if leaking := leaks(found):
+            raise LeakageError(leaking, "cxrtool split keeps patients and equal pictures on one side")
+
+
 def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
     """Audit the images of a manifest, and write a folder where `-o` names one.
 
@@ -47,10 +68,6 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
     stages = _stages(options)
     if options.quick and (options.external or stages or options.probes):
         raise UsageError("--quick: does what needs no training, and does not go with --external, --stage or --probes")
-    if options.probes:
-        from cxrtool.auditing.views import check_names
-
-        check_names(probes_of(options.probes))
     manifest = read_manifest(options.manifest, root=settings.root)
     audited = Audited.read(options, manifest, stages, settings)
     if settings.out is None:
@@ -173,10 +190,9 @@ def _plan(options: AuditOptions, settings: Settings, audited: Audited) -> Plan:
     elif options.run is not None:
         files.append(options.run)
     tables = [audited.manifest, *(table for table in (audited.external, *audited.stages.values()) if table)]
-    given = {entry.name: getattr(options, entry.name) for entry in fields(options)} | {"version": VERSION}
     return Plan(
         "audit",
-        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
+        {**options.identity(), "version": VERSION},
         Inputs.of(*tables, files=files, verify=settings.verify),
         libraries=("numpy", "scipy", "opencv-python-headless", "matplotlib", "torch"),
         seeded=True,

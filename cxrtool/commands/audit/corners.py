@@ -115,13 +115,13 @@ def _ask_all(
         for folder, group in groupby(sorted(cases, key=lambda case: case.folder.name), key=lambda case: case.folder):
             own = list(group)
             ensemble = Ensemble([folder], choose_device(settings.device))
-            form = ensemble.description["input"]
+            form = ensemble.description.input
             paths = [Path(case.row["path"]) for case in own]
-            missing = missing_steps(locate(ensemble.description["chain"], folder), chain_of(paths), str(folder), "it")
+            missing = missing_steps(locate(ensemble.description.chain, folder), chain_of(paths), str(folder), "it")
             chain, generators = before_twins(missing)
             if generators:
                 raise CxrtoolError("a model of twins answers for what generators made of an image")
-            work = partial(look, chain=chain, size=form["size"], fit=form["fit"], max_pixels=max_pixels)
+            work = partial(look, chain=chain, size=form.size, fit=form.fit, max_pixels=max_pixels)
             results = map_items(work, paths, workers=settings.workers, preload=modules_of(chain))
             for case, (_, result) in zip(own, results, strict=True):
                 advance(1)

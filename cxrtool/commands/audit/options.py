@@ -4,34 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from cxrtool.auditing.catalogue import PROBES
+from cxrtool.flow import common_options
+from cxrtool.options import Options, one_of, option
 
 
 @dataclass(frozen=True)
-class AuditOptions:
-    """The options of `audit`.
+class AuditOptions(Options):
+    """The options of `audit`."""
 
-    Attributes:
-        manifest: The images.
-        splits: Their division; None takes that of `run`, else draws five folds.
-        run: A run, or its predictions as CSV: the model that is audited.
-        external: A manifest from elsewhere.
-        stages: The same images after other steps, each as NAME=MANIFEST.
-        probes: Names of probes, with commas between; None takes all.
-        permutations: Of labels, for what chance alone would reach.
-        images: Test images whose heatmaps are made and whose corners are covered; 0 leaves both out.
-        quick: Only what needs no training.
-        partial: Take a run of which some folds are missing.
-        max_pixels: Refuse larger pictures before they are decoded.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "style",
+        "out",
+        "seed",
+        "threads",
+        "workers",
+        "device",
+        "root",
+        "config",
+        "force",
+        "verify",
+        "dry_run",
+        "strict",
+        "quiet",
+    )
 
-    manifest: Path
-    splits: Path | None = None
-    run: Path | None = None
-    external: Path | None = None
-    stages: tuple[str, ...] = ()
-    probes: str | None = None
-    permutations: int = 200
-    images: int = 100
-    quick: bool = False
-    partial: bool = False
-    max_pixels: int | None = None
+    manifest: Path = common_options.manifest()
+    splits: Path | None = option("The division to look at.", None, shown="that of --run, else five folds")
+    run: Path | None = option("The model to look at, or its predictions.", None, metavar="RUN|CSV", shown="")
+    external: Path | None = option("Images from elsewhere, with the same labels.", None, metavar="MANIFEST", shown="")
+    stages: tuple[str, ...] = option(
+        "The same images after another step: can the source still be told? May be given several times.",
+        (),
+        flags=("--stage",),
+        metavar="NAME=MANIFEST",
+        shown="",
+    )
+    probes: str | None = option("Among {choices}.", None, metavar="NAMES", choices=PROBES, closed=False, shown="all")
+    permutations: int = option("Of the labels, to know what chance alone would reach.", 200, minimum=100)
+    images: int = option("Test images for heatmaps and covered corners; 0 for neither.", 100, minimum=0)
+    quick: bool = option("Only what needs no training.", False)
+    partial: bool = common_options.partial()
+    max_pixels: int | None = common_options.max_pixels()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.chosen_probes() or ():
+            one_of("--probes", name, PROBES)
+
+    def chosen_probes(self) -> list[str] | None:
+        """The names in `--probes`, which have commas between; None for all.
+
+        >>> AuditOptions(Path("manifest.csv"), probes="border, thumbnail").chosen_probes()
+        ['border', 'thumbnail']
+        """
+        return [name.strip() for name in self.probes.split(",")] if self.probes else None

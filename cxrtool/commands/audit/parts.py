@@ -210,7 +210,7 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
     yield leakage.NAME, lambda: _leakage(audited, place)
     yield confounding.NAME, lambda: confounding.examine(views.rows, seed=seed)
     if not options.quick:
-        names = probes_of(options.probes) if options.probes else None
+        names = options.chosen_probes()
         yield "probes", lambda: probes.examine(
             views.pictures, audited.assignments, model=audited.scores, seed=seed, permutations=options.permutations,
             names=names, place=place, report=settings.report,
@@ -246,15 +246,6 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
             ),
         )
     views.close()
-
-
-def probes_of(text: str) -> list[str]:
-    """The names in `--probes`.
-
-    >>> probes_of("border, thumbnail")
-    ['border', 'thumbnail']
-    """
-    return [name.strip() for name in text.split(",")]
 
 
 def _leakage(audited: Audited, place: Path) -> Part:

@@ -1,38 +1,38 @@
-"""`enhance`: match histograms, suppress ribs and equalise contrast, in any order."""
+"""Match histograms, suppress ribs, equalise contrast, in any order.
+
+Writes images/ of the same size and depth, manifest.csv, strips.png (what each step made of a few images) and
+rejects.csv. Masks stay valid, since no pixel moves. With --splits the histogram's reference of each fold is one of
+its training images, the images are in images/rRfF/, and `train` takes for each fold its own.
+
+Example: cxrtool enhance prepared --steps match-histogram,suppress-ribs,clahe --splits splits.csv -o enhanced
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from cxrtool.commands.enhance.images import PRELOAD, Task, enhance_one
+from cxrtool.commands.enhance.images import Task, enhance_one, modules_of
 from cxrtool.commands.enhance.reference import BEFORE, Fold, References, choose, divide, given, waiting
-from cxrtool.commands.enhance.reference import STEP as MATCH
 from cxrtool.data.files import are_whole_pngs, sha256_file
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow import common_options
 from cxrtool.flow.assignment import splits_file
-from cxrtool.flow.enhance_replay import REPLAY
+from cxrtool.flow.enhance_replay import MATCH, STEPS, Step
 from cxrtool.flow.fold_chains import ALL, chain_of_manifest, is_divided, own_fold
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.parts import AT, Chain, bare, carry
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
-
-if TYPE_CHECKING:
-    from cxrtool.models.parts import Part
-
-RIBS, CLAHE = "suppress-ribs", "clahe"
-STEPS = tuple(REPLAY)
-NEEDS = {"reference": MATCH, "ribs": RIBS, "clahe_clip": CLAHE, "clahe_tiles": CLAHE}
-"""Options that mean something only beside a step."""
+from cxrtool.options import Options, declared, flag_of, option, plain
 
 BLACK = 0.1
 """The share of a reference that may be black before the user is told."""
@@ -44,28 +44,64 @@ IMAGES, STRIPS = "images", "strips.png"
 
 
 @dataclass(frozen=True)
-class EnhanceOptions:
-    """The options of `enhance`.
+class EnhanceOptions(Options):
+    """The options of `enhance`."""
 
-    Attributes:
-        manifest: The images.
-        steps: Names of `STEPS` in the order in which they are done, separated by commas.
-        reference: The picture whose histogram the others are given; None chooses one.
-        splits: Choose a reference in each fold, among its training images.
-        ribs: The folder of a fitted rib network; None takes the one that comes with cxrtool.
-        clahe_clip: The most that a grey level counts, as a multiple of the mean over levels.
-        clahe_tiles: Tiles a row and a column.
-        strips: Images whose every step is shown in one picture; 0 makes none.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "workers",
+        "root",
+        "strict",
+        "verify",
+        "force",
+        "dry_run",
+        "quiet",
+        "config",
+    )
 
-    manifest: Path
-    steps: str
-    reference: Path | None = None
-    splits: Path | None = None
-    ribs: Path | None = None
-    clahe_clip: float = 2.0
-    clahe_tiles: int = 8
-    strips: int = 4
+    manifest: Path = common_options.manifest(effect=False)
+    steps: str = option("Some of {choices}, in the order wanted.", metavar="A,B,C", choices=STEPS)
+    reference: Path | None = option(
+        "The picture whose histogram the others are given; it goes through the steps before the match too.",
+        None,
+        metavar="IMAGE",
+        shown="the one nearest to the mean histogram",
+    )
+    splits: Path | None = option(
+        "Choose the reference in each fold, among its training images; the images are then written for each fold.",
+        None,
+        shown="choose it among all images",
+    )
+    ribs: Path | None = option(
+        "A rib network that `fit ribs` or `weights import` made.",
+        None,
+        metavar="PART",
+        shown="the one that comes with cxrtool",
+    )
+    clahe_clip: float = option("The most that a grey level counts, in means over all levels.", 2.0)
+    clahe_tiles: int = option("Tiles a row and a column that are equalised each.", 8, minimum=1, maximum=64)
+    strips: int = option("Images whose every step is shown in strips.png; 0 for none.", 4, minimum=0, maximum=50)
+
+    def __post_init__(self) -> None:
+        """Check the steps, of which several may stand there.
+
+        Raises:
+            UsageError: There is none, or one that is not known or stands there twice.
+        """
+        names = self.names()
+        unknown = next((name for name in names if name not in STEPS), None)
+        if unknown or not names or len(set(names)) < len(names):
+            known, found = ",".join(STEPS), self.steps if unknown is None else unknown
+            raise UsageError(f"--steps: expected some of {known}, each once, in the order wanted, found '{found}'")
+
+    def names(self) -> list[str]:
+        """The steps, in the order wanted."""
+        return [name.strip() for name in self.steps.split(",") if name.strip()]
+
+
+def run(options: EnhanceOptions, settings: Settings) -> None:
+    """Enhance."""
+    enhance(options, settings)
 
 
 def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
@@ -79,22 +115,24 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
         InputError: Manifest, splits, reference or network cannot be read, or not a single image.
         StrictError: `--strict`, and an image could not be read.
     """
-    steps = _check(options, settings)
+    _check(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     splits = read_splits(options.splits) if options.splits else None
-    part = find_part(options.ribs) if RIBS in steps else None
+    steps = [STEPS[name] for name in options.names()]
+    entries = [_entry(step, options) for step in steps]
     chain = chain_of_manifest(manifest)
-    folder = StepFolder(settings.out, _plan(options, settings, manifest, steps, part), settings)
+    folder = StepFolder(settings.out, _plan(options, settings, manifest, entries), settings)
     if not folder.needs_work():
         return None
-    if splits and part:
-        warn_of_seen(manifest.rows, splits, part, settings)
-    entries = [_entry(step, options, part) for step in steps]
+    if splits:
+        for entry in entries:
+            if AT in entry:
+                warn_of_seen(manifest.rows, splits, Path(entry[AT]), settings)
     with folder.build() as build:
         work = _Work(manifest, chain, entries, build, settings)
-        rows, told = work.run(options, splits if MATCH in steps else None)
+        rows, told = work.run(options, splits if any(step.fitted for step in steps) else None)
         whole = [*chain, *told]
         carry(whole, build.path)
         if options.strips:
@@ -105,83 +143,78 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
     return len(rows)
 
 
-def _check(options: EnhanceOptions, settings: Settings) -> list[str]:
-    steps = [name.strip() for name in options.steps.split(",") if name.strip()]
-    unknown = next((name for name in steps if name not in STEPS), None)
-    if unknown or not steps or len(set(steps)) < len(steps):
-        found = f"'{unknown}'" if unknown else f"'{options.steps}'"
-        raise UsageError(f"--steps: expected some of {','.join(STEPS)}, each once, in the order wanted, found {found}")
-    for name, step in NEEDS.items():
-        if settings.origins.get(name) == "flag" and step not in steps:
-            raise UsageError(f"--{name.replace('_', '-')} goes with the step {step}, and --steps has none")
-    if MATCH in steps and options.reference and options.splits:
+def _of_steps() -> dict[str, list[str]]:
+    """The options that mean something only beside a step, each with the steps that take it."""
+    found: dict[str, list[str]] = {}
+    for step in STEPS.values():
+        for name in step.options:
+            found.setdefault(name, []).append(step.name)
+    return found
+
+
+def _check(options: EnhanceOptions, settings: Settings) -> None:
+    names = options.names()
+    for name, takers in _of_steps().items():
+        if settings.origins.get(name) == "flag" and not set(takers) & set(names):
+            raise UsageError(f"{flag_of(name)} goes with the step {' or '.join(takers)}, and --steps has none")
+    if MATCH.name in names and options.reference and options.splits:
         raise UsageError("--reference is one picture for all folds, --splits chooses one in each: give one of them")
     if not options.clahe_clip > 0:
         raise UsageError(f"--clahe-clip: expected a number above 0, found {options.clahe_clip:g}")
     if str(options.splits) == "-":
         raise UsageError("--splits: expected a file or a run, found standard input")
-    return steps
 
 
-def find_part(folder: Path | None) -> Part:
-    """The rib network in a folder, or the one that comes with cxrtool.
+def _entry(step: Step, options: EnhanceOptions) -> dict[str, Any]:
+    """The entry of a step, located; what is fitted comes later.
 
     Raises:
-        InputError: There is none, or it is damaged.
+        InputError: Its network is not there, or damaged.
     """
     from cxrtool.models.parts import default_part, read_part
 
-    return default_part("ribs") if folder is None else read_part(folder, "ribs")
+    told = {name: getattr(options, own) for own, name in step.options.items() if name}
+    if step.part:
+        folder = getattr(options, step.part)
+        part = read_part(folder, step.part) if folder else default_part(step.part)
+        told |= {"part": part.identity(), AT: str(part.folder)}
+    return step.entry(**told)
 
 
-def _entry(step: str, options: EnhanceOptions, part: Part | None) -> dict[str, Any]:
-    """The entry of a step; that of the match gets its quantiles later."""
-    entry: dict[str, Any] = {"step": step, "version": 1}
-    if step == RIBS and part:
-        entry |= {"part": part.identity(), AT: str(part.folder)}
-    if step == CLAHE:
-        entry |= {"clip": options.clahe_clip, "tiles": options.clahe_tiles}
-    return entry
-
-
-def _plan(
-    options: EnhanceOptions, settings: Settings, manifest: Manifest, steps: Sequence[str], part: Part | None
-) -> Plan:
+def _plan(options: EnhanceOptions, settings: Settings, manifest: Manifest, entries: Chain) -> Plan:
     files = [options.reference] if options.reference else []
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     if options.splits:
         # The splits count by content alone: the same division written again is no reason to do all again.
         path = splits_file(options.splits)
         inputs = replace(inputs, newest=max(inputs.newest, path.stat().st_mtime))
+    # What goes with a step stands in its entry, and bears on nothing where the step is not asked for.
+    of_steps = _of_steps()
     return Plan(
         command="enhance",
         options={
-            "steps": list(steps),
+            **{name: value for name, value in options.identity().items() if name not in of_steps},
+            "steps": bare(entries),
             "reference": options.reference is not None,
             "splits": sha256_file(splits_file(options.splits)) if options.splits else None,
-            "part": part.sha256 if part else None,
-            "clahe": [options.clahe_clip, options.clahe_tiles] if CLAHE in steps else None,
-            "strips": options.strips,
             "version": VERSION,
         },
         inputs=inputs,
-        libraries=("numpy", "opencv-python-headless", *(["torch"] if part else [])),
+        libraries=("numpy", "opencv-python-headless", *(["torch"] if any(AT in entry for entry in entries) else [])),
     )
 
 
 def _shown(options: EnhanceOptions, settings: Settings) -> dict[str, Any]:
     """The options as `--config run.json` takes them again."""
-    told = {}
-    for name in (entry.name for entry in fields(options)):
-        value = getattr(options, name)
-        value = str(value) if isinstance(value, Path) else value
-        told[name] = {"value": value, "origin": settings.origins.get(name, "default")}
-    return told
+    return {
+        name: {"value": plain(getattr(options, name)), "origin": settings.origins.get(name, "default")}
+        for name in declared(EnhanceOptions)
+    }
 
 
-def warn_of_seen(rows: Sequence[Row], splits: Splits, part: Part, settings: Settings) -> int:
+def warn_of_seen(rows: Sequence[Row], splits: Splits, part: Path, settings: Settings) -> int:
     """Warn where the rib network was fitted on test images, or on their patients; it saw no labels."""
-    fitted = Seen.of([part.folder])
+    fitted = Seen.of([part])
     seen = [
         row["image_id"] for row in rows
         if fitted.by(row)
@@ -211,13 +244,13 @@ class _Work:
     ) -> None:
         self.manifest, self.came_through, self.entries = manifest, came_through, entries
         self.build, self.settings = build, settings
-        at = next((i for i, entry in enumerate(entries) if entry["step"] == MATCH), None)
+        at = next((i for i, entry in enumerate(entries) if STEPS[entry["step"]].fitted), None)
         self.before, self.after = (entries[:at], entries[at + 1 :]) if at is not None else ([], entries)
         self.matching = at is not None
         self.references = References([], {}, {}, "", [])
         self.failed: dict[int, str] = {}
         # A network is dear enough to let its answer wait in a file for the match; the rest is not.
-        self.keep = any(entry["step"] == RIBS for entry in self.before)
+        self.keep = any(AT in entry for entry in self.before)
 
     def run(self, options: EnhanceOptions, splits: Splits | None) -> tuple[list[Row], Chain]:
         """Enhance every image.
@@ -326,7 +359,7 @@ class _Work:
             parent.mkdir(parents=True, exist_ok=True)
         before = [] if self.keep else self.before
         work = partial(enhance_one, target=self.build.path, before=before, ways=ways)
-        preload = (*PRELOAD, *(["torch"] if any(AT in entry for entry in self.entries) else []))
+        preload = modules_of(self.entries)
         results = map_items(work, tasks, workers=min(self.settings.workers, len(tasks) or 1), preload=preload)
         with self.settings.report.progress("enhance", len(tasks)) as advance:
             for place, (task, result) in zip(pending, results, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.flow.enhance_replay import STEPS
 from cxrtool.flow.parts import Chain
 
 if TYPE_CHECKING:
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
     from cxrtool.imaging.histogram import Counts
 
-PRELOAD = ("cxrtool.data.reading.images", "cxrtool.imaging.histogram", "cxrtool.imaging.clahe", "cxrtool.imaging.view")
-"""What the workers share from the start."""
+
+def modules_of(chain: Chain) -> tuple[str, ...]:
+    """What the workers share from the start to measure pictures and to do a chain's steps."""
+    own = (name for entry in chain for name in STEPS[entry["step"]].modules)
+    return ("cxrtool.data.reading.images", "cxrtool.imaging.histogram", *own)
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,8 @@ def look_at_stages(path: str, *, chain: Chain, side: int) -> list[np.ndarray]:
 
 def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
     """Take a picture (H, W), uint8 or uint16, through a chain of this command's steps."""
-    from cxrtool.flow.enhance_replay import REPLAY
-
     for entry in chain:
-        pixels = REPLAY[entry["step"]](pixels, entry)
+        pixels = STEPS[entry["step"]].replay(pixels, entry)
     return pixels
 
 

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.commands.enhance.images import PRELOAD, Task, count_one, measure_one
+from cxrtool.commands.enhance.images import Task, count_one, measure_one, modules_of
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
+from cxrtool.flow.enhance_replay import MATCH
 from cxrtool.flow.fold_chains import ALL
 from cxrtool.flow.folder import Build
 from cxrtool.flow.parallel import map_items
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 BEFORE = "before"
 """The folder in which pictures wait that went through what comes before the match, where that is dear."""
-
-STEP, VERSION = "match-histogram", 1
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class References:
         if list(self.of_fold) == [ALL]:
             return self.entries[0]
         folds = {name: self.entries[place]["quantiles"] for name, place in self.of_fold.items()}
-        return {"step": STEP, "version": VERSION, "folds": folds}
+        return MATCH.entry(folds=folds)
 
 
 def given(path: str, before: Chain, root: Path | None) -> References:
@@ -117,7 +116,7 @@ def given(path: str, before: Chain, root: Path | None) -> References:
 def _entry(counts: np.ndarray) -> dict[str, Any]:
     from cxrtool.imaging.histogram import pack
 
-    return {"step": STEP, "version": VERSION, "quantiles": pack(counts)}
+    return MATCH.entry(quantiles=pack(counts))
 
 
 def choose(
@@ -157,7 +156,7 @@ def choose(
     distinct = list(dict.fromkeys(chosen.values()))
     paths = [_place(build, rows[place]) if keep else rows[place]["path"] for place in distinct]
     work = partial(count_one, before=[] if keep else before)
-    counted = map_items(work, paths, workers=min(settings.workers, len(paths)), preload=PRELOAD)
+    counted = map_items(work, paths, workers=min(settings.workers, len(paths)), preload=modules_of(before))
     entries, darkest = [], []
     for path, counts in counted:
         if isinstance(counts, InputError):
@@ -198,7 +197,7 @@ def _measure(
             pending.append(place)
             tasks.append(Task(key, rows[place]["path"], ((0, (waiting(rows[place]),)),)))
     work = partial(measure_one, target=build.path, before=before, keep=keep)
-    results = map_items(work, tasks, workers=min(settings.workers, len(tasks) or 1), preload=PRELOAD)
+    results = map_items(work, tasks, workers=min(settings.workers, len(tasks) or 1), preload=modules_of(before))
     with settings.report.progress("looking for a reference", len(tasks)) as advance:
         for place, (task, result) in zip(pending, results, strict=True):
             if isinstance(result, InputError):

@@ -14,7 +14,7 @@ from cxrtool.flow.assignment import Assignment
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
 
 FIGURES = {"lungs": ("dice", "iou"), "ribs": ("mse", "mse_before", "ms_ssim", "ms_ssim_before")}
 """What is measured of each image, by what is fitted. `before`: of the picture with its ribs, which is to be beaten."""
@@ -118,7 +118,7 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
     """
     import numpy as np
 
-    from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, measure
+    from cxrtool.evaluation.resampling.means import mean_over_patients
 
     names = FIGURES[kind]
     first = names[0]
@@ -135,11 +135,8 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
     table = []
     for name, members in parts:
         values = np.array([float(row[first]) for row in members])
-        groups = np.array(group_images([{**row, "sha256": ""} for row in _unique(members)]))
-        count = int(groups.max()) + 1
-        counts = draw_patients(np.zeros(count, np.int64), RESAMPLES, np.random.default_rng(seed))[groups].astype(float)
-        replicates = (values[:, None] * counts).sum(0) / counts.sum(0)
-        mean = measure(float(values.mean()), replicates, patients=count, proportion=False)
+        groups = group_images([{**row, "sha256": ""} for row in _unique(members)])
+        mean, count = mean_over_patients(values, groups, seed, proportion=False), len(set(groups))
         interval = "-" if mean.low is None or mean.high is None else f"{mean.low:.4g}-{mean.high:.4g}"
         others = [_mean([row[other] for row in members]) for other in names[1:]]
         extreme = values.min() if kind == "lungs" else values.max()

@@ -1,46 +1,88 @@
-"""The options of `fit`."""
+"""The options that lung and rib networks share when they are fitted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
+
+from cxrtool.errors import UsageError
+from cxrtool.flow import common_options
+from cxrtool.options import option
+from cxrtool.training.image_to_image_options import ImageToImageOptions
+
+SHARED = (
+    "out",
+    "seed",
+    "threads",
+    "workers",
+    "device",
+    "precision",
+    "cache",
+    "root",
+    "config",
+    "allow_leakage",
+    "force",
+    "dry_run",
+    "strict",
+    "verify",
+    "quiet",
+    "style",
+)
+"""The shared options of all that is fitted."""
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """The options of `fit`; None takes the network's preset, else the default (`training.image_to_image_presets`)."""
+@dataclass(frozen=True, kw_only=True)
+class PartOptions(ImageToImageOptions):
+    """The options of `fit lungs` and of `fit ribs`.
 
-    kind: str
-    manifest: Path
-    splits: Path | None = None
-    also: Path | None = None
-    network: str | None = None
-    target_column: str | None = None
-    validation: float = 0.1
-    balance: str | None = None
-    size: int | None = None
-    loss: str | None = None
-    augment: str | None = None
-    exposure: str | None = None
-    copies: int | None = None
-    dilate: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    opt: str | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    sched: str | None = None
-    decay_epochs: int | None = None
-    decay_rate: float | None = None
-    warmup_epochs: int | None = None
-    min_lr: float | None = None
-    average: float | None = None
-    patience: int | None = None
-    checkpoint: str | None = None
-    class_loss: str | None = None
-    class_loss_weight: str | None = None
-    perceptual: str | None = None
-    weights: str | None = None
-    classifier_lr: float | None = None
-    only: str | None = None
-    save_every: float = 30.0
+    Attributes:
+        KIND: What is fitted.
+    """
+
+    KIND: ClassVar[str]
+    SHARED: ClassVar[tuple[str, ...]] = SHARED
+
+    manifest: Path = common_options.manifest(effect=False)
+    splits: Path | None = option(
+        "Fit one network for each fold of this file that `cxrtool split` wrote.", None, shown="", effect=False
+    )
+    also: Path | None = option(
+        "Further images that are trained on always, and never validated or tested on.",
+        None,
+        metavar="MANIFEST",
+        shown="",
+        effect=False,
+    )
+    target_column: str = ""
+    validation: float = option(
+        "Share of the patients to choose the epoch by, without --splits.", 0.1, minimum=0, maximum=1
+    )
+    balance: str | None = option(
+        "Draw as many training images from each value of this column.", None, metavar="COLUMN", shown=""
+    )
+    only: str | None = common_options.only()
+    save_every: float = common_options.save_every()
+
+    def check(self) -> None:
+        """Check what no type can.
+
+        Raises:
+            UsageError: A number is out of range, or options do not go together.
+        """
+        self.check_numbers()
+        if not 0.0 <= self.average < 1.0:
+            raise UsageError(f"--average: expected a number from 0 to below 1, found {self.average}")
+        if not 0.0 <= self.validation < 1.0:
+            raise UsageError(f"--validation: expected a share from 0 to below 1, found {self.validation}")
+        if not 1 <= self.copies < 1000 or not 0 <= self.dilate < 256:
+            raise UsageError("--copies: expected a number from 1 to 999; --dilate: from 0 to 255")
+        if self.only and not self.splits:
+            raise UsageError("--only names folds, and there are none without --splits")
+
+    def identity(self) -> dict[str, Any]:
+        """The options that bear on the result; the share of validation only where there are no splits."""
+        found = {"kind": self.KIND, **super().identity()}
+        if self.splits:
+            found.pop("validation")
+        return found

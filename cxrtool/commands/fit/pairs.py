@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxrtool.flow.signals import StopRequest
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.training.store import Store
 
 METADATA, TRUTH = "metadata.csv", "truth.csv"
@@ -71,7 +71,7 @@ def _read_drawn(folder: Path, settings: Settings) -> Manifest:
     from cxrtool.data.tables.ids import patient_id
 
     listing = list_images([folder / METADATA], "csv", Request(), None)
-    rows, columns = listing.rows, list(listing.columns)
+    rows, columns = [record.columns for record in listing.records], listing.columns
     for row in rows:
         row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], None)
     if (folder / TRUTH).is_file():

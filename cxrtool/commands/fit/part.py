@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.fit.measure import FIGURES, TABLES, measure_masks, measure_pictures, score_rows
+from cxrtool.commands.fit.options import PartOptions
 from cxrtool.commands.fit.pairs import Decoded, open_pairs, seen_rows
 from cxrtool.commands.fit.pictures import SHOWN, ask_with, draw_examples
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
@@ -20,30 +21,37 @@ from cxrtool.flow.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.training.image_to_image import DenseDesign, FittedDense
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "subset")
 DECODER = "opencv-python-headless"
 
 
-def make_design(values: dict[str, Any], form: Form, settings: Settings, seed: int) -> DenseDesign:
+def make_design(options: PartOptions, form: Form, settings: Settings, seed: int) -> DenseDesign:
     """Turn resolved options into what the training room takes.
 
     Raises:
-        UsageError: A name or a number is wrong.
+        UsageError: An augmentation is wrong.
     """
     from cxrtool.training.augment import parse
     from cxrtool.training.image_to_image import DenseDesign
-    from cxrtool.training.optimization import Recipe, check
 
-    constant = {"momentum": 0.9, "opt_eps": None, "opt_rho": 0.95, "class_weights": "none"}
-    recipe = Recipe(**{entry.name: {**constant, **values}[entry.name] for entry in fields(Recipe)})
-    check(recipe)
     return DenseDesign(
-        values["kind"], values["network"], form, recipe, parse(values["augment"]), values["exposure"], values["loss"],
-        values["average"], values["copies"], seed, settings.threads, settings.device, settings.precision,
-    )  # fmt: skip
+        options.KIND,
+        options.network,
+        form,
+        options.fitting(),
+        parse(options.augment),
+        options.exposure,
+        options.loss,
+        options.average,
+        options.copies,
+        seed,
+        settings.threads,
+        settings.device,
+        settings.precision,
+    )
 
 
 @dataclass
@@ -51,36 +59,36 @@ class PartFitter:
     """Fits networks of one kind with the same options, on divisions of the same pairs.
 
     Attributes:
-        values: Every option that bears on the result, resolved.
+        options: Resolved.
         form: What the network is shown.
         manifest: The images, each with a target.
-        column: Names the target's file.
-        balance: Column of which every value gives as many training images; None takes each image alike.
-        save_every: Seconds between two states to resume from.
         settings: The shared options.
     """
 
-    values: dict[str, Any]
+    options: PartOptions
     form: Form
     manifest: Manifest
-    column: str
-    balance: str | None
-    save_every: float
     settings: Settings
     _decoded: Decoded | None = None
 
     @property
     def kind(self) -> str:
         """What is fitted."""
-        return str(self.values["kind"])
+        return self.options.KIND
 
     def decoded(self, folder: StepFolder, request: StopRequest) -> Decoded:
         """The pairs, opened once."""
         if self._decoded is None:
             self._decoded = open_pairs(
-                self.manifest, self.kind, self.column, self.form, self.values["dilate"], self.settings, request,
+                self.manifest,
+                self.kind,
+                self.options.target_column,
+                self.form,
+                self.options.dilate,
+                self.settings,
+                request,
                 folder.plan.versions()[DECODER],
-            )  # fmt: skip
+            )
             if self._decoded.failed:
                 count = len(self._decoded.failed)
                 text = f"{count} of {len(self.manifest)} pairs cannot be read and are left out; each with its reason in"
@@ -98,7 +106,7 @@ class PartFitter:
         decoded = self.decoded(folder, request)
         assignment = decoded.usable(assignment)
         places = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
-        design = make_design(self.values, self.form, self.settings, assignment.seed(self.settings.seed))
+        design = make_design(self.options, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
             turns = take_turns(choose_device(design.device), report.say, request.heed)
             with turns, report.progress(name, design.recipe.epochs) as advance:
@@ -110,7 +118,7 @@ class PartFitter:
                 fitted = fit_dense(
                     design, decoded.images, decoded.targets, self.manifest.column("image_id"), places["train"],
                     places["validation"], self._groups(places["train"]), build.path / "state",
-                    save_every=self.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
+                    save_every=self.options.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
                 )  # fmt: skip
             rows = self._measure(design, fitted, decoded, assignment, request)
             self._write(build.path, fitted, decoded, assignment, rows)
@@ -124,9 +132,9 @@ class PartFitter:
     def _groups(self, training: np.ndarray) -> np.ndarray | None:
         import numpy as np
 
-        if not self.balance:
+        if not self.options.balance:
             return None
-        cells = [self.manifest.rows[i][self.balance] for i in training]
+        cells = [self.manifest.rows[i][self.options.balance] for i in training]
         groups: np.ndarray = np.unique(cells, return_inverse=True)[1]
         return groups
 
@@ -144,8 +152,13 @@ class PartFitter:
             answers = answer(design, fitted.module, decoded.images, places, stop=request.error)
             if self.kind == "lungs":
                 measured = measure_masks(
-                    self.manifest, self.column, places.tolist(), answers, self.form, self.settings.workers
-                )  # fmt: skip
+                    self.manifest,
+                    self.options.target_column,
+                    places.tolist(),
+                    answers,
+                    self.form,
+                    self.settings.workers,
+                )
             else:
                 pictures = (decoded.images.images[i] for i in places), (decoded.targets.images[i] for i in places)
                 measured = measure_pictures(answers, *pictures)
@@ -160,31 +173,33 @@ class PartFitter:
         from cxrtool.models.parts import save_part
         from cxrtool.training.curves import draw_history, write_history
 
-        values, seen = self.values, seen_rows(self.manifest, assignment, decoded.images)
+        options, seen = self.options, seen_rows(self.manifest, assignment, decoded.images)
+        of_the_data = ("kind", "network", "size", "target_column", "validation")
         trained = {
             "trained": {
-                **{name: value for name, value in values.items() if name not in ("kind", "network")},
-                "balance": self.balance, "seed": self.settings.seed, "epoch": fitted.history.kept,
+                **{name: value for name, value in options.identity().items() if name not in of_the_data},
+                "seed": self.settings.seed,
+                "epoch": fitted.history.kept,
                 "images": len(assignment.subsets["train"]),
             },
             "figures": {subset: found for subset in ("validation", "test") if (found := self._means(rows, subset))},
-        }  # fmt: skip
+        }
         # By it `segment` tells a picture that is no frontal chest, of which a network may be as sure as of any other.
         shown = (decoded.images.images[i] for i in assignment.subsets["train"])
         trained["usual"] = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
-        save_part(path, self.kind, values["network"], fitted.module, self.form, trained)
+        save_part(path, self.kind, options.network, fitted.module, self.form, trained)
         write_table(path / FITTED, FITTED_COLUMNS, seen)
         told = ("image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[self.kind])
         write_table(path / TABLES[self.kind], told, rows)
         write_history(path / "history.csv", fitted.history.rows)
-        draw_history(path / "curves.png", fitted.history, f"{self.kind}, {values['network']}, {assignment.name}")
+        draw_history(path / "curves.png", fitted.history, f"{self.kind}, {options.network}, {assignment.name}")
         places = {row["image_id"]: row for row in self.manifest.rows}
         chosen = [row for row in rows if row["subset"] == "validation"] or rows
         spread = [chosen[k * len(chosen) // SHOWN] for k in range(SHOWN)] if len(chosen) > SHOWN else chosen
         ask = ask_with(fitted.module, self.kind)
         entries = [(places[row["image_id"]], captions(row, self.kind), ask) for row in spread]
         title = f"{chosen[0]['subset']} images" if chosen else ""
-        draw_examples(path / "samples.png", entries, self.kind, self.column, self.form, title)
+        draw_examples(path / "samples.png", entries, self.kind, self.options.target_column, self.form, title)
 
     def _means(self, rows: list[Row], subset: str) -> dict[str, float]:
         result = {}
@@ -219,7 +234,7 @@ def _describe(row: dict[str, float | None]) -> str:
     return "  ".join(parts)
 
 
-def check_design(values: dict[str, Any], form: Form, settings: Settings) -> None:
+def check_design(options: PartOptions, form: Form, settings: Settings) -> None:
     """Check every option before the first image is decoded.
 
     Raises:
@@ -228,7 +243,7 @@ def check_design(values: dict[str, Any], form: Form, settings: Settings) -> None
     from cxrtool.training.device import choose_device, choose_precision
     from cxrtool.training.image_to_image import build
 
-    build(make_design(values, form, settings, 0))
+    build(make_design(options, form, settings, 0))
     choose_precision(settings.precision, choose_device(settings.device))
 
 

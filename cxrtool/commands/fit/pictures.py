@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
 
 Ask = Callable[["np.ndarray"], "np.ndarray"]
 """Answers a picture (S, S) of values in [0, 1] with one of the same shape."""

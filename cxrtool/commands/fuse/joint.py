@@ -1,27 +1,106 @@
-"""`fuse joint`: three classes from two binary networks, one of pathological images and one of covid among them.
+"""Three classes from A (normal or not) and B (covid or not).
 
-The joint response of de Moura et al. 2020. B may be trained on fewer images than A, but inside A's subsets: it answers
-all of A's test images, and was trained on none.
+The joint response of de Moura et al. 2020. B may be trained on fewer images than A, but inside A's subsets: it has
+answered all of A's test images and was trained on none. Prints predictions, which evaluate and compare take, or
+writes them with -o.
+
+Example: cxrtool fuse joint run-a run-b -o joint.csv
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrtool.commands.fuse.source import TEST, Key, Source, examples, key_of
+from cxrtool.commands.fuse.source import SHARED, TEST, Key, Source, examples, fuse, key_of, show, wrong_count
 from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.splitting.splits import Run, read_splits
 from cxrtool.data.tables.manifest import FILE_NAME, Row, read_manifest
 from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.flow import common_options
 from cxrtool.flow.run import fold_name, is_run
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.metrics.confusion import FloatArray
+
+CONFLICTS = ("prob", "inconclusive", "covid")
+"""What may be said on conflict: the likelier class, nothing, or covid."""
+
+NAMES = "normal,pathological,covid"
+
+SPLIT_HINT = "make B's splits with `cxrtool split --within A's-splits --equal COLUMN --keep test`"
+
+Names = tuple[str, str, str]
+
+
+def _rules() -> Iterable[str]:
+    from cxrtool.evaluation.fusion import RULES
+
+    return RULES
+
+
+@dataclass(frozen=True)
+class JointOptions(Options):
+    """The options of `fuse joint`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = (*SHARED, "seed", "allow_leakage")
+
+    sources: tuple[Path, ...] = argument("The runs of A and B, or CSVs.", metavar="A B")
+    names: str = option(
+        "What A and B tell apart, A the first from the rest, B the last from the rest.", NAMES, metavar="NAMES"
+    )
+    rule: str = option(
+        "{choices}: product takes A and B as independent, nested B as a part of A.", "product", choices=_rules
+    )
+    on_conflict: str = option(
+        "Where A says normal and B covid: prob (the likelier), inconclusive or covid.", CONFLICTS[0], choices=CONFLICTS
+    )
+    prior_correct: bool = option("Scale B's odds from its training shares to A's.", False)
+    partial: bool = common_options.partial()
+
+
+def run(options: JointOptions, settings: Settings) -> None:
+    """Fuse, and print the predictions where no file is written."""
+    show(fuse_joint(options, settings), settings)
+
+
+def fuse_joint(options: JointOptions, settings: Settings) -> Predictions | None:
+    """Join the answers of A and B, and write the predictions where `-o` names a file; None on a dry run.
+
+    Raises:
+        UsageError: Not two sources or three names, or the prior cannot be corrected.
+        InputError: The sources do not fit each other.
+        LeakageError: B was trained on a test image of A, and leakage is not allowed.
+        IncompleteError: A run lacks folds and `partial` is false.
+    """
+    if len(options.sources) != 2:
+        raise wrong_count("joint A B", "two", options.sources)
+    names = _names(options.names)
+
+    def join(sources: Sequence[Source]) -> Predictions:
+        return join_answers(
+            *sources,
+            names=names,
+            rule=options.rule,
+            on_conflict=options.on_conflict,
+            corrected=options.prior_correct,
+            settings=settings,
+        )
+
+    return fuse(options.sources, join, settings, partial=options.partial)
+
+
+def _names(text: str) -> Names:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 3 or len(set(names)) != 3 or not all(names):
+        raise UsageError(f"--names: expected three names such as {NAMES}, found '{text}'")
+    return names[0], names[1], names[2]
 
 
 def correct(
@@ -96,14 +175,6 @@ def _range(shares: Mapping[Run, float]) -> str:
     return f"{low:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f}"
 
 
-CONFLICTS = ("prob", "inconclusive", "covid")
-"""What may be said on conflict: the likelier class, nothing, or covid."""
-
-SPLIT_HINT = "make B's splits with `cxrtool split --within A's-splits --equal COLUMN --keep test`"
-
-Names = tuple[str, str, str]
-
-
 @dataclass(frozen=True)
 class Binary:
     """One of the two networks.
@@ -142,7 +213,7 @@ class Binary:
         return own
 
 
-def fuse_joint(
+def join_answers(
     first: Source,
     second: Source,
     *,

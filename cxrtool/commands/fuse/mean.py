@@ -1,16 +1,55 @@
-"""`fuse mean`: the mean probability of several runs, image by image, fold by fold."""
+"""The mean probability of several runs, where all have answered.
+
+Answers count together that are about one image in one repeat, fold and subset. Prints predictions, which evaluate and
+compare take, or writes them with -o.
+
+Example: cxrtool fuse mean run-a run-b run-c -o mean.csv
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
-from cxrtool.commands.fuse.source import Source, examples
+from cxrtool.commands.fuse.source import SHARED, Source, examples, fuse, show, wrong_count
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.errors import InputError
+from cxrtool.flow import common_options
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument
 
 
-def fuse_mean(sources: Sequence[Source], settings: Settings) -> Predictions:
+@dataclass(frozen=True)
+class MeanOptions(Options):
+    """The options of `fuse mean`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = SHARED
+
+    sources: tuple[Path, ...] = argument("Two or more runs, or CSVs.", metavar="RUN...")
+    partial: bool = common_options.partial()
+
+
+def run(options: MeanOptions, settings: Settings) -> None:
+    """Fuse, and print the predictions where no file is written."""
+    show(fuse_mean(options, settings), settings)
+
+
+def fuse_mean(options: MeanOptions, settings: Settings) -> Predictions | None:
+    """Average runs, and write the predictions where `-o` names a file; None on a dry run.
+
+    Raises:
+        UsageError: It is one source alone.
+        InputError: They do not fit each other.
+        IncompleteError: A run lacks folds and `partial` is false.
+    """
+    if len(options.sources) < 2:
+        raise wrong_count("mean RUN...", "two or more", options.sources)
+    return fuse(options.sources, lambda sources: average(sources, settings), settings, partial=options.partial)
+
+
+def average(sources: Sequence[Source], settings: Settings) -> Predictions:
     """Average probabilities where all sources have answered for the same image, repeat, fold and subset.
 
     The other columns are those of the first source. An image that one of them was trained on in a fold has no answer of

@@ -1,8 +1,8 @@
-"""What is fused: predictions, looked up by image, repeat, fold and subset, and the run that they come from."""
+"""What is fused, looked up by image, repeat, fold and subset; and what all kinds of `fuse` do before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +10,18 @@ from pathlib import Path
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.splitting.splits import Run, read_splits
+from cxrtool.data.tables.manifest import FILE_NAME as MANIFEST
 from cxrtool.data.tables.manifest import Row, read_table
-from cxrtool.data.tables.predictions import Predictions
-from cxrtool.errors import InputError
-from cxrtool.flow.run import PREDICTIONS, fold_name, is_fold, is_run
+from cxrtool.data.tables.predictions import Predictions, dump_predictions, write_predictions
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.folder import touch
+from cxrtool.flow.run import PREDICTIONS, STDIN, fold_name, is_fold, is_run, read_run_predictions
 from cxrtool.flow.seen import FITTED
+from cxrtool.flow.settings import Settings
+
+SHARED = ("out", "dry_run", "quiet", "config")
+"""The shared options that every kind takes."""
+
 
 Key = tuple[str, str, str, str]
 """Image, repeat, fold and subset: only answers that agree in all four are of one image by models of one fold."""
@@ -94,3 +101,61 @@ def examples(names: Iterable[str]) -> str:
     """
     found = list(names)
     return ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+
+
+def wrong_count(call: str, wanted: str, sources: Sequence[Path]) -> UsageError:
+    """What to raise where a kind was given too few sources, or too many.
+
+    Args:
+        call: The kind and what it takes, as typed.
+        wanted: How many, in words.
+        sources: Those given.
+    """
+    return UsageError(f"expected {wanted} RUN or CSV, found {len(sources)}", f"cxrtool fuse {call}")
+
+
+def fuse(
+    paths: Sequence[Path], make: Callable[[Sequence[Source]], Predictions], settings: Settings, *, partial: bool
+) -> Predictions | None:
+    """Read the sources, fuse them, and write the file that `-o` names.
+
+    Args:
+        paths: Runs, tables of predictions, or - for standard input.
+        make: Makes one table of the sources, in their order.
+        settings: On a dry run nothing is read, and nothing returned.
+        partial: Take a run of which some folds are missing.
+
+    Raises:
+        InputError: A source cannot be read.
+        IncompleteError: A run lacks folds and `partial` is false.
+    """
+    if settings.dry_run:
+        settings.report.say(f"would fuse {', '.join(map(str, paths))}")
+        return None
+    fused = make([Source(path, _read(path, partial=partial)) for path in paths])
+    if settings.out is not None:
+        _write(settings.out, fused, paths)
+    return fused
+
+
+def show(fused: Predictions | None, settings: Settings) -> None:
+    """Print what was fused, unless it was written to a file."""
+    if fused is not None and settings.out is None:
+        settings.output.write(dump_predictions(fused))
+
+
+def _read(path: Path, *, partial: bool) -> Predictions:
+    predictions = read_run_predictions(path, partial=partial)
+    predictions.name = predictions.name if path == STDIN else str(path)
+    return predictions
+
+
+def _write(out: Path, fused: Predictions, paths: Sequence[Path]) -> None:
+    """Write the file; one that says the same already is only made newer, so that Make does not redo what follows."""
+    text = dump_predictions(fused, out.absolute().parent)
+    if out.is_file() and out.read_bytes() == text.encode(errors="backslashreplace"):
+        newest = [path / MANIFEST if (path / MANIFEST).is_file() else path for path in paths if path.exists()]
+        if any(path.stat().st_mtime > out.stat().st_mtime for path in newest):
+            touch(out)
+        return
+    write_predictions(out, fused)

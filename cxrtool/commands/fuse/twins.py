@@ -1,13 +1,25 @@
-"""`fuse twins`: one answer about a radiograph from those about what the generators made of it (COVID-SDNet)."""
+"""One answer a radiograph from those about what each generator made of it.
+
+As COVID-SDNet does it: a class counts with its highest probability among the twins. Prints predictions, which evaluate
+and compare take, or writes them with -o.
+
+Example: cxrtool fuse twins twins-run -o answers.csv
+"""
 
 from __future__ import annotations
 
-from cxrtool.commands.fuse.source import Key, Source, examples, key_of
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cxrtool.commands.fuse.source import SHARED, Key, Source, examples, fuse, key_of, show, wrong_count
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, split_class, twin_class
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow import common_options
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument, option
 
 POSITIVE = "covid"
 """The class that ties go to, where there is one of this name and none is given."""
@@ -16,7 +28,43 @@ DECIDING = "twin"
 """The column that names the generator whose twin holds the highest probability of all."""
 
 
-def fuse_twins(source: Source, positive: str | None, settings: Settings) -> Predictions:
+@dataclass(frozen=True)
+class TwinsOptions(Options):
+    """The options of `fuse twins`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = SHARED
+
+    sources: tuple[Path, ...] = argument("One run of twins, or a CSV.", metavar="RUN")
+    positive: str | None = option(
+        "The class that ties go to.", None, metavar="CLASS", shown=f"{POSITIVE}, else the first"
+    )
+    partial: bool = common_options.partial()
+
+
+def run(options: TwinsOptions, settings: Settings) -> None:
+    """Fuse, and print the predictions where no file is written."""
+    show(fuse_twins(options, settings), settings)
+
+
+def fuse_twins(options: TwinsOptions, settings: Settings) -> Predictions | None:
+    """Fuse the twins of a run, and write the predictions where `-o` names a file; None on a dry run.
+
+    Raises:
+        UsageError: Not one source, or `positive` is no class.
+        InputError: Its predictions are not of twins.
+        IncompleteError: The run lacks folds and `partial` is false.
+    """
+    if len(options.sources) != 1:
+        raise wrong_count("twins RUN", "one", options.sources)
+    return fuse(
+        options.sources,
+        lambda sources: join_twins(sources[0], options.positive, settings),
+        settings,
+        partial=options.partial,
+    )
+
+
+def join_twins(source: Source, positive: str | None, settings: Settings) -> Predictions:
     """Fuse the twins of each radiograph in each repeat and fold.
 
     Columns in which its twins differ, such as their pictures' digest, are not told of the radiograph; its path is that

@@ -1,4 +1,10 @@
-"""Say what a manifest, model, run, split, table of predictions or image is."""
+"""Say what a manifest, model, run or image is.
+
+What it holds, how it was made, what failed on the way, and what looks wrong. Table 1 has age and sex by patient
+and the rest by image; SMD is the largest standardised difference between two columns.
+
+Example: cxrtool info prepared --table1 --format md
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cxrtool.commands.info.describe import (
     Description,
@@ -27,6 +33,7 @@ from cxrtool.flow.folder import RUN_FILE, read_run_file
 from cxrtool.flow.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument, option
 
 THRESHOLDS = "Probability from which a class is called, by the sensitivity wanted"
 NONE = "-"
@@ -108,7 +115,7 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
         if name == "chain":
             result.add("processing", describe(told))
         elif name not in ("schema", "kind", "network", "form", "sha256", "usual"):
-            result.add(name.replace("_", " "), _plain_part(told))
+            result.add(name.replace("_", " "), _plain(told))
     if (path / FITTED).is_file():
         table = read_table(path / FITTED)
         patients = len({row["patient_id"] for row in table.rows if row.get("patient_id")})
@@ -137,11 +144,11 @@ def describe_fit(path: Path, made: Mapping[str, Any]) -> Description:
     return result
 
 
-def _plain_part(told: object) -> str:
+def _plain(told: object) -> str:
     if isinstance(told, Mapping):
         return ", ".join(f"{name} {_plain(entry)}" for name, entry in told.items() if entry is not None)
     if isinstance(told, list):
-        return ", ".join(map(_plain_part, told))
+        return ", ".join(map(_plain, told))
     return f"{told:g}" if isinstance(told, float) else str(told)
 
 
@@ -150,12 +157,46 @@ LOOKED_FOR = "a manifest, a step's folder, a run, a model, a part, splits.csv, p
 
 
 @dataclass(frozen=True)
-class InfoOptions:
-    """The options of `cxrtool info`."""
+class InfoOptions(Options):
+    """The options of `info`."""
 
-    path: Path
-    splits: Path | None = None
-    table1: bool = False
+    SHARED: ClassVar[tuple[str, ...]] = ("style", "root", "quiet")
+
+    path: Path = argument("A manifest, a folder, a run, a model, a table or an image.", metavar="PATH")
+    splits: Path | None = option("Count by its subsets.", None, shown="splits.csv beside the manifest")
+    table1: bool = option("Table 1: who is in each subset, or in each class.", False)
+
+
+def run(options: InfoOptions, settings: Settings) -> None:
+    """Describe, and print the description."""
+    description = info(options, settings)
+    _print(description, settings)
+    for text in description.warnings:
+        settings.report.warn(text)
+    if description.next and not options.table1:
+        settings.report.say(f"next: {description.next}")
+
+
+def _print(description: Description, settings: Settings) -> None:
+    output, style = settings.output, settings.style
+    if style == "json":
+        records = [[dict(zip(columns, row, strict=True)) for row in rows] for _, columns, rows in description.tables]
+        content = {"kind": description.kind, "path": description.path, "facts": description.facts, "tables": records}
+        content["warnings"] = description.warnings
+        output.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        return
+    facts = [[name, value] for name, value in description.facts.items()]
+    tables = list(description.tables)
+    if style == "table":
+        width = max((len(name) for name in description.facts), default=0)
+        lines = [f"  {name.ljust(width)}  {value}" for name, value in facts]
+        output.write("\n".join([f"{description.path}: {description.kind}", *lines]) + "\n")
+    elif facts:
+        tables.insert(0, ("", ["what", "value"], facts))
+    for number, (title, columns, rows) in enumerate(tables):
+        if number or style == "table":
+            output.write("\n")
+        output.table(columns, rows, title)
 
 
 def info(options: InfoOptions, settings: Settings) -> Description:
@@ -282,14 +323,6 @@ def _model(path: Path, made: dict[str, Any] | None) -> Description:
         add_making(result, made, path)
     result.next = f"cxrtool predict {path} IMAGE"
     return result
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items() if entry is not None)
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _run(path: Path, made: dict[str, Any] | None) -> Description:

@@ -1,7 +1,9 @@
-"""`recipe`: a published system's whole chain of commands, for make, for a shell or for a cluster's scheduler.
+"""Print a published system's whole chain of commands.
 
-A system is one TOML file in `cxrtool/recipes/`: its variables, and its steps with what each needs and makes. One
-template a format turns any of them into text.
+As a Makefile, a shell script, or a script that submits itself to SLURM; without a name it lists the systems. The
+variables at the top can be set when the script is run, or here.
+
+Example: cxrtool recipe makris > makris.mk && make -f makris.mk DATA=images
 """
 
 from __future__ import annotations
@@ -15,29 +17,63 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import ClassVar
 
 from cxrtool.errors import UsageError
 from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument, option
 
-FORMATS = ("make", "sh", "slurm")
 ITEM = "NETWORK"
 """The variable that holds the one of a list that a step is about, unless a recipe calls it otherwise."""
 
 
+def _listed(suffix: str) -> list[str]:
+    """The names, without the suffix, of what lies among the recipes, in order."""
+    return sorted(
+        entry.name.removesuffix(suffix) for entry in files("cxrtool.recipes").iterdir() if entry.name.endswith(suffix)
+    )
+
+
+def names() -> list[str]:
+    """The systems of which there is a recipe."""
+    return _listed(".toml")
+
+
+def formats() -> list[str]:
+    """What a recipe can be printed as: there is a template of each."""
+    return _listed(".template")
+
+
 @dataclass(frozen=True)
-class RecipeOptions:
-    """The options of `cxrtool recipe`.
+class RecipeOptions(Options):
+    """The options of `recipe`."""
 
-    Attributes:
-        name: The system; None lists what there is.
-        values: `VARIABLE=VALUE`, in the place of the recipe's own defaults.
-        format: One of `FORMATS`.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = ("threads", "device", "quiet")
 
-    name: str | None = None
-    values: tuple[str, ...] = ()
-    format: str = "make"
+    name: str | None = argument("The system; without it, those that there are.", None, metavar="NAME", shown="")
+    values: tuple[str, ...] = argument(
+        "Values in the place of the recipe's own, such as DATA=images EPOCHS=4.",
+        (),
+        metavar="VARIABLE=VALUE...",
+        shown="",
+    )
+    format: str = option("As what: {choices}.", "make", choices=formats)
+    estimate: bool = option("Say instead how much there is to do, and about how long it takes here.", False)
+
+
+def run(options: RecipeOptions, settings: Settings) -> None:
+    """Print a recipe, what it costs, or which there are."""
+    if options.name is None:
+        settings.output.table(*listing())
+    elif options.estimate:
+        from cxrtool.commands.recipe.estimate import estimate
+
+        found = estimate(options, settings)
+        total, worth = found.sentences()
+        settings.output.table(*found.table(), title=total)
+        settings.output.write(worth + "\n")
+    else:
+        settings.output.write(recipe(options, settings))
 
 
 @dataclass(frozen=True)
@@ -135,15 +171,6 @@ class Recipe:
         return re.sub(r"\$\{(\w+)\}", lambda found: self.value(found[1]), self.networks).split()
 
 
-def names() -> list[str]:
-    """The systems of which there is a recipe."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _files() if entry.name.endswith(".toml"))
-
-
-def _files() -> Sequence[Any]:
-    return list(files("cxrtool.recipes").iterdir())
-
-
 def read_recipe(name: str, values: Sequence[str] = ()) -> Recipe:
     """Read a system's file, with values in the place of its defaults.
 
@@ -178,12 +205,10 @@ def recipe(options: RecipeOptions, settings: Settings) -> str:
     """A system's chain of commands as text.
 
     Raises:
-        UsageError: There is no such system, variable or format.
+        UsageError: There is no such system or variable.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    if options.format not in FORMATS:
-        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, found '{options.format}'")
     system = read_recipe(options.name or "", options.values)
     environment = Environment(
         loader=FunctionLoader(lambda name: (files("cxrtool.recipes") / name).read_text(encoding="utf-8")),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from cxrtool.commands.recipe import Recipe, RecipeOptions, read_recipe
 from cxrtool.errors import UsageError
 from cxrtool.flow.settings import Settings
-from cxrtool.training.presets import DEFAULTS, PRESETS
+from cxrtool.training.options import TrainingOptions
+from cxrtool.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from cxrtool.training.fitting import Design
@@ -126,8 +127,8 @@ def _count(system: Recipe) -> tuple[int, int]:
     from cxrtool.data.datasets.listing import list_images
     from cxrtool.data.datasets.record import Request
 
-    rows = list_images([Path(system.value("DATA"))], None, Request(), None).rows
-    return len(rows), max(2, len({row.get("label", "") for row in rows} - {""}))
+    records = list_images([Path(system.value("DATA"))], None, Request(), None).records
+    return len(records), max(2, len({record.columns.get("label", "") for record in records} - {""}))
 
 
 STATED = {"EPOCHS": "epochs", "BATCH": "batch_size", "SIZE": "size"}
@@ -152,14 +153,15 @@ def _design(system: Recipe, network: str, classes: int, settings: Settings) -> D
     from cxrtool.models.registry import check_name, own_kernels
 
     check_name(network)
-    values = {**DEFAULTS, **PRESETS[system.preset], "model": network, "epochs": 1}
-    values |= {"size": _number(system, "SIZE"), "batch_size": _number(system, "BATCH")}
-    values["kernels"] = own_kernels(network, values["kernels"])
+    size, batch = _number(system, "SIZE"), _number(system, "BATCH")
+    # What the weights are makes no step slower, and they need not be fetched for it.
+    options = TrainingOptions.of(
+        preset=system.preset, model=network, epochs=1, size=size, batch_size=batch, weights="none"
+    )
     if system.has("WEIGHTS") and system.value("WEIGHTS") == "none":
         # As `train` does: a random body is never frozen.
-        values["freeze"] = False
-    # What the weights are makes no step slower, and they need not be fetched for it.
-    return make_design({**values, "weights": "none"}, classes, settings, 0)
+        options = replace(options, freeze=False)
+    return make_design(replace(options, kernels=own_kernels(network, options.kernels)), classes, settings, 0)
 
 
 def seconds_a_step(design: Design) -> float:

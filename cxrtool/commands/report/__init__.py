@@ -1,16 +1,23 @@
-"""`report`: one page on a run that needs nothing else; results, errors, audit, flow of images, Table 1, methods."""
+"""One page on a run, to read, print and send: results to methods.
+
+A single HTML file with results, the most confident errors with heatmaps, the audit of the same images, the flow of
+images with reasons of exclusion, Table 1, settings, training curves, a methods text to paste and edit, limits, and
+versions. It needs no network and shows nothing that is not in it.
+
+Example: cxrtool report run --positive covid --checklist claim -o report.html
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from cxrtool.commands.report.options import ReportOptions
 from cxrtool.commands.report.study import Study
 from cxrtool.data.files import atomic_write
 from cxrtool.errors import InputError, OutputError, UsageError
-from cxrtool.flow.evaluating import STDIN, find_sources
+from cxrtool.flow.evaluating import find_sources
 from cxrtool.flow.folder import Inputs, Plan, touch
+from cxrtool.flow.run import STDIN
 from cxrtool.flow.settings import Settings
 
 VERSION = 1
@@ -22,7 +29,12 @@ HEAD = 600
 LARGEST = 8 * 2**20
 """Bytes that a page should not exceed, so that it can be mailed."""
 
-CHECKLISTS = ("claim", "tripod-ai")
+
+def run(options: ReportOptions, settings: Settings) -> None:
+    """Write the page, and print where it is."""
+    written = report(options, settings)
+    if written is not None:
+        settings.output.write(f"{written}\n")
 
 
 def report(options: ReportOptions, settings: Settings) -> Path | None:
@@ -32,13 +44,11 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
         The file; None under `--dry-run`.
 
     Raises:
-        UsageError: Options that exclude one another, an unknown class or checklist.
+        UsageError: Options that exclude one another, or an unknown class.
         IncompleteError: A run lacks folds.
         InputError: Predictions, manifest or audit cannot be read.
         OutputError: The output is not ours to write.
     """
-    if options.checklist is not None and options.checklist not in CHECKLISTS:
-        raise UsageError(f"--checklist: expected one of {', '.join(CHECKLISTS)}, found '{options.checklist}'")
     options.evaluation().about_decisions(settings.seed)
     sources = find_sources(options.evaluation())
     if any(STDIN in paths for paths in sources.values()):
@@ -69,10 +79,9 @@ def _target(settings: Settings) -> Path:
 
 
 def _plan(options: ReportOptions, settings: Settings, study: Study) -> Plan:
-    given = {entry.name: getattr(options, entry.name) for entry in fields(options)} | {"version": VERSION}
     return Plan(
         "report",
-        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
+        {**options.identity(), "version": VERSION},
         Inputs.of(files=study.files, verify=settings.verify),
         libraries=("numpy", "matplotlib", "jinja2", "pillow", "torch"),
         seeded=True,

@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
+from cxrtool.flow import common_options
 from cxrtool.flow.evaluating import EvaluateOptions
+from cxrtool.options import Options, argument, option
+from cxrtool.reporting.checklists import CHECKLISTS
 
 
 @dataclass(frozen=True)
-class ReportOptions:
-    """The options of `report`.
+class ReportOptions(Options):
+    """The options of `report`."""
 
-    Attributes:
-        inputs: Runs or CSV files, each perhaps with a name before it: `external=B.csv`.
-        by: Columns to group by, as `evaluate` takes them; None takes severity, view, source, sex and age where known.
-        positive: The class to find.
-        manifest: The images; None takes the manifest in the run, else what travels with the predictions.
-        audit: The folder of an audit; None looks for one of the same images.
-        errors: How many of the most confident errors to show; 0 shows none.
-        checklist: A key of `reporting.checklists.CHECKLISTS`, or None.
-        heatmaps: Ask the models what they saw in the images of the errors.
-        calibrated: As in `evaluate`.
-        sensitivity: As in `evaluate`.
-        prevalence: As in `evaluate`.
-        abstain: As in `evaluate`.
-        partial: Take a run of which some folds are missing.
-        resamples: Of patients, for intervals.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "seed",
+        "threads",
+        "workers",
+        "device",
+        "verify",
+        "force",
+        "dry_run",
+        "quiet",
+        "config",
+    )
 
-    inputs: tuple[str, ...] = ()
-    by: str | None = None
-    positive: str | None = None
-    manifest: Path | None = None
-    audit: Path | None = None
-    errors: int = 8
-    checklist: str | None = None
-    heatmaps: bool = True
-    calibrated: bool = False
-    sensitivity: float | None = None
-    prevalence: str | None = None
-    abstain: bool = False
-    partial: bool = False
+    inputs: tuple[str, ...] = argument(
+        "A run, or predictions of one or many folds; side by side as internal=A.csv external=B.csv.",
+        (),
+        metavar="RUN|CSV...",
+        shown="",
+    )
+    by: str | None = option(
+        "Groups, as `cxrtool evaluate` takes them.",
+        None,
+        metavar="COLUMNS",
+        shown="severity, view, source, sex and age, where known",
+    )
+    positive: str | None = common_options.positive()
+    manifest: Path | None = option("The images, for Table 1 and their flow.", None, shown="that of the run")
+    audit: Path | None = option("What `cxrtool audit` wrote.", None, metavar="DIR", shown="one of these images")
+    errors: int = option("Show so many of the most confident errors.", 8, minimum=0)
+    checklist: str | None = option("Which section answers which item: {choices}.", None, choices=CHECKLISTS, shown="")
+    heatmaps: bool = option("Show what the models saw in the errors.", True, flags=("--heatmaps/--no-heatmaps",))
+    calibrated: bool = common_options.calibrated()
+    sensitivity: float | None = common_options.sensitivity()
+    prevalence: str | None = common_options.prevalence()
+    abstain: bool = common_options.abstain()
+    partial: bool = common_options.partial()
     resamples: int = 2000
 
     def evaluation(self) -> EvaluateOptions:
         """The evaluation that the page shows."""
-        return EvaluateOptions(
-            inputs=self.inputs, by=self.by, positive=self.positive, calibrated=self.calibrated,
-            sensitivity=self.sensitivity, prevalence=self.prevalence, abstain=self.abstain, partial=self.partial,
-            resamples=self.resamples,
-        )  # fmt: skip
+        shared = {entry.name for entry in fields(EvaluateOptions)} & {entry.name for entry in fields(self)}
+        return EvaluateOptions(**{name: getattr(self, name) for name in shared})

@@ -16,6 +16,7 @@ from cxrtool.data.splitting.splits import Splits
 from cxrtool.data.tables.table_one import table_of_study
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.flow.audits import first_marks, sections_of
+from cxrtool.flow.enhance_replay import STEPS
 from cxrtool.flow.parts import bare
 from cxrtool.flow.settings import Settings
 
@@ -229,6 +230,7 @@ class Maker:
             external=len(summaries) > 1,
             calibrated=self.options.calibrated,
             sensitivity=self.options.sensitivity,
+            enhancing={name: step.told for name, step in STEPS.items()},
         )
 
 

@@ -1,15 +1,22 @@
-"""`train`: one network for every fold of a split; each fold a model folder with its test predictions."""
+"""Train a network on every fold of a split.
+
+Writes a run: a folder rRfF for each repeat R and fold F, with the model, its history and curves, and what it says
+of the validation and test images. Interrupted, the same command goes on and ends with the same weights.
+
+Example: cxrtool train prepared --splits splits.csv --preset covid-xnet -o run
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from cxrtool.commands.train.combinations import Combination, draw, parse_grid, with_kernels
-from cxrtool.commands.train.grid import GridTrainer, check_validation
+from cxrtool.commands.train.grid import SHOWN, GridTrainer, check_validation, rule_of, tabulate
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.train.twins import TwinTraining, find_generators
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
@@ -17,6 +24,7 @@ from cxrtool.errors import StrictError, UsageError
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
+from cxrtool.flow.container import tell_of_validation
 from cxrtool.flow.fold_chains import chain_of_manifest
 from cxrtool.flow.fold_training import FoldTrainer, Task, check_design
 from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
@@ -24,51 +32,24 @@ from cxrtool.flow.settings import Settings, Silent
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
 from cxrtool.flow.twins import as_classes
-from cxrtool.training.presets import DEFAULTS, PRESETS
+from cxrtool.options import declared, plain
+from cxrtool.training.options import TrainingOptions
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 UNFROZEN = "--weights none: the whole network is trained, since a random body must not be frozen"
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """The options of `train`; None takes the preset's value, else the default (`cxrtool.training.presets`)."""
-
-    manifest: Path
-    splits: Path
-    preset: str | None = None
-    model: str | None = None
-    kernels: str | None = None
-    weights: str | None = None
-    size: int | None = None
-    fit: str | None = None
-    normalize: str | None = None
-    freeze: bool | None = None
-    frozen_bn: str | None = None
-    hidden: int | None = None
-    dropout: float | None = None
-    augment: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    opt: str | None = None
-    lr: float | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    opt_eps: float | None = None
-    opt_rho: float | None = None
-    sched: str | None = None
-    decay_epochs: int | None = None
-    decay_rate: float | None = None
-    warmup_epochs: int | None = None
-    min_lr: float | None = None
-    patience: int | None = None
-    checkpoint: str | None = None
-    class_weights: str | None = None
-    transform: Path | None = None
-    only: str | None = None
-    save_every: float = 30.0
-    grid: tuple[str, ...] = ()
-    budget: int | None = None
+def run(options: TrainOptions, settings: Settings) -> None:
+    """Train, and show how a search went."""
+    rows = train(options, settings)
+    if not rows:
+        return
+    columns, lines = tabulate(rows)
+    title = "Grid search, by validation images; mean of folds"
+    settings.report.say("\n" + settings.output.aligned(columns, lines[:SHOWN], title))
+    if len(lines) > SHOWN:
+        settings.report.say(f"… and {len(lines) - SHOWN} more in {settings.out}/grid.csv")
+    settings.report.say(f"Chosen in each fold: {rule_of(rows)}.")
 
 
 def train(options: TrainOptions, settings: Settings) -> list[Row]:
@@ -94,14 +75,14 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     assignments = read_assignments(splits, learnt, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     chain = chain_of_manifest(manifest)
-    files = {c.values["weights"]: None for c in combinations if c.values["weights"] not in ("imagenet", "none")}
+    files = {c.options.weights: None for c in combinations if c.options.weights not in ("imagenet", "none")}
     inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
     # The splits count by content alone: the same division written again is no reason to train again.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
     shared: dict[str, Any] = {"splits": sha256_file(splits), "precision": settings.precision}
     if generators:
         shared["transform"] = generators.identity()
-    searched = [combination.values for combination in combinations]
+    searched = [combination.options.identity() for combination in combinations]
     identity = {"combinations": searched, **shared} if options.grid else {**searched[0], **shared}
     plan = Plan("train", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
     container = StepFolder(settings.out, plan, settings)
@@ -117,7 +98,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     _check_designs(combinations, len(classes), settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
     containers.lay(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
-    _tell_of_validation(mine, combinations, settings)
+    tell_of_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
     task = Task(options.preset, options.save_every, settings, learnt, classes, chain, container, stores)
     trainer = _trainer(options, combinations, task)
@@ -133,7 +114,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
 
 
 def _trainer(options: TrainOptions, combinations: Sequence[Combination], task: Task) -> FoldTrainer | GridTrainer:
-    return GridTrainer(combinations, task) if options.grid else FoldTrainer(combinations[0].values, task)
+    return GridTrainer(combinations, task) if options.grid else FoldTrainer(combinations[0].options, task)
 
 
 def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination], Settings]:
@@ -145,37 +126,33 @@ def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination
     if not options.grid:
         if options.budget is not None:
             raise UsageError("--budget draws from the combinations of --grid, and there is none", "add --grid KEY=A,B")
-        values, settings = resolve(options, settings)
-        return [Combination(values)], settings
-    kinds = {name: kind for name, kind in get_type_hints(TrainOptions).items() if name in DEFAULTS}
+        return [Combination(resolve(options, settings))], settings
+    names = {name for name, (_, told) in declared(TrainingOptions).items() if told.effect}
+    kinds = {name: kind for name, kind in get_type_hints(TrainingOptions).items() if name in names}
     grid = parse_grid(options.grid, kinds)
     quiet = replace(settings, report=Silent())
     # Without --model there may be nothing that the other options say on their own.
-    known = options.model or (options.preset in PRESETS and _preset(options).get("model"))
-    own = resolve(options, quiet)[0] if known else {}
-    grid = with_kernels(grid, own.get("size") or options.size)
+    own = resolve(options, quiet).identity() if options.model else {}
+    grid = with_kernels(grid, own.get("size") or options.size or None)
     found = []
     for changes in draw(grid, options.budget, settings.seed, own):
-        combination = Combination({}, changes)
+        combination = Combination(options, changes)
+        # What the grid sets is asked for as if it were a flag.
+        asked = replace(quiet, origins={**settings.origins, **dict.fromkeys(changes, "flag")})
         try:
-            values, told = resolve(replace(options, **changes), quiet)
+            resolved = resolve(replace(options, **changes), asked)
         except UsageError as error:
             raise UsageError(f"--grid {combination.name}: {error.message}", error.hint) from error
-        found.append(replace(combination, values=values))
-    if any(c.values["freeze"] is False and "freeze" not in c.changes for c in found) and _preset(options).get("freeze"):
+        found.append(replace(combination, options=resolved))
+    if options.freeze and any(not c.options.freeze and "freeze" not in c.changes for c in found):
         settings.report.warn(UNFROZEN)
-    origins = {**told.origins, **dict.fromkeys(grid, "grid")}
-    return found, replace(settings, origins=origins)
-
-
-def _preset(options: TrainOptions) -> Mapping[str, Any]:
-    return PRESETS[options.preset] if options.preset else {}
+    return found, replace(settings, origins={**settings.origins, **dict.fromkeys(grid, "grid")})
 
 
 def _check_designs(combinations: Sequence[Combination], classes: int, settings: Settings) -> None:
     for combination in combinations:
         try:
-            check_design(combination.values, classes, settings)
+            check_design(combination.options, classes, settings)
         except UsageError as error:
             where = f"--grid {combination.name}: " if combination.changes else ""
             raise UsageError(where + error.message, error.hint) from error
@@ -183,11 +160,11 @@ def _check_designs(combinations: Sequence[Combination], classes: int, settings: 
 
 def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, Any]:
     """The options as `run.json` tells them, and as `--config run.json` takes them again."""
-    first = combinations[0].values
-    shown = {name: first[name] for name in first}
-    for name in shown:
-        if any(combination.values[name] != first[name] for combination in combinations):
-            shown[name] = getattr(options, name)
+    tried = [combination.options.identity() for combination in combinations]
+    shown = {
+        name: value if all(other[name] == value for other in tried) else plain(getattr(options, name))
+        for name, value in tried[0].items()
+    }
     search: dict[str, Any] = {"grid": list(options.grid), "budget": options.budget} if options.grid else {}
     if options.transform:
         search["transform"] = str(options.transform)
@@ -196,77 +173,45 @@ def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[s
 
 def _native_sizes(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, int]:
     """The size of every network for which the user named none: asking timm for it again would take seconds."""
-    if options.size is not None or "size" in _preset(options) or "size" in combinations[0].changes:
+    if options.size or "size" in combinations[0].changes:
         return {}
-    return {combination.values["model"]: combination.values["size"] for combination in combinations}
+    return {combination.options.model: combination.options.size for combination in combinations}
 
 
-def resolve(options: TrainOptions, settings: Settings) -> tuple[dict[str, Any], Settings]:
-    """The value of every option that bears on the result, and where each came from.
+def resolve(options: TrainOptions, settings: Settings) -> TrainOptions:
+    """The options with what depends on the network: its kernels, the source of its weights, its size.
 
     Raises:
-        UsageError: No such preset or network, or values that exclude one another.
+        UsageError: No such network, or values that exclude one another.
     """
-    from cxrtool.models.registry import OWN, check_name, native_size, own_kernels
+    from cxrtool.models.registry import BUILT_IN, check_name, native_size, own_kernels
 
-    if options.preset is not None and options.preset not in PRESETS:
-        raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, found '{options.preset}'")
-    preset = _preset(options)
-    values: dict[str, Any] = {}
-    origins = dict(settings.origins)
-    for name, default in DEFAULTS.items():
-        given = getattr(options, name)
-        values[name] = given if given is not None else preset.get(name, default)
-        if given is None:
-            origins[name] = "preset" if name in preset else "default"
-    if values["model"] is None:
+    model, size, freeze = options.model, options.size, options.freeze
+    if not model:
         raise UsageError("train needs --model NAME, or a --preset that names one", "for instance --model resnet18")
-    own = values["model"] in OWN
-    values["kernels"] = own_kernels(values["model"], values["kernels"])
-    values["weights"] = values["weights"] or ("none" if own else "imagenet")
-    if values["size"] is None:
-        values["size"] = _size_in(settings.out, values["model"])
-    if values["size"] is None:
-        check_name(values["model"])
-        values["size"] = native_size(values["model"])
-    if values["weights"] == "none" and values["freeze"]:
-        if options.freeze:
+    kernels = own_kernels(model, options.kernels)
+    weights = options.weights or ("none" if model in BUILT_IN else "imagenet")
+    size = size or _size_in(settings.out, model)
+    if not size:
+        check_name(model)
+        size = native_size(model)
+    if weights == "none" and freeze:
+        if settings.origins.get("freeze", "flag") not in ("preset", "default"):
             raise UsageError(
                 "--freeze with --weights none would train a head on a body of random numbers", "leave --freeze out"
             )
         # The features of an untrained, frozen body rank initialisations, not networks.
         settings.report.warn(UNFROZEN)
-        values["freeze"] = False
-    for name, known in (("fit", ("squash", "pad", "crop")), ("normalize", ("native", "div255")),
-                        ("frozen_bn", ("eval", "batch"))):  # fmt: skip
-        if values[name] not in known:
-            raise UsageError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, found '{values[name]}'")
-    return values, replace(settings, origins=origins)
+        freeze = False
+    return replace(options, kernels=kernels, weights=weights, size=size, freeze=freeze)
 
 
-def _tell_of_validation(
-    assignments: Sequence[Assignment], combinations: Sequence[Combination], settings: Settings
-) -> None:
-    """Say where an option that looks at validation images has none to look at."""
-    bare = [a.name for a in assignments if not a.subsets["validation"]]
-    # A grid search has refused such folds already.
-    values = combinations[0].values
-    idle = [f"--checkpoint {values['checkpoint']}"] if values["checkpoint"] != "last" else []
-    idle += ["--patience"] if values["patience"] else []
-    idle += ["--sched plateau"] if values["sched"] == "plateau" else []
-    if bare and idle:
-        settings.report.warn(
-            f"{len(bare)} of {len(assignments)} folds have no validation images, such as {bare[0]}: there "
-            f"{', '.join(idle)} has nothing to go by, and the last epoch is kept"
-        )
-
-
-def _size_in(out: Path | None, model: str) -> int | None:
-    """The network's own size as the run that is there already tells it."""
+def _size_in(out: Path | None, model: str) -> int:
+    """The network's own size as the run that is there already tells it; 0 where none does."""
     made = (read_run_file(out) if out else None) or {}
     same = made.get("versions", {}).get("timm") == _timm_version()
     size = made.get("native_sizes", {}).get(model)
-    return int(size) if same and size is not None else None
+    return int(size) if same and size is not None else 0
 
 
 @cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, get_args
 
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.errors import UsageError
 
 Grid = dict[str, Sequence[Any]]
@@ -28,11 +29,11 @@ class Combination:
     """One setting of `train`'s options.
 
     Attributes:
-        values: Every option that bears on the result, resolved.
+        options: Resolved.
         changes: Those that the grid set, by field; empty in a plain training.
     """
 
-    values: dict[str, Any]
+    options: TrainOptions
     changes: dict[str, Any] = field(default_factory=dict)
 
     @property

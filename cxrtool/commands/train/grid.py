@@ -134,7 +134,7 @@ class GridTrainer:
 
     def __init__(self, combinations: Sequence[Combination], task: Task) -> None:
         self.combinations, self.task = combinations, task
-        self.trainers = [FoldTrainer(combination.values, task) for combination in combinations]
+        self.trainers = [FoldTrainer(combination.options, task) for combination in combinations]
         self.thrifty = KERNELS in combinations[0].changes
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
@@ -212,7 +212,9 @@ class GridTrainer:
         # The same that a plain training of this combination would be known by.
         known = container.plan.options
         shared = {name: known[name] for name in ("splits", "precision", "transform") if name in known}
-        plan = replace(container.plan, options={**combination.values, **shared, "repeat": repeat, "fold": number})
+        plan = replace(
+            container.plan, options={**combination.options.identity(), **shared, "repeat": repeat, "fold": number}
+        )
         origins = {**self.task.settings.origins, **dict.fromkeys(combination.changes, "grid")}
         quiet = replace(self.task.settings, report=Silent(), origins=origins)
         name = plan.digest(quiet)[:12]
@@ -297,7 +299,7 @@ class GridTrainer:
         made = read_run_file(best.path)
         if made is None:
             raise CxrtoolError(f"{best.path}: its run.json is gone", "--force tries all combinations anew")
-        trained = description["trained"]
+        trained = description.trained
         return Fitted(network, History(history, trained["epoch"]), probabilities, trained["weights"], made["training"])
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.commands.weights.images import list_images
 from cxrtool.data.files import sha256_file
 from cxrtool.data.tables.manifest import read_manifest
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-KINDS = ("ribs",)
+PARTS = ("ribs",)
 """The parts of which published weights are known."""
 
 NETWORK = "autoencoder"
@@ -24,51 +24,40 @@ VERSION = 1
 """Raised when the same file would give another part."""
 
 
-@dataclass(frozen=True)
-class PartImportOptions:
-    """The options of `weights import --kind`.
-
-    Attributes:
-        file: Either file of a TensorFlow checkpoint, their folder, or an .npz of plain arrays.
-        kind: One of `KINDS`.
-        fitted_on: A manifest of the images it was trained on.
-    """
-
-    file: Path
-    kind: str
-    fitted_on: Path | None = None
-
-
-def import_part(options: PartImportOptions, settings: Settings) -> None:
+def import_part(file: Path, kind: str, fitted_on: Path | None, settings: Settings) -> None:
     """Make a part of published weights, which `enhance --ribs` takes.
+
+    Args:
+        file: Either file of a TensorFlow checkpoint, their folder, or an .npz of plain arrays.
+        kind: One of `PARTS`.
+        fitted_on: A manifest of the images it was trained on.
+        settings: Where to write it.
 
     Raises:
         InputError: The file is not there, is damaged, or holds another network.
         OutputError: Something else has the output's name.
         StrictError: `--strict`, and an image of `--fitted-on` could not be read.
-        UsageError: No such kind.
     """
-    if options.kind not in KINDS:
-        raise UsageError(f"--kind: expected {' or '.join(KINDS)}, found '{options.kind}'")
-    files = _files(options.file)
-    manifest = read_manifest(options.fitted_on, root=settings.root) if options.fitted_on else None
+    files = _files(file)
+    manifest = read_manifest(fitted_on, root=settings.root) if fitted_on else None
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     identity = {
-        "action": "import", "kind": options.kind, "file": options.file.name, "version": VERSION,
+        "action": "import",
+        "kind": kind,
+        "file": file.name,
+        "version": VERSION,
         "fitted_on": manifest is not None,
-    }  # fmt: skip
+    }
     folder = StepFolder(settings.out, Plan("weights", identity, inputs, (), ("torch",)), settings, marker=MARKER)
     if not folder.needs_work():
         return
     with folder.build() as build:
-        _save(build.path, options, files)
+        _save(build.path, kind, files)
         if manifest is not None:
-            from cxrtool.commands.weights import list_images
-
             list_images(build, manifest, settings)
         build.close(counts={"fitted_on": len(manifest) if manifest else 0})
     say = settings.report.say
-    say(f"{folder.shown}: {options.kind}, {NETWORK}, from {files[-1].name}, sha256 {sha256_file(files[-1])}")
+    say(f"{folder.shown}: {kind}, {NETWORK}, from {files[-1].name}, sha256 {sha256_file(files[-1])}")
     if manifest is None:
         settings.report.warn(
             "what it was trained on is not known, so no test image can be found among it; --fitted-on MANIFEST tells it"
@@ -95,18 +84,18 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _save(target: Path, options: PartImportOptions, files: list[Path]) -> None:
+def _save(target: Path, kind: str, files: list[Path]) -> None:
     import torch
 
     from cxrtool.models.parts import networks, save_part
     from cxrtool.models.rib_autoencoder import kernels_of
 
-    known = networks(options.kind)[NETWORK]
+    known = networks(kind)[NETWORK]
     state = kernels_of(_arrays(files), str(files[-1]))
     module = known.build()
     module.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
     description: dict[str, Any] = {"imported": {"file": files[-1].name, "sha256": sha256_file(files[-1])}}
-    save_part(target, options.kind, NETWORK, module, known.form, description)
+    save_part(target, kind, NETWORK, module, known.form, description)
 
 
 def _arrays(files: list[Path]) -> dict[str, np.ndarray]:

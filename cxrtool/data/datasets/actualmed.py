@@ -15,10 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrtool.data.datasets import collection
+from cxrtool.data.datasets.layout import has_columns
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row
 
 
+@adapter("actualmed", mark=lambda root: has_columns(root, "finding", "imagename"))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record a row of `metadata.csv`."""
     layout = collection.Layout("actualmed", "imagename", "filename", _place, str.strip, used_up=("imagename",))

@@ -27,6 +27,7 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, sex_of, view_of, years_of
 from cxrtool.data.datasets.layout import columns_of, misfit
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row, read_table
 
 RADIOGRAPHS = "mod-rx"
@@ -34,6 +35,7 @@ BARE = "no .json beside it: its window, and whether it is inverted, are not know
 _COHORTS = (("posi", "positive"), ("neg", "negative"))
 
 
+@adapter("bimcv", mark=lambda root: (root / "participants.tsv").is_file() or any(root.glob("sub-*")))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield every PNG in the folders `mod-rx`.
 

@@ -28,6 +28,15 @@ def view_of(text: str) -> str:
     return _VIEWS.get(view, view)
 
 
+def without_letter(identity: str) -> str:
+    """The patient of an image's id in Figure 1, where a letter tells images of one patient apart.
+
+    >>> without_letter("COVID-00003a"), without_letter("COVID-00004")
+    ('COVID-00003', 'COVID-00004')
+    """
+    return re.sub(r"(?<=\d)[a-z]$", "", identity.strip())
+
+
 def not_frontal(view: str, request: Request) -> str:
     """Why a view is left out unless `--view` asks for views by name; empty for a frontal or an unknown one."""
     if request.views or not view or view.split()[0] in ("PA", "AP"):

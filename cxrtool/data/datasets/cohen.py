@@ -22,14 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.datasets import collection
-from cxrtool.data.datasets.layout import columns_of
+from cxrtool.data.datasets.layout import columns_of, has_columns
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row, read_table
 
 SCORES = "annotations/covid-severity-scores.csv"
 SCORE_COLUMNS = ("geographic_mean", "opacity_mean")
 
 
+@adapter("cohen", mark=lambda root: has_columns(root, "finding", "filename", "view"))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record a row of `metadata.csv`, with the severity scores where there are any."""
     layout = collection.Layout("cohen", "filename", "imagename", _place, label_of, used_up=("folder", "filename"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import misfit
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.ids import stem_of
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.errors import InputError
@@ -18,6 +19,7 @@ TABLE = "severity.csv"
 SEVERITIES = ("normal-pcr+", "mild", "moderate", "severe")
 
 
+@adapter("covidgr", mark=lambda root: (root / "P").is_dir() and (root / "N").is_dir())
 def read(root: Path, request: Request) -> Iterator[Record]:
     """Yield the images of both classes; severities are in lower case, and there are no patient ids.
 

@@ -22,9 +22,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxrtool.data.datasets.figure1 import patient_of
+from cxrtool.data.datasets.cells import without_letter
 from cxrtool.data.datasets.layout import find, folder_of, misfit
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.errors import InputError
 
 SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -33,6 +34,7 @@ SOURCES = {"fig1": "figure1", "actmed": "actualmed"}
 _NAME = re.compile(rf"({'|'.join(SUBSETS)})(?:[._ -].*)?\.txt", re.IGNORECASE)
 
 
+@adapter("covidx", mark=lambda root: bool(find(root, "train*.txt", "test*.txt")))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record a line of each text file.
 
@@ -48,7 +50,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
                 continue
             patient, image, label, origin = _parts(line.split(), folders, f"{path}, line {number}")
             columns = {
-                "label": label, "patient_id": patient_of(patient) if origin == "figure1" else patient,
+                "label": label, "patient_id": without_letter(patient) if origin == "figure1" else patient,
                 "subset": subset, **({"source": origin} if origin else {}),
             }  # fmt: skip
             yield Record(image, columns, image.relative_to(root).as_posix())

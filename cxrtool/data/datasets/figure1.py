@@ -12,31 +12,24 @@ Every other column passes through; the rows without a file, some of every versio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from cxrtool.data.datasets import collection
-from cxrtool.data.datasets.layout import locate
+from cxrtool.data.datasets.cells import without_letter
+from cxrtool.data.datasets.layout import has_columns, locate
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row
 
 SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
 
 
+@adapter("figure1", mark=lambda root: has_columns(root, "finding", "artifacts/distortion", without="imagename"))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record a row of `metadata.csv`."""
-    layout = collection.Layout("figure1", "artifacts/distortion", "imagename", _place, str.strip, patient_of)
+    layout = collection.Layout("figure1", "artifacts/distortion", "imagename", _place, str.strip, without_letter)
     return collection.read(source, request, layout)
-
-
-def patient_of(identity: str) -> str:
-    """The patient of an image's id.
-
-    >>> patient_of("COVID-00003a"), patient_of("COVID-00004")
-    ('COVID-00003', 'COVID-00004')
-    """
-    return re.sub(r"(?<=\d)[a-z]$", "", identity.strip())
 
 
 def _place(root: Path, row: Row) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 
 NOT_IMAGES = {
     ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg",
@@ -20,6 +21,7 @@ NOT_IMAGES = {
 _NOT_IMAGES_BY_NAME = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "makefile", "checksums"}
 
 
+@adapter("folder")
 def read(root: Path, request: Request) -> Iterator[Record]:
     """Yield every file below `root` that may be an image, sorted by path; images directly in `root` have no label.
 

@@ -22,6 +22,7 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.cells import sex_of
 from cxrtool.data.datasets.layout import folder_of, misfit
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row
 
 LABELS = {"JPCLN": "nodule", "JPCNN": "no nodule"}
@@ -31,6 +32,7 @@ BONES = re.compile(r"bse|bone|ribless", re.IGNORECASE)
 _FACTS = re.compile(r"\b(\d{1,3})\s+(male|female)\b", re.IGNORECASE)
 
 
+@adapter("jsrt", mark=lambda root: any(root.rglob("JPC[LN]N001.IMG")))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield every `.IMG` below the source, with what lies beside.
 
@@ -52,12 +54,8 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         columns |= {"source": "jsrt", "view": "PA"}
         columns |= tables.get(stem, {})
         parts = [beside[name, stem] for name in LUNGS if (name, stem) in beside]
-        whole = len(parts) == len(LUNGS)
-        if whole:
-            columns["mask"] = str(parts[0])
-        if ("ribless", stem) in beside:
-            columns["ribless"] = str(beside["ribless", stem])
-        yield replace(record, columns=columns, mask_parts=tuple(parts[1:]) if whole else ())
+        masks = tuple(parts) if len(parts) == len(LUNGS) else ()
+        yield replace(record, columns=columns, masks=masks, ribless=beside.get(("ribless", stem)))
     if empty:
         raise misfit(source, "jsrt", "JPCLN001.IMG and so on, in any folder below")
 
@@ -65,7 +63,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
 def _index(root: Path, request: Request) -> dict[tuple[str, str], Path]:
     """The files beside the pictures by what they are and whose."""
     found: dict[tuple[str, str], Path] = {}
-    for record in folder.read(root, request=Request(exclude=request.exclude)):
+    for record in folder.read(root, Request(exclude=request.exclude)):
         path = record.path
         stem = path.stem.upper()
         if path.suffix.lower() == ".img" or not NAME.fullmatch(stem):

@@ -23,6 +23,7 @@ from pathlib import Path
 from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import misfit, within
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 
 SUBSETS = {"train": "train", "val": "validation", "test": "test"}
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -34,6 +35,7 @@ _NORMAL = re.compile(r"(?:NORMAL2-)?IM-(\d+)-", re.IGNORECASE)
 _MENDELEY = re.compile(r"(BACTERIA|VIRUS|NORMAL)-(\d+)-", re.IGNORECASE)
 
 
+@adapter("kaggle-pneumonia", mark=lambda root: any(within(root, "train").glob("*/PNEUMONIA")))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield every image of both classes in the folders of the three subsets.
 

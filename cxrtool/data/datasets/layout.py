@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from cxrtool.data.datasets.registry import ADAPTERS, Mark
 from cxrtool.data.tables.manifest import Table, read_table
 from cxrtool.errors import InputError
 
@@ -81,11 +82,28 @@ def misfit(source: Path, adapter: str, expected: str) -> InputError:
     root = folder_of(source)
     names = [path.name + "/" * path.is_dir() for path in _children(root)]
     found = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") if names else "nothing"
-    fitting = [name for name, mark in MARKS.items() if name != adapter and _holds(mark, root)]
+    fitting = [name for name in fitting_adapters(root) if name != adapter]
     hint = f"it looks like --dataset {' or '.join(fitting)}" if fitting else (
         "--dataset folder reads any tree by its folders' names, --dataset csv any table that names images"
     )  # fmt: skip
     return InputError(f"{source}: expected {expected} for --dataset {adapter}, found {found}", hint)
+
+
+def fitting_adapters(root: Path) -> list[str]:
+    """The published sets that are laid out as this folder is."""
+    return [name for name, known in ADAPTERS.items() if known.mark and _holds(known.mark, root)]
+
+
+def header_of(path: Path) -> set[str]:
+    """The columns of a table with commas, in lower case."""
+    with path.open(encoding="latin-1") as file:
+        return {cell.strip().strip('"').lower() for cell in file.readline().split(",")}
+
+
+def has_columns(root: Path, *columns: str, without: str | None = None) -> bool:
+    """Whether the folder has a `metadata.csv` with these columns, and without another."""
+    header = header_of(root / "metadata.csv")
+    return header.issuperset(columns) and without not in header
 
 
 def _children(root: Path) -> list[Path]:
@@ -95,36 +113,8 @@ def _children(root: Path) -> list[Path]:
         return []
 
 
-def _holds(mark: Callable[[Path], bool], root: Path) -> bool:
+def _holds(mark: Mark, root: Path) -> bool:
     try:
         return mark(root)
     except (OSError, InputError):
         return False
-
-
-def _header(path: Path) -> set[str]:
-    with path.open(encoding="latin-1") as file:
-        return {cell.strip().strip('"').lower() for cell in file.readline().split(",")}
-
-
-def _metadata(root: Path, *columns: str, without: str | None = None) -> bool:
-    header = _header(root / "metadata.csv")
-    return header.issuperset(columns) and without not in header
-
-
-MARKS: dict[str, Callable[[Path], bool]] = {
-    "cohen": lambda root: _metadata(root, "finding", "filename", "view"),
-    "figure1": lambda root: _metadata(root, "finding", "artifacts/distortion", without="imagename"),
-    "actualmed": lambda root: _metadata(root, "finding", "imagename"),
-    "kaggle-pneumonia": lambda root: any(within(root, "train").glob("*/PNEUMONIA")),
-    "radiography-db": lambda root: any((within(root, name) / name).is_dir() for name in ("Viral Pneumonia",)),
-    "rsna": lambda root: bool(find(root, "stage_*_train_labels.csv")),
-    "padchest": lambda root: any({"imageid", "projection"} <= _header(path) for path in find(root, "*.csv")),
-    "bimcv": lambda root: (root / "participants.tsv").is_file() or any(root.glob("sub-*")),
-    "covidgr": lambda root: (root / "P").is_dir() and (root / "N").is_dir(),
-    "covidx": lambda root: bool(find(root, "train*.txt", "test*.txt")),
-    "montgomery": lambda root: any((within(root, "CXR_png") / "CXR_png").glob("MCUCXR_*")),
-    "shenzhen": lambda root: any((within(root, "CXR_png") / "CXR_png").glob("CHNCXR_*")),
-    "jsrt": lambda root: any(root.rglob("JPC[LN]N001.IMG")),
-}
-"""By which names the layout of each published set is known; only for the hint when another was asked for."""

@@ -1,16 +1,18 @@
-"""Every image of one or several sources as a row of a manifest, before any of them is opened."""
+"""Every image of one or several sources as a record, before any of them is opened."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
-from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import ADAPTERS
 from cxrtool.data.tables.ids import Naming, stem_of, unique_ids
-from cxrtool.data.tables.manifest import Manifest, Row, order_columns
+from cxrtool.data.tables.manifest import Manifest, order_columns
 from cxrtool.errors import InputError
 
 ORIGINAL = "original"
@@ -27,25 +29,26 @@ class Listing:
     """What sources list.
 
     Attributes:
-        rows: One an image: `image_id`, `path` and `mask` of the source (absolute), `source`, `original`, and what is
-            known. An empty `path` is a row of a table that names no file.
-        columns: All columns, the manifest's first.
-        tables: The same rows by source, to take a digest of.
+        records: One an image, their files absolute. `columns` of each is its row: `image_id`, `path` (empty where a row
+            of a table names no file), `source`, `original`, and what is known.
         skipped: Files that were not taken for images.
-        unwanted: Why a row is none of what is asked for, by its index.
-        headers: The file that tells how a row's image is to be shown, by the row's index.
         remarks: What the user should know of a set as a whole.
-        mask_parts: The files that are joined with the one in `mask`, by the row's index.
     """
 
-    rows: list[Row]
-    columns: list[str]
-    tables: list[Manifest]
+    records: list[Record]
     skipped: list[Path]
-    unwanted: dict[int, str] = field(default_factory=dict)
-    headers: dict[int, Path] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-    mask_parts: dict[int, tuple[Path, ...]] = field(default_factory=dict)
+    remarks: list[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns, the manifest's first."""
+        return order_columns([], [record.columns for record in self.records])
+
+    @property
+    def tables(self) -> list[Manifest]:
+        """The rows by source, to take a digest of."""
+        by_source = itertools.groupby(self.records, attrgetter("listed_in"))
+        return [Manifest([], [record.columns for record in records], source) for source, records in by_source]
 
 
 def list_images(sources: Sequence[Path], dataset: str | None, request: Request, source_name: str | None) -> Listing:
@@ -60,43 +63,25 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     Raises:
         InputError: A source does not exist, is not what its adapter expects, or lists nothing.
     """
-    rows: list[Row] = []
+    records: list[Record] = []
     namings: list[Naming] = []
-    tables: list[Manifest] = []
-    unwanted: dict[int, str] = {}
-    headers: dict[int, Path] = {}
-    parts: dict[int, tuple[Path, ...]] = {}
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", "SOURCE is a folder of images, a table, or an image")
         adapter = ADAPTERS[dataset or ("csv" if source.suffix.lower() in TABLES else "folder")]
         name = default_source(source)
-        mine: list[Row] = []
-        for record in adapter(source, request):
-            row = _row(record)
-            row["source"] = (source_name or row.get("source") or name).replace(":", "_")
-            if record.unwanted:
-                unwanted[len(rows) + len(mine)] = record.unwanted
-            if record.header:
-                headers[len(rows) + len(mine)] = record.header
-            if record.mask_parts:
-                parts[len(rows) + len(mine)] = record.mask_parts
-            mine.append(row)
-            given = record.columns.get("image_id", "")
-            folder = record.path.parent.name if record.relative else ""
-            stem = given or (stem_of(record.path.name) if record.relative else "")
-            namings.append(Naming(stem, folder, f"{name}/{record.relative}"))
-        rows += mine
-        tables.append(Manifest([], mine, source))
-    if not rows:
+        for record in adapter.read(source, request):
+            folder, stem = (record.path.parent.name, stem_of(record.path.name)) if record.relative else ("", "")
+            namings.append(Naming(record.image_id or stem, folder, f"{name}/{record.relative}"))
+            records.append(_absolute(record, source, source_name or record.columns.get("source") or name))
+    if not records:
         where = ", ".join(map(str, sources))
         raise InputError(
             f"{where}: expected images, found none", "`cxrtool prepare --help` says how data may be laid out"
         )
-    for row, identity in zip(rows, unique_ids(namings), strict=True):
-        row["image_id"] = identity
-    remarks = list(dict.fromkeys(request.remarks))
-    return Listing(rows, order_columns([], rows), tables, request.skipped, unwanted, headers, remarks, parts)
+    for record, identity in zip(records, unique_ids(namings), strict=True):
+        record.columns["image_id"] = identity
+    return Listing(records, request.skipped, list(dict.fromkeys(request.remarks)))
 
 
 def default_source(source: Path) -> str:
@@ -116,11 +101,21 @@ def printable(path: Path | str) -> str:
     return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _row(record: Record) -> Row:
-    row = dict(record.columns)
-    row["path"] = os.path.abspath(record.path) if record.relative else ""  # noqa: PTH100
-    for column in ("mask", "ribless"):
-        if row.get(column):
-            row[column] = os.path.abspath(row[column])  # noqa: PTH100
+def _absolute(record: Record, listed_in: Path, source: str) -> Record:
+    """The record with its files by their absolute places, and its row of the manifest."""
+    masks = tuple(map(_place, record.masks))
+    path, ribless = _place(record.path), _place(record.ribless) if record.ribless else None
+    row = {
+        **record.columns,
+        **({"mask": str(masks[0])} if masks else {}),
+        **({"ribless": str(ribless)} if ribless else {}),
+        "path": str(path) if record.relative else "",
+        "source": source.replace(":", "_"),
+    }
     row.setdefault(ORIGINAL, printable(record.relative or record.path))
-    return row
+    header = _place(record.header) if record.header else None
+    return replace(record, path=path, columns=row, header=header, masks=masks, ribless=ribless, listed_in=listed_in)
+
+
+def _place(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100

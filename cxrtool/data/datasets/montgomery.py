@@ -18,10 +18,12 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import misfit, within
 from cxrtool.data.datasets.readings import label_of, read_reading
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 
 IMAGES, MASKS = "CXR_png", ("ManualMask/leftMask", "ManualMask/rightMask")
 
 
+@adapter("montgomery", mark=lambda root: any((within(root, IMAGES) / IMAGES).glob("MCUCXR_*")))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield every image with the masks of its lungs, where both are there.
 
@@ -38,9 +40,6 @@ def read(source: Path, request: Request) -> Iterator[Record]:
             continue
         columns = {"label": label_of(stem), "patient_id": stem, "source": "montgomery", "view": "PA"}
         columns |= read_reading(root, stem)
-        parts = [root / place / record.path.name for place in MASKS]
-        whole = all(part.is_file() for part in parts)
-        if whole:
-            columns["mask"] = str(parts[0])
-        relative = f"{IMAGES}/{record.relative}"
-        yield replace(record, columns=columns, relative=relative, mask_parts=tuple(parts[1:]) if whole else ())
+        parts = tuple(root / place / record.path.name for place in MASKS)
+        masks = parts if all(part.is_file() for part in parts) else ()
+        yield replace(record, columns=columns, relative=f"{IMAGES}/{record.relative}", masks=masks)

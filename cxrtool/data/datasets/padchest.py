@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, sex_of, view_of, years_between
-from cxrtool.data.datasets.layout import columns_of, folder_of, locate, table_of
+from cxrtool.data.datasets.layout import columns_of, find, folder_of, header_of, locate, table_of
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import COLUMNS
 
 TABLE = "a table such as PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
@@ -31,6 +32,10 @@ ELSEWHERE = ("images", "images-224", "")
 INVERTED = "its header said MONOCHROME1: see whether the PNG is inverted"
 
 
+@adapter(
+    "padchest",
+    mark=lambda root: any({"imageid", "projection"} <= header_of(path) for path in find(root, "*.csv")),
+)
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record a row.
 

@@ -15,15 +15,18 @@ There are no patient ids, ages or views: images of one patient cannot be kept to
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.datasets import folder
-from cxrtool.data.datasets.layout import misfit
+from cxrtool.data.datasets.layout import misfit, within
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.datasets.workbook import read_sheet
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.ids import stem_of
+from cxrtool.errors import InputError
 
 CLASSES = {
     "covid": "COVID", "covid-19": "COVID", "lung opacity": "Lung_Opacity", "normal": "Normal",
@@ -32,8 +35,14 @@ CLASSES = {
 """The class of a folder's name, in lower case and without underscores."""
 
 BOOK = ".metadata.xlsx"
+LARGEST = 1 << 27
+"""Bytes that a workbook may inflate to: a table of a million cells has some forty million."""
+
+ROWS = 1 << 20
+"""Rows that Excel has; a cell may claim to lie further down."""
 
 
+@adapter("radiography-db", mark=lambda root: (within(root, "Viral Pneumonia") / "Viral Pneumonia").is_dir())
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield every image of the classes' folders, with its mask and its origin.
 
@@ -53,9 +62,8 @@ def read(source: Path, request: Request) -> Iterator[Record]:
             if origins:
                 columns["url"] = origins.get(_key(stem_of(record.path.name)), "")
             mask = place / "masks" / record.path.name
-            if images != place and mask.is_file():
-                columns["mask"] = str(mask)
-            yield replace(record, columns=columns, relative=record.path.relative_to(root).as_posix())
+            masks = (mask,) if images != place and mask.is_file() else ()
+            yield replace(record, columns=columns, relative=record.path.relative_to(root).as_posix(), masks=masks)
 
 
 def _root(source: Path) -> Path:
@@ -76,8 +84,35 @@ def _origins(root: Path, label: str) -> dict[str, str]:
     """The address of each image's origin, by its name in one spelling: workbooks say `NORMAL-1`, files `Normal-1`."""
     books = (path for path in sorted(root.glob(f"*{BOOK}")) if CLASSES.get(_key(path.name[: -len(BOOK)])) == label)
     book = next(books, None)
-    rows = read_sheet(book) if book else []
+    rows = read_book(book) if book else []
     return {_key(row.get("FILE NAME", "")): row.get("URL", "").strip() for row in rows}
+
+
+def read_book(path: Path) -> list[dict[str, str]]:
+    """The first sheet of an Excel workbook as text, one dictionary a row, by the cells of the first row.
+
+    Raises:
+        InputError: It is no workbook, damaged, or too large.
+    """
+    import pandas as pd
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            starts = [archive.open(part).read(4096) for part in parts if part.filename.endswith((".xml", ".rels"))]
+        if sum(part.file_size for part in parts) > LARGEST or any(b"<!DOCTYPE" in start for start in starts):
+            raise InputError(f"{path}: its parts are larger than any table, or declare entities")
+        with warnings.catch_warnings():
+            # It warns of styles and lists of choices, which are none of a table.
+            warnings.simplefilter("ignore")
+            sheet = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl", nrows=ROWS)
+    except InputError:
+        raise
+    except Exception as error:
+        # What openpyxl raises on nonsense is anything from KeyError to the error of its XML parser.
+        raise InputError(f"{path}: expected an Excel workbook (.xlsx), cannot read it: {error}") from error
+    rows: list[dict[str, str]] = sheet.rename(columns=lambda name: str(name).strip()).to_dict("records")
+    return rows
 
 
 def _key(name: str) -> str:

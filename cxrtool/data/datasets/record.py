@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,12 +38,15 @@ class Record:
 
     Attributes:
         path: The file; it may turn out to be missing or unreadable.
-        columns: What is known of it, by the manifest's columns; others pass through.
-        relative: The path below the source, with slashes.
+        columns: What else is known of it, by the manifest's columns; others pass through. Of a listed image this is its
+            whole row of the manifest, with the files that are named below.
+        relative: The path below the source, with slashes; empty where a row of a table names no file.
         unwanted: Why the set lists it but it is none of what is asked for, such as a lateral view or a slice of CT; it
             is then not opened, and stands in `rejects.csv` with this reason. Empty for all else.
         header: A file beside the image that tells how its stored values are to be shown, as DICOM headers do.
-        mask_parts: Further files of its mask, which are joined with the one in the column `mask`: the other lung.
+        masks: The files of its mask, which are joined where there are several: one for each lung.
+        ribless: The same picture without ribs.
+        listed_in: The source that lists it.
     """
 
     path: Path
@@ -52,7 +54,11 @@ class Record:
     relative: str
     unwanted: str = ""
     header: Path | None = None
-    mask_parts: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()
+    ribless: Path | None = None
+    listed_in: Path | None = None
 
-
-Adapter = Callable[[Path, Request], Iterator[Record]]
+    @property
+    def image_id(self) -> str:
+        """The id that the set gives, or nothing; of a listed image the one that is unique."""
+        return self.columns.get("image_id", "")

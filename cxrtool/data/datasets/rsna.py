@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cxrtool.data.datasets.layout import columns_of, find, folder_of, misfit, table_of
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.errors import InputError
 
@@ -31,6 +32,7 @@ IMAGES = "stage_*_train_images"
 MAPPING = "pneumonia-challenge-dataset-mappings*.json"
 
 
+@adapter("rsna", mark=lambda root: bool(find(root, LABELS)))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record an image of the training part.
 

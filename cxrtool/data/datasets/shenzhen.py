@@ -19,11 +19,13 @@ from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import misfit, within
 from cxrtool.data.datasets.readings import label_of, read_reading
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 
 IMAGES, PREFIX = "CXR_png", "CHNCXR_"
 MASKS = ("mask", "masks")
 
 
+@adapter("shenzhen", mark=lambda root: any((within(root, IMAGES) / IMAGES).glob(f"{PREFIX}*")))
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield every image, with its mask where there is one.
 
@@ -33,8 +35,8 @@ def read(source: Path, request: Request) -> Iterator[Record]:
     root = within(source, IMAGES)
     if not (root / IMAGES).is_dir() or not any((root / IMAGES).glob(f"{PREFIX}*")):
         raise misfit(source, "shenzhen", f"the folder {IMAGES} with {PREFIX}*.png")
-    masks = [place / name for place in (root, root / IMAGES, source) for name in MASKS if (place / name).is_dir()]
-    if not masks:
+    folders = [place / name for place in (root, root / IMAGES, source) for name in MASKS if (place / name).is_dir()]
+    if not folders:
         request.remarks.append("no folder mask or masks was found: the images come without masks")
     for record in folder.read(root / IMAGES, request):
         stem = record.path.stem
@@ -43,6 +45,5 @@ def read(source: Path, request: Request) -> Iterator[Record]:
             continue
         columns = {"label": label_of(stem), "patient_id": stem, "source": "shenzhen"}
         columns |= read_reading(root, stem)
-        found = (place / f"{stem}_mask.png" for place in masks)
-        columns["mask"] = next((str(path) for path in found if path.is_file()), "")
-        yield replace(record, columns=columns, relative=f"{IMAGES}/{record.relative}")
+        found = [path for place in folders if (path := place / f"{stem}_mask.png").is_file()]
+        yield replace(record, columns=columns, relative=f"{IMAGES}/{record.relative}", masks=tuple(found[:1]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import COLUMNS, Row, Table, read_table
 from cxrtool.errors import InputError
 
@@ -15,6 +17,7 @@ LABELS = ("label", "class", "target", "finding", "diagnosis")
 PATIENTS = ("patient_id", "patientid", "patient", "subject_id", "subject")
 
 
+@adapter("csv")
 def read(source: Path, request: Request) -> Iterator[Record]:
     """Yield one record a row; relative paths are taken from the table's folder, or from `images/` beside it.
 
@@ -41,15 +44,14 @@ def read(source: Path, request: Request) -> Iterator[Record]:
             if column is not None:
                 columns.pop(names[column], None)
                 columns[role] = row[column].strip()
-        for column in ("mask", "ribless"):
-            if columns.get(column):
-                columns[column] = str(_locate(folder, columns[column]))
+        beside = {name: _locate(folder, columns[name]) for name in ("mask", "ribless") if columns.get(name)}
+        masks = (beside["mask"],) if "mask" in beside else ()
+        record = Record(Path(table.place(index)), columns, "", masks=masks, ribless=beside.get("ribless"))
         name = row[path_column].strip()
-        if not name:
-            yield Record(Path(f"{table.place(index)}"), columns, "")
-            continue
-        path = _locate(folder, name)
-        yield Record(path, columns, Path(os.path.relpath(path, folder)).as_posix())
+        if name:
+            path = _locate(folder, name)
+            record = replace(record, path=path, relative=Path(os.path.relpath(path, folder)).as_posix())
+        yield record
 
 
 def _find(table: Table, asked: str | None, known: Sequence[str], flag: str) -> str | None:

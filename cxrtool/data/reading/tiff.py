@@ -9,23 +9,28 @@ that a table gives to the file, nobody has said. Reference: TIFF 6.0 (Adobe, 199
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+import io
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cxrtool.data.reading.headers import INKS, Header
 from cxrtool.errors import ImageError
 
-ORIENTATION = 274
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffTags
+
+_CUT = "truncated TIFF: the file ends inside its header"
 _MAX_PAGES = 32
-_PHOTOMETRIC = {0: "min-is-white", 1: "min-is-black", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 _GREY = (0, 1)
+_RGB, _CMYK, _YCBCR = 2, 5, 6
+_COLOURS = {_RGB: "RGB", 3: "palette", _CMYK: "CMYK", _YCBCR: "YCbCr"}
 _COMPRESSION = {1, 5, 7, 8, 32773, 32946}
 _FAX = {2, 3, 4}
 """Compressions that only pictures of one bit have."""
 
-_SAMPLE_FORMATS = {4: "undefined", 5: "complex", 6: "complex"}
+_FORMS = {1: "u", 2: "i", 3: "f"}
+_OTHER_FORMS = {4: "undefined", 5: "complex", 6: "complex"}
 _DEPTHS = {
     "u": {1: 8, 8: 8, 10: 16, 12: 16, 14: 16, 16: 16, 32: 32},
     "i": {8: 8, 16: 16, 32: 32},
@@ -37,52 +42,94 @@ _ALPHA = {0: "none", 1: "applied", 2: ""}
 """By the tag ExtraSamples, which says of what kind a fourth sample is."""
 
 
-@dataclass(frozen=True)
-class _Layout:
-    order: str
-    big: bool
-
-
-Tags = dict[int, tuple[int, ...]]
-
-
 def read_tiff(data: bytes) -> Header:
     """Read the only page's header; check that the file is whole, and of a kind whose pixels come out right.
 
     Raises:
         ImageError: It is truncated, has several pages, or is of a variant whose pixels would come out wrong.
     """
-    # Thumbnails and masks of transparency are no pages of their own.
-    pages = [tags for tags in _pages(data) if not tags.get(254, (0,))[0] & 5 and tags.get(255, (1,))[0] != 2]
-    if len(pages) != 1:
-        raise ImageError(f"expected a TIFF of one page, found {len(pages)}")
-    tags = pages[0]
-    width, height = tags.get(256, (0,))[0], tags.get(257, (0,))[0]
-    bits = tags.get(258, (1,))
-    samples = tags.get(277, (1,))[0]
-    photometric = tags.get(262, (-1,))[0]
-    if photometric not in _PHOTOMETRIC:
+    try:
+        with _opened(io.BytesIO(data)) as file:
+            tags = _only_page(file, data)
+            header = _header(tags)
+            _check_whole(tags, len(data))
+            return header
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        # What tifffile raises on nonsense is anything from its own error to TypeError.
+        raise ImageError(_CUT) from error
+
+
+def upright(data: bytes) -> bytes:
+    """The same file with its orientation tag set to 1, so that the decoder leaves the turning to us."""
+    stream = io.BytesIO(data)
+    with _opened(stream) as file:
+        file.pages.first.tags["Orientation"].overwrite(1)
+    return stream.getvalue()
+
+
+def _opened(stream: io.BytesIO) -> TiffFile:
+    import tifffile
+
+    # It logs what it repairs, and a decoder's complaints are kept from the user.
+    tifffile.logger().disabled = True
+    # What some microscopes mean by their tags is not to be looked for.
+    return tifffile.TiffFile(stream, is_lsm=False, is_scanimage=False)
+
+
+def _only_page(file: TiffFile, data: bytes) -> TiffTags:
+    pages = [page.aspage() for page in itertools.islice(file.pages, _MAX_PAGES)]
+    if len(pages) < _MAX_PAGES:
+        # A page that lies beyond the end of the file is passed over without a word.
+        place, size = file.pages.next_page_offset or 0, file.tiff.offsetsize
+        if data[place : place + size] != bytes(size):
+            raise ImageError(_CUT)
+    # Thumbnails and masks of transparency are no pages of their own, and a chain may lead back to its start.
+    whole = {page.offset: page for page in pages if not page.subfiletype & 5}
+    if len(whole) != 1:
+        raise ImageError(f"expected a TIFF of one page, found {len(whole)}")
+    return whole.popitem()[1].tags
+
+
+def _told(tags: TiffTags, name: str, *default: int) -> tuple[int, ...]:
+    value = tags.valueof(name)
+    if value is None:
+        return default
+    return tuple(map(int, value)) if isinstance(value, Iterable) else (int(value),)
+
+
+def _header(tags: TiffTags) -> Header:
+    width, height = _told(tags, "ImageWidth", 0)[0], _told(tags, "ImageLength", 0)[0]
+    bits = _told(tags, "BitsPerSample", 1)
+    samples = _told(tags, "SamplesPerPixel", 1)[0]
+    photometric = _told(tags, "PhotometricInterpretation", -1)[0]
+    if photometric not in _GREY and photometric not in _COLOURS:
         raise ImageError(f"expected a grey, palette, RGB or CMYK TIFF, found photometric interpretation {photometric}")
-    form = {1: "u", 2: "i", 3: "f"}.get(tags.get(339, (1,))[0])
+    if photometric in _COLOURS and "BitsPerSample" not in tags:
+        raise ImageError(_CUT)
+    sample_format = _told(tags, "SampleFormat", 1)[0]
+    form = _FORMS.get(sample_format)
     if form is None:
-        kind = _SAMPLE_FORMATS.get(tags[339][0], "unknown")
+        kind = _OTHER_FORMS.get(sample_format, "unknown")
         raise ImageError(f"a TIFF of {kind} samples is not supported; convert it to 16-bit grey")
     depths = _DEPTHS[form]
     if len(set(bits)) != 1 or bits[0] not in depths:
         known, found = ", ".join(map(str, depths)), "/".join(map(str, bits))
         raise ImageError(f"expected a TIFF of {known} bits a sample, found {found}")
-    if photometric not in _GREY and (form != "u" or bits[0] not in ((8, 16) if photometric == 2 else (8,))):
-        raise ImageError(f"a {_PHOTOMETRIC[photometric]} TIFF of {bits[0]} bits is not supported; convert it to PNG")
+    if photometric not in _GREY and (form != "u" or bits[0] not in ((8, 16) if photometric == _RGB else (8,))):
+        raise ImageError(f"a {_COLOURS[photometric]} TIFF of {bits[0]} bits is not supported; convert it to PNG")
     alpha = _alpha(tags, photometric, samples, bits[0])
-    if samples > 1 and tags.get(284, (1,))[0] != 1 and (bits[0], samples, photometric) != (8, 3, 2):
+    separate = _told(tags, "PlanarConfiguration", 1)[0] != 1
+    if samples > 1 and separate and (bits[0], samples, photometric) != (8, 3, _RGB):
         raise ImageError("a TIFF with separate planes is only supported as RGB of 8 bits; convert it to PNG")
-    compression = tags.get(259, (1,))[0]
+    compression = _told(tags, "Compression", 1)[0]
     if compression not in _COMPRESSION and not (compression in _FAX and bits[0] == 1):
         raise ImageError(f"a TIFF with compression {compression} is not supported; convert it to PNG")
-    if tags.get(322, (0,))[0] * tags.get(323, (0,))[0] > 4 * max(width * height, 1 << 24):
+    tile = _told(tags, "TileWidth", 0)[0] * _told(tags, "TileLength", 0)[0]
+    if tile > 4 * max(width * height, 1 << 24):
         raise ImageError("malformed TIFF: its tiles are larger than the picture")
-    _check_whole(tags, len(data))
-    orientation = tags.get(ORIENTATION, (1,))[0]
+    orientation = _told(tags, "Orientation", 1)[0]
     return Header(
         "TIFF",
         width,
@@ -93,90 +140,35 @@ def read_tiff(data: bytes) -> Header:
         alpha=alpha,
         orientation=orientation if 1 <= orientation <= 8 else 1,
         inverted=photometric == 0 and not (form == "u" and bits[0] <= 8),
-        note=INKS if photometric == 5 else "",
+        note=INKS if photometric == _CMYK else "",
     )
 
 
-def _alpha(tags: Tags, photometric: int, samples: int, bits: int) -> str:
+def _alpha(tags: TiffTags, photometric: int, samples: int, bits: int) -> str:
     """What a fourth sample means; of 8 bits the decoder has applied it.
 
     Raises:
         ImageError: There are more samples than a picture of this kind has.
     """
-    extra = tags.get(338, ())
-    if photometric == 5:
-        if samples != 4 or extra or tags.get(332, (1,))[0] != 1:
+    extra = _told(tags, "ExtraSamples")
+    if photometric == _CMYK:
+        if samples != 4 or extra or _told(tags, "InkSet", 1)[0] != 1:
             raise ImageError(f"expected a CMYK TIFF of four inks, found {samples} samples a pixel")
         return "none"
-    colours = 3 if photometric in (2, 6) else 1
+    colours = 3 if photometric in (_RGB, _YCBCR) else 1
     if samples == colours and not extra:
         return ""
     # Of grey with opacity the decoder hands out the grey alone, and of more than one extra sample nothing is known.
-    if colours != 3 or photometric != 2 or samples != 4:
+    if photometric != _RGB or samples != 4:
         raise ImageError(f"expected a TIFF without transparency, found {samples} samples a pixel; flatten it")
     alpha = _ALPHA.get(extra[0] if extra else 0, "none")
     return "applied" if bits == 8 and not alpha else alpha
 
 
-def upright(data: bytes) -> bytes:
-    """The same file with its orientation tag set to 1, so that the decoder leaves the turning to us."""
-    layout, offset = _start(data)
-    for tag, _, _, place in _entries(data, layout, offset)[0]:
-        if tag == ORIENTATION:
-            return data[:place] + struct.pack(layout.order + "H", 1) + data[place + 2 :]
-    return data
-
-
-def _check_whole(tags: Tags, size: int) -> None:
-    offsets = tags.get(324) or tags.get(273) or ()
-    counts = tags.get(325) or tags.get(279) or ()
+def _check_whole(tags: TiffTags, size: int) -> None:
+    offsets = _told(tags, "TileOffsets") or _told(tags, "StripOffsets")
+    counts = _told(tags, "TileByteCounts") or _told(tags, "StripByteCounts")
     if not offsets or len(offsets) != len(counts):
         raise ImageError("malformed TIFF: it does not say where its pixels lie")
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("truncated TIFF: the file ends before its last pixels")
-
-
-def _pages(data: bytes) -> list[Tags]:
-    layout, offset = _start(data)
-    pages: list[Tags] = []
-    seen: set[int] = set()
-    while offset and offset not in seen and len(pages) < _MAX_PAGES:
-        seen.add(offset)
-        entries, following = _entries(data, layout, offset)
-        pages.append({tag: _values(data, layout, kind, count, place) for tag, kind, count, place in entries})
-        offset = following
-    return pages
-
-
-def _start(data: bytes) -> tuple[_Layout, int]:
-    order = "<" if data[:2] == b"II" else ">"
-    (magic,) = struct.unpack_from(order + "H", data, 2)
-    big = magic == 43
-    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    return _Layout(order, big), offset
-
-
-def _entries(data: bytes, layout: _Layout, offset: int) -> tuple[list[tuple[int, int, int, int]], int]:
-    """The directory's (tag, type, count, place of the values) and the offset of the next directory."""
-    number, word, step = ("Q", "Q", 20) if layout.big else ("H", "I", 12)
-    (count,) = struct.unpack_from(layout.order + number, data, offset)
-    start = offset + struct.calcsize("<" + number)
-    if count > 4096:
-        raise ImageError(f"malformed TIFF: a directory of {count} entries")
-    inline = struct.calcsize("<" + word)
-    entries = []
-    for position in range(start, start + step * count, step):
-        tag, kind, length = struct.unpack_from(f"{layout.order}HH{word}", data, position)
-        place = position + step - inline
-        if length * _SIZES.get(kind, 1) > inline:
-            (place,) = struct.unpack_from(layout.order + word, data, place)
-        entries.append((tag, kind, length, place))
-    (following,) = struct.unpack_from(layout.order + word, data, start + step * count)
-    return entries, following
-
-
-def _values(data: bytes, layout: _Layout, kind: int, count: int, place: int) -> tuple[int, ...]:
-    code = _CODES.get(kind)
-    if code is None or count > 1 << 20:
-        return ()
-    return struct.unpack_from(f"{layout.order}{count}{code}", data, place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +75,7 @@ def read_splits(argument: Path | str) -> Splits:
 
 
 def _runs(table: Table) -> dict[Run, dict[str, str]]:
+    # By hand: a training that is up to date has read its splits to know so, and does without pandas.
     runs: dict[Run, dict[str, str]] = {}
     for index, row in enumerate(table.rows):
         subset = SYNONYMS.get(row["subset"].strip().casefold())
@@ -162,32 +162,37 @@ def tabulate(
         group: The column that names the patient.
         names: What to say of a fold beside its number.
     """
+    import pandas as pd
+
     classes, names = manifest.classes(), names or {}
-    groups, labels = group_images(manifest.rows, group), manifest.column("label")
-    figures: dict[Run, dict[str, list[int]]] = {}
-    for run, subsets in runs.items():
-        inside: dict[str, list[int]] = {}
-        for place, row in enumerate(manifest.rows):
-            if valid_in(row, run) and (name := known_as(row, subsets)):
-                inside.setdefault(subsets[name], []).append(place)
-        figures[run] = {subset: [len(found), len({groups[i] for i in found})] for subset, found in inside.items()}
-        for subset, members in inside.items():
-            counts = Counter(labels[i] for i in members)
-            figures[run][subset] += [counts[label] for label in classes]
     columns = ["fold", "subset", "images", "patients", *classes]
-    table: list[list[str]] = []
+    images = list(zip(manifest.rows, group_images(manifest.rows, group), manifest.column("label"), strict=True))
+    placed = pd.DataFrame(
+        [
+            (number, SUBSETS.index(subsets[name]), patient, label)
+            for number, (run, subsets) in enumerate(runs.items())
+            for row, patient, label in images
+            if valid_in(row, run) and (name := known_as(row, subsets))
+        ],
+        columns=["run", "subset", "patient", "label"],
+    )
+    parts = placed.groupby(["run", "subset"])
+    if placed.empty:
+        return columns, []
+    labels = pd.crosstab([placed["run"], placed["subset"]], placed["label"]).reindex(columns=classes, fill_value=0)
+    figures = pd.concat([parts.size(), parts["patient"].nunique(), labels], axis="columns")
     if len(runs) <= SHOWN_RUNS:
-        for run, figure in figures.items():
-            shown = " ".join(filter(None, (f"r{run[0]}f{run[1]}", names.get(run))))
-            table += [[shown, subset, *map(str, figure[subset])] for subset in SUBSETS if subset in figure]
-        return columns, table
-    for subset in SUBSETS:
-        found = [figure[subset] for figure in figures.values() if subset in figure]
-        if found:
-            table.append([f"all {len(runs)}", subset, *(_range(cells) for cells in zip(*found, strict=True))])
-    return columns, table
+        told = [" ".join(filter(None, (f"r{run[0]}f{run[1]}", names.get(run)))) for run in runs]
+        return columns, [
+            [told[number], SUBSETS[subset], *map(str, cells)]
+            for (number, subset), *cells in figures.itertuples(name=None)
+        ]
+    by_subset = figures.groupby("subset")
+    spans = zip(*(found.itertuples(name=None) for found in (by_subset.min(), by_subset.max())), strict=True)
+    return columns, [
+        [f"all {len(runs)}", SUBSETS[subset], *map(_range, lows, highs)] for (subset, *lows), (_, *highs) in spans
+    ]
 
 
-def _range(values: tuple[int, ...]) -> str:
-    low, high = min(values), max(values)
+def _range(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}-{high}"

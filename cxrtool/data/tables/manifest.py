@@ -2,6 +2,8 @@
 
 Everything stays text, because a reader that guesses turns the id `001` into 1 and the label `None` into nothing. In
 memory `path` and masks are absolute; in a file they are relative to that file's folder.
+
+Files are read here alone, and without pandas: a step that finds itself up to date reads its tables and does no more.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING, Self
 
 from cxrtool.data.files import atomic_write
+from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = dict[str, str]
 
@@ -39,14 +45,23 @@ class Table:
     Attributes:
         columns: The header, in order.
         rows: One dictionary a row; every column is present, empty where the file was.
+        frame: The same as a frame.
         origin: The file, or None for standard input.
         lines: The line in the file at which each row ends, for messages.
     """
 
     columns: list[str]
-    rows: list[Row]
+    rows: RowsField = ROWS
     origin: Path | None = None
     lines: list[int] = field(default_factory=list)
+    frame = FrameOfText()
+
+    @classmethod
+    def of_frame(cls, frame: pd.DataFrame, origin: Path | None = None) -> Self:
+        """A table of what stands in a frame."""
+        table = cls([], [], origin)
+        table.frame = frame
+        return table
 
     @property
     def name(self) -> str:
@@ -54,11 +69,11 @@ class Table:
         return str(self.origin) if self.origin else "standard input"
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(rows_of(self))
 
     def column(self, name: str) -> list[str]:
         """The cells of a column, all empty where the table lacks it."""
-        return [row.get(name, "") for row in self.rows]
+        return [row.get(name, "") for row in rows_of(self)]
 
     def require(self, *columns: str) -> None:
         """Check that columns are there.
@@ -237,11 +252,6 @@ def relative_rows(rows: Iterable[Row], base: Path) -> list[Row]:
                 copy[column] = Path(os.path.relpath(copy[column], base)).as_posix()
         result.append(copy)
     return result
-
-
-def print_manifest(stream: IO[str], columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write a manifest to a stream with its paths absolute, since a stream lies nowhere."""
-    stream.write(dump_table(columns, rows))
 
 
 def _read_regular(path: Path) -> bytes:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrtool.data.files import atomic_write
-from cxrtool.data.tables.manifest import Row, dump_table, read_table, relative_rows
+from cxrtool.data.tables.manifest import Table, dump_table, read_table, relative_rows
+from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 PREFIX = "prob_"
 HEAD = ("image_id", "path", "repeat", "fold", "subset", "label", "predicted")
@@ -31,19 +33,46 @@ class Predictions:
     Attributes:
         classes: Class names, in the model's order.
         rows: Text columns, one dictionary an image and run: `HEAD`, the grouping columns, `warning`.
+        text: The same as a frame.
         probabilities: Array (n, K) of float64 in [0, 1], rows as in `rows`.
         name: What to call them in a message or a table.
     """
 
     classes: list[str]
-    rows: list[Row]
-    probabilities: np.ndarray
+    rows: RowsField = ROWS
+    probabilities: np.ndarray  # type: ignore[misc]  # mypy takes the field's descriptor for a default
     name: str = ""
     columns: list[str] = field(default_factory=list)
+    text = FrameOfText()
+
+    @classmethod
+    def of_frame(cls, frame: pd.DataFrame, name: str = "") -> Predictions:
+        """Predictions with the text and the columns `prob_<class>` of a frame."""
+        probable = probability_columns(frame.columns)
+        values = frame[probable].to_numpy("float64")
+        predictions = cls([column.removeprefix(PREFIX) for column in probable], [], values, name)
+        predictions.text = frame.drop(columns=probable)
+        return predictions
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The text, and behind it `prob_<class>` as float64."""
+        numbers = {PREFIX + name: self.probabilities[:, place] for place, name in enumerate(self.classes)}
+        frame: pd.DataFrame = self.text.assign(**numbers)
+        return frame
 
     def runs(self) -> list[tuple[str, str]]:
         """The distinct (repeat, fold) pairs, in order of appearance."""
-        return list(dict.fromkeys((row.get("repeat", ""), row.get("fold", "")) for row in self.rows))
+        return list(dict.fromkeys((row.get("repeat", ""), row.get("fold", "")) for row in rows_of(self)))
+
+
+def probability_columns(columns: Iterable[str]) -> list[str]:
+    """The columns `prob_<class>`.
+
+    >>> probability_columns(["image_id", "prob_covid", "prob_"])
+    ['prob_covid']
+    """
+    return [name for name in columns if name.startswith(PREFIX) and name != PREFIX]
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -53,34 +82,33 @@ def read_predictions(path: Path) -> Predictions:
         InputError: A column is missing, no `prob_<class>` column is there, or a probability is not a number in [0, 1];
             the message names file and line.
     """
-    import numpy as np
-
     table = read_table(path)
     table.require("image_id")
-    classes = [name[len(PREFIX) :] for name in table.columns if name.startswith(PREFIX) and name != PREFIX]
-    if not classes:
+    probable = probability_columns(table.columns)
+    if not probable:
         raise InputError(
             f"{table.name}: expected columns prob_<class>, found: {', '.join(table.columns)}",
             "`cxrtool predict` and `cxrtool train` write them",
         )
-    values = np.empty((len(table), len(classes)), np.float64)
+    values = _probabilities(table, probable)
     base = table.origin.absolute().parent if table.origin else Path.cwd()
-    for index, row in enumerate(table.rows):
-        if row.get("path"):
-            row["path"] = os.path.normpath(base / row["path"])
-        for position, name in enumerate(classes):
-            cell = row.pop(PREFIX + name)
-            try:
-                value = float(cell)
-            except ValueError:
-                value = float("nan")
-            if not 0.0 <= value <= 1.0:
-                raise InputError(
-                    f"{table.place(index)}: expected a probability between 0 and 1 in {PREFIX}{name}, found '{cell}'"
-                )
-            values[index, position] = value
-    columns = [name for name in table.columns if not name.startswith(PREFIX)]
-    return Predictions(classes, table.rows, values, str(path), columns)
+    frame = table.frame.assign(**values)
+    if "path" in frame:
+        frame["path"] = frame["path"].map(lambda cell: os.path.normpath(base / cell) if cell else "")
+    return Predictions.of_frame(frame, str(path))
+
+
+def _probabilities(table: Table, columns: Sequence[str]) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    values = table.frame[columns].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    wrong = np.argwhere(~((values >= 0.0) & (values <= 1.0)).to_numpy())
+    if len(wrong):
+        index, name = wrong[0][0], columns[wrong[0][1]]
+        found = table.frame[name][index]
+        raise InputError(f"{table.place(index)}: expected a probability between 0 and 1 in {name}, found '{found}'")
+    return values
 
 
 def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:
@@ -115,7 +143,7 @@ def join(parts: Sequence[Predictions], name: str) -> Predictions:
     Raises:
         InputError: They name different classes.
     """
-    import numpy as np
+    import pandas as pd
 
     first = parts[0]
     for part in parts[1:]:
@@ -124,6 +152,4 @@ def join(parts: Sequence[Predictions], name: str) -> Predictions:
                 f"{part.name}: expected the classes {', '.join(first.classes)} as in {first.name}, "
                 f"found {', '.join(part.classes)}"
             )
-    rows = [row for part in parts for row in part.rows]
-    columns = list(dict.fromkeys(column for part in parts for column in part.columns))
-    return Predictions(first.classes, rows, np.concatenate([part.probabilities for part in parts]), name, columns)
+    return Predictions.of_frame(pd.concat([part.frame for part in parts], ignore_index=True), name)

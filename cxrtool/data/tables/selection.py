@@ -4,46 +4,55 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
-from cxrtool.data.tables.manifest import Manifest, Row, order_columns
+from cxrtool.data.tables.manifest import Manifest, Row, Table, order_columns
 from cxrtool.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
-class Selection:
-    """The rows that are kept, and those that are not.
+class Selection(Table):
+    """The rows that are kept, in the order of the input, and those that are not.
 
     Attributes:
-        columns: The header.
-        rows: What is kept, in the order of the input.
-        rejects: Path and reason of what is not.
+        rejects: Path and reason of what is not kept.
         warnings: What the user should know about it.
     """
 
-    columns: list[str]
-    rows: list[Row]
     rejects: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def keep(self, wanted: Callable[[Row], bool], reason: Callable[[Row], str]) -> None:
-        """Keep the rows that are wanted, and note the reason for every other."""
-        self.rejects += [{"path": row["path"], "reason": reason(row)} for row in self.rows if not wanted(row)]
-        self.rows = [row for row in self.rows if wanted(row)]
+    def keep(self, wanted: pd.Series, reason: pd.Series | str) -> None:
+        """Keep the rows that are wanted, and note the reason for every other.
 
-    def require(self, column: str, option: str, hint: str | None = None) -> None:
-        """Check that a column is there.
-
-        Raises:
-            InputError: It is not; the message names those that are.
+        Args:
+            wanted: Booleans, indexed as the frame is.
+            reason: One for all, or of each row.
         """
-        if column not in self.columns:
-            raise InputError(f"{option}: expected a column '{column}', found: {', '.join(self.columns)}", hint)
+        told = self.frame[["path"]].assign(reason=reason)
+        self.rejects += told[~wanted].to_dict("records")
+        self.frame = self.frame[wanted]
+
+    def cells(self, column: str) -> pd.Series:
+        """The cells of a column, indexed as the frame is; all empty where there is no such column."""
+        return self.frame[column] if column in self.frame else self.frame["path"].map(lambda _: "")
+
+    def drawn(self, seed: int) -> pd.Index:
+        """The index of the frame in an order that hangs on the seed and the ids alone."""
+        return self.frame["image_id"].map(lambda name: rank(seed, name)).sort_values().index
+
+
+def _require(selection: Selection, column: str, option: str, hint: str | None = None) -> None:
+    if column not in selection.columns:
+        raise InputError(f"{option}: expected a column '{column}', found: {', '.join(selection.columns)}", hint)
 
 
 def concatenate(manifests: Sequence[Manifest]) -> Selection:
@@ -55,43 +64,64 @@ def concatenate(manifests: Sequence[Manifest]) -> Selection:
     Raises:
         InputError: Two manifests give one image different labels.
     """
-    selection = Selection(order_columns([column for manifest in manifests for column in manifest.columns]), [])
-    known: dict[str, Row] = {}
-    origins: dict[str, str] = {}
+    import pandas as pd
+
+    columns = order_columns([column for manifest in manifests for column in manifest.columns])
+    known: dict[str, _Known] = {}
+    parts, warnings = [], []
     for manifest in manifests:
-        renamed: dict[str, str] = {}
-        fresh: list[Row] = []
-        for index, row in enumerate(manifest.rows):
-            identity = row["image_id"]
-            other = known.get(identity.casefold())
-            if other is not None and other["path"] == row["path"]:
-                if other.get("label", "") != row.get("label", ""):
-                    raise InputError(
-                        f"{manifest.place(index)}: '{identity}' is labelled '{row.get('label', '')}', "
-                        f"but '{other.get('label', '')}' in {origins[identity.casefold()]}",
-                        "make the labels agree with --relabel, or leave the image out of one of them with --where",
-                    )
-                continue
-            copy = {column: row.get(column, "") for column in selection.columns}
-            if other is not None:
-                copy["image_id"] = renamed[identity] = _another_id(identity, row["path"], other["path"], known)
-            known[copy["image_id"].casefold()] = copy
-            origins[copy["image_id"].casefold()] = manifest.name
-            fresh.append(copy)
-        for row in fresh:
-            if row.get("parent_id") in renamed:
-                row["parent_id"] = renamed[row["parent_id"]]
-        selection.rows += fresh
+        names, renamed = _names(manifest, known)
+        images = manifest.frame.reindex(columns=columns, fill_value="").assign(image_id=names)
+        if renamed and "parent_id" in columns:
+            parents = images["parent_id"]
+            images = images.assign(parent_id=parents.map(renamed).fillna(parents))
+        parts.append(images[images["image_id"] != ""])
         if renamed:
             old, new = next(iter(renamed.items()))
-            selection.warnings.append(
+            warnings.append(
                 f"{manifest.name}: {len(renamed)} ids belong to other images already and were renamed, "
                 f"such as '{old}' to '{new}'"
             )
+    selection = Selection.of_frame(pd.concat(parts))
+    selection.warnings += warnings
     return selection
 
 
-def _another_id(identity: str, path: str, other: str, known: Mapping[str, Row]) -> str:
+@dataclass(frozen=True)
+class _Known:
+    """An image that an earlier row has brought in, by the id that it has now."""
+
+    path: str
+    label: str
+    origin: str
+
+
+def _names(manifest: Manifest, known: dict[str, _Known]) -> tuple[list[str], dict[str, str]]:
+    """The id of each row, empty where the image is known already; and the new id of each one that is renamed.
+
+    Row by row, because an id that was renamed can be the next one's.
+    """
+    names, renamed = [], {}
+    cells = (manifest.column(name) for name in ("image_id", "path", "label"))
+    for index, (identity, path, label) in enumerate(zip(*cells, strict=True)):
+        name, other = identity, known.get(identity.casefold())
+        if other is not None and other.path == path:
+            if other.label != label:
+                raise InputError(
+                    f"{manifest.place(index)}: '{identity}' is labelled '{label}', "
+                    f"but '{other.label}' in {other.origin}",
+                    "make the labels agree with --relabel, or leave the image out of one of them with --where",
+                )
+            names.append("")
+            continue
+        if other is not None:
+            name = renamed[identity] = _another_id(identity, path, other.path, known)
+        known[name.casefold()] = _Known(path, label, manifest.name)
+        names.append(name)
+    return names, renamed
+
+
+def _another_id(identity: str, path: str, other: str, known: Container[str]) -> str:
     mine, theirs = Path(path).parent.parts[::-1], Path(other).parent.parts[::-1]
     folder = next((part for i, part in enumerate(mine) if i >= len(theirs) or part != theirs[i]), "")
     candidate = "_".join(filter(None, (re.sub(r"[^\w.-]+", "_", folder).strip("._"), identity)))
@@ -124,15 +154,14 @@ def relabel(selection: Selection, mapping: Mapping[str, str]) -> None:
     Raises:
         UsageError: A label that no row has.
     """
-    labels = sorted({row["label"] for row in selection.rows if row.get("label")})
+    labels = sorted(set(selection.column("label")) - {""})
     for name in mapping:
         if name not in labels:
             near = difflib.get_close_matches(name, labels, 1)
             meant = f"; did you mean '{near[0]}'?" if near else ""
             raise UsageError(f"--relabel: expected one of {', '.join(labels) or 'no labels'}, found '{name}'{meant}")
-    for row in selection.rows:
-        if row.get("label") in mapping:
-            row["label"] = mapping[row["label"]]
+    cells = selection.cells("label")
+    selection.frame = selection.frame.assign(label=cells.map(mapping).fillna(cells))
 
 
 def drop_duplicates(selection: Selection) -> None:
@@ -141,25 +170,20 @@ def drop_duplicates(selection: Selection) -> None:
     Raises:
         InputError: There is no column `sha256`.
     """
-    selection.require("sha256", "--drop-duplicates", "`cxrtool prepare` writes it")
-    first: dict[str, Row] = {}
-    for row in selection.rows:
-        if row.get("sha256"):
-            first.setdefault(row["sha256"].lower(), row)
-
-    def twin(row: Row) -> Row:
-        return first.get(row.get("sha256", "").lower(), row)
-
-    differing = [row for row in selection.rows if twin(row).get("label", "") != row.get("label", "")]
-    if differing:
-        row = differing[0]
+    _require(selection, "sha256", "--drop-duplicates", "`cxrtool prepare` writes it")
+    images = selection.frame.assign(label=selection.cells("label"))
+    digests = images["sha256"].str.lower()
+    places = images.index.to_series()
+    firsts = places.groupby(digests).transform("first").where(digests != "", places)
+    twins = images.loc[firsts].set_axis(images.index)
+    differing = images.index[twins["label"] != images["label"]]
+    if len(differing):
+        row, twin = images.loc[differing[0]], twins.loc[differing[0]]
         selection.warnings.append(
             f"{len(differing)} duplicates have another label than the image that is kept, such as '{row['image_id']}' "
-            f"({row.get('label', '')}) and '{twin(row)['image_id']}' ({twin(row).get('label', '')})"
+            f"({row['label']}) and '{twin['image_id']}' ({twin['label']})"
         )
-    selection.keep(
-        lambda row: twin(row) is row, lambda row: f"--drop-duplicates: the pixels of {twin(row)['image_id']}"
-    )
+    selection.keep(firsts == places, "--drop-duplicates: the pixels of " + twins["image_id"])
 
 
 def one_per(selection: Selection, column: str, seed: int) -> None:
@@ -168,12 +192,11 @@ def one_per(selection: Selection, column: str, seed: int) -> None:
     Raises:
         InputError: There is no such column.
     """
-    selection.require(column, "--one-per")
-    drawn: dict[str, Row] = {}
-    for row in _shuffled(selection.rows, seed):
-        drawn.setdefault(normalised(row.get(column, "")) or f"\0{row['image_id']}", row)
-    kept = {id(row) for row in drawn.values()}
-    selection.keep(lambda row: id(row) in kept, lambda row: f"--one-per {column}: another of {row.get(column)}")
+    _require(selection, column, "--one-per")
+    cells = selection.cells(column)
+    values = cells.map(normalised)
+    others = values.loc[selection.drawn(seed)].duplicated().sort_index() & (values != "")
+    selection.keep(~others, f"--one-per {column}: another of " + cells)
 
 
 SMALLEST = "smallest"
@@ -194,7 +217,8 @@ def parse_per_class(text: str) -> int | None:
 
 def smallest_class(selection: Selection) -> int:
     """How many images the smallest class has; 0 where nothing has a label."""
-    return min(Counter(row["label"] for row in selection.rows if row.get("label")).values(), default=0)
+    labels = selection.cells("label")
+    return min(labels[labels != ""].value_counts(), default=0)
 
 
 def sample(selection: Selection, seed: int, *, per_class: int | None = None, fraction: float | None = None) -> None:
@@ -203,26 +227,18 @@ def sample(selection: Selection, seed: int, *, per_class: int | None = None, fra
     The draw hangs on seed and ids alone: the order of rows does not matter, and a smaller sample lies in the greater.
     Images without a label are a class for `fraction`, and left out by `per_class`.
     """
-    classes: dict[str, list[Row]] = {}
-    for row in _shuffled(selection.rows, seed):
-        classes.setdefault(row.get("label", ""), []).append(row)
-    kept: set[int] = set()
-    for label in sorted(classes):
-        rows = classes[label]
-        count = per_class or 0
-        if fraction is not None:
-            # At least one: a share of a small class must not be a class less.
-            count = max(1, round(len(rows) * fraction))
-        elif not label:
-            count = 0
-        elif len(rows) < count:
-            selection.warnings.append(f"--per-class {count}: there are only {len(rows)} of {label}")
-        kept |= {id(row) for row in rows[:count]}
-    option = f"--fraction {fraction:g}" if fraction is not None else f"--per-class {per_class}"
-    selection.keep(
-        lambda row: id(row) in kept, lambda row: f"{option}: {'not drawn' if row.get('label') else 'no label'}"
-    )
-
-
-def _shuffled(rows: Iterable[Row], seed: int) -> list[Row]:
-    return sorted(rows, key=lambda row: rank(seed, row["image_id"]))
+    labels = selection.cells("label")
+    sizes = labels.groupby(labels).size()
+    if fraction is not None:
+        option = f"--fraction {fraction:g}"
+        # At least one: a share of a small class must not be a class less.
+        counts = sizes.map(lambda size: max(1, round(size * fraction)))
+    else:
+        option = f"--per-class {per_class}"
+        counts = sizes.map(lambda _: per_class or 0).where(sizes.index != "", 0)
+        short = sizes[sizes < counts]
+        selection.warnings += [f"{option}: there are only {size} of {label}" for label, size in short.items()]
+    drawn = labels.loc[selection.drawn(seed)]
+    wanted = drawn.groupby(drawn).cumcount() < drawn.map(counts)
+    reasons = labels.map(lambda label: f"{option}: {'not drawn' if label else 'no label'}")
+    selection.keep(wanted.sort_index(), reasons)

@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import sqrt
-from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.splitting.splits import SUBSETS, Splits
-from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.manifest import Manifest, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CATEGORIES = ("label", "severity", "view", "source")
 LEVELS = 12
 """Of a column with more values than this only the number of values is told."""
 
+_SIDE = "side"
+
 
 def table_one(
-    rows: Sequence[Row],
+    images: Table,
     group_of: Mapping[str, str],
     columns: Sequence[str],
     categories: Sequence[str] = CATEGORIES,
@@ -31,7 +36,7 @@ def table_one(
     """Compare groups of images.
 
     Args:
-        rows: Rows of a manifest.
+        images: Rows of a manifest.
         group_of: The group of each image id, such as its subset; images that it lacks are left out.
         columns: The groups, in the order of the table's columns.
         categories: The columns of the manifest of which every value is counted.
@@ -40,18 +45,25 @@ def table_one(
     Returns:
         The header, and rows of text.
     """
-    patients = dict(zip((row["image_id"] for row in rows), group_images(rows, column), strict=True))
-    groups = [[row for row in rows if group_of.get(row["image_id"]) == name] for name in columns]
-    groups.append([row for group in groups for row in group])
-    people = [_people(group, patients) for group in groups]
+    import pandas as pd
+
+    patients = pd.Series(group_images(images.rows, column))
+    places = {name: place for place, name in enumerate(columns)}
+    sides = images.frame["image_id"].map(group_of).map(places).dropna().astype(int).sort_values(kind="stable")
+    # Every image stands in its group, and once more in the last one: that of all.
+    sides = pd.concat([sides, pd.Series(len(columns), sides.index)])
+    cells = images.frame.reindex(columns=["age", "sex", *categories], fill_value="").loc[sides.index]
+    cells.index = pd.MultiIndex.from_arrays([sides, patients[sides.index]], names=[_SIDE, PATIENT])
+    # One row a patient; of several images the first that tells.
+    people = cells[["age", "sex"]].map(str.strip)
+    people = people.where(people != "").groupby(level=[_SIDE, PATIENT], sort=False).first().fillna("")
     table = [
-        ["images", *(str(len(group)) for group in groups), ""],
-        ["patients", *(str(len(group)) for group in people), ""],
-        *_numeric("age", people),
-        *_categorical("sex", people),
+        [name, *map(str, found.groupby(level=_SIDE).size().reindex(range(len(columns) + 1), fill_value=0)), ""]
+        for name, found in (("images", cells), ("patients", people))
     ]
+    table += _numeric("age", people["age"], len(columns)) + _categorical("sex", people["sex"], len(columns))
     for name in categories:
-        table += _categorical(name, [[row.get(name, "") for row in group] for group in groups])
+        table += _categorical(name, cells[name], len(columns))
     return ["", *columns, "all", "SMD"], table
 
 
@@ -70,57 +82,43 @@ def parse_age(cell: str) -> float | None:
     return value if 0 <= value < 150 else None
 
 
-def _people(rows: Sequence[Row], patients: Mapping[str, int]) -> list[Row]:
-    # One row a patient; of several images the first that tells.
-    result: dict[int, Row] = {}
-    for row in rows:
-        known = result.setdefault(patients[row["image_id"]], {"age": "", "sex": ""})
-        for name in known:
-            known[name] = known[name] or row.get(name, "").strip()
-    return list(result.values())
-
-
-def _numeric(name: str, people: Sequence[Sequence[Row]]) -> list[list[str]]:
-    values = [[age for row in group if (age := parse_age(row[name])) is not None] for group in people]
-    if not any(values):
+def _numeric(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
+    values = cells.map(parse_age).astype(float)
+    if values.isna().all():
         return []
-    cells = [f"{fmean(v):.1f} ± {stdev(v):.1f}" if len(v) > 1 else f"{v[0]:.1f}" if v else "" for v in values]
-    ranges = [f"{min(v):g} to {max(v):g}" if v else "" for v in values]
-    missing = [_share(len(group) - len(v), len(group)) for group, v in zip(people, values, strict=True)]
-    moments = [(fmean(v), stdev(v) ** 2) for v in values[:-1] if len(v) > 1]
-    absent = [[parse_age(row[name]) is None for row in group] for group in people[:-1]]
+    told = values.groupby(level=_SIDE).agg(["size", "count", "mean", "std", "min", "max"]).reindex(range(groups + 1))
+    sizes, counts = (told[name].fillna(0).astype(int) for name in ("size", "count"))
+    found = list(zip(counts, told["mean"], told["std"], told["min"], told["max"], strict=True))
+    means = [f"{mean:.1f} ± {sd:.1f}" if n > 1 else f"{mean:.1f}" if n else "" for n, mean, sd, _, _ in found]
+    ranges = [f"{low:g} to {high:g}" if n else "" for n, _, _, low, high in found]
+    moments = [(mean, sd**2) for n, mean, sd, _, _ in found[:groups] if n > 1]
+    missing = sizes - counts
     return [
-        [f"{name}, mean ± SD", *cells, _largest(moments)],
+        [f"{name}, mean ± SD", *means, _largest(moments)],
         [f"{name}, range", *ranges, ""],
-        [f"{name} missing", *missing, _largest([_moments(group) for group in absent if group])],
+        [f"{name} missing", *_shares(missing, sizes)],
     ]
 
 
-def _categorical(name: str, groups: Sequence[Sequence[Row] | Sequence[str]]) -> list[list[str]]:
-    values = [[cell if isinstance(cell, str) else cell[name] for cell in group] for group in groups]
-    levels = sorted({value for value in values[-1] if value})
+def _categorical(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
+    counts = cells.groupby(level=_SIDE).value_counts().unstack(_SIDE, fill_value=0)
+    counts = counts.reindex(columns=range(groups + 1), fill_value=0)
+    # A patient of two groups, of whom they tell different things, counts among all with what the first one tells.
+    shown = counts[counts[groups] > 0].sort_index(key=lambda levels: levels == "", kind="stable")
+    levels = sum(shown.index != "")
     if not levels:
         return []
-    if len(levels) > LEVELS:
-        return [[f"{name}, values", *(str(len(set(group) - {""})) for group in values), ""]]
-    return [
-        [
-            f"{name} {level or 'missing'}",
-            *(_share(group.count(level), len(group)) for group in values),
-            _largest([_moments([value == level for value in group]) for group in values[:-1] if group]),
-        ]
-        for level in (*levels, "")
-        if level or "" in values[-1]
-    ]
+    if levels > LEVELS:
+        return [[f"{name}, values", *map(str, (counts.drop("", errors="ignore") > 0).sum()), ""]]
+    return [[f"{name} {level or 'missing'}", *_shares(found, counts.sum())] for level, found in shown.iterrows()]
 
 
-def _share(count: int, whole: int) -> str:
-    return f"{count} ({100 * count / whole:.1f} %)" if whole else "0"
-
-
-def _moments(flags: Sequence[bool]) -> tuple[float, float]:
-    share = sum(flags) / len(flags)
-    return share, share * (1 - share)
+def _shares(counts: pd.Series, wholes: pd.Series) -> list[str]:
+    """Count and share of each group and of all, and the largest difference between groups."""
+    pairs = list(zip(counts, wholes, strict=True))
+    shares = [count / whole for count, whole in pairs[:-1] if whole]
+    cells = [f"{count} ({100 * count / whole:.1f} %)" if whole else "0" for count, whole in pairs]
+    return [*cells, _largest([(share, share * (1 - share)) for share in shares])]
 
 
 def _largest(moments: Sequence[tuple[float, float]]) -> str:
@@ -137,8 +135,9 @@ def table_of_study(manifest: Manifest, splits: Splits | None) -> tuple[tuple[lis
     run = next(iter(splits.runs)) if splits and len(splits.runs) == 1 else None
     if splits and run:
         subsets = splits.runs[run]
-        return table_one(manifest.rows, subsets, [name for name in SUBSETS if name in subsets.values()]), []
+        return table_one(manifest, subsets, [name for name in SUBSETS if name in subsets.values()]), []
     warnings = [f"{splits.name} divides {len(splits.runs)} times; Table 1 is by class"] if splits else []
-    labels = {row["image_id"]: row.get("label", "") or "unlabelled" for row in manifest.rows}
+    ids, cells = manifest.column("image_id"), manifest.column("label")
+    labels = {name: label or "unlabelled" for name, label in zip(ids, cells, strict=True)}
     others = [name for name in CATEGORIES if name != "label"]
-    return table_one(manifest.rows, labels, sorted(set(labels.values())), others), warnings
+    return table_one(manifest, labels, sorted(set(labels.values())), others), warnings

@@ -33,7 +33,7 @@ def choose_where(selection: Selection, expression: str) -> None:
     import sqlite3
 
     names = list({column.casefold(): column for column in reversed(selection.columns)}.values())[::-1]
-    numeric = {name for name in names if _is_numeric(name, [row.get(name, "") for row in selection.rows])}
+    numeric = {name for name in names if _is_numeric(name, selection.column(name))}
     read: set[str] = set()
 
     def authorize(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
@@ -49,21 +49,20 @@ def choose_where(selection: Selection, expression: str) -> None:
         columns = ", ".join(f"{_quoted(name)} {'NUMERIC' if name in numeric else 'TEXT'}" for name in names)
         connection.execute(f"CREATE TABLE manifest ({columns})")
         marks = ", ".join("?" * len(names))
-        cells = ([row.get(name, "") or (None if name in numeric else "") for name in names] for row in selection.rows)
-        connection.executemany(f"INSERT INTO manifest VALUES ({marks})", cells)
+        cells = ([cell or (None if name in numeric else "") for cell in selection.column(name)] for name in names)
+        connection.executemany(f"INSERT INTO manifest VALUES ({marks})", zip(*cells, strict=True))
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
         connection.set_authorizer(authorize)
         _check_quoted(expression, names)
         # The line break ends a comment in the expression, which would swallow the parenthesis.
-        found = {number for (number,) in connection.execute(f"SELECT rowid FROM manifest WHERE ({expression}\n)")}
+        found = [number for (number,) in connection.execute(f"SELECT rowid - 1 FROM manifest WHERE ({expression}\n)")]
     except (sqlite3.Error, sqlite3.Warning) as error:
         told = str(error).replace("\n)", "")
         raise UsageError(f"--where: {told}{_nearest(told, names)}", f"the columns: {', '.join(names)}") from None
     finally:
         connection.close()
     _warn_of_text(selection, sorted(read & numeric))
-    kept = {id(row) for number, row in enumerate(selection.rows, 1) if number in found}
-    selection.keep(lambda row: id(row) in kept, lambda row: f"--where: {expression}")
+    selection.keep(selection.frame.index.isin(found), f"--where: {expression}")
 
 
 def _is_numeric(name: str, cells: Sequence[str]) -> bool:
@@ -74,7 +73,7 @@ def _is_numeric(name: str, cells: Sequence[str]) -> bool:
 
 def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
     for name in columns:
-        others = [row[name] for row in selection.rows if row.get(name) and not _NUMBER.fullmatch(row[name])]
+        others = [cell for cell in selection.column(name) if cell and not _NUMBER.fullmatch(cell)]
         if others:
             selection.warnings.append(
                 f"--where reads '{name}', in which {len(others)} cells are no number, such as '{others[0]}'; "

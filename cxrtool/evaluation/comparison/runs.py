@@ -11,16 +11,16 @@ import numpy as np
 from cxrtool.errors import UsageError
 from cxrtool.evaluation.comparison import tests as comparison
 from cxrtool.evaluation.comparison.align import Key, align, in_order
-from cxrtool.evaluation.comparison.tests import METRICS, OF_A_CLASS, Pair, Verdict, pick, sign_flip
+from cxrtool.evaluation.comparison.metrics import METRICS
+from cxrtool.evaluation.comparison.tests import Pair, Verdict, pick, sign_flip
 from cxrtool.evaluation.groups import NONE, Grouping, split_by
 from cxrtool.evaluation.metrics.confusion import spread
-from cxrtool.evaluation.metrics.estimates import BY_CLASS, MACROS, Estimates, estimate
+from cxrtool.evaluation.metrics.estimates import BY_CLASS, SOURCES, Estimates, estimate
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.summary import MEANING, find_positive, measures_of
 from cxrtool.evaluation.tables import count_of
 
-SOURCES = {**MACROS, "balanced_accuracy": "sensitivity", "average_precision": "class_ap"}
 TESTS = ("models", "methods", "delong", "mcnemar")
 """In `comparison.json`: the permutation of two trained models, the corrected t of two methods, DeLong, McNemar."""
 
@@ -62,7 +62,7 @@ def compare_runs(
 
     Args:
         entries: At least one; classes in the order of the first one's where they are the same.
-        metric: One of `METRICS`: what differences are differences of.
+        metric: A key of `METRICS`: what differences are differences of.
         positive: The class that metrics of a class and DeLong's test are about.
         baseline: Name of the reference; None takes the best on validation images, or else the best on test images.
         by: Columns by whose values accuracies are told, of the runs that have them.
@@ -70,7 +70,7 @@ def compare_runs(
         resamples: How many.
 
     Raises:
-        UsageError: Unknown metric or class, or a metric that needs one.
+        UsageError: Unknown class, or a metric that needs one.
     """
     check_metric(metric, positive)
     entries = [replace(entry, scores=in_order(entry.scores, entries[0].scores.classes)) for entry in entries]
@@ -114,11 +114,9 @@ def check_metric(metric: str, positive: str | None) -> None:
     """Check what is to be compared.
 
     Raises:
-        UsageError: No such metric, or one that needs a class where none is named.
+        UsageError: A metric that needs a class, where none is named.
     """
-    if metric not in METRICS:
-        raise UsageError(f"--metric: expected one of {', '.join(METRICS)}, found '{metric}'")
-    if metric in OF_A_CLASS and positive is None:
+    if METRICS[metric].of_a_class and positive is None:
         raise UsageError(f"--metric {metric} is a figure of one class", "name it with --positive CLASS")
 
 
@@ -266,7 +264,8 @@ def _why_not_one_test(scores: Scores) -> str:
 def _describe(entry: Entry, found: Estimates, metric: str, about: int | None) -> dict[str, Any]:
     scores = entry.scores
     told = measures_of(scores, found, about)
-    chosen = told["per_class"][scores.classes[about or 0]][metric] if metric in OF_A_CLASS else told["overall"][metric]
+    of = told["per_class"][scores.classes[about or 0]] if METRICS[metric].of_a_class else told["overall"]
+    chosen = of[metric]
     return {
         "images": scores.images,
         "patients": scores.patients,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.evaluation.comparison.metrics import METRICS
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
 from cxrtool.evaluation.metrics.estimates import Figures, derive
@@ -165,24 +166,13 @@ def holm(raw: Sequence[float | None]) -> list[float | None]:
 PERMUTATIONS = 10_000
 CELLS_AT_ONCE = 2_000_000
 
-DECIDED = (
-    "accuracy", "balanced_accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1", "mcc",
-    "sensitivity", "specificity", "precision", "npv", "f1",
-)  # fmt: skip
-RANKED = ("macro_auc", "average_precision", "auc")
-OF_A_CLASS = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
-"""Metrics that need a positive class."""
-
-METRICS = (*DECIDED, *RANKED)
-"""All that models can be compared by."""
-
 Bools = NDArray[np.bool_]
 
 
 def pick(figures: Figures, metric: str, about: int | None) -> FloatArray:
     """One metric of a level of estimates; of the class `about` where it is a metric of a class."""
     values = figures[metric]
-    return values[..., about] if metric in OF_A_CLASS else values
+    return values[..., about] if METRICS[metric].of_a_class else values
 
 
 @dataclass(frozen=True)
@@ -192,7 +182,7 @@ class Pair:
     Attributes:
         first: The one.
         second: The other: same images, patients and runs in the same order.
-        metric: One of `METRICS`.
+        metric: A key of `METRICS`.
         about: Index of the positive class, where there is one.
         defined: The classes that macro averages are over, by the metric of the class that they average.
     """
@@ -211,7 +201,7 @@ def sign_flip(pair: Pair, *, seed: int = 0, permutations: int = PERMUTATIONS) ->
     many are drawn as asked for, and the one that was seen counts as one of them. An exchange in which the metric is
     undefined counts as one at least as extreme.
     """
-    turner = _Decisions(pair) if pair.metric in DECIDED else _Ranks(pair)
+    turner = _Ranks(pair) if METRICS[pair.metric].ranked else _Decisions(pair)
     observed = float(turner(np.ones((1, pair.first.patients), np.bool_))[0])
     active = np.flatnonzero(turner.differing)
     if not len(active):

@@ -42,6 +42,9 @@ MACROS = {
 }
 """Figure of the whole to the figure of a class that it is the unweighted mean of."""
 
+SOURCES = {**MACROS, "balanced_accuracy": "sensitivity", "average_precision": "class_ap"}
+"""Figure of the whole to the figure of the classes that it is made of."""
+
 CELLS_AT_ONCE = 100_000
 """Images of a run times resamples that are held at once: an array of them stays within a processor's cache."""
 

@@ -8,29 +8,33 @@ from typing import Any
 import numpy as np
 
 from cxrtool.data.splitting.grouping import group_images
-from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, measure
+from cxrtool.evaluation.resampling.intervals import RESAMPLES, Measure, draw_patients, measure
+
+
+def mean_over_patients(
+    values: Iterable[float], patients: Sequence[int] | Sequence[str], seed: int, *, proportion: bool
+) -> Measure:
+    """A mean over images, resampled by patient: the one place where such an interval is made.
+
+    Args:
+        values: (n,) one number an image, at least one.
+        patients: (n,) whose image each is, by numbers or names.
+        seed: Of the resamples: the same patients are drawn for any numbers of theirs.
+        proportion: Whether the numbers count successes (0 or 1), for which Wilson's interval stands in where resampling
+            fails; a share of something else is no such count.
+    """
+    known = np.array(list(values), np.float64)
+    _, groups = np.unique(np.array(patients), return_inverse=True)
+    sums, sizes = np.bincount(groups, known), np.bincount(groups)
+    drawn = draw_patients(np.zeros(len(sizes), np.intp), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
+    replicates = (sums @ drawn) / (sizes @ drawn)
+    return measure(float(known.mean()), replicates, patients=len(sizes), proportion=proportion)
 
 
 def mean_of_images(
     rows: Sequence[dict[str, Any]], values: Iterable[float], seed: int, *, proportion: bool
 ) -> dict[str, Any]:
-    """A mean over images, resampled by patient.
-
-    Args:
-        rows: Of a manifest, one an image: they tell whose it is.
-        values: One number a row.
-        seed: Of the resamples.
-        proportion: Whether the numbers count successes (0 or 1), for which Wilson's interval stands in where resampling
-            fails; a share of something else is no such count.
-
-    Returns:
-        A figure as in `metrics.json`, with the numbers of images and patients.
-    """
-    known = np.array(list(values))
-    groups = np.array(group_images(rows))
-    sums, sizes = np.bincount(groups, known), np.bincount(groups)
-    drawn = draw_patients(np.zeros(len(sums), np.intp), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
-    figure = measure(
-        float(known.mean()), (sums @ drawn) / (sizes @ drawn), patients=len(sums), proportion=proportion
-    )  # fmt: skip
-    return {**figure.as_json(), "images": len(rows), "patients": len(sums)}
+    """`mean_over_patients` of a manifest's rows, one number a row, as JSON: with the numbers of images and patients."""
+    patients = group_images(rows)
+    figure = mean_over_patients(values, patients, seed, proportion=proportion)
+    return {**figure.as_json(), "images": len(rows), "patients": len(set(patients))}

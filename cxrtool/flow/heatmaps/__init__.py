@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from cxrtool.data.tables.manifest import FILE_NAME, Manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import run as runs
-from cxrtool.flow.cases import SUBSETS, assign
+from cxrtool.flow.cases import assign
 from cxrtool.flow.folder import RUN_FILE, Inputs, Plan, StepFolder
-from cxrtool.flow.heatmaps.drawing import OVERS
 from cxrtool.flow.heatmaps.energy import (
     beside_in_words,
     compare_beside,
@@ -22,7 +20,7 @@ from cxrtool.flow.heatmaps.energy import (
     read_other,
 )
 from cxrtool.flow.heatmaps.images import COLUMNS, Explanation
-from cxrtool.flow.heatmaps.options import METHODS, SCALES, ExplainOptions
+from cxrtool.flow.heatmaps.options import ExplainOptions
 from cxrtool.flow.seen import FITTED, Seen
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.sources import model_folders, read_source
@@ -38,13 +36,10 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         The number of images, or None where there was nothing to do.
 
     Raises:
-        UsageError: An option has a value that it cannot have.
+        UsageError: Options that do not go together, or a name that the model does not know.
         InputError: Model or source is not there, no image fits the model, or its network has no map.
         StrictError: `--strict`, and an image was rejected.
     """
-    for name, known in (("method", METHODS), ("over", OVERS), ("scale", SCALES), ("subset", SUBSETS)):
-        if getattr(options, name) not in known:
-            raise UsageError(f"--{name}: expected one of {', '.join(known)}, found '{getattr(options, name)}'")
     single = runs.is_model(options.model)
     if single and options.subset != ExplainOptions.subset:
         raise UsageError("--subset: goes with a run; a model explains every image that it is given")
@@ -111,12 +106,10 @@ def _read(options: ExplainOptions, settings: Settings) -> Manifest:
 def _plan(options: ExplainOptions, settings: Settings, manifest: Manifest, folders: Sequence[Path]) -> Plan:
     names = ("model.json", "model.safetensors", FITTED, runs.PREDICTIONS)
     files = [place / name for place in folders for name in names if (place / name).is_file()]
-    beside = str(options.beside) if options.beside else None
     files += [options.beside / name for name in (FILE_NAME, RUN_FILE)] if options.beside else []
-    given = {entry.name: getattr(options, entry.name) for entry in fields(options)}
     return Plan(
         command="explain",
-        options={**given, "model": str(options.model), "beside": beside, "version": VERSION},
+        options={**options.identity(), "version": VERSION},
         inputs=Inputs.of(manifest, files=files, verify=settings.verify),
         libraries=("numpy", "opencv-python-headless", "torch", "timm", "matplotlib", "pillow"),
         seeded=True,

@@ -33,7 +33,7 @@ OPPOSITE = "opposite"
 """The other class than the one decided for: what may be explained, alone or beside it."""
 
 INPUT, ORIGINAL = "input", "original"
-OVERS = (INPUT, ORIGINAL)
+OVERS = {INPUT: "what the model was shown", ORIGINAL: "the picture as given"}
 """What a map is laid over: the picture after its chain, or as it was given."""
 
 
@@ -104,8 +104,9 @@ def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int |
     Raises:
         ImageError: The image cannot be read. A mask that cannot is left out with a warning.
     """
+    from cxrtool.imaging.fits import fit_geometry
     from cxrtool.imaging.placing import Move
-    from cxrtool.imaging.resize import fit_geometry, prepare_pixels
+    from cxrtool.imaging.resize import prepare_pixels
 
     found = _prepare(task, chain, max_pixels, over)
     picture, (height, width) = found.picture, found.shown.shape

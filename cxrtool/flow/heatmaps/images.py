@@ -31,6 +31,7 @@ from cxrtool.flow.heatmaps.drawing import (
     sheet_of,
     titles,
 )
+from cxrtool.flow.heatmaps.options import RUN, SCALES, ExplainOptions
 from cxrtool.flow.heatmaps.subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
 from cxrtool.flow.heatmaps.twins import load_subject
 from cxrtool.flow.parallel import map_items
@@ -40,7 +41,6 @@ from cxrtool.flow.settings import Settings
 if TYPE_CHECKING:
     from cxrtool.explaining.layers import Layer
     from cxrtool.explaining.overlay import Exhibit
-    from cxrtool.flow.heatmaps.options import ExplainOptions
 
 
 OWN = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
@@ -207,7 +207,7 @@ class Explanation:
         if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in reasons):
             self.build.reject(case.row["path"], "its map holds values that are not finite numbers")
             return None
-        strange = plausibility.warn(reasons[0].pixels, subject.description.get("usual"))
+        strange = plausibility.warn(reasons[0].pixels, subject.description.usual)
         remarks: list[str] = []
         kept = [self._keep_map(case, view, one, place, remarks) for place, one in enumerate(reasons)]
         remarks.append(view.trouble)
@@ -295,7 +295,7 @@ class Explanation:
 
         options, path = self.options, self.build.path
         maxima = (part["highest"] for _, record, _ in self._cases for part in (record, record.get(OPPOSITE)) if part)
-        highest = maps.highest_of(maxima) if options.scale == "run" else None
+        highest = maps.highest_of(maxima) if options.scale == RUN else None
         positive = options.positive
         names = self.models[0].names
         if positive is None and options.target not in (PREDICTED, OPPOSITE):
@@ -362,8 +362,7 @@ class Explanation:
 
         text = SHEETS[name].format(positive=positive)
         drawn = f"{len(exhibits)} of {count}, drawn by chance" if len(exhibits) < count else f"all {count}"
-        scale = "one scale for all" if self.options.scale == "run" else "each on its own scale"
-        title = f"{text}: {drawn}; {self.options.method}, {scale}"
+        title = f"{text}: {drawn}; {self.options.method}, {SCALES[self.options.scale]}"
         if any(exhibit.others for exhibit in exhibits):
             parts = ["why its class", "why the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
             parts += [f"that in {self.options.beside.name}"] if self.options.beside else []

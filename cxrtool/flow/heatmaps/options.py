@@ -2,55 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from cxrtool.flow import common_options
 from cxrtool.flow.cases import SUBSETS
 from cxrtool.flow.heatmaps.drawing import OVERS
-from cxrtool.flow.heatmaps.subject import PREDICTED
+from cxrtool.options import Options, argument, option
 
-METHODS = ("grad-cam", "cam")
-SCALES = ("image", "run")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cxrtool.explaining.cam import Cam, GradCam
+    from cxrtool.models.network import Network
 
 
 @dataclass(frozen=True)
-class ExplainOptions:
-    """The options of `explain`.
+class Method:
+    """A way to make heatmaps.
 
     Attributes:
-        model: A model folder, or a run, of which each image is explained by the fold that tested it.
-        source: An image, a folder of images, a manifest, a step's folder, or `-`.
-        method: `grad-cam` or `cam`.
-        target: The class that is explained: `predicted`, `opposite` (the most probable other one), or a name.
-        layer: The module to look at; None takes the last map before pooling.
-        inside_lungs: Set a map to zero outside the image's mask.
-        over: What maps are laid over: `input`, the picture after the model's preprocessing, or `original`, the picture
-            as it was given, back to which what was cut out or resized is led.
-        scale: Colours by each `image` or by one value for the whole `run`.
-        subset: Of a run: images of this subset, or `all`.
-        positive: The class by which contact sheets are made; None takes a `target` that names one.
-        beside: Another folder of heatmaps of the same images: its maps stand beside these, and their energies inside
-            the masks are compared.
-        check_randomised: Compare with maps of networks whose parameters were drawn anew.
-        sheet: Images on a contact sheet, at most; 0 makes none.
-        partial: Take a run of which some folds are missing.
-        batch_size: Images at once.
-        max_pixels: Refuse larger pictures before they are decoded.
+        words: The networks that it is for.
+        make: From a network, an example (B, C, S, S) of what it sees, and a layer or None.
     """
 
-    model: Path
-    source: str
-    method: str = METHODS[0]
-    target: str = PREDICTED
-    layer: str | None = None
-    inside_lungs: bool = False
-    over: str = OVERS[0]
-    scale: str = SCALES[0]
-    subset: str = SUBSETS[0]
-    positive: str | None = None
-    beside: Path | None = None
-    check_randomised: bool = False
-    sheet: int = 16
-    partial: bool = False
-    batch_size: int = 16
-    max_pixels: int | None = None
+    words: str
+    make: Callable[[Network, Tensor, str | None], GradCam | Cam]
+
+
+def _grad_cam(network: Network, images: Tensor, layer: str | None) -> GradCam:
+    from cxrtool.explaining.cam import GradCam
+
+    return GradCam(network, images, layer)
+
+
+def _cam(network: Network, images: Tensor, layer: str | None) -> Cam:
+    from cxrtool.explaining.cam import Cam
+
+    return Cam(network, images, layer)
+
+
+METHODS: dict[str, Method] = {
+    "grad-cam": Method("for any network", _grad_cam),
+    "cam": Method("for networks with a pooled linear output", _cam),
+}
+"""By name; a method's class has the same `name`."""
+
+EACH, RUN = "image", "run"
+SCALES = {EACH: "each on its own scale", RUN: "one scale for all"}
+"""What colours stand for, and what a contact sheet says of it."""
+
+
+def _told(words: Mapping[str, str]) -> str:
+    """Choices with what each means, as the help lists them."""
+    return ", ".join(f"{name} ({text})" for name, text in words.items())
+
+
+@dataclass(frozen=True)
+class ExplainOptions(Options):
+    """The options of `explain`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "seed",
+        "threads",
+        "workers",
+        "device",
+        "root",
+        "config",
+        "force",
+        "verify",
+        "dry_run",
+        "strict",
+        "quiet",
+    )
+
+    model: Path = argument("A run, which explains each image by the fold that tested it; or a model folder.")
+    source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")
+    method: str = option(
+        f"{_told({name: method.words for name, method in METHODS.items()})}.", "grad-cam", choices=METHODS
+    )
+    target: str = option(
+        "The class to explain: predicted, opposite (the next best), or a name.", "predicted", metavar="CLASS"
+    )
+    layer: str | None = option("The module to look at.", None, metavar="NAME", shown="last map before pooling")
+    inside_lungs: bool = option("Show maps inside the masks alone; figures stay those of the whole.", False)
+    over: str = option(f"What maps are laid over: {_told(OVERS)}.", "input", choices=OVERS)
+    scale: str = option(f"Colours: {_told(SCALES)}.", EACH, choices=SCALES)
+    subset: str = option("Images of a run: {choices} (both of them).", "test", choices=SUBSETS)
+    positive: str | None = common_options.positive()
+    beside: Path | None = option(
+        "Heatmaps of the same images to show beside and compare with.", None, metavar="FOLDER", shown=""
+    )
+    check_randomised: bool = option("Do the maps change when what was learnt is replaced by chance?", False)
+    sheet: int = option("Images on a contact sheet; 0 makes none.", 16, minimum=0)
+    partial: bool = common_options.partial()
+    batch_size: int = option("Images at once.", 16, minimum=1)
+    max_pixels: int | None = common_options.max_pixels()

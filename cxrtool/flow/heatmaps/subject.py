@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.errors import CxrtoolError, InputError, UsageError
 from cxrtool.flow.chain import Chain, before_twins, chain_of, missing_steps, modules_of
 from cxrtool.flow.heatmaps.drawing import INPUT, OPPOSITE, Task, View, view_one
+from cxrtool.flow.heatmaps.options import METHODS
 from cxrtool.flow.parts import locate
+from cxrtool.models.description import Input, ModelDescription
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +93,7 @@ class Subject:
     """
 
     folder: Path
-    description: Mapping[str, Any]
+    description: ModelDescription
     network: Network
     chain: Chain
     explainer: GradCam | Cam
@@ -119,25 +121,24 @@ class Subject:
         """
         import torch
 
-        from cxrtool.explaining.cam import METHODS
         from cxrtool.training.checkpoint import load_model
         from cxrtool.training.features import Normalisation
 
         network, description = load_model(folder)
-        missing = missing_steps(locate(description["chain"], folder), chain_of(paths), str(folder), source)
+        missing = missing_steps(locate(description.chain, folder), chain_of(paths), str(folder), source)
         chain, generators = before_twins(missing)
         network = network.to(device)
-        form, size = description["normalization"], description["input"]["size"]
+        form, size = description.normalization, description.input.size
         # Noise, so that neither the layer nor what is checked depends on the picture that happens to come first.
-        example = torch.randn((2, len(form["mean"]), size, size), generator=torch.Generator().manual_seed(0))
-        explainer = METHODS[method](network, example.to(device), layer)
-        normalise = Normalisation(form["mean"], form["std"], device)
+        example = torch.randn((2, len(form.mean), size, size), generator=torch.Generator().manual_seed(0))
+        explainer = METHODS[method].make(network, example.to(device), layer)
+        normalise = Normalisation(form.mean, form.std, device)
         return cls(folder, description, network, chain, explainer, normalise, device, generators)
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the outputs."""
-        return list(self.description["classes"])
+        return list(self.description.classes)
 
     @property
     def names(self) -> list[str]:
@@ -145,10 +146,9 @@ class Subject:
         return self.classes
 
     @property
-    def form(self) -> Mapping[str, Any]:
+    def form(self) -> Input:
         """What an image is brought to: size and fit."""
-        form: Mapping[str, Any] = self.description["input"]
-        return form
+        return self.description.input
 
     @property
     def shown(self) -> int:
@@ -171,7 +171,7 @@ class Subject:
 
         form = self.form
         work = partial(
-            view_one, chain=self.chain, size=form["size"], fit=form["fit"], max_pixels=max_pixels, over=over
+            view_one, chain=self.chain, size=form.size, fit=form.fit, max_pixels=max_pixels, over=over
         )  # fmt: skip
         preload = (*PRELOAD, *modules_of(self.chain))
         results = map_items(work, tasks, workers=min(workers, len(tasks) or 1), preload=preload)
@@ -262,13 +262,13 @@ class Subject:
         import torch
 
         from cxrtool.explaining import randomised
-        from cxrtool.explaining.cam import METHODS, GradCam
-        from cxrtool.models.registry import Architecture, build
+        from cxrtool.explaining.cam import GradCam
+        from cxrtool.models.registry import build
 
         own = self.explain(pictures, choose)
-        architecture = Architecture(**self.description["architecture"])
+        architecture = self.description.architecture
         layer = self.explainer.layer.name if isinstance(self.explainer, GradCam) else None
-        example = torch.randn((2, len(self.description["normalization"]["mean"]), *own.maps.shape[1:]))
+        example = torch.randn((2, len(self.description.normalization.mean), *own.maps.shape[1:]))
         targets = torch.from_numpy(own.targets).to(self.device)
         found = []
         for stage in randomised.STAGES:
@@ -276,7 +276,7 @@ class Subject:
                 torch.manual_seed(seed + draw)
                 other = copy.deepcopy(self.network)
                 randomised.redraw(other, lambda: build(architecture)[0], stage)
-                explainer = METHODS[self.explainer.name](other, example.to(self.device), layer)
+                explainer = METHODS[self.explainer.name].make(other, example.to(self.device), layer)
                 answer = self._explain_with(explainer, pictures, lambda _: targets)
                 for index, (one, drawn) in enumerate(zip(own.maps, answer.maps, strict=True)):
                     found.append((index, stage, draw, randomised.compare(one, drawn)))

@@ -16,6 +16,7 @@ from cxrtool.data.tables.twins import labels_of, split_class
 from cxrtool.flow.heatmaps.drawing import OPPOSITE, View
 from cxrtool.flow.heatmaps.subject import PREDICTED, Explained, Reason, Subject, class_index
 from cxrtool.flow.predicting import TwinInput
+from cxrtool.models.description import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +58,7 @@ class TwinSubject(Subject):
     twins: TwinInput = field(init=False)
 
     def __post_init__(self) -> None:
-        self.twins = TwinInput(self.generators or {}, self.description["input"], self.device)
+        self.twins = TwinInput(self.generators or {}, self.description.input, self.device)
 
     @property
     def names(self) -> list[str]:
@@ -65,7 +66,7 @@ class TwinSubject(Subject):
         return labels_of(self.classes)
 
     @property
-    def form(self) -> dict[str, Any]:
+    def form(self) -> Input:
         """What a radiograph is brought to before its twins are made."""
         return self.twins.form
 
@@ -128,10 +129,10 @@ class TwinSubject(Subject):
 
     def _at_form(self, values: np.ndarray) -> np.ndarray:
         """A map at the size of the network's input as one at the size of the twins."""
+        from cxrtool.imaging.fits import fit_geometry
         from cxrtool.imaging.placing import Move, lay_back
-        from cxrtool.imaging.resize import fit_geometry
 
-        side = self.form["size"]
+        side = self.form.size
         move = Move.of(fit_geometry(side, side, self.twins.size, self.twins.fit))
         return lay_back(values, [move], (side, side), (side, side))
 

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow import common_options
 from cxrtool.flow.chain import chain_of
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.lungs import APPLY, CROP, ERASE, VERSION
@@ -18,6 +19,8 @@ from cxrtool.flow.parts import AT, Chain, carry
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.segmenting.images import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
 from cxrtool.flow.settings import Settings
+from cxrtool.imaging.margins import IMAGE, MARGIN, MARGINS_OF
+from cxrtool.options import Options, option
 
 if TYPE_CHECKING:
     from cxrtool.models.parts import Part
@@ -32,36 +35,43 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class SegmentOptions:
-    """The options of `segment`.
+class SegmentOptions(Options):
+    """The options of `segment`."""
 
-    Attributes:
-        manifest: The images.
-        lungs: The folder of a fitted lung network; None takes the one that comes with cxrtool.
-        crop: Cut every picture to its lungs.
-        margin: What is left around them on each side, as a share.
-        margin_of: Of what it is a share: the `image`'s sides or those of the `box` around the lungs.
-        apply_mask: Black out what is outside of the lungs.
-        erase_lungs: Black out the lungs.
-        tta: Average with the answer for the mirror image.
-        threshold: Probability above which a pixel is lung.
-        batch_size: Images that the network sees at once.
-        sheet: Images on a contact sheet; 0 makes none.
-        max_pixels: Refuse larger pictures before they are decoded.
-    """
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "seed",
+        "threads",
+        "workers",
+        "device",
+        "precision",
+        "root",
+        "config",
+        "force",
+        "verify",
+        "dry_run",
+        "strict",
+        "quiet",
+    )
 
-    manifest: Path
-    lungs: Path | None = None
-    crop: bool = False
-    margin: float = 0.025
-    margin_of: str = "image"
-    apply_mask: bool = False
-    erase_lungs: bool = False
-    tta: bool = False
-    threshold: float = 0.5
-    batch_size: int = 16
-    sheet: int = 24
-    max_pixels: int | None = None
+    manifest: Path = common_options.manifest(effect=False)
+    lungs: Path | None = option(
+        "A lung network from `cxrtool fit lungs`.", None, metavar="PART", shown="the one that comes with cxrtool"
+    )
+    crop: bool = option("Cut every picture to its lungs, at its own resolution.", False)
+    margin: float = option("What --crop leaves on each side, as a share.", MARGIN)
+    margin_of: str = option(
+        "A share of what: {choices}. The image's sides, or those of the box around the lungs.",
+        IMAGE,
+        choices=MARGINS_OF,
+    )
+    apply_mask: bool = option("Black out what is outside of the lungs.", False)
+    erase_lungs: bool = option("Black out the lungs.", False)
+    tta: bool = option("Average with the answer for the mirror image.", False)
+    threshold: float = option("Probability above which a pixel is lung.", 0.5)
+    batch_size: int = option("Images at once.", 16, minimum=1, effect=False)
+    sheet: int = option("Images on a contact sheet; 0 makes none.", 24, minimum=0)
+    max_pixels: int | None = common_options.max_pixels()
 
 
 def segment(options: SegmentOptions, settings: Settings) -> int | None:
@@ -85,7 +95,7 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
     chain = _chain_before(manifest, changing="use" in entry)
     plan = Plan(
         command="segment",
-        options=_identity(options, part, precision),
+        options={**options.identity(), "part": part.sha256, "precision": precision, "version": VERSION},
         inputs=Inputs.of(manifest, verify=settings.verify),
         chain=[*chain, entry] if "use" in entry else chain,
         libraries=("numpy", "opencv-python-headless", "torch"),
@@ -122,12 +132,8 @@ def check(options: SegmentOptions) -> None:
     Raises:
         UsageError: A value is wrong, or two options exclude one another.
     """
-    from cxrtool.imaging.crop import MARGINS_OF
-
     if options.apply_mask and options.erase_lungs:
         raise UsageError("--apply-mask keeps the lungs alone and --erase-lungs all but them: choose one")
-    if options.margin_of not in MARGINS_OF:
-        raise UsageError(f"--margin-of: expected one of {', '.join(MARGINS_OF)}, found '{options.margin_of}'")
     if not 0 <= options.margin <= 1:
         raise UsageError(f"--margin: expected a share from 0 to 1, found {options.margin}")
     if not 0 < options.threshold < 1:
@@ -160,13 +166,6 @@ def make_entry(options: SegmentOptions, part: Part, precision: str) -> dict[str,
     if precision != "fp32":
         entry["precision"] = precision
     return entry
-
-
-def _identity(options: SegmentOptions, part: Part, precision: str) -> dict[str, Any]:
-    names = ("crop", "margin", "margin_of", "apply_mask", "erase_lungs", "tta", "threshold", "sheet", "max_pixels")
-    lungs = None if options.lungs is None else str(options.lungs)
-    given = {name: getattr(options, name) for name in names}
-    return {**given, "lungs": lungs, "part": part.sha256, "precision": precision, "version": VERSION}
 
 
 def _chain_before(manifest: Manifest, *, changing: bool) -> Chain:
@@ -291,25 +290,16 @@ def measure_agreement(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any
     Returns:
         `dice` and `iou`, each a figure as in `metrics.json` with its least value and its numbers; empty without masks.
     """
-    import numpy as np
-
-    from cxrtool.data.splitting.grouping import group_images
-    from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, measure
+    from cxrtool.evaluation.resampling.means import mean_of_images
 
     known = [row for row in rows if row.get("mask_dice")]
     if not known:
         return {}
-    groups = np.array(group_images(known))
-    sizes = np.bincount(groups)
-    drawn = draw_patients(np.zeros(len(sizes), np.int64), RESAMPLES, np.random.default_rng(seed)).astype(np.float64)
-    found = {}
-    for key in FIGURES:
-        values = np.array([float(row[f"mask_{key}"]) for row in known])
-        replicates = (np.bincount(groups, values) @ drawn) / (sizes @ drawn)
-        figure = measure(float(values.mean()), replicates, patients=len(sizes), proportion=False)
-        numbers = {"least": float(values.min()), "images": len(known), "patients": len(sizes)}
-        found[key] = {**figure.as_json(), **numbers}
-    return found
+    values = {key: [float(row[f"mask_{key}"]) for row in known] for key in FIGURES}
+    return {
+        key: {**mean_of_images(known, numbers, seed, proportion=False), "least": min(numbers)}
+        for key, numbers in values.items()
+    }
 
 
 def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:

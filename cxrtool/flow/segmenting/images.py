@@ -22,7 +22,7 @@ from cxrtool.flow.parallel import map_items
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.training.lung_finder import LungFinder
 
 IMAGES, MASKS, REFERENCES = "images", "masks", "references"

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.auditing.part import Part
+from cxrtool.auditing.catalogue import NO_LUNG, PROBES, Probe
+from cxrtool.auditing.part import ALARM, Part
+from cxrtool.auditing.views import View
+from cxrtool.cli.main import load
 from cxrtool.commands import audit as step
 from cxrtool.commands.audit import audit
 from cxrtool.commands.audit import corners as audit_corners
 from cxrtool.commands.audit import external as audit_external
 from cxrtool.commands.audit import heatmaps as audit_heatmaps
 from cxrtool.commands.audit.options import AuditOptions
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.flow.settings import Settings
@@ -282,8 +286,29 @@ def test_options_that_do_not_go_together(tmp_path, settings):
         audit(AuditOptions(folder, quick=True, probes="border"), settings)
     with pytest.raises(UsageError, match="NAME=MANIFEST"):
         audit(AuditOptions(folder, stages=("enhanced",)), settings)
-    with pytest.raises(UsageError, match="--probes: expected some of"):
-        audit(AuditOptions(folder, probes="corner"), settings)
+    for names in ("corner", "border, corner"):
+        with pytest.raises(UsageError, match=r"--probes: expected one of size-and-shape, .*, found 'corner'"):
+            AuditOptions(folder, probes=names)
+
+
+def test_a_new_probe_is_known_to_the_command_line_and_to_an_audit(tmp_path, settings, monkeypatch):
+    def corner(pictures):
+        shown = pictures.thumbs[:, :8, :8]
+        return View(shown.reshape(len(shown), -1))
+
+    with pytest.raises(UsageError, match="found 'corner'"):
+        AuditOptions(tmp_path, probes="corner")
+    monkeypatch.setitem(
+        PROBES, "corner", Probe("corner", "upper left corner", "the upper left corner alone", corner, NO_LUNG, ALARM)
+    )
+    shown = {parameter.name: parameter.help for parameter in load("audit").params}["probes"]
+    assert shown == f"Among {', '.join(PROBES)}.  [default: all]"
+    assert "corner" in shown
+    told = AuditOptions(framed(tmp_path / "set", bright=True), probes="corner, border", **FAST)
+    found = audit(told, settings)["parts"]["probes"]
+    assert list(found["content"]["probes"]) == ["corner", "border"]
+    assert found["content"]["probes"]["corner"]["raised"]
+    assert [finding["level"] for finding in found["findings"]] == ["alarm"]
 
 
 def test_a_model_of_other_classes_is_refused(place, tmp_path, settings):

@@ -1,6 +1,8 @@
+import json
 import subprocess
 import sys
 
+import cv2
 import pytest
 
 from cxrtool.data.tables.manifest import read_manifest
@@ -73,6 +75,39 @@ def test_mistakes_are_told_in_a_line_or_two(cxr, study, tmp_path, args, code, te
     assert text in result.err
     assert 1 <= len(result.err.splitlines()) <= 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_step_more_is_in_the_help_and_works(cxr, study, tmp_path, monkeypatch):
+    # Each process loads a module that a test put in the way.
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap" / "sitecustomize.py").write_text(
+        "from cxrtool.flow.enhance_replay import STEPS, Step\n"
+        "STEPS['negative'] = Step('negative', lambda pixels, entry: 255 - pixels, lambda entry: 'Negatives.',\n"
+        "                         options={'clahe_tiles': 'tiles'})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "trap"), prepend=":")
+
+    def call(*words):
+        command = [sys.executable, "-m", "cxrtool", "enhance", *map(str, words)]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    page = " ".join(call("--help").stdout.split())
+    assert "Some of match-histogram, suppress-ribs, clahe, negative, in the order wanted." in page
+    out = tmp_path / "out"
+    told = call(study.folder, "--steps", "negative", *OPTIONS, "--strips", "0", "-o", out)
+    assert told.returncode == 0, told.stderr
+    for one, other in zip(read_manifest(study.folder).rows, read_manifest(out).rows, strict=True):
+        assert (cv2.imread(other["path"], 0) == 255 - cv2.imread(one["path"], 0)).all()
+    assert json.loads((out / "run.json").read_text())["chain"] == [{"step": "negative", "version": 1, "tiles": 2}]
+    assert "expected some of match-histogram,suppress-ribs,clahe,negative" in call(study.folder, "--steps", "x").stderr
+
+
+def test_what_does_not_bear_on_the_result_is_no_reason_to_do_it_again(cxr, study, tmp_path):
+    out, config = tmp_path / "out", tmp_path / "options.toml"
+    told = ("enhance", "--steps", "match-histogram", "--strips", "0", "--workers", "1", "-o", out)
+    assert cxr(*told, study.folder).code == 0
+    config.write_text("clahe-tiles = 3\n")
+    assert "up to date" in cxr(*told, f"{study.folder}/manifest.csv", "--config", config).err
 
 
 def test_a_dry_run_writes_nothing(cxr, study, tmp_path):

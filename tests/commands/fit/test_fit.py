@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.commands import fit as step
-from cxrtool.commands.fit import fit, resolve
-from cxrtool.commands.fit.options import FitOptions
+from cxrtool.commands.fit import networks as step
+from cxrtool.commands.fit.lungs import LungOptions
+from cxrtool.commands.fit.networks import fit, resolve
+from cxrtool.commands.fit.ribs import RibOptions
 from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import read_table, write_manifest
 from cxrtool.errors import InputError, LeakageError, StoppedError, UsageError
 from cxrtool.models.parts import load_network, networks, read_part
-from cxrtool.training.image_to_image_presets import DEFAULTS, PRESETS
+from cxrtool.options import declared
+from cxrtool.training.image_to_image_options import PRESETS
 
 
 def add_lungs(folder: Path, every: int = 1) -> None:
@@ -33,6 +35,9 @@ def add_lungs(folder: Path, every: int = 1) -> None:
             cv2.imwrite(row["mask"], inside.astype(np.uint8))
         row["path"] = str(folder / row["path"])
     write_manifest(folder / "manifest.csv", [*table.columns, "mask"], table.rows)
+
+
+KINDS = {"lungs": LungOptions, "ribs": RibOptions}
 
 
 @pytest.fixture
@@ -56,8 +61,9 @@ def run(settings, tmp_path, no_pictures):
             "exposure": "none",
             "average": 0.0,
         }
-        options = FitOptions(kind, Path(manifest), **{**told, **changes})
-        return fit(options, replace(settings, **{"out": tmp_path / out, "cache": tmp_path / "cache", **shared}))
+        options, origins = KINDS[kind].build({"manifest": Path(manifest), **told, **changes})
+        shared = {"out": tmp_path / out, "cache": tmp_path / "cache", "origins": origins, **shared}
+        return fit(options, replace(settings, **shared))
 
     return call
 
@@ -277,7 +283,7 @@ def test_a_manifest_without_masks_is_refused(run, study):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"kind": "hearts"}, "KIND: expected one of lungs, ribs"),
+        ({"network": "hearts"}, "--network: expected one of unet, unet-imlab"),
         ({"network": "vgg16"}, "--network: expected one of unet, unet-imlab"),
         ({"loss": "mse"}, "--loss: expected one of bce"),
         ({"exposure": "weak"}, "--exposure: expected one of none, strong"),
@@ -297,33 +303,29 @@ def test_wrong_options_are_told_before_anything_is_decoded(run, lungs, tmp_path,
     assert not (tmp_path / "part").exists()
 
 
-def test_presets_are_those_of_the_papers(settings):
+def test_presets_are_those_of_the_papers():
     def values(kind, network):
-        found, form, told = resolve(FitOptions(kind, Path(), network=network), settings)
-        assert told.origins["lr"] == "preset"
-        return found, form.size
+        told, origins = KINDS[kind].build({"manifest": Path(), "network": network})
+        assert origins["lr"] == "preset"
+        return resolve(told)[0]
 
-    told, size = values("lungs", "unet-imlab")
-    assert size == 256
-    assert [told[name] for name in ("opt", "lr", "loss", "batch_size", "epochs", "augment")] == [
+    told = values("lungs", "unet-imlab")
+    assert told.size == 256
+    assert [getattr(told, name) for name in ("opt", "lr", "loss", "batch_size", "epochs", "augment")] == [
         "adam", 1e-3, "bce", 8, 100, "rotate=10,shift=0.1,zoom=0.2"
     ]  # fmt: skip
-    told, size = values("lungs", "unet-eduardomineo")
-    assert size == 512
-    assert [told[name] for name in ("opt", "lr", "loss", "batch_size", "epochs", "dilate")] == [
+    told = values("lungs", "unet-eduardomineo")
+    assert told.size == 512
+    assert [getattr(told, name) for name in ("opt", "lr", "loss", "batch_size", "epochs", "dilate")] == [
         "adam", 1e-5, "dice", 2, 56, 15
     ]  # fmt: skip
-    told, size = values("ribs", "autoencoder")
-    assert size == 1024
+    told = values("ribs", "autoencoder")
+    assert told.size == 1024
     names = ("opt", "lr", "sched", "decay_epochs", "decay_rate", "batch_size", "epochs", "copies", "loss")
-    assert [told[name] for name in names] == ["adam", 1e-3, "step", 100, 0.75, 5, 150, 17, "ms-ssim+mse"]
+    assert [getattr(told, name) for name in names] == ["adam", 1e-3, "step", 100, 0.75, 5, 150, 17, "ms-ssim+mse"]
     assert set(PRESETS) == {*networks("lungs"), *networks("ribs")}
-    assert all(set(preset) <= set(DEFAULTS) for preset in PRESETS.values())
-
-
-def test_every_option_of_a_preset_has_its_flag():
-    names = set(FitOptions.__dataclass_fields__)
-    assert set(DEFAULTS) <= names
+    for kind, options in KINDS.items():
+        assert all(set(PRESETS[name]) <= declared(options).keys() for name in networks(kind))
 
 
 def test_run_json_tells_every_option_and_where_it_came_from(run, lungs, tmp_path):

@@ -36,15 +36,21 @@ def test_a_file_holds_the_same_and_evaluate_and_compare_take_it(cxr, files, tmp_
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("median", "x.csv"), "expected one of joint, twins, mean, found 'median'"),
-        (("joint", "x.csv"), "joint: expected two RUN or CSV, found 1"),
-        (("mean", "x.csv", "y.csv", "--rule", "nested"), "--rule: goes with `fuse joint`, found `fuse mean`"),
+        (("median", "x.csv"), "no such command 'fuse median'"),
+        (("joint", "x.csv"), "expected two RUN or CSV, found 1"),
+        (("joint", "x.csv", "y.csv", "--positive", "x"), "no such option --positive"),
+        (("joint", "x.csv", "y.csv", "--rule", "neste"), "--rule: expected one of product, nested, found 'neste'; did"),
+        (("twins", "x.csv", "--rule", "nested"), "no such option --rule"),
+        (("twins", "x.csv", "--prior-correct"), "no such option --prior-correct"),
+        (("mean", "x.csv", "y.csv", "--rule", "nested"), "no such option --rule"),
+        (("mean", "x.csv", "y.csv", "--positive", "x"), "no such option --positive"),
     ],
 )
 def test_a_wrong_call_is_told_in_two_lines(cxr, args, told):
     outcome = cxr("fuse", *args)
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(f"cxrtool fuse: {told}")
+    assert outcome.err.startswith("cxrtool fuse")
+    assert told in outcome.err.splitlines()[0]
     assert len(outcome.err.splitlines()) <= 2
 
 

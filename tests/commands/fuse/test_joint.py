@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.commands.fuse import FuseOptions, fuse
+from cxrtool.commands.fuse.joint import JointOptions, fuse_joint
 from cxrtool.data.tables.manifest import read_table, write_table
 from cxrtool.data.tables.predictions import read_predictions, write_predictions
 from cxrtool.errors import InputError, LeakageError
@@ -18,7 +18,7 @@ def join(joint_runs, settings, tmp_path):
     def call(*sources, **options):
         shared = {name: options.pop(name) for name in list(options) if name == "allow_leakage"}
         out = tmp_path / "joint.csv"
-        fuse(FuseOptions("joint", sources or joint_runs, **options), replace(settings, out=out, **shared))
+        fuse_joint(JointOptions(sources or joint_runs, **options), replace(settings, out=out, **shared))
         return read_predictions(out)
 
     return call

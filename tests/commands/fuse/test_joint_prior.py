@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from cxrtool.commands.fuse import FuseOptions, fuse
+from cxrtool.commands.fuse.joint import JointOptions, fuse_joint
 from cxrtool.data.tables.manifest import read_table, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, UsageError
@@ -11,9 +11,7 @@ from cxrtool.errors import InputError, UsageError
 @pytest.fixture
 def correct(joint_runs, settings, tmp_path):
     def call(*sources):
-        fuse(
-            FuseOptions("joint", sources or joint_runs, prior_correct=True), replace(settings, out=tmp_path / "out.csv")
-        )
+        fuse_joint(JointOptions(sources or joint_runs, prior_correct=True), replace(settings, out=tmp_path / "out.csv"))
         return read_predictions(tmp_path / "out.csv")
 
     return call

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.commands.fuse import FuseOptions, fuse
+from cxrtool.commands.fuse.mean import MeanOptions, fuse_mean
 from cxrtool.data.tables.predictions import Predictions, read_predictions, write_predictions
 from cxrtool.errors import InputError
 
@@ -24,7 +24,7 @@ def join(settings, tmp_path):
         paths = tuple(tmp_path / f"{k}.csv" for k in range(len(several)))
         for path, predictions in zip(paths, several, strict=True):
             write_predictions(path, predictions)
-        fuse(FuseOptions("mean", paths), replace(settings, out=tmp_path / "mean.csv"))
+        fuse_mean(MeanOptions(paths), replace(settings, out=tmp_path / "mean.csv"))
         return read_predictions(tmp_path / "mean.csv")
 
     return call
@@ -76,5 +76,5 @@ def test_sources_that_do_not_fit_are_refused(join, make_predictions):
 
 def test_the_same_file_twice_is_told(settings, listener, make_predictions, tmp_path):
     write_predictions(tmp_path / "p.csv", make_predictions(6))
-    fuse(FuseOptions("mean", (tmp_path / "p.csv",) * 2), replace(settings, out=tmp_path / "mean.csv"))
+    fuse_mean(MeanOptions((tmp_path / "p.csv",) * 2), replace(settings, out=tmp_path / "mean.csv"))
     assert listener.warned == ["a source stands twice and counts twice in the mean"]

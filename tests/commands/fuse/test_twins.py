@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.commands.fuse import FuseOptions, fuse
+from cxrtool.commands.fuse.twins import TwinsOptions, fuse_twins
 from cxrtool.data.tables.predictions import Predictions, read_predictions, write_predictions
 from cxrtool.data.tables.twins import twin_classes, twin_rows
 from cxrtool.errors import InputError, UsageError
@@ -34,7 +34,7 @@ def join(settings, tmp_path):
     def call(predictions, **options):
         write_predictions(tmp_path / "twins.csv", predictions)
         out = tmp_path / "fused.csv"
-        fuse(FuseOptions("twins", (tmp_path / "twins.csv",), **options), replace(settings, out=out))
+        fuse_twins(TwinsOptions((tmp_path / "twins.csv",), **options), replace(settings, out=out))
         return read_predictions(out)
 
     return call

@@ -6,7 +6,7 @@ from cxrtool.commands.info import InfoOptions, info
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.errors import InputError
 from cxrtool.flow.settings import Settings
-from cxrtool.imaging.view import Form
+from cxrtool.imaging.fits import Form
 from cxrtool.models.parts import networks, save_part
 
 

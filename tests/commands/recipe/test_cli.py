@@ -478,7 +478,7 @@ def lay_parts(place):
     """A lung network that calls the middle of every picture lung, and a rib network of small pictures."""
     import torch
 
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.models.parts import networks, save_part
 
     torch.manual_seed(0)

@@ -10,7 +10,8 @@ from cxrtool.auditing.part import ALARM, CLEAR, Finding, Part
 from cxrtool.auditing.summary import headline
 from cxrtool.commands.report import LARGEST, report
 from cxrtool.commands.report.options import ReportOptions
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.predictions import write_predictions
 from cxrtool.errors import IncompleteError, InputError, OutputError, UsageError
 from cxrtool.evaluation.tables import NO_AUDIT, Sheet

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.commands.train import TrainOptions, combine
+from cxrtool.commands.train import combine
 from cxrtool.commands.train.grid import Candidate, tabulate
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_table, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import DivergedError, InputError, LeakageError, UsageError
@@ -41,7 +42,7 @@ def trained(monkeypatch):
     original = fold_step.FoldTrainer.fit
 
     def fit(self, assignment, store, asked, *rest):
-        calls.append((assignment.name, self.values["lr"], tuple(asked)))
+        calls.append((assignment.name, self.options.lr, tuple(asked)))
         return original(self, assignment, store, asked, *rest)
 
     monkeypatch.setattr(fold_step.FoldTrainer, "fit", fit)
@@ -278,7 +279,8 @@ def test_wrong_combinations_are_named_before_anything_is_decoded(study, train_st
 
 
 def test_the_plain_options_come_first_and_a_preset_counts(settings):
-    options = TrainOptions("m", "s", preset="covid-xnet", grid=("lr=0.1,1,10", "batch-size=16,32"), budget=2)
+    options = TrainOptions.of("m", "s", preset="covid-xnet", grid=("lr=0.1,1,10", "batch-size=16,32"), budget=2)
+    settings = replace(settings, origins={"opt": "preset", "patience": "default"})
     found, told = combine(options, settings)
     assert found[0].changes == {"lr": 1.0, "batch_size": 32}
     assert len(found) == 2
@@ -289,8 +291,9 @@ def test_the_plain_options_come_first_and_a_preset_counts(settings):
 
 
 def test_a_random_body_is_told_of_once(settings, listener):
-    options = TrainOptions("m", "s", preset="makris", weights="none", grid=("model=resnet18,vgg16", "lr=0.1,0.2"))
-    assert all(combination.values["freeze"] is False for combination in combine(options, settings)[0])
+    options = TrainOptions.of("m", "s", preset="makris", weights="none", grid=("model=resnet18,vgg16", "lr=0.1,0.2"))
+    by_preset = replace(settings, origins={"freeze": "preset"})
+    assert all(combination.options.freeze is False for combination in combine(options, by_preset)[0])
     assert len(listener.warned) == 1
 
 
@@ -336,7 +339,7 @@ def test_a_search_over_kernels_takes_the_cheapest_of_those_that_are_accurate_eno
 
 
 def test_families_of_networks_and_what_is_no_kernel(settings):
-    options = TrainOptions("m", "s", preset="covid-xnet", grid=("kernels=uniform",))
+    options = TrainOptions.of("m", "s", preset="covid-xnet", grid=("kernels=uniform",))
     assert len(combine(options, settings)[0]) == 35
     assert len(combine(replace(options, size=64), settings)[0]) == 30
     drawn, _ = combine(replace(options, grid=("kernels=all",), budget=4), settings)

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_table
 from cxrtool.errors import InputError, LeakageError, OutputError, StoppedError, StrictError, UsageError
 from cxrtool.flow import fold_training as fold_step
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.run import check_whole
-from cxrtool.training.presets import DEFAULTS
+from cxrtool.options import declared
+from cxrtool.training.options import TrainingOptions
 
 
 def tree(folder):
@@ -74,7 +76,7 @@ def test_a_run_holds_its_folds_and_what_they_share(study, train_study, trained, 
 def test_run_json_of_the_run_tells_every_option_and_its_origin(study, train_study):
     made = read_run_file(train_study(study, seed=3, origins={"epochs": "flag"}))
     told = {name: entry["value"] for name, entry in made["options"].items()}
-    assert set(DEFAULTS) <= set(told)
+    assert declared(TrainingOptions).keys() <= set(told)
     assert told["manifest"] == str(study.folder)
     assert told["splits"] == str(study.splits)
     assert (told["size"], told["epochs"], told["precision"]) == (16, 2, "auto")

@@ -46,19 +46,24 @@ def test_quiet_is_quiet(cxr, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["imprt", "best.pth"], "ACTION: expected one of import, fetch, list, found 'imprt'; did you mean 'import'?"),
-        (["import"], "`weights import` needs one file, --model and --classes"),
+        (["imprt", "best.pth"], "no such command 'weights imprt'; did you mean `weights import`?"),
+        (["import"], "Missing argument 'FILE'"),
+        (["import", "best.pth"], "`weights import` needs one file, --model and --classes"),
         (["import", "best.pth", "--model", "resnet10t"], "`weights import` needs one file, --model and --classes"),
-        (["import", "a.pth", "b.pth", "--model", "resnet10t", "--classes", "a,b"], "needs one file"),
-        (["import", "best.pth", *IMPORT, "--format", "json"], "`weights import` takes no --format"),
-        (["import", "a", "b", "--kind", "ribs"], "`weights import --kind` needs one file"),
+        (
+            ["import", "a.pth", "b.pth", "--model", "resnet10t", "--classes", "a,b"],
+            "unexpected extra argument(s) (b.pth)",
+        ),
+        (["import", "best.pth", *IMPORT, "--format", "json"], "no such option --format"),
+        (["import", "a", "b", "--kind", "ribs"], "unexpected extra argument(s) (b)"),
         (["import", "a", "--kind", "rib"], "--kind: expected one of ribs, found 'rib'; did you mean 'ribs'?"),
         (["import", "a", "--kind", "ribs", "--size", "9"], "`weights import --kind` takes no --size"),
-        (["fetch", "vgg16", "--kind", "ribs"], "`weights fetch` takes no --kind"),
-        (["fetch"], "`weights fetch` needs the name of a network"),
-        (["fetch", "resnet10t", "--fitted-on", "m.csv"], "`weights fetch` takes no --fitted-on"),
-        (["list", "vgg16"], "`weights list` takes no names, found 'vgg16'"),
-        (["list", "-o", "x"], "`weights list` takes no --out"),
+        (["import", "a", "--kind", "ribs", "--fit", "squash"], "`weights import --kind` takes no --fit"),
+        (["fetch", "vgg16", "--kind", "ribs"], "no such option --kind"),
+        (["fetch"], "Missing argument 'NAME...'"),
+        (["fetch", "resnet10t", "--fitted-on", "m.csv"], "no such option --fitted-on"),
+        (["list", "vgg16"], "unexpected extra argument(s) (vgg16)"),
+        (["list", "-o", "x"], "no such option -o"),
         (["list", "--format", "xml"], "--format: expected one of table, md, latex, csv, json"),
     ],
 )
@@ -100,5 +105,5 @@ def test_no_network_is_one_clear_line(cxr, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     result = cxr("weights", "fetch", "resnet10t")
     assert result.code == 1
-    assert result.err.startswith("cxrtool weights: the weights of resnet10t are not on this machine")
+    assert result.err.startswith("cxrtool weights fetch: the weights of resnet10t are not on this machine")
     assert len(result.err.splitlines()) == 2

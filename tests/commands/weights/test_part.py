@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtool.commands.weights.part import PartImportOptions, import_part
+from cxrtool.commands.weights.import_ import ImportOptions, run
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.errors import InputError, UsageError
 from cxrtool.models.parts import load_network, read_part
@@ -14,7 +14,7 @@ from cxrtool.models.rib_autoencoder import kernels_of
 @pytest.fixture
 def taken_in(settings, tmp_path):
     def call(file, out="part", kind="ribs", **changes):
-        import_part(PartImportOptions(file, kind, **changes), replace(settings, out=tmp_path / out))
+        run(ImportOptions(file, kind, **changes), replace(settings, out=tmp_path / out))
         return tmp_path / out
 
     return call
@@ -70,7 +70,7 @@ def test_what_is_none_is_named(taken_in, tmp_path, rib_kernels, write_checkpoint
             taken_in(tmp_path / name)
         assert text in str(caught.value)
         assert not (tmp_path / "part").exists()
-    with pytest.raises(UsageError, match="--kind: expected ribs, found 'lungs'"):
+    with pytest.raises(UsageError, match="--kind: expected one of ribs, found 'lungs'"):
         taken_in(tmp_path / "nowhere", kind="lungs")
     wild = {name: np.where(values > 0, np.inf, values) for name, values in rib_kernels.items()}
     with pytest.raises(InputError, match="'encoder/layer/0/W': some of the weights are not finite"):

@@ -13,11 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from cxrtool.cli.main import run as cxrtool
 from cxrtool.commands.predict import PredictOptions, predict
-from cxrtool.commands.weights import COLUMNS, MAKRIS, ImportOptions, fetch, import_model, list_weights
+from cxrtool.commands.weights.fetch import FetchOptions, fetch
+from cxrtool.commands.weights.import_ import ImportOptions, import_model
+from cxrtool.commands.weights.list import COLUMNS, MAKRIS, list_weights
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, LeakageError, OutputError, StrictError, UsageError
-from cxrtool.models.registry import Architecture, build
+from cxrtool.models.architecture import Architecture
+from cxrtool.models.registry import build
 
 CLASSES = ["pneumonia", "covid", "normal"]
 SIDE = 32
@@ -275,11 +278,11 @@ def test_what_is_fetched_is_what_training_finds_without_a_network(
 
     with monkeypatch.context() as online:
         online.setattr("timm.models._hub.hf_hub_download", download)
-        fetch(["resnet10t"], settings)
+        fetch(FetchOptions(("resnet10t",)), settings)
     assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors")]
     assert "without a network" in listener.said[-1]
     assert str(tmp_path / "hub") in listener.said[-1]
-    fetch(["resnet10t"], settings)
+    fetch(FetchOptions(("resnet10t",)), settings)
     assert "there already" in listener.said[-1]
     # Now by the hub's own code, from its cache, with no way out.
     assert cxrtool(["train", str(study.folder), "--splits", str(study.splits), "--model", "resnet10t", "--size", "32",
@@ -294,7 +297,7 @@ def test_what_is_fetched_is_what_training_finds_without_a_network(
 
 def test_fetched_to_a_file_both_train_and_timm_take_it(hub, imagenet, settings, listener, tmp_path):
     hub(imagenet)
-    fetch(["resnet10t"], replace(settings, out=tmp_path / "w.safetensors"))
+    fetch(FetchOptions(("resnet10t",)), replace(settings, out=tmp_path / "w.safetensors"))
     written = load_file(tmp_path / "w.safetensors")
     assert written.keys() == imagenet.keys()
     assert all(torch.equal(written[name], value) for name, value in imagenet.items())
@@ -307,11 +310,11 @@ def test_fetched_to_a_file_both_train_and_timm_take_it(hub, imagenet, settings, 
 
 def test_without_a_network_the_reason_and_the_place_to_run_it_are_told(hub, settings, tmp_path):
     with pytest.raises(InputError, match="the weights of resnet10t are not on this machine and could not be") as caught:
-        fetch(["resnet10t"], settings)
+        fetch(FetchOptions(("resnet10t",)), settings)
     assert not caught.value.message.startswith("--")
     assert "login node" in caught.value.hint
     with pytest.raises(InputError):
-        fetch(["resnet10t"], replace(settings, out=tmp_path / "w.safetensors"))
+        fetch(FetchOptions(("resnet10t",)), replace(settings, out=tmp_path / "w.safetensors"))
     assert not (tmp_path / "w.safetensors").exists()
 
 
@@ -319,7 +322,7 @@ def test_a_damaged_download_is_noticed_when_fetched(hub, imagenet, settings, mon
     file = hub(imagenet)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(InputError, match="resnet10t"):
-        fetch(["resnet10t"], replace(settings, force=True))
+        fetch(FetchOptions(("resnet10t",)), replace(settings, force=True))
 
 
 @pytest.mark.parametrize(
@@ -334,17 +337,17 @@ def test_a_damaged_download_is_noticed_when_fetched(hub, imagenet, settings, mon
 def test_nothing_is_fetched_after_a_mistake(hub, settings, tmp_path, monkeypatch, names, out, text):
     monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *told, **more: pytest.fail("asked the hub"))
     with pytest.raises(UsageError, match=text):
-        fetch(names, replace(settings, out=tmp_path / out if out else None))
+        fetch(FetchOptions(tuple(names)), replace(settings, out=tmp_path / out if out else None))
 
 
 def test_a_dry_run_fetches_nothing(hub, settings, listener, monkeypatch):
     monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *told, **more: pytest.fail("asked the hub"))
-    fetch(["resnet10t"], replace(settings, dry_run=True))
+    fetch(FetchOptions(("resnet10t",)), replace(settings, dry_run=True))
     assert listener.said[-1].startswith("would fetch resnet10t.c3_in1k to ")
 
 
 def test_the_list_says_what_there_is_and_where(hub, imagenet, settings, listener, tmp_path, monkeypatch):
-    monkeypatch.setattr("cxrtool.commands.weights.SHIPPED", tmp_path)
+    monkeypatch.setattr("cxrtool.commands.weights.list.SHIPPED", tmp_path)
     place = hub(imagenet, "timm/vgg16.tv_in1k")
     rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in list_weights(settings)}
     assert tuple(rows) == MAKRIS
@@ -358,14 +361,14 @@ def test_the_list_says_what_there_is_and_where(hub, imagenet, settings, listener
 
 
 def test_what_ships_is_listed_first(hub, settings, tmp_path, monkeypatch, listener):
-    from cxrtool.imaging.view import Form
+    from cxrtool.imaging.fits import Form
     from cxrtool.models.parts import networks, save_part
 
     known = networks("ribs")["autoencoder"]
     told = {"licence": "MIT", "figures": {"rib_contrast_removed": 0.8125, "psnr": {"value": 31.5, "low": 30.0}}}
     place = tmp_path / "ribs-default"
     save_part(place, "ribs", "autoencoder", known.build(), Form(64), told)
-    monkeypatch.setattr("cxrtool.commands.weights.SHIPPED", tmp_path)
+    monkeypatch.setattr("cxrtool.commands.weights.list.SHIPPED", tmp_path)
     first = list_weights(settings)[0]
     figures = "ribs: autoencoder (rib contrast removed 0.8125, psnr 31.5)"
     assert first == ["ribs-default", figures, "MIT", "yes", str(place)]

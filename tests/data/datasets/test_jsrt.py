@@ -11,9 +11,8 @@ def test_what_lies_beside_the_films_is_found(published, listed):
     told = [tuple(row.columns[name] for name in ("label", "age", "sex", "view")) for row in (nodule, healthy)]
     assert told == [("nodule", "53", "F", "PA"), ("no nodule", "60", "M", "PA")]
     assert nodule.columns["diagnosis"] == "lung cancer(adenocarcinoma)"
-    assert nodule.columns["mask"] == str(root / "scr/fold1/masks/left lung/JPCLN001.gif")
-    assert nodule.mask_parts == (root / "scr/fold1/masks/right lung/JPCLN001.gif",)
-    assert healthy.columns["ribless"] == str(root / "BSE_JSRT/JPCNN001.png")
+    assert nodule.masks == tuple(root / f"scr/fold1/masks/{side} lung/JPCLN001.gif" for side in ("left", "right"))
+    assert healthy.ribless == root / "BSE_JSRT/JPCNN001.png"
 
 
 def test_films_masks_and_rib_free_pictures_are_prepared_alike(published, cxr, tmp_path):
@@ -39,4 +38,4 @@ def test_films_masks_and_rib_free_pictures_are_prepared_alike(published, cxr, tm
 def test_without_scr_and_bse_there_are_only_films(published, listed):
     root = published("jsrt")
     rows = listed("jsrt", root / "All247images")
-    assert all("mask" not in row.columns and "ribless" not in row.columns for row in rows.values())
+    assert not any(row.masks or row.ribless for row in rows.values())

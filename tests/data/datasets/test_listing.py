@@ -1,13 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.listing import default_source, list_images
 from cxrtool.data.datasets.record import Request
 from cxrtool.errors import InputError
-
-
-def test_every_adapter_is_a_generator_of_records():
-    assert set(ADAPTERS) >= {"folder", "csv", "covidgr"}
 
 
 def test_several_sources_become_one_list(tmp_path):
@@ -17,12 +14,14 @@ def test_several_sources_become_one_list(tmp_path):
     (tmp_path / "b" / "t.csv").write_text("file,label,source\ncovid/x.png,c,given\n")
     sources = [tmp_path / "a" / "images", tmp_path / "b", tmp_path / "b" / "t.csv"]
     listing = list_images(sources, None, Request(), None)
-    assert [row["source"] for row in listing.rows] == ["a", "b", "given"]
-    assert len({row["image_id"] for row in listing.rows}) == 3
-    assert [row["original"] for row in listing.rows] == ["covid/x.png"] * 3
-    assert [row["label"] for row in listing.rows] == ["covid", "covid", "c"]
+    assert [record.columns["source"] for record in listing.records] == ["a", "b", "given"]
+    assert [record.listed_in for record in listing.records] == sources
+    assert len({record.image_id for record in listing.records}) == 3
+    assert [record.columns["original"] for record in listing.records] == ["covid/x.png"] * 3
+    assert [record.columns["label"] for record in listing.records] == ["covid", "covid", "c"]
+    assert [table.origin for table in listing.tables] == sources
     renamed = list_images(sources, None, Request(), "all:of it")
-    assert {row["source"] for row in renamed.rows} == {"all_of it"}
+    assert {record.columns["source"] for record in renamed.records} == {"all_of it"}
 
 
 def test_ids_do_not_depend_on_where_the_data_lie(tmp_path):
@@ -32,7 +31,8 @@ def test_ids_do_not_depend_on_where_the_data_lie(tmp_path):
             path = tmp_path / place / "set" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
-        ids.append([row["image_id"] for row in list_images([tmp_path / place / "set"], None, Request(), None).rows])
+        listing = list_images([tmp_path / place / "set"], None, Request(), None)
+        ids.append([record.image_id for record in listing.records])
     assert ids[0] == ids[1]
 
 
@@ -45,8 +45,27 @@ def test_nothing_is_said(tmp_path):
 
 def test_an_id_in_the_table_is_kept(tmp_path):
     (tmp_path / "t.csv").write_text("path,image_id\na.png,../../x\nb.png,001\n")
-    rows = list_images([tmp_path / "t.csv"], None, Request(), None).rows
-    assert [row["image_id"] for row in rows] == ["x", "001"]
+    listing = list_images([tmp_path / "t.csv"], None, Request(), None)
+    assert [record.image_id for record in listing.records] == ["x", "001"]
+
+
+def test_a_record_knows_its_files_and_its_row(published, monkeypatch):
+    root = published("jsrt")
+    monkeypatch.chdir(root.parent)
+    first = list_images([Path(root.name)], "jsrt", Request(), None).records[0]
+    lungs = tuple(root / f"scr/fold1/masks/{side} lung/JPCLN001.gif" for side in ("left", "right"))
+    assert (first.path, first.masks) == (root / "All247images/JPCLN001.IMG", lungs)
+    assert first.ribless == root / "BSE_JSRT/JPCLN001.png"
+    assert [first.columns[name] for name in ("image_id", "path", "mask", "ribless", "label", "patient_id")] == [
+        "JPCLN001", str(first.path), str(lungs[0]), str(first.ribless), "nodule", "JPCLN001",
+    ]  # fmt: skip
+
+
+def test_a_row_that_names_no_file_has_an_empty_path(tmp_path):
+    (tmp_path / "t.csv").write_text("path,mask\n,m.png\n")
+    (record,) = list_images([tmp_path / "t.csv"], None, Request(), None).records
+    assert (record.relative, record.columns["path"]) == ("", "")
+    assert record.columns["mask"] == str(tmp_path / "m.png")
 
 
 def test_the_source_is_the_folder_that_has_a_name(tmp_path):

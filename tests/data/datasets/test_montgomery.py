@@ -19,8 +19,7 @@ def test_labels_readings_and_both_masks(published, listed):
         }
     row = rows["CXR_png/MCUCXR_0001_0.png"]
     folder = root / "MontgomerySet" / "ManualMask"
-    assert row.columns["mask"] == str(folder / "leftMask" / "MCUCXR_0001_0.png")
-    assert row.mask_parts == (folder / "rightMask" / "MCUCXR_0001_0.png",)
+    assert row.masks == tuple(folder / side / "MCUCXR_0001_0.png" for side in ("leftMask", "rightMask"))
     # One lung without the other is no mask of the lungs.
     assert "mask" not in rows["CXR_png/MCUCXR_0003_0.png"].columns
 

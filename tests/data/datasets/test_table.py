@@ -37,7 +37,7 @@ def test_bare_names_are_looked_for_in_images(tmp_path):
     (tmp_path / "images" / "a.png").write_bytes(b"")
     first, second = listed(tmp_path, "filename,mask\na.png,m/a.png\nb.png,\n")
     assert first.path == tmp_path / "images" / "a.png"
-    assert first.columns["mask"] == str(tmp_path / "m" / "a.png")
+    assert first.masks == (tmp_path / "m" / "a.png",)
     assert second.path == tmp_path / "b.png"
 
 

@@ -306,6 +306,18 @@ def test_thumbnails_are_no_pages(read, tmp_path):
     assert np.array_equal(read((tmp_path / "two.tif").read_bytes()).pixels, SMOOTH)
 
 
+def test_a_page_beyond_the_end_is_missed_and_a_chain_back_to_the_start_is_none(read, capfd):
+    data = bytearray(tiff(SMOOTH, metadata=None))
+    (first,) = struct.unpack_from("<I", data, 4)
+    following = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
+    struct.pack_into("<I", data, following, first)
+    assert np.array_equal(read(bytes(data), overhear=True).pixels, SMOOTH)
+    struct.pack_into("<I", data, following, len(data) + 9)
+    with pytest.raises(ImageError, match="truncated TIFF"):
+        read(bytes(data))
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -77,6 +77,10 @@ def test_the_table_counts_images_patients_and_classes(make_rows):
     assert rows == [["r0f0 north", "train", "6", "3", "4", "2"], ["r0f0 north", "test", "2", "1", "0", "2"]]
 
 
+def test_ids_that_no_image_has_are_an_empty_table(make_rows):
+    assert tabulate(Manifest([], make_rows(4)), {("0", "0"): {"stranger": "test"}})[1] == []
+
+
 def test_many_folds_are_shown_as_ranges(make_rows):
     manifest = Manifest([], make_rows(8, per_patient=1))
     ids = manifest.column("image_id")

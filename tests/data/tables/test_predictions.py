@@ -73,3 +73,39 @@ def test_join_puts_runs_under_one_another():
     assert both.runs() == [("0", "0"), ("0", "1")]
     with pytest.raises(InputError, match="expected the classes covid, normal"):
         join([make(), make(classes=("a", "b"))], "no")
+
+
+def test_as_a_frame_probabilities_are_numbers_and_the_rest_is_text():
+    predictions = make(n=2)
+    frame = predictions.frame
+    assert list(frame.columns)[-2:] == ["prob_covid", "prob_normal"]
+    assert frame.dtypes[-2:].tolist() == [np.float64, np.float64]
+    again = Predictions.of_frame(frame, "again")
+    assert (again.classes, again.rows, again.name) == (predictions.classes, predictions.rows, "again")
+    assert np.array_equal(again.probabilities, predictions.probabilities)
+    assert dump_predictions(again) == dump_predictions(predictions)
+
+
+def test_what_was_changed_since_is_what_is_joined_and_written(tmp_path):
+    write_predictions(tmp_path / "p.csv", make(n=2))
+    read = read_predictions(tmp_path / "p.csv")
+    assert read.text["label"][0] == "covid"
+    read.rows[0]["label"] = "changed"
+    read.probabilities = read.probabilities[::-1]
+    both = join([read, make(n=1, fold="1")], "both")
+    assert both.rows[0]["label"] == "changed"
+    assert np.array_equal(both.probabilities[:2], read.probabilities)
+    assert dump_predictions(both).splitlines()[1] == dump_predictions(read).splitlines()[1]
+
+
+def test_a_table_of_no_answers_is_one_still(tmp_path):
+    (tmp_path / "p.csv").write_text("image_id,prob_a,prob_b\n")
+    read = read_predictions(tmp_path / "p.csv")
+    assert (read.rows, read.probabilities.shape, read.probabilities.dtype) == ([], (0, 2), np.float64)
+    assert join([read, read], "both").probabilities.shape == (0, 2)
+
+
+def test_the_first_of_several_wrong_cells_is_named(tmp_path):
+    (tmp_path / "p.csv").write_text("image_id,prob_a,prob_b\n1,0.5,2\n2,x,0.5\n")
+    with pytest.raises(InputError, match=r"line 2: expected a probability between 0 and 1 in prob_b, found '2'"):
+        read_predictions(tmp_path / "p.csv")

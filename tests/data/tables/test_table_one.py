@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from cxrtool.data.tables.manifest import Table
 from cxrtool.data.tables.table_one import parse_age, table_one
 
 
 def rows_of(*cells, names=("image_id", "patient_id", "age", "sex", "label", "view")):
-    return [dict(zip(names, row, strict=True)) for row in cells]
+    return Table(list(names), [dict(zip(names, row, strict=True)) for row in cells])
 
 
 ROWS = rows_of(
@@ -56,7 +57,7 @@ def test_the_largest_of_several_differences_is_shown():
     rows = rows_of(*((str(i), str(i), "", "FM"[i % 4 < i // 40], "", "") for i in range(120)))
     sides = {str(i): "abc"[i // 40] for i in range(120)}
     _, table = table_one(rows, sides, ["a", "b", "c"])
-    shares = [np.mean([rows[i]["sex"] == "F" for i in range(k, k + 40)]) for k in (0, 40, 80)]
+    shares = [np.mean([sex == "F" for sex in rows.column("sex")[k : k + 40]]) for k in (0, 40, 80)]
     differences = [abs(p - q) / np.sqrt((p * (1 - p) + q * (1 - q)) / 2) for p in shares for q in shares if p > q]
     assert [row[-1] for row in table if row[0] == "sex F"] == [f"{max(differences):.2f}"]
 
@@ -68,7 +69,7 @@ def test_columns_nobody_filled_are_not_shown():
 
 def test_columns_of_very_many_values_are_only_counted():
     rows = [{"image_id": str(i), "source": f"hospital {i}"} for i in range(20)]
-    _, table = table_one(rows, dict.fromkeys(map(str, range(20)), "x"), ["x"])
+    _, table = table_one(Table(list(rows[0]), rows), dict.fromkeys(map(str, range(20)), "x"), ["x"])
     assert table[-1] == ["source, values", "20", "20", ""]
 
 
@@ -79,3 +80,11 @@ def test_columns_of_very_many_values_are_only_counted():
 )  # fmt: skip
 def test_ages(cell, years):
     assert parse_age(cell) == years
+
+
+def test_a_patient_of_two_groups_counts_once_among_all_with_what_the_first_tells():
+    rows = rows_of(("a", "p", "", "", "", ""), ("b", "p", "50", "M", "", ""), ("c", "p", "70", "F", "", ""))
+    _, table = table_one(rows, {"a": "x", "b": "y", "c": "x"}, ["x", "y"])
+    assert table[1] == ["patients", "1", "1", "1", ""]
+    assert [row[:4] for row in table if row[0] == "age, mean ± SD"] == [["age, mean ± SD", "70.0", "50.0", "70.0"]]
+    assert [row[0] for row in table if row[0].startswith("sex")] == ["sex F"]

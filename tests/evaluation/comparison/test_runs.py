@@ -229,7 +229,6 @@ def test_a_reference_that_is_named_is_taken(entry):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"metric": "acc"}, "--metric: expected one of accuracy"),
         ({"metric": "sensitivity"}, "--metric sensitivity is a figure of one class"),
         ({"positive": "flu"}, "--positive: expected one of covid, normal, pneumonia"),
     ],

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import rankdata
 from sklearn import metrics as reference
 
-from cxrtool.evaluation.comparison.tests import METRICS, OF_A_CLASS, Pair, histogram_areas, sign_flip
+from cxrtool.evaluation.comparison.metrics import METRICS
+from cxrtool.evaluation.comparison.tests import Pair, histogram_areas, sign_flip
 from cxrtool.evaluation.metrics.estimates import BY_CLASS, estimate
 from cxrtool.evaluation.scores import scores_of
 
@@ -53,7 +54,7 @@ def enumerated(pair, figure):
 @pytest.mark.parametrize("metric", SKLEARN)
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_few_patients_are_exchanged_in_every_way(two, metric, repeats):
-    pair = pair_of(*two(14, repeats=repeats), metric, 1 if metric in OF_A_CLASS else None)
+    pair = pair_of(*two(14, repeats=repeats), metric, 1 if METRICS[metric].of_a_class else None)
     observed, p = enumerated(pair, SKLEARN[metric])
     found = sign_flip(pair)
     assert dict(found.detail)["exact"] == 1
@@ -82,11 +83,11 @@ def test_ranks_are_exchanged_in_every_way(two):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("options", [{}, {"repeats": 2, "folds": 3}])
 def test_its_difference_is_that_of_the_estimates(two, metric, options):
-    about = 2 if metric in OF_A_CLASS or metric == "average_precision" else None
+    about = 2 if METRICS[metric].of_a_class or metric == "average_precision" else None
     pair = pair_of(*two(90, **options), metric, about)
     own, theirs = (estimate(s, resamples=2, calibrated=False, about=about) for s in (pair.first, pair.second))
     pick = [level.value[metric] for level in (own, theirs)]
-    expected = pick[0] - pick[1] if metric not in OF_A_CLASS else pick[0][2] - pick[1][2]
+    expected = pick[0] - pick[1] if not METRICS[metric].of_a_class else pick[0][2] - pick[1][2]
     assert sign_flip(pair, permutations=20).difference == pytest.approx(float(expected), abs=1e-12)
 
 

@@ -9,15 +9,18 @@ import torch
 from torch import nn
 
 from cxrtool.cli.main import run as cxrtool
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
-from cxrtool.explaining.cam import METHODS as IMPLEMENTED
-from cxrtool.flow.heatmaps import METHODS, ExplainOptions, explain
+from cxrtool.explaining.cam import Cam, GradCam
+from cxrtool.flow.heatmaps import ExplainOptions, explain
 from cxrtool.flow.heatmaps.energy import compare_beside, in_words, measure_place
 from cxrtool.flow.heatmaps.images import RANDOMISED, TRAINED_ON
+from cxrtool.flow.heatmaps.options import METHODS
 from cxrtool.flow.settings import Settings
+from cxrtool.models.description import ModelDescription
 from cxrtool.models.network import Network
 
 SIDE = 24
@@ -57,8 +60,11 @@ def subset_of(study, names, place, columns=None):
     return place
 
 
-def test_the_methods_are_those_that_are_implemented():
-    assert set(METHODS) == set(IMPLEMENTED)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_map_is_made_by_the_class_of_its_methods_name(name):
+    made = METHODS[name].make(Spot().eval(), torch.rand(2, 1, 16, 16), None)
+    assert isinstance(made, {"grad-cam": GradCam, "cam": Cam}[name])
+    assert made.name == name
 
 
 def test_each_image_is_explained_by_the_fold_that_tested_it(place, ask, tmp_path):
@@ -236,6 +242,7 @@ def spotter(tmp_path, monkeypatch):
             "classes": ["bright", "dark"], "chain": list(chain), "input": {"size": 40, "fit": fit},
             "normalization": {"mean": [0.0], "std": [1.0]}, "architecture": {"name": "covid-xnet", "classes": 2},
         }  # fmt: skip
+        description = ModelDescription.from_json({"schema": 1, **description}, folder)
         monkeypatch.setattr(
             "cxrtool.training.checkpoint.load_model", lambda folder: ((network or Spot()).eval(), description)
         )

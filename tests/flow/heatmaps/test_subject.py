@@ -56,9 +56,9 @@ def test_the_maps_are_those_of_the_network_at_its_input_s_size(subject, views):
     pictures = [view.pixels for _, view in views[:5]]
     answer = subject.explain(pictures, chooser("normal", subject.classes))
     network, description = load_model(subject.folder)
-    form = description["normalization"]
+    form = description.normalization
     images = torch.from_numpy(np.stack(pictures)[:, None] / np.float32(255))
-    images = ((images - form["mean"][0]) / form["std"][0]).float()
+    images = ((images - form.mean[0]) / form.std[0]).float()
     found = GradCam(network, images)(images, lambda logits: torch.ones(5, dtype=torch.int64))
     np.testing.assert_allclose(answer.maps, upsample(found.values, 32), atol=1e-6)
     np.testing.assert_allclose(answer.probabilities, torch.softmax(found.logits.double(), 1), atol=1e-6)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.commands.train import TrainOptions, train
+from cxrtool.commands.train import train
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.transform import TransformOptions, transform
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.data.tables.predictions import read_predictions
@@ -73,8 +74,8 @@ def by_hand(place, view):
     part = next((fold / "parts").iterdir())
     made = TwinMaker(part, torch.device("cpu")).make([view.pixels])[0]
     small = [cv2.resize(twin, (INPUT, INPUT), interpolation=cv2.INTER_LINEAR) for twin in made]
-    form = description["normalization"]
-    images = (torch.from_numpy(np.stack(small)[:, None] / np.float32(255)) - form["mean"][0]) / form["std"][0]
+    form = description.normalization
+    images = (torch.from_numpy(np.stack(small)[:, None] / np.float32(255)) - form.mean[0]) / form.std[0]
     with torch.no_grad():
         probabilities = torch.softmax(network(images.float()).double(), 1).numpy()
     return network, images.float(), probabilities
@@ -132,7 +133,8 @@ def test_a_target_may_be_a_label_a_class_or_the_opposite(subject, views):
 
 def test_of_three_labels_the_counterfactual_is_the_next_best(subject, views, monkeypatch):
     labels = ["a", "b", "c"]
-    monkeypatch.setitem(subject.description, "classes", [f"{one}@{other}" for one in labels for other in labels])
+    classes = [f"{one}@{other}" for one in labels for other in labels]
+    monkeypatch.setattr(subject, "description", replace(subject.description, classes=classes))
     monkeypatch.setattr(subject.twins.maker, "names", labels)
     table = np.full((1, 3, 9), 0.01)
     table[0, 2, 7], table[0, 0, 3], table[0, 1, 0] = 0.5, 0.4, 0.3

@@ -1,7 +1,9 @@
-"""`fit generators`: class-inherent transformations, fitted in every fold of a split on that fold's training images.
+"""Fit class-inherent transformations (FuCiTNet): a generator for each class, in every fold of a split.
 
-Generators have seen labels. What they make of a picture that they were fitted on tells its class, so that there is no
-fit outside of folds.
+Generators see labels, so they are fitted on a fold's training images alone: what they make of a picture that they were
+fitted on tells its class. Writes a run that `transform` and `train --transform` take, with what FuCiTNet alone says.
+
+Example: cxrtool fit generators cropped --splits splits.csv -o generators
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, SUMMARY, summarise
 from cxrtool.commands.fit.generators.fold import GeneratorsTrainer, check_design
+from cxrtool.commands.fit.generators.options import SWEEP, GeneratorOptions
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import is_twin
@@ -28,21 +30,20 @@ from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
-from cxrtool.training.image_to_image_presets import GENERATORS, SWEEP
-
-if TYPE_CHECKING:
-    from cxrtool.commands.fit.options import FitOptions
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
-KIND, NETWORK = "generators", "fucitnet"
-ALIEN = ("also", "target_column", "balance", "loss", "exposure", "copies", "dilate", "average")
-"""The options of lungs and ribs alone."""
 
 AT_HAND = ("imagenet", "none")
 """What the options of weights take beside a file."""
 
 
-def fit_generators(options: FitOptions, settings: Settings) -> Summary | None:
+def run(options: GeneratorOptions, settings: Settings) -> None:
+    """Fit, and print what each generator does to the images of its class."""
+    if found := fit_generators(options, settings):
+        settings.output.table(*found)
+
+
+def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | None:
     """Fit the generators of every fold that are not there yet.
 
     Returns:
@@ -55,36 +56,36 @@ def fit_generators(options: FitOptions, settings: Settings) -> Summary | None:
         StoppedError: A signal arrived.
         StrictError: `--strict`, and an image could not be read; the run is complete all the same.
     """
-    values, settings = resolve(options, settings)
+    options = resolve(options)
     splits = splits_file(options.splits or Path())
     manifest = read_manifest(options.manifest, root=settings.root)
     if any(is_twin(row) for row in manifest.rows):
         raise InputError(f"{manifest.name}: expected radiographs, found images that a generator made of some")
     assignments = read_assignments(splits, manifest, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
-    files = [Path(values[name]) for name in ("weights", "perceptual") if values[name] not in AT_HAND]
+    files = [Path(name) for name in (options.weights, options.perceptual) if name not in AT_HAND]
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     # The splits count by content alone, as they do for `train`.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
-    identity = {**values, "splits": sha256_file(splits), "precision": settings.precision}
+    identity = {**options.identity(), "splits": sha256_file(splits), "precision": settings.precision}
     chain = chain_of_manifest(manifest)
     plan = Plan("fit", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
     container = StepFolder(settings.out, plan, settings)
     if not container.needs_work():
         return None
     mine = [a for a in assignments if (a.repeat, a.fold) in wanted]
-    _check_choice(values, mine)
-    check_design(values, manifest.classes(), settings)
-    tell_of_validation(mine, values, settings)
-    _tell_what_is_off(values, manifest, settings)
-    shown = {**values, "manifest": str(options.manifest), "splits": str(options.splits)}
+    _check_choice(options, mine)
+    check_design(options, manifest.classes(), settings)
+    tell_of_validation(mine, options, settings)
+    _tell_what_is_off(options, manifest, settings)
+    shown = {**options.identity(), "manifest": str(options.manifest), "splits": str(options.splits)}
     containers.lay(container, splits, {**shown, "precision": settings.precision}, {})
     stores = Stores(settings, manifest, container)
     task = Task(
         preset=None, save_every=options.save_every, settings=settings, manifest=manifest, classes=manifest.classes(),
         chain=chain, container=container, stores=stores,
     )  # fmt: skip
-    trainer = GeneratorsTrainer(values, task)
+    trainer = GeneratorsTrainer(options, task)
     with StopRequest() as request:
         for assignment in mine:
             request.heed()
@@ -92,41 +93,22 @@ def fit_generators(options: FitOptions, settings: Settings) -> Summary | None:
     return _close(container, assignments, manifest, settings)
 
 
-def resolve(options: FitOptions, settings: Settings) -> tuple[dict[str, Any], Settings]:
-    """The value of every option that bears on the result, and where each came from.
+def resolve(options: GeneratorOptions) -> GeneratorOptions:
+    """The options, checked, with the weights of the class term in one spelling.
 
     Raises:
-        UsageError: An option is wrong, or goes with other kinds.
+        UsageError: An option is wrong.
     """
-    for name in ALIEN:
-        if getattr(options, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')}: goes with lungs and ribs, found {KIND}")
-    if settings.origins.get("validation", "default") != "default":
-        raise UsageError(
-            f"--validation: goes with lungs and ribs, found {KIND}; their validation images are the splits'"
-        )
-    if options.network not in (None, NETWORK):
-        raise UsageError(f"--network: expected {NETWORK}, found '{options.network}'")
     if options.splits is None:
         raise UsageError(
-            f"fit {KIND} needs --splits: what generators make of an image that they were fitted on tells its label, so "
-            "they are fitted inside each fold",
+            "fit generators needs --splits: what generators make of an image that they were fitted on tells its label, "
+            "so they are fitted inside each fold",
             "`cxrtool split MANIFEST --folds 5 -o splits.csv` divides the images",
         )
-    values: dict[str, Any] = {"kind": KIND, "network": NETWORK}
-    origins = dict(settings.origins)
-    for name, default in GENERATORS.items():
-        given = getattr(options, name)
-        values[name] = default if given is None else given
-        if given is None:
-            origins[name] = "preset"
-    for name, known in (("class_loss", ("own", "all")), ("checkpoint", ("best-loss", "best-accuracy", "last"))):
-        if values[name] not in known:
-            raise UsageError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, found '{values[name]}'")
-    if not values["classifier_lr"] > 0 or not math.isfinite(values["classifier_lr"]):
-        raise UsageError(f"--classifier-lr: expected a number above 0, found {values['classifier_lr']}")
-    values["class_loss_weight"] = ",".join(map(repr, parse_weights(values["class_loss_weight"])))
-    return values, replace(settings, origins=origins)
+    options.check_numbers()
+    if not options.classifier_lr > 0 or not math.isfinite(options.classifier_lr):
+        raise UsageError(f"--classifier-lr: expected a number above 0, found {options.classifier_lr}")
+    return replace(options, class_loss_weight=",".join(map(repr, parse_weights(options.class_loss_weight))))
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
@@ -154,14 +136,14 @@ def parse_weights(text: str) -> tuple[float, ...]:
     return tuple(weights)
 
 
-def _check_choice(values: dict[str, Any], folds: Sequence[Assignment]) -> None:
+def _check_choice(options: GeneratorOptions, folds: Sequence[Assignment]) -> None:
     """Check that there are images to choose a weight by, where there is a choice.
 
     Raises:
         InputError: A fold has none.
     """
     bare = [a.name for a in folds if not a.subsets["validation"]]
-    if bare and len(parse_weights(values["class_loss_weight"])) > 1:
+    if bare and len(parse_weights(options.class_loss_weight)) > 1:
         raise InputError(
             f"--class-loss-weight: {len(bare)} of {len(folds)} folds have no validation images to choose one "
             f"of several by, such as {bare[0]}",
@@ -169,13 +151,13 @@ def _check_choice(values: dict[str, Any], folds: Sequence[Assignment]) -> None:
         )
 
 
-def _tell_what_is_off(values: dict[str, Any], manifest: Manifest, settings: Settings) -> None:
+def _tell_what_is_off(options: GeneratorOptions, manifest: Manifest, settings: Settings) -> None:
     warn = settings.report.warn
-    if values["perceptual"] == "none":
+    if options.perceptual == "none":
         warn(
             "--perceptual none: the loss goes without its perceptual term, by which the paper's generators were fitted"
         )
-    if values["weights"] == "none":
+    if options.weights == "none":
         warn("--weights none: the whole classifier is trained, since random layers must not be frozen")
     views = sorted({row.get("view", "").strip().upper() for row in manifest.rows} - {""})
     if len(views) > 1:

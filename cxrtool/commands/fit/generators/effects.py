@@ -13,7 +13,6 @@ from cxrtool.flow.fold_chains import radiograph_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.evaluation.resampling.intervals import Measure
     from cxrtool.training.class_inherent import Answers
 
 EFFECTS, SUMMARY = "effects.csv", "summary.csv"
@@ -84,10 +83,7 @@ def summarise(rows: Sequence[Row], classes: Sequence[str], subset: str, seed: in
         class on what the other generators made of the same images, and by how much its own does better; and the mean
         PSNR. The classifier has never seen an image as it is: the comparison of the generators is the fairer one.
     """
-    import numpy as np
-
     from cxrtool.evaluation.metrics.calibration import logit
-    from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients
 
     table = []
     for name in classes:
@@ -97,39 +93,24 @@ def summarise(rows: Sequence[Row], classes: Sequence[str], subset: str, seed: in
             table.append([name, "0", "0", *["-"] * (len(HEADER) - 3)])
             continue
         people = [normalised(row["patient_id"]) or f"image {row['image_id']}" for row in mine]
-        groups = np.unique(people, return_inverse=True)[1]
-        count = int(groups.max()) + 1
         before, after, psnr = (_figures(mine, column) for column in ("p_before", "p_after", "psnr"))
-        counts = draw_patients(np.zeros(count, np.int64), RESAMPLES, np.random.default_rng(seed))[groups].astype(float)
         gain, others = after - before, _by_others(rows, mine, subset)
         odds = logit(after) - logit(before)
-        figures = [f"{before.mean():.3f}", f"{after.mean():.3f}", *_difference(gain, counts, count)]
-        figures += _share((gain > 0).astype(float), counts, count)
-        figures += [*_difference(odds, counts, count), f"{others.mean():.3f}"]
-        figures += _difference(after - others, counts, count)
-        table.append([name, str(images), str(count), *figures, f"{psnr.mean():.2f}"])
+        figures = [f"{before.mean():.3f}", f"{after.mean():.3f}", *_interval(gain, people, seed)]
+        figures += _interval((gain > 0).astype(float), people, seed, share=True)
+        figures += [*_interval(odds, people, seed), f"{others.mean():.3f}"]
+        figures += _interval(after - others, people, seed)
+        table.append([name, str(images), str(len(set(people))), *figures, f"{psnr.mean():.2f}"])
     return HEADER, table
 
 
-def _difference(values: np.ndarray, counts: np.ndarray, patients: int) -> tuple[str, str]:
-    """A mean difference (n,) and its interval from resampled patients, counts (n, R)."""
-    mean = _mean(values, counts, patients, proportion=False)
-    interval = "-" if mean.low is None or mean.high is None else f"{mean.low:+.3f} to {mean.high:+.3f}"
-    return f"{values.mean():+.3f}", interval
+def _interval(values: np.ndarray, people: Sequence[str], seed: int, *, share: bool = False) -> tuple[str, str]:
+    """A mean (n,) and its interval from resampled patients; differences are shown with their sign."""
+    from cxrtool.evaluation.resampling.means import mean_over_patients
 
-
-def _share(hits: np.ndarray, counts: np.ndarray, patients: int) -> tuple[str, str]:
-    """The share of hits, 0 or 1 (n,), and its interval from resampled patients, counts (n, R)."""
-    mean = _mean(hits, counts, patients, proportion=True)
-    interval = "-" if mean.low is None or mean.high is None else f"{mean.low:.3f} to {mean.high:.3f}"
-    return f"{hits.mean():.3f}", interval
-
-
-def _mean(values: np.ndarray, counts: np.ndarray, patients: int, *, proportion: bool) -> Measure:
-    from cxrtool.evaluation.resampling.intervals import measure
-
-    replicates = (values[:, None] * counts).sum(0) / counts.sum(0)
-    return measure(float(values.mean()), replicates, patients=patients, proportion=proportion)
+    mean, form = mean_over_patients(values, people, seed, proportion=share), ".3f" if share else "+.3f"
+    interval = "-" if mean.low is None or mean.high is None else f"{mean.low:{form}} to {mean.high:{form}}"
+    return f"{values.mean():{form}}", interval
 
 
 def _by_others(rows: Sequence[Row], mine: Sequence[Row], subset: str) -> np.ndarray:

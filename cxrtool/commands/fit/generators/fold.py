@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, effect_rows
+from cxrtool.commands.fit.generators.options import GeneratorOptions
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import write_predictions
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.fold_chains import radiograph_of
-from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, describe_epoch
+from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, Task, describe_epoch
 from cxrtool.flow.folder import Build
 from cxrtool.flow.parts import bare, carry
 from cxrtool.flow.seen import FITTED
@@ -112,6 +113,7 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
         bar.ax.tick_params(labelsize=7)
 
 
+KIND, NETWORK = "generators", "fucitnet"
 CLASSIFIER, TRIALS, PICTURE = "classifier.safetensors", "sweep.csv", "transformations.png"
 
 TERM_TITLES = {
@@ -121,27 +123,33 @@ TERM_TITLES = {
 """What curves call the terms of a generator's loss."""
 
 
-def make_design(values: dict[str, Any], classes: Sequence[str], settings: Settings, seed: int) -> ContestDesign:
+def make_design(options: GeneratorOptions, classes: Sequence[str], settings: Settings, seed: int) -> ContestDesign:
     """Turn resolved options into what the training room takes.
 
     Raises:
-        UsageError: A name or a number is wrong.
+        UsageError: An augmentation is wrong.
     """
     from cxrtool.training.augment import parse
     from cxrtool.training.class_inherent_fold import ContestDesign
-    from cxrtool.training.optimization import Recipe, check
 
-    constant = {"momentum": 0.9, "opt_eps": None, "opt_rho": 0.95, "class_weights": "balanced"}
-    recipe = Recipe(**{entry.name: {**constant, **values}[entry.name] for entry in fields(Recipe)})
-    check(recipe)
     return ContestDesign(
-        tuple(classes), values["size"], values["weights"], values["perceptual"], values["class_loss"],
-        tuple(map(float, values["class_loss_weight"].split(","))), values["classifier_lr"], recipe,
-        parse(values["augment"]), seed, settings.threads, settings.device, settings.precision,
-    )  # fmt: skip
+        tuple(classes),
+        options.size,
+        options.weights,
+        options.perceptual,
+        options.class_loss,
+        tuple(map(float, options.class_loss_weight.split(","))),
+        options.classifier_lr,
+        options.fitting(),
+        parse(options.augment),
+        seed,
+        settings.threads,
+        settings.device,
+        settings.precision,
+    )
 
 
-def check_design(values: dict[str, Any], classes: Sequence[str], settings: Settings) -> None:
+def check_design(options: GeneratorOptions, classes: Sequence[str], settings: Settings) -> None:
     """Check every option, and load all weights, before the first image is decoded.
 
     Raises:
@@ -152,7 +160,7 @@ def check_design(values: dict[str, Any], classes: Sequence[str], settings: Setti
     from cxrtool.training.class_inherent_fold import NONE, build_contest
     from cxrtool.training.device import choose_device, choose_precision, own_randomness
 
-    design = make_design(values, classes, settings, 0)
+    design = make_design(options, classes, settings, 0)
     choose_precision(settings.precision, choose_device(settings.device))
     with own_randomness(0, settings.threads):
         build_contest(design)
@@ -167,16 +175,17 @@ class GeneratorsTrainer(FoldTrainer):
     FuCiTNet alone says: of every class the largest logit that a generator's version gets for it, through softmax.
     """
 
-    def __init__(self, values: dict[str, Any], task: Any) -> None:
+    def __init__(self, options: GeneratorOptions, task: Task) -> None:
         from cxrtool.models.parts import networks
 
-        self.form = replace(networks(values["kind"])[values["network"]].form, size=values["size"])
-        super().__init__({**values, "fit": self.form.fit}, task)
+        self.form = replace(networks(KIND)[NETWORK].form, size=options.size)
+        self.generator_options, self.task, self.classes = options, task, task.classes
+        self.shape = self.form.size, self.form.fit
 
     def contest_design(self, assignment: Assignment) -> ContestDesign:
         """What the training room takes; each fold has its own seed, so that any one of them can be fitted alone."""
         settings = self.task.settings
-        return make_design(self.values, self.classes, settings, assignment.seed(settings.seed))
+        return make_design(self.generator_options, self.classes, settings, assignment.seed(settings.seed))
 
     def fit(
         self,
@@ -230,7 +239,7 @@ class GeneratorsTrainer(FoldTrainer):
         usual = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
         told = {**self._describe(assignment, found), "chain": bare(chain), "usual": usual}
         save_part(
-            path, self.values["kind"], self.values["network"], found.contest.generators, self.form, told,
+            path, KIND, NETWORK, found.contest.generators, self.form, told,
             built_with={"classes": self.classes},
         )  # fmt: skip
         state = {key: value.contiguous() for key, value in found.contest.classifier.state_dict().items()}
@@ -254,13 +263,15 @@ class GeneratorsTrainer(FoldTrainer):
         write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
 
     def _describe(self, assignment: Assignment, fitted: FittedContest) -> dict[str, Any]:
-        from cxrtool.models.registry import Architecture
+        from cxrtool.models.architecture import Architecture
         from cxrtool.training.class_inherent_fold import CLASSIFIER as NAME
 
-        values = {name: value for name, value in self.values.items() if name not in ("kind", "network", "fit")}
+        values = {
+            name: value for name, value in self.generator_options.identity().items() if name not in ("kind", "network")
+        }
         told = {"seed": self.task.settings.seed, "epoch": fitted.history.kept}
         trained = {**values, "class_loss_weight": fitted.chosen, **told, "images": len(assignment.subsets["train"])}
-        architecture = Architecture(NAME, len(self.classes), size=self.values["size"])
+        architecture = Architecture(NAME, len(self.classes), size=self.generator_options.size)
         return {
             "trained": trained,
             "classifier": {"architecture": architecture.to_json(), "weights": fitted.weights_from},

@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.commands.fit import fit
-from cxrtool.commands.fit.generators import ALIEN, parse_weights, resolve
+from cxrtool.commands.fit.generators import fit_generators, parse_weights, resolve
 from cxrtool.commands.fit.generators.effects import COLUMNS, HEADER
-from cxrtool.commands.fit.options import FitOptions
+from cxrtool.commands.fit.generators.options import SWEEP, GeneratorOptions
 from cxrtool.commands.info import InfoOptions, info
 from cxrtool.data.tables.manifest import read_table, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, LeakageError, StoppedError, StrictError, UsageError
 from cxrtool.flow.evaluating import EvaluateOptions, evaluate
 from cxrtool.models.parts import load_network, read_part
-from cxrtool.training.image_to_image_presets import GENERATORS, SWEEP
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +43,10 @@ def run(settings, tmp_path):
     def call(study, out="run", **changes):
         shared = {name: changes.pop(name) for name in list(changes) if name in type(settings).__dataclass_fields__}
         told = {"size": 32, "epochs": 1, "batch_size": 8, "perceptual": "none", "weights": "none"}
-        options = FitOptions("generators", study.folder, splits=study.splits, **{**told, **changes})
-        return fit(options, replace(settings, **{"out": tmp_path / out, "cache": tmp_path / "cache", **shared}))
+        options = GeneratorOptions(manifest=study.folder, splits=study.splits, **{**told, **changes})
+        return fit_generators(
+            options, replace(settings, **{"out": tmp_path / out, "cache": tmp_path / "cache", **shared})
+        )
 
     return call
 
@@ -176,41 +176,58 @@ def test_a_test_image_planted_in_the_fit_is_refused(run, short):
 
 
 def options(**changes):
-    return FitOptions("generators", Path("m.csv"), **{"splits": Path("s.csv"), **changes})
+    return GeneratorOptions(manifest=Path("m.csv"), **{"splits": Path("s.csv"), **changes})
 
 
-@pytest.mark.parametrize(("changes", "told"), [
-    ({"splits": None}, "needs --splits"), ({"network": "unet"}, "--network: expected fucitnet"),
-    ({"class_loss": "each"}, "--class-loss: expected one of own, all"), ({"checkpoint": "first"}, "--checkpoint"),
-    ({"classifier_lr": 0.0}, "--classifier-lr"), ({"class_loss_weight": "0.1,-1"}, "--class-loss-weight"),
-    *(({name: 1 if name in ("copies", "dilate") else "x"}, f"--{name.replace('_', '-')}: goes with lungs and ribs")
-      for name in ALIEN),
-])  # fmt: skip
-def test_what_does_not_go_with_generators_is_refused(settings, changes, told):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"splits": None}, "needs --splits"),
+        ({"class_loss": "each"}, "--class-loss: expected one of own, all"),
+        ({"checkpoint": "first"}, "--checkpoint"),
+        ({"classifier_lr": 0.0}, "--classifier-lr"),
+        ({"class_loss_weight": "0.1,-1"}, "--class-loss-weight"),
+    ],
+)
+def test_what_does_not_go_with_generators_is_refused(changes, told):
     with pytest.raises(UsageError, match=told):
-        resolve(options(**changes), settings)
+        resolve(options(**changes))
 
 
-def test_a_share_of_validation_images_is_refused(settings):
-    with pytest.raises(UsageError, match="--validation: goes with lungs and ribs"):
-        resolve(options(), replace(settings, origins={"validation": "flag"}))
+OF_PARTS = (
+    "also",
+    "target-column",
+    "balance",
+    "loss",
+    "exposure",
+    "copies",
+    "dilate",
+    "average",
+    "network",
+    "validation",
+)
+OF_GENERATORS = ("class-loss", "class-loss-weight", "perceptual", "weights", "classifier-lr")
 
 
-@pytest.mark.parametrize("name", ["class_loss", "class_loss_weight", "perceptual", "weights", "classifier_lr"])
-def test_what_goes_with_generators_alone_is_refused_elsewhere(settings, tmp_path, name):
-    given = FitOptions("lungs", Path("m.csv"), **{name: 0.1 if name == "classifier_lr" else "own"})
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}: goes with generators, found lungs"):
-        fit(given, replace(settings, out=tmp_path / "part"))
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [*(("generators", flag) for flag in OF_PARTS), *(("lungs", flag) for flag in OF_GENERATORS)],
+)
+def test_options_of_another_kind_are_refused_by_name(cxr, kind, flag):
+    done = cxr("fit", kind, "m.csv", f"--{flag}", "1", "-o", "part")
+    assert done.code == 2
+    assert f"no such option --{flag}" in done.err
 
 
-def test_the_papers_values_stand_where_nothing_is_said(settings):
-    values, resolved = resolve(options(lr=0.5), settings)
-    assert values["lr"] == 0.5
-    assert {name: values[name] for name in GENERATORS if name not in ("lr", "class_loss_weight")} == {
-        name: value for name, value in GENERATORS.items() if name not in ("lr", "class_loss_weight")
-    }
-    assert resolved.origins["epochs"] == "preset"
-    assert set(GENERATORS) <= set(FitOptions.__dataclass_fields__)
+def test_the_papers_values_stand_where_nothing_is_said():
+    told, origins = GeneratorOptions.build({"manifest": Path("m.csv"), "splits": Path("s.csv"), "lr": 0.5})
+    assert told.lr == 0.5
+    assert (told.size, told.epochs, told.batch_size, told.opt, told.weight_decay) == (512, 50, 8, "adam", 1e-4)
+    assert (told.sched, told.decay_epochs, told.decay_rate, told.patience) == ("step", 5, 0.1, 10)
+    assert (told.classifier_lr, told.class_loss, told.class_loss_weight) == (1e-3, "own", "0.05")
+    assert (told.perceptual, told.weights, told.checkpoint) == ("imagenet", "imagenet", "best-loss")
+    assert told.augment == "rotate=10,shift=0.05,zoom=0.2,brightness=0.05,contrast=0.05,blur=0.5,p=0.7"
+    assert origins["epochs"] == "preset"
 
 
 def test_weights_of_the_class_term():

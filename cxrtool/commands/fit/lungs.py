@@ -1,0 +1,36 @@
+"""Fit a lung network from masks.
+
+Writes a part that `segment --lungs` takes; with --splits a run of one part for each fold, and the Dice of every test
+image. MANIFEST may be a folder that `cxrtool phantom` drew.
+
+Example: cxrtool fit lungs prepared --splits splits.csv -o lungs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cxrtool.commands.fit.networks import fit
+from cxrtool.commands.fit.options import PartOptions
+from cxrtool.flow.settings import Settings
+from cxrtool.models.lungs import NETWORKS
+from cxrtool.options import option
+from cxrtool.training.image_to_image_options import LOSSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class LungOptions(PartOptions):
+    """The options of `fit lungs`."""
+
+    KIND: ClassVar[str] = "lungs"
+
+    network: str = option("{choices}.", next(iter(NETWORKS)), choices=NETWORKS)
+    target_column: str = option("The column that names the mask.", "mask")
+    loss: str = option("{choices}.", "", choices=LOSSES["lungs"], shown="the network's preset")
+
+
+def run(options: LungOptions, settings: Settings) -> None:
+    """Fit, and print the figures."""
+    if found := fit(options, settings):
+        settings.output.table(*found)

@@ -1,0 +1,190 @@
+"""A lung network from masks, or a rib network from rib-free pictures: one part, or one for every fold of a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrtool.commands.fit.measure import FIGURES, TABLES, summarise
+from cxrtool.commands.fit.options import PartOptions
+from cxrtool.commands.fit.pairs import divide, join, read_folds, read_pairs
+from cxrtool.data.files import locked, saying_what_fails, sha256_file
+from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
+from cxrtool.flow import container as containers
+from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Assignment, splits_file
+from cxrtool.flow.container import Summary, heed_strict, tell_of_validation
+from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder
+from cxrtool.flow.settings import Settings
+from cxrtool.flow.signals import StopRequest
+from cxrtool.options import plain
+from cxrtool.training.image_to_image_options import LOSSES
+
+if TYPE_CHECKING:
+    from cxrtool.commands.fit.part import PartFitter
+    from cxrtool.imaging.fits import Form
+
+LIBRARIES = ("numpy", "opencv-python-headless", "torch")
+MARKER = "part.json"
+SUMMARY = "summary.csv"
+WORST = "worst.png"
+LOWEST = 20
+
+
+def fit(options: PartOptions, settings: Settings) -> Summary | None:
+    """Fit a network, or one for each fold of a split, unless it is there.
+
+    Returns:
+        The table of figures on the validation images, or on the test images of the folds; None where there was nothing
+        to do or to measure.
+
+    Raises:
+        UsageError: An option is wrong.
+        InputError: No image has a target, or manifest and splits do not fit each other.
+        LeakageError: A patient or a picture is on two sides of a split.
+        StoppedError: A signal arrived.
+        StrictError: `--strict`, and an image could not be read; the result is complete all the same.
+    """
+    options, form = resolve(options)
+    kind, column = options.KIND, options.target_column
+    manifest = read_pairs(options.manifest, kind, column, settings)
+    own = len(manifest)
+    if options.also:
+        manifest = join(manifest, read_pairs(options.also, kind, column, settings), column)
+    if options.balance:
+        manifest.require(options.balance)
+    inputs = Inputs.of(manifest, files=[Path(row[column]) for row in manifest.rows], verify=settings.verify)
+    identity = {**options.identity(), "form": form.to_json(), "own": own, "precision": settings.precision}
+    if options.splits:
+        identity["splits"] = sha256_file(splits_file(options.splits))
+    plan = Plan("fit", identity, inputs, (), LIBRARIES, seeded=True, threaded=True)
+    files = {name: plain(getattr(options, name)) for name in ("manifest", "splits", "also")}
+    shown = {**options.identity(), **files, "validation": options.validation, "precision": settings.precision}
+    task = Task(options, form, manifest, own, column, plan, shown, settings)
+    return task.fit_folds() if options.splits else task.fit_one()
+
+
+def resolve(options: PartOptions) -> tuple[PartOptions, Form]:
+    """The options with the network's own size and loss, and what the network is shown.
+
+    Raises:
+        UsageError: A number is out of range, or options do not go together.
+    """
+    from cxrtool.models.parts import networks
+
+    form = networks(options.KIND)[options.network].form
+    if options.size:
+        form = replace(form, size=options.size)
+    options = replace(options, size=form.size, loss=options.loss or next(iter(LOSSES[options.KIND])))
+    options.check()
+    return options, form
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of `fit`."""
+
+    options: PartOptions
+    form: Form
+    manifest: Manifest
+    own: int
+    column: str
+    plan: Plan
+    shown: dict[str, Any]
+    settings: Settings
+
+    def fit_one(self) -> Summary | None:
+        """One part, a share of the patients held back."""
+        folder = StepFolder(self.settings.out, self.plan, self.settings, marker=MARKER)
+        if not folder.needs_work():
+            return None
+        validation = self.options.validation
+        assignment = divide(self.manifest, self.own, validation, self.options.balance, self.settings)
+        fitter = self._fitter()
+        with StopRequest() as request:
+            fitter.fit(folder, assignment, request, {})
+        rows = read_table(folder.out / TABLES[self.options.KIND]).rows
+        self.settings.report.say(f"next: {_next(self.options.KIND, folder.shown)}")
+        heed_strict(read_table(folder.out / REJECTS).rows, self.settings)
+        return (
+            (*summarise(rows, self.options.KIND, "validation", self.settings.seed), "Validation images")
+            if rows
+            else None
+        )
+
+    def fit_folds(self) -> Summary | None:
+        """One part for each fold, in a run."""
+        splits = splits_file(self.options.splits or Path())
+        folds = read_folds(splits, self.manifest, self.own, self.settings)
+        wanted = runs.select_folds([(a.repeat, a.fold) for a in folds], self.options.only)
+        container = StepFolder(self.settings.out, self.plan, self.settings)
+        if not container.needs_work():
+            return None
+        tell_of_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.options, self.settings)
+        fitter = self._fitter()
+        containers.lay(container, splits, self.shown, {})
+        with StopRequest() as request:
+            for assignment in folds:
+                if (assignment.repeat, assignment.fold) in wanted:
+                    request.heed()
+                    self._fit_fold(container, fitter, assignment, request)
+        return self._close(container, folds)
+
+    def _fit_fold(
+        self, container: StepFolder, fitter: PartFitter, assignment: Assignment, request: StopRequest
+    ) -> None:
+        options = {**self.plan.options, "repeat": assignment.repeat, "fold": assignment.fold}
+        place = container.out / assignment.name
+        folder = StepFolder(place, replace(self.plan, options=options), self.settings, marker=MARKER)
+        if folder.needs_work():
+            fitter.fit(folder, assignment, request, {"run_digest": container.digest})
+
+    def _fitter(self) -> PartFitter:
+        from cxrtool.commands.fit.part import PartFitter, check_design
+
+        check_design(self.options, self.form, self.settings)
+        return PartFitter(self.options, self.form, self.manifest, self.settings)
+
+    def _close(self, container: StepFolder, folds: list[Assignment]) -> Summary | None:
+        """When every fold is there, write what they have in common."""
+        run, kind, report = container.out, self.options.KIND, self.settings.report
+        names = [a.name for a in folds]
+        done, rejects = containers.finished(container, names)
+        rows = [row for name in done for row in read_table(run / name / TABLES[kind]).rows]
+        if len(done) < len(names):
+            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
+            return None
+        with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
+            subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
+            columns = ["image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[kind]]
+            write_table(run / TABLES[kind], columns, rows)
+            header, table = summarise(rows, kind, subset, self.settings.seed)
+            write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
+            self._draw_worst(run, [row for row in rows if row["subset"] == subset])
+            containers.complete(container, names, rejects, self.manifest)
+        report.say(f"{container.shown}: all {len(names)} folds are there; the worst are in {container.shown / WORST}")
+        heed_strict(rejects, self.settings)
+        return header, table, f"{subset.capitalize()} images"
+
+    def _draw_worst(self, run: Path, rows: list[Row]) -> None:
+        from cxrtool.commands.fit.part import captions
+        from cxrtool.commands.fit.pictures import ask_with, draw_examples
+        from cxrtool.models.parts import load_network
+
+        kind = self.options.KIND
+        first = FIGURES[kind][0]
+        worst = sorted(rows, key=lambda row: float(row[first]) * (1 if kind == "lungs" else -1))[:LOWEST]
+        images = {row["image_id"]: row for row in self.manifest.rows}
+        folds = [run / runs.fold_name(row["repeat"], row["fold"]) for row in worst]
+        entries = [
+            (images[row["image_id"]], captions(row, kind), ask_with(load_network(fold, kind), kind))
+            for row, fold in zip(worst, folds, strict=True)
+        ]
+        title = f"the worst {len(worst)} of {len(rows)}"
+        draw_examples(run / WORST, entries, kind, self.column, self.form, title)
+
+
+def _next(kind: str, shown: Path) -> str:
+    command = {"lungs": "segment MANIFEST --lungs", "ribs": "enhance MANIFEST --steps suppress-ribs --ribs"}[kind]
+    return f"cxrtool {command} {shown} -o DIR"

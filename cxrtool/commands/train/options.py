@@ -1,0 +1,55 @@
+"""The options of `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cxrtool.flow import common_options
+from cxrtool.options import option
+from cxrtool.training.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class TrainOptions(TrainingOptions):
+    """What is trained on and searched for; how it is trained, `TrainingOptions` says."""
+
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "seed",
+        "threads",
+        "workers",
+        "device",
+        "precision",
+        "cache",
+        "root",
+        "config",
+        "allow_leakage",
+        "force",
+        "dry_run",
+        "strict",
+        "verify",
+        "quiet",
+    )
+
+    manifest: Path = common_options.manifest(effect=False)
+    splits: Path = option("The splits file that `cxrtool split` wrote.", effect=False)
+    transform: Path | None = option(
+        "Train on what the generators of `fit generators` make of the images in each fold, without writing it.",
+        None,
+        metavar="RUN",
+        shown="",
+        effect=False,
+    )
+    only: str | None = common_options.only()
+    save_every: float = common_options.save_every()
+    grid: tuple[str, ...] = option(
+        "Values to try for an option, say lr=0.01,0.001; repeatable. Each fold keeps the combination that is best on "
+        "its validation images. Where values hold commas, | parts them: 'augment=none|rotate=10,flip=0.5'.",
+        (),
+        metavar="KEY=A,B",
+        shown="",
+        effect=False,
+    )
+    budget: int | None = option("Draw so many of the grid's combinations.", None, minimum=1, shown="", effect=False)

@@ -1,0 +1,98 @@
+"""Bring ImageNet weights onto a machine with a network, so that one without finds them.
+
+They go into timm's cache, where `train --weights imagenet` looks, or with -o to a file.
+
+Example: cxrtool weights fetch vgg16 densenet201
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.settings import Settings
+from cxrtool.options import Options, argument
+
+
+@dataclass(frozen=True)
+class FetchOptions(Options):
+    """The options of `weights fetch`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "force", "dry_run", "quiet")
+
+    names: tuple[str, ...] = argument("Networks of timm.", metavar="NAME...")
+
+
+def run(options: FetchOptions, settings: Settings) -> None:
+    """Fetch."""
+    fetch(options, settings)
+
+
+def fetch(options: FetchOptions, settings: Settings) -> None:
+    """Fetch the ImageNet weights of timm networks into the cache of timm's hub, or one network's to `settings.out`.
+
+    Raises:
+        InputError: They could not be fetched.
+        UsageError: timm knows no such network, or has no weights for it.
+    """
+    from cxrtool.models.architecture import Architecture
+    from cxrtool.models.pretrained import Published, hub_folder, published
+    from cxrtool.models.registry import build
+
+    names, out, say = options.names, settings.out, settings.report.say
+    if out is not None and (len(names) != 1 or out.suffix != ".safetensors"):
+        raise UsageError(
+            f"-o {out}: expected one network and a file that ends in .safetensors, found {len(names)} "
+            f"and '{out.suffix or out.name}'",
+            "without -o they go into the cache, where `train --weights imagenet` finds them",
+        )
+    wanted: list[Published] = []
+    for name in names:
+        entry = published(name)
+        if entry is None:
+            raise UsageError(
+                f"there are no ImageNet weights for {name} in timm", "`cxrtool weights list` shows what there is"
+            )
+        wanted.append(entry)
+    for entry in wanted:
+        if entry.place and out is None and not settings.force:
+            say(f"{entry.name}: there already, {_megabytes(entry.place)} at {entry.place}")
+            continue
+        if settings.dry_run:
+            say(f"would fetch {entry.weights} to {out or hub_folder()}")
+            continue
+        try:
+            # By the very way that `train` takes, and it is loaded: a damaged file is noticed here, not in the queue.
+            network, _ = build(Architecture(entry.name, entry.classes), weights="imagenet")
+        except InputError as error:
+            raise InputError(
+                error.message.removeprefix("--weights imagenet: "),
+                "run this where there is a network connection, such as a login node (a proxy is taken from "
+                "HTTPS_PROXY)",
+            ) from error
+        if out is None:
+            _tell_of_cache(published(entry.name), settings)
+        else:
+            _write(network.state_dict(), out)
+            say(f"{out}: {entry.weights}, {_megabytes(out)}; next: train --model {entry.name} --weights {out}")
+
+
+def _tell_of_cache(entry: Any, settings: Settings) -> None:
+    size = f"{_megabytes(entry.place)} at {entry.place}" if entry.place else "in timm's cache"
+    settings.report.say(f"{entry.name}: {entry.weights}, {size}; `train --weights imagenet` finds it without a network")
+
+
+def _write(state: dict[str, Any], out: Path) -> None:
+    from safetensors.torch import save_file
+
+    from cxrtool.data.files import atomic_path
+
+    with atomic_path(out) as temporary:
+        # By timm's own names, so that timm can load it too.
+        save_file({name.removeprefix("timm."): value.contiguous() for name, value in state.items()}, temporary)
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"

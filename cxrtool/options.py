@@ -1,0 +1,152 @@
+"""An option of a command, declared once: its type, default, help, choices, and whether it bears on the result.
+
+A command's options are a frozen dataclass whose fields are made by `option` and `argument`. The command line,
+`--config`, the checks, `run.json`, the digest and the documents derive from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from cxrtool.errors import UsageError
+
+Choices = Iterable[str] | Callable[[], Iterable[str]]
+"""The values that an option may have: names, a registry of them, or what gives one when it is needed."""
+
+KEY = "option"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is known of an option beside its name, type and default.
+
+    Attributes:
+        help: One sentence; the choices and the default are added to it.
+        argument: It is given by its position.
+        flags: As it is typed; empty takes the field's name.
+        metavar: What stands for its value in the help.
+        choices: The values that it may have; None allows any.
+        closed: Whether no other value than these may be given.
+        minimum: The least number.
+        maximum: The largest number.
+        shown: What the help says of a default that is decided later; empty says nothing of it.
+        effect: Whether another value can give another result: only then it is part of the digest.
+        envvar: The environment variable that gives it too.
+    """
+
+    help: str
+    argument: bool = False
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    choices: Choices | None = None
+    closed: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    shown: str | None = None
+    effect: bool = True
+    envvar: str | None = None
+
+    def known(self) -> list[str]:
+        """The values that it may have; empty where any may be given."""
+        if self.choices is None:
+            return []
+        return list(self.choices() if callable(self.choices) else self.choices)
+
+
+def option(help: str, default: Any = MISSING, **more: Any) -> Any:  # noqa: A002
+    """A field of an options dataclass that is typed as a flag; keywords are those of `Declaration`."""
+    return field(default=default, metadata={KEY: Declaration(help, **more)})
+
+
+def argument(help: str, default: Any = MISSING, **more: Any) -> Any:  # noqa: A002
+    """A field of an options dataclass that is given by its position."""
+    return field(default=default, metadata={KEY: Declaration(help, argument=True, **more)})
+
+
+def again(kind: type, name: str, default: Any, **more: Any) -> Any:
+    """An option of another dataclass once more, with another default; keywords change its declaration."""
+    return field(default=default, metadata={KEY: replace(declared(kind)[name][1], **more)})
+
+
+def declared(kind: type) -> dict[str, tuple[Field[Any], Declaration]]:
+    """The fields of an options dataclass that a user can set, in order; others are for callers from Python."""
+    return {entry.name: (entry, entry.metadata[KEY]) for entry in fields(kind) if KEY in entry.metadata}
+
+
+def flag_of(name: str, declaration: Declaration | None = None) -> str:
+    """The long flag of a field.
+
+    >>> flag_of("batch_size")
+    '--batch-size'
+    """
+    flags = declaration.flags if declaration else ()
+    return next((text.split("/")[0] for text in flags if text.startswith("--")), f"--{name.replace('_', '-')}")
+
+
+def one_of(name: str, value: object, known: Iterable[str]) -> None:
+    """Check a choice.
+
+    Raises:
+        UsageError: It is not among `known`; the message names the nearest and all.
+    """
+    names = list(known)
+    if value not in names:
+        near = difflib.get_close_matches(str(value), names, 1)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"{name}: expected one of {', '.join(names)}, found '{value}'{meant}")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: paths as text, tuples as lists."""
+    if isinstance(value, Path):
+        return str(value)
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all options dataclasses can do.
+
+    Attributes:
+        SHARED: The fields of `Settings` that the command takes beside its own.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, (_, declaration) in declared(type(self)).items():
+            value = getattr(self, name)
+            if value is not None and declaration.choices is not None and declaration.closed:
+                shown = (declaration.metavar or name.upper()) if declaration.argument else flag_of(name, declaration)
+                one_of(shown, value, declaration.known())
+
+    @classmethod
+    def build(cls, given: Mapping[str, Any]) -> tuple[Self, dict[str, str]]:
+        """Make the options of what was given.
+
+        Args:
+            given: Value by field, for those that were given anywhere.
+
+        Returns:
+            The options, and where values came from that were not given; where nothing is said, from the default.
+        """
+        preset = cls.preset_of(given)
+        values = {name: value for name, value in preset.items() if name not in given}
+        return cls(**{**values, **given}), dict.fromkeys(values, "preset")
+
+    @classmethod
+    def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values between the defaults and what was given: those of a preset that was named."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """The options that bear on the result, as plain values: what enters the digest."""
+        return {
+            name: plain(getattr(self, name))
+            for name in (entry.name for entry in fields(self))
+            if not (found := declared(type(self)).get(name)) or found[1].effect
+        }

@@ -1,0 +1,228 @@
+"""The options that say how a network is fitted, with the registries of what they may be; nothing here imports torch.
+
+Optimizers, schedules and the rest go by timm's names. A new optimizer, schedule or rule is one entry here: the command
+line, the checks and the methods paragraph of a report derive from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
+
+from cxrtool.errors import UsageError
+from cxrtool.imaging.fits import FITS
+from cxrtool.options import Options, declared, option
+from cxrtool.training.presets import PRESETS
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+Parameters = Iterable["nn.Parameter"]
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """An optimizer: its words for a methods paragraph, and what builds it.
+
+    Attributes:
+        momentum: Whether `--momentum` bears on it.
+    """
+
+    words: str
+    build: Callable[[Parameters, FittingOptions], Optimizer]
+    momentum: bool = False
+
+
+@dataclass(frozen=True)
+class ScheduleChoice:
+    """A schedule: its words, with options in braces, and the rate of an epoch (from 0) given the losses so far."""
+
+    words: str
+    rate: Callable[[FittingOptions, int, Sequence[float]], float]
+
+
+def _sgd(parameters: Parameters, told: FittingOptions) -> Optimizer:
+    from torch.optim import SGD
+
+    return SGD(parameters, told.lr, told.momentum, weight_decay=told.weight_decay)
+
+
+def _adam(parameters: Parameters, told: FittingOptions) -> Optimizer:
+    from torch.optim import Adam
+
+    return Adam(parameters, told.lr, eps=_eps(told, 1e-8), weight_decay=told.weight_decay)
+
+
+def _adamw(parameters: Parameters, told: FittingOptions) -> Optimizer:
+    from torch.optim import AdamW
+
+    return AdamW(parameters, told.lr, eps=_eps(told, 1e-8), weight_decay=told.weight_decay)
+
+
+def _adadelta(parameters: Parameters, told: FittingOptions) -> Optimizer:
+    from torch.optim import Adadelta
+
+    return Adadelta(parameters, told.lr, told.opt_rho, _eps(told, 1e-6), told.weight_decay)
+
+
+def _rmsprop(parameters: Parameters, told: FittingOptions) -> Optimizer:
+    from torch.optim import RMSprop
+
+    eps = _eps(told, 1e-8)
+    return RMSprop(parameters, told.lr, told.opt_rho, eps, told.weight_decay, momentum=told.momentum)
+
+
+def _eps(told: FittingOptions, default: float) -> float:
+    return default if told.opt_eps is None else told.opt_eps
+
+
+def _cosine(told: FittingOptions, epoch: int) -> float:
+    span = max(1, told.epochs - told.warmup_epochs)
+    share = min(1.0, (epoch - told.warmup_epochs) / span)
+    return told.min_lr + 0.5 * (told.lr - told.min_lr) * (1 + math.cos(math.pi * share))
+
+
+def _plateaus(losses: Sequence[float], patience: int) -> int:
+    """How often `patience` epochs have passed without a better loss."""
+    best, waited, count = math.inf, 0, 0
+    for loss in losses:
+        if loss < best:
+            best, waited = loss, 0
+        else:
+            waited += 1
+            if waited >= patience:
+                count, waited = count + 1, 0
+    return count
+
+
+OPTIMIZERS: dict[str, OptimizerChoice] = {
+    "sgd": OptimizerChoice("stochastic gradient descent", _sgd, momentum=True),
+    "adam": OptimizerChoice("Adam", _adam),
+    "adamw": OptimizerChoice("AdamW", _adamw),
+    "adadelta": OptimizerChoice("Adadelta", _adadelta),
+    "rmsprop": OptimizerChoice("RMSprop", _rmsprop, momentum=True),
+}
+
+SCHEDULES: dict[str, ScheduleChoice] = {
+    "constant": ScheduleChoice("was kept constant", lambda told, epoch, losses: told.lr),
+    "step": ScheduleChoice(
+        "was multiplied by {decay_rate} every {decay_epochs} epochs",
+        lambda told, epoch, losses: told.lr * told.decay_rate ** (epoch // told.decay_epochs),
+    ),
+    "cosine": ScheduleChoice("fell along a cosine", lambda told, epoch, losses: _cosine(told, epoch)),
+    "plateau": ScheduleChoice(
+        "was multiplied by {decay_rate} after {decay_epochs} epochs without a lower validation loss",
+        lambda told, epoch, losses: told.lr * told.decay_rate ** _plateaus(losses, told.decay_epochs),
+    ),
+}
+"""Functions of the losses so far: they have no state to resume."""
+
+CHECKPOINTS = {
+    "best-loss": "The weights of the epoch with the lowest validation loss were kept.",
+    "best-accuracy": "The weights of the epoch with the highest validation accuracy were kept.",
+    "last": "The weights of the last epoch were kept.",
+}
+"""Which epoch's weights are kept, and what a methods paragraph says of it."""
+
+CLASS_WEIGHTS = ("none", "balanced")
+NORMALIZATIONS = ("native", "div255")
+FROZEN_NORMS = ("eval", "batch")
+
+
+def _own_networks() -> Iterable[str]:
+    from cxrtool.models.registry import BUILT_IN
+
+    return BUILT_IN
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittingOptions(Options):
+    """How a network is fitted, whatever it is for."""
+
+    epochs: int = option("Passes over the training images, at most.", 50)
+    batch_size: int = option("Images a step.", 32)
+    opt: str = option("{choices}.", "adamw", choices=OPTIMIZERS)
+    lr: float = option("Learning rate.", 3e-4)
+    momentum: float = option("Of sgd and rmsprop.", 0.9)
+    weight_decay: float = option("L2 penalty.", 0.0)
+    opt_eps: float | None = option("Numeric floor of adaptive optimizers.", None, shown="torch's")
+    opt_rho: float = option("Memory of adadelta and rmsprop.", 0.95)
+    sched: str = option("{choices}.", "constant", choices=SCHEDULES)
+    decay_epochs: int = option("Between decays of step; patience of plateau.", 10)
+    decay_rate: float = option("Factor of a decay.", 0.1)
+    warmup_epochs: int = option("Epochs in which the rate rises to --lr.", 0)
+    min_lr: float = option("The rate never falls below it.", 0.0)
+    patience: int = option("Stop after so many epochs without a better validation loss; 0 never stops.", 0)
+    checkpoint: str = option("Epoch to keep: {choices} (best on validation).", "best-loss", choices=CHECKPOINTS)
+    class_weights: str = option("none, or balanced: n / (K n_c).", "none", choices=CLASS_WEIGHTS)
+
+    def fitting(self) -> FittingOptions:
+        """These options alone, without those of a command that has more."""
+        return FittingOptions(**{entry.name: getattr(self, entry.name) for entry in fields(FittingOptions)})
+
+    def identity(self) -> dict[str, Any]:
+        """The options that bear on the result; what a command keeps constant is none."""
+        known = declared(type(self))
+        return {name: value for name, value in super().identity().items() if name in known}
+
+    def rate(self, epoch: int, losses: Sequence[float]) -> float:
+        """The learning rate of an epoch, counted from 0, warm-up and floor included."""
+        if epoch < self.warmup_epochs:
+            return self.lr * (epoch + 1) / self.warmup_epochs
+        return max(self.min_lr, SCHEDULES[self.sched].rate(self, epoch, losses))
+
+    def check_numbers(self) -> None:
+        """Check ranges.
+
+        Raises:
+            UsageError: A number is out of range; the message says what would be right.
+        """
+        for name in ("epochs", "batch_size", "lr", "decay_epochs", "decay_rate"):
+            number = getattr(self, name)
+            if not number > 0 or not math.isfinite(number):
+                raise UsageError(f"--{name.replace('_', '-')}: expected a number above 0, found {number}")
+        for name in ("momentum", "weight_decay", "opt_eps", "warmup_epochs", "min_lr", "patience"):
+            number = getattr(self, name) or 0.0
+            if not number >= 0 or not math.isfinite(number):
+                raise UsageError(f"--{name.replace('_', '-')}: expected 0 or a number above it, found {number}")
+        if not 0.0 <= self.opt_rho < 1.0:
+            raise UsageError(f"--opt-rho: expected a number from 0 to below 1, found {self.opt_rho}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(FittingOptions):
+    """How a classifier is trained. What neither a flag nor the preset says keeps the default."""
+
+    preset: str | None = option("A published system: {choices}.", None, choices=PRESETS, shown="", effect=False)
+    model: str = option(
+        "{choices}, or any network of timm.", "", choices=_own_networks, closed=False, shown="the preset's"
+    )
+    kernels: str | None = option("Of each layer of covid-xnet, as 5,5,5,3,3.", None, shown="the paper's")
+    weights: str = option("imagenet, none, or a file.", "", shown="imagenet for timm's")
+    size: int = option("Side of the input in pixels.", 0, shown="the network's own")
+    fit: str = option("How a picture becomes square: {choices}.", "squash", choices=FITS)
+    normalize: str = option("native (as the weights were trained) or div255.", "native", choices=NORMALIZATIONS)
+    freeze: bool = option("Train the head alone.", False, flags=("--freeze/--unfreeze",), shown="unfreeze")
+    frozen_bn: str = option("Frozen batch normalisation: {choices}.", "eval", choices=FROZEN_NORMS)
+    hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0)
+    dropout: float = option("Dropout before the output layer.", 0.0)
+    augment: str = option(
+        "Any of rotate shift shear zoom crop flip brightness contrast blur noise p, as name=reach; or none.",
+        "rotate=10,shift=0.05,zoom=0.1,flip=0.5",
+    )
+
+    @classmethod
+    def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the named system states."""
+        return PRESETS.get(given.get("preset") or "", {})
+
+    @classmethod
+    def of(cls, *args: Any, **given: Any) -> Self:
+        """Make them from Python as the command line makes them: a preset yields to what is given beside it."""
+        names = [entry.name for entry in fields(cls) if not entry.kw_only]
+        told = {**dict(zip(names, args, strict=False)), **given}
+        return cls.build({name: value for name, value in told.items() if value is not None})[0]
