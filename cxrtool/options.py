@@ -73,8 +73,13 @@ def again(kind: type, name: str, default: Any, **more: Any) -> Any:
 
 
 def declared(kind: type) -> dict[str, tuple[Field[Any], Declaration]]:
-    """The fields of an options dataclass that a user can set, in order; others are for callers from Python."""
-    return {entry.name: (entry, entry.metadata[KEY]) for entry in fields(kind) if KEY in entry.metadata}
+    """The fields of an options dataclass that a user can set; others are for callers from Python.
+
+    Those that a class adds come before those of its parents, as a reader of the help looks for them.
+    """
+    known = {entry.name: (entry, entry.metadata[KEY]) for entry in fields(kind) if KEY in entry.metadata}
+    order = dict.fromkeys(name for part in kind.__mro__ for name in part.__dict__.get("__annotations__", {}))
+    return {name: known[name] for name in order if name in known}
 
 
 def flag_of(name: str, declaration: Declaration | None = None) -> str:
@@ -145,8 +150,6 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """The options that bear on the result, as plain values: what enters the digest."""
-        return {
-            name: plain(getattr(self, name))
-            for name in (entry.name for entry in fields(self))
-            if not (found := declared(type(self)).get(name)) or found[1].effect
-        }
+        known = declared(type(self))
+        names = [*known, *(entry.name for entry in fields(self) if entry.name not in known)]
+        return {name: plain(getattr(self, name)) for name in names if name not in known or known[name][1].effect}

@@ -40,7 +40,7 @@ from cxrtool.flow.run import (
     whole_folds,
 )
 from cxrtool.flow.seen import FITTED
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.flow.within import keep_within, table_of
 from cxrtool.options import Options, argument, option
 from cxrtool.recipes.published import published_names
@@ -159,17 +159,7 @@ TABLES = "tables.md"
 class CompareOptions(Options):
     """The options of `compare`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "style",
-        "digits",
-        "out",
-        "seed",
-        "verify",
-        "force",
-        "dry_run",
-        "quiet",
-        "config",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "verify", *RUNNING, "style", "digits")
 
     inputs: tuple[str, ...] = argument(
         "Runs, or predictions as CSV; each perhaps with a name: vgg=runs/vgg16.", (), metavar="RUN|CSV...", shown=""

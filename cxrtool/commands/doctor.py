@@ -85,7 +85,7 @@ class Finding:
 class DoctorOptions(Options):
     """The options of `doctor`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("style", "cache", "quiet")
+    SHARED: ClassVar[tuple[str, ...]] = ("cache", "quiet", "style")
 
 
 def run(options: DoctorOptions, settings: Settings) -> int:

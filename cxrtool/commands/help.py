@@ -44,7 +44,7 @@ def title_of(page: Path) -> str:
 class HelpOptions(Options):
     """The options of `help`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("style", "quiet")
+    SHARED: ClassVar[tuple[str, ...]] = ("quiet", "style")
 
     topic: str | None = argument(
         "The page to print; without it, the list of pages.", None, metavar="TOPIC", choices=topics, shown=""

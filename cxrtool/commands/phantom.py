@@ -21,7 +21,7 @@ from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import CxrtoolError, InputError, UsageError
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, option
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ TRUTHS = (ALL, MASKS, NONE)
 class PhantomOptions(Options):
     """The options of `phantom`; lists are separated by commas."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "workers", "force", "dry_run", "quiet", "config")
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "workers", *RUNNING)
 
     count: int = option("Radiographs; some patients have two or three.", 100, minimum=1)
     size: int = option("Side in pixels, more or less, as the sources differ.", 256, minimum=SIZES[0], maximum=SIZES[-1])

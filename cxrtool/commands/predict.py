@@ -22,7 +22,7 @@ from cxrtool.flow.calibration import OF_TWINS
 from cxrtool.flow.folder import REJECTS
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
 from cxrtool.flow.run import PREDICTIONS
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import COMPUTING, Settings
 from cxrtool.flow.sources import model_folders, read_source
 from cxrtool.models.description import ModelDescription
 from cxrtool.options import option
@@ -97,16 +97,14 @@ class PredictOptions(Question):
 
     SHARED: ClassVar[tuple[str, ...]] = (
         "out",
-        "threads",
-        "workers",
-        "device",
+        *COMPUTING,
         "precision",
-        "root",
-        "config",
         "allow_leakage",
-        "dry_run",
+        "root",
         "strict",
+        "dry_run",
         "quiet",
+        "config",
     )
 
     members: bool = option("A row for each fold of a run, not their mean.", False)

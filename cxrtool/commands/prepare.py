@@ -28,7 +28,7 @@ from cxrtool.data.tables.manifest import Row, write_table
 from cxrtool.errors import ImageError, InputError, UsageError
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import READING, RUNNING, Settings
 from cxrtool.imaging.fits import FITS, NATIVE
 from cxrtool.options import Options, argument, option
 
@@ -60,7 +60,7 @@ def read_one(
     _confine(record.path, root)
     if record.header:
         _confine(record.header, root)
-    radiograph = read_image(record.path, max_pixels=max_pixels, overhear=True, header=record.header)
+    radiograph = read_image(record.path, max_pixels=max_pixels, capture_decoder_errors=True, header=record.header)
     pixels = radiograph.pixels
     height, width = pixels.shape
     made = {
@@ -109,7 +109,7 @@ def _read_ribless(file: Path, shape: tuple[int, int], size: int | str, fit: str,
     from cxrtool.imaging.pair import check_proportions
     from cxrtool.imaging.resize import prepare_pixels, resample
 
-    pixels = read_image(file, max_pixels=max_pixels, overhear=True).pixels
+    pixels = read_image(file, max_pixels=max_pixels, capture_decoder_errors=True).pixels
     check_proportions(pixels, shape, "it")
     return prepare_pixels(resample(pixels, *shape), size, fit)
 
@@ -145,17 +145,7 @@ _SHOWN = 6
 class PrepareOptions(Options):
     """The options of `prepare`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "out",
-        "workers",
-        "root",
-        "strict",
-        "verify",
-        "force",
-        "dry_run",
-        "quiet",
-        "config",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
 
     sources: tuple[Path, ...] = argument(
         "Folders of images, tables that name images, or images.", metavar="SOURCE...", effect=False

@@ -31,8 +31,8 @@ from cxrtool.data.tables.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.fold_chains import chain_of_manifest, is_divided
 from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, touch
-from cxrtool.flow.parts import bare
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.parts import without_paths
+from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
 
 
@@ -40,7 +40,7 @@ from cxrtool.options import Options, argument, option
 class SelectOptions(Options):
     """The options of `select`; what they do is done in this order."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "root", "verify", "force", "dry_run", "quiet", "config")
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "root", "verify", *RUNNING)
 
     manifests: tuple[Path, ...] = argument(
         "Manifests or steps' folders to join, or - for standard input.", metavar="MANIFEST...", effect=False
@@ -167,5 +167,5 @@ def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: S
     with folder.build() as build:
         for reject in selection.rejects:
             build.reject(reject["path"], reject["reason"])
-        build.finish(selection.columns, selection.rows, extra={"chain": bare(chain)}, wanted=True)
+        build.finish(selection.columns, selection.rows, extra={"chain": without_paths(chain)}, wanted=True)
     return selection

@@ -26,8 +26,8 @@ from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.fold_chains import chain_of_manifest, chain_of_rows
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.flow.parts import Chain, bare, carry
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.parts import Chain, copy_parts, without_paths
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
 from cxrtool.flow.twins import PART, FoldGenerators, GeneratorRun, make_twins, places_in, refuse_twins
@@ -59,7 +59,7 @@ def resize_mask(task: MaskTask, *, target: Path, size: int, fit: str) -> int:
     from cxrtool.flow.lungs import read_mask
     from cxrtool.imaging.resize import prepare_mask
 
-    height, width = read_image(task.path, overhear=True).pixels.shape
+    height, width = read_image(task.path, capture_decoder_errors=True).pixels.shape
     mask = read_mask(task.mask, (height, width), None)
     return write_png(target / task.target, prepare_mask(mask, height, width, size, fit), mask=True)
 
@@ -82,7 +82,7 @@ def draw_twins(
 
     rows = []
     for caption, path, twins in cases:
-        shown = prepare_pixels(read_image(path, overhear=True).pixels, form.size, form.fit)
+        shown = prepare_pixels(read_image(path, capture_decoder_errors=True).pixels, form.size, form.fit)
         pictures = [shown, *(read_image(twin).pixels for twin in twins)]
         rows.append((caption, [grey_tile(picture, SIDE)[..., 0] for picture in pictures]))
     write_png(target, draw_strips(["as it was", *(f"by the generator of {name}" for name in generators)], rows))
@@ -101,21 +101,7 @@ VERSION = 1
 class TransformOptions(Options):
     """The options of `transform`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "out",
-        "threads",
-        "workers",
-        "device",
-        "cache",
-        "root",
-        "config",
-        "allow_leakage",
-        "force",
-        "dry_run",
-        "strict",
-        "verify",
-        "quiet",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", *COMPUTING, "cache", "allow_leakage", *READING, *RUNNING)
 
     manifest: Path = common_options.manifest(effect=False)
     generators: Path = option("What `fit generators` wrote, or one fold's folder in it.", metavar="RUN")
@@ -168,15 +154,19 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
     with folder.build() as build, StopRequest() as request:
         work = _Work(manifest, splits, build, settings, request)
         rows = work.run(folds)
-        entry = {name: value for name, value in bare([folds[0].generators.entry()])[0].items() if name != "part"}
+        entry = {
+            name: value for name, value in without_paths([folds[0].generators.entry()])[0].items() if name != "part"
+        }
         told = {**entry, "folds": {fold.generators.name: fold.generators.part.identity() for fold in folds}}
         for fold in folds:
-            carry([*fold.chain, fold.generators.entry()], build.path)
+            copy_parts([*fold.chain, fold.generators.entry()], build.path)
         if options.strips:
             work.draw(folds[0], options.strips)
         columns = [name for name in manifest.columns if name not in DROPPED]
         counts = {"inputs": len(manifest), "folds": len(folds)}
-        build.finish(columns, rows, counts=counts, extra={"chain": [*bare(chain), told], "options": _shown(options)})
+        build.finish(
+            columns, rows, counts=counts, extra={"chain": [*without_paths(chain), told], "options": _shown(options)}
+        )
     return len(rows)
 
 
@@ -358,7 +348,7 @@ class _Work:
         lost = []
         with self.settings.report.progress("masks", len(tasks)) as advance:
             for place, (task, result) in zip(pending, results, strict=True):
-                self.request.heed()
+                self.request.raise_if_stopped()
                 if isinstance(result, InputError):
                     lost.append(f"{rows[place]['image_id']}: {result.message}")
                 else:

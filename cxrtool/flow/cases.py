@@ -14,7 +14,7 @@ from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
 from cxrtool.flow.chain import Chain, chain_of
 from cxrtool.flow.fold_chains import own_fold
-from cxrtool.flow.parts import bare
+from cxrtool.flow.parts import without_paths
 from cxrtool.flow.seen import FITTED
 
 ALL = "all"
@@ -99,7 +99,7 @@ def _same_chain(row: Row, answer: Row, known: dict[Path, Chain | None]) -> bool:
     for path in (Path(row["path"]), Path(answer.get("path") or row["path"])):
         if path.parent not in known:
             try:
-                known[path.parent] = bare(chain_of([path]))
+                known[path.parent] = without_paths(chain_of([path]))
             except InputError:
                 # Through what, cannot be told any more.
                 known[path.parent] = None

@@ -21,7 +21,7 @@ from cxrtool.errors import InputError
 from cxrtool.flow.enhance_replay import STEPS
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.lungs import Picture, use_lungs
-from cxrtool.flow.parts import PER_FOLD, bare, locate
+from cxrtool.flow.parts import PER_FOLD, locate, without_paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,7 @@ def canonical(chain: Iterable[Mapping[str, Any]]) -> Chain:
 def describe(chain: Sequence[Mapping[str, Any]]) -> str:
     """A chain in words: `prepare --size 512 --fit squash`."""
     words = []
-    for entry in bare(chain):
+    for entry in without_paths(chain):
         step = entry["step"]
         options = [_told(step, name, value) for name, value in entry.items() if name not in ("step", "version")]
         words.append(" ".join([str(step), *options]))
@@ -143,7 +143,7 @@ def chain_of(paths: Iterable[Path]) -> Chain:
         folder = path.parent
         if folder not in known:
             known[folder] = _chain_of_folder(folder)
-        found.setdefault(json.dumps(bare(known[folder]), sort_keys=True), (known[folder], path))
+        found.setdefault(json.dumps(without_paths(known[folder]), sort_keys=True), (known[folder], path))
     if len(found) > 1:
         (first, one), (second, other) = list(found.values())[:2]
         told = _apart(first, second)
@@ -189,7 +189,7 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
             version cannot repeat a step.
     """
     model, data = canonical(model), canonical(data)
-    if bare(model[: len(data)]) != bare(data):
+    if without_paths(model[: len(data)]) != without_paths(data):
         told = _apart(data, model)
         raise InputError(
             f"{data_name} has been through: {told[0]}; {model_name} was trained on: {told[1]}",
@@ -242,7 +242,7 @@ def look(
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 
-    radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
+    radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True)
     digest = pixel_sha256(radiograph.pixels)
     picture = replay(Picture(radiograph.pixels, warnings=radiograph.warnings), chain)
     return prepare_pixels(picture.pixels, size, fit), digest, "; ".join(picture.warnings)

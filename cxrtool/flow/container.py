@@ -23,7 +23,7 @@ from cxrtool.flow.settings import Settings
 from cxrtool.training.options import FittingOptions
 
 
-def lay(container: StepFolder, splits: Path, shown: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, Any], told: Mapping[str, Any]) -> None:
     """Lay the run's own files.
 
     A run that is not there yet is laid under another name first: a second task must never find it without `run.json`,

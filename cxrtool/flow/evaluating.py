@@ -29,7 +29,7 @@ from cxrtool.flow.run import (
     read_run_predictions,
     whole_folds,
 )
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.flow.within import keep_within, table_of
 from cxrtool.options import Options, argument, option
 
@@ -52,17 +52,7 @@ _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
 class EvaluateOptions(Options):
     """The options of `evaluate`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "style",
-        "digits",
-        "out",
-        "seed",
-        "verify",
-        "force",
-        "dry_run",
-        "quiet",
-        "config",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "verify", *RUNNING, "style", "digits")
 
     inputs: tuple[str, ...] = argument(
         "A run, or predictions of one or many folds, or -; side by side as internal=A.csv external=B.csv.",

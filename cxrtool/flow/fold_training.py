@@ -19,7 +19,7 @@ from cxrtool.flow.calibration import decide_on_validation
 from cxrtool.flow.chain import Chain
 from cxrtool.flow.fold_chains import chain_of_rows, is_divided, radiograph_of
 from cxrtool.flow.folder import Build, StepFolder
-from cxrtool.flow.parts import bare, carry
+from cxrtool.flow.parts import copy_parts, without_paths
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -213,7 +213,7 @@ class FoldTrainer:
         task, places = self.task, assignment.subsets
         report, design = task.settings.report, self.design(assignment)
         name = name or assignment.name
-        turns = take_turns(choose_device(design.device), report.say, request.heed)
+        turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
         with turns, report.progress(name, design.recipe.epochs) as advance:
 
             def epoch_done(row: dict[str, float | None]) -> None:
@@ -236,7 +236,7 @@ class FoldTrainer:
         return ModelDescription(
             self.classes,
             self.design(assignment).architecture.to_json(),
-            bare(self.task.chain_of(assignment)),
+            without_paths(self.task.chain_of(assignment)),
             Input(options.size, options.fit),
             Normalization(**input_form(options.model, options.normalize)),
             # Of what was asked, the validation images come first.
@@ -257,7 +257,7 @@ class FoldTrainer:
         thumbnails = np.stack([plausibility.thumbnail(store.images[i]) for i, name in seen if name == "train"])
         usual = plausibility.fit(thumbnails)
         save_model(path, fitted.network, replace(self.describe(assignment, fitted), usual=usual))
-        carry(self.task.chain_of(assignment), path)
+        copy_parts(self.task.chain_of(assignment), path)
         # Twins are one radiograph.
         fitted_on = {row["image_id"]: row for row in (self._seen_row(i, s, assignment, store) for i, s in seen)}
         write_table(path / FITTED, FITTED_COLUMNS, fitted_on.values())

@@ -33,7 +33,7 @@ from cxrtool.data.tables.manifest import (
     write_table,
 )
 from cxrtool.errors import InputError, OutputError, StrictError
-from cxrtool.flow.parts import bare
+from cxrtool.flow.parts import without_paths
 from cxrtool.flow.settings import Settings
 
 RUN_FILE = "run.json"
@@ -380,7 +380,7 @@ def write_run_file(
         "digest": plan.digest(settings),
         "inputs": {"digest": plan.inputs.digest, "files": plan.inputs.count},
         "versions": plan.versions(),
-        "chain": bare(plan.chain),
+        "chain": without_paths(plan.chain),
         "counts": dict(counts),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),

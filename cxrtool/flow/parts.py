@@ -26,7 +26,7 @@ AT = "_at"
 Chain = list[dict[str, Any]]
 
 
-def bare(chain: Iterable[Mapping[str, Any]]) -> Chain:
+def without_paths(chain: Iterable[Mapping[str, Any]]) -> Chain:
     """A chain without places, as it is written down and compared."""
     return [{name: value for name, value in entry.items() if name != AT} for entry in chain]
 
@@ -62,7 +62,7 @@ def name_of(part: Mapping[str, str]) -> str:
     return f"{part['kind']}-{part['sha256'][:16]}"
 
 
-def carry(chain: Iterable[Mapping[str, Any]], target: Path) -> None:
+def copy_parts(chain: Iterable[Mapping[str, Any]], target: Path) -> None:
     """Copy the parts of a located chain into a folder in the making; those that come with cxrtool stay where they are.
 
     Args:

@@ -106,6 +106,11 @@ class Nowhere:
         return ""
 
 
+RUNNING = ("force", "dry_run", "quiet", "config")
+READING = ("root", "strict", "verify")
+COMPUTING = ("threads", "workers", "device")
+"""Fields of `Settings` that commands take together: how to run, how to read images, and what to compute with."""
+
 FORMATS = ("table", "md", "latex", "csv", "json")
 
 

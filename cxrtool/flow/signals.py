@@ -45,7 +45,7 @@ class StopRequest:
             "the same command goes on where it stopped",
         )
 
-    def heed(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise `error`, at a place where nothing is left to save.
 
         Raises:

@@ -74,7 +74,7 @@ class Stores:
 
             def count(number: int) -> None:
                 advance(number)
-                request.heed()
+                request.raise_if_stopped()
 
             return open_store(
                 paths, partial(decode, chain=[], size=size, fit=fit), size=size, key=key,

@@ -18,7 +18,7 @@ from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.chain import TRANSFORM, Chain, canonical, chain_of, describe, of_fold
 from cxrtool.flow.folder import read_run_file
-from cxrtool.flow.parts import AT, bare
+from cxrtool.flow.parts import AT, without_paths
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -176,7 +176,7 @@ class GeneratorRun:
         """
         made = read_run_file(self.folds[fold.repeat, fold.fold]) or {}
         fitted = canonical(of_fold(made.get("chain") or [], Path(fold.name)))
-        if bare(canonical(chain)) != bare(fitted):
+        if without_paths(canonical(chain)) != without_paths(fitted):
             raise InputError(
                 f"{name} has been through: {describe(canonical(chain))}; the generators of {self.option} were fitted "
                 f"on: {describe(fitted)}",
@@ -300,11 +300,11 @@ def make_twins(
         return
     device = choose_device(settings.device)
     with (
-        take_turns(device, settings.report.say, request.heed),
+        take_turns(device, settings.report.say, request.raise_if_stopped),
         own_randomness(settings.seed, settings.threads),
     ):
         maker = TwinMaker(fold.part.folder, device)
         for start in range(0, len(wanted), AT_ONCE):
-            request.heed()
+            request.raise_if_stopped()
             chosen = wanted[start : start + AT_ONCE]
             yield from zip(chosen, maker.make([store.images[places[k]] for k in chosen]), strict=True)

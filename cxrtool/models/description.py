@@ -126,7 +126,7 @@ class ModelDescription:
             "input": asdict(self.input),
             "normalization": asdict(self.normalization),
         }
-        decided = {"calibration": self.calibration, "thresholds": self.thresholds}
-        content |= {name: value for name, value in decided.items() if value is not None}
+        if self.calibration is not None:
+            content |= {"calibration": self.calibration, "thresholds": self.thresholds}
         content |= {"trained": dict(self.trained)} if self.trained else {}
         return {**content, **self.more, "usual": self.usual}

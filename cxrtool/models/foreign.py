@@ -1,7 +1,7 @@
 """A network that somebody else has trained: its whole state dictionary, head included, or nothing.
 
-Where `registry.load_body` begins a training and takes what fits, a network that shall answer as it stands must be the
-very network that was saved: every tensor is there, none is left over, the outputs are the classes.
+Where `registry.load_backbone` begins a training and takes what fits, a network that shall answer as it stands must be
+the very network that was saved: every tensor is there, none is left over, the outputs are the classes.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Network(nn.Module, ABC):
         """The parameters of the head, in a fixed order."""
         return [parameter for module in self.head_modules() for parameter in module.parameters()]
 
-    def freeze_body(self) -> None:
+    def freeze_backbone(self) -> None:
         """Let the head alone be trained."""
         head = {id(parameter) for parameter in self.head_parameters()}
         for parameter in self.parameters():

@@ -212,7 +212,7 @@ def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network
         network = _build_timm(architecture, pretrained=weights == "imagenet")
     if weights in ("imagenet", "none"):
         return network, {"imagenet": "ImageNet (timm)", "none": "drawn at random"}[weights]
-    return network, load_body(network, Path(weights))
+    return network, load_backbone(network, Path(weights))
 
 
 def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
@@ -296,7 +296,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
 
 
-def load_body(network: Network, path: Path) -> str:
+def load_backbone(network: Network, path: Path) -> str:
     """Load a state dictionary into a network's body; outputs for other classes are left as they are.
 
     Returns:

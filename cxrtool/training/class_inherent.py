@@ -44,7 +44,7 @@ FROZEN = ("conv1", "bn1", "layer1", "layer2")
 """The layers of the pretrained ResNet-18 whose weights stay; their normalisations go on counting."""
 
 
-class Contest(nn.Module):
+class GeneratorTraining(nn.Module):
     """The generators, and the classifier that sees what each of them made.
 
     Args:
@@ -117,7 +117,7 @@ class ContestFit(Job):
         classifier_lr: Learning rate of the classifier at the start.
     """
 
-    module: Contest
+    module: GeneratorTraining
     perceptual: Perceptual | None
     source: Source
     labels: np.ndarray
@@ -145,8 +145,8 @@ class ContestFit(Job):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """One group of the generators' weights, one of the classifier's."""
-        classifier = {"params": self._players()[-1], "lr": self.classifier_lr, "weight_decay": 0.0}
-        groups = [{"params": [weight for player in self._players()[:-1] for weight in player]}, classifier]
+        classifier = {"params": self.parameter_groups()[-1], "lr": self.classifier_lr, "weight_decay": 0.0}
+        groups = [{"params": [weight for player in self.parameter_groups()[:-1] for weight in player]}, classifier]
         # torch takes groups wherever it takes weights.
         return OPTIMIZERS[self.recipe.opt].build(cast(list[nn.Parameter], groups), self.recipe)
 
@@ -163,7 +163,7 @@ class ContestFit(Job):
         judged = self.loss(logits, target)
         terms: dict[str, Tensor] = {}
         losses = [*self._generator_losses(inputs, target, made, logits, judged, seen, terms), judged]
-        for index, (player, loss) in enumerate(zip(self._players(), losses, strict=True)):
+        for index, (player, loss) in enumerate(zip(self.parameter_groups(), losses, strict=True)):
             last = index == len(losses) - 1
             torch.autograd.backward(loss, inputs=player, retain_graph=not last)
         return judged.detach(), self.points(logits.detach(), target), terms
@@ -221,7 +221,7 @@ class ContestFit(Job):
             terms |= {term_of(part, name): value.detach() for part, value in {**parts, "total": total}.items()}
             yield total
 
-    def _players(self) -> list[list[nn.Parameter]]:
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
         """The weights of each generator, then those of the classifier that are trained."""
         players = [*self.module.generators.members, self.module.classifier]
         return [[weight for weight in player.parameters() if weight.requires_grad] for player in players]
@@ -265,7 +265,7 @@ SMALLEST_ERROR = 1e-10
 
 @torch.inference_mode()
 def answer(
-    contest: Contest,
+    contest: GeneratorTraining,
     source: Source,
     asked: np.ndarray,
     batch_size: int,

@@ -19,9 +19,9 @@ from cxrtool.models.network import count_parameters, is_finite
 from cxrtool.models.registry import build
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.checkpoint import load_state, save_state
-from cxrtool.training.class_inherent import FROZEN, Answers, Contest, ContestFit, answer
+from cxrtool.training.class_inherent import FROZEN, Answers, ContestFit, GeneratorTraining, answer
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import History, Stop, fit, heed
+from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.features import ImageSource, Normalisation
 from cxrtool.training.fitting import Fitted
 from cxrtool.training.job import Row
@@ -34,7 +34,7 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class ContestDesign:
+class GeneratorDesign:
     """What is fitted and how: all that bears on the weights.
 
     Attributes:
@@ -100,13 +100,13 @@ class FittedContest(Fitted):
         chosen: The weight that was kept.
     """
 
-    contest: Contest
+    contest: GeneratorTraining
     answers: Answers
     trials: list[Trial]
     chosen: float
 
 
-def build_contest(design: ContestDesign) -> tuple[Contest, str]:
+def build_generator_training(design: GeneratorDesign) -> tuple[GeneratorTraining, str]:
     """Draw the generators, and build the classifier with the layers frozen that are not to be trained.
 
     Returns:
@@ -123,11 +123,11 @@ def build_contest(design: ContestDesign) -> tuple[Contest, str]:
     if design.weights != NONE:
         for name in FROZEN:
             classifier.get_submodule(f"timm.{name}").requires_grad_(requires_grad=False)
-    return Contest(Generators(design.classes), classifier), told
+    return GeneratorTraining(Generators(design.classes), classifier), told
 
 
 def fit_contest(
-    design: ContestDesign,
+    design: GeneratorDesign,
     store: Store,
     ids: Sequence[str],
     labels: np.ndarray,
@@ -175,11 +175,11 @@ def fit_contest(
     augmenter = Augmenter(design.augmentation, image_keys(ids), design.seed, design.size, device)
     source = ImageSource(store, augmenter, Normalisation([0.0], [1.0], device), device)
     trials: list[Trial] = []
-    best: tuple[Trial, Contest, History] | None = None
+    best: tuple[Trial, GeneratorTraining, History] | None = None
     seconds = 0.0
     for number, weight in enumerate(design.class_loss_weights):
         with own_randomness(design.seed, design.threads):
-            contest, told = build_contest(design)
+            contest, told = build_generator_training(design)
             notes: dict[str, int | float | str] = {
                 **count_parameters(contest), "device": str(device), "precision": precision
             }  # fmt: skip
@@ -212,7 +212,9 @@ def fit_contest(
         raise DivergedError("the weights are no longer numbers; nothing was saved", "lower --lr or --classifier-lr")
     notes |= {"seconds": round(seconds, 2), "perceptual_term": compared_by, "classifier_weights": told}
     with own_randomness(design.seed, design.threads):
-        answers = answer(contest.to(device), source, asked, design.recipe.batch_size, shown, lambda: heed(stop))
+        answers = answer(
+            contest.to(device), source, asked, design.recipe.batch_size, shown, lambda: raise_if_stopped(stop)
+        )
     contest.cpu().eval()
     return FittedContest(
         contest.classifier, history, answers.probabilities, told, notes, contest, answers, trials, chosen.weight

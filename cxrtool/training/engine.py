@@ -376,7 +376,7 @@ class Loop:
             torch.cuda.set_rng_state(state["random_device"], job.device)
 
 
-def heed(stop: Stop) -> None:
+def raise_if_stopped(stop: Stop) -> None:
     """Raise what `stop` asks for, where there is no state to save."""
     reason = stop()
     if reason is not None:

@@ -17,7 +17,7 @@ from cxrtool.models.network import Network, count_parameters, set_mode
 from cxrtool.models.registry import build, input_form, loss_of
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import Fit, History, Stop, fit, forward, heed
+from cxrtool.training.engine import Fit, History, Stop, fit, forward, raise_if_stopped
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
 from cxrtool.training.job import Row
 from cxrtool.training.options import FittingOptions
@@ -119,13 +119,15 @@ def fit_fold(
         channels = len(input_form(design.architecture.name, design.normalize)["mean"])
         macs = try_out(network, design.architecture, channels)
         if design.freeze:
-            network.freeze_body()
+            network.freeze_backbone()
         notes: dict[str, int | float | str] = {**count_parameters(network), "macs": macs}
         notes |= {"device": str(device), "precision": precision}
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = _images(design, store, ids, device)
         began = time.monotonic()
-        module, source = _what_is_trained(design, network, images, training, validation, precision, lambda: heed(stop))
+        module, source = _what_is_trained(
+            design, network, images, training, validation, precision, lambda: raise_if_stopped(stop)
+        )
         # A frozen body that is run but once is part of the training.
         before = time.monotonic() - began
         history = fit(
@@ -186,7 +188,7 @@ def _probabilities(
     design: Design, network: Network, images: ImageSource, asked: np.ndarray, stop: Stop
 ) -> np.ndarray:  # fmt: skip
     size, device = design.recipe.batch_size, images.device
-    logits = forward(network, images, asked, size, device, "fp32", lambda: heed(stop))
+    logits = forward(network, images, asked, size, device, "fp32", lambda: raise_if_stopped(stop))
     probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
     return probabilities
 

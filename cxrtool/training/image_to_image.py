@@ -22,7 +22,7 @@ from cxrtool.models.parts import networks
 from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
-from cxrtool.training.engine import History, Stop, fit, heed
+from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.image_to_image_options import LOSSES
 from cxrtool.training.job import Job, Row
 from cxrtool.training.losses import SCORES
@@ -343,6 +343,6 @@ def answer(
             outputs = module(batch).float()
             values = torch.sigmoid(outputs) if design.kind == "lungs" else outputs.clamp(0.0, 1.0)
             yield from values[:, 0].cpu().numpy()
-            heed(stop)
+            raise_if_stopped(stop)
     finally:
         module.cpu()

@@ -15,7 +15,7 @@ from cxrtool.models.architecture import Architecture
 from cxrtool.models.class_inherent import NETWORKS, Generators, standardise
 from cxrtool.models.parts import save_part
 from cxrtool.models.registry import build
-from cxrtool.training.class_inherent import VARIATION, Contest, ContestFit, own_cross_entropy, total_variation
+from cxrtool.training.class_inherent import VARIATION, ContestFit, GeneratorTraining, own_cross_entropy, total_variation
 from cxrtool.training.device import choose_device, choose_precision
 from cxrtool.training.options import FittingOptions
 from cxrtool.training.twin_maker import TwinMaker
@@ -50,7 +50,7 @@ def make_job(tmp_path) -> ContestFit:
         class_weights="none",
     )  # fmt: skip
     device = choose_device("cpu")
-    contest = Contest(Generators(CLASSES), classifier).to(memory_format=torch.channels_last)
+    contest = GeneratorTraining(Generators(CLASSES), classifier).to(memory_format=torch.channels_last)
     return ContestFit(
         module=contest.train(), training=np.arange(BATCH), validation=np.arange(0), recipe=recipe, device=device,
         precision=choose_precision("auto", device), seed=0, state=tmp_path, perceptual=None, source=Pictures(),

@@ -83,7 +83,7 @@ def test_what_an_inplace_rectifier_does_to_a_named_layer_is_not_its_output():
 def test_a_frozen_network_in_training_mode_gives_the_same_and_is_left_as_it_was():
     network, images = make("resnet18"), pictures()
     expected = GradCam(network, images)(images, largest).values
-    network.freeze_body()
+    network.freeze_backbone()
     network.train()
     network.timm.layer1.eval()
     wanted = [parameter.requires_grad for parameter in network.parameters()]

@@ -17,7 +17,7 @@ from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.chain import chain_of, look, missing_steps, replay
 from cxrtool.flow.heatmaps.drawing import Task, view_one
 from cxrtool.flow.lungs import Picture, read_mask
-from cxrtool.flow.parts import AT, bare, locate
+from cxrtool.flow.parts import AT, locate, without_paths
 from cxrtool.flow.segmenting import SegmentOptions, segment
 
 USES = {
@@ -159,7 +159,7 @@ def test_chains_of_equal_networks_are_equal_wherever_these_lie(segmented, lung_p
     other = [{**chain[0], "part": {**chain[0]["part"], "sha256": "0" * 64}}]
     with pytest.raises(InputError, match=r"segment \(lungs: unet 00000000\) --crop --margin 0.025 --margin-of image"):
         missing_steps(other, chain, "model", "data")
-    assert AT not in json.dumps(bare(chain))
+    assert AT not in json.dumps(without_paths(chain))
 
 
 def _paths(manifest):

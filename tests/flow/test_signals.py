@@ -10,7 +10,7 @@ from cxrtool.flow.signals import CODES, StopRequest
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
 def test_a_signal_is_noted_and_told_when_it_is_safe(number, code):
     with StopRequest() as request:
-        request.heed()
+        request.raise_if_stopped()
         assert request.error() is None
         os.kill(os.getpid(), number)
         error = request.error()
@@ -18,7 +18,7 @@ def test_a_signal_is_noted_and_told_when_it_is_safe(number, code):
         assert number.name in error.message
         assert "goes on" in error.hint
         with pytest.raises(StoppedError):
-            request.heed()
+            request.raise_if_stopped()
 
 
 def send_twice():

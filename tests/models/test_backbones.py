@@ -68,7 +68,7 @@ def test_a_hidden_head_drops_the_fully_connected_weights_of_vgg():
     network = TimmNetwork("vgg11", 3, hidden=8, size=32)
     assert count_parameters(network)["parameters"] == 9_220_480 + 512 * 8 + 8 + 8 * 3 + 3
     assert network(torch.rand(1, 3, 32, 32)).shape == (1, 3)
-    network.freeze_body()
+    network.freeze_backbone()
     assert count_parameters(network)["trained_parameters"] == 512 * 8 + 8 + 8 * 3 + 3
 
 

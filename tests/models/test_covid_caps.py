@@ -139,5 +139,5 @@ def test_other_sizes_go_through(size):
 
 def test_the_capsules_are_the_head():
     network = CovidCaps(2)
-    network.freeze_body()
+    network.freeze_backbone()
     assert count_parameters(network)["trained_parameters"] == 128 * 256 + 8 * 256 + 8 * 32

@@ -53,5 +53,5 @@ def test_values_keep_their_spread_through_the_body():
 
 def test_the_head_is_the_output_layer():
     network = CovidXNet(2)
-    network.freeze_body()
+    network.freeze_backbone()
     assert count_parameters(network)["trained_parameters"] == 256 * 2 + 2

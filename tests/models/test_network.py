@@ -32,7 +32,7 @@ def test_forward_is_both_halves():
 
 def test_a_frozen_body_leaves_the_head_to_be_trained():
     network = Toy()
-    network.freeze_body()
+    network.freeze_backbone()
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert trained == {"neck.weight", "neck.bias", "out.weight", "out.bias"}
     assert count_parameters(network) == {"parameters": 40 + 8 + 8 + 15, "trained_parameters": 8 + 15}

@@ -48,5 +48,5 @@ def test_values_keep_their_spread_through_the_body():
 
 def test_the_dense_layers_are_the_head():
     network = PEPXNet(3)
-    network.freeze_body()
+    network.freeze_backbone()
     assert count_parameters(network)["trained_parameters"] == (424 + 1) * 256 + (256 + 1) * 3

@@ -11,8 +11,8 @@ from cxrtool.models.class_inherent import MEAN, STD, Generators
 from cxrtool.models.network import Network
 from cxrtool.models.perceptual import Perceptual
 from cxrtool.training.class_inherent import (
-    Contest,
     ContestFit,
+    GeneratorTraining,
     answer,
     decide,
     own_cross_entropy,
@@ -59,7 +59,7 @@ def make_contest(recipe, tmp_path):
     def make(classes=2, count=10, state="state", perceptual=True, changes=None, **fields):
         torch.manual_seed(3)
         names = ["covid", "normal", "pneumonia"][:classes]
-        contest = Contest(Generators(names), Small(classes))
+        contest = GeneratorTraining(Generators(names), Small(classes))
         see = Perceptual(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())) if perceptual else None
         labels = np.arange(count) % classes
         images = torch.rand(count, 1, SIDE, SIDE) * 0.4 + 0.5 * torch.from_numpy(labels)[:, None, None, None] / classes

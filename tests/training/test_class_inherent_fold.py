@@ -10,7 +10,7 @@ from cxrtool.errors import DivergedError, InputError, StoppedError, UsageError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build
 from cxrtool.training.augment import parse
-from cxrtool.training.class_inherent_fold import ContestDesign, Trial, build_contest, fit_contest
+from cxrtool.training.class_inherent_fold import GeneratorDesign, Trial, build_generator_training, fit_contest
 from cxrtool.training.store import Store
 
 SIDE, COUNT = 32, 9
@@ -37,7 +37,7 @@ def design(recipe):
     changed = replace(
         recipe, opt="adam", lr=1e-3, epochs=2, batch_size=3, class_weights="balanced", checkpoint="best-loss"
     )
-    return ContestDesign(
+    return GeneratorDesign(
         ("covid", "normal"), SIDE, "none", "none", "own", (0.05,), 1e-3, changed,
         parse("rotate=10,shift=0.05,brightness=0.05,blur=0.5,p=0.7"), 7, 1, "cpu", "fp32",
     )  # fmt: skip
@@ -131,16 +131,16 @@ def test_of_given_weights_the_first_layers_stay_and_their_normalisations_count_o
 
 
 def test_random_layers_are_never_frozen(design):
-    contest, told = build_contest(design)
+    contest, told = build_generator_training(design)
     assert told == "drawn at random"
     assert all(weight.requires_grad for weight in contest.parameters())
 
 
 def test_what_cannot_be_built_is_told(design, tmp_path):
     with pytest.raises(UsageError, match="expected 32 pixels or more, found 31"):
-        build_contest(replace(design, size=31))
+        build_generator_training(replace(design, size=31))
     with pytest.raises(InputError, match="no such file"):
-        build_contest(replace(design, weights=str(tmp_path / "none.pth")))
+        build_generator_training(replace(design, weights=str(tmp_path / "none.pth")))
 
 
 def test_three_classes(run, small):

@@ -184,7 +184,7 @@ def test_what_normalises_behind_the_pooling_keeps_its_statistics():
 
 def test_the_head_alone_is_what_a_head_trains():
     network, _ = build(Architecture("resnet10t", 2, size=SIDE))
-    network.freeze_body()
+    network.freeze_backbone()
     assert {id(p) for p in Head(network).parameters()} == {id(p) for p in network.head_parameters()}
 
 

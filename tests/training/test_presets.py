@@ -51,7 +51,7 @@ def test_its_dense_layers_are_trained_and_its_convolutions_frozen():
     preset = PRESETS["vgg16-portable"]
     with torch.device("meta"):
         network, _ = build(Architecture(preset["model"], 4, dropout=preset["dropout"], size=preset["size"]))
-    network.freeze_body()
+    network.freeze_backbone()
     dense = [(25088, 4096), (4096, 4096), (4096, 4)]
     expected = sum((before + 1) * after for before, after in dense)
     assert count_parameters(network)["trained_parameters"] == expected

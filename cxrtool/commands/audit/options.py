@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from cxrtool.auditing.catalogue import PROBES
 from cxrtool.flow import common_options
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import Options, one_of, option
 
 
@@ -15,21 +16,7 @@ from cxrtool.options import Options, one_of, option
 class AuditOptions(Options):
     """The options of `audit`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "style",
-        "out",
-        "seed",
-        "threads",
-        "workers",
-        "device",
-        "root",
-        "config",
-        "force",
-        "verify",
-        "dry_run",
-        "strict",
-        "quiet",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, *READING, *RUNNING, "style")
 
     manifest: Path = common_options.manifest()
     splits: Path | None = option("The division to look at.", None, shown="that of --run, else five folds")

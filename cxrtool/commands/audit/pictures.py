@@ -133,7 +133,7 @@ def look_at(row: Row, *, drawn: bool, entry: Mapping[str, Any] | None, max_pixel
     from cxrtool.auditing.inputs import SIDE
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
 
-    pixels = read_image(row["path"], max_pixels=max_pixels or MAX_PIXELS, overhear=True).pixels
+    pixels = read_image(row["path"], max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True).pixels
     shape = int(pixels.shape[0]), int(pixels.shape[1])
     lungs, doubt = None, ""
     if drawn and row.get("mask"):

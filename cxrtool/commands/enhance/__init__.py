@@ -29,9 +29,9 @@ from cxrtool.flow.enhance_replay import MATCH, STEPS, Step
 from cxrtool.flow.fold_chains import ALL, chain_of_manifest, is_divided, own_fold
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.parts import AT, Chain, bare, carry
+from cxrtool.flow.parts import AT, Chain, copy_parts, without_paths
 from cxrtool.flow.seen import Seen
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import READING, RUNNING, Settings
 from cxrtool.options import Options, declared, flag_of, option, plain
 
 BLACK = 0.1
@@ -47,17 +47,7 @@ IMAGES, STRIPS = "images", "strips.png"
 class EnhanceOptions(Options):
     """The options of `enhance`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "out",
-        "workers",
-        "root",
-        "strict",
-        "verify",
-        "force",
-        "dry_run",
-        "quiet",
-        "config",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
 
     manifest: Path = common_options.manifest(effect=False)
     steps: str = option("Some of {choices}, in the order wanted.", metavar="A,B,C", choices=STEPS)
@@ -134,11 +124,15 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
         work = _Work(manifest, chain, entries, build, settings)
         rows, told = work.run(options, splits if any(step.fitted for step in steps) else None)
         whole = [*chain, *told]
-        carry(whole, build.path)
+        copy_parts(whole, build.path)
         if options.strips:
             work.draw(options.strips)
         columns = [*manifest.columns, *(name for name in ("parent_id", "repeat", "fold") if name in rows[0])]
-        extra = {"chain": bare(whole), "options": _shown(options, settings), "references": work.references.names}
+        extra = {
+            "chain": without_paths(whole),
+            "options": _shown(options, settings),
+            "references": work.references.names,
+        }
         build.finish(columns, rows, counts={"inputs": len(manifest)}, extra=extra)
     return len(rows)
 
@@ -194,7 +188,7 @@ def _plan(options: EnhanceOptions, settings: Settings, manifest: Manifest, entri
         command="enhance",
         options={
             **{name: value for name, value in options.identity().items() if name not in of_steps},
-            "steps": bare(entries),
+            "steps": without_paths(entries),
             "reference": options.reference is not None,
             "splits": sha256_file(splits_file(options.splits)) if options.splits else None,
             "version": VERSION,

@@ -111,4 +111,4 @@ def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
 def _read(path: str) -> np.ndarray:
     from cxrtool.data.reading.images import read_image
 
-    return read_image(path, overhear=True).pixels
+    return read_image(path, capture_decoder_errors=True).pixels

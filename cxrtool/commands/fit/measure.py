@@ -44,8 +44,8 @@ def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str
     from cxrtool.imaging.view import lay_back, see
 
     path, beside, answer = item
-    truth = binary(read_image(beside, overhear=True).pixels) > 0
-    whole = lay_back(answer, see(read_image(path, overhear=True).pixels, form), form)
+    truth = binary(read_image(beside, capture_decoder_errors=True).pixels) > 0
+    whole = lay_back(answer, see(read_image(path, capture_decoder_errors=True).pixels, form), form)
     if whole.shape != truth.shape:
         whole = cv2.resize(whole, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
     found = clean(whole) > 0

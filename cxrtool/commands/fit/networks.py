@@ -123,11 +123,11 @@ class Task:
             return None
         tell_of_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.options, self.settings)
         fitter = self._fitter()
-        containers.lay(container, splits, self.shown, {})
+        containers.create_run_folder(container, splits, self.shown, {})
         with StopRequest() as request:
             for assignment in folds:
                 if (assignment.repeat, assignment.fold) in wanted:
-                    request.heed()
+                    request.raise_if_stopped()
                     self._fit_fold(container, fitter, assignment, request)
         return self._close(container, folds)
 

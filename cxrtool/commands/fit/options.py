@@ -8,27 +8,11 @@ from typing import Any, ClassVar
 
 from cxrtool.errors import UsageError
 from cxrtool.flow import common_options
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import option
 from cxrtool.training.image_to_image_options import ImageToImageOptions
 
-SHARED = (
-    "out",
-    "seed",
-    "threads",
-    "workers",
-    "device",
-    "precision",
-    "cache",
-    "root",
-    "config",
-    "allow_leakage",
-    "force",
-    "dry_run",
-    "strict",
-    "verify",
-    "quiet",
-    "style",
-)
+SHARED = ("out", "seed", *COMPUTING, "precision", "cache", "allow_leakage", *READING, *RUNNING, "style")
 """The shared options of all that is fitted."""
 
 

@@ -221,7 +221,7 @@ def open_pairs(
 
             def count(number: int, advance: Any = advance) -> None:
                 advance(number)
-                request.heed()
+                request.raise_if_stopped()
 
             stores.append(
                 open_store(
@@ -247,7 +247,7 @@ def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
     from cxrtool.imaging.pair import levels
     from cxrtool.imaging.view import see
 
-    pixels = read_image(path, overhear=True).pixels
+    pixels = read_image(path, capture_decoder_errors=True).pixels
     depth = 8 if form.equalise or pixels.itemsize == 1 else 16
     return levels(see(pixels, form), depth), pixel_sha256(pixels)
 
@@ -265,9 +265,9 @@ def decode_target(item: tuple[Path, Path], *, form: Form, kind: str, dilate: int
     from cxrtool.imaging.view import see
 
     path, beside = item
-    placed = see(read_image(path, overhear=True).pixels, form)
+    placed = see(read_image(path, capture_decoder_errors=True).pixels, form)
     try:
-        target = read_image(beside, overhear=True).pixels
+        target = read_image(beside, capture_decoder_errors=True).pixels
         shown = show_mask(target, placed, form, dilate) if kind == "lungs" else show_target(target, placed, form)
     except ImageError as error:
         raise ImageError(f"{beside.name}: {error.message}") from error

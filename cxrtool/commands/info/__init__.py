@@ -160,7 +160,7 @@ LOOKED_FOR = "a manifest, a step's folder, a run, a model, a part, splits.csv, p
 class InfoOptions(Options):
     """The options of `info`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("style", "root", "quiet")
+    SHARED: ClassVar[tuple[str, ...]] = ("root", "quiet", "style")
 
     path: Path = argument("A manifest, a folder, a run, a model, a table or an image.", metavar="PATH")
     splits: Path | None = option("Count by its subsets.", None, shown="splits.csv beside the manifest")
@@ -388,7 +388,7 @@ def _image(path: Path, no_table: InputError) -> Description:
     from cxrtool.data.reading.images import read_image
 
     try:
-        image = read_image(path, overhear=True)
+        image = read_image(path, capture_decoder_errors=True)
     except CxrtoolError as error:
         looks_like_table = path.suffix.lower() in (".csv", ".tsv", ".txt")
         told = no_table.message if looks_like_table else f"{path}: {error.message}"

@@ -168,7 +168,7 @@ def _alone(errors: Sequence[Wrong], place: Path) -> tuple[list[tuple[Path, str]]
     pictures, unread = [], []
     for number, wrong in enumerate(errors):
         try:
-            pixels = read_image(wrong.row["path"], overhear=True).pixels
+            pixels = read_image(wrong.row["path"], capture_decoder_errors=True).pixels
         except ImageError as error:
             unread.append(f"{wrong.row['image_id']} cannot be read: {error.message}.")
             continue

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from cxrtool.flow import common_options
 from cxrtool.flow.evaluating import EvaluateOptions
+from cxrtool.flow.settings import COMPUTING, RUNNING
 from cxrtool.options import Options, argument, option
 from cxrtool.reporting.checklists import CHECKLISTS
 
@@ -16,18 +17,7 @@ from cxrtool.reporting.checklists import CHECKLISTS
 class ReportOptions(Options):
     """The options of `report`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "out",
-        "seed",
-        "threads",
-        "workers",
-        "device",
-        "verify",
-        "force",
-        "dry_run",
-        "quiet",
-        "config",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, "verify", *RUNNING)
 
     inputs: tuple[str, ...] = argument(
         "A run, or predictions of one or many folds; side by side as internal=A.csv external=B.csv.",

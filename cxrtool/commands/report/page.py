@@ -17,7 +17,7 @@ from cxrtool.data.tables.table_one import table_of_study
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.flow.audits import first_marks, sections_of
 from cxrtool.flow.enhance_replay import STEPS
-from cxrtool.flow.parts import bare
+from cxrtool.flow.parts import without_paths
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Maker:
         )
         before = [entry for origin in study.origins if origin.made for entry in origin.made.get("chain", [])]
         # A prepared folder that kept its sizes is no processing, and stands in no chain of a model.
-        told = list(bare(chain)) if chain else before if study.origins else None
+        told = list(without_paths(chain)) if chain else before if study.origins else None
         return Facts(
             images=last.images,
             patients=last.patients,

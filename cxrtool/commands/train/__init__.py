@@ -97,14 +97,14 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         classes = twins.classes
     _check_designs(combinations, len(classes), settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
-    containers.lay(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
+    containers.create_run_folder(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
     tell_of_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
     task = Task(options.preset, options.save_every, settings, learnt, classes, chain, container, stores)
     trainer = _trainer(options, combinations, task)
     with StopRequest() as request:
         for assignment in mine:
-            request.heed()
+            request.raise_if_stopped()
             if twins:
                 own, placed = twins.prepare(task, stores, assignment)
                 _trainer(options, combinations, own).train_fold(placed, request)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 ACCURATE = "the highest validation accuracy, then the lower loss, then fewer parameters"
-THRIFTY = (
+ONE_STANDARD_ERROR = (
     "of those within one standard error, sqrt(p (1 - p) / n), of the highest validation accuracy, the fewest MACs, "
     "then the higher accuracy, then the lower loss"
 )
@@ -70,15 +70,15 @@ class Candidate:
         return (self.score["macs"], -self.score["validation_accuracy"], self.score["validation_loss"], self.place)
 
 
-def choose(candidates: Sequence[Candidate], *, thrifty: bool) -> Candidate:
+def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Candidate:
     """The one that a fold keeps.
 
     Args:
         candidates: At least one; those that broke down are chosen only where all did.
-        thrifty: By `THRIFTY`, else by `ACCURATE`.
+        one_standard_error: By `ONE_STANDARD_ERROR`, else by `ACCURATE`.
     """
     best = min(candidates, key=lambda candidate: candidate.rank)
-    if not thrifty or best.score["reason"]:
+    if not one_standard_error or best.score["reason"]:
         return best
     accuracy, images = best.score["validation_accuracy"], best.score["images"]
     least = accuracy - math.sqrt(accuracy * (1 - accuracy) / images)
@@ -86,13 +86,13 @@ def choose(candidates: Sequence[Candidate], *, thrifty: bool) -> Candidate:
     return min(enough, key=lambda candidate: candidate.cost)
 
 
-def hopeful(candidates: Sequence[Candidate], *, thrifty: bool) -> list[Candidate]:
+def pareto_front(candidates: Sequence[Candidate], *, one_standard_error: bool) -> list[Candidate]:
     """Those that may yet be chosen, whatever else comes: the weights of all others can go.
 
-    By `THRIFTY` that is whoever no other beats in cost without being less accurate.
+    By `ONE_STANDARD_ERROR` that is whoever no other beats in cost without being less accurate.
     """
-    if not thrifty:
-        return [choose(candidates, thrifty=False)]
+    if not one_standard_error:
+        return [choose(candidates, one_standard_error=False)]
     found: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: candidate.cost):
         if not found or candidate.rank[0] < min(other.rank[0] for other in found):
@@ -135,7 +135,7 @@ class GridTrainer:
     def __init__(self, combinations: Sequence[Combination], task: Task) -> None:
         self.combinations, self.task = combinations, task
         self.trainers = [FoldTrainer(combination.options, task) for combination in combinations]
-        self.thrifty = KERNELS in combinations[0].changes
+        self.one_standard_error = KERNELS in combinations[0].changes
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
         """Try every combination on one fold, unless it is there, and write the fold's folder with the best.
@@ -149,10 +149,10 @@ class GridTrainer:
         with folder.build() as build:
             tried: list[Candidate] = []
             for place in range(len(self.combinations)):
-                request.heed()
+                request.raise_if_stopped()
                 tried.append(self._try(place, assignment, request))
-                _drop_weights(tried, hopeful(tried, thrifty=self.thrifty))
-            best = choose(tried, thrifty=self.thrifty)
+                _drop_weights(tried, pareto_front(tried, one_standard_error=self.one_standard_error))
+            best = choose(tried, one_standard_error=self.one_standard_error)
             if best.score["reason"]:
                 raise DivergedError(
                     f"fold {assignment.name}: not one of {len(self.combinations)} combinations could be trained, the "
@@ -174,7 +174,7 @@ class GridTrainer:
             own = self._folder(best.place, assignment.name)
             folder.plan = replace(folder.plan, options=own.plan.options)
             folder.settings = replace(folder.settings, origins=own.settings.origins)
-            rule = THRIFTY if self.thrifty else ACCURATE
+            rule = ONE_STANDARD_ERROR if self.one_standard_error else ACCURATE
             found = {"chosen": best.path.name, "tried": len(self.combinations), "rule": rule}
             trainer.close(build, usable, store, fitted, {"digest": folder.digest, "grid": found})
 
@@ -305,7 +305,7 @@ class GridTrainer:
 
 def rule_of(rows: Sequence[Row]) -> str:
     """By which rule the chosen ones of `grid.csv` were chosen, in words."""
-    return THRIFTY if KERNELS in rows[0] else ACCURATE
+    return ONE_STANDARD_ERROR if KERNELS in rows[0] else ACCURATE
 
 
 def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cxrtool.flow import common_options
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import option
 from cxrtool.training.options import TrainingOptions
 
@@ -18,19 +19,12 @@ class TrainOptions(TrainingOptions):
     SHARED: ClassVar[tuple[str, ...]] = (
         "out",
         "seed",
-        "threads",
-        "workers",
-        "device",
+        *COMPUTING,
         "precision",
         "cache",
-        "root",
-        "config",
         "allow_leakage",
-        "force",
-        "dry_run",
-        "strict",
-        "verify",
-        "quiet",
+        *READING,
+        *RUNNING,
     )
 
     manifest: Path = common_options.manifest(effect=False)

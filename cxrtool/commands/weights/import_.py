@@ -23,7 +23,7 @@ from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.calibration import IMPORTED, undecided
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import READING, Settings
 from cxrtool.imaging.fits import FITS
 from cxrtool.models.description import MODEL
 from cxrtool.options import Options, argument, declared, flag_of, option
@@ -41,7 +41,7 @@ OF_PARTS = ("file", "kind", "fitted_on")
 class ImportOptions(Options):
     """The options of `weights import`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", "root", "verify", "strict", "force", "dry_run", "quiet")
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, "force", "dry_run", "quiet")
 
     file: Path = argument(
         "A .pth, .pt or .safetensors file; with --kind ribs a TensorFlow checkpoint or an .npz.", metavar="FILE"

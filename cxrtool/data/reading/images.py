@@ -67,15 +67,15 @@ MASK_ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTE
 
 
 def read_image(
-    path: Path | str, *, max_pixels: int = MAX_PIXELS, overhear: bool = False, header: Path | None = None
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, capture_decoder_errors: bool = False, header: Path | None = None
 ) -> Radiograph:
     """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name, or from a raw one of JSRT.
 
     Args:
         path: A regular file.
         max_pixels: Pictures with more pixels are refused from their header, before anything is decoded.
-        overhear: Also refuse a JPEG whose decoder complained of damage in its middle. This redirects the process's
-            standard error for the time of decoding, so only ask for it where one thread runs.
+        capture_decoder_errors: Also refuse a JPEG whose decoder complained of damage in its middle. This redirects the
+            process's standard error for the time of decoding, so only ask for it where one thread runs.
         header: A DICOM header as JSON (PS3.18, section F.2) beside a picture whose samples are stored values: they are
             shown as those of a DICOM file would be. A DICOM file has its own, and a colour picture none.
 
@@ -94,7 +94,7 @@ def read_image(
 
             radiograph = read_dicom(file, max_pixels=max_pixels)
         else:
-            radiograph = _decode(kind, file.read(), max_pixels, overhear)
+            radiograph = _decode(kind, file.read(), max_pixels, capture_decoder_errors)
             if header:
                 from cxrtool.data.reading.sidecar import show_by
 
@@ -152,7 +152,7 @@ def _kind_of(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _decode(kind: str, data: bytes, max_pixels: int, overhear: bool) -> Radiograph:
+def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: bool) -> Radiograph:
     header = _header(kind, data)
     check_size(header.width, header.height, 1, max_pixels)
     expected = np.dtype(f"{header.form}{header.bits // 8}")
@@ -162,7 +162,7 @@ def _decode(kind: str, data: bytes, max_pixels: int, overhear: bool) -> Radiogra
         data = upright(data)
     warnings = [header.note] if header.note else []
     said: list[bytes] = []
-    with _overheard(said) if overhear else contextlib.nullcontext():
+    with _overheard(said) if capture_decoder_errors else contextlib.nullcontext():
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:

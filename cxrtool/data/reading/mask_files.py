@@ -31,7 +31,7 @@ def read_mask(paths: Sequence[Path | str], *, max_pixels: int = MAX_PIXELS) -> N
     for path in map(Path, paths):
         try:
             pixels = _read_gif(path, max_pixels) if _is_gif(path) else read_image(
-                path, max_pixels=max_pixels, overhear=True).pixels  # fmt: skip
+                path, max_pixels=max_pixels, capture_decoder_errors=True).pixels  # fmt: skip
         except ImageError as error:
             raise ImageError(f"{path.name}: {error.message}" if len(paths) > 1 else error.message) from error
         mask = np.asarray((pixels > pixels.max() / 2) * np.uint8(255), np.uint8)

@@ -176,9 +176,9 @@ def tabulate(
         ],
         columns=["run", "subset", "patient", "label"],
     )
-    parts = placed.groupby(["run", "subset"])
     if placed.empty:
         return columns, []
+    parts = placed.groupby(["run", "subset"])
     labels = pd.crosstab([placed["run"], placed["subset"]], placed["label"]).reindex(columns=classes, fill_value=0)
     figures = pd.concat([parts.size(), parts["patient"].nunique(), labels], axis="columns")
     if len(runs) <= SHOWN_RUNS:

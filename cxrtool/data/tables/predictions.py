@@ -100,15 +100,22 @@ def read_predictions(path: Path) -> Predictions:
 
 def _probabilities(table: Table, columns: Sequence[str]) -> pd.DataFrame:
     import numpy as np
-    import pandas as pd
 
-    values = table.frame[columns].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    # Not by pandas.to_numeric, which before version 3 errs in the last bit.
+    values = table.frame[columns].map(_number).astype(np.float64)
     wrong = np.argwhere(~((values >= 0.0) & (values <= 1.0)).to_numpy())
     if len(wrong):
         index, name = wrong[0][0], columns[wrong[0][1]]
         found = table.frame[name][index]
         raise InputError(f"{table.place(index)}: expected a probability between 0 and 1 in {name}, found '{found}'")
     return values
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")
 
 
 def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:

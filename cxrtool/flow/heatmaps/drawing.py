@@ -187,7 +187,7 @@ def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Pr
     from cxrtool.imaging.placing import lay_back
     from cxrtool.imaging.resize import resample
 
-    radiograph = read_image(task.path, max_pixels=max_pixels or MAX_PIXELS, overhear=True)
+    radiograph = read_image(task.path, max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True)
     picture = Picture(radiograph.pixels, warnings=radiograph.warnings)
     given, digest, trouble = picture.pixels, pixel_sha256(picture.pixels), ""
     if task.mask:

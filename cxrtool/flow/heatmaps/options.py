@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cxrtool.flow import common_options
 from cxrtool.flow.cases import SUBSETS
 from cxrtool.flow.heatmaps.drawing import OVERS
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
@@ -64,20 +65,7 @@ def _told(words: Mapping[str, str]) -> str:
 class ExplainOptions(Options):
     """The options of `explain`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "out",
-        "seed",
-        "threads",
-        "workers",
-        "device",
-        "root",
-        "config",
-        "force",
-        "verify",
-        "dry_run",
-        "strict",
-        "quiet",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, *READING, *RUNNING)
 
     model: Path = argument("A run, which explains each image by the fold that tested it; or a model folder.")
     source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")

@@ -15,10 +15,10 @@ from cxrtool.flow import common_options
 from cxrtool.flow.chain import chain_of
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.lungs import APPLY, CROP, ERASE, VERSION
-from cxrtool.flow.parts import AT, Chain, carry
+from cxrtool.flow.parts import AT, Chain, copy_parts
 from cxrtool.flow.seen import Seen
 from cxrtool.flow.segmenting.images import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.imaging.margins import IMAGE, MARGIN, MARGINS_OF
 from cxrtool.options import Options, option
 
@@ -38,21 +38,7 @@ _SHOWN = 6
 class SegmentOptions(Options):
     """The options of `segment`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = (
-        "out",
-        "seed",
-        "threads",
-        "workers",
-        "device",
-        "precision",
-        "root",
-        "config",
-        "force",
-        "verify",
-        "dry_run",
-        "strict",
-        "quiet",
-    )
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, "precision", *READING, *RUNNING)
 
     manifest: Path = common_options.manifest(effect=False)
     lungs: Path | None = option(
@@ -120,7 +106,7 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
             from cxrtool.flow.segmenting.sheets import draw_sheets
 
             draw_sheets(rows, records, way, options.sheet, settings)
-        carry(plan.chain, build.path)
+        copy_parts(plan.chain, build.path)
         columns = [*manifest.columns, *(name for name in COLUMNS if any(row.get(name) for row in rows))]
         build.finish(columns, rows, extra={"lungs": {**part.identity(), **found}})
     return len(rows)

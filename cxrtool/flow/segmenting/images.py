@@ -164,7 +164,7 @@ def see_one(task: Task, *, way: Way) -> Seen:
     from cxrtool.imaging import view
     from cxrtool.imaging.hashing import pixel_sha256
 
-    radiograph = read_image(task.path, max_pixels=way.max_pixels or MAX_PIXELS, overhear=True)
+    radiograph = read_image(task.path, max_pixels=way.max_pixels or MAX_PIXELS, capture_decoder_errors=True)
     placed = view.see(radiograph.pixels, way.form)
     if way.changing:
         with way.between(task.image_id).open("wb") as file:

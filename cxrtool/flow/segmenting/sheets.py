@@ -86,7 +86,7 @@ def outline_one(tile: Tile, *, max_pixels: int | None) -> Outlined:
     from cxrtool.flow.lungs import read_mask
 
     limit = max_pixels or MAX_PIXELS
-    pixels = read_image(tile.path, max_pixels=limit, overhear=True).pixels
+    pixels = read_image(tile.path, max_pixels=limit, capture_decoder_errors=True).pixels
     found = thumbnail(read_image(tile.mask, max_pixels=limit).pixels, mask=True)
     reference = None
     if tile.reference:

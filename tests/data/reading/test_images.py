@@ -311,7 +311,7 @@ def test_a_page_beyond_the_end_is_missed_and_a_chain_back_to_the_start_is_none(r
     (first,) = struct.unpack_from("<I", data, 4)
     following = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
     struct.pack_into("<I", data, following, first)
-    assert np.array_equal(read(bytes(data), overhear=True).pixels, SMOOTH)
+    assert np.array_equal(read(bytes(data), capture_decoder_errors=True).pixels, SMOOTH)
     struct.pack_into("<I", data, following, len(data) + 9)
     with pytest.raises(ImageError, match="truncated TIFF"):
         read(bytes(data))
@@ -399,11 +399,11 @@ def test_a_cut_jpeg_with_an_end_marker_is_overheard(read, capfd):
     mended = data[: len(data) // 2] + b"\xff\xd9"
     capfd.readouterr()
     with pytest.raises(ImageError, match="part of the picture is missing"):
-        read(mended, overhear=True)
+        read(mended, capture_decoder_errors=True)
     emptied = data[: len(data) // 2] + bytes(len(data) // 2) + b"\xff\xd9"
     with pytest.raises(ImageError, match="damaged JPEG"):
-        read(emptied, overhear=True)
-    assert read(data, overhear=True).warnings == []
+        read(emptied, capture_decoder_errors=True)
+    assert read(data, capture_decoder_errors=True).warnings == []
     assert capfd.readouterr().err == ""
     os.write(2, b"still there\n")
     assert capfd.readouterr().err == "still there\n"
@@ -516,6 +516,6 @@ def test_nothing_is_left_open(tmp_path):
     os.close(handle)
     for refused in (tmp_path, path):
         with contextlib.suppress(ImageError):
-            read_image(refused, overhear=True)
+            read_image(refused, capture_decoder_errors=True)
     assert os.dup(0) == handle
     os.close(handle)

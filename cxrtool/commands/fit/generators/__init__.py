@@ -79,7 +79,7 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     tell_of_validation(mine, options, settings)
     _tell_what_is_off(options, manifest, settings)
     shown = {**options.identity(), "manifest": str(options.manifest), "splits": str(options.splits)}
-    containers.lay(container, splits, {**shown, "precision": settings.precision}, {})
+    containers.create_run_folder(container, splits, {**shown, "precision": settings.precision}, {})
     stores = Stores(settings, manifest, container)
     task = Task(
         preset=None, save_every=options.save_every, settings=settings, manifest=manifest, classes=manifest.classes(),
@@ -88,7 +88,7 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     trainer = GeneratorsTrainer(options, task)
     with StopRequest() as request:
         for assignment in mine:
-            request.heed()
+            request.raise_if_stopped()
             trainer.train_fold(assignment, request)
     return _close(container, assignments, manifest, settings)
 

@@ -16,7 +16,7 @@ from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.fold_chains import radiograph_of
 from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, Task, describe_epoch
 from cxrtool.flow.folder import Build
-from cxrtool.flow.parts import bare, carry
+from cxrtool.flow.parts import copy_parts, without_paths
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -24,7 +24,7 @@ from cxrtool.flow.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.training.class_inherent_fold import ContestDesign, FittedContest
+    from cxrtool.training.class_inherent_fold import FittedContest, GeneratorDesign
     from cxrtool.training.fitting import Fitted
     from cxrtool.training.store import Store
 
@@ -123,16 +123,16 @@ TERM_TITLES = {
 """What curves call the terms of a generator's loss."""
 
 
-def make_design(options: GeneratorOptions, classes: Sequence[str], settings: Settings, seed: int) -> ContestDesign:
+def make_design(options: GeneratorOptions, classes: Sequence[str], settings: Settings, seed: int) -> GeneratorDesign:
     """Turn resolved options into what the training room takes.
 
     Raises:
         UsageError: An augmentation is wrong.
     """
     from cxrtool.training.augment import parse
-    from cxrtool.training.class_inherent_fold import ContestDesign
+    from cxrtool.training.class_inherent_fold import GeneratorDesign
 
-    return ContestDesign(
+    return GeneratorDesign(
         tuple(classes),
         options.size,
         options.weights,
@@ -157,13 +157,13 @@ def check_design(options: GeneratorOptions, classes: Sequence[str], settings: Se
         UsageError: A name or a number is wrong, or there is no such device.
     """
     from cxrtool.models import perceptual
-    from cxrtool.training.class_inherent_fold import NONE, build_contest
+    from cxrtool.training.class_inherent_fold import NONE, build_generator_training
     from cxrtool.training.device import choose_device, choose_precision, own_randomness
 
     design = make_design(options, classes, settings, 0)
     choose_precision(settings.precision, choose_device(settings.device))
     with own_randomness(0, settings.threads):
-        build_contest(design)
+        build_generator_training(design)
     if design.perceptual != NONE:
         perceptual.load(design.perceptual)
 
@@ -182,7 +182,7 @@ class GeneratorsTrainer(FoldTrainer):
         self.generator_options, self.task, self.classes = options, task, task.classes
         self.shape = self.form.size, self.form.fit
 
-    def contest_design(self, assignment: Assignment) -> ContestDesign:
+    def generator_design(self, assignment: Assignment) -> GeneratorDesign:
         """What the training room takes; each fold has its own seed, so that any one of them can be fitted alone."""
         settings = self.task.settings
         return make_design(self.generator_options, self.classes, settings, assignment.seed(settings.seed))
@@ -204,10 +204,10 @@ class GeneratorsTrainer(FoldTrainer):
         from cxrtool.training.job import COLUMNS as SHOWN
 
         task, places = self.task, assignment.subsets
-        report, design = task.settings.report, self.contest_design(assignment)
+        report, design = task.settings.report, self.generator_design(assignment)
         name = name or assignment.name
         weights = design.class_loss_weights
-        turns = take_turns(choose_device(design.device), report.say, request.heed)
+        turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
         with turns, report.progress(name, design.recipe.epochs * len(weights)) as advance:
 
             def epoch_done(weight: float, row: dict[str, float | None]) -> None:
@@ -237,14 +237,14 @@ class GeneratorsTrainer(FoldTrainer):
         seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
         shown = (store.images[i] for i in assignment.subsets["train"])
         usual = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
-        told = {**self._describe(assignment, found), "chain": bare(chain), "usual": usual}
+        told = {**self._describe(assignment, found), "chain": without_paths(chain), "usual": usual}
         save_part(
             path, KIND, NETWORK, found.contest.generators, self.form, told,
             built_with={"classes": self.classes},
         )  # fmt: skip
         state = {key: value.contiguous() for key, value in found.contest.classifier.state_dict().items()}
         save_file(state, path / CLASSIFIER)
-        carry(chain, path)
+        copy_parts(chain, path)
         write_table(path / FITTED, FITTED_COLUMNS, [self._seen_row(i, name, assignment, store) for i, name in seen])
         if len(found.trials) > 1:
             self._write_trials(path / TRIALS, found)
