@@ -1,8 +1,8 @@
 """Metrics of scores within one run: area under the ROC curve and average precision, and the curves themselves.
 
-Everything takes weights, an (images, resamples) array, so that 2,000 resamples cost a few cumulative sums instead of
-2,000 sorts. Scores of different runs are never put into one ranking: the offsets between models alone can pull the
-area down (see `cxrtool.evaluation.metrics.estimates`).
+Areas take weights, an (images, resamples) array, so that 2,000 resamples cost a few cumulative sums instead of 2,000
+sorts, which no library offers; the curves of one run are scikit-learn's. Scores of different runs are never put into one
+ranking: the offsets between models alone can pull the area down (see `cxrtool.evaluation.metrics.estimates`).
 """
 
 from __future__ import annotations
@@ -77,9 +77,17 @@ class Ranking:
         Returns:
             Three (g,) arrays; NaN throughout where a rate is undefined.
         """
-        _, _, found, false = self._cumulate(np.ones((len(self.order), 1)))
-        found, false = found[:, 0], false[:, 0]
-        return divide(false, false[-1:]), divide(found, found[-1:]), divide(found, found + false)
+        from sklearn.metrics import precision_recall_curve, roc_curve
+
+        positive = self.positive[:, 0]
+        if positive.min() == positive.max():
+            return tuple(np.full(len(self.starts), np.nan) for _ in range(3))  # type: ignore[return-value]
+        # Where a score stands among the distinct ones says as much as the score itself.
+        falling = -np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.order)))
+        false_rate, true_rate, _ = roc_curve(positive, falling, drop_intermediate=False)
+        precision, _, _ = precision_recall_curve(positive, falling)
+        # scikit-learn adds a point at (0, 0), and lists precision from the lowest score up.
+        return false_rate[1:], true_rate[1:], precision[-2::-1]
 
 
 def mean_roc(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> FloatArray:
