@@ -43,5 +43,6 @@ def types(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure, and print the figures."""
     session.install("-e", ".[dev]")
-    files = ("-m", "bench", "-s", "-o", "python_files=bench_*.py")
+    # One after the other: what is measured must have the machine for itself.
+    files = ("-m", "bench", "-s", "-n", "0", "-o", "python_files=bench_*.py")
     session.run("python", "-m", "pytest", *files, *(session.posargs or ["tests/bench"]))

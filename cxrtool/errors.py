@@ -1,6 +1,6 @@
 """The errors a user may meet; `cxrtool.cli.main` turns each into one or two lines and an exit code.
 
-A message says what was expected, what was found (file, line, value) and what to do next. Anything that is not a
+A message states what was expected, what was found (file, line, value) and what to do next. Anything that is not a
 `CxrtoolError` is a bug in cxrtool and keeps its traceback.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class CxrtoolError(Exception):
-    """Something the user can mend. The base of all errors that cxrtool raises on purpose.
+    """Something the user can fix; the base of all errors that cxrtool raises on purpose.
 
     Args:
         message: What was expected and what was found, in one line.
@@ -30,7 +30,7 @@ class UsageError(CxrtoolError):
 
 
 class InputError(CxrtoolError):
-    """A file that was handed in is missing, unreadable or not what it should be."""
+    """An input file is missing, unreadable or not what it should be."""
 
 
 class ImageError(InputError):
@@ -38,7 +38,7 @@ class ImageError(InputError):
 
 
 class OutputError(CxrtoolError):
-    """The output cannot be written there: a foreign folder, no space, no right."""
+    """The output cannot be written there: a folder of another origin, no space, no permission."""
 
 
 class IncompleteError(CxrtoolError):
@@ -46,17 +46,17 @@ class IncompleteError(CxrtoolError):
 
 
 class DivergedError(CxrtoolError):
-    """The numbers of a training ran away: a loss or a weight is no longer finite."""
+    """A training diverged: a loss or a weight is no longer finite."""
 
 
 class StrictError(CxrtoolError):
-    """`--strict` was asked for and something was rejected."""
+    """`--strict` was given and something was rejected."""
 
     exit_code = 3
 
 
 class LeakageError(CxrtoolError):
-    """A test image, or its patient, was among what a fitted part had seen."""
+    """A test image, or its patient, was used to fit a model or a part."""
 
     exit_code = 4
 
@@ -65,7 +65,7 @@ class StoppedError(CxrtoolError):
     """A signal arrived; what was done is saved.
 
     Args:
-        message: What was saved, and how to go on.
+        message: What was saved, and how to continue.
         exit_code: 75 after SIGUSR1 (requeue me), 130 after SIGINT, 143 after SIGTERM.
     """
 

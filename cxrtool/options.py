@@ -1,4 +1,4 @@
-"""An option of a command, declared once: its type, default, help, choices, and whether it bears on the result.
+"""An option of a command, declared once: its type, default, help, choices, and whether it affects the result.
 
 A command's options are a frozen dataclass whose fields are made by `option` and `argument`. The command line,
 `--config`, the checks, `run.json`, the digest and the documents derive from it.
@@ -15,27 +15,25 @@ from typing import Any, ClassVar, Self
 from cxrtool.errors import UsageError
 
 Choices = Iterable[str] | Callable[[], Iterable[str]]
-"""The values that an option may have: names, a registry of them, or what gives one when it is needed."""
+"""The values that an option may have: names, a registry of them, or a function that returns them when needed."""
 
 KEY = "option"
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of an option beside its name, type and default.
+    """An option, except for its name, type and default.
 
     Attributes:
         help: One sentence; the choices and the default are added to it.
-        argument: It is given by its position.
-        flags: As it is typed; empty takes the field's name.
-        metavar: What stands for its value in the help.
+        argument: Whether it is positional.
+        flags: As typed; empty takes the field's name.
+        metavar: The placeholder for its value in the help.
         choices: The values that it may have; None allows any.
-        closed: Whether no other value than these may be given.
-        minimum: The least number.
-        maximum: The largest number.
-        shown: What the help says of a default that is decided later; empty says nothing of it.
+        closed: Whether no other values than `choices` are allowed.
+        shown: What the help shows for a default that is decided later; empty shows none.
         effect: Whether another value can give another result: only then it is part of the digest.
-        envvar: The environment variable that gives it too.
+        envvar: An environment variable that sets it.
     """
 
     help: str
@@ -51,31 +49,31 @@ class Declaration:
     envvar: str | None = None
 
     def known(self) -> list[str]:
-        """The values that it may have; empty where any may be given."""
+        """The values that it may have; empty where any value is allowed."""
         if self.choices is None:
             return []
         return list(self.choices() if callable(self.choices) else self.choices)
 
 
 def option(help: str, default: Any = MISSING, **more: Any) -> Any:  # noqa: A002
-    """A field of an options dataclass that is typed as a flag; keywords are those of `Declaration`."""
+    """A field of an options dataclass that is given as a flag; keywords are those of `Declaration`."""
     return field(default=default, metadata={KEY: Declaration(help, **more)})
 
 
 def argument(help: str, default: Any = MISSING, **more: Any) -> Any:  # noqa: A002
-    """A field of an options dataclass that is given by its position."""
+    """A field of an options dataclass that is positional."""
     return field(default=default, metadata={KEY: Declaration(help, argument=True, **more)})
 
 
 def again(kind: type, name: str, default: Any, **more: Any) -> Any:
-    """An option of another dataclass once more, with another default; keywords change its declaration."""
+    """Declare an option of another dataclass again, with another default; keywords change its declaration."""
     return field(default=default, metadata={KEY: replace(declared(kind)[name][1], **more)})
 
 
 def declared(kind: type) -> dict[str, tuple[Field[Any], Declaration]]:
-    """The fields of an options dataclass that a user can set; others are for callers from Python.
+    """The fields of an options dataclass that a user can set; other fields are for callers from Python.
 
-    Those that a class adds come before those of its parents, as a reader of the help looks for them.
+    The fields that a class adds come before those of its parents, also in the help.
     """
     known = {entry.name: (entry, entry.metadata[KEY]) for entry in fields(kind) if KEY in entry.metadata}
     order = dict.fromkeys(name for part in kind.__mro__ for name in part.__dict__.get("__annotations__", {}))
@@ -96,7 +94,7 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
     """Check a choice.
 
     Raises:
-        UsageError: It is not among `known`; the message names the nearest and all.
+        UsageError: It is not among `known`; the message lists all and suggests the nearest.
     """
     names = list(known)
     if value not in names:
@@ -106,7 +104,7 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON knows it: paths as text, tuples as lists."""
+    """A value as JSON stores it: paths as text, tuples as lists."""
     if isinstance(value, Path):
         return str(value)
     return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
@@ -114,10 +112,10 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """What all options dataclasses can do.
+    """The base of all options dataclasses.
 
     Attributes:
-        SHARED: The fields of `Settings` that the command takes beside its own.
+        SHARED: The fields of `Settings` that the command takes in addition to its own.
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ()
@@ -131,13 +129,13 @@ class Options:
 
     @classmethod
     def build(cls, given: Mapping[str, Any]) -> tuple[Self, dict[str, str]]:
-        """Make the options of what was given.
+        """Make the options from the values that were given.
 
         Args:
-            given: Value by field, for those that were given anywhere.
+            given: Value by field, for the fields that were set on the command line, in a file or in the environment.
 
         Returns:
-            The options, and where values came from that were not given; where nothing is said, from the default.
+            The options, and the origin of each value that came neither from `given` nor from the default.
         """
         preset = cls.preset_of(given)
         values = {name: value for name, value in preset.items() if name not in given}
@@ -145,11 +143,11 @@ class Options:
 
     @classmethod
     def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Values between the defaults and what was given: those of a preset that was named."""
+        """The values of a preset that was named: they override the defaults, and `given` overrides them."""
         return {}
 
     def identity(self) -> dict[str, Any]:
-        """The options that bear on the result, as plain values: what enters the digest."""
+        """The options that affect the result, as plain values: the part of the digest."""
         known = declared(type(self))
         names = [*known, *(entry.name for entry in fields(self) if entry.name not in known)]
         return {name: plain(getattr(self, name)) for name in names if name not in known or known[name][1].effect}

@@ -1,1 +1,1 @@
-"""What an accuracy is worth: leaks, confounding, shortcuts, and what happens elsewhere."""
+"""What an accuracy is worth: leakage, confounding, shortcuts, and external images."""

@@ -1,9 +1,9 @@
-"""What chance alone would reach: the same classifiers on labels dealt anew among the patients.
+"""What chance alone would reach: the same classifiers on labels permuted among the patients.
 
-A labelling is dealt to whole patients and stays the same in all repeats and folds, in training and in test, so that a
-set whose pictures say nothing of its labels is one draw like the others (Ojala & Garriga 2010, "Permutation Tests for
-Studying Classifier Performance", test 1). The level above which an alarm is raised is had from the largest of several
-probes in each labelling, so that looking at several does not raise the chance of a false alarm.
+Labels are permuted among whole patients. A permutation is the same in all repeats and folds, in training and in test, so
+that in a set whose images contain nothing about its labels the true labels are one permutation like the others (Ojala &
+Garriga 2010, "Permutation Tests for Studying Classifier Performance", test 1). The level of alarm comes from the best of
+several probes in each permutation, so that more probes do not make a false alarm more likely.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide, m
 
 PERMUTATIONS = 200
 SHARE = 0.99
-"""Of the labellings dealt by chance that stay below the level."""
+"""Share of the permutations that stay below the level."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,25 @@ class Run:
     """One fold as a probe is trained and tested in it.
 
     Attributes:
-        repeat: As it stands in the splits.
-        fold: As it stands in the splits.
-        train: Pictures that it is trained on: those of `train` alone, as the model's.
-        test: Pictures that it is asked about.
-        left_out: Training images beyond `classifier.MOST`, of which it made no use.
+        train: Indices of the images that it is trained on: those of `train` alone, as for the model.
+        test: Indices of the images that it is tested on.
+        excluded: Training images beyond `classifier.MOST`, which it does not use.
     """
 
     repeat: str
     fold: str
     train: IntArray
     test: IntArray
-    left_out: int = 0
+    excluded: int = 0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a probe says in every run.
+    """The predictions of a probe in every run.
 
     Attributes:
-        reached: (1 + P,) balanced accuracy with the true labels, then with each labelling dealt by chance.
-        predicted: For each run (t,) the class.
+        reached: (1 + P,) balanced accuracy with the true labels, then with each permutation.
+        predicted: For each run (t,) the class index.
         probabilities: For each run (t, K).
     """
 
@@ -58,12 +56,12 @@ class Trial:
 
     @property
     def p(self) -> float:
-        """Share of the labellings, the true one among them, in which it reaches as much."""
+        """Share of the labellings, including the true one, in which it reaches as much as with the true one."""
         return float((self.reached >= self.reached[0] - 1e-12).mean())
 
 
 def runs_of(pictures: Pictures, folds: Sequence[Fold], seed: int) -> list[Run]:
-    """The folds in terms of the pictures that could be read; folds without training or test images are left out."""
+    """The folds as indices of the images that could be read, without folds that have no training or no test images."""
     patients = pictures.patients
     found = []
     for number, fold in enumerate(folds):
@@ -75,82 +73,82 @@ def runs_of(pictures: Pictures, folds: Sequence[Fold], seed: int) -> list[Run]:
 
 
 def sampled(repeat: str, fold: str, train: IntArray, test: IntArray, patients: IntArray, seed: Sequence[int]) -> Run:
-    """A run that trains on some pictures, or on a sample by patient where these are too many, and tests on others."""
+    """A run with these training and test images; where there are too many, it trains on a sample of patients."""
     kept = classifier.sample(patients[train], np.random.default_rng(list(seed)))
     return Run(repeat, fold, train[kept], test, len(train) - len(kept))
 
 
 def deal(labels: IntArray, patients: IntArray, count: int, seed: int) -> IntArray:
-    """The true labels, then `count` labellings in which the patients have exchanged theirs.
+    """The true labels, then `count` permutations of the labels among patients.
 
-    The images of a patient keep one label where they had one; a patient of several labels hands them on in their order,
-    over and over where the other has more images.
+    Images of a patient with one label still have one label after the permutation. The labels of a patient with several
+    are used in their order, and repeated where the other patient has more images.
 
     Args:
-        labels: (n,) class numbers; an image without a class has -1 and is nobody's to exchange.
-        patients: (n,).
-        count: P.
-        seed: Of the draws.
+        labels: (n,) class indices; -1 where an image has no class, which is never permuted.
+        patients: (n,) patient of each image.
+        count: Number of permutations P.
+        seed: The seed of the permutations.
 
     Returns:
-        (n, 1 + P).
+        (n, 1 + P) class indices.
     """
     known = np.flatnonzero(labels >= 0)
-    dealt = np.repeat(labels[:, None], count + 1, axis=1)
+    labellings = np.repeat(labels[:, None], count + 1, axis=1)
     _, owner, sizes = np.unique(patients[known], return_inverse=True, return_counts=True)
     order = np.argsort(owner, kind="stable")
     begins = np.cumsum(sizes) - sizes
-    turn = np.empty(len(known), np.intp)
-    turn[order] = np.arange(len(known)) - np.repeat(begins, sizes)
-    own = labels[known][order]
+    rank = np.empty(len(known), np.intp)
+    rank[order] = np.arange(len(known)) - np.repeat(begins, sizes)
+    by_owner = labels[known][order]
     rng = np.random.default_rng(seed)
     for column in range(1, count + 1):
         giver = rng.permutation(len(sizes))[owner]
-        dealt[known, column] = own[begins[giver] + turn % sizes[giver]]
-    return dealt
+        labellings[known, column] = by_owner[begins[giver] + rank % sizes[giver]]
+    return labellings
 
 
 def attempt(
     features: Features, kernel: str, labellings: IntArray, patients: IntArray, runs: Sequence[Run], classes: int
 ) -> Trial:
-    """Train and ask in every run, for every labelling.
+    """Train and test in every run, for every labelling.
 
     Args:
         features: (n, d).
         kernel: One of `KERNELS`.
-        labellings: (n, 1 + P) from `deal`.
+        labellings: (n, 1 + P) from `permute_labels`.
         patients: (n,).
         runs: Folds of one or several repeats.
-        classes: K.
+        classes: Number of classes K.
     """
     tally = _Tally(runs, classes, labellings)
     predicted, probabilities = [], []
     for run in runs:
         kernels = KERNELS[kernel](features[run.train], features[run.test])
-        said = classifier.classify(kernels, labellings[run.train], patients[run.train], classes)
-        tally.add(run, said.predicted)
-        predicted.append(said.predicted[:, 0])
-        probabilities.append(said.probabilities)
+        preds = classifier.classify(kernels, labellings[run.train], patients[run.train], classes)
+        tally.add(run, preds.predicted)
+        predicted.append(preds.predicted[:, 0])
+        probabilities.append(preds.probabilities)
     return Trial(tally.reached(), predicted, probabilities)
 
 
 def nearest(features: Features, labellings: IntArray, runs: Sequence[Run], classes: int) -> FloatArray:
     """(1 + P,) balanced accuracy of the label of the nearest training image.
 
-    The classifiers of probes leave each patient out when they choose how much to trust, so they learn nobody by heart.
-    This one does nothing else: with labels dealt by chance it is right as often as the nearest image is of the same
-    patient, which in honest splits it never is.
+    The classifiers of probes choose their penalty by leave-one-patient-out, so they do not memorise patients. This one
+    only memorises: with permuted labels it is better than chance only where the nearest image is of the same patient,
+    which never happens where the splits do not leak.
     """
     tally = _Tally(runs, classes, labellings)
     for run in runs:
         inside, outside = classifier.standardise(features[run.train], features[run.test])
-        apart = (inside**2).sum(axis=1) - 2 * outside @ inside.T
-        tally.add(run, labellings[run.train[apart.argmin(axis=1)]])
+        distances = (inside**2).sum(axis=1) - 2 * outside @ inside.T
+        tally.add(run, labellings[run.train[distances.argmin(axis=1)]])
     return tally.reached()
 
 
 class _Tally:
-    """Counts what is right, by repeat, class and labelling."""
+    """Counts correct predictions by repeat, class and labelling."""
 
     def __init__(self, runs: Sequence[Run], classes: int, labellings: IntArray) -> None:
         self.repeats = list(dict.fromkeys(run.repeat for run in runs))
@@ -168,6 +166,6 @@ class _Tally:
 
 
 def level_of(trials: Sequence[Trial], share: float = SHARE) -> float:
-    """What the best of several probes stays below in a share of the labellings dealt by chance."""
+    """The level below which the best of several probes stays in a share of the permutations."""
     largest = np.max([trial.reached[1:] for trial in trials], axis=0)
     return float(np.quantile(largest, share, method="higher"))

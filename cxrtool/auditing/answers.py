@@ -1,4 +1,4 @@
-"""What simple classifiers said, brought into the form in which a model's answers are measured."""
+"""The predictions of simple classifiers, measured in the same way as those of a model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ KEPT = ("image_id", "label", *GROUPING)
 
 
 def predictions(rows: Sequence[Row], runs: Sequence[Run], classes: Sequence[str], trial: Trial) -> Predictions:
-    """What a probe said, in the form in which a model says it."""
-    said = []
+    """The predictions of a probe as a table of predictions."""
+    found = []
     for run, predicted in zip(runs, trial.predicted, strict=True):
-        for place, number in zip(run.test.tolist(), predicted.tolist(), strict=True):
-            row = {name: rows[place].get(name, "") for name in KEPT}
-            said.append({**row, "repeat": run.repeat, "fold": run.fold, "subset": "test", "predicted": classes[number]})
-    return Predictions(list(classes), said, np.concatenate(trial.probabilities), "the probes")
+        for index, k in zip(run.test.tolist(), predicted.tolist(), strict=True):
+            row = {name: rows[index].get(name, "") for name in KEPT}
+            found.append({**row, "repeat": run.repeat, "fold": run.fold, "subset": "test", "predicted": classes[k]})
+    return Predictions(list(classes), found, np.concatenate(trial.probabilities), "the probes")
 
 
 def main_figures(scores: Scores, found: Estimates) -> dict[str, Any]:
-    """Balanced accuracy and AUC, as `evaluate` tells them."""
+    """Balanced accuracy and AUC, as `evaluate` computes them."""
     overall = measures_of(scores, found, None)["overall"]
     return {"balanced_accuracy": overall["balanced_accuracy"], "auc": overall["macro_auc"]}
 
@@ -38,22 +38,22 @@ def main_figures(scores: Scores, found: Estimates) -> dict[str, Any]:
 def figures_of(
     rows: Sequence[Row], runs: Sequence[Run], classes: Sequence[str], trial: Trial, seed: int, resamples: int
 ) -> dict[str, Any]:
-    """Balanced accuracy and AUC of what was said, with intervals."""
+    """Balanced accuracy and AUC of the predictions of a probe, with intervals."""
     scores = scores_of(predictions(rows, runs, classes, trial))
     return main_figures(scores, estimate(scores, seed=seed, resamples=resamples, calibrated=False))
 
 
 def divided(pictures: Pictures, count: int, seed: int) -> list[Run]:
-    """A cross-validation by patient; in so many folds as every class has patients for, where these are fewer.
+    """A cross-validation by patient; in fewer folds than `count` where a class has fewer patients.
 
     Every class must have two patients at least.
     """
     patients, divider = pictures.patients, Divider(pictures.rows, seed=seed)
-    place = {row["image_id"]: i for i, row in enumerate(pictures.rows)}
+    index = {row["image_id"]: i for i, row in enumerate(pictures.rows)}
     found = []
     for fold, subsets in enumerate(divider.folds(min(count, divider.most_folds()), 0.0)):
         train, test = (
-            np.array(sorted(place[name] for name, own in subsets.items() if own == wanted), np.intp)
+            np.array(sorted(index[name] for name, subset in subsets.items() if subset == wanted), np.intp)
             for wanted in ("train", "test")
         )
         found.append(sampled("0", str(fold), train, test, patients, [seed, fold]))

@@ -1,6 +1,6 @@
-"""How far a label hangs on something else that is known: strength, chance, and what many such questions cost.
+"""How strongly a label is associated with a factor: effect size, permutation test, and correction for many tests.
 
-Everything here is of independent rows: the caller gives one row a patient and label.
+Rows are taken as independent: the caller gives one row per patient and label.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cxrtool.evaluation.metrics.ranking import Ranking
 from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, percents
 
 PERMUTATIONS = 10_000
-"""Among 30 questions one true answer must be able to reach q < 0.01, for which p must be able to be below 0.0003."""
+"""In a family of 30 tests a single true association must be able to reach q < 0.01, which needs p below 0.0003."""
 
 FEWEST = 5
-"""Rows below which a level is merged with others: chi² of cells that hardly hold anything is all noise."""
+"""Rows below which a level is merged with others: chi² of nearly empty cells is noise."""
 
 MERGED = "(rare)"
 
@@ -30,15 +30,15 @@ CELLS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Categorical:
-    """How a label hangs on a category.
+    """The association of a label with a category.
 
     Attributes:
-        v: Cramér's V, in [0, 1]; None where one side has a single level.
-        corrected: Bergsma's correction of it.
+        v: Cramér's V, in [0, 1]; None where the factor or the label has a single level.
+        corrected: V with Bergsma's correction; None likewise.
         p: By permutation of the labels; None likewise.
         levels: Of the category, after merging; the order of `table`.
-        table: (levels, classes) rows.
-        reason: Why there is no figure.
+        table: (levels, classes) counts.
+        reason: Why V is None.
     """
 
     v: float | None
@@ -51,16 +51,16 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Numerical:
-    """How a label hangs on a number: the pair of classes that differ most.
+    """The association of a label with a number, for the pair of classes that differ most.
 
     Attributes:
         smd: Standardised difference of the means, of the first class minus the second.
         smd_interval: 95 %, from resamples within class.
-        auc: Chance that a row of the first class has the larger number, ties counting half.
+        auc: Probability that a row of the first class has the larger number, ties counting half.
         auc_interval: Likewise.
         p: By permutation of the labels among all classes.
-        pair: Places of the two classes.
-        reason: Why there is no figure.
+        pair: Indices of the two classes.
+        reason: Why a figure is None.
     """
 
     smd: float | None = None
@@ -79,10 +79,10 @@ def cramers_v(table: NDArray[np.integer] | FloatArray) -> tuple[float | None, fl
     42 (2013), section 3: phi² less (r-1)(c-1)/(n-1), at least 0, over the smaller of the corrected r and c less 1.
 
     Args:
-        table: (r, c) counts of independent observations; empty rows and columns do not count.
+        table: (r, c) counts of independent observations; empty rows and columns are ignored.
 
     Returns:
-        V and its correction, in [0, 1]; None where fewer than two rows or columns hold anything.
+        V and its correction, in [0, 1]; None where fewer than two rows or columns are filled.
 
     >>> [round(v, 3) for v in cramers_v(np.array([[239, 187], [190, 236]]))]
     [0.115, 0.11]
@@ -100,7 +100,7 @@ def _strengths(chi: float, n: float, rows: int, columns: int) -> tuple[float, fl
     less = max(0.0, phi - (rows - 1) * (columns - 1) / (n - 1))
     r, c = rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1)
     smaller = min(r, c) - 1
-    # With about as many levels as observations no degree of freedom is left to tell anything by.
+    # With about as many levels as observations no degree of freedom is left.
     return min(1.0, plain), min(1.0, math.sqrt(less / smaller)) if smaller > 1e-9 else 0.0
 
 
@@ -113,7 +113,7 @@ def _chi_squared(tables: FloatArray) -> FloatArray:
 
 
 def merge_rare(values: Sequence[str], fewest: int = FEWEST) -> list[str]:
-    """Merge the levels of fewer than `fewest` rows; what is still too small then goes to the next smallest.
+    """Merge the levels with fewer than `fewest` rows; if together they are still too few, merge the next smallest too.
 
     >>> merge_rare(["a"] * 6 + ["b"] * 7 + ["c", "d"])[-2:]
     ['a or rare', 'a or rare']
@@ -134,22 +134,22 @@ def merge_rare(values: Sequence[str], fewest: int = FEWEST) -> list[str]:
 def categorical(
     values: Sequence[str], labels: IntArray, classes: int, rng: np.random.Generator, permutations: int = PERMUTATIONS
 ) -> Categorical:
-    """How a label hangs on a category.
+    """The association of a label with a category.
 
-    A permutation of the labels leaves both margins as they are; tables of random labels are therefore drawn as such
-    (multivariate hypergeometric, cell by cell), at a cost that does not grow with the rows.
+    A permutation of the labels keeps both margins of the table. Tables of permuted labels are therefore drawn directly
+    (multivariate hypergeometric, cell by cell), at a cost that does not grow with the number of rows.
 
     Args:
         values: (n,) levels, none missing.
-        labels: (n,) class of each row.
-        classes: How many there are.
-        rng: The source of chance.
-        permutations: How many.
+        labels: (n,) class index of each row.
+        classes: Number of classes.
+        rng: The source of the permutations.
+        permutations: Number of permutations.
     """
     merged = merge_rare(list(values))
-    levels, place = np.unique(np.array(merged, dtype=object), return_inverse=True)
+    levels, index = np.unique(np.array(merged, dtype=object), return_inverse=True)
     table = np.zeros((len(levels), classes), np.intp)
-    np.add.at(table, (place, labels), 1)
+    np.add.at(table, (index, labels), 1)
     names = tuple(str(level) for level in levels)
     plain, corrected = cramers_v(table)
     if plain is None:
@@ -170,13 +170,13 @@ def _single(values: Sequence[str], levels: Sequence[str]) -> str:
 
 
 def random_tables(rows: IntArray, columns: IntArray, count: int, rng: np.random.Generator) -> IntArray:
-    """Contingency tables as they come about when the labels are dealt out at random.
+    """Contingency tables of permuted labels.
 
     Args:
         rows: (r,) margin.
         columns: (c,) margin of the same sum.
-        count: How many, B.
-        rng: The source of chance.
+        count: Number of tables B.
+        rng: The source of the permutations.
 
     Returns:
         (B, r, c) counts.
@@ -200,18 +200,18 @@ def random_tables(rows: IntArray, columns: IntArray, count: int, rng: np.random.
 def numerical(
     values: FloatArray, labels: IntArray, classes: int, rng: np.random.Generator, permutations: int = PERMUTATIONS
 ) -> Numerical:
-    """How a label hangs on a number.
+    """The association of a label with a number.
 
     The standardised mean difference is that of Table 1, (m1 - m2) / sqrt((s1² + s2²) / 2) (Austin 2009, Statistics in
-    Medicine 28:3083). p is of the Kruskal-Wallis statistic, for two classes of the distance of the AUC from one half:
-    it does not hang on a few extreme values.
+    Medicine 28:3083). p is that of the Kruskal-Wallis statistic, which for two classes is that of the distance of the AUC
+    from one half. It does not depend on a few extreme values.
 
     Args:
         values: (n,) finite.
-        labels: (n,) class of each row.
-        classes: How many there are; of three or more the pair is told whose AUC is farthest from one half.
-        rng: The source of chance.
-        permutations: How many.
+        labels: (n,) class index of each row.
+        classes: Number of classes; of three or more, the pair whose AUC is farthest from one half is reported.
+        rng: The source of resamples and permutations.
+        permutations: Number of permutations.
     """
     present = [k for k in range(classes) if (labels == k).sum() > 1]
     if not len(values):
@@ -220,8 +220,8 @@ def numerical(
         return Numerical(reason=f"the same for all: {values[0]:g}")
     if len(present) < 2:
         return Numerical(reason="known for one class only")
-    pair = max(combinations(present, 2), key=lambda two: abs(area(values[labels == two[0]], values[labels == two[1]])
-                                                             - 0.5))  # fmt: skip
+    by_class = {k: values[labels == k] for k in present}
+    pair = max(combinations(present, 2), key=lambda two: abs(area(by_class[two[0]], by_class[two[1]]) - 0.5))
     inside = np.isin(labels, pair)
     number, first = values[inside], labels[inside] == pair[0]
     ranking, step = Ranking.of(number, first), max(1, CELLS_AT_ONCE // len(number))
@@ -245,7 +245,7 @@ def numerical(
 
 
 def area(first: FloatArray, second: FloatArray) -> float:
-    """The chance that a number of the first lot is larger than one of the second, ties counting half.
+    """The probability that a number of the first sample is larger than one of the second, ties counting half.
 
     >>> area(np.array([3.0, 2.0]), np.array([2.0, 1.0]))
     0.875
@@ -256,15 +256,15 @@ def area(first: FloatArray, second: FloatArray) -> float:
 
 
 def _differences(values: FloatArray, first: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
-    """(B,) standardised mean difference under (n, B) whole weights; NaN without variance."""
+    """(B,) standardised mean difference under (n, B) integer weights; NaN without variance."""
     means, variances = [], []
     centred = values - values.mean()
     for part in (first, ~first):
-        own, number = weights[part], centred[part]
-        n = own.sum(axis=0)
-        mean = divide(number @ own, n)
+        counts, number = weights[part], centred[part]
+        n = counts.sum(axis=0)
+        mean = divide(number @ counts, n)
         means.append(mean)
-        variances.append(divide(np.maximum((number**2) @ own - n * mean**2, 0.0), n - 1))
+        variances.append(divide(np.maximum((number**2) @ counts - n * mean**2, 0.0), n - 1))
     pooled = (variances[0] + variances[1]) / 2
     scale = float(np.abs(centred).max())
     return divide(means[0] - means[1], np.where(pooled > 1e-18 * scale**2, np.sqrt(pooled), 0.0))
@@ -295,36 +295,36 @@ def _rank_test(
         spread: FloatArray = (sums**2 / sizes).sum(axis=1)
         return spread
 
-    def dealt(count: int) -> FloatArray:
+    def permuted_sums(count: int) -> FloatArray:
         if tabled:
             return levels @ random_tables(counts, sizes, count, rng)
-        lots = rng.permuted(np.tile(ranks, (count, 1)), axis=1)
-        sums: FloatArray = np.add.reduceat(lots, starts, axis=1)
+        permuted = rng.permuted(np.tile(ranks, (count, 1)), axis=1)
+        sums: FloatArray = np.add.reduceat(permuted, starts, axis=1)
         return sums
 
-    # Numbers of few values, as ages in years, are dealt out as a table, which costs the same for any number of rows.
+    # Numbers with few values, such as ages in years, are permuted as a table, at the same cost for any number of rows.
     tabled = len(levels) * len(sizes) < len(ranks)
     step = max(1, CELLS_AT_ONCE // (len(levels) * len(sizes) if tabled else len(ranks)))
     observed = float(between(np.add.reduceat(ranks, starts)[None])[0])
     chunks = (min(step, permutations - begin) for begin in range(0, permutations, step))
-    extreme = sum(int((between(dealt(count)) >= observed * (1 - 1e-9)).sum()) for count in chunks)
+    extreme = sum(int((between(permuted_sums(count)) >= observed * (1 - 1e-9)).sum()) for count in chunks)
     return (1 + extreme) / (1 + permutations)
 
 
 def benjamini_hochberg(raw: Sequence[float | None]) -> list[float | None]:
-    """Benjamini & Hochberg's (1995) adjustment: below q, no more than a share q of what is called found is chance.
+    """Benjamini & Hochberg's (1995) adjustment: q limits the false discovery rate.
 
     Args:
-        raw: p values; None, where nothing could be tested, is none of the family.
+        raw: p values; None where nothing could be tested, which does not count in the family.
 
     >>> benjamini_hochberg([0.01, None, 0.02, 0.5])
     [0.03, None, 0.03, 0.5]
     """
-    order = sorted((p, place) for place, p in enumerate(raw) if p is not None)
+    order = sorted((p, index) for index, p in enumerate(raw) if p is not None)
     adjusted: list[float | None] = [None] * len(raw)
     lowest = 1.0
     for rank in range(len(order), 0, -1):
-        p, place = order[rank - 1]
+        p, index = order[rank - 1]
         lowest = min(lowest, p * len(order) / rank)
-        adjusted[place] = lowest
+        adjusted[index] = lowest
     return adjusted

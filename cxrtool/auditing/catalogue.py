@@ -1,7 +1,7 @@
-"""The probes for shortcuts: what each is shown and what is said of it, in one place.
+"""The probes for shortcuts: what each sees and how it is described, in one place.
 
-A new probe is one entry of `PROBES`: options, checks, tables, pictures and sentences derive from it. Nothing here
-imports numpy, so that a command line can name the probes at once.
+A new probe is one entry of `PROBES`: options, checks, tables, figures and sentences derive from it. Nothing here
+imports numpy, so that the command line can list the probes quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cxrtool.auditing.views import View
 
 NO_LUNG, OUTLINE, LUNG = "no lung", "outline of the lungs", "lungs"
-"""What a probe holds of the lungs."""
+"""What a probe contains of the lungs."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,22 @@ class Probe:
 
     Attributes:
         name: As `--probes` takes it, and its key in `audit.json`.
-        title: What a table calls it.
-        alone: What a sentence calls it, as its subject.
-        view: Makes what it is shown.
+        title: Its name in tables.
+        subject: Its name as the subject of a sentence.
+        view: Makes its input from images.
         holds: `NO_LUNG`, `OUTLINE` or `LUNG`.
-        level: What is raised where it reaches more than chance.
-        figures: It is shown figures in place of a picture.
-        needs_lungs: Its view needs to know where the lungs are.
-        plural: `alone` is more than one thing.
-        because: What it means that it tells the classes apart; empty where that is what its kind means: something lies
-            outside the lungs, or may be the illness.
-        elsewhere: Its place among the probes that are asked about images from elsewhere too; 0 where it is none.
-        source: What it is called where it is asked from which source an image is; empty where it is not asked that.
+        level: The level of the finding where it reaches more than chance.
+        figures: Its input is numbers, not images.
+        needs_lungs: Its view needs the positions of the lungs.
+        plural: `subject` is a plural.
+        because: What it means that it separates the classes; empty where the finding for its kind explains it.
+        external: Its position among the probes that are tested on external images; 0 where it is not.
+        source: Its name where it predicts the source of an image; empty where it does not.
     """
 
     name: str
     title: str
-    alone: str
+    subject: str
     view: Callable[[Pictures], View]
     holds: str
     level: str
@@ -50,16 +49,16 @@ class Probe:
     needs_lungs: bool = False
     plural: bool = False
     because: str = ""
-    elsewhere: int = 0
+    external: int = 0
     source: str = ""
 
     @property
     def kernel(self) -> str:
-        """The key of `classifier.KERNELS` for what it is shown."""
+        """The key of `classifier.KERNELS` for its input."""
         return "radial" if self.figures else "linear"
 
     def see(self, pictures: Pictures) -> View:
-        """What it is shown of these pictures, or why that cannot be made."""
+        """Its input for these images, or the reason why it has none."""
         if not self.needs_lungs:
             return self.view(pictures)
         from cxrtool.auditing.views import View, about_lungs
@@ -72,7 +71,7 @@ class Probe:
 
 
 def _view(name: str) -> Callable[[Pictures], View]:
-    """A function of `views`, which is imported once it is called."""
+    """A function of `views`, imported only when it is called."""
 
     def see(pictures: Pictures) -> View:
         from cxrtool.auditing import views
@@ -84,7 +83,7 @@ def _view(name: str) -> Callable[[Pictures], View]:
 
 
 THUMBNAIL = "thumbnail"
-"""The probe that sees the whole picture."""
+"""The probe that sees the whole image."""
 
 PROBES: dict[str, Probe] = {
     probe.name: probe
@@ -98,13 +97,13 @@ PROBES: dict[str, Probe] = {
             ALARM,
             figures=True,
             plural=True,
-            because="the classes come in different files, which a model may see by proportions or compression",
+            because="the classes differ in their files, which a model may recognise by proportions or compression",
         ),
-        Probe("border", "border", "the border alone", _view("border"), NO_LUNG, ALARM, elsewhere=2),
+        Probe("border", "border", "the border alone", _view("border"), NO_LUNG, ALARM, external=2),
         Probe(
             "centre-blacked",
-            "centre blacked",
-            "the picture with its centre blacked",
+            "centre blacked out",
+            "the image with its centre blacked out",
             _view("centre_blacked"),
             NO_LUNG,
             ALARM,
@@ -112,7 +111,7 @@ PROBES: dict[str, Probe] = {
         Probe(
             "lungs-erased",
             "lungs erased",
-            "the picture with both lungs erased",
+            "the image with both lungs erased",
             _view("lungs_erased"),
             NO_LUNG,
             ALARM,
@@ -127,7 +126,7 @@ PROBES: dict[str, Probe] = {
             WARNING,
             figures=True,
             needs_lungs=True,
-            because="the classes differ in the size or shape of the lungs, as children and adults do; but an illness "
+            because="the classes differ in the size or shape of the lungs, as children and adults do; but the disease "
             "can change the outline too",
         ),
         Probe(
@@ -139,7 +138,7 @@ PROBES: dict[str, Probe] = {
             WARNING,
             figures=True,
             plural=True,
-            because="where an image is from, or of whom, tells its label, and a model may have learnt that instead",
+            because="the source or the patient of an image predicts its label, and a model may have learnt that instead",
         ),
         Probe(
             "lungs-only",
@@ -149,30 +148,30 @@ PROBES: dict[str, Probe] = {
             LUNG,
             NOTE,
             needs_lungs=True,
-            elsewhere=3,
+            external=3,
             source="lungs alone",
         ),
         Probe(
             THUMBNAIL,
             "thumbnail",
-            "a thumbnail of the whole picture",
+            "a thumbnail of the whole image",
             _view("thumbnail"),
             LUNG,
             NOTE,
-            elsewhere=1,
-            source="whole picture",
+            external=1,
+            source="whole image",
         ),
     )
 }
-"""All probes by name, in the order of the tables: those first that can raise an alarm."""
+"""All probes by name, in the order of the tables: those that can raise an alarm come first."""
 
 
-def elsewhere() -> list[Probe]:
-    """The probes that are asked about images from elsewhere, in that order."""
-    return sorted((probe for probe in PROBES.values() if probe.elsewhere), key=lambda probe: probe.elsewhere)
+def for_external() -> list[Probe]:
+    """The probes that are tested on external images, in order."""
+    return sorted((probe for probe in PROBES.values() if probe.external), key=lambda probe: probe.external)
 
 
-def of_source() -> list[Probe]:
-    """The probes that are asked from which source an image is: the whole picture first, then what it holds."""
-    asked = (probe for probe in PROBES.values() if probe.source)
-    return sorted(asked, key=lambda probe: (probe.name != THUMBNAIL, probe.elsewhere))
+def for_source() -> list[Probe]:
+    """The probes that predict the source of an image: the whole image first."""
+    chosen = (probe for probe in PROBES.values() if probe.source)
+    return sorted(chosen, key=lambda probe: (probe.name != THUMBNAIL, probe.external))

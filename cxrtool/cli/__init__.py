@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-"""How every page of help is laid out."""
+"""The layout of every help page."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Invocation:
     """How the program was called.
 
     Attributes:
-        argv: The command line, as a step writes it down.
+        argv: The command line, as a step records it.
         run: Runs another command line; returns its exit code.
     """
 

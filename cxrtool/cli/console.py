@@ -14,11 +14,11 @@ from cxrtool.evaluation.sheet import latex, markdown
 from cxrtool.flow.settings import Advance, Reporter
 
 LINE_EVERY = 15.0
-"""Seconds between two progress lines where there is no terminal to draw a bar on."""
+"""Seconds between two progress lines where no bar can be drawn, without a terminal."""
 
 
 class Lines:
-    """Messages as lines on standard error; progress as a bar on a terminal, else as a line now and then."""
+    """Messages as lines on standard error; progress as a bar on a terminal, else as an occasional line."""
 
     def say(self, text: str) -> None:
         """Write one line."""
@@ -53,13 +53,13 @@ class Lines:
 
     @contextlib.contextmanager
     def _plain(self, label: str, total: int) -> Iterator[Advance]:
-        done, spoken = 0, time.monotonic()
+        done, last_line = 0, time.monotonic()
 
         def advance(count: int) -> None:
-            nonlocal done, spoken
+            nonlocal done, last_line
             done += count
-            if time.monotonic() - spoken > LINE_EVERY:
-                spoken = time.monotonic()
+            if time.monotonic() - last_line > LINE_EVERY:
+                last_line = time.monotonic()
                 self.say(f"{label}: {done} of {total}")
 
         yield advance
@@ -78,7 +78,7 @@ class Console:
     Args:
         style: One of `FORMATS`.
         digits: Decimals in tables.
-        report: Told what a person should know, where standard output is for a program.
+        report: Receives the notes for a person where standard output is for a program.
     """
 
     def __init__(self, style: str, digits: int, report: Reporter) -> None:
@@ -89,7 +89,7 @@ class Console:
         sys.stdout.write(text)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-        """Write a table of text cells in the format that was asked for."""
+        """Write a table of text cells in the chosen format."""
         self.write(render(columns, rows, self.style, title) + "\n")
 
     def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
@@ -97,12 +97,12 @@ class Console:
         return render(columns, rows, title=title)
 
     def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
-        """Write what an evaluation found, in the format that was asked for."""
+        """Write the results of an evaluation in the chosen format."""
         if self.style == "md":
             self.write(tables.markdown(found, self.digits))
             return
         if self.style in ("csv", "json"):
-            # What a program reads must hold nothing else; what a person should know goes to standard error.
+            # Output for a program must contain nothing else; notes for a person go to standard error.
             for line in tables.opening(found):
                 self._report.say(line)
             columns, rows = tables.tidy(found)

@@ -1,6 +1,6 @@
-"""The application: knows every command by name, imports only the one that is called, turns errors into lines.
+"""The application: lists every command, imports only the one that is called, turns errors into messages.
 
-Adding a command costs one file in `cxrtool.commands` and its name in `COMMANDS`.
+To add a command, add one file in `cxrtool.commands` and its name in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LazyGroup(TyperGroup):
         self.members, self.prefix = members, prefix
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take a bare call for a call for help."""
+        """Show the help where no argument is given."""
         return super().parse_args(ctx, args or ["--help"])
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -62,7 +62,7 @@ class LazyGroup(TyperGroup):
         return load(self.prefix + cmd_name) if cmd_name in self.list_commands(ctx) else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command, or name the nearest one."""
+        """Find the command, or suggest the nearest one."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
             near = difflib.get_close_matches(name, known, 1)
@@ -72,7 +72,7 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the commands in their panels, without importing any of them."""
+        """List the commands in their panels, without importing them."""
         for panel, names in self.members.items():
             with formatter.section(panel):
                 formatter.write_dl([(name, line_of(self.prefix + name)) for name in names])
@@ -103,7 +103,7 @@ def line_of(name: str) -> str:
 
 
 def load(name: str) -> Any:
-    """Import the command `name` and return it ready to be called.
+    """Import a command and return it ready to be called.
 
     A module with `run` is a command; one with `KINDS` is a group of commands, each a module beside it.
     """
@@ -141,7 +141,7 @@ def _version(value: bool) -> None:
 def cxrtool_(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """From a folder of chest radiographs to an answer one can trust.
+    """From a folder of chest radiographs to a result that you can trust.
 
     Every step reads and writes plain files, so steps are chained in shell scripts and Makefiles. For research; not a
     medical device.
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    # A stream that the caller closed is missing altogether; a manifest on standard output is UTF-8 in every locale.
+    # A stream that the caller closed is None; a manifest on standard output is UTF-8 in every locale.
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -166,7 +166,7 @@ def _open_streams() -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    """Run the command line; return its exit code, with every error of the user's told in one or two lines."""
+    """Run the command line; return its exit code. A user's error becomes a message of one or two lines."""
     signal.signal(signal.SIGTERM, _on_terminate)
     try:
         _invoke(args)
@@ -175,41 +175,41 @@ def run(args: Sequence[str]) -> int:
     except typer.Exit as leaving:
         return leaving.exit_code
     except (Exception, KeyboardInterrupt) as error:
-        return _answer(error, f"cxrtool {_called(args)}".strip())
+        return _report(error, f"cxrtool {_called(args)}".strip())
 
 
 def _called(args: Sequence[str]) -> str:
     """The command that was called, with its group, as it is typed."""
     name, *rest = [*itertools.dropwhile(lambda arg: arg not in NAMES, args), ""]
-    # Who calls a member of a group has imported the group.
+    # A group is imported by now where one of its members was called.
     module = sys.modules.get(module_of(name))
     return f"{name} {rest[0]}" if module and rest and rest[0] in members_of(module) else name
 
 
-def _answer(error: BaseException, prefix: str) -> int:
-    """Tell the user of an error; return the exit code."""
+def _report(error: BaseException, prefix: str) -> int:
+    """Write the message of an error; return the exit code."""
     match error:
         case CxrtoolError():
-            return _tell(prefix, error.message, error.hint, error.exit_code)
+            return _write(prefix, error.message, error.hint, error.exit_code)
         case TyperException():
-            return _tell(prefix, _plain(error), f"`{prefix} --help` shows what there is", error.exit_code)
+            return _write(prefix, _plain(error), f"see `{prefix} --help`", error.exit_code)
         case OSError() if _reader_left(error):
-            # It had enough, as `head` has: nothing went wrong.
+            # The reader of the pipe stopped reading, as `head` does: this is no error.
             _drop_output()
             return 0
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
             _drop_output()
-            return _tell(prefix, f"cannot write: {error.strerror}", "free some space, or write elsewhere", 1)
+            return _write(prefix, f"cannot write: {error.strerror}", "free some space, or write elsewhere", 1)
         case KeyboardInterrupt() | typer.Abort():
-            return _tell(prefix, "interrupted", "the same command goes on where it stopped", 130)
+            return _write(prefix, "interrupted", "run the same command again to continue", 130)
         case MemoryError():
-            return _tell(prefix, "not enough memory", "fewer --workers or a smaller --batch-size need less", 1)
+            return _write(prefix, "not enough memory", "use fewer --workers or a smaller --batch-size", 1)
         case _:
-            return _tell_bug(prefix, error)
+            return _report_bug(prefix, error)
 
 
 def _invoke(args: Sequence[str]) -> None:
-    # Not through typer's own `main`, which would answer a closed pipe with exit code 1.
+    # Not through typer's own `main`, which exits with code 1 on a closed pipe.
     group = typer.main.get_command(app)
     called = Invocation([Path(sys.argv[0]).name, *args], run)
     with group.make_context("cxrtool", list(args), obj=called) as ctx:
@@ -217,7 +217,7 @@ def _invoke(args: Sequence[str]) -> None:
 
 
 def _reader_left(error: OSError) -> bool:
-    # A pipe to a worker process can break too, and that must not pass for success.
+    # A pipe to a worker process can break too, and that is a failure.
     if not isinstance(error, BrokenPipeError):
         return False
     poll = select.poll()
@@ -227,22 +227,22 @@ def _reader_left(error: OSError) -> bool:
 
 
 def _drop_output() -> None:
-    # What is still in the stream's buffer would fail again when Python flushes it at exit.
+    # Otherwise Python flushes the rest of the buffer at exit, and fails again.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell_bug(prefix: str, error: BaseException) -> int:
+def _report_bug(prefix: str, error: BaseException) -> int:
     if os.environ.get("CXRTOOL_DEBUG"):
         raise error
     import traceback
 
     traceback.print_exception(error)
-    return _tell(prefix, f"a bug in cxrtool: {type(error).__name__}: {error}", "please report the lines above", 1)
+    return _write(prefix, f"a bug in cxrtool: {type(error).__name__}: {error}", "please report the lines above", 1)
 
 
 def _on_terminate(number: int, frame: object) -> None:
-    raise StoppedError("stopped by SIGTERM", 143, "the same command goes on where it stopped")
+    raise StoppedError("stopped by SIGTERM", 143, "run the same command again to continue")
 
 
 def _plain(error: TyperException) -> str:
@@ -257,10 +257,10 @@ def _plain(error: TyperException) -> str:
     return " ".join(text.split())
 
 
-def _tell(prefix: str, message: str, hint: str | None, code: int) -> int:
-    # One line each, whatever a file name or a library's message holds.
-    told = [f"{prefix}: {message}", *([f"  {hint}"] if hint else [])]
-    lines = "".join(" ".join(text.splitlines()) + "\n" for text in told)
+def _write(prefix: str, message: str, hint: str | None, code: int) -> int:
+    # One line each, even if a file name or a library's message contains line breaks.
+    texts = [f"{prefix}: {message}", *([f"  {hint}"] if hint else [])]
+    lines = "".join(" ".join(text.splitlines()) + "\n" for text in texts)
     try:
         sys.stderr.write(lines)
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""From a command's options dataclass to its command line: every flag, `--config`, and where each value came from."""
+"""From a command's options dataclass to its command line: every flag, `--config`, and the origin of each value."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _context() -> inspect.Parameter:
 
 
 def parameters(kind: type[Options]) -> list[inspect.Parameter]:
-    """What the command line takes: the command's own options, then the shared ones that it names."""
+    """The parameters of a command: its own options, then the shared ones that it names."""
     own, shared = declared(kind), declared(Settings)
     taken = {**own, **{name: shared[name] for name in kind.SHARED if name not in own}}
     types = {**get_type_hints(Settings), **get_type_hints(kind)}
@@ -60,21 +60,22 @@ def parameters(kind: type[Options]) -> list[inspect.Parameter]:
     return [_parameter(name, types[name], *entry) for name, entry in ordered]
 
 
-def _parameter(name: str, kind: Any, entry: Field[Any], told: Declaration) -> inspect.Parameter:
-    """One option as typer takes it."""
+def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration) -> inspect.Parameter:
     required = entry.default is MISSING
     base = next(part for part in (get_args(kind) or (kind,)) if part is not type(None) and part is not ...)
     annotation: Any = list[base] if get_origin(kind) is tuple else base  # type: ignore[valid-type]
-    # What is decided later, and what may be given several times, is nothing until it is given.
-    late = told.shown is not None or get_origin(kind) is tuple
+    # An option whose default is decided later, or that may be given several times, has no default here.
+    late = declaration.shown is not None or get_origin(kind) is tuple
     default = ... if required else None if late else entry.default
-    more: dict[str, Any] = {"help": _help(entry, told), "show_default": False}
+    more: dict[str, Any] = {"help": _help(entry, declaration), "show_default": False}
     if base in (int, float):
-        more |= {"min": told.minimum, "max": told.maximum}
-    more |= {key: value for key, value in (("metavar", told.metavar), ("envvar", told.envvar)) if value}
+        more |= {"min": declaration.minimum, "max": declaration.maximum}
+    named = {"metavar": declaration.metavar, "envvar": declaration.envvar}
+    more |= {key: value for key, value in named.items() if value}
     if name == "config":
         more |= {"callback": _read_config, "is_eager": True}
-    make = typer.Argument if told.argument else partial(_option, flags=told.flags or (flag_of(name),))
+    flags = declaration.flags or (flag_of(name),)
+    make = typer.Argument if declaration.argument else partial(_option, flags=flags)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -87,19 +88,19 @@ def _option(default: Any, *, flags: Sequence[str], **more: Any) -> Any:
     return typer.Option(default, *flags, **more)
 
 
-def _help(entry: Field[Any], told: Declaration) -> str:
-    """The sentence on an option, its choices where it names them, and its default at the end."""
-    # What gives the choices may import what is slow.
-    text = told.help.replace("{choices}", ", ".join(told.known())) if "{choices}" in told.help else told.help
-    shown = told.shown
-    # Not `in (..., False)`, for a default of 0 is one to be shown.
+def _help(entry: Field[Any], declaration: Declaration) -> str:
+    text, shown = declaration.help, declaration.shown
+    # Only where needed: finding the choices may import slow modules.
+    if "{choices}" in text:
+        text = text.replace("{choices}", ", ".join(declaration.known()))
+    # Not `in (..., False)`, because a default of 0 is shown.
     if shown is None and not isinstance(entry.default, bool) and entry.default not in (MISSING, None, (), ""):
         shown = str(entry.default)
     return f"{text}  [default: {shown.replace('{default}', str(entry.default))}]" if shown else text
 
 
 def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
-    """The options and the shared settings of a command line, with where each value came from."""
+    """The options and the shared settings of a command line, with the origin of each value."""
     from cxrtool.cli.console import Console, Lines
     from cxrtool.flow.parallel import default_workers
 
@@ -114,8 +115,9 @@ def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
     options, found = kind.build(given)
     shared = {name: values[name] for name in values.keys() - own.keys() if values[name] is not None}
     for name in shared.keys() & common.keys():
-        if (told := common[name][1]).choices is not None:
-            one_of(flag_of(name, told), shared[name], told.known())
+        declaration = common[name][1]
+        if declaration.choices is not None:
+            one_of(flag_of(name, declaration), shared[name], declaration.known())
     machine = {"threads": default_workers(), "workers": default_workers()}
     called = ctx.find_root().obj or Invocation()
     settings = Settings(**{**machine, **shared}, origins={**origins, **found}, argv=called.argv, call=called.run)
@@ -124,7 +126,7 @@ def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    """A value as its field has it: paths as `Path`, which some versions of typer make of them only later."""
+    """A value as its field has it: paths as `Path`, which some versions of typer convert only later."""
     path = Path in (kind, *get_args(kind))
     if isinstance(value, list | tuple):
         return tuple(Path(entry) if path else entry for entry in value)
@@ -132,7 +134,7 @@ def _typed(value: Any, kind: Any) -> Any:
 
 
 def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
-    """Take defaults from a TOML file or from an old `run.json`; flags on the command line still win."""
+    """Take defaults from a TOML file or from an old `run.json`; flags on the command line override them."""
     if value is None:
         return None
     value = Path(value)
@@ -164,7 +166,7 @@ def _repeat(path: Path, made: dict[str, Any], name: str) -> dict[str, Any]:
         UsageError: It is the run of another command.
     """
     options = {key: entry["value"] for key, entry in made["options"].items()}
-    # What is a group today was one command, whose first argument was an option like others.
+    # Earlier versions had one command where there is a group now; its first argument was an option.
     member = options.get("action", options.get("kind")) if " " in name else None
     before = " ".join(filter(None, (made.get("command"), member)))
     if before != name:

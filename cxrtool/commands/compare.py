@@ -275,9 +275,8 @@ def distinct(paths: Sequence[Path], taken: set[str]) -> list[str]:
     names = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
     while True:
         clashing = [
-            i for i, name in enumerate(names)
-            if (names.count(name) > 1 or name in taken) and depths[i] < len(parts[i])
-        ]  # fmt: skip
+            i for i, name in enumerate(names) if (names.count(name) > 1 or name in taken) and depths[i] < len(parts[i])
+        ]
         if not clashing:
             break
         for i in clashing:
@@ -320,9 +319,14 @@ def _compare(
 
     entries = [_read(name, paths, options) for name, paths in sources.items()]
     found = compare_runs(
-        entries, metric=options.metric, positive=options.positive, baseline=baseline, seed=settings.seed,
-        resamples=options.resamples, by=paper.grouped_by if paper else (),
-    )  # fmt: skip
+        entries,
+        metric=options.metric,
+        positive=options.positive,
+        baseline=baseline,
+        seed=settings.seed,
+        resamples=options.resamples,
+        by=paper.grouped_by if paper else (),
+    )
     networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
     found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
     audit = audit_of(

@@ -1,8 +1,8 @@
-"""Run the whole chain on the phantoms that come with cxrtool.
+"""Run the whole pipeline on the phantoms of cxrtool.
 
-Prepares drawn radiographs, chooses three classes of equal size, splits them by patient, trains the network of
-COVID-XNet on three folds at 64 pixels, asks what an accuracy on them is worth, evaluates it per class and severity, and
-puts all of it on one page: about two minutes on two processors. Each command is shown as you would type it.
+Prepares synthetic radiographs, selects three classes of equal size, splits them by patient, trains the network of
+COVID-XNet on three folds at 64 pixels, audits the data set, evaluates by class and severity, and writes a report:
+about two minutes on two processors. Each command is shown as you would type it.
 
 Example: cxrtool demo -o cxrtool-demo
 """
@@ -32,7 +32,7 @@ def find_samples() -> Path:
     for place in (package / SAMPLES, package.parent / SAMPLES):
         if (place / "metadata.csv").is_file():
             return place
-    raise InputError(f"expected the phantoms in {package / SAMPLES}, found none", "install cxrtool anew")
+    raise InputError(f"expected the phantoms in {package / SAMPLES}, found none", "install cxrtool again")
 
 
 CHAIN = (
@@ -61,19 +61,19 @@ class DemoOptions(Options):
 def run(options: DemoOptions, settings: Settings) -> int:
     """Run one command after the other; return the exit code of the one that failed."""
     started, out, write = time.monotonic(), options.out, settings.output.write
-    places = {"samples": find_samples(), "out": out, "epochs": options.epochs}
+    paths = {"samples": find_samples(), "out": out, "epochs": options.epochs}
     for line in CHAIN:
         if not settings.quiet:
-            write(f"\n$ cxrtool {line.format(**places)}\n")
-        # Split before the places are filled in: a folder's name may hold a space.
-        args = [part.format(**places) for part in line.split()] + (["--quiet"] if settings.quiet else [])
+            write(f"\n$ cxrtool {line.format(**paths)}\n")
+        # Split before the paths are filled in: the name of a folder may contain a space.
+        args = [part.format(**paths) for part in line.split()] + (["--quiet"] if settings.quiet else [])
         if code := settings.call(args):
             return code
     if not settings.quiet:
         shown = "".join(f"  {path}\n" for path in sorted((out / "evaluation").rglob("*.png")))
         write(
-            f"\nDone in {time.monotonic() - started:.0f} s. The radiographs are drawn, so the figures mean nothing for "
-            f"patients. All of it on one page: {out / 'report.html'}; the audit: {out / 'audit' / 'audit.html'}\n"
-            f"Pictures to look at:\n{shown}"
+            f"\nDone in {time.monotonic() - started:.0f} s. The radiographs are synthetic, so the results mean nothing for "
+            f"patients. The report: {out / 'report.html'}; the audit: {out / 'audit' / 'audit.html'}\n"
+            f"Figures:\n{shown}"
         )
     return 0

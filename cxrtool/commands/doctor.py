@@ -1,7 +1,7 @@
 """Check this machine and installation.
 
-Versions, whether torch and torchvision fit each other, processor, memory, GPU, disk space and the readers of
-compressed DICOM. What is not ok has a line of advice. Exits with code 1 if something fails.
+Checks versions, whether torch and torchvision are compatible, processor, memory, GPU, disk space and the decoders of
+compressed DICOM. Each problem has a line of advice. Exits with code 1 if a check fails.
 
 Example: cxrtool doctor
 """
@@ -29,9 +29,20 @@ from cxrtool.options import Options
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 PACKAGES = (
-    "numpy", "scipy", "scikit-learn", "scikit-image", "opencv-python-headless", "matplotlib", "pydicom", "torch",
-    "torchvision", "timm", "safetensors", "typer", "rich",
-)  # fmt: skip
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "opencv-python-headless",
+    "matplotlib",
+    "pydicom",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "typer",
+    "rich",
+)
 
 CODECS = {
     "RLE": ("1.2.840.10008.1.2.5", "pip install pylibjpeg-rle"),
@@ -40,7 +51,7 @@ CODECS = {
     "JPEG-LS": ("1.2.840.10008.1.2.4.80", "pip install pyjpegls"),
     "JPEG Lossless": ("1.2.840.10008.1.2.4.70", "pip install pylibjpeg-libjpeg (GPL)"),
 }
-"""Compressed transfer syntaxes of DICOM, and what brings their decoder."""
+"""Compressed transfer syntaxes of DICOM, and the package with their decoder."""
 
 TORCH_PROBE = """
 import json, pathlib, torch
@@ -57,7 +68,7 @@ else:
 torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 print(json.dumps(found))
 """
-"""Torchvision's compiled half alone: it is what fails when the pair does not fit, and importing all takes 5 s more."""
+"""Loads only the compiled part of torchvision, which fails if the two are incompatible; a full import takes 5 s more."""
 
 PROBE_SECONDS = 120
 LITTLE_SPACE = 5 << 30
@@ -69,10 +80,10 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        what: What was looked at.
+        what: What was checked.
         state: `ok`, `warn` or `fail`.
-        found: What it is.
-        advice: What to do, where something is to be done.
+        found: The version, size or name that was found.
+        advice: What to do; empty where nothing needs to be done.
     """
 
     what: str
@@ -89,7 +100,7 @@ class DoctorOptions(Options):
 
 
 def run(options: DoctorOptions, settings: Settings) -> int:
-    """Check, print what was found, and return 1 if something fails."""
+    """Check, print the findings, and return 1 if a check fails."""
     findings, output = doctor(options, settings), settings.output
     if settings.style == "table":
         width = max(len(finding.what) for finding in findings)
@@ -101,18 +112,18 @@ def run(options: DoctorOptions, settings: Settings) -> int:
         output.table(["what", "state", "found", "advice"], [[f.what, f.state, f.found, f.advice] for f in findings])
     failed = sum(finding.state == FAIL for finding in findings)
     warned = sum(finding.state == WARN for finding in findings)
-    settings.report.say(f"{failed} fail, {warned} warn" if failed or warned else "all is well")
+    settings.report.say(f"{failed} fail, {warned} warn" if failed or warned else "no problems found")
     return 1 if failed else 0
 
 
 def doctor(options: DoctorOptions, settings: Settings) -> list[Finding]:
-    """Look at everything; a check that breaks is a finding, never the end."""
+    """Run all checks; a check that raises an error becomes a finding."""
     findings: list[Finding] = []
     for check in CHECKS:
         try:
             findings += check(settings)
         except Exception as error:
-            # Whatever is broken on this machine, the other checks are still of use.
+            # The other checks are still useful.
             found = f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0]
             findings.append(Finding(check.__name__.strip("_"), WARN, found[:200]))
     return findings
@@ -161,9 +172,11 @@ def _torch(settings: Settings) -> Iterator[Finding]:
     probe = _run(TORCH_PROBE)
     if probe.returncode:
         yield Finding(
-            "torch pair", FAIL, f"torch and torchvision do not work together: {_last_line(probe.stderr)}",
-            "install both in one command from one place: pip install --force-reinstall torch torchvision",
-        )  # fmt: skip
+            "torch pair",
+            FAIL,
+            f"torch and torchvision do not work together: {_last_line(probe.stderr)}",
+            "install both in one command from the same index: pip install --force-reinstall torch torchvision",
+        )
         return
     found = json.loads(probe.stdout.splitlines()[-1])
     yield Finding("torch pair", OK, f"torch {found['torch']} and torchvision {found['torchvision']} work together")
@@ -173,7 +186,7 @@ def _torch(settings: Settings) -> Iterator[Finding]:
     if not found["gpus"]:
         has_card = Path("/dev/nvidiactl").exists()
         advice = "update the driver, or install a torch built for it" if has_card else ""
-        yield Finding("gpu", WARN if has_card else OK, "none that torch can use; the processor does it all", advice)
+        yield Finding("gpu", WARN if has_card else OK, "none that torch can use; the processor is used instead", advice)
 
 
 def _processor(settings: Settings) -> Iterator[Finding]:
@@ -190,7 +203,7 @@ def _processor(settings: Settings) -> Iterator[Finding]:
     fast = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if flag in flags]
     yield Finding("processor", OK, f"{model}: {', '.join(fast) or 'no vector extensions known'}")
     bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
-    yield Finding("bf16", OK, "in hardware" if bf16 else "not in hardware: --precision auto takes fp32 here")
+    yield Finding("bf16", OK, "in hardware" if bf16 else "not in hardware: --precision auto uses fp32 here")
     usable, present = default_workers(), os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
     text = f"{usable} of {present} processors" + (f", OMP_NUM_THREADS={limit}" if limit else "")
@@ -199,7 +212,7 @@ def _processor(settings: Settings) -> Iterator[Finding]:
 
 def _memory(settings: Settings) -> Iterator[Finding]:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # A container may be given less than the machine has.
+    # A container may have less memory than the machine.
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         limit = Path(name)
         if limit.exists() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
@@ -210,23 +223,25 @@ def _memory(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _places(settings: Settings) -> Iterator[Finding]:
+def _folders(settings: Settings) -> Iterator[Finding]:
     cache = settings.cache or Path(os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir())
     for what, folder, option in (("cache", cache, "--cache"), ("working directory", Path.cwd(), "-o")):
-        existing = next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path("/"))
+        existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
         try:
             with tempfile.TemporaryFile(dir=existing) as file:
                 file.write(b"x")
         except OSError as error:
             state = FAIL if what == "cache" else WARN
-            yield Finding(what, state, f"{folder}: {error.strerror}", f"name another folder with {option}")
+            yield Finding(what, state, f"{folder}: {error.strerror}", f"choose another folder with {option}")
             continue
         free = shutil.disk_usage(existing).free
         little = free < LITTLE_SPACE
         yield Finding(
-            what, WARN if little else OK, f"{folder}, {_gigabytes(free)} free",
-            f"free some space, or name another folder with {option}" if little else "",
-        )  # fmt: skip
+            what,
+            WARN if little else OK,
+            f"{folder}, {_gigabytes(free)} free",
+            f"free some space, or choose another folder with {option}" if little else "",
+        )
 
 
 def _dicom(settings: Settings) -> Iterator[Finding]:
@@ -234,18 +249,25 @@ def _dicom(settings: Settings) -> Iterator[Finding]:
 
     for name, (syntax, remedy) in CODECS.items():
         try:
-            there = get_decoder(syntax).is_available
+            readable = get_decoder(syntax).is_available
         except NotImplementedError:
-            there = False
-        if there:
+            readable = False
+        if readable:
             yield Finding(f"DICOM {name}", OK, "can be read")
         else:
-            yield Finding(f"DICOM {name}", WARN, "cannot be read", f"only if you have such files: {remedy}")
+            yield Finding(f"DICOM {name}", WARN, "cannot be read", f"if you have such files: {remedy}")
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    _python, _packages, _opencv, _torch, _processor, _memory, _places, _dicom,
-)  # fmt: skip
+    _python,
+    _packages,
+    _opencv,
+    _torch,
+    _processor,
+    _memory,
+    _folders,
+    _dicom,
+)
 """In the order of the table."""
 
 
@@ -270,7 +292,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:
-    # In a process of its own, because a broken pair can kill the interpreter.
+    # In a separate process, because incompatible versions can kill the interpreter.
     try:
         return subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
@@ -283,7 +305,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1][:160] if lines else "it was killed"
+    return lines[-1][:160] if lines else "the process was killed"
 
 
 def _gigabytes(count: float) -> str:

@@ -1,7 +1,7 @@
 """Print a page of the manual, or the list of its pages.
 
-A page is the README.md of a folder of cxrtool. It explains what the folder is for: a command, the files between the
-commands, or what a number means. The options of a command are shown by its own --help.
+A page is the README.md of a folder of cxrtool. It explains a command, the files that commands exchange, or how a
+number is computed. The options of a command are in its own --help.
 
 Example: cxrtool help audit
 """
@@ -23,7 +23,7 @@ PAGE = "README.md"
 def topics() -> dict[str, Path]:
     """The page of every topic.
 
-    A topic is the name of the folder; two folders of one name are told apart by their path inside the package.
+    A topic is the name of the folder, or its path inside the package where two folders have the same name.
     """
     package = Path(cxrtool.__file__).parent
     pages = sorted(package.rglob(PAGE))

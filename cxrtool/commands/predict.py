@@ -1,7 +1,7 @@
-"""Ask a model about an image, a folder or a manifest.
+"""Run a model on an image, a folder or a manifest.
 
-Prints a table with the probability of every class, or writes it with -o. Raw images go through all that the model's
-training images went through. A warning beside an answer says that the picture is unlike those.
+Prints a table with the probability of every class, or writes it with -o. Raw images are preprocessed as the model's
+training images were. A warning in a row means that the image is unlike those.
 
 Example: cxrtool predict run new-images -o answers.csv
 """
@@ -32,16 +32,11 @@ if TYPE_CHECKING:
     from cxrtool.training.inference import Member
 
 
-UNKNOWN = "the model keeps no temperature, and no validation answers lie beside it"
+UNKNOWN = "the model has no stored temperature, and no validation predictions are in its folder"
 
 
 def temperature_of(folder: Path, description: ModelDescription) -> Temperature:
-    """The temperature of a model: the one it keeps, else fitted on the validation rows that lie beside it.
-
-    Args:
-        folder: The model folder.
-        description: What its `model.json` tells.
-    """
+    """The temperature of a model: the stored one, else fitted on the validation rows in its folder."""
     from cxrtool.evaluation.decisions.temperature import Temperature
 
     if all(MARK in name for name in description.classes):
@@ -71,8 +66,8 @@ def _fitted_beside(path: Path, classes: Sequence[str]) -> Temperature:
     return fit(predictions.probabilities[kept], truth)
 
 
-def tell(folders: Sequence[Path], found: Sequence[Temperature], settings: Settings) -> None:
-    """Say which temperatures are used, and warn of the models that keep theirs at 1, with the reason."""
+def report_temperatures(folders: Sequence[Path], found: Sequence[Temperature], settings: Settings) -> None:
+    """Report the temperatures, and warn of the models whose temperature stays 1, with the reason."""
     fitted = [entry.value for entry in found if entry.reason is None]
     if fitted:
         spread = f"{fitted[0]:.3g}" if len(fitted) == 1 else f"{min(fitted):.3g} to {max(fitted):.3g}"
@@ -107,8 +102,8 @@ class PredictOptions(Question):
         "config",
     )
 
-    members: bool = option("A row for each fold of a run, not their mean.", False)
-    calibrated: bool = option("Each model's answer at the temperature of its own validation images.", False)
+    members: bool = option("A row for each fold of a run, instead of their mean.", False)
+    calibrated: bool = option("Apply temperature scaling, fitted on each model's validation images.", False)
     partial: bool = common_options.partial()
 
 
@@ -121,14 +116,14 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     """Predict and write a table, to `settings.out` or to standard output.
 
     Raises:
-        InputError: Model or source is not there, no image can be read, or they have been through another preprocessing.
-        LeakageError: An image was among what the model was trained on.
+        InputError: Model or source is missing, no image can be read, or the images had another preprocessing.
+        LeakageError: The model was trained on an image.
         StrictError: `--strict`, and an image could not be read.
     """
     folders = model_folders(options.model, partial=options.partial)
     manifest = read_source(options.source, settings)
     if settings.dry_run:
-        settings.report.say(f"would ask {len(folders)} models about {len(manifest)} images")
+        settings.report.say(f"would run {len(folders)} models on {len(manifest)} images")
         return
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
@@ -142,32 +137,32 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         write_predictions(settings.out, predictions)
         if settings.out.is_file():
             write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
-    _tell(settings, [row for row, _ in answers], rejects)
+    _summarise(settings, [row for row, _ in answers], rejects)
 
 
 def calibrate(members: Sequence[Member], answers: Sequence[Answer], settings: Settings) -> list[Answer]:
-    """Bring the answers of each model to its own temperature, and say which those are."""
+    """Scale the answers of each model with its temperature, and report the temperatures."""
     import numpy as np
 
     from cxrtool.evaluation.decisions.temperature import apply
 
     found = [temperature_of(member.folder, member.description) for member in members]
-    tell([member.folder for member in members], found, settings)
+    report_temperatures([member.folder for member in members], found, settings)
     return [
         (row, np.stack([apply(own, entry.value) for own, entry in zip(probabilities, found, strict=True)]))
         for row, probabilities in answers
     ]
 
 
-def _tell(settings: Settings, answered: Sequence[Row], rejects: Sequence[Row]) -> None:
+def _summarise(settings: Settings, answered: Sequence[Row], rejects: Sequence[Row]) -> None:
     for row in rejects[:SHOWN_REJECTS]:
         settings.report.warn(f"{row['path']}: {row['reason']}")
     images = len(radiographs(answered))
-    text = f"{images} images answered, {len(rejects)} rejected"
+    text = f"{images} images predicted, {len(rejects)} rejected"
     if rejects and settings.strict:
         raise StrictError(text)
     settings.report.say(text)
     if images < len(answered) and settings.out is not None:
         settings.report.say(
-            f"a row for each of {len(answered)} twins; next: cxrtool fuse twins {settings.out} gives one an image"
+            f"one row for each of {len(answered)} twins; next: `cxrtool fuse twins {settings.out}` for one row per image"
         )

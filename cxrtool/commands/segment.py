@@ -1,8 +1,7 @@
-"""Find the lungs; crop to them, keep them alone, or erase them.
+"""Segment the lungs; crop to them, mask them, or erase them.
 
-Writes masks/ at the size of each picture, contact sheets, and a manifest that says how large each mask is, how well
-it agrees with a mask that was there before, and where it can hardly be that of two lungs. Pictures are written anew
-only where their pixels change.
+Writes masks/ at the size of each image, contact sheets, and a manifest with the area of each mask, its agreement with
+an existing mask, and a warning where the mask is implausible. Images are written again only where pixels change.
 
 Example: cxrtool segment prepared --crop -o cropped
 """

@@ -1,9 +1,9 @@
-"""Write what generators make of every image, fold by fold.
+"""Transform every image with class-inherent generators.
 
-Writes images/rRfF/, a twin of every image for every generator of the fold, of the depth that the image has; masks/,
-at the twins' size; manifest.csv, twins.png and rejects.csv. `train` on that folder tells apart every pair of a
-label and a generator. To train without writing 25 folds of pictures, give the images and --transform RUN to `train`
-instead: the networks are the same.
+Writes images/rRfF/ with a twin of every image for every generator of the fold, at the bit depth of the image; masks/
+at the twins' size; manifest.csv, twins.png and rejects.csv. `train` on that folder has a class for every pair of a
+label and a generator. To train without writing the images of every fold, give the original images and --transform
+RUN to `train` instead: the networks are the same.
 
 Example: cxrtool transform cropped --generators generators -o twins
 """
@@ -30,7 +30,7 @@ from cxrtool.flow.parts import Chain, copy_parts, without_paths
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
-from cxrtool.flow.twins import PART, FoldGenerators, GeneratorRun, make_twins, places_in, refuse_twins
+from cxrtool.flow.twins import PART, FoldGenerators, GeneratorRun, make_twins, indices_in, refuse_twins
 from cxrtool.options import Options, declared, option, plain
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskTask:
-    """A mask that shall follow its picture: both files, and the one to write, relative to the folder."""
+    """A mask to be resized with its image: both files, and the one to write, relative to the folder."""
 
     path: str
     mask: str
@@ -50,10 +50,10 @@ class MaskTask:
 
 
 def resize_mask(task: MaskTask, *, target: Path, size: int, fit: str) -> int:
-    """Bring a mask to the size of the twins and write it; returns its bytes. Run in a worker process.
+    """Resize a mask to the size of the twins and write it; returns the file's size in bytes. Runs in a worker process.
 
     Raises:
-        ImageError: It or its picture cannot be read, or they do not fit each other.
+        ImageError: It or its image cannot be read, or their proportions differ.
     """
     from cxrtool.data.reading.images import read_image, write_png
     from cxrtool.flow.lungs import read_mask
@@ -71,9 +71,9 @@ def draw_twins(
 
     Args:
         target: The file to write.
-        cases: For each row a caption, the file of the radiograph, and those of its twins.
-        generators: Their names, in order.
-        form: In which the radiograph is shown to them.
+        cases: For each row a caption, the file of the radiograph, and the files of its twins.
+        generators: The generators' names, in the order of the twins.
+        form: The generators' input.
     """
     from cxrtool.data.reading.images import read_image, write_png
     from cxrtool.imaging.resize import prepare_pixels
@@ -85,13 +85,13 @@ def draw_twins(
         shown = prepare_pixels(read_image(path, capture_decoder_errors=True).pixels, form.size, form.fit)
         pictures = [shown, *(read_image(twin).pixels for twin in twins)]
         rows.append((caption, [grey_tile(picture, SIDE)[..., 0] for picture in pictures]))
-    write_png(target, draw_strips(["as it was", *(f"by the generator of {name}" for name in generators)], rows))
+    write_png(target, draw_strips(["original", *(f"generator of {name}" for name in generators)], rows))
 
 
 IMAGES, MASKS, STRIPS = "images", "masks", "twins.png"
 OPTION = "--generators"
 DROPPED = ("mask_reference", "ribless")
-"""Columns of pictures that do not follow."""
+"""Columns of images that are not transformed."""
 
 VERSION = 1
 """Raised when the same options would give other files."""
@@ -104,9 +104,9 @@ class TransformOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", *COMPUTING, "cache", "allow_leakage", *READING, *RUNNING)
 
     manifest: Path = common_options.manifest(effect=False)
-    generators: Path = option("What `fit generators` wrote, or one fold's folder in it.", metavar="RUN")
+    generators: Path = option("The run of `fit generators`, or the folder of one fold.", metavar="RUN")
     only: str | None = common_options.only(effect=True)
-    strips: int = option("Images shown beside their twins in twins.png; 0 for none.", 4, minimum=0, maximum=50)
+    strips: int = option("Images shown with their twins in twins.png; 0 for none.", 4, minimum=0, maximum=50)
 
 
 def run(options: TransformOptions, settings: Settings) -> None:
@@ -116,10 +116,10 @@ def run(options: TransformOptions, settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class _Fold:
-    """A fold's generators, the places of its images, and what these have been through."""
+    """A fold's generators, the indices of its images in the manifest, and their preprocessing."""
 
     generators: FoldGenerators
-    places: list[int]
+    indices: list[int]
     chain: Chain
 
 
@@ -130,9 +130,9 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
         Their number, or None where there was nothing to do.
 
     Raises:
-        UsageError: `--only` names a fold that there is not.
-        InputError: Manifest or generators cannot be read, or do not fit each other; or not a single image can be read.
-        LeakageError: Generators have seen an image that their fold tests.
+        UsageError: `--only` names a fold that does not exist.
+        InputError: Manifest or generators cannot be read, or do not match; or not a single image can be read.
+        LeakageError: Generators were fitted on a test image of their fold.
         StoppedError: A signal arrived.
         StrictError: `--strict`, and an image could not be read.
     """
@@ -150,14 +150,13 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
     if not folder.needs_work():
         return None
     folds = _fit_together(run, wanted, splits, manifest)
-    _tell_of_left(manifest, folds, settings)
+    _warn_of_excluded(manifest, folds, settings)
     with folder.build() as build, StopRequest() as request:
         work = _Work(manifest, splits, build, settings, request)
         rows = work.run(folds)
-        entry = {
-            name: value for name, value in without_paths([folds[0].generators.entry()])[0].items() if name != "part"
-        }
-        told = {**entry, "folds": {fold.generators.name: fold.generators.part.identity() for fold in folds}}
+        entry = without_paths([folds[0].generators.entry()])[0]
+        del entry["part"]
+        entry["folds"] = {fold.generators.name: fold.generators.part.identity() for fold in folds}
         for fold in folds:
             copy_parts([*fold.chain, fold.generators.entry()], build.path)
         if options.strips:
@@ -165,7 +164,7 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
         columns = [name for name in manifest.columns if name not in DROPPED]
         counts = {"inputs": len(manifest), "folds": len(folds)}
         build.finish(
-            columns, rows, counts=counts, extra={"chain": [*without_paths(chain), told], "options": _shown(options)}
+            columns, rows, counts=counts, extra={"chain": [*without_paths(chain), entry], "options": _shown(options)}
         )
     return len(rows)
 
@@ -173,7 +172,7 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
 def _plan(
     options: TransformOptions, settings: Settings, manifest: Manifest, run: GeneratorRun,
     wanted: Sequence[tuple[str, str]],
-) -> Plan:  # fmt: skip
+) -> Plan:
     files = [run.folds[pair] / name for pair in wanted for name in (PART, "fitted_on.csv")]
     return Plan(
         command="transform",
@@ -186,7 +185,7 @@ def _plan(
         inputs=Inputs.of(manifest, files=[*files, run.splits], verify=settings.verify),
         libraries=("numpy", "opencv-python-headless", "torch"),
         threaded=True,
-    )  # fmt: skip
+    )
 
 
 def _shown(options: TransformOptions) -> dict[str, Any]:
@@ -196,33 +195,32 @@ def _shown(options: TransformOptions) -> dict[str, Any]:
 
 def _fit_together(
     run: GeneratorRun, wanted: Sequence[tuple[str, str]], splits: Splits, manifest: Manifest
-) -> list[_Fold]:  # fmt: skip
+) -> list[_Fold]:
     """The folds, each with its images.
 
     Raises:
-        InputError: Generators and manifest do not fit each other, or share no image.
+        InputError: Generators and manifest do not match, or share no image.
     """
     folds = []
     for pair, generators in zip(wanted, run.load(wanted), strict=True):
-        places = places_in(manifest, splits.runs.get(pair, {}), pair)
-        if not places:
+        indices = indices_in(manifest, splits.runs.get(pair, {}), pair)
+        if not indices:
             raise InputError(
                 f"{manifest.name}: none of its images is in fold {generators.name} of {run.splits}",
-                "give it the images that the generators were fitted on and tested by; a trained run is asked about "
-                "others with `cxrtool predict`",
+                "use the images of the generators' splits; for other images, run a trained run with `cxrtool predict`",
             )
-        chain = chain_of_rows([manifest.rows[place] for place in places])
+        chain = chain_of_rows([manifest.rows[index] for index in indices])
         run.check_chain(generators, chain, manifest.name)
-        folds.append(_Fold(generators, places, chain))
+        folds.append(_Fold(generators, indices, chain))
     run.check_labels(folds[0].generators, manifest, exactly=False)
     return folds
 
 
-def _tell_of_left(manifest: Manifest, folds: Sequence[_Fold], settings: Settings) -> None:
-    used = {place for fold in folds for place in fold.places}
-    left = [row["image_id"] for place, row in enumerate(manifest.rows) if place not in used]
-    if left:
-        settings.report.warn(f"{len(left)} images are in none of these folds and left out, such as {left[0]}")
+def _warn_of_excluded(manifest: Manifest, folds: Sequence[_Fold], settings: Settings) -> None:
+    used = {index for fold in folds for index in fold.indices}
+    excluded = [row["image_id"] for index, row in enumerate(manifest.rows) if index not in used]
+    if excluded:
+        settings.report.warn(f"{len(excluded)} images are in none of these folds and are excluded, such as {excluded[0]}")
 
 
 class _Work:
@@ -230,10 +228,10 @@ class _Work:
 
     Args:
         manifest: The radiographs.
-        splits: By which the generators were fitted.
-        build: The folder in the making.
+        splits: The splits of the generators.
+        build: The unfinished folder.
         settings: The shared options.
-        request: Heeded between batches.
+        request: Checked between batches.
     """
 
     def __init__(
@@ -247,35 +245,35 @@ class _Work:
 
         Raises:
             InputError: Not a single image can be read.
-            LeakageError: Generators have seen an image that their fold tests.
+            LeakageError: Generators were fitted on a test image of their fold.
         """
         form = folds[0].generators.form
         if not self.settings.allow_leakage:
             self._refuse_seen(folds, self.manifest.rows)
-        stores = Stores(self.settings, self.manifest, self.build.folder, tell=False)
+        stores = Stores(self.settings, self.manifest, self.build.folder, warn=False)
         store = stores.open(form.size, form.fit, self.request)
-        for place, reason in sorted(store.failed.items()):
-            self.build.reject(self.manifest.rows[place]["path"], reason)
-        # From here on every radiograph is known by its pixels, whether its manifest names them or not.
+        for index, reason in sorted(store.failed.items()):
+            self.build.reject(self.manifest.rows[index]["path"], reason)
+        # From here on every radiograph has a digest, even if its manifest has none.
         known = [
             {**row, "sha256": row.get("sha256") or digest}
             for row, digest in zip(self.manifest.rows, store.sha256, strict=True)
         ]
         self._refuse_seen(folds, known)
-        used = sorted({place for fold in folds for place in fold.places if place not in store.failed})
+        used = sorted({index for fold in folds for index in fold.indices if index not in store.failed})
         masks = self._write_masks(used, form.size, form.fit)
         for fold in folds:
             self._write(fold, store)
         rows = []
         for fold in folds:
             generators = fold.generators
-            for place in fold.places:
-                if place in store.failed:
+            for index in fold.indices:
+                if index in store.failed:
                     continue
-                given = {name: cell for name, cell in known[place].items() if name not in DROPPED}
+                given = {name: cell for name, cell in known[index].items() if name not in DROPPED}
                 given |= {"width": str(form.size), "height": str(form.size)}
                 if given.get("mask"):
-                    given["mask"] = masks.get(place, "")
+                    given["mask"] = masks.get(index, "")
                 rows += [
                     {**twin, "path": str(self.build.path / _name(twin))}
                     for twin in twin_rows(given, generators.repeat, generators.fold, generators.classes)
@@ -286,32 +284,34 @@ class _Work:
 
     def _refuse_seen(self, folds: Sequence[_Fold], rows: Sequence[Row]) -> None:
         for fold in folds:
-            placed = self.splits.runs[fold.generators.repeat, fold.generators.fold]
-            tested = [rows[i] for i in fold.places if placed[known_as(rows[i], placed)] == "test"]
+            subsets = self.splits.runs[fold.generators.repeat, fold.generators.fold]
+            tested = [rows[i] for i in fold.indices if subsets[known_as(rows[i], subsets)] == "test"]
             fold.generators.refuse_seen(tested, self.settings)
 
     def _write(self, fold: _Fold, store: Store) -> None:
-        """Write what is not there yet of one fold."""
+        """Write the twins of one fold that are not there yet."""
         from cxrtool.data.reading.images import write_png
 
         generators, journal = fold.generators, self.build.journal
         (self.build.path / IMAGES / generators.name).mkdir(parents=True, exist_ok=True)
         pending = []
-        for k, place in enumerate(fold.places):
-            key = f"{generators.name}/{self.manifest.rows[place]['image_id']}"
+        for position, index in enumerate(fold.indices):
+            key = f"{generators.name}/{self.manifest.rows[index]['image_id']}"
             record = journal.done.get(key)
-            if place not in store.failed and not (record and are_whole_pngs(self.build.path, record)):
-                pending.append(k)
+            if index not in store.failed and not (record and are_whole_pngs(self.build.path, record)):
+                pending.append(position)
 
         def write(item: tuple[int, list[np.ndarray]]) -> tuple[str, dict[str, int]]:
-            row = self.manifest.rows[fold.places[item[0]]]
+            position, pictures = item
+            row = self.manifest.rows[fold.indices[position]]
             twins = twin_rows(row, generators.repeat, generators.fold, generators.classes)
             names = [_name(twin) for twin in twins]
-            written = {name: write_png(self.build.path / name, pixels)
-                       for name, pixels in zip(names, item[1], strict=True)}  # fmt: skip
+            written = {
+                name: write_png(self.build.path / name, pixels) for name, pixels in zip(names, pictures, strict=True)
+            }
             return f"{generators.name}/{row['image_id']}", written
 
-        made = make_twins(self.settings, generators, store, fold.places, pending, self.request)
+        made = make_twins(self.settings, generators, store, fold.indices, pending, self.request)
         label = f"transform {generators.name}"
         with (
             self.settings.report.progress(label, len(pending)) as advance,
@@ -322,24 +322,24 @@ class _Work:
                     journal.add(key, written)
                 advance(len(batch))
 
-    def _write_masks(self, places: Sequence[int], size: int, fit: str) -> dict[int, str]:
-        """Write the masks of radiographs as their twins need them; those that cannot be read are left out."""
+    def _write_masks(self, indices: Sequence[int], size: int, fit: str) -> dict[int, str]:
+        """Write the masks of radiographs at the twins' size; masks that cannot be read are excluded."""
         from cxrtool.flow.parallel import map_items
 
         rows, journal = self.manifest.rows, self.build.journal
         found: dict[int, str] = {}
         tasks, pending = [], []
-        for place in places:
-            row = rows[place]
+        for index in indices:
+            row = rows[index]
             if not row.get("mask"):
                 continue
             name = f"{MASKS}/{row['image_id']}.png"
             record = journal.done.get(name)
             if record and are_whole_pngs(self.build.path, record):
-                found[place] = str(self.build.path / name)
+                found[index] = str(self.build.path / name)
             else:
                 tasks.append(MaskTask(row["path"], row["mask"], name))
-                pending.append(place)
+                pending.append(index)
         if not tasks:
             return found
         (self.build.path / MASKS).mkdir(exist_ok=True)
@@ -347,28 +347,28 @@ class _Work:
         results = map_items(work, tasks, workers=min(self.settings.workers, len(tasks)))
         lost = []
         with self.settings.report.progress("masks", len(tasks)) as advance:
-            for place, (task, result) in zip(pending, results, strict=True):
+            for index, (task, result) in zip(pending, results, strict=True):
                 self.request.raise_if_stopped()
                 if isinstance(result, InputError):
-                    lost.append(f"{rows[place]['image_id']}: {result.message}")
+                    lost.append(f"{rows[index]['image_id']}: {result.message}")
                 else:
                     journal.add(task.target, {task.target: result})
-                    found[place] = str(self.build.path / task.target)
+                    found[index] = str(self.build.path / task.target)
                 advance(1)
         if lost:
-            self.settings.report.warn(f"{len(lost)} masks are left out, such as that of {lost[0]}")
+            self.settings.report.warn(f"{len(lost)} masks are excluded, such as that of {lost[0]}")
         return found
 
     def draw(self, fold: _Fold, count: int) -> None:
-        """Show a few radiographs of a fold beside their twins."""
+        """Draw a few radiographs of a fold beside their twins."""
         generators = fold.generators
         usable: dict[str, list[tuple[Row, list[str]]]] = {}
-        for row in (self.manifest.rows[place] for place in fold.places):
+        for row in (self.manifest.rows[index] for index in fold.indices):
             twins = twin_rows(row, generators.repeat, generators.fold, generators.classes)
             paths = [str(self.build.path / _name(twin)) for twin in twins]
             if all(Path(path).is_file() for path in paths):
                 usable.setdefault(row.get("label", ""), []).append((row, paths))
-        # As many of each label as of the others, from the beginning of the manifest to its end.
+        # The same number of each label, spread over the manifest.
         labels = sorted(usable)
         number = min(count, sum(map(len, usable.values())))
         shown = []
@@ -376,11 +376,13 @@ class _Work:
             found = usable[label]
             share = min(len(found), (number + len(labels) - 1 - k) // len(labels))
             shown += [found[(2 * i + 1) * len(found) // (2 * share)] for i in range(share)]
-        cases = [("   ".join(filter(None, (row["image_id"], row.get("label")))), row["path"], paths)
-                 for row, paths in shown]  # fmt: skip
+        cases = [
+            ("   ".join(filter(None, (row["image_id"], row.get("label")))), row["path"], paths) for row, paths in shown
+        ]
         draw_twins(self.build.path / STRIPS, cases, generators.classes, generators.form)
-        self.settings.report.say(f"{len(shown)} radiographs of {generators.name} beside their twins: "
-                                 f"{self.build.folder.shown / STRIPS}")  # fmt: skip
+        self.settings.report.say(
+            f"{len(shown)} radiographs of {generators.name} beside their twins: {self.build.folder.shown / STRIPS}"
+        )
 
 
 def _name(twin: Row) -> str:
@@ -389,7 +391,6 @@ def _name(twin: Row) -> str:
 
 
 def _batches(made: Iterator[Any]) -> Iterator[list[Any]]:
-    """As many as are computed at once."""
     from itertools import islice
 
     while batch := list(islice(made, 8)):

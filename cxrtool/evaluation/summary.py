@@ -29,9 +29,19 @@ from cxrtool.evaluation.scores import Scores
 Summary = dict[str, Any]
 
 OVERALL = (
-    "accuracy", "balanced_accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1",
-    "macro_auc", "hard_auc", "mcc", "average_precision", "ece", "brier",
-)  # fmt: skip
+    "accuracy",
+    "balanced_accuracy",
+    "macro_sensitivity",
+    "macro_specificity",
+    "macro_precision",
+    "macro_f1",
+    "macro_auc",
+    "hard_auc",
+    "mcc",
+    "average_precision",
+    "ece",
+    "brier",
+)
 PER_CLASS = (*metrics.PER_CLASS, "auc")
 PER_RUN = ("sensitivity", "specificity", "precision", "f1", "auc")
 PER_GROUP = ("accuracy", "sensitivity", "specificity", "auc")
@@ -154,9 +164,12 @@ def summarise_counts(
     value, replicates = derive(observed, defined, about), derive(drawn, defined, about)
     true, called, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
     images = {
-        "sensitivity": true, "specificity": total - true, "precision": called, "npv": total - called,
+        "sensitivity": true,
+        "specificity": total - true,
+        "precision": called,
+        "npv": total - called,
         "f1": np.full(len(true), total),
-    }  # fmt: skip
+    }
     missing = Measure(reason=NEEDS_SCORES).as_json()
 
     def tell(name: str, k: int | None) -> dict[str, Any]:

@@ -168,9 +168,11 @@ def upsample(values: Tensor, size: int) -> Tensor:
 def _output_layer(network: Network) -> nn.Linear | nn.Conv2d | None:
     """The one layer with weights of a head, if it is linear: a 1 x 1 convolution after pooling is too."""
     weighted = [
-        module for outer in network.head_modules() for module in outer.modules()
+        module
+        for outer in network.head_modules()
+        for module in outer.modules()
         if any(True for _ in module.parameters(recurse=False))
-    ]  # fmt: skip
+    ]
     if len(weighted) != 1:
         return None
     output = weighted[0]

@@ -22,8 +22,13 @@ from cxrtool.models.network import Network
 
 CONVOLUTIONAL, CHANNELS_LAST, TOKENS = "channels first", "channels last", "tokens"
 POOLS = (
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d, nn.FractionalMaxPool2d,
-)  # fmt: skip
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.LPPool2d,
+    nn.FractionalMaxPool2d,
+)
 TRIED = 24
 """Modules that are tried, from the last one back, before the last is taken whatever it tells."""
 

@@ -91,6 +91,6 @@ class _Row:
         self.lines = [
             [line for text in one.caption for line in textwrap.wrap(text, 36, max_lines=3, placeholder=" …")]
             for one in shown
-        ]  # fmt: skip
+        ]
         self.side = max(one.pixels.shape[0] for one in shown)
         self.height = self.side + max(map(len, self.lines)) * LINE + 2 * GAP

@@ -171,10 +171,11 @@ def _panels(exhibit: Exhibit, side: int, *, exact: bool = False) -> list[Picture
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         pixels = cv2.resize(pixels, size, interpolation=how)
         layers = [
-            Layer(np.asarray(np.clip(cv2.resize(layer.values, size, interpolation=how), 0.0, 1.0), np.float32),
-                  layer.peak)
+            Layer(
+                np.asarray(np.clip(cv2.resize(layer.values, size, interpolation=how), 0.0, 1.0), np.float32), layer.peak
+            )
             for layer in layers
-        ]  # fmt: skip
+        ]
         mask = None if mask is None else np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     return [np.repeat(eight_bit(pixels)[..., None], 3, 2), *(_overlay(pixels, layer, mask) for layer in layers)]
 

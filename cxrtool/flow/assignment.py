@@ -72,16 +72,16 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         settings.report.say(f"{splits.name}: {unknown} of its {len(ids)} images are not in {manifest.name}; left out")
     if unlabelled:
         settings.report.warn(f"{splits.name}: {unlabelled} of its images have no label; left out")
-    assignments, bare = [], []
+    assignments, without = [], []
     for (repeat, fold), placed in splits.runs.items():
         subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
         # In the manifest's order, so that a splits file whose rows were shuffled gives the same run.
-        for place, row in enumerate(manifest.rows):
+        for index, row in enumerate(manifest.rows):
             if row["label"] and valid_in(row, (repeat, fold)) and (name := known_as(row, placed)):
-                subsets[placed[name]].append(place)
+                subsets[placed[name]].append(index)
         assignment = Assignment(repeat, fold, subsets)
         if not any(subsets.values()) and any(row.get("repeat") for row in manifest.rows):
-            bare.append(assignment.name)
+            without.append(assignment.name)
             continue
         _check_single(manifest, assignment, placed)
         present = {manifest.rows[i]["label"] for i in subsets["train"]}
@@ -95,12 +95,12 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         assignments.append(assignment)
     if not assignments:
         raise InputError(
-            f"{manifest.name}: its images were made for other folds than the {len(bare)} of {splits.name}",
+            f"{manifest.name}: its images were made for other folds than the {len(without)} of {splits.name}",
             "give the splits by which they were made",
         )
-    if bare:
+    if without:
         settings.report.warn(
-            f"{manifest.name}: no images were made for {len(bare)} of {len(splits.runs)} folds, such as {bare[0]}; "
+            f"{manifest.name}: no images were made for {len(without)} of {len(splits.runs)} folds, such as {without[0]}; "
             "left out"
         )
     return assignments
@@ -115,9 +115,9 @@ def _check_single(manifest: Manifest, assignment: Assignment, placed: dict[str, 
         InputError: There is one.
     """
     seen: dict[str, dict[str, str]] = {}
-    for places in assignment.subsets.values():
-        for place in places:
-            row = manifest.rows[place]
+    for indices in assignment.subsets.values():
+        for index in indices:
+            row = manifest.rows[index]
             made, known = row.get("generator", ""), seen.setdefault(known_as(row, placed), {})
             other = next((name for by, name in known.items() if by == made or not (by and made)), None)
             known[made] = row["image_id"]

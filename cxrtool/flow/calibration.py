@@ -39,8 +39,8 @@ def decide_on_validation(classes: Sequence[str], labels: Sequence[str], probabil
 
     if all(MARK in name for name in classes):
         return undecided(OF_TWINS)
-    places = {name: k for k, name in enumerate(classes)}
-    truth = np.array([places[label] for label in labels], np.intp)
+    indices = {name: k for k, name in enumerate(classes)}
+    truth = np.array([indices[label] for label in labels], np.intp)
     values = np.asarray(probabilities, np.float64).reshape(len(truth), len(classes))
     return {
         "calibration": temperature.fit(values, truth).as_json(),

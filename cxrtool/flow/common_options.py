@@ -1,4 +1,4 @@
-"""Options that several commands declare, each in the same words everywhere."""
+"""Options that several commands declare with the same help text."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from cxrtool.options import argument, option
 
 
 def manifest(**more: Any) -> Any:
-    """The table that most commands work on; keywords are those of `Declaration`."""
+    """The manifest that most commands read; keywords are those of `Declaration`."""
     return argument("A manifest, a step's folder, or - for standard input.", metavar="MANIFEST", **more)
 
 
 def partial() -> Any:
-    """Runs that are not complete."""
-    return option("Use a run of which some folds are missing.", False)
+    """Whether incomplete runs are accepted."""
+    return option("Use a run although some folds are missing.", False)
 
 
 def positive() -> Any:
-    """The class that sensitivity and operating points are about."""
-    return option("The class to find.", None, metavar="CLASS", shown="")
+    """The class of which sensitivity and operating points are computed."""
+    return option("The positive class.", None, metavar="CLASS", shown="")
 
 
 def max_pixels() -> Any:
-    """The limit on the size of a picture."""
-    return option("Refuse larger pictures before decoding.", None, minimum=1, shown="100 million")
+    """The limit on the size of an image."""
+    return option("Refuse larger images before decoding.", None, minimum=1, shown="100 million")
 
 
 def only(*, effect: bool = False) -> Any:
-    """Some folds of a run, for job arrays; the run is the same in the end, unless it is `effect` to leave folds out."""
-    return option("Do these folds alone, e.g. r0f3,r0f4.", None, shown="", effect=effect)
+    """Some folds of a run, for job arrays; `effect` where the result lacks the other folds, also in the end."""
+    return option("Process only these folds, e.g. r0f3,r0f4.", None, shown="", effect=effect)
 
 
 def save_every() -> Any:
-    """How often a training can be resumed from."""
+    """How often a checkpoint is saved."""
     return option("Seconds between two checkpoints.", 30.0, minimum=0, effect=False)
 
 
 def calibrated() -> Any:
     """Temperature scaling before an evaluation."""
-    return option("First bring each run to the temperature of its own validation rows.", False)
+    return option("Apply temperature scaling, fitted on each run's validation rows.", False)
 
 
 def sensitivity() -> Any:
-    """The operating point that is asked for."""
+    """The operating point."""
     return option(
-        "Call --positive from the threshold that keeps this, e.g. 0.95, on each run's validation rows.",
+        "Threshold of --positive with this sensitivity, e.g. 0.95, on each run's validation rows.",
         None,
         metavar="SHARE",
         shown="",
@@ -53,12 +53,12 @@ def sensitivity() -> Any:
 
 
 def prevalence() -> Any:
-    """Where predictive values and net benefit are wanted."""
+    """The prevalence for predictive values and net benefit."""
     return option(
-        "PPV, NPV and net benefit where such a share is --positive, e.g. 0.01,0.1.", None, metavar="SHARES", shown=""
+        "PPV, NPV and net benefit at these prevalences of --positive, e.g. 0.01,0.1.", None, metavar="SHARES", shown=""
     )
 
 
 def abstain() -> Any:
     """Selective accuracy."""
-    return option("Accuracy when the least confident are left undecided.", False)
+    return option("Accuracy without the least confident predictions.", False)

@@ -23,7 +23,7 @@ from cxrtool.flow.settings import Settings
 from cxrtool.training.options import FittingOptions
 
 
-def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """Lay the run's own files.
 
     A run that is not there yet is laid under another name first: a second task must never find it without `run.json`,
@@ -45,7 +45,7 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
             fresh.mkdir(parents=True)
         if made is None or made.get("run_digest") != container.digest or settings.force:
             (target / container.marker).unlink(missing_ok=True)
-            identity = {"digest": container.digest, "run_digest": container.digest, **told}
+            identity = {"digest": container.digest, "run_digest": container.digest, **extra}
             write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
         atomic_write(target / SPLITS, splits.read_bytes())
         if target is fresh:
@@ -74,20 +74,20 @@ Summary = tuple[list[str], list[list[str]], str]
 """Header, rows and title of a table of figures."""
 
 
-def tell_of_validation(folds: Sequence[Assignment], options: FittingOptions, settings: Settings) -> None:
+def warn_without_validation(folds: Sequence[Assignment], options: FittingOptions, settings: Settings) -> None:
     """Say where an option that looks at validation images has none to look at."""
-    bare = [a.name for a in folds if not a.subsets["validation"]]
+    without = [a.name for a in folds if not a.subsets["validation"]]
     idle = [f"--checkpoint {options.checkpoint}"] if options.checkpoint != "last" else []
     idle += ["--patience"] if options.patience else []
     idle += ["--sched plateau"] if options.sched == "plateau" else []
-    if bare and idle:
+    if without and idle:
         settings.report.warn(
-            f"{len(bare)} of {len(folds)} folds have no validation images, such as {bare[0]}: there "
+            f"{len(without)} of {len(folds)} folds have no validation images, such as {without[0]}: there "
             f"{', '.join(idle)} has nothing to go by, and the last epoch is kept"
         )
 
 
-def heed_strict(rejects: Sequence[Row], settings: Settings) -> None:
+def raise_if_strict(rejects: Sequence[Row], settings: Settings) -> None:
     """Tell of what was rejected once all is done.
 
     Raises:

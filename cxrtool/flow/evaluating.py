@@ -97,9 +97,14 @@ class EvaluateOptions(Options):
             UsageError: It does not go together, or a prevalence is no share.
         """
         asked = DecisionOptions(
-            self.positive, self.calibrated, self.sensitivity, parse_prevalences(self.prevalence), self.abstain, seed,
+            self.positive,
+            self.calibrated,
+            self.sensitivity,
+            parse_prevalences(self.prevalence),
+            self.abstain,
+            seed,
             self.resamples,
-        )  # fmt: skip
+        )
         check(asked, subset=self.subset, counts=self.confusion_matrix is not None)
         return asked
 

@@ -118,7 +118,7 @@ class Task:
         """What the images of one fold have been through."""
         if not is_divided(self.manifest):
             return self.chain
-        return chain_of_rows([self.manifest.rows[i] for places in assignment.subsets.values() for i in places])
+        return chain_of_rows([self.manifest.rows[i] for indices in assignment.subsets.values() for i in indices])
 
 
 class FoldTrainer:
@@ -164,7 +164,7 @@ class FoldTrainer:
             InputError: Of a class no training image can be read.
         """
         store = self.task.stores.open(*self.shape, request)
-        usable = {name: [i for i in places if i not in store.failed] for name, places in assignment.subsets.items()}
+        usable = {name: [i for i in indices if i not in store.failed] for name, indices in assignment.subsets.items()}
         present = {self.task.manifest.rows[i]["label"] for i in usable["train"]}
         absent = [name for name in self.classes if name not in present]
         if absent:
@@ -190,7 +190,7 @@ class FoldTrainer:
         self,
         assignment: Assignment,
         store: Store,
-        asked: Sequence[str],
+        to_predict: Sequence[str],
         state: Path,
         request: StopRequest,
         name: str = "",
@@ -200,7 +200,7 @@ class FoldTrainer:
         Args:
             assignment: Which image is in which subset.
             store: The decoded images.
-            asked: The subsets to predict; a test subset that is not asked about is never looked at.
+            to_predict: The subsets to predict; a test subset that is not among them is never used.
             state: Folder for states to resume from.
             request: Heeded between batches.
             name: What to call the training in messages, where the fold's name does not say it all.
@@ -210,7 +210,7 @@ class FoldTrainer:
         from cxrtool.training.device import choose_device, take_turns
         from cxrtool.training.fitting import fit_fold
 
-        task, places = self.task, assignment.subsets
+        task, subsets = self.task, assignment.subsets
         report, design = task.settings.report, self.design(assignment)
         name = name or assignment.name
         turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
@@ -221,11 +221,19 @@ class FoldTrainer:
                 report.note(f"{name}  {describe_epoch(row)}")
 
             return fit_fold(
-                design, store, [radiograph_of(row) for row in task.manifest.rows], self.labels(),
-                np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
-                np.array([i for subset in asked for i in places[subset]], np.int64), state,
-                save_every=task.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
-            )  # fmt: skip
+                design,
+                store,
+                [radiograph_of(row) for row in task.manifest.rows],
+                self.labels(),
+                np.array(subsets["train"], np.int64),
+                np.array(subsets["validation"], np.int64),
+                np.array([i for subset in to_predict for i in subsets[subset]], np.int64),
+                state,
+                save_every=task.save_every,
+                epoch_done=epoch_done,
+                stop=request.error,
+                warn=report.warn,
+            )
 
     def describe(self, assignment: Assignment, fitted: Fitted) -> ModelDescription:
         """What `model.json` tells of a trained network."""
@@ -281,10 +289,10 @@ class FoldTrainer:
         notes = {"run_digest": task.container.digest, "training": fitted.notes, **extra}
         # What was rejected is told once for the run, and so is `--strict`, which must not stop at the first fold.
         build.close(counts=counts, extra=notes, wanted=True)
-        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
-        test = [k for k, (_, name) in enumerate(asked) if name == "test"]
+        predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        test = [k for k, (_, name) in enumerate(predicted) if name == "test"]
         named = {k: self.classes[int(fitted.probabilities[k].argmax())] for k in test}
-        right = sum(named[k] == task.manifest.rows[asked[k][0]]["label"] for k in test)
+        right = sum(named[k] == task.manifest.rows[predicted[k][0]]["label"] for k in test)
         share = f", test accuracy {right / len(test):.3f} of {len(test)} images" if test else ""
         task.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
 
@@ -299,15 +307,13 @@ class FoldTrainer:
             "subset": subset,
         }
 
-    def _predictions(
-        self, assignment: Assignment, store: Store, fitted: Fitted, usual: dict[str, Any]
-    ) -> Predictions:  # fmt: skip
+    def _predictions(self, assignment: Assignment, store: Store, fitted: Fitted, usual: dict[str, Any]) -> Predictions:
         from cxrtool.imaging import plausibility
 
         rows, manifest = [], self.task.manifest
-        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
         present = [name for name in GROUPING if name in manifest.columns]
-        for (index, subset), probabilities in zip(asked, fitted.probabilities, strict=True):
+        for (index, subset), probabilities in zip(predicted, fitted.probabilities, strict=True):
             source = manifest.rows[index]
             doubt = plausibility.warn(store.images[index], usual)
             rows.append(
@@ -329,6 +335,9 @@ class FoldTrainer:
 def describe_epoch(row: dict[str, float | None]) -> str:
     """One line of an epoch's row."""
     parts = [f"epoch {row['epoch']:g}"]
-    parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items()
-              if name not in ("epoch", "lr") and value is not None]  # fmt: skip
+    parts += [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in row.items()
+        if name not in ("epoch", "lr") and value is not None
+    ]
     return "  ".join(parts)

@@ -129,9 +129,9 @@ def answer(
         InputError: No image can be read, or they have been through another preprocessing than the models' own.
         LeakageError: An image was among what a model was trained on.
     """
-    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+    from cxrtool.training.device import choose_device, choose_precision, local_randomness
 
-    with own_randomness(settings.seed, settings.threads):
+    with local_randomness(settings.seed, settings.threads):
         device = choose_device(settings.device)
         # Answers are few and should be exact; only who asks for bf16 gets it.
         precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
@@ -249,7 +249,7 @@ def ask(
                 for row, pixels in zip(rows, pictures, strict=True):
                     doubt = plausibility.warn(pixels, usual)
                     row["warning"] = "; ".join(text for text in (row["warning"], doubt) if text)
-                probabilities = ensemble.ask(pictures, mirrored=options.tta)
+                probabilities = ensemble.predict(pictures, mirrored=options.tta)
                 answers += [(row, probabilities[:, k]) for k, row in enumerate(rows)]
             advance(len(batch))
     return answers, rejects

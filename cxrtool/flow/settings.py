@@ -1,4 +1,4 @@
-"""What every command is told beside its own options, and how a step speaks to its user."""
+"""The options that commands share, and where a step's messages, progress and results go."""
 
 from __future__ import annotations
 
@@ -20,69 +20,65 @@ class Reporter(Protocol):
     """Where messages and progress go: to standard error from a command, nowhere from a step called as a function."""
 
     def say(self, text: str) -> None:
-        """Tell the user one line."""
+        """Write one line."""
 
     def warn(self, text: str) -> None:
-        """Tell the user one line that should not be overlooked."""
+        """Write one line that should not be overlooked."""
 
     def note(self, text: str) -> None:
-        """Tell the user one line of progress, unless a bar shows it."""
+        """Write one line of progress, unless a bar shows it."""
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Show how far a long loop is."""
+        """Show the progress of a long loop."""
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """A reporter without output."""
 
     def say(self, text: str) -> None:
-        """Drop it."""
+        """Do nothing."""
 
     def warn(self, text: str) -> None:
-        """Drop it."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Drop it."""
+        """Do nothing."""
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
-        """Count in silence."""
+        """Do nothing."""
         yield lambda count: None
 
 
 @dataclass(frozen=True)
 class Muted(Silent):
-    """A reporter that says nothing but how far a long loop is: for a step that another one calls.
-
-    Attributes:
-        other: Who is told that.
-    """
+    """A reporter that passes on only the progress of long loops, for a step that is called by another."""
 
     other: Reporter
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
-        """Show it where the other one would."""
+        """Show it as `other` does."""
         with self.other.progress(label, total) as advance:
             yield advance
 
 
 class Output(Protocol):
-    """Where results go that a person or a program reads: to standard output from a command, else nowhere."""
+    """Where results go: to standard output from a command, else nowhere."""
 
     def write(self, text: str) -> None:
         """Write text as it is."""
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-        """Write a table of text cells in the format that was asked for."""
+        """Write a table of text cells in the chosen format."""
 
     def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
-        """Write what an evaluation found, in the format that was asked for.
+        """Write the results of an evaluation in the chosen format.
 
         Args:
-            found: What it found.
-            tables: The module that lays it out: its `opening`, `sheets`, `tidy` and `markdown`.
-            dump: Makes the JSON of it.
+            found: The results.
+            tables: The module that makes tables of them: its `opening`, `sheets`, `tidy` and `markdown`.
+            dump: Converts them to JSON.
         """
 
     def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
@@ -90,66 +86,64 @@ class Output(Protocol):
 
 
 class Nowhere:
-    """An output that drops all."""
+    """An output that is discarded."""
 
     def write(self, text: str) -> None:
-        """Drop it."""
+        """Do nothing."""
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-        """Drop it."""
+        """Do nothing."""
 
     def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
-        """Drop it."""
+        """Do nothing."""
 
     def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
-        """Nothing."""
+        """Return an empty text."""
         return ""
 
 
 RUNNING = ("force", "dry_run", "quiet", "config")
 READING = ("root", "strict", "verify")
 COMPUTING = ("threads", "workers", "device")
-"""Fields of `Settings` that commands take together: how to run, how to read images, and what to compute with."""
+"""Fields of `Settings` that commands take together: how to run, read images, and compute."""
 
 FORMATS = ("table", "md", "latex", "csv", "json")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that commands share; a command's own are a dataclass beside it, which names those that it takes.
+    """The options that commands share; the options dataclass of a command names those that it takes.
 
     Attributes:
         out: The file or folder to write; None prints to standard output where the command allows it.
-        threads: Part of a step's identity, because sums depend on it.
-        workers: Never bears on the result.
-        allow_leakage: Warn where a step would refuse.
-        origins: Where each option came from: default, preset, config or flag.
-        argv: The command line.
+        threads: Part of a step's identity, because floating-point sums depend on it.
+        workers: Never affects the result.
+        origins: The origin of each option: default, preset, config, environment or flag.
         report: Where messages and progress go.
-        output: Where results go that are printed.
+        output: Where printed results go.
         call: Runs another command by its command line, as typed; returns its exit code.
     """
 
     out: Path | None = option("Where to write; exactly there.", None, flags=("--out", "-o"), shown="", effect=False)
-    seed: int = option("Everything that is drawn is drawn from it.", 0, minimum=0)
+    seed: int = option("Random seed.", 0, minimum=0)
     threads: int = option(
-        "Threads of the numeric libraries; results depend on it.", 1, minimum=1, shown="all processors"
+        "Threads of the numerical libraries; results depend on it.", 1, minimum=1, shown="all processors"
     )
     workers: int = option("Processes that read and write images.", 1, minimum=1, shown="all processors", effect=False)
     device: str = option("auto, cpu, cuda, or one GPU as cuda:1.", "auto", effect=False)
     precision: str = option("auto, fp32 or bf16.", "auto")
-    force: bool = option("Redo what is there already.", False, effect=False)
-    dry_run: bool = option("Say what would be done, and do nothing.", False, effect=False)
-    strict: bool = option("Exit with code 3 when something was rejected.", False, effect=False)
-    verify: bool = option("Hash the inputs instead of trusting size and time.", False, effect=False)
-    allow_leakage: bool = option("Warn, instead of refusing, where a test image was seen in training.", False)
+    force: bool = option("Compute again, even if nothing has changed.", False, effect=False)
+    dry_run: bool = option("Print what would be done, without doing it.", False, effect=False)
+    strict: bool = option("Exit with code 3 if an image was rejected.", False, effect=False)
+    verify: bool = option("Compare inputs by content, not by size and time.", False, effect=False)
+    allow_leakage: bool = option("Only warn if a test image was used in training.", False)
     root: Path | None = option("Read images only below this folder.", None, shown="", effect=False)
     cache: Path | None = option(
         "Folder for decoded images.", None, envvar="CXRTOOL_CACHE", shown="$SLURM_TMPDIR, else $TMPDIR", effect=False
     )
-    quiet: bool = option("No progress, no messages but errors.", False, flags=("--quiet", "-q"), effect=False)
+    quiet: bool = option("No progress and no messages except errors.", False, flags=("--quiet", "-q"), effect=False)
     config: Path | None = option(
-        "Defaults from a TOML file, or from an old run.json, which repeats that run.", None, shown="", effect=False
+        "Defaults from a TOML file, or from the run.json of an earlier run, to repeat it.", None, shown="", effect=False
     )
     style: str = option("table, md, latex, csv or json.", "table", flags=("--format",), choices=FORMATS, effect=False)
     digits: int = option("Decimals in tables.", 2, minimum=0, maximum=10, effect=False)

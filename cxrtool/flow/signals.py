@@ -1,4 +1,4 @@
-"""A signal asks a long step to stop at the next safe place; a second one stops it at once."""
+"""A signal stops a long step at the next safe point; a second signal stops it at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
 
 
 class StopRequest:
-    """Notes SIGINT, SIGTERM and SIGUSR1 while it is entered; `error` tells what to raise when it is safe."""
+    """Records SIGINT, SIGTERM and SIGUSR1 inside its `with` block; `error` is what to raise when it is safe."""
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
@@ -36,17 +36,17 @@ class StopRequest:
         self._received = signal.Signals(number)
 
     def error(self) -> StoppedError | None:
-        """What to raise once the state is saved, or None when nobody asked to stop."""
+        """What to raise once the state is saved, or None where no signal arrived."""
         if self._received is None:
             return None
         return StoppedError(
             f"stopped by {self._received.name}",
             CODES[self._received],
-            "the same command goes on where it stopped",
+            "run the same command again to continue",
         )
 
     def raise_if_stopped(self) -> None:
-        """Raise `error`, at a place where nothing is left to save.
+        """Raise `error`, at a point where nothing is left to save.
 
         Raises:
             StoppedError: A signal arrived.

@@ -37,8 +37,8 @@ class Stores:
         tell: Warn of images that cannot be read; who closes a step's folder with its rejects need not.
     """
 
-    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, tell: bool = True) -> None:
-        self.settings, self.manifest, self.container, self.tell = settings, manifest, container, tell
+    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, warn: bool = True) -> None:
+        self.settings, self.manifest, self.container, self.warn = settings, manifest, container, warn
         self._opened: dict[tuple[int, str], Store] = {}
 
     def open(self, size: int, fit: str, request: StopRequest) -> Store:
@@ -56,7 +56,7 @@ class Stores:
         if (size, fit) not in self._opened:
             store = self._decode(size, fit, request)
             if not self._opened:
-                self._tell_of_failures(store)
+                self._report_failures(store)
             self._opened[size, fit] = store
         return self._opened[size, fit]
 
@@ -77,18 +77,24 @@ class Stores:
                 request.raise_if_stopped()
 
             return open_store(
-                paths, partial(decode, chain=[], size=size, fit=fit), size=size, key=key,
-                cache=settings.cache or default_cache(), mapper=map_items, workers=settings.workers,
-                advance=count, say=settings.report.say,
-            )  # fmt: skip
+                paths,
+                partial(decode, chain=[], size=size, fit=fit),
+                size=size,
+                key=key,
+                cache=settings.cache or default_cache(),
+                mapper=map_items,
+                workers=settings.workers,
+                advance=count,
+                say=settings.report.say,
+            )
 
-    def _tell_of_failures(self, store: Store) -> None:
+    def _report_failures(self, store: Store) -> None:
         if len(store.failed) == len(store):
             raise InputError(
                 f"{self.manifest.name}: none of the {len(store)} images can be read, the first: "
                 f"{next(iter(store.failed.values()), 'there are none')}"
             )
-        if store.failed and self.tell:
+        if store.failed and self.warn:
             self.settings.report.warn(
                 f"{len(store.failed)} of {len(store)} images cannot be read and are left out; "
                 f"each with its reason in {self.container.shown / REJECTS}"

@@ -125,7 +125,11 @@ class GeneratorRun:
         if single:
             whole = [pair for pair in whole if pair == runs.parse_fold(argument.name)]
         folds = {pair: path / runs.fold_name(*pair) for pair in whole}
-        if not folds or not (path / SPLITS).is_file() or not all((place / PART).is_file() for place in folds.values()):
+        if (
+            not folds
+            or not (path / SPLITS).is_file()
+            or not all((folder / PART).is_file() for folder in folds.values())
+        ):
             made = read_run_file(argument) or {}
             found = f"the output of `cxrtool {made['command']}`" if made else "none" if not folds else "another one"
             raise InputError(f"{option} {argument}: expected a run of generators or a fold of one, found {found}", FIT)
@@ -158,9 +162,7 @@ class GeneratorRun:
             )
         found = [FoldGenerators(*pair, read_part(self.folds[pair], KIND)) for pair in wanted]
         for other in found[1:]:
-            for what, one, first in (
-                ("classes", other.classes, found[0].classes), ("form", other.form, found[0].form)
-            ):  # fmt: skip
+            for what, one, first in (("classes", other.classes, found[0].classes), ("form", other.form, found[0].form)):
                 if one != first:
                     raise InputError(
                         f"{self.option}: expected the same {what} in all folds, found {one} in {other.name} and "
@@ -198,7 +200,7 @@ class GeneratorRun:
             )
 
 
-def places_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, str]) -> list[int]:
+def indices_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, str]) -> list[int]:
     """The places in a manifest of the images that a fold uses.
 
     Args:
@@ -209,9 +211,9 @@ def places_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, st
     Raises:
         InputError: One radiograph stands there twice.
     """
-    places: list[int] = []
+    indices: list[int] = []
     seen: dict[str, str] = {}
-    for place, row in enumerate(manifest.rows):
+    for index, row in enumerate(manifest.rows):
         if valid_in(row, pair) and (name := known_as(row, placed)):
             other = seen.setdefault(name, row["image_id"])
             if other != row["image_id"]:
@@ -220,8 +222,8 @@ def places_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, st
                     f"{runs.fold_name(*pair)}",
                     "transform one kind of images at a time; `cxrtool select --where` chooses them",
                 )
-            places.append(place)
-    return places
+            indices.append(index)
+    return indices
 
 
 def as_classes(manifest: Manifest) -> tuple[Manifest, list[str]]:
@@ -276,7 +278,7 @@ def make_twins(
     settings: Settings,
     fold: FoldGenerators,
     store: Store,
-    places: Sequence[int],
+    indices: Sequence[int],
     wanted: Sequence[int],
     request: StopRequest,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
@@ -293,7 +295,7 @@ def make_twins(
     Yields:
         An element of `wanted`, and its twins (S, S) in the order of the generators, uint8 or uint16.
     """
-    from cxrtool.training.device import choose_device, own_randomness, take_turns
+    from cxrtool.training.device import choose_device, local_randomness, take_turns
     from cxrtool.training.twin_maker import AT_ONCE, TwinMaker
 
     if not wanted:
@@ -301,10 +303,10 @@ def make_twins(
     device = choose_device(settings.device)
     with (
         take_turns(device, settings.report.say, request.raise_if_stopped),
-        own_randomness(settings.seed, settings.threads),
+        local_randomness(settings.seed, settings.threads),
     ):
         maker = TwinMaker(fold.part.folder, device)
         for start in range(0, len(wanted), AT_ONCE):
             request.raise_if_stopped()
             chosen = wanted[start : start + AT_ONCE]
-            yield from zip(chosen, maker.make([store.images[places[k]] for k in chosen]), strict=True)
+            yield from zip(chosen, maker.make([store.images[indices[k]] for k in chosen]), strict=True)

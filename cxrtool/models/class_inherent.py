@@ -26,9 +26,12 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.PReLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width),
-        )  # fmt: skip
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.PReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, S, S) to the same shape."""
@@ -44,9 +47,11 @@ class Generator(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.Conv2d(CHANNELS, WIDTH, 9, padding=4), nn.PReLU(), *(Residual(WIDTH) for _ in range(BLOCKS)),
+            nn.Conv2d(CHANNELS, WIDTH, 9, padding=4),
+            nn.PReLU(),
+            *(Residual(WIDTH) for _ in range(BLOCKS)),
             nn.Conv2d(WIDTH, CHANNELS, 3, padding=1),
-        )  # fmt: skip
+        )
 
 
 class Generators(nn.Module):

@@ -55,9 +55,9 @@ class Capsules(nn.Module):
         weighed first and multiplied once, and agreement is had by multiplying the output back: the same sums, without
         N x K x D predictions to hold, of which a picture of 224 x 224 would have 2.9 million.
         """
-        batch, places, _ = inputs.shape
+        batch, positions, _ = inputs.shape
         count = self.weight.shape[1]
-        coupling = inputs.new_full((batch, places, count), 1 / count)
+        coupling = inputs.new_full((batch, positions, count), 1 / count)
         for last in (*(False,) * (ROUNDS - 1), True):
             weighed = coupling.transpose(1, 2) @ inputs
             routed = torch.einsum("bkc,ckd->bkd", weighed, self.weight)
@@ -89,10 +89,17 @@ class CovidCaps(Network):
         super().__init__()
         first, second, third, fourth = MAPS
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, first, 3), nn.ReLU(), nn.BatchNorm2d(first, eps=1e-3),
-            nn.Conv2d(first, second, 3), nn.ReLU(), nn.AvgPool2d(2),
-            nn.Conv2d(second, third, 3), nn.ReLU(), nn.Conv2d(third, fourth, 3), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(in_channels, first, 3),
+            nn.ReLU(),
+            nn.BatchNorm2d(first, eps=1e-3),
+            nn.Conv2d(first, second, 3),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(second, third, 3),
+            nn.ReLU(),
+            nn.Conv2d(third, fourth, 3),
+            nn.ReLU(),
+        )
         draw_as_keras(self.body)
         layers: list[Capsules] = []
         width = fourth

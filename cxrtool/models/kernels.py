@@ -108,16 +108,16 @@ class AllKernels(Sequence[str]):
         return self._before(self.depth + 1)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
         """The network at a place: the shallower first, then as numbers whose digits are the kernels."""
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        rest = place + len(self) * (place < 0)
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        rest = index + len(self) * (index < 0)
         if not 0 <= rest < len(self):
-            raise IndexError(place)
+            raise IndexError(index)
         depth = 1
         while rest >= len(CHOICES) ** depth:
             rest -= len(CHOICES) ** depth
@@ -129,7 +129,7 @@ class AllKernels(Sequence[str]):
         return show(digits[::-1])
 
     def __contains__(self, text: object) -> bool:
-        return self._place(text) is not None
+        return self._index(text) is not None
 
     def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
         """The place of a network.
@@ -137,22 +137,22 @@ class AllKernels(Sequence[str]):
         Raises:
             ValueError: It is none of these.
         """
-        place = self._place(value)
-        if place is None or not start <= place < (len(self) if stop is None else stop):
+        index = self._index(value)
+        if index is None or not start <= index < (len(self) if stop is None else stop):
             raise ValueError(value)
-        return place
+        return index
 
-    def _place(self, text: object) -> int | None:
+    def _index(self, text: object) -> int | None:
         try:
             kernels = parse(str(text))
         except UsageError:
             return None
         if not set(kernels) <= set(CHOICES) or len(kernels) > self.depth:
             return None
-        place = 0
+        index = 0
         for kernel in kernels:
-            place = place * len(CHOICES) + CHOICES.index(kernel)
-        return self._before(len(kernels)) + place
+            index = index * len(CHOICES) + CHOICES.index(kernel)
+        return self._before(len(kernels)) + index
 
     def _before(self, depth: int) -> int:
         """How many are shallower than `depth`."""

@@ -40,7 +40,7 @@ class Network(nn.Module, ABC):
         for parameter in self.parameters():
             parameter.requires_grad_(id(parameter) in head)
 
-    def body_norms(self) -> list[nn.Module]:
+    def backbone_norms(self) -> list[nn.Module]:
         """The body's batch normalisations, whose running statistics move unless they are kept in eval mode."""
         head = {id(module) for outer in self.head_modules() for module in outer.modules()}
         kinds = (nn.modules.batchnorm._BatchNorm,)
@@ -69,7 +69,7 @@ def set_mode(network: nn.Module, *, training: bool, frozen_norms: bool) -> None:
     """Switch to training or evaluation, leaving the body's normalisations in evaluation where they are frozen."""
     network.train(training)
     if training and frozen_norms and isinstance(network, Network):
-        for module in network.body_norms():
+        for module in network.backbone_norms():
             module.eval()
 
 

@@ -75,9 +75,16 @@ def networks(kind: str) -> Mapping[str, PartNetwork]:
 
 
 def save_part(
-    folder: Path, kind: str, network: str, module: nn.Module, form: Form, description: Mapping[str, Any], *,
-    half: bool = False, built_with: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+    folder: Path,
+    kind: str,
+    network: str,
+    module: nn.Module,
+    form: Form,
+    description: Mapping[str, Any],
+    *,
+    half: bool = False,
+    built_with: Mapping[str, Any] | None = None,
+) -> None:
     """Write a part into a folder.
 
     Args:
@@ -100,15 +107,15 @@ def save_part(
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
-    told = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
+    content = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
     if built_with:
-        told[BUILT_WITH] = dict(built_with)
-    told["sha256"] = _digest(told, (folder / WEIGHTS).read_bytes())
-    atomic_write(folder / PART, json.dumps({**told, **description}, indent=1) + "\n")
+        content[BUILT_WITH] = dict(built_with)
+    content["sha256"] = _digest(content, (folder / WEIGHTS).read_bytes())
+    atomic_write(folder / PART, json.dumps({**content, **description}, indent=1) + "\n")
 
 
-def _digest(told: Mapping[str, Any], weights: bytes) -> str:
-    around = {name: told[name] for name in ("schema", "kind", "network", "form", BUILT_WITH) if name in told}
+def _digest(content: Mapping[str, Any], weights: bytes) -> str:
+    around = {name: content[name] for name in ("schema", "kind", "network", "form", BUILT_WITH) if name in content}
     return hashlib.sha256(json.dumps(around, sort_keys=True).encode() + weights).hexdigest()
 
 
@@ -132,11 +139,11 @@ def read_part(folder: Path, kind: str) -> Part:
     if found != kind or content.get("schema") != SCHEMA:
         raise InputError(f"{path}: expected a part for {kind} of schema {SCHEMA}, found one for '{found}'")
     try:
-        told = _digest(content, weights)
+        digest = _digest(content, weights)
         part = Part(kind, content["network"], Form(**content["form"]), content["sha256"], folder.resolve(), content)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a description of a part: {error!r}") from error
-    if told != part.sha256:
+    if digest != part.sha256:
         raise InputError(f"{folder}: damaged: its weights are not those that {PART} was written for", "fit it anew")
     return part
 

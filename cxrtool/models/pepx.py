@@ -36,9 +36,12 @@ class PEPX(nn.Sequential):
     def __init__(self, inputs: int, width: int) -> None:
         half = width // 2
         super().__init__(
-            *_step(inputs, half), *_step(half, width), *_step(width, width, 3, width), *_step(width, half),
+            *_step(inputs, half),
             *_step(half, width),
-        )  # fmt: skip
+            *_step(width, width, 3, width),
+            *_step(width, half),
+            *_step(half, width),
+        )
 
 
 def _step(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -52,9 +52,9 @@ def load(weights: str) -> tuple[Perceptual, str]:
     """
     try:
         with torch.random.fork_rng([]):
-            network, told = build(Architecture(NAME, 2), weights=weights)
+            network, weights_from = build(Architecture(NAME, 2), weights=weights)
     except CxrtoolError as error:
         message, hint = (text.replace("--weights", "--perceptual") for text in (error.message, error.hint or ""))
         raise InputError(message, f"{hint}; --perceptual none leaves this term of the loss out".lstrip("; ")) from error
     layers = list(network.get_submodule("timm.features").children())[:LAYERS]
-    return Perceptual(nn.Sequential(*layers)), told
+    return Perceptual(nn.Sequential(*layers)), weights_from

@@ -33,7 +33,7 @@ class Published:
     weights: str
     licence: str
     classes: int
-    place: Path | None
+    path: Path | None
 
 
 def published(name: str) -> Published | None:
@@ -56,7 +56,7 @@ def published(name: str) -> Published | None:
     if config is None:
         return None
     weights = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
-    return Published(name, weights, config.license or "", int(config.num_classes), _place(config))
+    return Published(name, weights, config.license or "", int(config.num_classes), _local_path(config))
 
 
 def hub_folder() -> Path:
@@ -66,7 +66,7 @@ def hub_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _place(config: Any) -> Path | None:
+def _local_path(config: Any) -> Path | None:
     """The file that timm would load without asking anybody, or None."""
     import torch
     from huggingface_hub import try_to_load_from_cache

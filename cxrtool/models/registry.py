@@ -171,7 +171,7 @@ def _check_kernels(architecture: Architecture) -> None:
         )
 
 
-def own_kernels(name: str, given: str | None) -> str | None:
+def network_kernels(name: str, given: str | None) -> str | None:
     """The kernels of a network in one spelling; its own where none are given, None where there is no choice.
 
     Raises:
@@ -220,9 +220,13 @@ def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
 
     def create(pretrained: bool) -> Network:
         return TimmNetwork(
-            architecture.name, architecture.classes, pretrained=pretrained,
-            hidden=architecture.hidden, dropout=architecture.dropout, size=architecture.size,
-        )  # fmt: skip
+            architecture.name,
+            architecture.classes,
+            pretrained=pretrained,
+            hidden=architecture.hidden,
+            dropout=architecture.dropout,
+            size=architecture.size,
+        )
 
     if not pretrained:
         return create(False)

@@ -107,14 +107,14 @@ def _entries(table: bytes) -> dict[str, Entry]:
     if len(table) < _FOOTER or table[-8:] != _MAGIC:
         raise ValueError("expected the index of a TensorFlow checkpoint, found another kind of file")
     footer = table[-_FOOTER:]
-    _, place = _varint(footer, 0)
-    _, place = _varint(footer, place)
-    offset, place = _varint(footer, place)
-    size, _ = _varint(footer, place)
+    _, position = _varint(footer, 0)
+    _, position = _varint(footer, position)
+    offset, position = _varint(footer, position)
+    size, _ = _varint(footer, position)
     entries: dict[str, Entry] = {}
     for _, handle in _pairs(_block(table, offset, size)):
-        start, place = _varint(handle, 0)
-        length, _ = _varint(handle, place)
+        start, position = _varint(handle, 0)
+        length, _ = _varint(handle, position)
         for key, value in _pairs(_block(table, start, length)):
             fields = dict(_fields(value))
             if not key:
@@ -125,9 +125,12 @@ def _entries(table: bytes) -> dict[str, Entry]:
                 # A slice of a tensor that was spread over machines; no single network is kept so.
                 raise ValueError(f"expected whole tensors, found '{key.decode()}' in slices or in another file")
             entries[key.decode()] = Entry(
-                _number(fields.get(1, 0)), _shape(fields.get(2, b"")), _number(fields.get(4, 0)),
-                _number(fields.get(5, 0)), _number(fields.get(6, 0)),
-            )  # fmt: skip
+                _number(fields.get(1, 0)),
+                _shape(fields.get(2, b"")),
+                _number(fields.get(4, 0)),
+                _number(fields.get(5, 0)),
+                _number(fields.get(6, 0)),
+            )
     return entries
 
 
@@ -143,35 +146,35 @@ def _block(table: bytes, offset: int, size: int) -> bytes:
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block; each key begins with so many bytes of the one before."""
     restarts = struct.unpack("<I", block[-4:])[0]
-    end, place, key = len(block) - 4 * (restarts + 1), 0, b""
-    while place < end:
-        shared, place = _varint(block, place)
-        own, place = _varint(block, place)
-        length, place = _varint(block, place)
-        key = key[:shared] + block[place : place + own]
-        place += own
-        yield key, block[place : place + length]
-        place += length
-        if place > end:
+    end, position, key = len(block) - 4 * (restarts + 1), 0, b""
+    while position < end:
+        shared, position = _varint(block, position)
+        own, position = _varint(block, position)
+        length, position = _varint(block, position)
+        key = key[:shared] + block[position : position + own]
+        position += own
+        yield key, block[position : position + length]
+        position += length
+        if position > end:
             raise IndexError("an entry behind the end")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Numbers and contents of a protocol buffer's fields."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
         kind = tag & 7
         if kind == 0:
-            value, place = _varint(message, place)
+            value, position = _varint(message, position)
             yield tag >> 3, value
         elif kind == 2:
-            length, place = _varint(message, place)
-            yield tag >> 3, message[place : place + length]
-            place += length
+            length, position = _varint(message, position)
+            yield tag >> 3, message[position : position + length]
+            position += length
         elif kind == 5:
-            yield tag >> 3, struct.unpack("<I", message[place : place + 4])[0]
-            place += 4
+            yield tag >> 3, struct.unpack("<I", message[position : position + 4])[0]
+            position += 4
         else:
             raise ValueError("expected the index of a TensorFlow checkpoint, found an unknown kind of field in it")
 
@@ -189,14 +192,14 @@ def _number(value: int | bytes) -> int:
     return value
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = data[place]
+        byte = data[position]
         value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
+        position, shift = position + 1, shift + 7
         if byte < 128:
-            return value, place
+            return value, position
         if shift > 63:
             raise IndexError("a number without an end")
 

@@ -19,9 +19,11 @@ WIDTHS = (32, 64, 128, 256, 512)
 
 def _double(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True),
-        nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True),
-    )  # fmt: skip
+        nn.Conv2d(before, after, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(after, after, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
 
 
 class EduardomineoUNet(nn.Module):

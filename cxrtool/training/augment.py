@@ -20,12 +20,32 @@ from cxrtool.training.randomness import uniforms
 BLUR_SIZE = 9
 
 DRAWS = (
-    "angle", "shift_x", "shift_y", "shear", "zoom", "flip", "crop", "crop_x", "crop_y",
-    "contrast", "brightness", "noise",
-    "gate_rotate", "gate_shift", "gate_shear", "gate_zoom", "gate_crop",
-    "gate_contrast", "gate_brightness", "gate_noise", "gate_blur",
-    "stretch", "gate_stretch", "pad", "gate_pad",
-)  # fmt: skip
+    "angle",
+    "shift_x",
+    "shift_y",
+    "shear",
+    "zoom",
+    "flip",
+    "crop",
+    "crop_x",
+    "crop_y",
+    "contrast",
+    "brightness",
+    "noise",
+    "gate_rotate",
+    "gate_shift",
+    "gate_shear",
+    "gate_zoom",
+    "gate_crop",
+    "gate_contrast",
+    "gate_brightness",
+    "gate_noise",
+    "gate_blur",
+    "stretch",
+    "gate_stretch",
+    "pad",
+    "gate_pad",
+)
 """What each of an image's random numbers is for: fixed, so that switching one option on never moves another."""
 
 
@@ -66,9 +86,7 @@ class Augmentation:
     @property
     def geometric(self) -> bool:
         """Whether an image is resampled."""
-        return any(
-            (self.rotate, self.shift, self.shear, self.zoom, self.stretch, self.pad, self.crop, self.flip)
-        )  # fmt: skip
+        return any((self.rotate, self.shift, self.shear, self.zoom, self.stretch, self.pad, self.crop, self.flip))
 
     @property
     def active(self) -> bool:
@@ -83,9 +101,20 @@ class Augmentation:
 
 
 LIMITS = {
-    "rotate": 180.0, "shift": 1.0, "shear": 2.0, "zoom": 0.95, "stretch": 0.95, "pad": 1.0, "crop": 0.9, "flip": 1.0,
-    "brightness": 1.0, "contrast": 1.0, "blur": 4.0, "noise": 1.0, "p": 1.0,
-}  # fmt: skip
+    "rotate": 180.0,
+    "shift": 1.0,
+    "shear": 2.0,
+    "zoom": 0.95,
+    "stretch": 0.95,
+    "pad": 1.0,
+    "crop": 0.9,
+    "flip": 1.0,
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "blur": 4.0,
+    "noise": 1.0,
+    "p": 1.0,
+}
 
 
 def parse(text: str) -> Augmentation:

@@ -84,7 +84,7 @@ def total_variation(pictures: Tensor) -> Tensor:
     return 2 * (down.square().mean() + right.square().mean())
 
 
-def own_cross_entropy(logits: Tensor, target: Tensor, label: int) -> Tensor:
+def class_cross_entropy(logits: Tensor, target: Tensor, label: int) -> Tensor:
     """Mean cross-entropy over the versions of the images of one class; 0 where there is none.
 
     No weight of a class is in it: it would be the same for every image here.
@@ -101,7 +101,7 @@ def own_cross_entropy(logits: Tensor, target: Tensor, label: int) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class ContestFit(Job):
+class GeneratorFit(Job):
     """Fit the generators and their classifier; `recipe` holds the generators' learning rate, which is constant.
 
     The schedule in `recipe` is the classifier's, which has no weight decay. The loss and the accuracy of a history are
@@ -166,7 +166,7 @@ class ContestFit(Job):
         for index, (player, loss) in enumerate(zip(self.parameter_groups(), losses, strict=True)):
             last = index == len(losses) - 1
             torch.autograd.backward(loss, inputs=player, retain_graph=not last)
-        return judged.detach(), self.points(logits.detach(), target), terms
+        return judged.detach(), self.score_sum(logits.detach(), target), terms
 
     def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, S, S), augmented and standardised, and their classes (B,)."""
@@ -176,7 +176,7 @@ class ContestFit(Job):
         """The classifier's: cross-entropy of logits (K, B, K), each image times its class's weight."""
         return cross_entropy(outputs.flatten(0, 1), target.repeat(len(outputs)), self._weights)
 
-    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """How many images are named rightly."""
         return (decide(outputs).argmax(1) == target).sum()
 
@@ -187,12 +187,12 @@ class ContestFit(Job):
         loss = right = 0.0
         size, count = self.recipe.batch_size, len(self.validation)
         for start in range(0, count, size):
-            places = self.validation[start : start + size]
-            target = self._classes(places)
+            indices = self.validation[start : start + size]
+            target = self._classes(indices)
             with autocast(self.device, self.precision):
-                _, logits = self.module(self._inputs(places, None))
-            loss += float(self.loss(logits, target).double()) * len(places)
-            right += float(self.points(logits, target))
+                _, logits = self.module(self._inputs(indices, None))
+            loss += float(self.loss(logits, target).double()) * len(indices)
+            right += float(self.score_sum(logits, target))
             between()
         return loss / count, right / count
 
@@ -205,14 +205,20 @@ class ContestFit(Job):
         return truth, found.view(*made.shape[:2], *found.shape[1:])
 
     def _generator_losses(
-        self, inputs: Tensor, target: Tensor, made: Tensor, logits: Tensor, judged: Tensor,
-        seen: tuple[Tensor, Tensor] | None, terms: dict[str, Tensor],
-    ) -> Iterator[Tensor]:  # fmt: skip
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        made: Tensor,
+        logits: Tensor,
+        judged: Tensor,
+        seen: tuple[Tensor, Tensor] | None,
+        terms: dict[str, Tensor],
+    ) -> Iterator[Tensor]:
         """The loss of each generator; its parts go into `terms`."""
         for index, name in enumerate(self._names):
             version = made[index].float()
             pixels, variation = functional.mse_loss(version, inputs), total_variation(version)
-            of_class = own_cross_entropy(logits, target, index) if self.class_loss == "own" else judged
+            of_class = class_cross_entropy(logits, target, index) if self.class_loss == "own" else judged
             total = pixels + VARIATION * variation + self.class_loss_weight * of_class
             parts = {"mse": pixels, "tv": variation, "class": of_class}
             if seen is not None:
@@ -226,12 +232,12 @@ class ContestFit(Job):
         players = [*self.module.generators.members, self.module.classifier]
         return [[weight for weight in player.parameters() if weight.requires_grad] for player in players]
 
-    def _inputs(self, places: np.ndarray, epoch: int | None) -> Tensor:
-        grey = self.source.batch(places, epoch)
+    def _inputs(self, indices: np.ndarray, epoch: int | None) -> Tensor:
+        grey = self.source.batch(indices, epoch)
         return standardise(grey).contiguous(memory_format=torch.channels_last)
 
-    def _classes(self, places: np.ndarray) -> Tensor:
-        return self._target[torch.from_numpy(places).to(self._target.device)]
+    def _classes(self, indices: np.ndarray) -> Tensor:
+        return self._target[torch.from_numpy(indices).to(self._target.device)]
 
 
 def term_of(part: str, name: str) -> str:
@@ -267,7 +273,7 @@ SMALLEST_ERROR = 1e-10
 def answer(
     contest: GeneratorTraining,
     source: Source,
-    asked: np.ndarray,
+    to_predict: np.ndarray,
     batch_size: int,
     shown: Sequence[int] = (),
     between: Callable[[], None] = lambda: None,
@@ -286,9 +292,9 @@ def answer(
     count = len(contest.generators.members)
     parts: list[tuple[Tensor, ...]] = []
     kept: dict[int, np.ndarray] = {}
-    for start in range(0, len(asked), batch_size):
-        places = asked[start : start + batch_size]
-        grey = source.batch(places, None)
+    for start in range(0, len(to_predict), batch_size):
+        indices = to_predict[start : start + batch_size]
+        grey = source.batch(indices, None)
         inputs = standardise(grey).contiguous(memory_format=torch.channels_last)
         made, logits = contest(inputs)
         pictures = to_grey(made)
@@ -297,7 +303,7 @@ def answer(
         after = _softmax(contest.classifier(again)).view(count, len(grey), -1)
         before = _softmax(contest.classifier(inputs))
         parts.append((_softmax(decide(logits)), before, after.transpose(0, 1), -10 * error.log10().transpose(0, 1)))
-        kept |= {int(i): pictures[:, row].cpu().numpy() for row, i in enumerate(places) if i in shown}
+        kept |= {int(i): pictures[:, row].cpu().numpy() for row, i in enumerate(indices) if i in shown}
         between()
     if not parts:
         empty = np.empty((0, count))

@@ -19,8 +19,8 @@ from cxrtool.models.network import count_parameters, is_finite
 from cxrtool.models.registry import build
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.checkpoint import load_state, save_state
-from cxrtool.training.class_inherent import FROZEN, Answers, ContestFit, GeneratorTraining, answer
-from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
+from cxrtool.training.class_inherent import FROZEN, Answers, GeneratorFit, GeneratorTraining, answer
+from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.features import ImageSource, Normalisation
 from cxrtool.training.fitting import Fitted
@@ -90,7 +90,7 @@ class Trial:
 
 
 @dataclass
-class FittedContest(Fitted):
+class FittedGenerators(Fitted):
     """A fitted fold; `probabilities` are FuCiTNet's own.
 
     Attributes:
@@ -119,21 +119,23 @@ def build_generator_training(design: GeneratorDesign) -> tuple[GeneratorTraining
     # In ResNet-18 and VGG16 alike, 32 pixels become one place of the last features.
     if design.size < perceptual.STRIDE:
         raise UsageError(f"--size: expected {perceptual.STRIDE} pixels or more, found {design.size}")
-    classifier, told = build(Architecture(CLASSIFIER, len(design.classes), size=design.size), weights=design.weights)
+    classifier, weights_from = build(
+        Architecture(CLASSIFIER, len(design.classes), size=design.size), weights=design.weights
+    )
     if design.weights != NONE:
         for name in FROZEN:
             classifier.get_submodule(f"timm.{name}").requires_grad_(requires_grad=False)
-    return GeneratorTraining(Generators(design.classes), classifier), told
+    return GeneratorTraining(Generators(design.classes), classifier), weights_from
 
 
-def fit_contest(
+def fit_generator_fold(
     design: GeneratorDesign,
     store: Store,
     ids: Sequence[str],
     labels: np.ndarray,
     training: np.ndarray,
     validation: np.ndarray,
-    asked: np.ndarray,
+    to_predict: np.ndarray,
     state: Path,
     *,
     shown: Sequence[int] = (),
@@ -141,7 +143,7 @@ def fit_contest(
     epoch_done: Callable[[float, Row], None] = lambda weight, row: None,
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
-) -> FittedContest:
+) -> FittedGenerators:
     """Fit the generators of one fold, once for each weight of the class term, and ask those that did best.
 
     The best is the one with the highest accuracy on the validation images, then the lowest loss, then the first.
@@ -178,18 +180,32 @@ def fit_contest(
     best: tuple[Trial, GeneratorTraining, History] | None = None
     seconds = 0.0
     for number, weight in enumerate(design.class_loss_weights):
-        with own_randomness(design.seed, design.threads):
-            contest, told = build_generator_training(design)
+        with local_randomness(design.seed, design.threads):
+            contest, weights_from = build_generator_training(design)
             notes: dict[str, int | float | str] = {
-                **count_parameters(contest), "device": str(device), "precision": precision
-            }  # fmt: skip
+                **count_parameters(contest),
+                "device": str(device),
+                "precision": precision,
+            }
             contest.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            job = ContestFit(
-                module=contest, training=training, validation=validation, recipe=design.recipe, device=device,
-                precision=precision, seed=design.seed, state=state / str(number), save_every=save_every,
-                names=list(ids), perceptual=compare, source=source, labels=labels, class_loss=design.class_loss,
-                class_loss_weight=weight, classifier_lr=design.classifier_lr,
-            )  # fmt: skip
+            job = GeneratorFit(
+                module=contest,
+                training=training,
+                validation=validation,
+                recipe=design.recipe,
+                device=device,
+                precision=precision,
+                seed=design.seed,
+                state=state / str(number),
+                save_every=save_every,
+                names=list(ids),
+                perceptual=compare,
+                source=source,
+                labels=labels,
+                class_loss=design.class_loss,
+                class_loss_weight=weight,
+                classifier_lr=design.classifier_lr,
+            )
             try:
                 fitting = fit if len(design.class_loss_weights) == 1 else _fit_or_recall
                 history = fitting(job, epoch_done=partial(epoch_done, weight), stop=stop, warn=warn)
@@ -210,19 +226,19 @@ def fit_contest(
     # Where nothing is validated, nobody has looked yet.
     if not is_finite(contest):
         raise DivergedError("the weights are no longer numbers; nothing was saved", "lower --lr or --classifier-lr")
-    notes |= {"seconds": round(seconds, 2), "perceptual_term": compared_by, "classifier_weights": told}
-    with own_randomness(design.seed, design.threads):
+    notes |= {"seconds": round(seconds, 2), "perceptual_term": compared_by, "classifier_weights": weights_from}
+    with local_randomness(design.seed, design.threads):
         answers = answer(
-            contest.to(device), source, asked, design.recipe.batch_size, shown, lambda: raise_if_stopped(stop)
+            contest.to(device), source, to_predict, design.recipe.batch_size, shown, lambda: raise_if_stopped(stop)
         )
     contest.cpu().eval()
-    return FittedContest(
-        contest.classifier, history, answers.probabilities, told, notes, contest, answers, trials, chosen.weight
+    return FittedGenerators(
+        contest.classifier, history, answers.probabilities, weights_from, notes, contest, answers, trials, chosen.weight
     )
 
 
 def _fit_or_recall(
-    job: ContestFit, *, epoch_done: Callable[[Row], None], stop: Stop, warn: Callable[[str], None]
+    job: GeneratorFit, *, epoch_done: Callable[[Row], None], stop: Stop, warn: Callable[[str], None]
 ) -> History:
     """Fit, unless an interrupted run has come to the end of this fit already."""
     folder = job.state / "end"
@@ -232,6 +248,7 @@ def _fit_or_recall(
         return History(made["rows"], made["kept"], made["seconds"])
     history = fit(job, epoch_done=epoch_done, stop=stop, warn=warn)
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"rows": history.rows, "kept": history.kept, "seconds": history.seconds}
-    save_state(folder, {**told, "module": {name: value.cpu() for name, value in job.module.state_dict().items()}})
+    weights = {name: value.cpu() for name, value in job.module.state_dict().items()}
+    state = {"rows": history.rows, "kept": history.kept, "seconds": history.seconds, "module": weights}
+    save_state(folder, state)
     return history

@@ -54,6 +54,7 @@ def margin(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-    "cross-entropy": cross_entropy, "margin": margin,
-}  # fmt: skip
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+}
 """From logits (B, K), classes (B,) and weights of the classes to the mean loss of a batch's images."""

@@ -32,8 +32,18 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 def draw_history(path: Path, history: History, title: str) -> None:
     """Draw the loss and the score beside it over the epochs, with the epoch that was kept."""
-    score = next((name.removeprefix("train_") for name in history.rows[0] if name.startswith("train_")
-                  and name != "train_loss"), "accuracy") if history.rows else "accuracy"  # fmt: skip
+    score = (
+        next(
+            (
+                name.removeprefix("train_")
+                for name in history.rows[0]
+                if name.startswith("train_") and name != "train_loss"
+            ),
+            "accuracy",
+        )
+        if history.rows
+        else "accuracy"
+    )
     draw_panels(path, history, title, [_both("loss", "loss"), _both(score, score)])
 
 

@@ -176,7 +176,7 @@ def take_turns(
 
 
 @contextlib.contextmanager
-def own_randomness(seed: int, threads: int) -> Iterator[None]:
+def local_randomness(seed: int, threads: int) -> Iterator[None]:
     """Seed torch's generators and set its threads inside the block; the caller's are given back afterwards."""
     before = torch.get_num_threads()
     devices = list(range(torch.cuda.device_count()))

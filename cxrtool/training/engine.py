@@ -116,7 +116,7 @@ class Fit(Job):
         """What `criterion` names, each image times its class's weight."""
         return LOSSES[self.criterion](outputs, target, self._weights)
 
-    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """How many are named rightly."""
         return (outputs.argmax(1) == target).sum()
 
@@ -124,12 +124,12 @@ class Fit(Job):
         """Loss and accuracy."""
         logits = forward(
             self.module, self.source, self.validation, self.recipe.batch_size, self.device, self.precision, between
-        )  # fmt: skip
+        )
         target = self._classes(self.validation)
         return float(self.loss(logits, target).double()), float((logits.argmax(1) == target).float().mean())
 
-    def _classes(self, places: np.ndarray) -> Tensor:
-        return self._target[torch.from_numpy(places).to(self._target.device)]
+    def _classes(self, indices: np.ndarray) -> Tensor:
+        return self._target[torch.from_numpy(indices).to(self._target.device)]
 
 
 @dataclass
@@ -182,7 +182,7 @@ class Loop:
         self.best: dict[str, Any] = {"epoch": 0, "score": (math.inf, math.inf), "weights": {}}
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
-        self.points: list[Tensor] = []
+        self.score_sum: list[Tensor] = []
         self.terms: list[Tensor] = []
         self.spent = 0.0
         self.began = self.saved = time.monotonic()
@@ -253,11 +253,11 @@ class Loop:
                     "--batch-size 2 or more, or more training images",
                 ) from error
             self.step += 1
-            self._heed(stop)
+            self._raise_if_stopped(stop)
             if job.save_every and time.monotonic() - self.saved >= job.save_every:
                 self._save()
 
-    def _heed(self, stop: Stop) -> None:
+    def _raise_if_stopped(self, stop: Stop) -> None:
         reason = stop()
         if reason is not None:
             if self.average:
@@ -268,13 +268,13 @@ class Loop:
     def _train_batch(self, indices: np.ndarray) -> None:
         job = self.job
         self.optimizer.zero_grad(set_to_none=True)
-        loss, points, terms = job.learn(indices, self.epoch)
+        loss, score_sum, terms = job.learn(indices, self.epoch)
         self.optimizer.step()
         if self.average:
             self.average.take()
         # Kept on the device: reading them now would make it wait.
         self.losses.append(loss * len(indices))
-        self.points.append(points)
+        self.score_sum.append(score_sum)
         if job.terms:
             self.terms.append(torch.stack([terms[name] for name in job.terms]) * len(indices))
 
@@ -282,18 +282,22 @@ class Loop:
         job, recipe = self.job, self.job.recipe
         losses = torch.stack(self.losses).double().cpu()
         if not bool(torch.isfinite(losses).all()):
-            self._complain(int((~torch.isfinite(losses)).nonzero()[0]))
+            self._raise_diverged(int((~torch.isfinite(losses)).nonzero()[0]))
         count = sum(map(len, self._batches()))
         with self._averaged():
             validation_loss, validation_score = self._validate(stop)
         figures = (
-            self.epoch + 1, rate, float(losses.sum()) / count, float(torch.stack(self.points).sum()) / count,
-            validation_loss, validation_score,
-        )  # fmt: skip
+            self.epoch + 1,
+            rate,
+            float(losses.sum()) / count,
+            float(torch.stack(self.score_sum).sum()) / count,
+            validation_loss,
+            validation_score,
+        )
         means = (torch.stack(self.terms).double().sum(0) / count).tolist() if job.terms else []
         row: Row = dict(zip(columns(job.score, job.terms), (*figures, *means), strict=True))
         self.rows.append(row)
-        self.epoch, self.step, self.losses, self.points, self.terms = self.epoch + 1, 0, [], [], []
+        self.epoch, self.step, self.losses, self.score_sum, self.terms = self.epoch + 1, 0, [], [], []
         score = {
             "best-loss": (validation_loss, 0.0),
             "best-accuracy": (-(validation_score or 0.0), validation_loss),
@@ -311,7 +315,7 @@ class Loop:
     def _validate(self, stop: Stop) -> tuple[float | None, float | None]:
         if not len(self.job.validation):
             return None, None
-        loss, score = self.job.validate(lambda: self._heed(stop))
+        loss, score = self.job.validate(lambda: self._raise_if_stopped(stop))
         if not math.isfinite(loss):
             raise DivergedError(
                 f"epoch {self.epoch + 1}: the validation loss is {loss}; nothing of this epoch was saved",
@@ -319,7 +323,7 @@ class Loop:
             )
         return loss, score
 
-    def _complain(self, step: int) -> None:
+    def _raise_diverged(self, step: int) -> None:
         batch = self._batches()[step]
         indices = batch if batch.ndim == 1 else batch[:, 0]
         shown = ", ".join(self.job.names[int(i)] for i in indices[:4]) if self.job.names else f"{len(indices)} images"
@@ -334,7 +338,7 @@ class Loop:
         if self.losses:
             finite = torch.isfinite(torch.stack(self.losses)).cpu()
             if not bool(finite.all()):
-                self._complain(int((~finite).nonzero()[0]))
+                self._raise_diverged(int((~finite).nonzero()[0]))
         if not is_finite(job.module):
             raise DivergedError(f"epoch {self.epoch}: the weights are no longer numbers; not saved", "lower --lr")
         save_state(
@@ -346,7 +350,7 @@ class Loop:
                 "rows": self.rows,
                 "best": {**self.best, "score": list(self.best["score"])},
                 "losses": [value.cpu() for value in self.losses],
-                "hits": [value.cpu() for value in self.points],
+                "hits": [value.cpu() for value in self.score_sum],
                 "terms": [value.cpu() for value in self.terms],
                 "module": job.module.state_dict(),
                 "average": self.average.state() if self.average else {},
@@ -367,7 +371,7 @@ class Loop:
         weights = {name: value.to(job.device) for name, value in state["best"]["weights"].items()}
         self.best = {**state["best"], "score": tuple(state["best"]["score"]), "weights": weights}
         self.losses = [value.to(job.device) for value in state["losses"]]
-        self.points = [value.to(job.device) for value in state["hits"]]
+        self.score_sum = [value.to(job.device) for value in state["hits"]]
         self.terms = [value.to(job.device) for value in state.get("terms", [])]
         if self.average:
             self.average.restore(state["average"])

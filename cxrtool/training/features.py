@@ -85,7 +85,7 @@ class FeatureSource:
 
 
 @torch.inference_mode()
-def run_body(
+def run_backbone(
     network: Network,
     source: ImageSource,
     indices: np.ndarray,

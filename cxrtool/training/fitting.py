@@ -16,9 +16,9 @@ from cxrtool.models.complexity import try_out
 from cxrtool.models.network import Network, count_parameters, set_mode
 from cxrtool.models.registry import build, input_form, loss_of
 from cxrtool.training.augment import Augmentation, Augmenter
-from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, own_randomness
+from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import Fit, History, Stop, fit, forward, raise_if_stopped
-from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_body
+from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_backbone
 from cxrtool.training.job import Row
 from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys
@@ -83,7 +83,7 @@ def fit_fold(
     labels: np.ndarray,
     training: np.ndarray,
     validation: np.ndarray,
-    asked: np.ndarray,
+    to_predict: np.ndarray,
     state: Path,
     *,
     save_every: float = 30.0,
@@ -114,7 +114,7 @@ def fit_fold(
     precision = choose_precision(design.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
-    with own_randomness(design.seed, design.threads):
+    with local_randomness(design.seed, design.threads):
         network, weights_from = build(design.architecture, weights=design.weights)
         channels = len(input_form(design.architecture.name, design.normalize)["mean"])
         macs = try_out(network, design.architecture, channels)
@@ -125,22 +125,35 @@ def fit_fold(
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = _images(design, store, ids, device)
         began = time.monotonic()
-        module, source = _what_is_trained(
+        module, source = _trained_part(
             design, network, images, training, validation, precision, lambda: raise_if_stopped(stop)
         )
         # A frozen body that is run but once is part of the training.
         before = time.monotonic() - began
         history = fit(
             Fit(
-                module=module, source=source, labels=labels, training=training, validation=validation,
-                classes=design.architecture.classes, recipe=design.recipe, device=device, precision=precision,
-                seed=design.seed, frozen_norms=design.freeze and design.frozen_norms, state=state,
-                save_every=save_every, names=list(ids), criterion=loss_of(design.architecture.name),
+                module=module,
+                source=source,
+                labels=labels,
+                training=training,
+                validation=validation,
+                classes=design.architecture.classes,
+                recipe=design.recipe,
+                device=device,
+                precision=precision,
+                seed=design.seed,
+                frozen_norms=design.freeze and design.frozen_norms,
+                state=state,
+                save_every=save_every,
+                names=list(ids),
+                criterion=loss_of(design.architecture.name),
             ),
-            epoch_done=epoch_done, stop=stop, warn=warn,
-        )  # fmt: skip
+            epoch_done=epoch_done,
+            stop=stop,
+            warn=warn,
+        )
         notes["seconds"] = round(before + history.seconds, 2)
-        probabilities = _probabilities(design, network, images, asked, stop)
+        probabilities = _probabilities(design, network, images, to_predict, stop)
     return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)
 
 
@@ -149,7 +162,7 @@ def answer(
     network: Network,
     store: Store,
     ids: Sequence[str],
-    asked: np.ndarray,
+    to_predict: np.ndarray,
     *,
     stop: Stop = lambda: None,
 ) -> np.ndarray:
@@ -170,9 +183,9 @@ def answer(
         CxrtoolError: The device will not do, or what `stop` returned.
     """
     device = choose_device(design.device)
-    with own_randomness(design.seed, design.threads):
+    with local_randomness(design.seed, design.threads):
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        probabilities = _probabilities(design, network, _images(design, store, ids, device), asked, stop)
+        probabilities = _probabilities(design, network, _images(design, store, ids, device), to_predict, stop)
     network.cpu().eval()
     return probabilities
 
@@ -185,15 +198,15 @@ def _images(design: Design, store: Store, ids: Sequence[str], device: torch.devi
 
 
 def _probabilities(
-    design: Design, network: Network, images: ImageSource, asked: np.ndarray, stop: Stop
-) -> np.ndarray:  # fmt: skip
+    design: Design, network: Network, images: ImageSource, to_predict: np.ndarray, stop: Stop
+) -> np.ndarray:
     size, device = design.recipe.batch_size, images.device
-    logits = forward(network, images, asked, size, device, "fp32", lambda: raise_if_stopped(stop))
+    logits = forward(network, images, to_predict, size, device, "fp32", lambda: raise_if_stopped(stop))
     probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
     return probabilities
 
 
-def _what_is_trained(
+def _trained_part(
     design: Design,
     network: Network,
     images: ImageSource,
@@ -207,9 +220,9 @@ def _what_is_trained(
     if not constant:
         return network, images
     network.eval()
-    places = np.concatenate([training, validation])
-    features: FeatureSource = run_body(
-        network, images, places, design.recipe.batch_size, precision, len(images.store), between
+    indices = np.concatenate([training, validation])
+    features: FeatureSource = run_backbone(
+        network, images, indices, design.recipe.batch_size, precision, len(images.store), between
     )
     return Head(network), features
 

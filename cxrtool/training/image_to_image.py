@@ -21,7 +21,7 @@ from cxrtool.models.network import count_parameters
 from cxrtool.models.parts import networks
 from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
-from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
+from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.image_to_image_options import LOSSES
 from cxrtool.training.job import Job, Row
@@ -42,7 +42,7 @@ class Exposure(Protocol):
 
 
 @dataclass(frozen=True)
-class DenseDesign:
+class ImageToImageDesign:
     """What is fitted and how: all that bears on the weights.
 
     Attributes:
@@ -77,7 +77,7 @@ class DenseDesign:
 
 
 @dataclass
-class FittedDense:
+class FittedImageToImage:
     """A fitted network.
 
     Attributes:
@@ -113,24 +113,21 @@ class Pairs:
         self.images, self.targets, self.device = images, targets, device
         self.augmenter, self.exposure = augmenter, exposure
 
-    def batch(self, places: np.ndarray, numbers: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: np.ndarray, numbers: np.ndarray | None) -> tuple[Tensor, Tensor]:
         """Pictures and targets of these places in the stores; changed by `numbers` (B,), as they are without."""
-        images, targets = (
-            store[places].to(self.device, torch.float32).mul_(1.0 / store.scale)
-            for store in (self.images, self.targets)
-        )
+        images, targets = (self._values(store, indices) for store in (self.images, self.targets))
         if numbers is not None and self.augmenter is not None:
-            images, targets = self.augmenter.pair(images, targets, places, numbers)
+            images, targets = self.augmenter.pair(images, targets, indices, numbers)
         if numbers is not None and self.exposure is not None:
-            images = self.exposure(images, places, numbers)
+            images = self.exposure(images, indices, numbers)
         return images.contiguous(memory_format=torch.channels_last), targets
 
-    def _values(self, store: Store, places: np.ndarray) -> Tensor:
-        return store[places].to(self.device, torch.float32).mul_(1.0 / store.scale)
+    def _values(self, store: Store, indices: np.ndarray) -> Tensor:
+        return store[indices].to(self.device, torch.float32).mul_(1.0 / store.scale)
 
 
 @dataclass(kw_only=True)
-class DenseFit(Job):
+class ImageToImageFit(Job):
     """Fit a network that answers with a picture.
 
     Attributes:
@@ -170,7 +167,7 @@ class DenseFit(Job):
         found: Tensor = getattr(losses, LOSSES[self.kind][self.lose])(outputs, target)
         return found
 
-    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The sum of the images' scores."""
         return SCORES[self.kind][1](outputs, target).sum()
 
@@ -185,7 +182,7 @@ class DenseFit(Job):
             with autocast(self.device, self.precision):
                 outputs = self.module(images)
             loss += float(self.loss(outputs, target).double()) * len(images)
-            score += float(self.points(outputs, target).double())
+            score += float(self.score_sum(outputs, target).double())
             between()
         return loss / count, score / count
 
@@ -233,8 +230,8 @@ def occurrences(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def fit_dense(
-    design: DenseDesign,
+def fit_image_to_image(
+    design: ImageToImageDesign,
     images: Store,
     targets: Store,
     ids: Sequence[str],
@@ -247,7 +244,7 @@ def fit_dense(
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
-) -> FittedDense:
+) -> FittedImageToImage:
     """Fit one network.
 
     Args:
@@ -271,7 +268,7 @@ def fit_dense(
     precision = choose_precision(design.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
-    with own_randomness(design.seed, design.threads):
+    with local_randomness(design.seed, design.threads):
         module = build(design)
         notes: dict[str, int | float | str] = {**count_parameters(module), "device": str(device)}
         notes["precision"] = precision
@@ -281,18 +278,33 @@ def fit_dense(
         exposure = _exposure(design, keys, device)
         pairs = Pairs(images.to(device), targets.to(device), device, augmenter, exposure)
         history = fit(
-            DenseFit(
-                module=module, training=training, validation=validation, recipe=design.recipe, device=device,
-                precision=precision, seed=design.seed, average=design.average, state=state, save_every=save_every,
-                names=list(ids), kind=design.kind, pairs=pairs, lose=design.loss, copies=design.copies, groups=groups,
+            ImageToImageFit(
+                module=module,
+                training=training,
+                validation=validation,
+                recipe=design.recipe,
+                device=device,
+                precision=precision,
+                seed=design.seed,
+                average=design.average,
+                state=state,
+                save_every=save_every,
+                names=list(ids),
+                kind=design.kind,
+                pairs=pairs,
+                lose=design.loss,
+                copies=design.copies,
+                groups=groups,
             ),
-            epoch_done=epoch_done, stop=stop, warn=warn,
-        )  # fmt: skip
+            epoch_done=epoch_done,
+            stop=stop,
+            warn=warn,
+        )
     notes["seconds"] = round(history.seconds, 2)
-    return FittedDense(module.cpu().eval(), history, notes)
+    return FittedImageToImage(module.cpu().eval(), history, notes)
 
 
-def build(design: DenseDesign) -> nn.Module:
+def build(design: ImageToImageDesign) -> nn.Module:
     """Build the network, and see that it takes pictures of that size.
 
     Raises:
@@ -315,7 +327,7 @@ def build(design: DenseDesign) -> nn.Module:
     return module
 
 
-def _exposure(design: DenseDesign, keys: np.ndarray, device: torch.device) -> Exposure | None:
+def _exposure(design: ImageToImageDesign, keys: np.ndarray, device: torch.device) -> Exposure | None:
     if design.exposure == "none":
         return None
     from cxrtool.training import lung_augment
@@ -325,7 +337,7 @@ def _exposure(design: DenseDesign, keys: np.ndarray, device: torch.device) -> Ex
 
 @torch.inference_mode()
 def answer(
-    design: DenseDesign, module: nn.Module, images: Store, places: np.ndarray, *, stop: Stop = lambda: None
+    design: ImageToImageDesign, module: nn.Module, images: Store, indices: np.ndarray, *, stop: Stop = lambda: None
 ) -> Iterator[np.ndarray]:
     """Ask a fitted network about places in the store, one picture after the other, in fp32.
 
@@ -338,8 +350,8 @@ def answer(
     device, size = choose_device(design.device), min(design.recipe.batch_size, 8)
     module.to(device)
     try:
-        for start in range(0, len(places), size):
-            batch = images[places[start : start + size]].to(device, torch.float32).mul_(1.0 / images.scale)
+        for start in range(0, len(indices), size):
+            batch = images[indices[start : start + size]].to(device, torch.float32).mul_(1.0 / images.scale)
             outputs = module(batch).float()
             values = torch.sigmoid(outputs) if design.kind == "lungs" else outputs.clamp(0.0, 1.0)
             yield from values[:, 0].cpu().numpy()

@@ -68,7 +68,7 @@ class Ensemble:
         """The `model.json` of the first member, which agrees with the others in all that concerns input and output."""
         return self.members[0].description
 
-    def ask(self, pictures: Sequence[np.ndarray], *, mirrored: bool = False) -> np.ndarray:
+    def predict(self, pictures: Sequence[np.ndarray], *, mirrored: bool = False) -> np.ndarray:
         """Probabilities (members, B, K) for pictures at the input's size.
 
         Args:
@@ -77,10 +77,10 @@ class Ensemble:
         """
         scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
         images = torch.from_numpy(np.stack(scaled)).unsqueeze(1)
-        return np.stack([self._ask_member(member, images, mirrored) for member in self.members])
+        return np.stack([self._predict_member(member, images, mirrored) for member in self.members])
 
     @torch.inference_mode()
-    def _ask_member(self, member: Member, images: Tensor, mirrored: bool) -> np.ndarray:
+    def _predict_member(self, member: Member, images: Tensor, mirrored: bool) -> np.ndarray:
         form = member.description.normalization
         normalise = Normalisation(form.mean, form.std, self.device)
         inputs = normalise(images.to(self.device))

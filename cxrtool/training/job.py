@@ -97,12 +97,12 @@ class Job(ABC):
             outputs = self.module(inputs)
         loss = self.loss(outputs, target)
         torch.autograd.backward(loss)
-        return loss.detach(), self.points(outputs.detach(), target), {}
+        return loss.detach(), self.score_sum(outputs.detach(), target), {}
 
     def order(self, epoch: int) -> np.ndarray:
         """What an epoch visits, in its order: places in the store (n,), or rows (n, …) that begin with one."""
-        places: np.ndarray = self.training[permutation(len(self.training), epoch, self.seed)]
-        return places
+        indices: np.ndarray = self.training[permutation(len(self.training), epoch, self.seed)]
+        return indices
 
     @property
     @abstractmethod
@@ -118,7 +118,7 @@ class Job(ABC):
         """The mean loss of a batch's images."""
 
     @abstractmethod
-    def points(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The sum of the scores of a batch's images."""
 
     @abstractmethod

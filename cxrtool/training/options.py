@@ -45,45 +45,45 @@ class ScheduleChoice:
     rate: Callable[[FittingOptions, int, Sequence[float]], float]
 
 
-def _sgd(parameters: Parameters, told: FittingOptions) -> Optimizer:
+def _sgd(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import SGD
 
-    return SGD(parameters, told.lr, told.momentum, weight_decay=told.weight_decay)
+    return SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
 
 
-def _adam(parameters: Parameters, told: FittingOptions) -> Optimizer:
+def _adam(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import Adam
 
-    return Adam(parameters, told.lr, eps=_eps(told, 1e-8), weight_decay=told.weight_decay)
+    return Adam(parameters, options.lr, eps=_eps(options, 1e-8), weight_decay=options.weight_decay)
 
 
-def _adamw(parameters: Parameters, told: FittingOptions) -> Optimizer:
+def _adamw(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import AdamW
 
-    return AdamW(parameters, told.lr, eps=_eps(told, 1e-8), weight_decay=told.weight_decay)
+    return AdamW(parameters, options.lr, eps=_eps(options, 1e-8), weight_decay=options.weight_decay)
 
 
-def _adadelta(parameters: Parameters, told: FittingOptions) -> Optimizer:
+def _adadelta(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import Adadelta
 
-    return Adadelta(parameters, told.lr, told.opt_rho, _eps(told, 1e-6), told.weight_decay)
+    return Adadelta(parameters, options.lr, options.opt_rho, _eps(options, 1e-6), options.weight_decay)
 
 
-def _rmsprop(parameters: Parameters, told: FittingOptions) -> Optimizer:
+def _rmsprop(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import RMSprop
 
-    eps = _eps(told, 1e-8)
-    return RMSprop(parameters, told.lr, told.opt_rho, eps, told.weight_decay, momentum=told.momentum)
+    eps = _eps(options, 1e-8)
+    return RMSprop(parameters, options.lr, options.opt_rho, eps, options.weight_decay, momentum=options.momentum)
 
 
-def _eps(told: FittingOptions, default: float) -> float:
-    return default if told.opt_eps is None else told.opt_eps
+def _eps(options: FittingOptions, default: float) -> float:
+    return default if options.opt_eps is None else options.opt_eps
 
 
-def _cosine(told: FittingOptions, epoch: int) -> float:
-    span = max(1, told.epochs - told.warmup_epochs)
-    share = min(1.0, (epoch - told.warmup_epochs) / span)
-    return told.min_lr + 0.5 * (told.lr - told.min_lr) * (1 + math.cos(math.pi * share))
+def _cosine(options: FittingOptions, epoch: int) -> float:
+    span = max(1, options.epochs - options.warmup_epochs)
+    share = min(1.0, (epoch - options.warmup_epochs) / span)
+    return options.min_lr + 0.5 * (options.lr - options.min_lr) * (1 + math.cos(math.pi * share))
 
 
 def _plateaus(losses: Sequence[float], patience: int) -> int:
@@ -108,15 +108,15 @@ OPTIMIZERS: dict[str, OptimizerChoice] = {
 }
 
 SCHEDULES: dict[str, ScheduleChoice] = {
-    "constant": ScheduleChoice("was kept constant", lambda told, epoch, losses: told.lr),
+    "constant": ScheduleChoice("was kept constant", lambda options, epoch, losses: options.lr),
     "step": ScheduleChoice(
         "was multiplied by {decay_rate} every {decay_epochs} epochs",
-        lambda told, epoch, losses: told.lr * told.decay_rate ** (epoch // told.decay_epochs),
+        lambda options, epoch, losses: options.lr * options.decay_rate ** (epoch // options.decay_epochs),
     ),
-    "cosine": ScheduleChoice("fell along a cosine", lambda told, epoch, losses: _cosine(told, epoch)),
+    "cosine": ScheduleChoice("fell along a cosine", lambda options, epoch, losses: _cosine(options, epoch)),
     "plateau": ScheduleChoice(
         "was multiplied by {decay_rate} after {decay_epochs} epochs without a lower validation loss",
-        lambda told, epoch, losses: told.lr * told.decay_rate ** _plateaus(losses, told.decay_epochs),
+        lambda options, epoch, losses: options.lr * options.decay_rate ** _plateaus(losses, options.decay_epochs),
     ),
 }
 """Functions of the losses so far: they have no state to resume."""
@@ -133,7 +133,7 @@ NORMALIZATIONS = ("native", "div255")
 FROZEN_NORMS = ("eval", "batch")
 
 
-def _own_networks() -> Iterable[str]:
+def _built_in_networks() -> Iterable[str]:
     from cxrtool.models.registry import BUILT_IN
 
     return BUILT_IN
@@ -145,13 +145,13 @@ class FittingOptions(Options):
 
     epochs: int = option("Passes over the training images, at most.", 50)
     batch_size: int = option("Images a step.", 32)
-    opt: str = option("{choices}.", "adamw", choices=OPTIMIZERS)
+    opt: str = option("Optimizer: {choices}.", "adamw", choices=OPTIMIZERS)
     lr: float = option("Learning rate.", 3e-4)
     momentum: float = option("Of sgd and rmsprop.", 0.9)
     weight_decay: float = option("L2 penalty.", 0.0)
     opt_eps: float | None = option("Numeric floor of adaptive optimizers.", None, shown="torch's")
     opt_rho: float = option("Memory of adadelta and rmsprop.", 0.95)
-    sched: str = option("{choices}.", "constant", choices=SCHEDULES)
+    sched: str = option("Schedule of the learning rate: {choices}.", "constant", choices=SCHEDULES)
     decay_epochs: int = option("Between decays of step; patience of plateau.", 10)
     decay_rate: float = option("Factor of a decay.", 0.1)
     warmup_epochs: int = option("Epochs in which the rate rises to --lr.", 0)
@@ -199,7 +199,7 @@ class TrainingOptions(FittingOptions):
 
     preset: str | None = option("A published system: {choices}.", None, choices=PRESETS, shown="", effect=False)
     model: str = option(
-        "{choices}, or any network of timm.", "", choices=_own_networks, closed=False, shown="the preset's"
+        "{choices}, or any network of timm.", "", choices=_built_in_networks, closed=False, shown="the preset's"
     )
     kernels: str | None = option("Of each layer of covid-xnet, as 5,5,5,3,3.", None, shown="the paper's")
     weights: str = option("imagenet, none, or a file.", "", shown="imagenet for timm's")
@@ -224,5 +224,5 @@ class TrainingOptions(FittingOptions):
     def of(cls, *args: Any, **given: Any) -> Self:
         """Make them from Python as the command line makes them: a preset yields to what is given beside it."""
         names = [entry.name for entry in fields(cls) if not entry.kw_only]
-        told = {**dict(zip(names, args, strict=False)), **given}
-        return cls.build({name: value for name, value in told.items() if value is not None})[0]
+        values = {**dict(zip(names, args, strict=False)), **given}
+        return cls.build({name: value for name, value in values.items() if value is not None})[0]

@@ -196,9 +196,7 @@ def _fill(
         checksum = zlib.crc32(memoryview(images).cast("B") if images.size else b"")
     digests = [done[i][0] for i in range(len(paths))]
     failed = {str(i): reason for i, (_, reason) in sorted(done.items()) if reason}
-    content = {
-        "crc32": checksum, "index_crc32": _checksum(digests, failed), "sha256": digests, "failed": failed
-    }  # fmt: skip
+    content = {"crc32": checksum, "index_crc32": _checksum(digests, failed), "sha256": digests, "failed": failed}
     atomic_write(folder / "index.json", json.dumps(content))
 
 

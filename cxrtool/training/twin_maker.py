@@ -18,7 +18,7 @@ AT_ONCE = 8
 """Pictures a batch; on a processor none is faster, and each picture's twins are the same whatever is beside it."""
 
 
-def in_own_depth(pixels: Pixels) -> Pixels:
+def minimal_depth(pixels: Pixels) -> Pixels:
     """A picture in the depth that it has: 16 bits only where it holds more than 8 can say.
 
     A store that holds one deep picture holds all others at 16 bits too, white staying white; they are known by that.
@@ -73,7 +73,7 @@ class TwinMaker:
         Raises:
             CxrtoolError: The GPU's memory does not hold a single one.
         """
-        pictures = [in_own_depth(picture) for picture in pictures]
+        pictures = [minimal_depth(picture) for picture in pictures]
         scaled = [picture.astype(np.float32) * np.float32(1 / np.iinfo(picture.dtype).max) for picture in pictures]
         made = [
             self._forward(torch.from_numpy(np.stack(scaled[start : start + AT_ONCE]))[:, None])

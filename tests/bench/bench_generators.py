@@ -15,7 +15,7 @@ from cxrtool.models.architecture import Architecture
 from cxrtool.models.class_inherent import NETWORKS, Generators, standardise
 from cxrtool.models.parts import save_part
 from cxrtool.models.registry import build
-from cxrtool.training.class_inherent import VARIATION, ContestFit, GeneratorTraining, own_cross_entropy, total_variation
+from cxrtool.training.class_inherent import VARIATION, GeneratorFit, GeneratorTraining, class_cross_entropy, total_variation
 from cxrtool.training.device import choose_device, choose_precision
 from cxrtool.training.options import FittingOptions
 from cxrtool.training.twin_maker import TwinMaker
@@ -41,7 +41,7 @@ class Pictures:
         return self.images
 
 
-def make_job(tmp_path) -> ContestFit:
+def make_job(tmp_path) -> GeneratorFit:
     torch.manual_seed(0)
     classifier, _ = build(Architecture("resnet18", len(CLASSES), size=SIDE))
     recipe = FittingOptions(
@@ -51,14 +51,14 @@ def make_job(tmp_path) -> ContestFit:
     )  # fmt: skip
     device = choose_device("cpu")
     contest = GeneratorTraining(Generators(CLASSES), classifier).to(memory_format=torch.channels_last)
-    return ContestFit(
+    return GeneratorFit(
         module=contest.train(), training=np.arange(BATCH), validation=np.arange(0), recipe=recipe, device=device,
         precision=choose_precision("auto", device), seed=0, state=tmp_path, perceptual=None, source=Pictures(),
         labels=np.arange(BATCH) % len(CLASSES), class_loss="own", class_loss_weight=0.05, classifier_lr=1e-3,
     )  # fmt: skip
 
 
-def one_after_the_other(job: ContestFit) -> None:
+def one_after_the_other(job: GeneratorFit) -> None:
     """The gradients of a step, each loss with passes of its own."""
     inputs, target = job.batch(np.arange(BATCH), 0)
     contest = job.module
@@ -67,7 +67,7 @@ def one_after_the_other(job: ContestFit) -> None:
             made, logits = contest(inputs)
         version = made[index].float()
         loss = functional.mse_loss(version, inputs) + VARIATION * total_variation(version)
-        loss = loss + job.class_loss_weight * own_cross_entropy(logits, target, index)
+        loss = loss + job.class_loss_weight * class_cross_entropy(logits, target, index)
         torch.autograd.grad(loss, list(contest.generators.members[index].parameters()))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16"):
         made = torch.cat([member(inputs) for member in contest.generators.members])

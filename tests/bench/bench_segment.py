@@ -26,7 +26,7 @@ from cxrtool.flow.settings import Settings
 from cxrtool.imaging.view import see
 from cxrtool.models.lungs import NETWORKS
 from cxrtool.models.parts import SHIPPED, Part, read_part, save_part
-from cxrtool.training.device import own_randomness
+from cxrtool.training.device import local_randomness
 from cxrtool.training.lung_finder import LungFinder
 
 SIDE, DRAWN, BATCH, ROUNDS = 512, 48, 16, 2
@@ -79,7 +79,7 @@ def measure(network: str, source: Path, scratch: Path, settings: Settings, **cha
     values = values.contiguous(memory_format=torch.channels_last)
     options = SegmentOptions(manifest.origin, part.folder, batch_size=BATCH, **changes)
     spent = {"bare": [], "segment": []}
-    with own_randomness(0, settings.threads):
+    with local_randomness(0, settings.threads):
         finder = LungFinder(part.folder)
         bare(finder, values[: 2 * BATCH])
         for turn in range(ROUNDS):

@@ -12,7 +12,7 @@ from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build, input_form
 from cxrtool.training.augment import Augmenter, parse
 from cxrtool.training.classifier_losses import cross_entropy
-from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, own_randomness
+from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import Fit, Loop
 from cxrtool.training.features import ImageSource, Normalisation
 from cxrtool.training.options import FittingOptions
@@ -41,7 +41,7 @@ def test_throughput_over_a_fixed_batch(name, tmp_path):
     device = choose_device("auto")
     precision = choose_precision("auto", device)
     keep_freed_memory()
-    with own_randomness(0, torch.get_num_threads()):
+    with local_randomness(0, torch.get_num_threads()):
         network, _ = build(Architecture(name, 3, size=size))
         network.to(device, memory_format=torch.channels_last)
         images = generator.integers(0, 256, (count, size, size), dtype=np.uint8)

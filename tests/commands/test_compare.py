@@ -130,8 +130,10 @@ def test_names_that_are_given_and_those_that_are_not(tmp_path, monkeypatch):
     (tmp_path / "lr=0.1.csv").write_text("")
     sources, baseline = find_sources(options("b=B", "runs/a", "b=C", "lr=0.1.csv", baseline="runs/a"))
     assert {name: list(map(str, paths)) for name, paths in sources.items()} == {
-        "b": ["B", "C"], "a": ["runs/a"], "lr=0.1": ["lr=0.1.csv"],
-    }  # fmt: skip
+        "b": ["B", "C"],
+        "a": ["runs/a"],
+        "lr=0.1": ["lr=0.1.csv"],
+    }
     assert baseline == "a"
     assert find_sources(options("b=B", "a", baseline="B"))[1] == "b"
 
@@ -158,9 +160,16 @@ def test_the_folder_holds_everything(two, tmp_path):
     out = tmp_path / "out"
     found = compare(options(*two), Settings(out=out))
     assert sorted(path.name for path in out.iterdir()) == [
-        "comparison.csv", "comparison.json", "differences.png", "forest.png", "manifest.csv", "rejects.csv", "run.json",
-        "seconds.png", "tables.md",
-    ]  # fmt: skip
+        "comparison.csv",
+        "comparison.json",
+        "differences.png",
+        "forest.png",
+        "manifest.csv",
+        "rejects.csv",
+        "run.json",
+        "seconds.png",
+        "tables.md",
+    ]
     assert (out / "comparison.json").read_text() == dump_comparison(found)
     text = (out / "tables.md").read_text()
     assert "![forest](forest.png)" in text

@@ -100,8 +100,11 @@ def test_what_decisions_are_worth_is_printed(cxr, file):
     outcome = cxr("evaluate", file, "--positive", "covid", "--prevalence", "0.01,0.1", "--abstain", "--calibrated")
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
-    for title in ("Operating point: covid against the rest", "The least confident left undecided",
-                  "Net benefit of acting on covid"):  # fmt: skip
+    for title in (
+        "Operating point: covid against the rest",
+        "The least confident left undecided",
+        "Net benefit of acting on covid",
+    ):
         assert title in lines
     assert any(line.startswith("PPV where 0.01 are covid") for line in lines)
     stays = "Probabilities stay as they are (temperature 1) in all 3 runs: the predictions hold no validation rows."

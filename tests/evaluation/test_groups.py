@@ -116,9 +116,12 @@ def test_the_slope_is_that_of_least_squares_and_p_that_of_scipy(make_predictions
     right = (scores.truth == scores.predicted).astype(float)
     assert found["slope"] == pytest.approx(np.polyfit(rank, right, 1)[0])
     theirs = permutation_test(
-        (right,), lambda y, axis: (y * (rank - rank.mean())).sum(axis=axis), permutation_type="pairings",
-        vectorized=True, rng=np.random.default_rng(1),
-    )  # fmt: skip
+        (right,),
+        lambda y, axis: (y * (rank - rank.mean())).sum(axis=axis),
+        permutation_type="pairings",
+        vectorized=True,
+        rng=np.random.default_rng(1),
+    )
     assert found["p"] == pytest.approx(theirs.pvalue, abs=0.015)
     assert (found["patients"], found["permutations"]) == (120, 10_000)
 

@@ -9,10 +9,15 @@ import pytest
 from cxrtool.data.tables.manifest import write_table
 
 MAKRIS_TRUNCATED = {
-    ("mobilenetv2", "pneumonia"), ("inceptionv3", "normal"), ("xception", "normal"), ("xception", "pneumonia"),
-    ("densenet201", "pneumonia"), ("resnet152v2", "normal"), ("resnet152v2", "pneumonia"),
+    ("mobilenetv2", "pneumonia"),
+    ("inceptionv3", "normal"),
+    ("xception", "normal"),
+    ("xception", "pneumonia"),
+    ("densenet201", "pneumonia"),
+    ("resnet152v2", "normal"),
+    ("resnet152v2", "pneumonia"),
     ("nasnetlarge", "normal"),  # 42 / 48 = 0.875, printed 0.87
-}  # fmt: skip
+}
 """Specificities that were printed cut off instead of rounded."""
 MAKRIS_IMPOSSIBLE = {"vgg16", "vgg19", "nasnetlarge"}
 """Accuracies that no count of 68 images gives."""
@@ -132,9 +137,18 @@ def test_covid_sdnet_severities(published, cxr, tmp_path, setting):
             image, repeat = divmod(number, 5)
             right = number < hits
             rows.append(
-                {"image_id": f"{stratum}{image}", "label": "P", "predicted": "P" if right else "N", "severity": stratum,
-                 "repeat": str(repeat), "fold": "0", "subset": "test", "prob_N": f"{1 - right}", "prob_P": f"{right:d}"}
-            )  # fmt: skip
+                {
+                    "image_id": f"{stratum}{image}",
+                    "label": "P",
+                    "predicted": "P" if right else "N",
+                    "severity": stratum,
+                    "repeat": str(repeat),
+                    "fold": "0",
+                    "subset": "test",
+                    "prob_N": f"{1 - right}",
+                    "prob_P": f"{right:d}",
+                }
+            )
     write_table(tmp_path / "predictions.csv", list(rows[0]), rows)
     outcome = cxr(
         "evaluate", tmp_path / "predictions.csv", "--by", "severity", "--positive", "P", "--format", "json", "-q"
@@ -167,9 +181,13 @@ def test_portable_densenet161(published, evaluated, experiment, right, total):
         if hits <= size and 0 < others <= rest:
             false_first, false_second = rest - others, size - hits
             figures = [
-                hits / (hits + false_first), hits / size, 2 * hits / (size + hits + false_first),
-                others / (others + false_second), others / rest, 2 * others / (rest + others + false_second),
-            ]  # fmt: skip
+                hits / (hits + false_first),
+                hits / size,
+                2 * hits / (size + hits + false_first),
+                others / (others + false_second),
+                others / rest,
+                2 * others / (rest + others + false_second),
+            ]
             if [rounded(figure, 0.01) for figure in figures] == wanted:
                 fitting.append([[hits, false_second], [false_first, others]])
     assert fitting

@@ -34,16 +34,34 @@ def summary(make_predictions):
 
 def test_the_object_is_the_one_that_was_promised(summary):
     assert list(summary)[:10] == [
-        "classes", "positive", "images", "patients", "runs", "repeats",
-        "overall", "per_class", "per_group", "confusion",
-    ]  # fmt: skip
+        "classes",
+        "positive",
+        "images",
+        "patients",
+        "runs",
+        "repeats",
+        "overall",
+        "per_class",
+        "per_group",
+        "confusion",
+    ]
     assert summary["classes"] == ["covid", "normal", "pneumonia"]
     assert (summary["positive"], summary["images"], summary["patients"]) == (None, 240, 120)
     assert (summary["runs"], summary["repeats"]) == (6, 2)
     assert list(summary["overall"]) == [
-        "accuracy", "balanced_accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1",
-        "macro_auc", "hard_auc", "mcc", "average_precision", "ece", "brier",
-    ]  # fmt: skip
+        "accuracy",
+        "balanced_accuracy",
+        "macro_sensitivity",
+        "macro_specificity",
+        "macro_precision",
+        "macro_f1",
+        "macro_auc",
+        "hard_auc",
+        "mcc",
+        "average_precision",
+        "ece",
+        "brier",
+    ]
     for entry in summary["per_class"].values():
         assert list(entry) == ["sensitivity", "specificity", "precision", "npv", "f1", "auc", "support"]
         assert entry["support"] == 80
@@ -255,15 +273,21 @@ def test_each_run_alone_has_its_figures(make_predictions):
             assert run["images"] == rows.sum()
             assert run["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, called))
             if positive is None:
-                expected = {"sensitivity": recall_score(truth, called, average="macro"),
-                            "precision": precision_score(truth, called, average="macro"),
-                            "f1": f1_score(truth, called, average="macro"),
-                            "auc": roc_auc_score(truth, values, multi_class="ovr")}  # fmt: skip
+                expected = {
+                    "sensitivity": recall_score(truth, called, average="macro"),
+                    "precision": precision_score(truth, called, average="macro"),
+                    "f1": f1_score(truth, called, average="macro"),
+                    "auc": roc_auc_score(truth, values, multi_class="ovr"),
+                }
             else:
                 own, said = truth == 1, called == 1
-                expected = {"sensitivity": recall_score(own, said), "precision": precision_score(own, said),
-                            "specificity": recall_score(~own, ~said), "f1": f1_score(own, said),
-                            "auc": roc_auc_score(own, values[:, 1])}  # fmt: skip
+                expected = {
+                    "sensitivity": recall_score(own, said),
+                    "precision": precision_score(own, said),
+                    "specificity": recall_score(~own, ~said),
+                    "f1": f1_score(own, said),
+                    "auc": roc_auc_score(own, values[:, 1]),
+                }
             for name, value in expected.items():
                 assert run[name] == pytest.approx(value), name
     assert summarise(scores_of(make_predictions()), resamples=50)["per_run"] == []

@@ -136,8 +136,16 @@ def test_counts_have_tables_too():
 def test_the_folds_stand_under_one_another_with_their_mean(make_predictions):
     summary = summarise(scores_of(make_predictions(folds=4)), positive="covid", resamples=50)
     (sheet,) = [sheet for sheet in sheets({"": summary}) if sheet.title == "Each fold"]
-    assert sheet.columns == ["fold", "images", "sensitivity", "specificity", "precision", "F1", "AUC",
-                             "balanced accuracy"]  # fmt: skip
+    assert sheet.columns == [
+        "fold",
+        "images",
+        "sensitivity",
+        "specificity",
+        "precision",
+        "F1",
+        "AUC",
+        "balanced accuracy",
+    ]
     assert [row[0] for row in sheet.rows] == ["r0f0", "r0f1", "r0f2", "r0f3", "mean"]
     column = [float(row[2]) for row in sheet.rows]
     assert column[-1] == pytest.approx(sum(column[:-1]) / 4, abs=1e-3)

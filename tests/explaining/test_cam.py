@@ -32,9 +32,7 @@ def fixed(*classes):
 
 def captum(network, layer, images, targets, size):
     """The oracle: the same module of the same network, clipped and upsampled."""
-    maps = LayerGradCam(network, network.get_submodule(layer)).attribute(
-        images, targets, relu_attributions=True
-    )  # fmt: skip
+    maps = LayerGradCam(network, network.get_submodule(layer)).attribute(images, targets, relu_attributions=True)
     return maps.detach()[:, 0], LayerAttribution.interpolate(maps, (size, size), "bilinear").detach()[:, 0]
 
 
@@ -46,10 +44,16 @@ def scaled(values):
 @pytest.mark.parametrize(
     ("name", "size", "hidden"),
     [
-        ("covid-xnet", 64, 0), ("vgg11_bn", 64, 16), ("vgg16", 64, 8), ("resnet18", 64, 0), ("resnet50", 64, 16),
-        ("densenet121", 64, 0), ("resnetv2_50", 64, 0), ("mobilenetv2_100", 64, 0),
+        ("covid-xnet", 64, 0),
+        ("vgg11_bn", 64, 16),
+        ("vgg16", 64, 8),
+        ("resnet18", 64, 0),
+        ("resnet50", 64, 16),
+        ("densenet121", 64, 0),
+        ("resnetv2_50", 64, 0),
+        ("mobilenetv2_100", 64, 0),
     ],
-)  # fmt: skip
+)
 def test_grad_cam_is_captum_s_on_the_same_module(name, size, hidden):
     network, images = make(name, size, hidden), pictures(name, size)
     method = GradCam(network, images)
@@ -146,9 +150,15 @@ def test_cam_is_the_weights_times_the_last_maps(name):
 
 @pytest.mark.parametrize(
     ("name", "hidden"),
-    [("vgg11", 8), ("resnet18", 8), ("convnext_atto", 0), ("mobilenetv3_small_100", 0),
-     ("vit_tiny_patch16_224", 0), ("thumbnail", 0)],
-)  # fmt: skip
+    [
+        ("vgg11", 8),
+        ("resnet18", 8),
+        ("convnext_atto", 0),
+        ("mobilenetv3_small_100", 0),
+        ("vit_tiny_patch16_224", 0),
+        ("thumbnail", 0),
+    ],
+)
 def test_cam_is_refused_where_the_network_ends_in_something_else(name, hidden):
     network = make(name, hidden=hidden)
     images = pictures("covid-xnet" if name == "thumbnail" else "")

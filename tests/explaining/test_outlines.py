@@ -40,8 +40,10 @@ def test_the_reference_has_a_colour_of_its_own_below_what_was_found():
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 2), (5, 5), (13, 6)])
 def test_a_sheet_has_room_for_all(count, columns):
-    shown = [Outlined(thumbnail(np.full((50, 100), 200, np.uint8)), square(2, 9, 10), None, ("id", "warning " * 20))
-             for _ in range(count)]  # fmt: skip
+    shown = [
+        Outlined(thumbnail(np.full((50, 100), 200, np.uint8)), square(2, 9, 10), None, ("id", "warning " * 20))
+        for _ in range(count)
+    ]
     sheet = draw_sheet(shown, "title")
     assert sheet.shape[1] > columns * TILE
     assert (sheet == 200).all(2).sum() > 0.6 * count * TILE * TILE / 2

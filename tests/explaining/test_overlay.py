@@ -73,7 +73,7 @@ def test_a_sheet_holds_every_picture():
     exhibits = [
         Exhibit(np.full((50, 50 + k), 40 + k, np.uint8), np.zeros((50, 50 + k), np.float32), caption=(str(k), "x" * 99))
         for k in range(6)
-    ]  # fmt: skip
+    ]
     picture = overlay.draw_sheet(exhibits, "a very long title " * 20)
     for k in range(6):
         assert (picture == 40 + k).all(-1).sum() >= 2 * overlay.TILE * (overlay.TILE * 50 // (50 + k))

@@ -65,8 +65,12 @@ def test_maps_that_cannot_be_compared_are_not():
 
 
 def test_the_verdict_is_in_words():
-    change = [(HEAD, Likeness(0.2, 0.1)), (HEAD, Likeness(0.4, 0.3)), (ALL, Likeness(0.1, 0.1)),
-              (ALL, Likeness(None, None))]  # fmt: skip
+    change = [
+        (HEAD, Likeness(0.2, 0.1)),
+        (HEAD, Likeness(0.4, 0.3)),
+        (ALL, Likeness(0.1, 0.1)),
+        (ALL, Likeness(None, None)),
+    ]
     assert verdict(change) == [
         "with the head drawn anew: rank correlation 0.30, SSIM 0.20",
         "with all parameters drawn anew: rank correlation 0.10, SSIM 0.10 (1 of 2 maps are empty)",

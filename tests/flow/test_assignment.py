@@ -142,8 +142,9 @@ def divided(manifest, names):
     """The rows of a manifest once for each fold of the names, as a step writes them that is fitted in each fold."""
     rows = [
         {**row, "image_id": f"{row['image_id']}_r{r}f{f}", "parent_id": row["image_id"], "repeat": r, "fold": f}
-        for r, f in names for row in manifest.rows
-    ]  # fmt: skip
+        for r, f in names
+        for row in manifest.rows
+    ]
     return Manifest([*manifest.columns, "parent_id", "repeat", "fold"], rows)
 
 

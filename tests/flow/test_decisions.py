@@ -48,8 +48,9 @@ def test_without_the_options_nothing_is_added(table):
 def test_calibrated_each_run_has_its_temperature_and_better_figures(table, predictions):
     plain, found = ask(table)[""], ask(table, calibrated=True)[""]
     assert [(run["repeat"], run["fold"], run["images"]) for run in found["temperature"]] == [
-        ("0", "0", 120), ("1", "0", 120),
-    ]  # fmt: skip
+        ("0", "0", 120),
+        ("1", "0", 120),
+    ]
     rows = [i for i, r in enumerate(predictions.rows) if (r["subset"], r["repeat"]) == ("validation", "1")]
     truth = np.array([predictions.classes.index(predictions.rows[i]["label"]) for i in rows])
     expected = fit(predictions.probabilities[rows], truth).value

@@ -111,9 +111,19 @@ def test_the_folder_holds_everything(run, tmp_path, listener):
     found = evaluate(options(run, by="severity,source"), settings)
     names = sorted(path.name for path in settings.out.iterdir())
     assert names == [
-        "by_severity.png", "by_source.png", "confusion.png", "manifest.csv", "metrics.csv", "metrics.json",
-        "precision_recall.png", "rejects.csv", "reliability.png", "roc.png", "run.json", "tables.md",
-    ]  # fmt: skip
+        "by_severity.png",
+        "by_source.png",
+        "confusion.png",
+        "manifest.csv",
+        "metrics.csv",
+        "metrics.json",
+        "precision_recall.png",
+        "rejects.csv",
+        "reliability.png",
+        "roc.png",
+        "run.json",
+        "tables.md",
+    ]
     assert read_metrics(settings.out / "metrics.json") == found
     text = (settings.out / "tables.md").read_text()
     assert "## By severity" in text

@@ -27,14 +27,25 @@ def fold(study, train_study):
 
 def test_a_fold_is_a_model_folder_with_its_answers(fold):
     assert {path.name for path in fold.iterdir()} == {
-        "model.safetensors", "model.json", "fitted_on.csv", "history.csv", "curves.png", "predictions.csv",
-        "rejects.csv", "run.json",
-    }  # fmt: skip
+        "model.safetensors",
+        "model.json",
+        "fitted_on.csv",
+        "history.csv",
+        "curves.png",
+        "predictions.csv",
+        "rejects.csv",
+        "run.json",
+    }
     network, description = load_model(fold)
     assert description.classes == ["covid", "normal"]
     assert description.network == {
-        "name": "covid-xnet", "classes": 2, "hidden": 0, "dropout": 0.0, "size": 16, "kernels": [5, 5, 5, 3, 3]
-    }  # fmt: skip
+        "name": "covid-xnet",
+        "classes": 2,
+        "hidden": 0,
+        "dropout": 0.0,
+        "size": 16,
+        "kernels": [5, 5, 5, 3, 3],
+    }
     assert description.chain == []
     assert description.input == Input(16, "squash")
     assert description.calibration["temperature"] == 1.0
@@ -120,8 +131,9 @@ def test_warnings_of_the_manifest_and_of_the_model_stand_side_by_side(study, tra
     lines = manifest.read_text().splitlines()
     first = study.assigned(0, 0, "test")[0]
     cv2.imwrite(str(study.folder / f"{first}.png"), np.zeros((24, 28), np.uint8))
-    marked = [f"{line},warning" if i == 0 else f"{line},{'old film' if first in line else ''}"
-              for i, line in enumerate(lines)]  # fmt: skip
+    marked = [
+        f"{line},warning" if i == 0 else f"{line},{'old film' if first in line else ''}" for i, line in enumerate(lines)
+    ]
     manifest.write_text("\n".join(marked) + "\n")
     rows = read_table(train_study(study) / "r0f0" / "predictions.csv").rows
     warnings = {row["image_id"]: row["warning"] for row in rows}

@@ -6,7 +6,7 @@ import pytest
 from cxrtool.commands.transform import TransformOptions, transform
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.errors import InputError
-from cxrtool.flow.twins import GeneratorRun, as_classes, places_in
+from cxrtool.flow.twins import GeneratorRun, as_classes, indices_in
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_only_the_images_of_a_fold_are_used(study, manifest):
     del placed["im003"]
     manifest.rows[0] |= {"image_id": "im000_r0f1", "parent_id": "im000", "repeat": "0", "fold": "1"}
     manifest.rows[1] |= {"image_id": "im001_r0f0", "parent_id": "im001", "repeat": "0", "fold": "0"}
-    assert places_in(manifest, placed, ("0", "1")) == [0, 2, *range(4, 24)]
+    assert indices_in(manifest, placed, ("0", "1")) == [0, 2, *range(4, 24)]
 
 
 def test_a_manifest_of_twins_has_the_classes_of_twins(make, study, manifest, settings, tmp_path, shuffled):

@@ -6,8 +6,12 @@ from cxrtool.models.backbones import TimmNetwork, exists, nearest, normalisation
 from cxrtool.models.network import count_parameters
 
 NATIVE = [
-    ("mobilenetv2_100", 32), ("resnet10t", 32), ("densenet121", 32), ("convnext_atto", 32), ("vit_tiny_patch16_224", 32)
-]  # fmt: skip
+    ("mobilenetv2_100", 32),
+    ("resnet10t", 32),
+    ("densenet121", 32),
+    ("convnext_atto", 32),
+    ("vit_tiny_patch16_224", 32),
+]
 
 
 def touched(network, size):
@@ -59,9 +63,9 @@ def test_a_hidden_head_takes_the_place_of_the_classifier(name, width):
     network = TimmNetwork(name, 3, hidden=16, dropout=0.5, size=32)
     body, behind = touched(network, 32)
     assert behind == head_of(network) == {"head.0.weight", "head.0.bias", "head.3.weight", "head.3.bias"}
-    bare = timm.create_model(name, num_classes=0)
-    assert count_parameters(network)["parameters"] == count_parameters(bare)["parameters"] + width * 16 + 16 + 51
-    assert body == {f"timm.{name}" for name, _ in bare.named_parameters()}
+    without = timm.create_model(name, num_classes=0)
+    assert count_parameters(network)["parameters"] == count_parameters(without)["parameters"] + width * 16 + 16 + 51
+    assert body == {f"timm.{name}" for name, _ in without.named_parameters()}
 
 
 def test_a_hidden_head_drops_the_fully_connected_weights_of_vgg():

@@ -34,9 +34,15 @@ def test_published_figures(name, giga):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("resnetv2_50", 224), ("densenet121", 224), ("inception_v3", 299), ("vit_tiny_patch16_224", 224),
-     ("swin_tiny_patch4_window7_224", 224), ("convnext_tiny", 224)],
-)  # fmt: skip
+    [
+        ("resnetv2_50", 224),
+        ("densenet121", 224),
+        ("inception_v3", 299),
+        ("vit_tiny_patch16_224", 224),
+        ("swin_tiny_patch4_window7_224", 224),
+        ("convnext_tiny", 224),
+    ],
+)
 def test_it_counts_what_torch_itself_counts(name, size):
     network, images = on_paper(name, size)
     with FlopCounterMode(display=False) as flops, torch.no_grad():
@@ -44,10 +50,16 @@ def test_it_counts_what_torch_itself_counts(name, size):
     assert count_macs(network, images) == flops.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("layer", [
-    nn.Conv2d(4, 6, (3, 5), stride=2, groups=2), nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
-    nn.ConvTranspose1d(4, 2, 5), nn.Conv3d(4, 2, 3), nn.Linear(12, 7),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, (3, 5), stride=2, groups=2),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
+        nn.ConvTranspose1d(4, 2, 5),
+        nn.Conv3d(4, 2, 3),
+        nn.Linear(12, 7),
+    ],
+)
 def test_single_layers(layer):
     shape = {nn.Conv3d: (2, 4, 5, 5, 5), nn.ConvTranspose1d: (2, 4, 9), nn.Linear: (2, 3, 12)}
     given = torch.zeros(shape.get(type(layer), (2, 4, 11, 12)))

@@ -39,9 +39,14 @@ def same(network, state):
     "wrap",
     [
         lambda state: state,
-        lambda state: {"state_dict": state, "epoch": 3, "arch": "resnet10t", "metric": 71.5,
-                       "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
-                       "args": argparse.Namespace(model="resnet10t", lr=0.1)},
+        lambda state: {
+            "state_dict": state,
+            "epoch": 3,
+            "arch": "resnet10t",
+            "metric": 71.5,
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+            "args": argparse.Namespace(model="resnet10t", lr=0.1),
+        },
         lambda state: {"state_dict_ema": state, "state_dict": {n: v * 0 for n, v in state.items()}},
         lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
         lambda state: {"state_dict": {f"_orig_mod.{name}": value for name, value in state.items()}},
@@ -49,14 +54,14 @@ def same(network, state):
         lambda state: {**{f"module.{n}": v for n, v in state.items()}, "n_averaged": torch.tensor(4)},
     ],
     ids=["plain", "train.py", "averaged", "several GPUs", "compiled", "our own", "SWA"],
-)  # fmt: skip
+)
 def test_head_and_body_are_loaded_however_they_were_wrapped(tmp_path, state, wrap):
     assert same(load(wrap(state), tmp_path / "w.pth.tar"), state)
 
 
 def test_counters_may_lack(tmp_path, state):
-    bare = {name: value for name, value in state.items() if "num_batches" not in name}
-    assert same(load(bare, tmp_path / "w.pt"), bare)
+    without = {name: value for name, value in state.items() if "num_batches" not in name}
+    assert same(load(without, tmp_path / "w.pt"), without)
 
 
 def test_our_own_network_is_loaded_whole(tmp_path):

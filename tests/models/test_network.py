@@ -40,7 +40,7 @@ def test_a_frozen_body_leaves_the_head_to_be_trained():
 
 def test_only_the_body_s_normalisations_are_held_still():
     network = Toy()
-    assert network.body_norms() == [network.norm]
+    assert network.backbone_norms() == [network.norm]
     before = network.norm.running_mean.clone(), network.neck.running_mean.clone()
     set_mode(network, training=True, frozen_norms=True)
     assert network.training

@@ -14,17 +14,17 @@ def hub(tmp_path, monkeypatch):
 
 def put(hub, repository, file):
     folder = hub / ("models--" + repository.replace("/", "--"))
-    place = folder / "snapshots" / "abc" / file
-    place.parent.mkdir(parents=True)
-    place.write_bytes(b"weights")
+    path = folder / "snapshots" / "abc" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
-    return place
+    return path
 
 
 def test_what_timm_has_is_told(hub):
     entry = published("resnet10t")
-    assert (entry.name, entry.weights, entry.classes, entry.place) == ("resnet10t", "resnet10t.c3_in1k", 1000, None)
+    assert (entry.name, entry.weights, entry.classes, entry.path) == ("resnet10t", "resnet10t.c3_in1k", 1000, None)
     assert entry.licence == "apache-2.0"
     assert published("resnet50.a1_in1k").weights == "resnet50.a1_in1k"
     assert published("resnetv2_152") is None
@@ -33,9 +33,9 @@ def test_what_timm_has_is_told(hub):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 def test_what_lies_in_the_cache_is_found(hub, file):
-    place = put(hub, "timm/resnet10t.c3_in1k", file)
-    assert published("resnet10t").place == place
-    assert published("resnet18").place is None
+    path = put(hub, "timm/resnet10t.c3_in1k", file)
+    assert published("resnet10t").path == path
+    assert published("resnet18").path is None
 
 
 def test_that_the_hub_once_had_no_such_file_is_no_file(hub):
@@ -44,7 +44,7 @@ def test_that_the_hub_once_had_no_such_file_is_no_file(hub):
     (folder / ".no_exist" / "abc" / "model.safetensors").touch()
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
-    assert published("resnet10t").place is None
+    assert published("resnet10t").path is None
 
 
 def test_weights_from_an_address_lie_with_torch(tmp_path, monkeypatch):
@@ -54,10 +54,10 @@ def test_weights_from_an_address_lie_with_torch(tmp_path, monkeypatch):
     config.hf_hub_id, config.url = None, "https://example.org/w/resnet-0123.pth"
     monkeypatch.setattr("timm.get_pretrained_cfg", lambda *names, **more: config)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    assert published("resnet10t").place is None
+    assert published("resnet10t").path is None
     (tmp_path / "checkpoints").mkdir()
     torch.save({}, tmp_path / "checkpoints" / "resnet-0123.pth")
-    assert published("resnet10t").place == tmp_path / "checkpoints" / "resnet-0123.pth"
+    assert published("resnet10t").path == tmp_path / "checkpoints" / "resnet-0123.pth"
 
 
 @pytest.mark.parametrize(("name", "near"), [("vgg61", "vgg16"), ("covid-xnet", ""), ("resnet50.nonsense", "resnet50.")])

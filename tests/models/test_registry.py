@@ -18,7 +18,7 @@ from cxrtool.models.registry import (
     check_name,
     input_form,
     native_size,
-    own_kernels,
+    network_kernels,
     read_state,
 )
 
@@ -266,6 +266,6 @@ def test_kernels_that_will_not_do_are_refused(architecture, message):
 
 
 def test_kernels_in_one_spelling():
-    assert own_kernels("covid-xnet", None) == "5,5,5,3,3"
-    assert own_kernels("covid-xnet", "3, 3") == "3,3"
-    assert own_kernels("resnet10t", None) is None
+    assert network_kernels("covid-xnet", None) == "5,5,5,3,3"
+    assert network_kernels("covid-xnet", "3, 3") == "3,3"
+    assert network_kernels("resnet10t", None) is None

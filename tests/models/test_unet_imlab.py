@@ -18,10 +18,27 @@ def test_it_is_the_published_network():
 def test_the_two_convolutions_stand_before_the_merge():
     # What comes from below passes two convolutions of the level's width; only the third one sees the encoder's.
     module = ImlabUNet()
-    shapes = [(part.in_channels, part.out_channels) for block in (module.before, module.behind) for level in block
-              for part in level.modules() if isinstance(part, nn.Conv2d)]  # fmt: skip
-    assert shapes == [(256, 256), (256, 256), (256, 256), (256, 256), (256, 128), (128, 128), (128, 64), (64, 64),
-                      (384, 256), (320, 256), (192, 128), (96, 64)]  # fmt: skip
+    shapes = [
+        (part.in_channels, part.out_channels)
+        for block in (module.before, module.behind)
+        for level in block
+        for part in level.modules()
+        if isinstance(part, nn.Conv2d)
+    ]
+    assert shapes == [
+        (256, 256),
+        (256, 256),
+        (256, 256),
+        (256, 256),
+        (256, 128),
+        (128, 128),
+        (128, 64),
+        (64, 64),
+        (384, 256),
+        (320, 256),
+        (192, 128),
+        (96, 64),
+    ]
 
 
 def test_dose_and_window_do_not_matter():

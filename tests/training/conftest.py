@@ -12,10 +12,23 @@ from cxrtool.training.engine import Fit
 from cxrtool.training.options import FittingOptions
 
 RECIPE = FittingOptions(
-    epochs=4, batch_size=5, opt="sgd", lr=0.05, momentum=0.9, weight_decay=0.0, opt_eps=None, opt_rho=0.95,
-    sched="constant", decay_epochs=2, decay_rate=0.1, warmup_epochs=0, min_lr=0.0, patience=0, checkpoint="last",
+    epochs=4,
+    batch_size=5,
+    opt="sgd",
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=0.0,
+    opt_eps=None,
+    opt_rho=0.95,
+    sched="constant",
+    decay_epochs=2,
+    decay_rate=0.1,
+    warmup_epochs=0,
+    min_lr=0.0,
+    patience=0,
+    checkpoint="last",
     class_weights="none",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -32,10 +45,10 @@ class Pictures:
 
     def __init__(self, images: torch.Tensor) -> None:
         self.images = images
-        self.asked: list[tuple[int | None, list[int]]] = []
+        self.to_predict: list[tuple[int | None, list[int]]] = []
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> torch.Tensor:
-        self.asked.append((epoch, indices.tolist()))
+        self.to_predict.append((epoch, indices.tolist()))
         return self.images[torch.from_numpy(indices)]
 
 
@@ -53,9 +66,13 @@ def learnable(count: int = 23, side: int = 6, seed: int = 0) -> tuple[torch.Tens
 def small_network(classes: int = 2, side: int = 6) -> nn.Module:
     """All that makes resuming hard: a normalisation with running statistics, and dropout."""
     return nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
         nn.Linear(3 * side * side, classes),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")
@@ -73,13 +90,13 @@ def make_job(tmp_path: Path) -> Callable[..., Fit]:
         images, labels = learnable(count)
         known = set(FittingOptions.__dataclass_fields__)
         told = {name: changes.pop(name) for name in list(changes) if name in known}
-        places = np.arange(count)
+        indices = np.arange(count)
         fields: dict[str, Any] = {
             "module": small_network(),
             "source": Pictures(images),
             "labels": labels,
-            "training": places[held_out:],
-            "validation": places[:held_out],
+            "training": indices[held_out:],
+            "validation": indices[:held_out],
             "classes": 2,
             "recipe": replace(RECIPE, **told),
             "device": torch.device("cpu"),

@@ -116,10 +116,14 @@ def test_the_composed_map_equals_an_independent_one(data):
     share = st.floats(0, 1, exclude_max=True, width=32)
     values = {name: data.draw(share, name) for name in DRAWS}
     recipe = Augmentation(
-        rotate=data.draw(st.floats(0, 180)), shift=data.draw(st.floats(0, 0.5)), shear=data.draw(st.floats(0, 1)),
-        zoom=data.draw(st.floats(0, 0.9)), crop=data.draw(st.floats(0, 0.9)), flip=data.draw(st.floats(0, 1)),
+        rotate=data.draw(st.floats(0, 180)),
+        shift=data.draw(st.floats(0, 0.5)),
+        shear=data.draw(st.floats(0, 1)),
+        zoom=data.draw(st.floats(0, 0.9)),
+        crop=data.draw(st.floats(0, 0.9)),
+        flip=data.draw(st.floats(0, 1)),
         p=data.draw(st.sampled_from([1.0, 0.5])),
-    )  # fmt: skip
+    )
 
     def drawn(name, reach, gate):
         return (2 * values[name] - 1) * reach if values[f"gate_{gate}"] < recipe.p else 0.0

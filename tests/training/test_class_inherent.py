@@ -11,11 +11,11 @@ from cxrtool.models.class_inherent import MEAN, STD, Generators
 from cxrtool.models.network import Network
 from cxrtool.models.perceptual import Perceptual
 from cxrtool.training.class_inherent import (
-    ContestFit,
+    GeneratorFit,
     GeneratorTraining,
     answer,
     decide,
-    own_cross_entropy,
+    class_cross_entropy,
     term_of,
     total_variation,
 )
@@ -63,14 +63,25 @@ def make_contest(recipe, tmp_path):
         see = Perceptual(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())) if perceptual else None
         labels = np.arange(count) % classes
         images = torch.rand(count, 1, SIDE, SIDE) * 0.4 + 0.5 * torch.from_numpy(labels)[:, None, None, None] / classes
-        places = np.arange(count)
+        indices = np.arange(count)
         told = {
-            "module": contest, "training": places[:-3], "validation": places[-3:], "device": CPU, "precision": "fp32",
+            "module": contest,
+            "training": indices[:-3],
+            "validation": indices[-3:],
+            "device": CPU,
+            "precision": "fp32",
             "recipe": replace(recipe, **{**ADAM, **(changes or {})}),
-            "seed": 1, "state": tmp_path / state, "save_every": 1e9, "perceptual": see, "source": Grey(images.float()),
-            "labels": labels, "class_loss": "own", "class_loss_weight": 0.5, "classifier_lr": 1e-2,
-        }  # fmt: skip
-        return ContestFit(**{**told, **fields})
+            "seed": 1,
+            "state": tmp_path / state,
+            "save_every": 1e9,
+            "perceptual": see,
+            "source": Grey(images.float()),
+            "labels": labels,
+            "class_loss": "own",
+            "class_loss_weight": 0.5,
+            "classifier_lr": 1e-2,
+        }
+        return GeneratorFit(**{**told, **fields})
 
     return make
 
@@ -86,8 +97,9 @@ def brute_force(job, items, own, which):
     counts = np.bincount(job.labels[job.training], minlength=classes)
     weighted = [
         -answers[k][b][target[b]] * len(job.training) / (classes * counts[target[b]])
-        for k in range(classes) for b in range(len(items))
-    ]  # fmt: skip
+        for k in range(classes)
+        for b in range(len(items))
+    ]
     judged = sum(weighted) / len(weighted)
     if which == classes:
         judged.backward()
@@ -131,18 +143,28 @@ def test_gradients_are_those_of_as_many_separate_passes(make_contest, classes, i
 
 def test_a_class_that_a_batch_lacks_adds_nothing():
     logits, target = torch.randn(2, 3, 2), torch.tensor([1, 1, 1])
-    assert float(own_cross_entropy(logits, target, 0)) == 0.0
+    assert float(class_cross_entropy(logits, target, 0)) == 0.0
     by_hand = -sum(math.log(math.exp(a[1]) / (math.exp(a[0]) + math.exp(a[1]))) for g in logits.tolist() for a in g) / 6
-    assert float(own_cross_entropy(logits, target, 1)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(class_cross_entropy(logits, target, 1)) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_total_variation_step_by_step():
     pictures = torch.rand(2, 3, 4, 5)
     values = pictures.tolist()
-    down = [(values[b][c][i + 1][j] - values[b][c][i][j]) ** 2
-            for b in range(2) for c in range(3) for i in range(3) for j in range(5)]  # fmt: skip
-    right = [(values[b][c][i][j + 1] - values[b][c][i][j]) ** 2
-             for b in range(2) for c in range(3) for i in range(4) for j in range(4)]  # fmt: skip
+    down = [
+        (values[b][c][i + 1][j] - values[b][c][i][j]) ** 2
+        for b in range(2)
+        for c in range(3)
+        for i in range(3)
+        for j in range(5)
+    ]
+    right = [
+        (values[b][c][i][j + 1] - values[b][c][i][j]) ** 2
+        for b in range(2)
+        for c in range(3)
+        for i in range(4)
+        for j in range(4)
+    ]
     by_hand = 2 * (sum(down) / len(down) + sum(right) / len(right))
     assert float(total_variation(pictures)) == pytest.approx(by_hand, rel=1e-5)
 
@@ -181,8 +203,9 @@ def test_validation_is_the_classifiers_loss_over_all_versions(make_contest):
         answers = [job.module.classifier(version) for version in made]
     losses = [
         -float(torch.log_softmax(each[b], 0)[target[b]]) * len(job.training) / (2 * counts[target[b]])
-        for each in answers for b in range(3)
-    ]  # fmt: skip
+        for each in answers
+        for b in range(3)
+    ]
     assert loss == pytest.approx(sum(losses) / 6, rel=1e-5)
     named = [int(torch.stack([each[b] for each in answers]).amax(0).argmax()) for b in range(3)]
     assert accuracy == pytest.approx(np.mean(named == target))
@@ -198,10 +221,10 @@ def test_each_generator_learns_to_keep_the_picture_and_to_please_the_classifier(
 
 def test_answers_are_those_of_one_picture_after_the_other(make_contest):
     job = make_contest(3)
-    contest, places = job.module, np.array([4, 0, 7, 2, 9])
-    found = answer(contest, job.source, places, 2, shown=[7])
+    contest, indices = job.module, np.array([4, 0, 7, 2, 9])
+    found = answer(contest, job.source, indices, 2, shown=[7])
     with torch.inference_mode():
-        for n, place in enumerate(places):
+        for n, place in enumerate(indices):
             grey = job.source.batch([place], None)
             x = ((grey - MEAN) / STD).repeat(1, 3, 1, 1)
             made = [member(x) for member in contest.generators.members]

@@ -10,7 +10,7 @@ from cxrtool.errors import DivergedError, InputError, StoppedError, UsageError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build
 from cxrtool.training.augment import parse
-from cxrtool.training.class_inherent_fold import GeneratorDesign, Trial, build_generator_training, fit_contest
+from cxrtool.training.class_inherent_fold import GeneratorDesign, Trial, build_generator_training, fit_generator_fold
 from cxrtool.training.store import Store
 
 SIDE, COUNT = 32, 9
@@ -38,18 +38,38 @@ def design(recipe):
         recipe, opt="adam", lr=1e-3, epochs=2, batch_size=3, class_weights="balanced", checkpoint="best-loss"
     )
     return GeneratorDesign(
-        ("covid", "normal"), SIDE, "none", "none", "own", (0.05,), 1e-3, changed,
-        parse("rotate=10,shift=0.05,brightness=0.05,blur=0.5,p=0.7"), 7, 1, "cpu", "fp32",
-    )  # fmt: skip
+        ("covid", "normal"),
+        SIDE,
+        "none",
+        "none",
+        "own",
+        (0.05,),
+        1e-3,
+        changed,
+        parse("rotate=10,shift=0.05,brightness=0.05,blur=0.5,p=0.7"),
+        7,
+        1,
+        "cpu",
+        "fp32",
+    )
 
 
 @pytest.fixture
 def run(design, tmp_path):
     def call(state, stop=lambda: None, save_every=1e9, **changes):
-        return fit_contest(
-            replace(design, **changes), store(), [f"i{k}" for k in PLACES], LABELS, PLACES[:6], PLACES[6:8], PLACES[6:],
-            tmp_path / state, shown=[8], save_every=save_every, stop=stop,
-        )  # fmt: skip
+        return fit_generator_fold(
+            replace(design, **changes),
+            store(),
+            [f"i{k}" for k in PLACES],
+            LABELS,
+            PLACES[:6],
+            PLACES[6:8],
+            PLACES[6:],
+            tmp_path / state,
+            shown=[8],
+            save_every=save_every,
+            stop=stop,
+        )
 
     return call
 
@@ -90,10 +110,10 @@ def test_of_several_weights_the_best_on_validation_is_kept_and_none_is_fitted_tw
     # Two batches and one of validation an epoch: the second weight's first batch.
     with pytest.raises(StoppedError):
         run("both", lambda: StoppedError("stop", 143) if next(count) == 7 else None, class_loss_weights=weights)
-    asked = itertools.count(1)
-    both = run("both", lambda: next(asked) < 0 or None, class_loss_weights=weights)
+    to_predict = itertools.count(1)
+    both = run("both", lambda: next(to_predict) < 0 or None, class_loss_weights=weights)
     # What is left of the second weight, and the question in the end: nothing of the first weight.
-    assert next(asked) - 1 == 5 + 1
+    assert next(to_predict) - 1 == 5 + 1
     best = min(weights, key=lambda weight: alone[weight].trials[0].rank())
     assert both.chosen == best
     assert equal(both, alone[best])

@@ -11,12 +11,15 @@ from cxrtool.training.job import COLUMNS
 def rows(epochs, validated=True):
     return [
         {
-            "epoch": epoch + 1, "lr": 1e-3 / 3, "train_loss": 1 / (epoch + 3), "train_accuracy": 0.5,
+            "epoch": epoch + 1,
+            "lr": 1e-3 / 3,
+            "train_loss": 1 / (epoch + 3),
+            "train_accuracy": 0.5,
             "validation_loss": 2 / (epoch + 3) if validated else None,
             "validation_accuracy": 0.25 if validated else None,
         }
         for epoch in range(epochs)
-    ]  # fmt: skip
+    ]
 
 
 def test_a_row_an_epoch_with_nine_digits(tmp_path):
@@ -24,9 +27,13 @@ def test_a_row_an_epoch_with_nine_digits(tmp_path):
     table = read_table(tmp_path / "history.csv")
     assert table.columns == list(COLUMNS)
     assert table.rows[0] == {
-        "epoch": "1", "lr": "0.000333333333", "train_loss": "0.333333333", "train_accuracy": "0.5",
-        "validation_loss": "0.666666667", "validation_accuracy": "0.25",
-    }  # fmt: skip
+        "epoch": "1",
+        "lr": "0.000333333333",
+        "train_loss": "0.333333333",
+        "train_accuracy": "0.5",
+        "validation_loss": "0.666666667",
+        "validation_accuracy": "0.25",
+    }
     assert len(table) == 2
 
 
@@ -52,11 +59,15 @@ def test_curves_are_drawn_the_same_every_time(tmp_path, epochs, validated):
 
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_terms_of_a_loss_have_panels_of_their_own(tmp_path, epochs):
-    told = [{**row, "train_mse a": 10.0**-k, "train_mse b": 0.5, "train_tv a": 0.0, "train_tv b": 0.0}
-            for k, row in enumerate(rows(epochs))]  # fmt: skip
-    panels = loss_and("accuracy", "the classifier's", {
-        name: {line: f"train_{name} {line}" for line in "ab"} for name in ("mse", "tv")
-    })  # fmt: skip
+    told = [
+        {**row, "train_mse a": 10.0**-k, "train_mse b": 0.5, "train_tv a": 0.0, "train_tv b": 0.0}
+        for k, row in enumerate(rows(epochs))
+    ]
+    panels = loss_and(
+        "accuracy",
+        "the classifier's",
+        {name: {line: f"train_{name} {line}" for line in "ab"} for name in ("mse", "tv")},
+    )
     assert [panel.what for panel in panels] == ["the classifier's", "accuracy", "mse", "tv"]
     draw_panels(tmp_path / "a.png", History(told, 1), "generators", panels)
     picture = cv2.imread(str(tmp_path / "a.png")).astype(int)

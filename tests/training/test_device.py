@@ -13,7 +13,7 @@ from cxrtool.training.device import (
     choose_device,
     choose_precision,
     keep_freed_memory,
-    own_randomness,
+    local_randomness,
     take_turns,
 )
 
@@ -63,11 +63,11 @@ def test_randomness_and_threads_are_given_back():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     drawn = []
     for seed in (1, 1, 2):
-        with own_randomness(seed, 2):
+        with local_randomness(seed, 2):
             assert torch.get_num_threads() == 2
             drawn.append(torch.rand(1))
     assert drawn[0] == drawn[1] != drawn[2]
-    with pytest.raises(RuntimeError), own_randomness(1, 2):
+    with pytest.raises(RuntimeError), local_randomness(1, 2):
         torch.rand(2) @ torch.rand(3)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads

@@ -64,18 +64,27 @@ def test_numbers_of_a_row_are_those_of_the_batches(make_job):
         logits = job.module(job.source.images)
     weights = class_weights(job.labels[job.training], 2, "balanced")
     target = torch.from_numpy(job.labels)
-    for part, places in (("train", job.training), ("validation", job.validation)):
-        losses = nn.functional.cross_entropy(logits[places], target[places], reduction="none") * weights[target[places]]
+    for part, indices in (("train", job.training), ("validation", job.validation)):
+        losses = (
+            nn.functional.cross_entropy(logits[indices], target[indices], reduction="none") * weights[target[indices]]
+        )
         assert history.rows[0][f"{part}_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
-        right = (logits[places].argmax(1) == target[places]).float().mean()
+        right = (logits[indices].argmax(1) == target[indices]).float().mean()
         assert history.rows[0][f"{part}_accuracy"] == pytest.approx(float(right))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("opt", OPTIMIZERS)
 def test_stopped_anywhere_and_resumed_it_is_the_same_run(make_job, opt, precision):
-    told = {"opt": opt, "precision": precision, "sched": "plateau", "decay_epochs": 1, "checkpoint": "best-loss",
-            "lr": 1.0 if opt == "adadelta" else 0.01, "weight_decay": 0.01}  # fmt: skip
+    told = {
+        "opt": opt,
+        "precision": precision,
+        "sched": "plateau",
+        "decay_epochs": 1,
+        "checkpoint": "best-loss",
+        "lr": 1.0 if opt == "adadelta" else 0.01,
+        "weight_decay": 0.01,
+    }
     straight, expected = in_full(make_job("straight", **told))
     # 4 epochs of 3 batches, with 2 questions while validating after each.
     chance = random.Random(f"{opt} {precision}")
@@ -134,7 +143,7 @@ def test_a_finished_job_that_is_asked_again_only_gives_its_weights_back(make_job
     again = make_job()
     assert in_full(again)[1] == history
     assert equal(again.module.state_dict(), weights)
-    assert again.source.asked == []
+    assert again.source.to_predict == []
 
 
 def test_every_image_is_visited_once_an_epoch_in_another_order(make_job):
@@ -142,18 +151,18 @@ def test_every_image_is_visited_once_an_epoch_in_another_order(make_job):
     in_full(job)
     orders = []
     for epoch in range(3):
-        batches = [indices for when, indices in job.source.asked if when == epoch]
+        batches = [indices for when, indices in job.source.to_predict if when == epoch]
         assert [len(batch) for batch in batches] == [5, 5, 5, 2]
         orders.append([index for batch in batches for index in batch])
         assert sorted(orders[-1]) == job.training.tolist()
     assert orders[0] != orders[1] != orders[2]
-    assert all(when is None for when, indices in job.source.asked if set(indices) & set(job.validation.tolist()))
+    assert all(when is None for when, indices in job.source.to_predict if set(indices) & set(job.validation.tolist()))
 
 
 def test_a_last_batch_of_one_image_joins_the_one_before(make_job):
     job = make_job(count=22, held_out=6, batch_size=5, epochs=1)
     in_full(job)
-    assert [len(indices) for when, indices in job.source.asked if when == 0] == [5, 5, 6]
+    assert [len(indices) for when, indices in job.source.to_predict if when == 0] == [5, 5, 6]
 
 
 def test_a_single_image_cannot_be_normalised_over_and_that_is_said(make_job):
@@ -280,7 +289,7 @@ def test_a_loss_that_is_no_number_names_images_and_saves_nothing(make_job, save_
     with pytest.raises(CxrtoolError, match=r"epoch 3, batch \d: the loss is not a number, at the images") as caught:
         fit(job, epoch_done=rows.append)
     step = int(caught.value.message.split("batch ")[1].split(":")[0]) - 1
-    batch = [indices for epoch, indices in job.source.source.asked if epoch == 2][step]
+    batch = [indices for epoch, indices in job.source.source.to_predict if epoch == 2][step]
     assert 9 in batch
     assert all(f"im{index:03}" in caught.value.message for index in batch[:4])
     assert len(rows) == 2
@@ -352,13 +361,13 @@ class Narrow(nn.Module):
 
 def test_asking_halves_the_batch_until_memory_holds_it(make_job):
     job = make_job()
-    places = np.array([3, 1, 4, 1, 5, 9, 2])
+    indices = np.array([3, 1, 4, 1, 5, 9, 2])
     narrow = Narrow(2)
-    answers = forward(narrow, job.source, places, 5, CPU, "fp32")
+    answers = forward(narrow, job.source, indices, 5, CPU, "fp32")
     assert narrow.sizes == [5, 2, 2, 2, 1]
-    assert torch.equal(answers, job.source.images[torch.from_numpy(places)].flatten(1)[:, :2])
+    assert torch.equal(answers, job.source.images[torch.from_numpy(indices)].flatten(1)[:, :2])
     with pytest.raises(CxrtoolError, match="does not hold a single image"):
-        forward(Narrow(0), job.source, places, 5, CPU, "fp32")
+        forward(Narrow(0), job.source, indices, 5, CPU, "fp32")
     assert len(forward(narrow, job.source, np.array([], np.int64), 5, CPU, "fp32")) == 0
 
 

@@ -6,7 +6,7 @@ from cxrtool.errors import StoppedError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build
 from cxrtool.training.augment import Augmenter, parse
-from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, run_body
+from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, run_backbone
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
@@ -57,18 +57,18 @@ def test_only_training_images_are_augmented():
     augmenter = Augmenter(parse("rotate=20"), keys, 0, 32, CPU)
     source = ImageSource(store, augmenter, Normalisation([0.0], [1.0], CPU), CPU)
     plain = ImageSource(store, None, Normalisation([0.0], [1.0], CPU), CPU)
-    places = np.arange(7)
-    assert torch.equal(source.batch(places, None), plain.batch(places, None))
-    assert not torch.equal(source.batch(places, 0), plain.batch(places, None))
-    assert not torch.equal(source.batch(places, 0), source.batch(places, 1))
+    indices = np.arange(7)
+    assert torch.equal(source.batch(indices, None), plain.batch(indices, None))
+    assert not torch.equal(source.batch(indices, 0), plain.batch(indices, None))
+    assert not torch.equal(source.batch(indices, 0), source.batch(indices, 1))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_features_are_the_body_s_at_their_places(network, precision):
-    store, places = store_of(), np.array([6, 1, 3])
+    store, indices = store_of(), np.array([6, 1, 3])
     images = ImageSource(store, None, Normalisation(MEAN, STD, CPU), CPU)
     seen = []
-    source = run_body(network, images, places, 2, precision, 7, between=lambda: seen.append(1))
+    source = run_backbone(network, images, indices, 2, precision, 7, between=lambda: seen.append(1))
     assert len(seen) == 2
     wanted = np.array([3, 6, 3])
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -92,4 +92,4 @@ def test_running_the_body_can_be_stopped(network):
 
     images = ImageSource(store_of(), None, Normalisation(MEAN, STD, CPU), CPU)
     with pytest.raises(StoppedError):
-        run_body(network, images, np.arange(7), 2, "fp32", 7, between=stop)
+        run_backbone(network, images, np.arange(7), 2, "fp32", 7, between=stop)

@@ -30,10 +30,18 @@ def pictures():
 @pytest.fixture
 def design(recipe):
     return Design(
-        Architecture("covid-xnet", 2, size=SIDE), "none", replace(recipe, epochs=3, opt="adam", lr=0.003),
-        parse("rotate=10,flip=0.5"), freeze=False, frozen_norms=True, normalize="native", seed=3, threads=1,
-        device="cpu", precision="fp32",
-    )  # fmt: skip
+        Architecture("covid-xnet", 2, size=SIDE),
+        "none",
+        replace(recipe, epochs=3, opt="adam", lr=0.003),
+        parse("rotate=10,flip=0.5"),
+        freeze=False,
+        frozen_norms=True,
+        normalize="native",
+        seed=3,
+        threads=1,
+        device="cpu",
+        precision="fp32",
+    )
 
 
 FROZEN = {"architecture": Architecture("resnet10t", 2, size=SIDE), "augmentation": parse("none"), "freeze": True}
@@ -62,8 +70,13 @@ def test_a_fold_is_trained_and_asked(design, pictures, tmp_path, precision):
     assert 0 < fitted.notes.pop("seconds") < 60
     # A sixteenth of what 128 x 128 pixels take, but for the dense layer.
     macs = (149_160_448 - 512) // 16 + 512
-    assert fitted.notes == {"parameters": 434_050, "trained_parameters": 434_050, "macs": macs, "device": "cpu",
-                            "precision": precision}  # fmt: skip
+    assert fitted.notes == {
+        "parameters": 434_050,
+        "trained_parameters": 434_050,
+        "macs": macs,
+        "device": "cpu",
+        "precision": precision,
+    }
     assert fitted.probabilities.dtype == np.float64
     np.testing.assert_allclose(fitted.probabilities.sum(1), 1, atol=1e-12)
     # The probabilities are those of the weights that are kept, in fp32.
@@ -99,9 +112,15 @@ def test_other_images_in_the_store_do_not_matter(design, pictures, tmp_path):
     for index, position in enumerate(place):
         ids[position], other_labels[position] = IDS[index], labels[index]
     moved = fit_fold(
-        design, Store(images, [""] * 40), ids, other_labels, place[TRAINING], place[VALIDATION], place[ASKED],
+        design,
+        Store(images, [""] * 40),
+        ids,
+        other_labels,
+        place[TRAINING],
+        place[VALIDATION],
+        place[ASKED],
         tmp_path / "b",
-    )  # fmt: skip
+    )
     assert np.array_equal(moved.probabilities, whole.probabilities)
 
 
@@ -146,17 +165,18 @@ def test_a_frozen_body_does_not_change(design, pictures, tmp_path, augmentation,
     architecture = Architecture("resnet10t", 2, hidden=hidden, size=SIDE)
     frozen = replace(design, **{**FROZEN, "augmentation": parse(augmentation), "architecture": architecture})
     fitted = run(frozen, pictures, tmp_path)
-    with fitting.own_randomness(design.seed, 1):
+    with fitting.local_randomness(design.seed, 1):
         drawn, _ = build(architecture)
     assert all(torch.equal(*pair) for pair in zip(body_of(drawn), body_of(fitted.network), strict=True))
-    assert not all(torch.equal(*pair) for pair in zip(
-        drawn.head_parameters(), fitted.network.head_parameters(), strict=True))  # fmt: skip
+    assert not all(
+        torch.equal(*pair) for pair in zip(drawn.head_parameters(), fitted.network.head_parameters(), strict=True)
+    )
     assert fitted.notes["trained_parameters"] < 0.01 * fitted.notes["parameters"]
 
 
 def test_frozen_norms_that_follow_the_batch_are_not_run_once(design, pictures, tmp_path):
     fitted = run(replace(design, **FROZEN, frozen_norms=False), pictures, tmp_path)
-    with fitting.own_randomness(design.seed, 1):
+    with fitting.local_randomness(design.seed, 1):
         drawn, _ = build(FROZEN["architecture"])
     assert not torch.equal(fitted.network.timm.bn1.running_mean, drawn.timm.bn1.running_mean)
     assert torch.equal(fitted.network.timm.conv1[0].weight, drawn.timm.conv1[0].weight)
@@ -196,10 +216,10 @@ def test_stopped_and_resumed_it_is_the_same_fold(design, pictures, tmp_path, fro
         design = replace(design, architecture=replace(design.architecture, hidden=8, dropout=0.5))
     straight = run(design, pictures, tmp_path / "a")
     for when in (6, 9, 11) if frozen else (2, 4, 9):
-        asked = iter(range(10_000))
+        to_predict = iter(range(10_000))
 
-        def stop(asked=asked, when=when):
-            return StoppedError("stop", 143) if next(asked) == when else None
+        def stop(to_predict=to_predict, when=when):
+            return StoppedError("stop", 143) if next(to_predict) == when else None
 
         with pytest.raises(StoppedError):
             run(design, pictures, tmp_path / f"b{when}", stop=stop)
@@ -247,9 +267,9 @@ def test_seconds_before_an_interruption_count(design, pictures, tmp_path, monkey
             return slow["at"]
 
     monkeypatch.setattr("cxrtool.training.engine.time", Clock)
-    asked = iter(range(10_000))
+    to_predict = iter(range(10_000))
     with pytest.raises(StoppedError):
-        run(design, pictures, tmp_path, stop=lambda: StoppedError("stop", 143) if next(asked) == 4 else None)
+        run(design, pictures, tmp_path, stop=lambda: StoppedError("stop", 143) if next(to_predict) == 4 else None)
     saved = slow["at"]
     fitted = run(design, pictures, tmp_path)
     # The clock began at 1e6: all looks at it before the state was saved, and those after, but not the pause between.

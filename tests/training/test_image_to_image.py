@@ -9,7 +9,15 @@ import torch
 from cxrtool.errors import CxrtoolError, StoppedError, UsageError
 from cxrtool.imaging.fits import Form
 from cxrtool.training.augment import Augmentation, Augmenter, parse
-from cxrtool.training.image_to_image import DenseDesign, DenseFit, Pairs, answer, draw_evenly, fit_dense, occurrences
+from cxrtool.training.image_to_image import (
+    ImageToImageDesign,
+    ImageToImageFit,
+    Pairs,
+    answer,
+    draw_evenly,
+    fit_image_to_image,
+    occurrences,
+)
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
@@ -21,9 +29,9 @@ CPU = torch.device("cpu")
 def stores(count=10, dtype=np.uint8):
     """Bright ellipses on noise, and where they are."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
-    masks = np.stack([
-        (((x - 0.3 - 0.04 * k) / 0.18) ** 2 + ((y - 0.5) / (0.2 + 0.02 * k)) ** 2 < 1) for k in range(count)
-    ])  # fmt: skip
+    masks = np.stack(
+        [(((x - 0.3 - 0.04 * k) / 0.18) ** 2 + ((y - 0.5) / (0.2 + 0.02 * k)) ** 2 < 1) for k in range(count)]
+    )
     noise = np.random.default_rng(0).integers(0, 60, masks.shape)
     images = (noise + 150 * masks).astype(dtype)
     sha = [str(k) for k in range(count)]
@@ -32,11 +40,21 @@ def stores(count=10, dtype=np.uint8):
 
 @pytest.fixture
 def design(recipe):
-    return DenseDesign(
-        "lungs", "unet", Form(SIDE),
+    return ImageToImageDesign(
+        "lungs",
+        "unet",
+        Form(SIDE),
         replace(recipe, epochs=3, batch_size=4, opt="adamw", lr=3e-3, checkpoint="best-loss"),
-        parse("rotate=10,shift=0.05,flip=0.5"), "none", "bce+dice", 0.9, 1, 7, 1, "cpu", "fp32",
-    )  # fmt: skip
+        parse("rotate=10,shift=0.05,flip=0.5"),
+        "none",
+        "bce+dice",
+        0.9,
+        1,
+        7,
+        1,
+        "cpu",
+        "fp32",
+    )
 
 
 @pytest.fixture
@@ -44,10 +62,17 @@ def run(design, tmp_path):
     def call(state="state", groups=None, stop=lambda: None, **changes):
         images, targets = stores()
         more = {"save_every": changes.pop("save_every", 1e9), "stop": stop}
-        return fit_dense(
-            replace(design, **changes), images, targets, IDS, np.arange(2, 10), np.arange(2), groups,
-            tmp_path / state, **more,
-        )  # fmt: skip
+        return fit_image_to_image(
+            replace(design, **changes),
+            images,
+            targets,
+            IDS,
+            np.arange(2, 10),
+            np.arange(2),
+            groups,
+            tmp_path / state,
+            **more,
+        )
 
     return call
 
@@ -122,14 +147,14 @@ def test_grey_values_of_the_picture_alone_are_changed():
     images, targets = stores(4)
 
     class Exposure:
-        def __call__(self, pictures, places, numbers):
-            self.asked = places.tolist(), numbers.tolist()
+        def __call__(self, pictures, indices, numbers):
+            self.to_predict = indices.tolist(), numbers.tolist()
             return pictures * 0
 
     exposure = Exposure()
     augmenter = Augmenter(parse("contrast=0.3,brightness=0.2,noise=0.1"), image_keys(IDS), 3, SIDE, CPU)
     changed, target = Pairs(images, targets, CPU, augmenter, exposure).batch(np.array([1, 2]), np.array([0, 65536]))
-    assert exposure.asked == ([1, 2], [0, 65536])
+    assert exposure.to_predict == ([1, 2], [0, 65536])
     assert not changed.any()
     assert torch.equal(target[:, 0], torch.from_numpy(targets.images[1:3] / np.float32(255)))
     plain = Pairs(images, targets, CPU, augmenter, exposure).batch(np.array([1, 2]), None)[0]
@@ -146,11 +171,21 @@ def test_deep_pictures_beside_masks_of_eight_bits():
 
 
 def job(copies=1, groups=None, training=8):
-    return DenseFit(
-        module=torch.nn.Identity(), training=np.arange(100, 100 + training), validation=np.arange(0), recipe=None,
-        device=CPU, precision="fp32", seed=3, state=None, kind="lungs", pairs=None, lose="bce", copies=copies,
+    return ImageToImageFit(
+        module=torch.nn.Identity(),
+        training=np.arange(100, 100 + training),
+        validation=np.arange(0),
+        recipe=None,
+        device=CPU,
+        precision="fp32",
+        seed=3,
+        state=None,
+        kind="lungs",
+        pairs=None,
+        lose="bce",
+        copies=copies,
         groups=groups,
-    )  # fmt: skip
+    )
 
 
 def test_every_copy_of_an_image_comes_once_with_its_own_number():
@@ -198,10 +233,15 @@ def test_ribs_are_fitted_by_grey_values(design, tmp_path):
     images, _ = stores()
     wanted = Store(np.minimum(images.images, 120).astype(np.uint8), images.sha256)
     told = replace(
-        design, kind="ribs", network="autoencoder", loss="mse", copies=2, average=0.0,
+        design,
+        kind="ribs",
+        network="autoencoder",
+        loss="mse",
+        copies=2,
+        average=0.0,
         recipe=replace(design.recipe, epochs=4, lr=1e-2),
-    )  # fmt: skip
-    fitted = fit_dense(told, images, wanted, IDS, np.arange(2, 10), np.arange(2), None, tmp_path / "state")
+    )
+    fitted = fit_image_to_image(told, images, wanted, IDS, np.arange(2, 10), np.arange(2), None, tmp_path / "state")
     assert fitted.history.rows[-1]["validation_mse"] < fitted.history.rows[0]["validation_mse"]
     values = next(answer(told, fitted.module, images, np.array([0])))
     assert 0.0 <= values.min() <= values.max() <= 1.0

@@ -37,11 +37,11 @@ def pictures(count=5, dtype=np.uint8):
 
 def test_an_ensemble_answers_as_its_members_do(tmp_path):
     folders = [model(tmp_path / f"r0f{i}", seed=i) for i in range(3)]
-    together = Ensemble(folders, CPU).ask(pictures())
+    together = Ensemble(folders, CPU).predict(pictures())
     assert together.shape == (3, 5, 2)
     np.testing.assert_allclose(together.sum(2), 1, atol=1e-12)
     for index, folder in enumerate(folders):
-        assert np.array_equal(Ensemble([folder], CPU).ask(pictures())[0], together[index])
+        assert np.array_equal(Ensemble([folder], CPU).predict(pictures())[0], together[index])
     assert not np.allclose(together[0], together[1])
 
 
@@ -53,34 +53,34 @@ def test_answers_are_the_softmax_of_the_network(tmp_path):
     with torch.inference_mode():
         expected = torch.softmax(ensemble.members[0].network.double()(inputs), 1)
     ensemble.members[0].network.float()
-    np.testing.assert_allclose(ensemble.ask(pictures())[0], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ensemble.predict(pictures())[0], expected.numpy(), atol=1e-5)
 
 
 def test_depths_do_not_influence_each_other(tmp_path):
     ensemble = Ensemble([model(tmp_path / "m")], CPU)
     flat, deep = pictures(), pictures(dtype=np.uint16)
-    mixed = ensemble.ask([flat[0], deep[0], flat[1], deep[1]])[0]
-    np.testing.assert_allclose(mixed[[0, 2]], ensemble.ask(flat[:2])[0], atol=1e-6)
-    np.testing.assert_allclose(mixed[[1, 3]], ensemble.ask(deep[:2])[0], atol=1e-6)
+    mixed = ensemble.predict([flat[0], deep[0], flat[1], deep[1]])[0]
+    np.testing.assert_allclose(mixed[[0, 2]], ensemble.predict(flat[:2])[0], atol=1e-6)
+    np.testing.assert_allclose(mixed[[1, 3]], ensemble.predict(deep[:2])[0], atol=1e-6)
     widened = [picture.astype(np.uint16) * 257 for picture in flat]
-    np.testing.assert_allclose(ensemble.ask(widened), ensemble.ask(flat), atol=1e-6)
+    np.testing.assert_allclose(ensemble.predict(widened), ensemble.predict(flat), atol=1e-6)
 
 
 def test_a_picture_s_answer_does_not_depend_on_its_neighbours(tmp_path):
     ensemble = Ensemble([model(tmp_path / "m", name="resnet10t")], CPU)
-    together = ensemble.ask(pictures())[0]
+    together = ensemble.predict(pictures())[0]
     for index, picture in enumerate(pictures()):
-        np.testing.assert_allclose(ensemble.ask([picture])[0, 0], together[index], atol=1e-6)
+        np.testing.assert_allclose(ensemble.predict([picture])[0, 0], together[index], atol=1e-6)
 
 
 def test_mirrored_averages_with_the_mirror_image(tmp_path):
     ensemble = Ensemble([model(tmp_path / "m")], CPU)
     turned = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures()]
-    expected = (ensemble.ask(pictures()) + ensemble.ask(turned)) / 2
-    found = ensemble.ask(pictures(), mirrored=True)
+    expected = (ensemble.predict(pictures()) + ensemble.predict(turned)) / 2
+    found = ensemble.predict(pictures(), mirrored=True)
     np.testing.assert_allclose(found, expected, atol=1e-7)
-    assert not np.allclose(found, ensemble.ask(pictures()), atol=1e-7)
-    np.testing.assert_allclose(found, ensemble.ask(turned, mirrored=True), atol=1e-7)
+    assert not np.allclose(found, ensemble.predict(pictures()), atol=1e-7)
+    np.testing.assert_allclose(found, ensemble.predict(turned, mirrored=True), atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_members_that_differ_are_refused(tmp_path, name, value):
 
 def test_members_may_be_different_networks(tmp_path):
     folders = [model(tmp_path / "r0f0"), model(tmp_path / "r0f1", name="resnet10t")]
-    assert Ensemble(folders, CPU).ask(pictures()).shape == (2, 5, 2)
+    assert Ensemble(folders, CPU).predict(pictures()).shape == (2, 5, 2)
 
 
 def test_bf16_is_close(tmp_path):
     folder = model(tmp_path / "m")
-    exact, quick = (Ensemble([folder], CPU, precision).ask(pictures()) for precision in ("fp32", "bf16"))
+    exact, quick = (Ensemble([folder], CPU, precision).predict(pictures()) for precision in ("fp32", "bf16"))
     assert not np.array_equal(exact, quick)
     np.testing.assert_allclose(quick, exact, atol=0.02)
 
@@ -122,11 +122,11 @@ class Narrow(nn.Module):
 
 def test_what_memory_does_not_hold_is_asked_in_halves(tmp_path):
     ensemble = Ensemble([model(tmp_path / "m")], CPU)
-    expected = ensemble.ask(pictures())
+    expected = ensemble.predict(pictures())
     member = ensemble.members[0]
     whole = member.network
     member.network = Narrow(whole, 2)
-    np.testing.assert_allclose(ensemble.ask(pictures()), expected, atol=1e-6)
+    np.testing.assert_allclose(ensemble.predict(pictures()), expected, atol=1e-6)
     member.network = Narrow(whole, 0)
     with pytest.raises(CxrtoolError, match="does not hold a single image"):
-        ensemble.ask(pictures())
+        ensemble.predict(pictures())

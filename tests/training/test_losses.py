@@ -17,7 +17,7 @@ from cxrtool.training.losses import (
     negative_dice,
     similarity_and_error,
     soft_dice,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -69,9 +69,14 @@ def ms_ssim_by_skimage(one, other):
     for index, weight in enumerate(SCALES):
         last = index == len(SCALES) - 1
         term = structural_similarity(
-            one, other, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            one,
+            other,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
             K1=0.01 if last else 1e6,
-        )  # fmt: skip
+        )
         product *= term**weight
         one, other = (x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2] for x in (one, other))
         one, other = (x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2).mean((1, 3)) for x in (one, other))

@@ -88,7 +88,11 @@ def test_covid_sdnet_and_its_baselines_are_what_the_papers_state():
     assert not preset.get("freeze")
     caps, pepx = PRESETS["covid-caps"], PRESETS["pepx"]
     assert (caps["model"], caps["opt"], caps["lr"], caps["batch_size"], caps["epochs"]) == (
-        "covid-caps", "adam", 1e-3, 16, 100,
-    )  # fmt: skip
+        "covid-caps",
+        "adam",
+        1e-3,
+        16,
+        100,
+    )
     assert (pepx["model"], pepx["opt"], pepx["lr"], pepx["batch_size"], pepx["epochs"]) == ("pepx", "adam", 2e-4, 8, 10)
     assert (caps["size"], pepx["size"]) == (224, 224)

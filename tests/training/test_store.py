@@ -220,9 +220,7 @@ def test_worker_processes_fill_the_same_store(tmp_path):
     cv2.imwrite(str(source / "11.png"), deep)
     (source / "12.png").write_bytes((source / "11.png").read_bytes()[:-20])
     work = partial(decode, chain=[], size=SIZE, fit="squash")
-    store = open_store(
-        paths_of(source), work, size=SIZE, key={}, cache=tmp_path / "cache", mapper=map_items, workers=2
-    )  # fmt: skip
+    store = open_store(paths_of(source), work, size=SIZE, key={}, cache=tmp_path / "cache", mapper=map_items, workers=2)
     assert list(store.failed) == [12]
     expected, digest = work(source / "11.png")
     assert np.array_equal(store.images[11], expected)
@@ -288,7 +286,7 @@ def test_a_missing_image_does_not_stop_the_store(folder, pixels, tmp_path):
     pixels["gone.png"] = None
     store = open_store(
         paths, Decoder(pixels), size=SIZE, key={}, cache=tmp_path / "cache", mapper=in_process, workers=1
-    )  # fmt: skip
+    )
     assert list(store.failed) == [6]
 
 

@@ -6,7 +6,7 @@ from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.imaging.fits import Form
 from cxrtool.models.class_inherent import Generators
 from cxrtool.models.parts import save_part
-from cxrtool.training.twin_maker import AT_ONCE, TwinMaker, in_own_depth, quantise
+from cxrtool.training.twin_maker import AT_ONCE, TwinMaker, minimal_depth, quantise
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def test_levels_are_rounded_and_cut_off_not_wrapped():
     values = np.array([-3.0, 0.0, 0.4 / 255, 0.6 / 255, 1.0, 1.01, 700.0], np.float32)
     assert quantise(values, np.uint8).tolist() == [0, 0, 0, 1, 255, 255, 255]
     assert quantise(values, np.uint16).tolist() == [0, 0, 103, 154, 65535, 65535, 65535]
-    assert in_own_depth(np.zeros((2, 2), np.uint16)).dtype == np.uint8
+    assert minimal_depth(np.zeros((2, 2), np.uint16)).dtype == np.uint8
 
 
 def test_too_little_memory_halves_the_batch_and_then_says_so(folder, monkeypatch):
@@ -84,8 +84,9 @@ def test_too_little_memory_halves_the_batch_and_then_says_so(folder, monkeypatch
         patch.setattr(torch.cuda, "empty_cache", lambda: None)
         halved = maker.make(given)
         assert sizes == [4, 2, 1, 1, 2, 1, 1]
-        assert all((a == b).all() for one, other in zip(whole, halved, strict=True)
-                   for a, b in zip(one, other, strict=True))  # fmt: skip
+        assert all(
+            (a == b).all() for one, other in zip(whole, halved, strict=True) for a, b in zip(one, other, strict=True)
+        )
     with monkeypatch.context() as patch:
         patch.setattr(maker.network, "forward", scarce(0))
         with pytest.raises(CxrtoolError, match="does not hold a single image"):

@@ -52,13 +52,13 @@ def examine(cases: Sequence[Case], settings: Settings, max_pixels: int | None = 
         decisions that changed; with intervals over patients.
     """
     from cxrtool.evaluation.resampling.means import mean_of_images
-    from cxrtool.training.device import own_randomness
+    from cxrtool.training.device import local_randomness
 
     rows: list[Row] = []
     changes: dict[str, list[float]] = {name: [] for name in (*CORNERS, ALL, MIDDLE)}
     moved: dict[str, list[float]] = {name: [] for name in changes}
     try:
-        with own_randomness(settings.seed, settings.threads):
+        with local_randomness(settings.seed, settings.threads):
             for row, before, after in _ask_all(cases, settings, max_pixels):
                 rows.append(row)
                 called = int(before.argmax())
@@ -128,7 +128,7 @@ def _ask_all(
                 if isinstance(result, CxrtoolError):
                     continue
                 pixels = result[0]
-                answers = ensemble.ask([pixels, *(cover(pixels, name) for name in names)])[0]
+                answers = ensemble.predict([pixels, *(cover(pixels, name) for name in names)])[0]
                 yield case.row, answers[0], dict(zip(names, answers[1:], strict=True))
 
 

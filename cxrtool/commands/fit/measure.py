@@ -54,18 +54,18 @@ def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str
 
 
 def measure_masks(
-    manifest: Manifest, column: str, places: Sequence[int], answers: Iterable[np.ndarray], form: Form, workers: int
+    manifest: Manifest, column: str, indices: Sequence[int], answers: Iterable[np.ndarray], form: Form, workers: int
 ) -> list[dict[str, float]]:
     """Measure every answer; an image that cannot be read any more counts as missed."""
     from cxrtool.flow.parallel import map_items
 
     items = (
         (Path(manifest.rows[i]["path"]), Path(manifest.rows[i][column]), answer)
-        for i, answer in zip(places, answers, strict=True)
+        for i, answer in zip(indices, answers, strict=True)
     )
     work = partial(measure_mask, form=form)
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.view")
-    results = map_items(work, items, workers=max(1, min(workers, len(places))), preload=preload)
+    results = map_items(work, items, workers=max(1, min(workers, len(indices))), preload=preload)
     return [result if isinstance(result, dict) else {"dice": 0.0, "iou": 0.0} for _, result in results]
 
 
@@ -92,15 +92,26 @@ def measure_pictures(
     return rows
 
 
-def score_rows(manifest: Manifest, assignment: Assignment, asked: Sequence[tuple[int, str]],
-               measured: Sequence[dict[str, float]]) -> list[Row]:  # fmt: skip
+def score_rows(
+    manifest: Manifest,
+    assignment: Assignment,
+    predicted: Sequence[tuple[int, str]],
+    measured: Sequence[dict[str, float]],
+) -> list[Row]:
     """The rows of `dice.csv` or `errors.csv`."""
     rows = []
-    for (i, subset), figures in zip(asked, measured, strict=True):
+    for (i, subset), figures in zip(predicted, measured, strict=True):
         row = manifest.rows[i]
-        told = {"image_id": row["image_id"], "patient_id": row.get("patient_id", ""), "repeat": assignment.repeat}
-        told |= {"fold": assignment.fold, "subset": subset}
-        rows.append(told | {name: "" if value != value else f"{value:.6f}" for name, value in figures.items()})
+        rows.append(
+            {
+                "image_id": row["image_id"],
+                "patient_id": row.get("patient_id", ""),
+                "repeat": assignment.repeat,
+                "fold": assignment.fold,
+                "subset": subset,
+                **{name: "" if value != value else f"{value:.6f}" for name, value in figures.items()},
+            }
+        )
     return rows
 
 
@@ -130,8 +141,7 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
     if len(parts) > 1:
         parts.append(("all", [row for members in folds.values() for row in members]))
     worst = "lowest" if kind == "lungs" else "highest"
-    header = ["fold", "images", "patients", f"mean {first}", "95 % interval", "median", worst,
-              *names[1:]]  # fmt: skip
+    header = ["fold", "images", "patients", f"mean {first}", "95 % interval", "median", worst, *names[1:]]
     table = []
     for name, members in parts:
         values = np.array([float(row[first]) for row in members])
@@ -147,17 +157,12 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
 
 def _unique(rows: Sequence[Row]) -> list[Row]:
     """Rows whose repeats of one image share a patient: an image stands once in each repeat."""
-    return [{"image_id": str(i), "patient_id": row["patient_id"] or f"image {row['image_id']}"} for i, row in
-            enumerate(rows)]  # fmt: skip
+    return [
+        {"image_id": str(i), "patient_id": row["patient_id"] or f"image {row['image_id']}"}
+        for i, row in enumerate(rows)
+    ]
 
 
 def _mean(cells: Sequence[str]) -> str:
     known = [float(cell) for cell in cells if cell]
     return f"{sum(known) / len(known):.4g}" if known else "-"
-
-
-def figures_of(rows: Sequence[Row], name: str) -> Any:
-    """One figure of every row, as an array."""
-    import numpy as np
-
-    return np.array([float(row[name]) if row[name] else np.nan for row in rows])

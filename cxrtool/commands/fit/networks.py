@@ -14,7 +14,7 @@ from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, splits_file
-from cxrtool.flow.container import Summary, heed_strict, tell_of_validation
+from cxrtool.flow.container import Summary, raise_if_strict, warn_without_validation
 from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -106,7 +106,7 @@ class Task:
             fitter.fit(folder, assignment, request, {})
         rows = read_table(folder.out / TABLES[self.options.KIND]).rows
         self.settings.report.say(f"next: {_next(self.options.KIND, folder.shown)}")
-        heed_strict(read_table(folder.out / REJECTS).rows, self.settings)
+        raise_if_strict(read_table(folder.out / REJECTS).rows, self.settings)
         return (
             (*summarise(rows, self.options.KIND, "validation", self.settings.seed), "Validation images")
             if rows
@@ -121,7 +121,7 @@ class Task:
         container = StepFolder(self.settings.out, self.plan, self.settings)
         if not container.needs_work():
             return None
-        tell_of_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.options, self.settings)
+        warn_without_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.options, self.settings)
         fitter = self._fitter()
         containers.create_run_folder(container, splits, self.shown, {})
         with StopRequest() as request:
@@ -135,8 +135,8 @@ class Task:
         self, container: StepFolder, fitter: PartFitter, assignment: Assignment, request: StopRequest
     ) -> None:
         options = {**self.plan.options, "repeat": assignment.repeat, "fold": assignment.fold}
-        place = container.out / assignment.name
-        folder = StepFolder(place, replace(self.plan, options=options), self.settings, marker=MARKER)
+        plan = replace(self.plan, options=options)
+        folder = StepFolder(container.out / assignment.name, plan, self.settings, marker=MARKER)
         if folder.needs_work():
             fitter.fit(folder, assignment, request, {"run_digest": container.digest})
 
@@ -164,12 +164,12 @@ class Task:
             self._draw_worst(run, [row for row in rows if row["subset"] == subset])
             containers.complete(container, names, rejects, self.manifest)
         report.say(f"{container.shown}: all {len(names)} folds are there; the worst are in {container.shown / WORST}")
-        heed_strict(rejects, self.settings)
+        raise_if_strict(rejects, self.settings)
         return header, table, f"{subset.capitalize()} images"
 
     def _draw_worst(self, run: Path, rows: list[Row]) -> None:
         from cxrtool.commands.fit.part import captions
-        from cxrtool.commands.fit.pictures import ask_with, draw_examples
+        from cxrtool.commands.fit.pictures import predict_with, draw_examples
         from cxrtool.models.parts import load_network
 
         kind = self.options.KIND
@@ -178,7 +178,7 @@ class Task:
         images = {row["image_id"]: row for row in self.manifest.rows}
         folds = [run / runs.fold_name(row["repeat"], row["fold"]) for row in worst]
         entries = [
-            (images[row["image_id"]], captions(row, kind), ask_with(load_network(fold, kind), kind))
+            (images[row["image_id"]], captions(row, kind), predict_with(load_network(fold, kind), kind))
             for row, fold in zip(worst, folds, strict=True)
         ]
         title = f"the worst {len(worst)} of {len(rows)}"

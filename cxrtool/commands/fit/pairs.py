@@ -76,10 +76,10 @@ def _read_drawn(folder: Path, settings: Settings) -> Manifest:
         row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], None)
     if (folder / TRUTH).is_file():
         truth = read_table(folder / TRUTH)
-        told = {str((folder / row["path"]).absolute()): row for row in truth.rows}
+        truth_rows = {str((folder / row["path"]).absolute()): row for row in truth.rows}
         files = [name for name in ("right", "left", "heart", "lesions", "ribless") if name in truth.columns]
         for row in rows:
-            beside = told.get(row["path"], {})
+            beside = truth_rows.get(row["path"], {})
             row.update({name: str((folder / beside[name]).absolute()) for name in files if beside.get(name)})
         columns += [name for name in files if any(row.get(name) for row in rows)]
     for row in rows:
@@ -155,7 +155,7 @@ def _assign(manifest: Manifest, placed: dict[str, str], repeat: str, fold: str, 
     subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
     for name, subset in placed.items():
         subsets[subset].append(index[name])
-    assignment = Assignment(repeat, fold, {name: sorted(places) for name, places in subsets.items()})
+    assignment = Assignment(repeat, fold, {name: sorted(indices) for name, indices in subsets.items()})
     try:
         check_sides(manifest, placed, assignment.name, settings)
     except LeakageError as error:
@@ -180,14 +180,20 @@ class Decoded:
 
     def usable(self, assignment: Assignment) -> Assignment:
         """The assignment without what cannot be used."""
-        kept = {name: [i for i in places if i not in self.failed] for name, places in assignment.subsets.items()}
+        kept = {name: [i for i in indices if i not in self.failed] for name, indices in assignment.subsets.items()}
         return replace(assignment, subsets=kept)
 
 
 def open_pairs(
-    manifest: Manifest, kind: str, column: str, form: Form, dilate: int, settings: Settings, request: StopRequest,
+    manifest: Manifest,
+    kind: str,
+    column: str,
+    form: Form,
+    dilate: int,
+    settings: Settings,
+    request: StopRequest,
     decoder: str,
-) -> Decoded:  # fmt: skip
+) -> Decoded:
     """Decode all pictures and targets once, or find them in the cache.
 
     Args:
@@ -225,10 +231,17 @@ def open_pairs(
 
             stores.append(
                 open_store(
-                    items, decode, size=form.size, key=key, cache=settings.cache or default_cache(), mapper=map_items,
-                    workers=settings.workers, advance=count, say=settings.report.say,
+                    items,
+                    decode,
+                    size=form.size,
+                    key=key,
+                    cache=settings.cache or default_cache(),
+                    mapper=map_items,
+                    workers=settings.workers,
+                    advance=count,
+                    say=settings.report.say,
                 )
-            )  # fmt: skip
+            )
     images, targets = stores
     failed = {**targets.failed, **images.failed}
     if len(failed) == len(paths):
@@ -280,6 +293,12 @@ def seen_rows(manifest: Manifest, assignment: Assignment, store: Store) -> list[
     for subset in ("train", "validation"):
         for i in assignment.subsets[subset]:
             row = manifest.rows[i]
-            told = {"image_id": row["image_id"], "patient_id": row.get("patient_id", "")}
-            rows.append(told | {"sha256": row.get("sha256") or store.sha256[i], "subset": subset})
+            rows.append(
+                {
+                    "image_id": row["image_id"],
+                    "patient_id": row.get("patient_id", ""),
+                    "sha256": row.get("sha256") or store.sha256[i],
+                    "subset": subset,
+                }
+            )
     return rows

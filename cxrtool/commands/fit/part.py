@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.fit.measure import FIGURES, TABLES, measure_masks, measure_pictures, score_rows
 from cxrtool.commands.fit.options import PartOptions
 from cxrtool.commands.fit.pairs import Decoded, open_pairs, seen_rows
-from cxrtool.commands.fit.pictures import SHOWN, ask_with, draw_examples
+from cxrtool.commands.fit.pictures import SHOWN, predict_with, draw_examples
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.flow.assignment import Assignment
-from cxrtool.flow.folder import Build, StepFolder
+from cxrtool.flow.folder import StepFolder
 from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxrtool.imaging.fits import Form
-    from cxrtool.training.image_to_image import DenseDesign, FittedDense
+    from cxrtool.training.image_to_image import ImageToImageDesign, FittedImageToImage
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "subset")
 DECODER = "opencv-python-headless"
 
 
-def make_design(options: PartOptions, form: Form, settings: Settings, seed: int) -> DenseDesign:
+def make_design(options: PartOptions, form: Form, settings: Settings, seed: int) -> ImageToImageDesign:
     """Turn resolved options into what the training room takes.
 
     Raises:
         UsageError: An augmentation is wrong.
     """
     from cxrtool.training.augment import parse
-    from cxrtool.training.image_to_image import DenseDesign
+    from cxrtool.training.image_to_image import ImageToImageDesign
 
-    return DenseDesign(
+    return ImageToImageDesign(
         options.KIND,
         options.network,
         form,
@@ -100,12 +100,12 @@ class PartFitter:
         import numpy as np
 
         from cxrtool.training.device import choose_device, take_turns
-        from cxrtool.training.image_to_image import fit_dense
+        from cxrtool.training.image_to_image import fit_image_to_image
 
         report, name = self.settings.report, assignment.name
         decoded = self.decoded(folder, request)
         assignment = decoded.usable(assignment)
-        places = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
+        indices = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
         design = make_design(self.options, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
             turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
@@ -115,11 +115,20 @@ class PartFitter:
                     advance(1)
                     report.note(f"{name}  {_describe(row)}")
 
-                fitted = fit_dense(
-                    design, decoded.images, decoded.targets, self.manifest.column("image_id"), places["train"],
-                    places["validation"], self._groups(places["train"]), build.path / "state",
-                    save_every=self.options.save_every, epoch_done=epoch_done, stop=request.error, warn=report.warn,
-                )  # fmt: skip
+                fitted = fit_image_to_image(
+                    design,
+                    decoded.images,
+                    decoded.targets,
+                    self.manifest.column("image_id"),
+                    indices["train"],
+                    indices["validation"],
+                    self._groups(indices["train"]),
+                    build.path / "state",
+                    save_every=self.options.save_every,
+                    epoch_done=epoch_done,
+                    stop=request.error,
+                    warn=report.warn,
+                )
             rows = self._measure(design, fitted, decoded, assignment, request)
             self._write(build.path, fitted, decoded, assignment, rows)
             shutil.rmtree(build.path / "state", ignore_errors=True)
@@ -127,7 +136,7 @@ class PartFitter:
                 build.reject(self.manifest.rows[i]["path"], reason)
             counts = {subset: len(found) for subset, found in assignment.subsets.items()}
             build.close(counts=counts, extra={"training": fitted.notes, **extra}, wanted=True)
-        report.say(f"{name}: kept epoch {fitted.history.kept}{self._told(rows)}")
+        report.say(f"{name}: kept epoch {fitted.history.kept}{self._describe_scores(rows)}")
 
     def _groups(self, training: np.ndarray) -> np.ndarray | None:
         import numpy as np
@@ -139,34 +148,39 @@ class PartFitter:
         return groups
 
     def _measure(
-        self, design: DenseDesign, fitted: FittedDense, decoded: Decoded, assignment: Assignment, request: StopRequest
+        self,
+        design: ImageToImageDesign,
+        fitted: FittedImageToImage,
+        decoded: Decoded,
+        assignment: Assignment,
+        request: StopRequest,
     ) -> list[Row]:
         import numpy as np
 
-        from cxrtool.training.device import own_randomness
+        from cxrtool.training.device import local_randomness
         from cxrtool.training.image_to_image import answer
 
-        asked = [(i, subset) for subset in ("validation", "test") for i in assignment.subsets[subset]]
-        places = np.array([i for i, _ in asked], np.int64)
-        with own_randomness(design.seed, design.threads):
-            answers = answer(design, fitted.module, decoded.images, places, stop=request.error)
+        predicted = [(i, subset) for subset in ("validation", "test") for i in assignment.subsets[subset]]
+        indices = np.array([i for i, _ in predicted], np.int64)
+        with local_randomness(design.seed, design.threads):
+            answers = answer(design, fitted.module, decoded.images, indices, stop=request.error)
             if self.kind == "lungs":
                 measured = measure_masks(
                     self.manifest,
                     self.options.target_column,
-                    places.tolist(),
+                    indices.tolist(),
                     answers,
                     self.form,
                     self.settings.workers,
                 )
             else:
-                pictures = (decoded.images.images[i] for i in places), (decoded.targets.images[i] for i in places)
+                pictures = (decoded.images.images[i] for i in indices), (decoded.targets.images[i] for i in indices)
                 measured = measure_pictures(answers, *pictures)
-        return score_rows(self.manifest, assignment, asked, measured)
+        return score_rows(self.manifest, assignment, predicted, measured)
 
     def _write(
-        self, path: Path, fitted: FittedDense, decoded: Decoded, assignment: Assignment, rows: list[Row]
-    ) -> None:  # fmt: skip
+        self, path: Path, fitted: FittedImageToImage, decoded: Decoded, assignment: Assignment, rows: list[Row]
+    ) -> None:
         import numpy as np
 
         from cxrtool.imaging import plausibility
@@ -189,15 +203,15 @@ class PartFitter:
         trained["usual"] = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
         save_part(path, self.kind, options.network, fitted.module, self.form, trained)
         write_table(path / FITTED, FITTED_COLUMNS, seen)
-        told = ("image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[self.kind])
-        write_table(path / TABLES[self.kind], told, rows)
+        columns = ("image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[self.kind])
+        write_table(path / TABLES[self.kind], columns, rows)
         write_history(path / "history.csv", fitted.history.rows)
         draw_history(path / "curves.png", fitted.history, f"{self.kind}, {options.network}, {assignment.name}")
-        places = {row["image_id"]: row for row in self.manifest.rows}
+        sources = {row["image_id"]: row for row in self.manifest.rows}
         chosen = [row for row in rows if row["subset"] == "validation"] or rows
         spread = [chosen[k * len(chosen) // SHOWN] for k in range(SHOWN)] if len(chosen) > SHOWN else chosen
-        ask = ask_with(fitted.module, self.kind)
-        entries = [(places[row["image_id"]], captions(row, self.kind), ask) for row in spread]
+        predict = predict_with(fitted.module, self.kind)
+        entries = [(sources[row["image_id"]], captions(row, self.kind), predict) for row in spread]
         title = f"{chosen[0]['subset']} images" if chosen else ""
         draw_examples(path / "samples.png", entries, self.kind, self.options.target_column, self.form, title)
 
@@ -209,7 +223,7 @@ class PartFitter:
                 result[name] = round(sum(known) / len(known), 6)
         return result
 
-    def _told(self, rows: list[Row]) -> str:
+    def _describe_scores(self, rows: list[Row]) -> str:
         text = ""
         for subset in ("validation", "test"):
             means = self._means(rows, subset)
@@ -229,8 +243,11 @@ def captions(row: Row, kind: str) -> list[str]:
 
 def _describe(row: dict[str, float | None]) -> str:
     parts = [f"epoch {row['epoch']:g}"]
-    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items()
-              if name not in ("epoch", "lr") and value is not None]  # fmt: skip
+    parts += [
+        f"{name.replace('_', ' ')} {value:.4g}"
+        for name, value in row.items()
+        if name not in ("epoch", "lr") and value is not None
+    ]
     return "  ".join(parts)
 
 
@@ -245,11 +262,3 @@ def check_design(options: PartOptions, form: Form, settings: Settings) -> None:
 
     build(make_design(options, form, settings, 0))
     choose_precision(settings.precision, choose_device(settings.device))
-
-
-def with_size(form: Form, size: int | None) -> Form:
-    """The form at another size."""
-    return form if size is None else replace(form, size=size)
-
-
-__all__ = ["Build", "PartFitter", "check_design", "make_design", "with_size"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cxrtool.imaging.fits import Form
 
-Ask = Callable[["np.ndarray"], "np.ndarray"]
+Predict = Callable[["np.ndarray"], "np.ndarray"]
 """Answers a picture (S, S) of values in [0, 1] with one of the same shape."""
 
 TITLES = {
@@ -26,22 +26,22 @@ COLUMNS = {"lungs": 5, "ribs": 2}
 SHOWN = 15
 
 
-def ask_with(module: nn.Module, kind: str) -> Ask:
+def predict_with(module: nn.Module, kind: str) -> Predict:
     """Ask a lung or rib network about one picture: the probability of lung, or the picture without ribs."""
     import torch
 
-    def ask(values: np.ndarray) -> np.ndarray:
+    def predict(values: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             outputs = module(torch.from_numpy(values)[None, None])[0, 0].float()
             answer: np.ndarray = (torch.sigmoid(outputs) if kind == "lungs" else outputs.clamp(0.0, 1.0)).numpy()
         return answer
 
-    return ask
+    return predict
 
 
 def draw_examples(
-    target: Path, entries: Sequence[tuple[Row, Sequence[str], Ask]], kind: str, column: str, form: Form, title: str
-) -> None:  # fmt: skip
+    target: Path, entries: Sequence[tuple[Row, Sequence[str], Predict]], kind: str, column: str, form: Form, title: str
+) -> None:
     """Write a contact sheet.
 
     Args:
@@ -58,10 +58,11 @@ def draw_examples(
     from cxrtool.imaging.sheet import draw_sheet
 
     tiles = []
-    for row, caption, ask in entries:
+    for row, caption, predict in entries:
         try:
-            tile = _draw_lungs(row, column, form, ask) if kind == "lungs" else _draw_ribs(
-                row, column, form, ask)  # fmt: skip
+            tile = (
+                _draw_lungs(row, column, form, predict) if kind == "lungs" else _draw_ribs(row, column, form, predict)
+            )
         except ImageError as error:
             caption, tile = [*caption[:1], error.message], _blank()
         tiles.append((tile, caption))
@@ -70,7 +71,7 @@ def draw_examples(
         atomic_write(target, cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
 
-def _draw_lungs(row: Row, column: str, form: Form, ask: Ask) -> np.ndarray:
+def _draw_lungs(row: Row, column: str, form: Form, predict: Predict) -> np.ndarray:
     from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.masks import clean
     from cxrtool.imaging.pair import binary
@@ -81,11 +82,11 @@ def _draw_lungs(row: Row, column: str, form: Form, ask: Ask) -> np.ndarray:
     placed = see(pixels, form)
     tile = grey_tile(pixels)
     outline(tile, binary(read_image(row[column]).pixels), TRUE)
-    outline(tile, clean(lay_back(ask(placed.values), placed, form)), FOUND)
+    outline(tile, clean(lay_back(predict(placed.values), placed, form)), FOUND)
     return tile
 
 
-def _draw_ribs(row: Row, column: str, form: Form, ask: Ask) -> np.ndarray:
+def _draw_ribs(row: Row, column: str, form: Form, predict: Predict) -> np.ndarray:
     import numpy as np
 
     from cxrtool.data.reading.images import read_image
@@ -94,7 +95,7 @@ def _draw_ribs(row: Row, column: str, form: Form, ask: Ask) -> np.ndarray:
 
     pixels = read_image(row["path"]).pixels
     values = see(pixels, form).values
-    pictures = [1 - shown if form.invert else shown for shown in (values, ask(values))]
+    pictures = [1 - shown if form.invert else shown for shown in (values, predict(values))]
     tiles = [grey_tile(np.rint(shown * 255).astype(np.uint8)) for shown in pictures]
     truth = see(read_image(row[column]).pixels, form).values
     tiles.append(grey_tile(np.rint((1 - truth if form.invert else truth) * 255).astype(np.uint8)))

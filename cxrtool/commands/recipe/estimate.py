@@ -150,7 +150,7 @@ def _number(system: Recipe, name: str) -> int:
 
 def _design(system: Recipe, network: str, classes: int, settings: Settings) -> Design:
     from cxrtool.flow.fold_training import make_design
-    from cxrtool.models.registry import check_name, own_kernels
+    from cxrtool.models.registry import check_name, network_kernels
 
     check_name(network)
     size, batch = _number(system, "SIZE"), _number(system, "BATCH")
@@ -161,7 +161,7 @@ def _design(system: Recipe, network: str, classes: int, settings: Settings) -> D
     if system.has("WEIGHTS") and system.value("WEIGHTS") == "none":
         # As `train` does: a random body is never frozen.
         options = replace(options, freeze=False)
-    return make_design(replace(options, kernels=own_kernels(network, options.kernels)), classes, settings, 0)
+    return make_design(replace(options, kernels=network_kernels(network, options.kernels)), classes, settings, 0)
 
 
 def seconds_a_step(design: Design) -> float:

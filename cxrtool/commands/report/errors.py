@@ -142,7 +142,7 @@ def _with_heatmaps(
 ) -> list[tuple[Path, str]]:
     from cxrtool.flow.heatmaps.images import Explanation
     from cxrtool.flow.heatmaps.options import ExplainOptions
-    from cxrtool.training.device import own_randomness
+    from cxrtool.training.device import local_randomness
 
     quiet = replace(
         settings, out=place / "heatmaps", report=Muted(settings.report), workers=1, strict=False, force=False,
@@ -150,7 +150,7 @@ def _with_heatmaps(
     )  # fmt: skip
     options = ExplainOptions(cases[0].folder, "the errors", sheet=0)
     plan = Plan("explain", {}, Inputs.of())
-    with own_randomness(settings.seed, settings.threads), StepFolder(quiet.out, plan, quiet).build() as build:
+    with local_randomness(settings.seed, settings.threads), StepFolder(quiet.out, plan, quiet).build() as build:
         explanation = Explanation(options, quiet, build, None)
         explanation.make_maps(cases)
         explanation.draw()

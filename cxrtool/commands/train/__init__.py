@@ -24,7 +24,7 @@ from cxrtool.errors import StrictError, UsageError
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
-from cxrtool.flow.container import tell_of_validation
+from cxrtool.flow.container import warn_without_validation
 from cxrtool.flow.fold_chains import chain_of_manifest
 from cxrtool.flow.fold_training import FoldTrainer, Task, check_design
 from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
@@ -98,7 +98,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     _check_designs(combinations, len(classes), settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
     containers.create_run_folder(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
-    tell_of_validation(mine, combinations[0].options, settings)
+    warn_without_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
     task = Task(options.preset, options.save_every, settings, learnt, classes, chain, container, stores)
     trainer = _trainer(options, combinations, task)
@@ -127,7 +127,7 @@ def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination
         if options.budget is not None:
             raise UsageError("--budget draws from the combinations of --grid, and there is none", "add --grid KEY=A,B")
         return [Combination(resolve(options, settings))], settings
-    names = {name for name, (_, told) in declared(TrainingOptions).items() if told.effect}
+    names = {name for name, (_, declaration) in declared(TrainingOptions).items() if declaration.effect}
     kinds = {name: kind for name, kind in get_type_hints(TrainingOptions).items() if name in names}
     grid = parse_grid(options.grid, kinds)
     quiet = replace(settings, report=Silent())
@@ -138,9 +138,9 @@ def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination
     for changes in draw(grid, options.budget, settings.seed, own):
         combination = Combination(options, changes)
         # What the grid sets is asked for as if it were a flag.
-        asked = replace(quiet, origins={**settings.origins, **dict.fromkeys(changes, "flag")})
+        grid_settings = replace(quiet, origins={**settings.origins, **dict.fromkeys(changes, "flag")})
         try:
-            resolved = resolve(replace(options, **changes), asked)
+            resolved = resolve(replace(options, **changes), grid_settings)
         except UsageError as error:
             raise UsageError(f"--grid {combination.name}: {error.message}", error.hint) from error
         found.append(replace(combination, options=resolved))
@@ -184,12 +184,12 @@ def resolve(options: TrainOptions, settings: Settings) -> TrainOptions:
     Raises:
         UsageError: No such network, or values that exclude one another.
     """
-    from cxrtool.models.registry import BUILT_IN, check_name, native_size, own_kernels
+    from cxrtool.models.registry import BUILT_IN, check_name, native_size, network_kernels
 
     model, size, freeze = options.model, options.size, options.freeze
     if not model:
         raise UsageError("train needs --model NAME, or a --preset that names one", "for instance --model resnet18")
-    kernels = own_kernels(model, options.kernels)
+    kernels = network_kernels(model, options.kernels)
     weights = options.weights or ("none" if model in BUILT_IN else "imagenet")
     size = size or _size_in(settings.out, model)
     if not size:

@@ -144,9 +144,9 @@ def draw(grid: Grid, budget: int | None, seed: int, own: Mapping[str, Any]) -> l
     total = prod(len(values) for values in grid.values())
     if budget is None and total > MOST:
         raise UsageError(f"--grid: {total:,} combinations", "draw some of them: --budget 50")
-    first = _place(grid, own)
-    rest = [place for place in _drawn(total, budget, seed, first) if place != first]
-    return [_at(grid, place) for place in ([] if first is None else [first]) + sorted(rest)]
+    first = _index_of(grid, own)
+    rest = [index for index in _drawn(total, budget, seed, first) if index != first]
+    return [_at(grid, index) for index in ([] if first is None else [first]) + sorted(rest)]
 
 
 def _drawn(total: int, budget: int | None, seed: int, first: int | None) -> list[int]:
@@ -167,18 +167,18 @@ def _drawn(total: int, budget: int | None, seed: int, first: int | None) -> list
     return result
 
 
-def _place(grid: Grid, own: Mapping[str, Any]) -> int | None:
-    place = 0
+def _index_of(grid: Grid, own: Mapping[str, Any]) -> int | None:
+    index = 0
     for key, values in grid.items():
         if key not in own or own[key] not in values:
             return None
-        place = place * len(values) + values.index(own[key])
-    return place
+        index = index * len(values) + values.index(own[key])
+    return index
 
 
-def _at(grid: Grid, place: int) -> dict[str, Any]:
+def _at(grid: Grid, index: int) -> dict[str, Any]:
     result = {}
     for key, values in reversed(grid.items()):
-        place, index = divmod(place, len(values))
-        result[key] = values[index]
+        index, digit = divmod(index, len(values))
+        result[key] = values[digit]
     return {key: result[key] for key in grid}

@@ -49,7 +49,7 @@ class Candidate:
         score: What its `score.json` says; `reason` is not empty where the training broke down.
     """
 
-    place: int
+    index: int
     path: Path
     score: dict[str, Any]
 
@@ -57,17 +57,20 @@ class Candidate:
     def rank(self) -> tuple[float, ...]:
         """Smaller is better: most right on validation, then the lower loss, then fewer parameters, then the earlier."""
         if self.score["reason"]:
-            return (1.0, 0.0, 0.0, self.place)
+            return (1.0, 0.0, 0.0, self.index)
         return (
-            -self.score["validation_accuracy"], self.score["validation_loss"], self.score["parameters"], self.place,
-        )  # fmt: skip
+            -self.score["validation_accuracy"],
+            self.score["validation_loss"],
+            self.score["parameters"],
+            self.index,
+        )
 
     @property
     def cost(self) -> tuple[float, ...]:
         """Smaller is better among those that are accurate enough."""
         if self.score["reason"]:
-            return (math.inf, 0.0, 0.0, self.place)
-        return (self.score["macs"], -self.score["validation_accuracy"], self.score["validation_loss"], self.place)
+            return (math.inf, 0.0, 0.0, self.index)
+        return (self.score["macs"], -self.score["validation_accuracy"], self.score["validation_loss"], self.index)
 
 
 def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Candidate:
@@ -114,11 +117,11 @@ def check_validation(assignments: Sequence[Assignment]) -> None:
     Raises:
         InputError: One has none.
     """
-    bare = [assignment.name for assignment in assignments if not assignment.subsets["validation"]]
-    if bare:
+    without = [assignment.name for assignment in assignments if not assignment.subsets["validation"]]
+    if without:
         raise InputError(
-            f"--grid: {len(bare)} of {len(assignments)} folds have no validation images to choose a combination by, "
-            f"such as {bare[0]}",
+            f"--grid: {len(without)} of {len(assignments)} folds have no validation images to choose a combination by, "
+            f"such as {without[0]}",
             "split anew with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; to choose by test images is no "
             "choice",
         )
@@ -148,9 +151,9 @@ class GridTrainer:
             return
         with folder.build() as build:
             tried: list[Candidate] = []
-            for place in range(len(self.combinations)):
+            for index in range(len(self.combinations)):
                 request.raise_if_stopped()
-                tried.append(self._try(place, assignment, request))
+                tried.append(self._try(index, assignment, request))
                 _drop_weights(tried, pareto_front(tried, one_standard_error=self.one_standard_error))
             best = choose(tried, one_standard_error=self.one_standard_error)
             if best.score["reason"]:
@@ -162,16 +165,16 @@ class GridTrainer:
             _drop_weights(tried, [best])
             if not (best.path / WEIGHTS).exists():
                 # A former grid had a better one, and this one's weights went.
-                best = self._try(best.place, assignment, request, again=True)
-            chosen = self.combinations[best.place]
+                best = self._try(best.index, assignment, request, again=True)
+            chosen = self.combinations[best.index]
             of = f"of {len(self.combinations)} on {best.score['images']} validation images"
             report.say(f"{assignment.name}: chose {chosen.name} {of}")
-            trainer = self.trainers[best.place]
+            trainer = self.trainers[best.index]
             store, usable = trainer.open(assignment, request)
-            fitted = self._answer(best, trainer, usable, store, request)
+            fitted = self._predict(best, trainer, usable, store, request)
             trainer.write(build, usable, store, fitted)
             # What the folder says of itself is the combination that it holds; what it is known by stays the search.
-            own = self._folder(best.place, assignment.name)
+            own = self._folder(best.index, assignment.name)
             folder.plan = replace(folder.plan, options=own.plan.options)
             folder.settings = replace(folder.settings, origins=own.settings.origins)
             rule = ONE_STANDARD_ERROR if self.one_standard_error else ACCURATE
@@ -187,27 +190,33 @@ class GridTrainer:
         run = self.task.container.out
         keys = list(self.combinations[0].changes)
         rows: list[Row] = []
-        known = {name: [self._folder(place, name) for place in range(len(self.combinations))] for name in folds}
+        known = {name: [self._folder(index, name) for index in range(len(self.combinations))] for name in folds}
         for name, folders in known.items():
             repeat, fold = runs.parse_fold(name)
             chosen = (read_run_file(run / name) or {}).get("grid", {}).get("chosen")
             for combination, folder in zip(self.combinations, folders, strict=True):
                 # Who needs the space may remove what was tried: the run does not need it any more.
-                told = _read_score(folder.out) if (folder.out / SCORE).exists() else {}
+                score = _read_score(folder.out) if (folder.out / SCORE).exists() else {}
                 made = read_run_file(folder.out) or {}
-                told["seconds"] = made.get("training", {}).get("seconds")
-                figures = {key: _cell(told.get(key)) for key in (*FIGURES, "seconds", "reason")}
+                score["seconds"] = made.get("training", {}).get("seconds")
+                figures = {key: _cell(score.get(key)) for key in (*FIGURES, "seconds", "reason")}
                 rows.append(
-                    {"repeat": repeat, "fold": fold, **{flag(k): show(v) for k, v in combination.changes.items()},
-                     **figures, "chosen": "yes" if folder.out.name == chosen else "no", "candidate": folder.out.name}
-                )  # fmt: skip
+                    {
+                        "repeat": repeat,
+                        "fold": fold,
+                        **{flag(k): show(v) for k, v in combination.changes.items()},
+                        **figures,
+                        "chosen": "yes" if folder.out.name == chosen else "no",
+                        "candidate": folder.out.name,
+                    }
+                )
         write_table(run / GRID, ["repeat", "fold", *map(flag, keys), *COLUMNS], rows)
         if whole:
             _remove_others(run / CANDIDATES, {folder.out for folders in known.values() for folder in folders})
         return rows
 
-    def _folder(self, place: int, fold: str) -> StepFolder:
-        container, combination = self.task.container, self.combinations[place]
+    def _folder(self, index: int, fold: str) -> StepFolder:
+        container, combination = self.task.container, self.combinations[index]
         repeat, number = runs.parse_fold(fold)
         # The same that a plain training of this combination would be known by.
         known = container.plan.options
@@ -220,13 +229,11 @@ class GridTrainer:
         name = plan.digest(quiet)[:12]
         return StepFolder(container.out / CANDIDATES / fold / name, plan, quiet, marker=SCORE)
 
-    def _try(
-        self, place: int, assignment: Assignment, request: StopRequest, *, again: bool = False
-    ) -> Candidate:  # fmt: skip
+    def _try(self, index: int, assignment: Assignment, request: StopRequest, *, again: bool = False) -> Candidate:
         """Train one combination on one fold, unless that is done."""
-        trainer, report = self.trainers[place], self.task.settings.report
-        name = f"{assignment.name}  {self.combinations[place].name}"
-        folder = self._folder(place, assignment.name)
+        trainer, report = self.trainers[index], self.task.settings.report
+        name = f"{assignment.name}  {self.combinations[index].name}"
+        folder = self._folder(index, assignment.name)
         if folder.needs_work() or again:
             store, usable = trainer.open(assignment, request)
             check_validation([usable])
@@ -247,7 +254,7 @@ class GridTrainer:
             if not score["reason"]:
                 figures = (score["validation_accuracy"], score["validation_loss"])
                 report.say(f"{name}: validation accuracy {figures[0]:.3f}, loss {figures[1]:.4f}")
-        return Candidate(place, folder.out, _read_score(folder.out))
+        return Candidate(index, folder.out, _read_score(folder.out))
 
     def _score(self, trainer: FoldTrainer, assignment: Assignment, fitted: Fitted) -> dict[str, Any]:
         """Accuracy and mean negative log-likelihood on validation, by the answers in full precision.
@@ -276,7 +283,7 @@ class GridTrainer:
         save_model(path, fitted.network, trainer.describe(assignment, fitted))
         write_history(path / "history.csv", fitted.history.rows)
 
-    def _answer(
+    def _predict(
         self, best: Candidate, trainer: FoldTrainer, assignment: Assignment, store: Store, request: StopRequest
     ) -> Fitted:
         """The chosen candidate as a trained fold: now, and only now, the test images are shown to it.
@@ -322,7 +329,7 @@ def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     folds = len({(row["repeat"], row["fold"]) for row in rows})
     lines = []
-    for place, (setting, members) in enumerate(groups.items()):
+    for index, (setting, members) in enumerate(groups.items()):
         accuracy, loss, seconds = (
             _mean(members, name) for name in ("validation_accuracy", "validation_loss", "seconds")
         )
@@ -339,7 +346,7 @@ def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             "" if seconds is None else f"{seconds:.1f}",
             f"{chosen} of {folds}" + (f" ({broken} broke down)" if broken else ""),
         ]
-        rank = (-1.0 if accuracy is None else accuracy, -(loss or 0.0), -place)
+        rank = (-1.0 if accuracy is None else accuracy, -(loss or 0.0), -index)
         lines.append((rank, cells))
     lines.sort(reverse=True)
     return [*keys, "val. accuracy", "val. loss", "parameters", "MACs", "seconds", "chosen in"], [
@@ -363,9 +370,9 @@ def _read_score(folder: Path) -> dict[str, Any]:
 
 def _drop_weights(candidates: Sequence[Candidate], keep: Sequence[Candidate]) -> None:
     """A search may try hundreds of networks; what is left of those that cannot be chosen is how they learned."""
-    kept = {candidate.place for candidate in keep}
+    kept = {candidate.index for candidate in keep}
     for candidate in candidates:
-        if candidate.place not in kept:
+        if candidate.index not in kept:
             (candidate.path / WEIGHTS).unlink(missing_ok=True)
 
 

@@ -58,9 +58,7 @@ class TwinTraining:
         LeakageError: They have seen a test image, as far as the manifest tells pixels and patients.
     """
 
-    def __init__(
-        self, run: GeneratorRun, wanted: Sequence[Assignment], manifest: Manifest, settings: Settings
-    ) -> None:  # fmt: skip
+    def __init__(self, run: GeneratorRun, wanted: Sequence[Assignment], manifest: Manifest, settings: Settings) -> None:
         self.manifest = manifest
         found = run.load([(a.repeat, a.fold) for a in wanted])
         run.check_labels(found[0], manifest, exactly=True)
@@ -83,26 +81,26 @@ class TwinTraining:
             assignment: The fold, with places of radiographs.
         """
         fold, chain = self.folds[assignment.name]
-        places = _used(assignment)
+        indices = _used(assignment)
         rows = [
             {**twin, "label": twin_class(twin["label"], twin["generator"])}
-            for place in places
-            for twin in twin_rows(self.manifest.rows[place], fold.repeat, fold.fold, fold.classes)
+            for index in indices
+            for twin in twin_rows(self.manifest.rows[index], fold.repeat, fold.fold, fold.classes)
         ]
         count = len(fold.classes)
-        new = {place: range(k * count, (k + 1) * count) for k, place in enumerate(places)}
-        subsets = {name: [i for place in old for i in new[place]] for name, old in assignment.subsets.items()}
+        new = {index: range(k * count, (k + 1) * count) for k, index in enumerate(indices)}
+        subsets = {name: [i for index in old for i in new[index]] for name, old in assignment.subsets.items()}
         manifest = Manifest(order_columns([*self.manifest.columns, *COLUMNS]), rows, self.manifest.origin)
-        stores = TwinStores(task.settings, fold, radiographs, places, assignment.subsets["test"], rows)
+        stores = TwinStores(task.settings, fold, radiographs, indices, assignment.subsets["test"], rows)
         own = TwinTask(
             task.preset, task.save_every, task.settings, manifest, self.classes, chain, task.container, stores
-        )  # fmt: skip
+        )
         return own, replace(assignment, subsets=subsets)
 
 
 def _used(assignment: Assignment) -> list[int]:
     """The places of a fold in the manifest's order, which is that in which `transform` writes them."""
-    return sorted(place for places in assignment.subsets.values() for place in places)
+    return sorted(index for indices in assignment.subsets.values() for index in indices)
 
 
 @dataclass(frozen=True)
@@ -130,11 +128,16 @@ class TwinStores:
     """
 
     def __init__(
-        self, settings: Settings, fold: FoldGenerators, radiographs: Stores, places: Sequence[int],
-        tested: Sequence[int], rows: Sequence[Row],
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        fold: FoldGenerators,
+        radiographs: Stores,
+        indices: Sequence[int],
+        tested: Sequence[int],
+        rows: Sequence[Row],
+    ) -> None:
         self.settings, self.fold, self.radiographs = settings, fold, radiographs
-        self.places, self.tested, self.rows = places, tested, rows
+        self.indices, self.tested, self.rows = indices, tested, rows
         self._made: Store | None = None
         self._opened: dict[tuple[int, str], Store] = {}
 
@@ -168,29 +171,31 @@ class TwinStores:
         known = [{**rows[i], "sha256": rows[i].get("sha256") or digests[i]} for i in self.tested]
         self.fold.refuse_seen(known, self.settings)
         for k, row in enumerate(self.rows):
-            row["sha256"] = row.get("sha256") or digests[self.places[k // count]]
+            row["sha256"] = row.get("sha256") or digests[self.indices[k // count]]
         failed = {
-            k * count + g: given.failed[place]
-            for k, place in enumerate(self.places) if place in given.failed for g in range(count)
-        }  # fmt: skip
+            k * count + g: given.failed[index]
+            for k, index in enumerate(self.indices)
+            if index in given.failed
+            for g in range(count)
+        }
         images = self._room(given.images.dtype, len(self.rows), form.size)
-        readable = [k for k, place in enumerate(self.places) if place not in given.failed]
+        readable = [k for k, index in enumerate(self.indices) if index not in given.failed]
         with self.settings.report.progress(f"{self.fold.name}  twins", len(readable)) as advance:
-            for k, twins in make_twins(self.settings, self.fold, given, self.places, readable, request):
+            for k, twins in make_twins(self.settings, self.fold, given, self.indices, readable, request):
                 for g, twin in enumerate(twins):
                     images[k * count + g] = deepen(twin) if images.dtype.itemsize > 1 else twin
                 advance(1)
-        return Store(images, [digests[place] for place in self.places for _ in range(count)], failed)
+        return Store(images, [digests[index] for index in self.indices for _ in range(count)], failed)
 
     def _resize(self, made: Store, size: int, fit: str) -> Store:
         """As a written twin would be resized: in its own depth."""
         from cxrtool.imaging.resize import prepare_pixels
         from cxrtool.training.store import deepen
-        from cxrtool.training.twin_maker import in_own_depth
+        from cxrtool.training.twin_maker import minimal_depth
 
         images = self._room(made.images.dtype, len(made), size)
         for k, picture in enumerate(made.images):
-            resized = prepare_pixels(in_own_depth(picture), size, fit)
+            resized = prepare_pixels(minimal_depth(picture), size, fit)
             images[k] = deepen(resized) if images.dtype.itemsize > 1 else resized
         return replace(made, images=images, _resident=None)
 

@@ -57,7 +57,7 @@ def fetch(options: FetchOptions, settings: Settings) -> None:
             )
         wanted.append(entry)
     for entry in wanted:
-        if entry.place and out is None and not settings.force:
+        if entry.path and out is None and not settings.force:
             say(f"{entry.name}: there already, {_megabytes(entry.place)} at {entry.place}")
             continue
         if settings.dry_run:
@@ -73,14 +73,14 @@ def fetch(options: FetchOptions, settings: Settings) -> None:
                 "HTTPS_PROXY)",
             ) from error
         if out is None:
-            _tell_of_cache(published(entry.name), settings)
+            _report_cache(published(entry.name), settings)
         else:
             _write(network.state_dict(), out)
             say(f"{out}: {entry.weights}, {_megabytes(out)}; next: train --model {entry.name} --weights {out}")
 
 
-def _tell_of_cache(entry: Any, settings: Settings) -> None:
-    size = f"{_megabytes(entry.place)} at {entry.place}" if entry.place else "in timm's cache"
+def _report_cache(entry: Any, settings: Settings) -> None:
+    size = f"{_megabytes(entry.place)} at {entry.place}" if entry.path else "in timm's cache"
     settings.report.say(f"{entry.name}: {entry.weights}, {size}; `train --weights imagenet` finds it without a network")
 
 

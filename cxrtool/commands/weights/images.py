@@ -19,17 +19,17 @@ def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
     from cxrtool.flow.chain import decode
     from cxrtool.flow.parallel import map_items
 
-    bare = [row for row in manifest.rows if not row.get("sha256")]
+    without = [row for row in manifest.rows if not row.get("sha256")]
     work = partial(decode, chain=[], size=16, fit="squash")
     known: dict[str, str] = {}
-    with settings.report.progress("reading", len(bare)) as advance:
+    with settings.report.progress("reading", len(without)) as advance:
         results = map_items(
             work,
-            [Path(row["path"]) for row in bare],
+            [Path(row["path"]) for row in without],
             workers=settings.workers,
             preload=("cxrtool.data.reading.images",),
         )
-        for row, (_, result) in zip(bare, results, strict=True):
+        for row, (_, result) in zip(without, results, strict=True):
             if isinstance(result, CxrtoolError):
                 # Its patient counts all the same.
                 build.reject(row["path"], result.message)

@@ -50,7 +50,7 @@ def list_weights(settings: Settings) -> list[list[str]]:
     """A row for each of the weights that cxrtool knows of, as `COLUMNS`."""
     from cxrtool.models.pretrained import hub_folder, published
 
-    rows = [_shipped(place) for place in sorted(SHIPPED.glob(f"*/{MARKER}"))]
+    rows = [_shipped(path) for path in sorted(SHIPPED.glob(f"*/{MARKER}"))]
     if not rows:
         settings.report.say("with cxrtool itself come no weights yet")
     settings.report.say(f"ImageNet weights of the networks of Makris et al. 2020; the cache is {hub_folder()}")
@@ -59,20 +59,20 @@ def list_weights(settings: Settings) -> list[list[str]]:
         if entry is None:
             rows.append([name, "none in timm", "", "", ""])
         else:
-            there = ["yes", str(entry.place)] if entry.place else ["no", f"cxrtool weights fetch {name}"]
+            there = ["yes", str(entry.path)] if entry.path else ["no", f"cxrtool weights fetch {name}"]
             rows.append([name, entry.weights, entry.licence, *there])
     return rows
 
 
-def _shipped(place: Path) -> list[str]:
+def _shipped(path: Path) -> list[str]:
     """The row of a part that comes with cxrtool, with what its `part.json` tells of how good it is."""
     from cxrtool.models.parts import read_part
 
-    folder = place.parent
+    folder = path.parent
     part = read_part(folder, folder.name.partition("-")[0])
     figures = part.description.get("figures") or {}
-    told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())
-    what = f"{part.kind}: {part.network}" + (f" ({told})" if told else "")
+    text = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())
+    what = f"{part.kind}: {part.network}" + (f" ({text})" if text else "")
     return [folder.name, what, str(part.description.get("licence", "")), "yes", str(folder)]
 
 

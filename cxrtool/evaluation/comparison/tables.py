@@ -17,9 +17,15 @@ AS_PRINTED = ("precision", "recall", "f1", "specificity")
 
 WHOLE = ("balanced_accuracy", "macro_auc")
 PRINTED = {
-    "accuracy": "accuracy", "counted": "from counts", "balanced_accuracy": "balanced accuracy", "macro_auc": "AUC",
-    "precision": "precision", "recall": "recall", "f1": "F1", "specificity": "specificity",
-}  # fmt: skip
+    "accuracy": "accuracy",
+    "counted": "from counts",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auc": "AUC",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "specificity": "specificity",
+}
 ALWAYS = ("accuracy", "counted", *AS_PRINTED)
 ALL_CLASSES = "(mean)"
 
@@ -177,9 +183,13 @@ Comparison = Mapping[str, Any]
 MAIN = ("accuracy", "balanced_accuracy", "macro_auc")
 FACTS = ("seconds", "parameters", "trained_parameters", "macs", "epochs", "images")
 FACT_NAMES = {
-    "seconds": "seconds", "parameters": "parameters", "trained_parameters": "trained", "macs": "MACs",
-    "epochs": "epochs", "images": "fitted",
-}  # fmt: skip
+    "seconds": "seconds",
+    "parameters": "parameters",
+    "trained_parameters": "trained",
+    "macs": "MACs",
+    "epochs": "epochs",
+    "images": "fitted",
+}
 TEST_NAMES = {"models": "p models", "methods": "p methods", "delong": "p DeLong", "mcnemar": "p McNemar"}
 MEANINGS = {
     "models": "p models: are these two trained models different? Their answers exchanged patient by patient.",
@@ -192,8 +202,15 @@ MEANINGS = {
 def metric_name(found: Comparison) -> str:
     """What the runs are compared by, in words; a figure of a class names it."""
     metric = found["metric"]
-    of_class = found["positive"] and metric in ("sensitivity", "specificity", "precision", "npv", "f1", "auc",
-                                                "average_precision")  # fmt: skip
+    of_class = found["positive"] and metric in (
+        "sensitivity",
+        "specificity",
+        "precision",
+        "npv",
+        "f1",
+        "auc",
+        "average_precision",
+    )
     return NAMES[metric] + (f" of {found['positive']}" if of_class else "")
 
 
@@ -271,8 +288,16 @@ def tidy(found: Comparison) -> tuple[list[str], list[list[str]]]:
         measure("difference", made["name"], made["against"], found["metric"], made["difference"])
         for test in TEST_NAMES:
             entry = made[test]
-            add("test", made["name"], made["against"], test, **{key: entry[key] for key in ("low", "high", "reason")},
-                value=entry["difference"], p=entry["p"], p_holm=entry["p_holm"])  # fmt: skip
+            add(
+                "test",
+                made["name"],
+                made["against"],
+                test,
+                **{key: entry[key] for key in ("low", "high", "reason")},
+                value=entry["difference"],
+                p=entry["p"],
+                p_holm=entry["p_holm"],
+            )
     for row in (found.get("published") or {"rows": []})["rows"]:
         for which in ("accuracy_printed", "accuracy_recomputed"):
             add("published", row["run"], row["name"], which, value=row[which])
@@ -393,8 +418,11 @@ def _classes(found: Comparison, digits: int) -> Sheet:
         for label in run["classes"]:
             entry = run["per_class"][label]
             figures = [entry[figure] for figure in FIGURES]
-            notes += [f"{NAMES[f]} of {label}, {name}: {m['reason']}." for f, m in zip(FIGURES, figures, strict=True)
-                      if m["value"] is None]  # fmt: skip
+            notes += [
+                f"{NAMES[f]} of {label}, {name}: {m['reason']}."
+                for f, m in zip(FIGURES, figures, strict=True)
+                if m["value"] is None
+            ]
             values = [cell({**measure, "low": None}, digits) for measure in figures]
             rows.append([name, label, *values, str(entry["support"])])
     columns = ["run", "class", "precision", "recall", "F1", "specificity", "images"]

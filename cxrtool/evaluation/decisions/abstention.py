@@ -163,10 +163,12 @@ def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) 
             value, replicates, runs, per_repeat = (
                 metrics.macro(level, np.isin(np.arange(count), there))
                 for level in (
-                    metrics.mean_defined(by_repeat["sensitivity"]), metrics.mean_defined(drawn["sensitivity"]),
-                    by_run["sensitivity"], by_repeat["sensitivity"],
+                    metrics.mean_defined(by_repeat["sensitivity"]),
+                    metrics.mean_defined(drawn["sensitivity"]),
+                    by_run["sensitivity"],
+                    by_repeat["sensitivity"],
                 )
-            )  # fmt: skip
+            )
         else:
             value, replicates = metrics.mean_defined(by_repeat[name]), metrics.mean_defined(drawn[name])
             runs, per_repeat = by_run[name], by_repeat[name]
@@ -259,8 +261,15 @@ def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
         known = [(a, point["balanced_accuracy"]["value"]) for a, point in zip(x, points, strict=True)]
         known = [(a, b) for a, b in known if b is not None]
         if known:
-            axes.plot(*zip(*known, strict=True), color=VERMILION, linestyle="--", marker="s", markersize=4,
-                      label="balanced accuracy", clip_on=False)  # fmt: skip
+            axes.plot(
+                *zip(*known, strict=True),
+                color=VERMILION,
+                linestyle="--",
+                marker="s",
+                markersize=4,
+                label="balanced accuracy",
+                clip_on=False,
+            )
         axes.axhline(values[0], color=GREY, linestyle=":", linewidth=1, label="all images decided")
         floor = min([*low, *values, *(b for _, b in known)])
         left = min(0.45, float(x.min()) - 0.02)

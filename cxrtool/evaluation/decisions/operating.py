@@ -71,9 +71,17 @@ def operating_point(
     patients = {name: len(np.unique(scores.patient[mask & made])) for name, mask in sizes.items()}
     rule = rule or (LIKELIEST if likeliest else GIVEN)
     return _entry(
-        scores.classes, about, rule, prevalences, repeats.observed, repeats.drawn, patients, tallies.observed,
-        few=FEW_PATIENTS, method=PATIENTS if scores.by_patient else IMAGES,
-    )  # fmt: skip
+        scores.classes,
+        about,
+        rule,
+        prevalences,
+        repeats.observed,
+        repeats.drawn,
+        patients,
+        tallies.observed,
+        few=FEW_PATIENTS,
+        method=PATIENTS if scores.by_patient else IMAGES,
+    )
 
 
 def operating_counts(
@@ -99,9 +107,7 @@ def operating_counts(
     drawn = _cells(draw_counts(counts, resamples, np.random.default_rng(seed)), about)[None]
     tp, fn, fp, tn = (int(count) for count in observed[0])
     images = {"sensitivity": tp + fn, "specificity": fp + tn, "ppv": tp + fp, "npv": fn + tn}
-    return _entry(
-        classes, about, GIVEN, prevalences, observed, drawn, images, observed, few=math.inf, method=IMAGES
-    )  # fmt: skip
+    return _entry(classes, about, GIVEN, prevalences, observed, drawn, images, observed, few=math.inf, method=IMAGES)
 
 
 def shares(cells: FloatArray) -> dict[str, FloatArray]:
@@ -156,9 +162,18 @@ def _cells(confusion: FloatArray, about: int) -> FloatArray:
 
 
 def _entry(
-    classes: Sequence[str], about: int, rule: str, prevalences: Sequence[float], observed: FloatArray,
-    drawn: FloatArray, patients: dict[str, int], by_run: FloatArray, *, few: float, method: str,
-) -> dict[str, Any]:  # fmt: skip
+    classes: Sequence[str],
+    about: int,
+    rule: str,
+    prevalences: Sequence[float],
+    observed: FloatArray,
+    drawn: FloatArray,
+    patients: dict[str, int],
+    by_run: FloatArray,
+    *,
+    few: float,
+    method: str,
+) -> dict[str, Any]:
     """Put together what (repeats, 4) counts, (repeats, B, 4) resamples and (runs, 4) counts of the runs tell."""
     by_repeat, of_runs = shares(observed), shares(by_run)
     value = {name: metrics.mean_defined(values) for name, values in by_repeat.items()}

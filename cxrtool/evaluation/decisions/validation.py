@@ -65,9 +65,7 @@ def find_validation(predictions: Predictions, scores: Scores, classes: Sequence[
     ]
     if not kept:
         return Validation()
-    own = replace(
-        predictions, rows=[predictions.rows[i] for i in kept], probabilities=predictions.probabilities[kept]
-    )  # fmt: skip
+    own = replace(predictions, rows=[predictions.rows[i] for i in kept], probabilities=predictions.probabilities[kept])
     found = scores_of(own, subset=VALIDATION, classes=classes, abstaining=True)
     rows = {run: np.flatnonzero(found.run == place) for place, run in enumerate(found.runs)}
     _check_apart(scores, found, rows)

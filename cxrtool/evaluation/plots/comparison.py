@@ -106,9 +106,14 @@ def draw_seconds(found: Comparison, path: Path) -> None:
         axes.barh(range(len(shown)), values, height=0.62, color=SKY)
         for place, (_, value) in enumerate(shown):
             axes.annotate(
-                f"{seconds(value)} s", (max(value, 0.01), place), (4, 0), textcoords="offset points", va="center",
-                fontsize=9, annotation_clip=False,
-            )  # fmt: skip
+                f"{seconds(value)} s",
+                (max(value, 0.01), place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                annotation_clip=False,
+            )
         _lines(axes, [shorten(name, 26) for name, _ in shown])
         if wide:
             axes.set(xscale="log", xlim=(min(values) / 2, max(values) * 2))

@@ -55,9 +55,9 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
             f"{options.model} tested none of the {len(rejects)} images; {rejects[0]['path']}: {rejects[0]['reason']}",
             f"a single model, such as {folders[0]}, explains any image",
         )
-    from cxrtool.training.device import own_randomness
+    from cxrtool.training.device import local_randomness
 
-    with own_randomness(settings.seed, settings.threads), folder.build() as build:
+    with local_randomness(settings.seed, settings.threads), folder.build() as build:
         build.rejects += rejects
         beside = {row["image_id"]: row for row in others}
         explanation = Explanation(options, settings, build, Seen.of(folders) if single else None, beside)

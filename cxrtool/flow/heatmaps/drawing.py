@@ -276,8 +276,9 @@ def titles(row: Mapping[str, Any]) -> tuple[str, ...]:
     parts = [("target", "target_probability", "peak_x"), (OPPOSITE, f"{OPPOSITE}_probability", f"{OPPOSITE}_peak_x")]
     return tuple(
         f"why {row[name]} {float(row[probability]):.2f}" + ("" if row[peak] else " (empty map)")
-        for name, probability, peak in parts if row.get(name)
-    )  # fmt: skip
+        for name, probability, peak in parts
+        if row.get(name)
+    )
 
 
 def map_of(row: Mapping[str, Any]) -> str:

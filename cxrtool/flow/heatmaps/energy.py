@@ -77,8 +77,9 @@ def differing(folder: Path, own: Mapping[str, Any]) -> list[str]:
     # What an older version did not ask about was done as by default.
     return [
         f"--{name} is {own[name] or 'not given'} here and {told[name] or 'not given'} there"
-        for name in ALIKE if name in told and told[name] != own[name]
-    ]  # fmt: skip
+        for name in ALIKE
+        if name in told and told[name] != own[name]
+    ]
 
 
 def compare_beside(rows: Sequence[dict[str, Any]], others: Sequence[Row], seed: int) -> dict[str, Any]:

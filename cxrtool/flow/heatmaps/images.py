@@ -50,9 +50,23 @@ SECOND = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_'
 """What a row calls the same of its second map: that of the opposite, where twins are explained."""
 
 COLUMNS = (
-    "image_id", "path", "label", "predicted", "probability", "overlay", "target", *OWN, *SECOND.values(),
-    "warning", "mask", "mask_share", "repeat", "fold", "subset", *GROUPING,
-)  # fmt: skip
+    "image_id",
+    "path",
+    "label",
+    "predicted",
+    "probability",
+    "overlay",
+    "target",
+    *OWN,
+    *SECOND.values(),
+    "warning",
+    "mask",
+    "mask_share",
+    "repeat",
+    "fold",
+    "subset",
+    *GROUPING,
+)
 """The columns of the manifest that `explain` writes."""
 
 
@@ -158,8 +172,9 @@ class Explanation:
         layers = dict.fromkeys(model.layer for model in self.models)
         return [
             f"{self.options.method} of {layer.name}: {layer.shape.side} x {layer.shape.side} cells, "
-            f"{layer.shape.channels} channels" for layer in layers
-        ]  # fmt: skip
+            f"{layer.shape.channels} channels"
+            for layer in layers
+        ]
 
     def _load(self, folder: Path, cases: Sequence[Case]) -> Subject:
         from cxrtool.training.device import choose_device
@@ -339,9 +354,14 @@ class Explanation:
         )
         beside, named = self._beside(row)
         return Drawing(
-            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""), (*shown_maps, *beside),
-            self.build.path / "overlays" / f"{row['image_id']}.png", highest, above, below if shown else (), named,
-        )  # fmt: skip
+            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""),
+            (*shown_maps, *beside),
+            self.build.path / "overlays" / f"{row['image_id']}.png",
+            highest,
+            above,
+            below if shown else (),
+            named,
+        )
 
     def _beside(self, row: Mapping[str, Any]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
         """The map of the other folder that goes with a row, where its picture has the same size; titles of all maps."""
@@ -402,9 +422,7 @@ class Explanation:
                                 }
                             )
                     advance(len(batch))
-        write_table(
-            self.build.path / RANDOMISED, ["image_id", "stage", "draw", "rank_correlation", "ssim"], rows
-        )  # fmt: skip
+        write_table(self.build.path / RANDOMISED, ["image_id", "stage", "draw", "rank_correlation", "ssim"], rows)
         return verdict(compared)
 
 

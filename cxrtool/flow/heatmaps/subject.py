@@ -170,9 +170,7 @@ class Subject:
         from cxrtool.flow.parallel import map_items
 
         form = self.form
-        work = partial(
-            view_one, chain=self.chain, size=form.size, fit=form.fit, max_pixels=max_pixels, over=over
-        )  # fmt: skip
+        work = partial(view_one, chain=self.chain, size=form.size, fit=form.fit, max_pixels=max_pixels, over=over)
         preload = (*PRELOAD, *modules_of(self.chain))
         results = map_items(work, tasks, workers=min(workers, len(tasks) or 1), preload=preload)
         numbered = ((index, result) for index, (_, result) in enumerate(results))
@@ -237,9 +235,7 @@ class Subject:
         scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
         return self.normalise(torch.from_numpy(np.stack(scaled)).unsqueeze(1).to(self.device))
 
-    def compare_randomised(
-        self, views: Sequence[View], target: str, seed: int
-    ) -> list[tuple[int, str, int, Likeness]]:  # fmt: skip
+    def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
         """As `randomise`, for what `--target` says."""
         return self.randomise(views, chooser(target, self.classes), seed)
 
@@ -286,7 +282,7 @@ class Subject:
 def _too_large(count: int) -> CxrtoolError:
     return CxrtoolError(
         f"the GPU's memory does not hold {count} images", "take a smaller --batch-size, or --device cpu"
-    )  # fmt: skip
+    )
 
 
 def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:

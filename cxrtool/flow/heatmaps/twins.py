@@ -114,7 +114,7 @@ class TwinSubject(Subject):
                 twin, output = self.twins.names[held.twin], self.classes[held.output]
                 explained.reasons.append(
                     Reason(held.name, held.probability, self._at_form(values), picture, twin, output)
-                )  # fmt: skip
+                )
         return found
 
     def _hold(self, name: str, probabilities: np.ndarray) -> _Held:
@@ -136,9 +136,7 @@ class TwinSubject(Subject):
         move = Move.of(fit_geometry(side, side, self.twins.size, self.twins.fit))
         return lay_back(values, [move], (side, side), (side, side))
 
-    def compare_randomised(
-        self, views: Sequence[View], target: str, seed: int
-    ) -> list[tuple[int, str, int, Likeness]]:  # fmt: skip
+    def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
         """As `randomise`, with the twins and the classes that the first map of each radiograph is about."""
         found = self.why([view.pixels for view in views], target)
         columns = [self.classes.index(explained.reasons[0].output) for explained in found]

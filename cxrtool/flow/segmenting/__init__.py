@@ -91,10 +91,10 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
     folder = StepFolder(settings.out, plan, settings)
     if not folder.needs_work():
         return None
-    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+    from cxrtool.training.device import choose_device, choose_precision, local_randomness
     from cxrtool.training.lung_finder import LungFinder
 
-    with own_randomness(settings.seed, settings.threads), folder.build() as build:
+    with local_randomness(settings.seed, settings.threads), folder.build() as build:
         device = choose_device(settings.device)
         finder = LungFinder(part.folder, device, choose_precision(precision, device), mirrored=options.tta)
         way = Way(build.path, part.form, entry, options.max_pixels, part.description.get("usual"))

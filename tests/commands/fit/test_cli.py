@@ -77,9 +77,24 @@ def test_generators_are_fitted_and_told_of_by_their_effects(cxr, study, tmp_path
     rows = [row for row in read_table(study.splits).rows if (row["repeat"], row["fold"]) == ("0", "0")]
     write_table(study.splits, list(rows[0]), rows)
     call = (
-        "fit", "generators", study.folder, "--splits", study.splits, "--size", "32", "--epochs", "1",
-        "--weights", "none", "--perceptual", "none", "--workers", "1", "--threads", "1",
-    )  # fmt: skip
+        "fit",
+        "generators",
+        study.folder,
+        "--splits",
+        study.splits,
+        "--size",
+        "32",
+        "--epochs",
+        "1",
+        "--weights",
+        "none",
+        "--perceptual",
+        "none",
+        "--workers",
+        "1",
+        "--threads",
+        "1",
+    )
     done = cxr(*call, "-o", tmp_path / "run", "--format", "csv")
     assert done.code == 0, done.err
     assert done.out.startswith("class,images,patients,P before,P after,difference,95 % interval")
@@ -88,8 +103,17 @@ def test_generators_are_fitted_and_told_of_by_their_effects(cxr, study, tmp_path
     for name in ("curves.png", "transformations.png"):
         assert cv2.imread(str(tmp_path / "run" / "r0f0" / name)) is not None
     # Its run.json repeats it.
-    again = cxr("fit", "generators", study.folder, "--config", tmp_path / "run" / "run.json", "--workers", "1",
-                "-o", tmp_path / "again")  # fmt: skip
+    again = cxr(
+        "fit",
+        "generators",
+        study.folder,
+        "--config",
+        tmp_path / "run" / "run.json",
+        "--workers",
+        "1",
+        "-o",
+        tmp_path / "again",
+    )
     assert again.code == 0, again.err
     parts = [(tmp_path / name / "r0f0" / "part.safetensors").read_bytes() for name in ("run", "again")]
     assert parts[0] == parts[1]

@@ -312,13 +312,23 @@ def test_presets_are_those_of_the_papers():
     told = values("lungs", "unet-imlab")
     assert told.size == 256
     assert [getattr(told, name) for name in ("opt", "lr", "loss", "batch_size", "epochs", "augment")] == [
-        "adam", 1e-3, "bce", 8, 100, "rotate=10,shift=0.1,zoom=0.2"
-    ]  # fmt: skip
+        "adam",
+        1e-3,
+        "bce",
+        8,
+        100,
+        "rotate=10,shift=0.1,zoom=0.2",
+    ]
     told = values("lungs", "unet-eduardomineo")
     assert told.size == 512
     assert [getattr(told, name) for name in ("opt", "lr", "loss", "batch_size", "epochs", "dilate")] == [
-        "adam", 1e-5, "dice", 2, 56, 15
-    ]  # fmt: skip
+        "adam",
+        1e-5,
+        "dice",
+        2,
+        56,
+        15,
+    ]
     told = values("ribs", "autoencoder")
     assert told.size == 1024
     names = ("opt", "lr", "sched", "decay_epochs", "decay_rate", "batch_size", "epochs", "copies", "loss")

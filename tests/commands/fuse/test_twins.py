@@ -20,9 +20,17 @@ def predictions_of(images=8, *, repeats=2, classes=CLASSES, seed=0):
     for repeat in range(repeats):
         for k in range(images):
             label = GENERATORS[k % 2]
-            own = {"image_id": f"i{k}", "path": f"/x/i{k}.png", "subset": ("test", "validation")[k % 3 == 2],
-                   "label": label, "predicted": "", "warning": "", "patient_id": f"p{k}", "sha256": f"{k}" * 8,
-                   "severity": ("mild", "severe")[k % 4 > 1] if label == "covid" else ""}  # fmt: skip
+            own = {
+                "image_id": f"i{k}",
+                "path": f"/x/i{k}.png",
+                "subset": ("test", "validation")[k % 3 == 2],
+                "label": label,
+                "predicted": "",
+                "warning": "",
+                "patient_id": f"p{k}",
+                "sha256": f"{k}" * 8,
+                "severity": ("mild", "severe")[k % 4 > 1] if label == "covid" else "",
+            }
             twins = twin_rows(own, str(repeat), str(k % 2), GENERATORS)
             rows += [{**twin, "label": f"{label}@{twin['generator']}"} for twin in twins]
     values = rng.dirichlet(np.full(len(classes), 0.5), len(rows))
@@ -74,8 +82,11 @@ def test_the_deciding_twin_is_named_and_its_picture_shown(join):
         row["path"] = f"/x/{row['image_id']}.png"
     found = join(predictions)
     for row in found.rows:
-        own = [i for i, twin in enumerate(predictions.rows)
-               if (twin["parent_id"], twin["repeat"]) == (row["image_id"], row["repeat"])]  # fmt: skip
+        own = [
+            i
+            for i, twin in enumerate(predictions.rows)
+            if (twin["parent_id"], twin["repeat"]) == (row["image_id"], row["repeat"])
+        ]
         best = max(own, key=lambda i: predictions.probabilities[i].max())
         assert row["twin"] == predictions.rows[best]["generator"]
         assert row["path"] == predictions.rows[best]["path"]

@@ -56,10 +56,30 @@ def arguments(study, tmp_path):
 
     def build(*more, out="run"):
         return [
-            "train", str(study.folder), "--splits", str(study.splits), "--model", "covid-xnet", "--size", "16",
-            "--epochs", "2", "--batch-size", "8", "--threads", "1", "--workers", "1", "--device", "cpu",
-            "--cache", str(tmp_path / "cache"), "-o", str(tmp_path / out), *map(str, more),
-        ]  # fmt: skip
+            "train",
+            str(study.folder),
+            "--splits",
+            str(study.splits),
+            "--model",
+            "covid-xnet",
+            "--size",
+            "16",
+            "--epochs",
+            "2",
+            "--batch-size",
+            "8",
+            "--threads",
+            "1",
+            "--workers",
+            "1",
+            "--device",
+            "cpu",
+            "--cache",
+            str(tmp_path / "cache"),
+            "-o",
+            str(tmp_path / out),
+            *map(str, more),
+        ]
 
     return build
 
@@ -129,8 +149,20 @@ def train_and_kill(task, fold, epoch):
 
 
 def test_killed_again_and_again_it_ends_as_if_it_never_was(arguments, cxr, tmp_path):
-    more = ("--only", "r0f0,r0f1", "--epochs", "30", "--opt", "adadelta", "--lr", "1", "--augment", "rotate=10",
-            "--save-every", "0")  # fmt: skip
+    more = (
+        "--only",
+        "r0f0,r0f1",
+        "--epochs",
+        "30",
+        "--opt",
+        "adadelta",
+        "--lr",
+        "1",
+        "--augment",
+        "rotate=10",
+        "--save-every",
+        "0",
+    )
     past = ("r0f0", 0)
     for fold, epoch in KILLS:
         told = train_and_kill(start(arguments(*more)), fold, epoch)
@@ -168,9 +200,7 @@ def test_a_terminated_command_leaves_a_checkpoint_and_no_process(arguments, cxr,
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
-def test_a_signal_saves_and_the_same_command_goes_on(
-    arguments, cxr, tmp_path, monkeypatch, no_pictures, number, code
-):  # fmt: skip
+def test_a_signal_saves_and_the_same_command_goes_on(arguments, cxr, tmp_path, monkeypatch, no_pictures, number, code):
     more = ("--only", "r0f0", "--epochs", "5", "--save-every", "1000")
     assert cxr(*arguments(*more, out="straight")).code == 0
     original, epochs = fold_step.describe_epoch, []
@@ -185,8 +215,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     stopped = cxr(*arguments(*more))
     assert stopped.code == code
     assert stopped.err.splitlines()[-2:] == [
-        f"cxrtool train: stopped by {number.name}", "  the same command goes on where it stopped"
-    ]  # fmt: skip
+        f"cxrtool train: stopped by {number.name}",
+        "  the same command goes on where it stopped",
+    ]
     assert not (tmp_path / "run" / "r0f0").exists()
     assert cxr(*arguments(*more)).code == 0
     assert epochs == [1, 2, 3, 4, 5]
@@ -211,8 +242,24 @@ def test_up_to_date_is_said_without_waking_torch(arguments, cxr, tmp_path, no_pi
 
 def test_up_to_date_is_said_without_waking_timm(study, cxr, tmp_path, no_pictures):
     # The network's own size was not given, and only timm knows it.
-    told = ["train", study.folder, "--splits", study.splits, "--model", "mobilenetv2_050", "--weights", "none",
-            "--epochs", "1", "--threads", "1", "--workers", "1", "-o", tmp_path / "run"]  # fmt: skip
+    told = [
+        "train",
+        study.folder,
+        "--splits",
+        study.splits,
+        "--model",
+        "mobilenetv2_050",
+        "--weights",
+        "none",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+        "-o",
+        tmp_path / "run",
+    ]
     rows = [row for row in read_table(study.splits).rows if (row["repeat"], row["fold"]) == ("0", "0")]
     write_table(study.splits, list(rows[0]), rows)
     assert cxr(*told, "--cache", tmp_path / "cache").code == 0
@@ -226,26 +273,73 @@ def test_flag_config_preset_default(study, cxr, tmp_path, no_pictures):
     config = tmp_path / "mine.toml"
     config.write_text('lr = 0.25\nbatch-size = 6\naugment = "flip=0.5"\nepochs = 9\n')
     result = cxr(
-        "train", study.folder, "--splits", study.splits, "--preset", "covid-xnet", "--config", config, "--size", "16",
-        "--epochs", "1", "--only", "r0f0", "--threads", "1", "--workers", "1", "--cache", tmp_path / "c", "-o",
+        "train",
+        study.folder,
+        "--splits",
+        study.splits,
+        "--preset",
+        "covid-xnet",
+        "--config",
+        config,
+        "--size",
+        "16",
+        "--epochs",
+        "1",
+        "--only",
+        "r0f0",
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+        "--cache",
+        tmp_path / "c",
+        "-o",
         tmp_path / "run",
-    )  # fmt: skip
+    )
     assert result.code == 0, result.err
     told = read_run_file(tmp_path / "run")["options"]
     expected = {
-        "epochs": (1, "flag"), "size": (16, "flag"), "lr": (0.25, "config"), "batch_size": (6, "config"),
-        "augment": ("flip=0.5", "config"), "opt": ("adadelta", "preset"), "class_weights": ("balanced", "preset"),
-        "model": ("covid-xnet", "preset"), "patience": (0, "default"), "preset": ("covid-xnet", "flag"),
-    }  # fmt: skip
+        "epochs": (1, "flag"),
+        "size": (16, "flag"),
+        "lr": (0.25, "config"),
+        "batch_size": (6, "config"),
+        "augment": ("flip=0.5", "config"),
+        "opt": ("adadelta", "preset"),
+        "class_weights": ("balanced", "preset"),
+        "model": ("covid-xnet", "preset"),
+        "patience": (0, "default"),
+        "preset": ("covid-xnet", "flag"),
+    }
     assert {name: (told[name]["value"], told[name]["origin"]) for name in expected} == expected
     assert read_run_file(tmp_path / "run" / "r0f0")["options"]["lr"] == {"value": 0.25, "origin": "config"}
     assert json.loads((tmp_path / "run/r0f0/model.json").read_text())["trained"]["preset"] == "covid-xnet"
 
 
 def test_a_run_is_repeated_from_its_run_json(study, arguments, cxr, tmp_path, no_pictures):
-    told = ["train", study.folder, "--splits", study.splits, "--preset", "covid-xnet", "--size", "16", "--epochs", "1",
-            "--seed", "5", "--precision", "fp32", "--threads", "1", "--workers", "1", "--cache", tmp_path / "c",
-            "-o", tmp_path / "run"]  # fmt: skip
+    told = [
+        "train",
+        study.folder,
+        "--splits",
+        study.splits,
+        "--preset",
+        "covid-xnet",
+        "--size",
+        "16",
+        "--epochs",
+        "1",
+        "--seed",
+        "5",
+        "--precision",
+        "fp32",
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+        "--cache",
+        tmp_path / "c",
+        "-o",
+        tmp_path / "run",
+    ]
     assert cxr(*told).code == 0
     again = ["train", "--config", tmp_path / "run" / "run.json", "--cache", tmp_path / "c"]
     result = cxr(*again, "-o", tmp_path / "again")
@@ -331,8 +425,24 @@ def test_a_state_that_would_run_code_does_not(arguments, cxr, tmp_path, monkeypa
 def test_imagenet_weights_that_cannot_be_had_are_one_line(study, cxr, tmp_path, monkeypatch, no_pictures):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    result = cxr("train", study.folder, "--splits", study.splits, "--model", "resnet10t", "--size", "32", "--threads",
-                 "1", "--workers", "1", "--cache", tmp_path / "c", "-o", tmp_path / "run")  # fmt: skip
+    result = cxr(
+        "train",
+        study.folder,
+        "--splits",
+        study.splits,
+        "--model",
+        "resnet10t",
+        "--size",
+        "32",
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+        "--cache",
+        tmp_path / "c",
+        "-o",
+        tmp_path / "run",
+    )
     assert result.code == 1
     assert "Traceback" not in result.err
     told = [line for line in result.err.splitlines() if not line.startswith("decoded ")]
@@ -369,8 +479,9 @@ def test_mistakes_are_told_in_a_line_or_two(arguments, cxr, tmp_path, more, code
 def test_leaking_splits_are_exit_code_4_unless_allowed(study, arguments, cxr, tmp_path, no_pictures):
     rows = read_table(study.splits).rows
     leaked = study.assigned(0, 0, "test")[0]
-    moved = [{**row, "subset": "train"} if row["image_id"] == leaked and row["subset"] == "test" else row
-             for row in rows]  # fmt: skip
+    moved = [
+        {**row, "subset": "train"} if row["image_id"] == leaked and row["subset"] == "test" else row for row in rows
+    ]
     write_table(study.splits, list(rows[0]), moved)
     result = cxr(*arguments("--only", "r0f0"))
     assert result.code == 4

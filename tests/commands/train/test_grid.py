@@ -82,12 +82,17 @@ def test_nothing_in_the_run_tells_what_a_loser_says_of_test_images(study, train_
     run = train_study(study, **GRID)
     tested = study.assigned(0, 0, "test")
     for path in (run / "candidates").rglob("*"):
-        assert path.name in {"r0f0", "score.json", "history.csv", "run.json", "rejects.csv", "model.json",
-                             "model.safetensors"} or path.parent.name == "r0f0"  # fmt: skip
+        assert (
+            path.name
+            in {"r0f0", "score.json", "history.csv", "run.json", "rejects.csv", "model.json", "model.safetensors"}
+            or path.parent.name == "r0f0"
+        )
         assert not path.is_file() or not any(name.encode() in path.read_bytes() for name in tested)
     assert set(read_run_file(run / "candidates" / "r0f0" / rows_of(run)[0]["candidate"])["counts"]) == {
-        "train", "validation", "rejects"
-    }  # fmt: skip
+        "train",
+        "validation",
+        "rejects",
+    }
 
 
 def test_the_chosen_fold_is_that_of_a_plain_training(study, train_study):
@@ -106,9 +111,20 @@ def test_grid_csv_has_a_row_for_every_fold_and_combination(study, train_study, t
     run = train_study(study, only=None, grid=("lr=0.001,0.003", "batch-size=6,12"), epochs=1)
     table = read_table(run / "grid.csv")
     assert table.columns == [
-        "repeat", "fold", "lr", "batch-size", "validation_accuracy", "validation_loss", "epoch_kept", "parameters",
-        "macs", "seconds", "chosen", "reason", "candidate",
-    ]  # fmt: skip
+        "repeat",
+        "fold",
+        "lr",
+        "batch-size",
+        "validation_accuracy",
+        "validation_loss",
+        "epoch_kept",
+        "parameters",
+        "macs",
+        "seconds",
+        "chosen",
+        "reason",
+        "candidate",
+    ]
     assert len(table) == 6 * 4 == len(trained)
     assert sum(row["chosen"] == "yes" for row in table.rows) == 6
     for row in table.rows:
@@ -137,10 +153,14 @@ def test_ties_go_to_the_lower_loss_then_to_fewer_parameters_then_to_the_earlier(
         return Candidate(place, tmp_path, score if not reason else {"reason": reason})
 
     ranked = [
-        candidate(5, 0.9, 0.7, 100), candidate(4, 0.8, 0.2, 100), candidate(3, 0.8, 0.3, 50),
-        candidate(1, 0.8, 0.3, 60), candidate(2, 0.8, 0.3, 60), candidate(7, 0.0, 9.0, 1),
+        candidate(5, 0.9, 0.7, 100),
+        candidate(4, 0.8, 0.2, 100),
+        candidate(3, 0.8, 0.3, 50),
+        candidate(1, 0.8, 0.3, 60),
+        candidate(2, 0.8, 0.3, 60),
+        candidate(7, 0.0, 9.0, 1),
         candidate(0, 0, 0, 0, "broke down"),
-    ]  # fmt: skip
+    ]
     shuffled = [ranked[k] for k in (3, 0, 6, 2, 5, 1, 4)]
     assert sorted(shuffled, key=lambda found: found.rank) == ranked
 
@@ -300,15 +320,28 @@ def test_a_random_body_is_told_of_once(settings, listener):
 def test_the_table_averages_over_folds_and_puts_the_best_first():
     def row(fold, lr, accuracy, loss, chosen, reason=""):
         return {
-            "repeat": "0", "fold": fold, "lr": lr, "validation_accuracy": accuracy, "validation_loss": loss,
-            "epoch_kept": "1", "parameters": "" if reason else "1000", "macs": "1", "seconds": "" if reason else "2",
-            "chosen": chosen, "reason": reason, "candidate": "x",
-        }  # fmt: skip
+            "repeat": "0",
+            "fold": fold,
+            "lr": lr,
+            "validation_accuracy": accuracy,
+            "validation_loss": loss,
+            "epoch_kept": "1",
+            "parameters": "" if reason else "1000",
+            "macs": "1",
+            "seconds": "" if reason else "2",
+            "chosen": chosen,
+            "reason": reason,
+            "candidate": "x",
+        }
 
     rows = [
-        row("0", "1", "0.5", "1", "no"), row("0", "2", "0.75", "3", "yes"), row("0", "3", "", "", "no", "broke"),
-        row("1", "1", "1", "2", "yes"), row("1", "2", "0.75", "1", "no"), row("1", "3", "", "", "no", "broke"),
-    ]  # fmt: skip
+        row("0", "1", "0.5", "1", "no"),
+        row("0", "2", "0.75", "3", "yes"),
+        row("0", "3", "", "", "no", "broke"),
+        row("1", "1", "1", "2", "yes"),
+        row("1", "2", "0.75", "1", "no"),
+        row("1", "3", "", "", "no", "broke"),
+    ]
     columns, lines = tabulate(rows)
     assert columns == ["lr", "val. accuracy", "val. loss", "parameters", "MACs", "seconds", "chosen in"]
     # Both have a mean accuracy of 0.75; the first has the lower loss.
@@ -320,8 +353,17 @@ def test_the_table_averages_over_folds_and_puts_the_best_first():
 
 
 def test_a_search_over_kernels_takes_the_cheapest_of_those_that_are_accurate_enough(study, train_study, listener):
-    run = train_study(study, preset="covid-xnet", size=16, grid=("kernels=3|5,5,5,3,3|3,3",), opt="adam", lr=1e-3,
-                      augment="none", epochs=10, model=None)  # fmt: skip
+    run = train_study(
+        study,
+        preset="covid-xnet",
+        size=16,
+        grid=("kernels=3|5,5,5,3,3|3,3",),
+        opt="adam",
+        lr=1e-3,
+        augment="none",
+        epochs=10,
+        model=None,
+    )
     rows = rows_of(run)
     # What the other options say is tried first.
     assert [row["kernels"] for row in rows] == ["5,5,5,3,3", "3", "3,3"]

@@ -8,8 +8,14 @@ from cxrtool.commands.train.grid import Candidate, choose, pareto_front
 
 
 def candidate(place, accuracy, macs, loss=0.5, images=100, reason=""):
-    score = {"validation_accuracy": accuracy, "validation_loss": loss, "parameters": 1000 - place, "macs": macs,
-             "images": images, "reason": ""}  # fmt: skip
+    score = {
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+        "parameters": 1000 - place,
+        "macs": macs,
+        "images": images,
+        "reason": "",
+    }
     return Candidate(place, Path(), {"reason": reason} if reason else score)
 
 
@@ -23,9 +29,13 @@ def test_accuracy_alone_decides_where_the_search_is_general():
     ("second", "chosen"),
     [
         # The standard error of 0.9 on 100 images is 0.03.
-        ((0.871, 5), 1), ((0.869, 5), 0), ((0.90, 9), 1), ((0.90, 11), 0), ((0.95, 11), 0),
+        ((0.871, 5), 1),
+        ((0.869, 5), 0),
+        ((0.90, 9), 1),
+        ((0.90, 11), 0),
+        ((0.95, 11), 0),
     ],
-)  # fmt: skip
+)
 def test_of_those_within_one_standard_error_the_cheapest_is_taken(second, chosen):
     found = [candidate(0, 0.90, 10), candidate(1, *second)]
     if second[0] == 0.95:
@@ -58,8 +68,10 @@ def test_whoever_is_chosen_in_the_end_was_hopeful_all_along(one_standard_error):
     for _ in range(300):
         found = [
             candidate(place, draw.randrange(11) / 10, draw.randrange(6), draw.randrange(3), images=10)
-            if draw.random() < 0.9 else candidate(place, 0, 0, reason="broke down") for place in range(8)
-        ]  # fmt: skip
+            if draw.random() < 0.9
+            else candidate(place, 0, 0, reason="broke down")
+            for place in range(8)
+        ]
         best = choose(found, one_standard_error=one_standard_error)
         kept: list[Candidate] = []
         for so_far in itertools.accumulate([[one] for one in found]):

@@ -32,11 +32,34 @@ def arguments(study, tmp_path):
 
     def build(*more, out="run"):
         return [
-            "train", str(study.folder), "--splits", str(study.splits), "--model", "covid-xnet", "--size", "16",
-            "--epochs", "2", "--batch-size", "8", "--threads", "1", "--workers", "1", "--device", "cpu",
-            "--cache", str(tmp_path / "cache"), "--grid", "lr=0.001,0.003", "--grid",
-            "augment=none|rotate=10,flip=0.5", "-o", str(tmp_path / out), *map(str, more),
-        ]  # fmt: skip
+            "train",
+            str(study.folder),
+            "--splits",
+            str(study.splits),
+            "--model",
+            "covid-xnet",
+            "--size",
+            "16",
+            "--epochs",
+            "2",
+            "--batch-size",
+            "8",
+            "--threads",
+            "1",
+            "--workers",
+            "1",
+            "--device",
+            "cpu",
+            "--cache",
+            str(tmp_path / "cache"),
+            "--grid",
+            "lr=0.001,0.003",
+            "--grid",
+            "augment=none|rotate=10,flip=0.5",
+            "-o",
+            str(tmp_path / out),
+            *map(str, more),
+        ]
 
     return build
 

@@ -41,9 +41,17 @@ def trained(monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"opt": "lion"}, {"weights": "gone.pth"}, {"augment": "spin=1"}, {"precision": "fp8"}, {"device": "gpu"},
-     {"only": "r9f9"}, {"dropout": 0.5}, {"batch_size": 0}],
-)  # fmt: skip
+    [
+        {"opt": "lion"},
+        {"weights": "gone.pth"},
+        {"augment": "spin=1"},
+        {"precision": "fp8"},
+        {"device": "gpu"},
+        {"only": "r9f9"},
+        {"dropout": 0.5},
+        {"batch_size": 0},
+    ],
+)
 def test_a_wrong_option_costs_no_decoding_and_leaves_nothing(study, train_study, tmp_path, changes):
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises((UsageError, InputError)):
@@ -118,9 +126,16 @@ def test_the_same_splits_written_again_only_touch_the_run(study, train_study, tr
 
 
 CHANGES = [
-    {"epochs": 3}, {"lr": 0.01}, {"augment": "flip=0.5"}, {"fit": "pad"}, {"seed": 1}, {"threads": 2},
-    {"precision": "fp32"}, {"batch_size": 7}, {"checkpoint": "last"},
-]  # fmt: skip
+    {"epochs": 3},
+    {"lr": 0.01},
+    {"augment": "flip=0.5"},
+    {"fit": "pad"},
+    {"seed": 1},
+    {"threads": 2},
+    {"precision": "fp32"},
+    {"batch_size": 7},
+    {"checkpoint": "last"},
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[next(iter(change)) for change in CHANGES])
@@ -211,8 +226,9 @@ def test_without_an_output_nothing_is_trained(study, settings):
 def test_leakage_is_refused_unless_it_is_allowed(study, train_study, listener):
     rows = read_table(study.splits).rows
     test = study.assigned(0, 0, "test")[0]
-    leaking = [{**r, "subset": "train"} if (r["image_id"], r["repeat"], r["fold"]) == (test, "0", "0") else r
-               for r in rows]  # fmt: skip
+    leaking = [
+        {**r, "subset": "train"} if (r["image_id"], r["repeat"], r["fold"]) == (test, "0", "0") else r for r in rows
+    ]
     write_table(study.splits, list(rows[0]), leaking)
     with pytest.raises(LeakageError, match="fold r0f0: 1 patients"):
         train_study(study)
@@ -283,8 +299,11 @@ def test_missing_splits_are_told(study, train_study, tmp_path):
 
 
 def test_what_is_not_numbered_is_fold_0_of_repeat_0(study, train_study):
-    rows = [{k: r[k] for k in ("image_id", "subset")} for r in read_table(study.splits).rows
-            if (r["repeat"], r["fold"]) == ("0", "1")]  # fmt: skip
+    rows = [
+        {k: r[k] for k in ("image_id", "subset")}
+        for r in read_table(study.splits).rows
+        if (r["repeat"], r["fold"]) == ("0", "1")
+    ]
     write_table(study.splits, ["image_id", "subset"], rows)
     run = train_study(study, only=None, epochs=1)
     assert (run / "r0f0" / "predictions.csv").exists()

@@ -22,8 +22,12 @@ def test_a_flag_goes_before_a_preset_and_a_preset_before_the_default():
     assert (told.opt, told.opt_eps) == ("adadelta", 1e-7)
     assert told.patience == TrainOptions.patience
     assert [origins.get(name) for name in ("lr", "batch_size", "opt", "model", "patience")] == [
-        None, None, "preset", "preset", None,
-    ]  # fmt: skip
+        None,
+        None,
+        "preset",
+        "preset",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -43,9 +47,7 @@ def test_weights_and_size_follow_the_network(settings):
 def test_random_bodies_are_not_frozen(settings, listener):
     by_preset = replace(settings, origins={"freeze": "preset"})
     assert resolve(options(model="resnet18", preset="makris", weights="none"), by_preset).freeze is False
-    assert listener.warned == [
-        "--weights none: the whole network is trained, since a random body must not be frozen"
-    ]  # fmt: skip
+    assert listener.warned == ["--weights none: the whole network is trained, since a random body must not be frozen"]
     with pytest.raises(UsageError, match="--freeze with --weights none"):
         resolve(options(freeze=True), replace(settings, origins={"freeze": "flag"}))
 

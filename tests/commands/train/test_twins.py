@@ -30,8 +30,10 @@ def written(study, generators, settings, tmp_path):
 
 def answers(fold):
     """The predictions but for the path, which is that of a file that only one of the ways writes."""
-    return [{name: cell for name, cell in row.items() if name != "path"} for row in read_table(fold / "predictions.csv")
-            .rows]  # fmt: skip
+    return [
+        {name: cell for name, cell in row.items() if name != "path"}
+        for row in read_table(fold / "predictions.csv").rows
+    ]
 
 
 def files(fold):
@@ -41,9 +43,7 @@ def files(fold):
 
 
 @pytest.mark.parametrize("changes", [{"size": 16}, {"size": 20, "augment": "rotate=10,flip=0.5"}])
-def test_it_is_what_training_on_written_twins_gives(
-    study, generators, train_study, settings, tmp_path, changes
-):  # fmt: skip
+def test_it_is_what_training_on_written_twins_gives(study, generators, train_study, settings, tmp_path, changes):
     path = study.folder / "im001.png"
     cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 257 + 3)
     (study.folder / "im006.png").write_bytes(b"no picture")
@@ -64,8 +64,10 @@ def test_classes_answers_and_what_was_seen(study, generators, train_study):
     part = json.loads((generators / "r0f0" / "part.json").read_text())
     assert description["chain"][-1]["part"]["sha256"] == part["sha256"]
     assert sorted(path.name for path in (fold / "parts").glob("*/*")) == [
-        "fitted_on.csv", "part.json", "part.safetensors"
-    ]  # fmt: skip
+        "fitted_on.csv",
+        "part.json",
+        "part.safetensors",
+    ]
     found = read_predictions(fold / "predictions.csv")
     assert found.classes == CLASSES
     tested = [row for row in found.rows if row["subset"] == "test"]
@@ -90,8 +92,11 @@ def test_the_order_of_classes_is_that_in_which_the_generators_were_fitted(
     after = train_study(written(study, other, settings, tmp_path), out="after")
     for run in (direct, after):
         assert json.loads((run / "r0f0" / "model.json").read_text())["classes"] == [
-            "covid@normal", "covid@covid", "normal@normal", "normal@covid"
-        ]  # fmt: skip
+            "covid@normal",
+            "covid@covid",
+            "normal@normal",
+            "normal@covid",
+        ]
     assert files(direct / "r0f0") == files(after / "r0f0")
 
 
@@ -125,9 +130,7 @@ def test_a_whole_run_closes_and_is_up_to_date(study, generators, train_study, li
     assert shown["transform"]["value"] == str(generators)
 
 
-def test_a_run_on_written_twins_keeps_the_labels_of_the_radiographs(
-    study, generators, train_study, settings, tmp_path
-):  # fmt: skip
+def test_a_run_on_written_twins_keeps_the_labels_of_the_radiographs(study, generators, train_study, settings, tmp_path):
     rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] == "0"]
     write_table(study.splits, list(rows[0]), rows)
     run = train_study(written(study, generators, settings, tmp_path), only=None)

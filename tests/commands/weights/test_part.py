@@ -62,10 +62,13 @@ def test_what_is_none_is_named(taken_in, tmp_path, rib_kernels, write_checkpoint
     np.savez(tmp_path / "code.npz", **{"encoder.0.weight": np.array([print], object)})
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     for name, text in (
-        ("nowhere", "no such file"), ("empty", "a folder without one"), ("weights.h5", "another file"),
-        ("broken.npz", "cannot be read as an .npz"), ("code.npz", "cannot be read as an .npz"),
+        ("nowhere", "no such file"),
+        ("empty", "a folder without one"),
+        ("weights.h5", "another file"),
+        ("broken.npz", "cannot be read as an .npz"),
+        ("code.npz", "cannot be read as an .npz"),
         ("other.npz", "no 'encoder.0.weight' but: a"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError) as caught:
             taken_in(tmp_path / name)
         assert text in str(caught.value)

@@ -51,8 +51,15 @@ def colleague():
 @pytest.fixture
 def checkpoint(colleague, tmp_path):
     """Her checkpoint, as timm's train.py leaves it."""
-    content = {"epoch": 7, "arch": "resnet10t", "state_dict": colleague.state_dict(), "version": 2, "metric": 81.2,
-               "optimizer": {"state": {}, "param_groups": []}, "args": argparse.Namespace(lr=0.1)}  # fmt: skip
+    content = {
+        "epoch": 7,
+        "arch": "resnet10t",
+        "state_dict": colleague.state_dict(),
+        "version": 2,
+        "metric": 81.2,
+        "optimizer": {"state": {}, "param_groups": []},
+        "args": argparse.Namespace(lr=0.1),
+    }
     torch.save(content, tmp_path / "model_best.pth.tar")
     return tmp_path / "model_best.pth.tar"
 
@@ -126,8 +133,12 @@ def test_the_model_tells_where_it_is_from(take_in, checkpoint, listener):
     assert description["architecture"] == Architecture("resnet10t", 3, size=SIDE).to_json()
     assert description["input"] == {"size": SIDE, "fit": "squash"}
     assert description["trained"] == {
-        "preset": None, "weights": "model_best.pth.tar", "epoch": None, "sha256": digest, "parameters": parameters,
-    }  # fmt: skip
+        "preset": None,
+        "weights": "model_best.pth.tar",
+        "epoch": None,
+        "sha256": digest,
+        "parameters": parameters,
+    }
     assert listener.said[0].endswith(f"model: resnet10t for 32 x 32 pixels, {parameters:,} parameters")
     assert "classes, in the order of its outputs: pneumonia, covid, normal" in listener.said
     assert "mean 0.485 0.456 0.406" in listener.said[2]
@@ -194,7 +205,7 @@ def test_somebody_elses_folder_is_left_alone(take_in, tmp_path):
         ({"file": Path("gone.pth")}, InputError, "gone.pth: no such file"),
         ({"out": None}, InputError, "needs -o DIR"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told_and_leave_nothing(take_in, tmp_path, changes, error, text):
     with pytest.raises(error, match=text):
         take_in(**changes)
@@ -285,12 +296,39 @@ def test_what_is_fetched_is_what_training_finds_without_a_network(
     fetch(FetchOptions(("resnet10t",)), settings)
     assert "there already" in listener.said[-1]
     # Now by the hub's own code, from its cache, with no way out.
-    assert cxrtool(["train", str(study.folder), "--splits", str(study.splits), "--model", "resnet10t", "--size", "32",
-                    "--freeze", "--epochs", "1", "--only", "r0f0", "--threads", "1", "--workers", "1", "-q", "--cache",
-                    str(tmp_path / "cache"), "-o", str(tmp_path / "run")]) == 0  # fmt: skip
+    assert (
+        cxrtool(
+            [
+                "train",
+                str(study.folder),
+                "--splits",
+                str(study.splits),
+                "--model",
+                "resnet10t",
+                "--size",
+                "32",
+                "--freeze",
+                "--epochs",
+                "1",
+                "--only",
+                "r0f0",
+                "--threads",
+                "1",
+                "--workers",
+                "1",
+                "-q",
+                "--cache",
+                str(tmp_path / "cache"),
+                "-o",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     trained = load_file(tmp_path / "run" / "r0f0" / "model.safetensors")
-    assert all(torch.equal(trained[f"timm.{name}"], value)
-               for name, value in imagenet.items() if not name.startswith("fc."))  # fmt: skip
+    assert all(
+        torch.equal(trained[f"timm.{name}"], value) for name, value in imagenet.items() if not name.startswith("fc.")
+    )
     told = json.loads((tmp_path / "run" / "r0f0" / "model.json").read_text())["trained"]
     assert told["weights"] == "ImageNet (timm)"
 

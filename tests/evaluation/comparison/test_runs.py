@@ -204,8 +204,11 @@ def answers(share, images=20, repeats=1):
 
 
 def test_the_reference_is_the_best_on_validation(entry):
-    entries = [entry("one", skill=3.0, validation=answers(0.5)), entry("two", 1, validation=answers(0.9)),
-               entry("three", 2, validation=answers(0.9))]  # fmt: skip
+    entries = [
+        entry("one", skill=3.0, validation=answers(0.5)),
+        entry("two", 1, validation=answers(0.9)),
+        entry("three", 2, validation=answers(0.9)),
+    ]
     found = compare_runs(entries, resamples=20)["reference"]
     assert (found["name"], found["chosen"]) == ("two", "validation")
     assert found["validation"] == {"one": 0.5, "two": 0.9, "three": 0.9}

@@ -8,17 +8,26 @@ from cxrtool.recipes.published import beside, read_published
 
 FOLDS = {("0", str(f)): 60 for f in range(3)}
 KNOWN = {
-    "model": "vgg16", "seconds": 12.345, "parameters": 14_700_000, "trained_parameters": 33_027, "macs": 15_346_630_656,
-    "epochs": 35.0, "images": 60.0, "devices": ["cpu"], "threads": [1],
-}  # fmt: skip
+    "model": "vgg16",
+    "seconds": 12.345,
+    "parameters": 14_700_000,
+    "trained_parameters": 33_027,
+    "macs": 15_346_630_656,
+    "epochs": 35.0,
+    "images": 60.0,
+    "devices": ["cpu"],
+    "threads": [1],
+}
 
 
 @pytest.fixture
 def entries(make_predictions):
     def make(count=3, facts=KNOWN, **options):
         options = {"folds": 3, **options}
-        return [Entry(f"m{k}", scores_of(make_predictions(60, seed=k, skill=1 + k / 2, **options)), FOLDS, facts=facts)
-                for k in range(count)]  # fmt: skip
+        return [
+            Entry(f"m{k}", scores_of(make_predictions(60, seed=k, skill=1 + k / 2, **options)), FOLDS, facts=facts)
+            for k in range(count)
+        ]
 
     return make
 
@@ -31,9 +40,17 @@ def test_the_main_table_holds_what_is_asked_of_a_comparison(entries):
     found = compare_runs(entries(), baseline="m1", resamples=30)
     table = sheet(found, "Runs")
     assert table.columns == [
-        "run", "accuracy", "balanced accuracy", "AUC (macro)", "seconds", "parameters", "trained", "MACs", "epochs",
+        "run",
+        "accuracy",
+        "balanced accuracy",
+        "AUC (macro)",
+        "seconds",
+        "parameters",
+        "trained",
+        "MACs",
+        "epochs",
         "fitted",
-    ]  # fmt: skip
+    ]
     assert [row[0] for row in table.rows] == ["m0", "m1 *", "m2"]
     assert table.rows[0][4:] == ["12.3", "14.70 M", "33 k", "15.35 G", "35", "60"]
     assert "(" in table.rows[0][1]

@@ -11,8 +11,10 @@ def compared(make_predictions):
     """Two runs of two classes beside a paper."""
 
     def call(paper, networks):
-        entries = [Entry(name, scores_of(make_predictions(60, ("covid", "normal"), seed=k)), facts={"model": network})
-                   for k, (name, network) in enumerate(networks.items())]  # fmt: skip
+        entries = [
+            Entry(name, scores_of(make_predictions(60, ("covid", "normal"), seed=k)), facts={"model": network})
+            for k, (name, network) in enumerate(networks.items())
+        ]
         found = compare_runs(entries, resamples=30)
         found["published"] = beside(read_published(paper), networks)
         return published(found), found
@@ -22,11 +24,23 @@ def compared(make_predictions):
 
 def test_folds_that_were_printed_stand_below_their_mean(compared):
     table, found = compared("covid-xnet", {"mine": "covid-xnet"})
-    assert table.columns == ["run", "class", "accuracy", "from counts", "balanced accuracy", "AUC", "precision",
-                             "recall", "F1", "specificity"]  # fmt: skip
+    assert table.columns == [
+        "run",
+        "class",
+        "accuracy",
+        "from counts",
+        "balanced accuracy",
+        "AUC",
+        "precision",
+        "recall",
+        "F1",
+        "specificity",
+    ]
     assert [row[0] for row in table.rows] == [
-        "mine", "COVID-XNet (printed)", *(f"COVID-XNet (printed), fold {k}" for k in range(1, 6)),
-    ]  # fmt: skip
+        "mine",
+        "COVID-XNet (printed)",
+        *(f"COVID-XNet (printed), fold {k}" for k in range(1, 6)),
+    ]
     # The accuracy of the abstract is none, so only what follows from the counts is shown.
     assert table.rows[1][2:] == ["", "0.9491", "0.9443", "0.988", "0.9376", "0.9253", "0.9314", "0.9633"]
     assert table.rows[2][3:6] == ["0.9761", "0.9743", "0.997"]
@@ -41,12 +55,18 @@ def test_what_is_printed_of_all_classes_goes_first_and_round_figures_are_no_erro
     assert [row[1] for row in table.rows][:4] == ["(mean)", "(mean)", "normal", "normal"]
     whole = rows["VGG16, whole image (printed)", "(mean)"]
     assert (whole["accuracy"], whole["from counts"], whole["recall"], whole["specificity"]) == (
-        "0.79", "0.7856", "0.79", "0.93",
-    )  # fmt: skip
+        "0.79",
+        "0.7856",
+        "0.79",
+        "0.93",
+    )
     segmented = rows["VGG16, segmented lungs (printed)", "(mean)"]
     assert (segmented["accuracy"], segmented["from counts"], segmented["AUC"], segmented["recall"]) == (
-        "0.88", "", "0.89", "0.91",
-    )  # fmt: skip
+        "0.88",
+        "",
+        "0.89",
+        "0.91",
+    )
     mine = rows["segmented", "(mean)"]
     assert mine["recall"] == f"{found['runs']['segmented']['overall']['macro_sensitivity']['value']:.2f}"
     # 0.7856 is printed as 0.79, which is no misprint.
@@ -89,8 +109,11 @@ def test_means_and_standard_deviations_stand_as_percentages(sdnet):
     rows = {(row[0], row[1]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
     paper = rows["COVID-SDNet (printed)", "N"]
     assert (paper["accuracy"], paper["precision"], paper["recall"], paper["F1"]) == (
-        "76.18 ± 2.70", "74.74 ± 3.89", "79.76 ± 6.19", "76.94 ± 2.82",
-    )  # fmt: skip
+        "76.18 ± 2.70",
+        "74.74 ± 3.89",
+        "79.76 ± 6.19",
+        "76.94 ± 2.82",
+    )
     assert rows["COVID-SDNet (printed)", "P"]["recall"] == "72.59 ± 6.77"
     assert rows["ResNet-50 without segmentation (printed)", "N"]["accuracy"] == "74.25 ± 3.61"
     ours = found["runs"]["covid-sdnet"]
@@ -105,14 +128,20 @@ def test_severities_stand_below_with_the_spread_of_the_repeats(sdnet):
     table, found = sdnet()
     lines = [row[:3] for row in table.rows if row[1].startswith("severity: ")]
     assert [line[:2] for line in lines] == [
-        ["covid-sdnet", "severity: normal-pcr+"], ["COVID-SDNet (printed)", "severity: normal-pcr+"],
-        ["covid-sdnet", "severity: mild"], ["COVID-SDNet (printed)", "severity: mild"],
-        ["covid-sdnet", "severity: moderate"], ["COVID-SDNet (printed)", "severity: moderate"],
+        ["covid-sdnet", "severity: normal-pcr+"],
+        ["COVID-SDNet (printed)", "severity: normal-pcr+"],
+        ["covid-sdnet", "severity: mild"],
+        ["COVID-SDNet (printed)", "severity: mild"],
+        ["covid-sdnet", "severity: moderate"],
+        ["COVID-SDNet (printed)", "severity: moderate"],
         ["COVID-SDNet (printed)", "severity: severe"],
-    ]  # fmt: skip
+    ]
     assert [line[2] for line in lines if "printed" in line[0]] == [
-        "28.42 ± 2.58", "61.80 ± 5.49", "86.90 ± 3.20", "97.72 ± 0.95"
-    ]  # fmt: skip
+        "28.42 ± 2.58",
+        "61.80 ± 5.49",
+        "86.90 ± 3.20",
+        "97.72 ± 0.95",
+    ]
     mild = found["runs"]["covid-sdnet"]["per_group"]["severity"]["Mild"]["accuracy"]
     assert mild["sd_repeats"] > 0
     assert lines[2][2] == f"{100 * mild['value']:.2f} ± {100 * mild['sd_repeats']:.2f}"

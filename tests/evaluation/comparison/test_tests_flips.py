@@ -28,8 +28,10 @@ def pair_of(first, second, metric="accuracy", about=None):
 @pytest.fixture
 def two(make_predictions):
     def make(images=24, per_patient=2, skill=2.0, **options):
-        return [make_predictions(images, per_patient=per_patient, skill=s, seed=k, **options)
-                for k, s in enumerate((skill, 0.8))]  # fmt: skip
+        return [
+            make_predictions(images, per_patient=per_patient, skill=s, seed=k, **options)
+            for k, s in enumerate((skill, 0.8))
+        ]
 
     return make
 

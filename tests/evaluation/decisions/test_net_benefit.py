@@ -37,10 +37,17 @@ def test_it_is_the_formula_inside_each_run(scores):
     for k, threshold in enumerate(THRESHOLDS):
         expected = over_runs(scores, 0, threshold, np.ones(len(scores)))
         assert found["net_benefit"][k] == pytest.approx(expected, abs=1e-9)
-        everyone = np.mean([
-            by_hand(scores.truth[scores.run == r] == 0, np.ones((scores.run == r).sum()), threshold,
-                    np.ones((scores.run == r).sum())) for r in range(3)
-        ])  # fmt: skip
+        everyone = np.mean(
+            [
+                by_hand(
+                    scores.truth[scores.run == r] == 0,
+                    np.ones((scores.run == r).sum()),
+                    threshold,
+                    np.ones((scores.run == r).sum()),
+                )
+                for r in range(3)
+            ]
+        )
         assert found["treat_all"][k] == pytest.approx(everyone, abs=1e-9)
     for k in (4, 10, 18):
         drawn = [over_runs(scores, 0, THRESHOLDS[k], draws[scores.patient, b]) for b in range(25)]

@@ -37,8 +37,9 @@ def test_counts_are_those_of_scikit_learn(scores, point):
     assert (point["positive"], point["rule"]) == ("normal", "likeliest class")
 
 
-@pytest.mark.parametrize(("name", "other"), [("sensitivity",) * 2, ("specificity",) * 2, ("ppv", "precision"),
-                                             ("npv", "npv")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "other"), [("sensitivity",) * 2, ("specificity",) * 2, ("ppv", "precision"), ("npv", "npv")]
+)
 def test_figures_and_intervals_are_those_of_the_class(scores, point, name, other):
     expected = summarise(scores, resamples=200)["per_class"]["normal"][other]
     assert {k: v for k, v in point[name].items() if k != "reason"} == {

@@ -84,8 +84,13 @@ def test_a_table_for_each_question(summary):
         f"{summary['operating'][0]['at_prevalence']['0.01']['ppv']['value']:.3f} ("
     )
     assert [row[0] for row in found["The least confident left undecided of x"].rows] == [
-        "100%", "95%", "90%", "80%", "70%", "50%",
-    ]  # fmt: skip
+        "100%",
+        "95%",
+        "90%",
+        "80%",
+        "70%",
+        "50%",
+    ]
     assert decision_sheets({"runs": 3}, "", 2) == []
 
 

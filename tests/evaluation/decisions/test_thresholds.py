@@ -38,8 +38,10 @@ def test_new_images_reach_it_as_often_as_was_asked_for(n, sensitivity):
     assert expected >= sensitivity
 
 
-@pytest.mark.parametrize(("n", "told"), [(0, "no positive validation images"), (1, "1 positive validation image,"),
-                                         (18, "18 positive validation images")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "told"),
+    [(0, "no positive validation images"), (1, "1 positive validation image,"), (18, "18 positive validation images")],
+)
 def test_too_few_are_refused_with_the_number_that_is_needed(n, told):
     found = threshold(np.linspace(0, 1, n), 0.95)
     assert found.value is None
@@ -69,8 +71,11 @@ def test_every_run_chooses_on_its_own_validation_part(study):
 
 def test_a_run_with_too_few_is_named_with_what_can_be_had(study):
     predictions, scores, validation = study
-    with pytest.raises(InputError, match=r"expected 99 validation images of normal or more, found \d+ in r0f0, and "
-                                         r"too few in 2 other runs") as caught:  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"expected 99 validation images of normal or more, found \d+ in r0f0, and "
+        r"too few in 2 other runs",
+    ) as caught:
         choose(scores, validation, 1, 0.99)
     fewest = min((validation.of(run).truth == 1).sum() for run in scores.runs)
     assert f"with {fewest} at most --sensitivity 0.9" in caught.value.hint
@@ -90,9 +95,13 @@ def test_below_the_threshold_the_likeliest_of_the_others_is_called(study):
     given = replace(
         scores,
         probabilities=np.array([[0.3, 0.6, 0.1], [0.45, 0.35, 0.2], [0.1, 0.2, 0.7], [0.5, 0.4, 0.1]]),
-        predicted=np.array([1, 0, 2, UNDECIDED]), truth=scores.truth[:4], run=np.array([0, 1, 1, 0]),
-        image=scores.image[:4], patient=scores.patient[:4], rows=scores.rows[:4],
-    )  # fmt: skip
+        predicted=np.array([1, 0, 2, UNDECIDED]),
+        truth=scores.truth[:4],
+        run=np.array([0, 1, 1, 0]),
+        image=scores.image[:4],
+        patient=scores.patient[:4],
+        rows=scores.rows[:4],
+    )
     called = decide(given, 1, [0.61, 0.35, 0.5]).predicted
     # Just under its threshold; exactly at it; far below; not decided for before.
     assert called.tolist() == [0, 1, 2, UNDECIDED]

@@ -71,8 +71,14 @@ def test_rows_of_runs_that_are_not_evaluated_are_left_out(predictions):
     scores = scores_of(predictions)
     kept = np.flatnonzero(scores.run == 0)
     one = replace(
-        scores, truth=scores.truth[kept], predicted=scores.predicted[kept], probabilities=scores.probabilities[kept],
-        image=scores.image[kept], patient=scores.patient[kept], run=scores.run[kept], runs=scores.runs[:1],
+        scores,
+        truth=scores.truth[kept],
+        predicted=scores.predicted[kept],
+        probabilities=scores.probabilities[kept],
+        image=scores.image[kept],
+        patient=scores.patient[kept],
+        run=scores.run[kept],
+        runs=scores.runs[:1],
         rows=tuple(scores.rows[i] for i in kept),
-    )  # fmt: skip
+    )
     assert set(find_validation(predictions, one).rows) == {("0", "0")}

@@ -171,10 +171,15 @@ def study(seed, patients=80, images=3, spread=1.0, by_patient=True):
     shared = np.repeat(rng.normal(scale=spread, size=patients), images)
     score = 1 / (1 + np.exp(-((2 * label - 1) + shared + rng.normal(size=len(label)))))
     rows = [
-        {"image_id": str(i), "patient_id": str(i // images) if by_patient else "", "label": "ab"[label[i]],
-         "subset": "test", "predicted": "ab"[int(score[i] > 0.5)]}
+        {
+            "image_id": str(i),
+            "patient_id": str(i // images) if by_patient else "",
+            "label": "ab"[label[i]],
+            "subset": "test",
+            "predicted": "ab"[int(score[i] > 0.5)],
+        }
         for i in range(len(label))
-    ]  # fmt: skip
+    ]
     scores = scores_of(Predictions(["a", "b"], rows, np.stack((1 - score, score), axis=1)))
     found = estimate(scores, seed=seed, resamples=400, calibrated=False)
     return {name: np.percentile(found.replicates[name], [2.5, 97.5]) for name in POPULATION}

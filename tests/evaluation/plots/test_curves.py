@@ -19,8 +19,13 @@ def draw(predictions, folder, by="severity,age:0,40", **options):
 def test_every_picture_is_drawn(make_predictions, tmp_path, classes, options):
     files = draw(make_predictions(240, classes, **options), tmp_path)
     assert [path.name for path in files] == [
-        "roc.png", "precision_recall.png", "reliability.png", "confusion.png", "by_severity.png", "by_age.png",
-    ]  # fmt: skip
+        "roc.png",
+        "precision_recall.png",
+        "reliability.png",
+        "confusion.png",
+        "by_severity.png",
+        "by_age.png",
+    ]
     for path in files:
         picture = cv2.imread(str(path))
         assert min(picture.shape[:2]) > 250

@@ -8,10 +8,16 @@ from cxrtool.evaluation.plots.repetitions import average, draw, tabulate
 def history(losses, scores, score="accuracy"):
     """Rows as `history.csv` has them; None was not measured."""
     return [
-        {"epoch": str(k + 1), "lr": "0.1", "train_loss": f"{loss}", f"train_{score}": "0.5",
-         "validation_loss": f"{loss + 1}", f"validation_{score}": "" if value is None else f"{value}"}
+        {
+            "epoch": str(k + 1),
+            "lr": "0.1",
+            "train_loss": f"{loss}",
+            f"train_{score}": "0.5",
+            "validation_loss": f"{loss + 1}",
+            f"validation_{score}": "" if value is None else f"{value}",
+        }
         for k, (loss, value) in enumerate(zip(losses, scores, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture

@@ -34,9 +34,17 @@ def test_set(rng, patients, folds):
         for image in range(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])):
             odds = (label - 0.5) * GAP + effect + rng.normal(0, WITHIN)
             positive.append(1 / (1 + np.exp(-odds)))
-            rows.append({"image_id": f"{patient}-{image}", "repeat": "0", "fold": str(patient // 2 % folds),
-                         "subset": "test", "label": "ab"[label], "predicted": "ab"[int(odds > 0)],
-                         "patient_id": f"p{patient:04}"})  # fmt: skip
+            rows.append(
+                {
+                    "image_id": f"{patient}-{image}",
+                    "repeat": "0",
+                    "fold": str(patient // 2 % folds),
+                    "subset": "test",
+                    "label": "ab"[label],
+                    "predicted": "ab"[int(odds > 0)],
+                    "patient_id": f"p{patient:04}",
+                }
+            )
     positive = np.array(positive)
     return scores_of(Predictions(["a", "b"], rows, np.stack([1 - positive, positive], axis=1), "drawn", list(rows[0])))
 
@@ -88,8 +96,10 @@ def test_images_that_counted_as_patients_would_hold_it_less_often():
             label = index // 10 % 2
             odds = (label - 0.5) * GAP + np.random.default_rng(index // 10).normal(0, 1.4) + rng.normal(0, 0.1)
             positive.append(1 / (1 + np.exp(-odds)))
-            rows.append({"image_id": f"i{index}", "label": "ab"[label], "predicted": "ab"[int(odds > 0)]}
-                        | ({"patient_id": f"p{index // 10}"} if by_patient else {}))  # fmt: skip
+            rows.append(
+                {"image_id": f"i{index}", "label": "ab"[label], "predicted": "ab"[int(odds > 0)]}
+                | ({"patient_id": f"p{index // 10}"} if by_patient else {})
+            )
         values = np.stack([1 - np.array(positive), positive], axis=1)
         scores = scores_of(Predictions(["a", "b"], rows, values, "drawn", list(rows[0])))
         low, high = np.percentile(estimate(scores, resamples=500, calibrated=False).replicates["accuracy"], [2.5, 97.5])

@@ -72,8 +72,14 @@ def test_a_mask_stops_at_a_step_that_it_cannot_follow(picture, monkeypatch):
 @pytest.mark.parametrize("tile", [(), ("a", "b")])
 def test_an_overlay_is_drawn_and_handed_over_for_a_sheet(picture, tile):
     np.save(picture / "v.npy", np.linspace(0, 2, 5400, dtype=np.float32).reshape(90, 60))
-    drawing = Drawing(Task(str(picture / "a.png"), str(picture / "m.png")), ((picture / "v.npy", (59, 89)),),
-                      picture / "o.png", 4.0, ("title",), tile)  # fmt: skip
+    drawing = Drawing(
+        Task(str(picture / "a.png"), str(picture / "m.png")),
+        ((picture / "v.npy", (59, 89)),),
+        picture / "o.png",
+        4.0,
+        ("title",),
+        tile,
+    )
     exhibit = draw_one(drawing, chain=[], max_pixels=None)
     assert cv2.imread(str(picture / "o.png")).shape[0] > 384
     if not tile:
@@ -87,11 +93,17 @@ def test_an_overlay_is_drawn_and_handed_over_for_a_sheet(picture, tile):
 @pytest.mark.parametrize(
     ("label", "predicted", "positive", "sheet"),
     [
-        ("a", "a", "a", "true_positive"), ("a", "b", "a", "false_negative"), ("b", "a", "a", "false_positive"),
-        ("b", "b", "a", "true_negative"), ("b", "c", "a", "true_negative"), ("b", "c", None, "wrong"),
-        ("c", "c", None, "correct"), ("", "a", "a", "unlabelled"), ("z", "a", None, "unlabelled"),
+        ("a", "a", "a", "true_positive"),
+        ("a", "b", "a", "false_negative"),
+        ("b", "a", "a", "false_positive"),
+        ("b", "b", "a", "true_negative"),
+        ("b", "c", "a", "true_negative"),
+        ("b", "c", None, "wrong"),
+        ("c", "c", None, "correct"),
+        ("", "a", "a", "unlabelled"),
+        ("z", "a", None, "unlabelled"),
     ],
-)  # fmt: skip
+)
 def test_every_answer_has_its_sheet(label, predicted, positive, sheet):
     assert sheet_of({"label": label, "predicted": predicted}, ["a", "b", "c"], positive) == sheet
 
@@ -107,8 +119,16 @@ def test_who_is_on_a_sheet_is_left_to_chance_and_repeats():
 
 
 def test_captions_tell_what_was_asked_and_what_is_wrong():
-    row = {"image_id": "a", "label": "", "predicted": "covid", "probability": "0.9", "target": "normal",
-           "target_probability": "0.1", "energy_inside": "0.456", "warning": ""}  # fmt: skip
+    row = {
+        "image_id": "a",
+        "label": "",
+        "predicted": "covid",
+        "probability": "0.9",
+        "target": "normal",
+        "target_probability": "0.1",
+        "energy_inside": "0.456",
+        "warning": "",
+    }
     assert captions(row) == (
         ("a: no label, called covid 0.90", "map of normal (0.10), 46% of its energy inside the mask"),
         ("a", "no label, called covid 0.90", "map of normal (0.10)"),

@@ -35,8 +35,9 @@ def place(tmp_path_factory, make_masked_study):
     settings = Settings(cache=folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
-        told = TrainOptions(study.folder, study.splits, model="covid-xnet", size=32, epochs=8, batch_size=8,
-                            augment="none")  # fmt: skip
+        told = TrainOptions(
+            study.folder, study.splits, model="covid-xnet", size=32, epochs=8, batch_size=8, augment="none"
+        )
         train(told, replace(settings, out=folder / "run"))
     return folder, study
 
@@ -158,8 +159,9 @@ def test_sheets_are_made_by_what_came_of_it(ask, tmp_path):
     ask(out="named", target="covid")
     kinds = {
         ("true" if row["label"] == row["predicted"] else "false")
-        + ("_positive.png" if row["predicted"] == "covid" else "_negative.png") for row in rows.values()
-    }  # fmt: skip
+        + ("_positive.png" if row["predicted"] == "covid" else "_negative.png")
+        for row in rows.values()
+    }
     assert {path.name for path in (tmp_path / "named" / "sheets").iterdir()} == kinds
     ask(out="positive", positive="normal")
     assert len(list((tmp_path / "positive" / "sheets").iterdir())) == len(kinds)
@@ -239,9 +241,12 @@ def spotter(tmp_path, monkeypatch):
         folder.mkdir(exist_ok=True)
         (folder / "model.json").write_text("{}")
         description = {
-            "classes": ["bright", "dark"], "chain": list(chain), "input": {"size": 40, "fit": fit},
-            "normalization": {"mean": [0.0], "std": [1.0]}, "architecture": {"name": "covid-xnet", "classes": 2},
-        }  # fmt: skip
+            "classes": ["bright", "dark"],
+            "chain": list(chain),
+            "input": {"size": 40, "fit": fit},
+            "normalization": {"mean": [0.0], "std": [1.0]},
+            "architecture": {"name": "covid-xnet", "classes": 2},
+        }
         description = ModelDescription.from_json({"schema": 1, **description}, folder)
         monkeypatch.setattr(
             "cxrtool.training.checkpoint.load_model", lambda folder: ((network or Spot()).eval(), description)
@@ -302,8 +307,22 @@ def test_what_cannot_be_read_is_rejected_and_the_rest_explained(ask, spotter, sp
 
 def test_images_of_another_chain_are_refused(place, ask, tmp_path):
     _, study = place
-    assert cxrtool(["prepare", str(study.folder / "manifest.csv"), "--size", "20", "--workers", "1", "-q",
-                    "-o", str(tmp_path / "small")]) == 0  # fmt: skip
+    assert (
+        cxrtool(
+            [
+                "prepare",
+                str(study.folder / "manifest.csv"),
+                "--size",
+                "20",
+                "--workers",
+                "1",
+                "-q",
+                "-o",
+                str(tmp_path / "small"),
+            ]
+        )
+        == 0
+    )
     with pytest.raises(InputError, match="has been through: prepare --size 20"):
         ask(tmp_path / "small", "run/r0f0")
 
@@ -311,13 +330,16 @@ def test_images_of_another_chain_are_refused(place, ask, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": "covdi"}, "did you mean 'covid'"), ({"positive": "norml"}, "did you mean 'normal'"),
-        ({"method": "gradcam"}, "--method: expected one of grad-cam, cam"), ({"scale": "log"}, "--scale"),
-        ({"subset": "train"}, "--subset"), ({"layer": "bod"}, "nearest: body"),
+        ({"target": "covdi"}, "did you mean 'covid'"),
+        ({"positive": "norml"}, "did you mean 'normal'"),
+        ({"method": "gradcam"}, "--method: expected one of grad-cam, cam"),
+        ({"scale": "log"}, "--scale"),
+        ({"subset": "train"}, "--subset"),
+        ({"layer": "bod"}, "nearest: body"),
         ({"over": "orignal"}, "--over: expected one of input, original"),
         ({"model": "run/r0f0", "subset": "all"}, "goes with a run"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_option_is_told_and_leaves_nothing(ask, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         ask(**changes)
@@ -347,8 +369,11 @@ def test_maps_that_ignore_what_was_learnt_are_found_out(ask, spotter, spots, lis
 
 def test_nothing_is_done_twice_and_an_interrupted_run_goes_on(place, ask, tmp_path, listener, monkeypatch):
     ask()
-    first = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")
-             if path.name != "run.json"}  # fmt: skip
+    first = {
+        path.relative_to(tmp_path / "out"): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*.*")
+        if path.name != "run.json"
+    }
     ask()
     assert listener.said[-1].endswith("up to date, nothing to do")
 
@@ -364,8 +389,11 @@ def test_nothing_is_done_twice_and_an_interrupted_run_goes_on(place, ask, tmp_pa
         patch.setattr("cxrtool.flow.heatmaps.subject.Subject.explain", lambda *_: pytest.fail("asked again"))
         ask(out="again")
     assert any("going on where it stopped, 16 done" in text for text in listener.said)
-    second = {path.relative_to(tmp_path / "again"): path.read_bytes() for path in (tmp_path / "again").rglob("*.*")
-              if path.name != "run.json"}  # fmt: skip
+    second = {
+        path.relative_to(tmp_path / "again"): path.read_bytes()
+        for path in (tmp_path / "again").rglob("*.*")
+        if path.name != "run.json"
+    }
     assert second == first
 
 
@@ -432,9 +460,10 @@ def test_two_folders_are_compared_image_by_image(place, ask, tmp_path, listener)
     other = ask(out="other", target="covid", beside=tmp_path / "out")
     told = json.loads((tmp_path / "other" / "run.json").read_text())["explained"]["beside"]
     pairs = [
-        (float(row["energy_inside"]), float(rows[name]["energy_inside"])) for name, row in other.items()
+        (float(row["energy_inside"]), float(rows[name]["energy_inside"]))
+        for name, row in other.items()
         if row["energy_inside"] and rows[name]["energy_inside"]
-    ]  # fmt: skip
+    ]
     assert told["value"] == pytest.approx(np.mean([one - two for one, two in pairs]), abs=1e-5)
     assert (told["images"], told["alone"]) == (len(pairs), len(other) - len(pairs))
     assert told["low"] <= told["value"] <= told["high"]
@@ -463,8 +492,10 @@ def test_beside_what_is_no_folder_of_heatmaps(place, ask, tmp_path):
 
 
 def test_pairs_are_found_by_the_original_and_measured_by_patient():
-    ours = [{"image_id": f"e{k}", "parent_id": str(k), "patient_id": str(k // 2), "energy_inside": f"{0.5 + k / 100}"}
-            for k in range(40)]  # fmt: skip
+    ours = [
+        {"image_id": f"e{k}", "parent_id": str(k), "patient_id": str(k // 2), "energy_inside": f"{0.5 + k / 100}"}
+        for k in range(40)
+    ]
     theirs = [{"image_id": str(k), "energy_inside": "0.3" if k else ""} for k in range(50)]
     found = compare_beside(ours, theirs, 0)
     assert found["value"] == pytest.approx(np.mean([0.2 + k / 100 for k in range(1, 40)]))
@@ -476,8 +507,10 @@ def test_pairs_are_found_by_the_original_and_measured_by_patient():
 
 
 def test_the_energy_is_told_by_class_where_there_are_several():
-    rows = [{"image_id": str(k), "label": "ab"[k % 2], "energy_inside": "0.5" if k % 2 else "0.25", "peak_inside": "1"}
-            for k in range(80)]  # fmt: skip
+    rows = [
+        {"image_id": str(k), "label": "ab"[k % 2], "energy_inside": "0.5" if k % 2 else "0.25", "peak_inside": "1"}
+        for k in range(80)
+    ]
     energy = measure_place(rows, 0)["energy_inside"]
     assert {label: part["value"] for label, part in energy["by_class"].items()} == {"a": 0.25, "b": 0.5}
     assert in_words(measure_place(rows, 0))[1] == "  by class: a 25.0% (40), b 50.0% (40)"
@@ -488,7 +521,7 @@ def test_the_energy_is_averaged_over_images_and_drawn_by_patient():
     rows = [
         {"image_id": str(k), "patient_id": str(k // 2), "energy_inside": f"{(k // 2 % 5) / 10}", "peak_inside": "1"}
         for k in range(100)
-    ] + [{"image_id": "x", "patient_id": "y", "energy_inside": "", "peak_inside": ""}]  # fmt: skip
+    ] + [{"image_id": "x", "patient_id": "y", "energy_inside": "", "peak_inside": ""}]
     found = measure_place(rows, 0)
     energy = found["energy_inside"]
     assert energy["value"] == pytest.approx(0.2)

@@ -67,8 +67,10 @@ def test_the_maps_are_those_of_the_network_at_its_input_s_size(subject, views):
 
 def test_sixteen_bits_are_explained_as_eight(subject, views):
     eight = views[0][1].pixels
-    pair = [subject.explain([pixels], chooser("predicted", subject.classes)).maps
-            for pixels in (eight, eight.astype(np.uint16) * 257)]  # fmt: skip
+    pair = [
+        subject.explain([pixels], chooser("predicted", subject.classes)).maps
+        for pixels in (eight, eight.astype(np.uint16) * 257)
+    ]
     np.testing.assert_allclose(*pair, atol=1e-6)
 
 

@@ -37,8 +37,16 @@ def place(tmp_path_factory, make_masked_study, write_generators):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
-        told = TrainOptions(study.folder, study.splits, model="covid-xnet", size=INPUT, epochs=6, batch_size=8,
-                            augment="none", transform=folder / "generators")  # fmt: skip
+        told = TrainOptions(
+            study.folder,
+            study.splits,
+            model="covid-xnet",
+            size=INPUT,
+            epochs=6,
+            batch_size=8,
+            augment="none",
+            transform=folder / "generators",
+        )
         train(told, Settings(out=folder / "run", cache=folder / "cache"))
     return folder, study
 
@@ -151,8 +159,9 @@ def test_of_three_labels_the_counterfactual_is_the_next_best(subject, views, mon
     (found,) = subject.why([views[0].pixels], "predicted")
     assert found.predicted == "c"
     assert [(reason.target, reason.twin, reason.output) for reason in found.reasons] == [
-        ("c", "c", "c@b"), ("b", "a", "b@a")
-    ]  # fmt: skip
+        ("c", "c", "c@b"),
+        ("b", "a", "b@a"),
+    ]
     assert asked == [7, 3]
 
 

@@ -23,7 +23,7 @@ from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
-from cxrtool.flow.container import Summary, heed_strict, tell_of_validation
+from cxrtool.flow.container import Summary, raise_if_strict, warn_without_validation
 from cxrtool.flow.fold_chains import chain_of_manifest
 from cxrtool.flow.fold_training import Task
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
@@ -76,15 +76,21 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     mine = [a for a in assignments if (a.repeat, a.fold) in wanted]
     _check_choice(options, mine)
     check_design(options, manifest.classes(), settings)
-    tell_of_validation(mine, options, settings)
-    _tell_what_is_off(options, manifest, settings)
+    warn_without_validation(mine, options, settings)
+    _warn_of_deviations(options, manifest, settings)
     shown = {**options.identity(), "manifest": str(options.manifest), "splits": str(options.splits)}
     containers.create_run_folder(container, splits, {**shown, "precision": settings.precision}, {})
     stores = Stores(settings, manifest, container)
     task = Task(
-        preset=None, save_every=options.save_every, settings=settings, manifest=manifest, classes=manifest.classes(),
-        chain=chain, container=container, stores=stores,
-    )  # fmt: skip
+        preset=None,
+        save_every=options.save_every,
+        settings=settings,
+        manifest=manifest,
+        classes=manifest.classes(),
+        chain=chain,
+        container=container,
+        stores=stores,
+    )
     trainer = GeneratorsTrainer(options, task)
     with StopRequest() as request:
         for assignment in mine:
@@ -142,16 +148,16 @@ def _check_choice(options: GeneratorOptions, folds: Sequence[Assignment]) -> Non
     Raises:
         InputError: A fold has none.
     """
-    bare = [a.name for a in folds if not a.subsets["validation"]]
-    if bare and len(parse_weights(options.class_loss_weight)) > 1:
+    without = [a.name for a in folds if not a.subsets["validation"]]
+    if without and len(parse_weights(options.class_loss_weight)) > 1:
         raise InputError(
-            f"--class-loss-weight: {len(bare)} of {len(folds)} folds have no validation images to choose one "
-            f"of several by, such as {bare[0]}",
+            f"--class-loss-weight: {len(without)} of {len(folds)} folds have no validation images to choose one "
+            f"of several by, such as {without[0]}",
             "split anew with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; or name one weight",
         )
 
 
-def _tell_what_is_off(options: GeneratorOptions, manifest: Manifest, settings: Settings) -> None:
+def _warn_of_deviations(options: GeneratorOptions, manifest: Manifest, settings: Settings) -> None:
     warn = settings.report.warn
     if options.perceptual == "none":
         warn(
@@ -166,7 +172,7 @@ def _tell_what_is_off(options: GeneratorOptions, manifest: Manifest, settings: S
 
 def _close(
     container: StepFolder, assignments: Sequence[Assignment], manifest: Manifest, settings: Settings
-) -> Summary | None:  # fmt: skip
+) -> Summary | None:
     """When every fold is there, write what they have in common; the last of several tasks does it."""
     run, report = container.out, settings.report
     names = [a.name for a in assignments]
@@ -185,5 +191,5 @@ def _close(
         f"{container.shown}: all {len(names)} folds are there; next: cxrtool transform MANIFEST --generators "
         f"{container.shown} -o DIR, or cxrtool evaluate {container.shown} for FuCiTNet alone"
     )
-    heed_strict(rejects, settings)
+    raise_if_strict(rejects, settings)
     return header, table, f"What each generator does to the {subset} images of its class:"

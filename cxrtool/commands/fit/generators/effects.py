@@ -17,23 +17,46 @@ if TYPE_CHECKING:
 
 EFFECTS, SUMMARY = "effects.csv", "summary.csv"
 COLUMNS = (
-    "image_id", "patient_id", "repeat", "fold", "subset", "label", "generator", "p_label", "p_label_after",
-    "p_before", "p_after", "psnr",
-)  # fmt: skip
+    "image_id",
+    "patient_id",
+    "repeat",
+    "fold",
+    "subset",
+    "label",
+    "generator",
+    "p_label",
+    "p_label_after",
+    "p_before",
+    "p_after",
+    "psnr",
+)
 """A row for each image and generator. Probabilities are the classifier's: `p_label` of the image's own class and
 `p_before` of the generator's, both on the image as it is; `p_label_after` and `p_after` the same on what the generator
 made, as `transform` writes it. `psnr` is in dB, of grey values."""
 
 HEADER = [
-    "class", "images", "patients", "P before", "P after", "difference", "95 % interval", "share rising",
-    "95 % of share", "log odds", "95 % of odds", "P by others", "own - others", "95 % of that", "PSNR dB",
-]  # fmt: skip
+    "class",
+    "images",
+    "patients",
+    "P before",
+    "P after",
+    "difference",
+    "95 % interval",
+    "share rising",
+    "95 % of share",
+    "log odds",
+    "95 % of odds",
+    "P by others",
+    "own - others",
+    "95 % of that",
+    "PSNR dB",
+]
 
 
 def effect_rows(
     manifest: Manifest,
     assignment: Assignment,
-    asked: Sequence[tuple[int, str]],
+    predicted: Sequence[tuple[int, str]],
     answers: Answers,
     classes: Sequence[str],
 ) -> list[Row]:
@@ -47,20 +70,24 @@ def effect_rows(
         classes: In the order of the generators.
     """
     rows = []
-    for n, (place, subset) in enumerate(asked):
-        row = manifest.rows[place]
+    for n, (index, subset) in enumerate(predicted):
+        row = manifest.rows[index]
         shared = {
-            "image_id": radiograph_of(row), "patient_id": row.get(PATIENT, ""), "repeat": assignment.repeat,
-            "fold": assignment.fold, "subset": subset, "label": row["label"],
+            "image_id": radiograph_of(row),
+            "patient_id": row.get(PATIENT, ""),
+            "repeat": assignment.repeat,
+            "fold": assignment.fold,
+            "subset": subset,
+            "label": row["label"],
             "p_label": f"{answers.before[n, classes.index(row['label'])]:.6f}",
-        }  # fmt: skip
+        }
         for k, name in enumerate(classes):
-            told = {
+            probabilities = {
                 "p_label_after": answers.after[k, n, classes.index(row["label"])],
                 "p_before": answers.before[n, k],
                 "p_after": answers.after[k, n, k],
             }
-            shown = {key: f"{float(value):.6f}" for key, value in told.items()}
+            shown = {key: f"{float(value):.6f}" for key, value in probabilities.items()}
             rows.append({**shared, "generator": name, **shown, "psnr": f"{float(answers.psnr[k, n]):.3f}"})
     return rows
 

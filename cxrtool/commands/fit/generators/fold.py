@@ -24,7 +24,7 @@ from cxrtool.flow.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.training.class_inherent_fold import FittedContest, GeneratorDesign
+    from cxrtool.training.class_inherent_fold import FittedGenerators, GeneratorDesign
     from cxrtool.training.fitting import Fitted
     from cxrtool.training.store import Store
 
@@ -57,7 +57,7 @@ class Example:
     after: np.ndarray
 
 
-def choose(places: Sequence[int], labels: Sequence[str], classes: Sequence[str]) -> list[int]:
+def choose(indices: Sequence[int], labels: Sequence[str], classes: Sequence[str]) -> list[int]:
     """A few places of each class, evenly from all.
 
     >>> choose([3, 5, 7, 9, 11, 13], ["a", "b", "a", "a", "a", "a"], ["a", "b"])
@@ -65,7 +65,7 @@ def choose(places: Sequence[int], labels: Sequence[str], classes: Sequence[str])
     """
     chosen = []
     for name in classes:
-        mine = [place for place, label in zip(places, labels, strict=True) if label == name]
+        mine = [index for index, label in zip(indices, labels, strict=True) if label == name]
         count = min(PER_CLASS, len(mine))
         chosen += [mine[k * len(mine) // count] for k in range(count)]
     return chosen
@@ -90,8 +90,11 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
         changes = [255 * (example.versions - example.original) for example in examples]
         reach = max(1.0, float(np.quantile(np.abs(np.stack(changes)), 0.999)))
         cells = figure.subplots(rows, columns, squeeze=False)
-        heads = ["as it is", *(f"made by {shorten(name, 16)}" for name in classes),
-                 *(f"change by {shorten(name, 14)}" for name in classes)]  # fmt: skip
+        heads = [
+            "as it is",
+            *(f"made by {shorten(name, 16)}" for name in classes),
+            *(f"change by {shorten(name, 14)}" for name in classes),
+        ]
         for row, (axes, example, change) in enumerate(zip(cells, examples, changes, strict=True)):
             for column, cell in enumerate(axes):
                 cell.set(xticks=[], yticks=[])
@@ -103,11 +106,11 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
             axes[0].set_ylabel(shorten(example.label, 18), fontsize=8)
             for k, name in enumerate(classes):
                 axes[1 + k].imshow(example.versions[k], cmap="gray", vmin=0, vmax=1)
-                told = f"P({shorten(name, 10)}) {example.before[k]:.2f} → {example.after[k]:.2f}"
-                axes[1 + k].set_xlabel(told, fontsize=7)
-                place = axes[1 + len(classes) + k]
-                drawn = place.imshow(change[k], cmap="RdBu_r", vmin=-reach, vmax=reach)
-                place.set_xlabel(f"mean {change[k].mean():+.1f}", fontsize=7)
+                caption = f"P({shorten(name, 10)}) {example.before[k]:.2f} → {example.after[k]:.2f}"
+                axes[1 + k].set_xlabel(caption, fontsize=7)
+                last = axes[1 + len(classes) + k]
+                drawn = last.imshow(change[k], cmap="RdBu_r", vmin=-reach, vmax=reach)
+                last.set_xlabel(f"mean {change[k].mean():+.1f}", fontsize=7)
         bar = figure.colorbar(drawn, ax=cells, shrink=min(1.0, 3 / rows), pad=0.01, aspect=30)
         bar.set_label("grey levels of 256: red is brighter than before", fontsize=8)
         bar.ax.tick_params(labelsize=7)
@@ -117,9 +120,12 @@ KIND, NETWORK = "generators", "fucitnet"
 CLASSIFIER, TRIALS, PICTURE = "classifier.safetensors", "sweep.csv", "transformations.png"
 
 TERM_TITLES = {
-    "mse": "squared error of pixels", "perceptual": "squared error of VGG16's features", "tv": "total variation",
-    "class": "class term", "total": "weighted sum of a generator's terms",
-}  # fmt: skip
+    "mse": "squared error of pixels",
+    "perceptual": "squared error of VGG16's features",
+    "tv": "total variation",
+    "class": "class term",
+    "total": "weighted sum of a generator's terms",
+}
 """What curves call the terms of a generator's loss."""
 
 
@@ -158,11 +164,11 @@ def check_design(options: GeneratorOptions, classes: Sequence[str], settings: Se
     """
     from cxrtool.models import perceptual
     from cxrtool.training.class_inherent_fold import NONE, build_generator_training
-    from cxrtool.training.device import choose_device, choose_precision, own_randomness
+    from cxrtool.training.device import choose_device, choose_precision, local_randomness
 
     design = make_design(options, classes, settings, 0)
     choose_precision(settings.precision, choose_device(settings.device))
-    with own_randomness(0, settings.threads):
+    with local_randomness(0, settings.threads):
         build_generator_training(design)
     if design.perceptual != NONE:
         perceptual.load(design.perceptual)
@@ -191,19 +197,19 @@ class GeneratorsTrainer(FoldTrainer):
         self,
         assignment: Assignment,
         store: Store,
-        asked: Sequence[str],
+        to_predict: Sequence[str],
         state: Path,
         request: StopRequest,
         name: str = "",
-    ) -> FittedContest:
+    ) -> FittedGenerators:
         """Fit one fold; arguments as of the trainer of classifiers."""
         import numpy as np
 
-        from cxrtool.training.class_inherent_fold import fit_contest
+        from cxrtool.training.class_inherent_fold import fit_generator_fold
         from cxrtool.training.device import choose_device, take_turns
         from cxrtool.training.job import COLUMNS as SHOWN
 
-        task, places = self.task, assignment.subsets
+        task, subsets = self.task, assignment.subsets
         report, design = task.settings.report, self.generator_design(assignment)
         name = name or assignment.name
         weights = design.class_loss_weights
@@ -215,13 +221,21 @@ class GeneratorsTrainer(FoldTrainer):
                 tried = f"  class loss x {weight:g}" if len(weights) > 1 else ""
                 report.note(f"{name}{tried}  {describe_epoch({key: row[key] for key in SHOWN})}")
 
-            return fit_contest(
-                design, store, [radiograph_of(row) for row in task.manifest.rows], self.labels(),
-                np.array(places["train"], np.int64), np.array(places["validation"], np.int64),
-                np.array([i for subset in asked for i in places[subset]], np.int64), state,
-                shown=self._shown(assignment), save_every=task.save_every, epoch_done=epoch_done, stop=request.error,
+            return fit_generator_fold(
+                design,
+                store,
+                [radiograph_of(row) for row in task.manifest.rows],
+                self.labels(),
+                np.array(subsets["train"], np.int64),
+                np.array(subsets["validation"], np.int64),
+                np.array([i for subset in to_predict for i in subsets[subset]], np.int64),
+                state,
+                shown=self._shown(assignment),
+                save_every=task.save_every,
+                epoch_done=epoch_done,
+                stop=request.error,
                 warn=report.warn,
-            )  # fmt: skip
+            )
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
         """Write the part, its classifier, and what both say of the validation and test images."""
@@ -237,11 +251,16 @@ class GeneratorsTrainer(FoldTrainer):
         seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
         shown = (store.images[i] for i in assignment.subsets["train"])
         usual = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
-        told = {**self._describe(assignment, found), "chain": without_paths(chain), "usual": usual}
+        description = {**self._describe(assignment, found), "chain": without_paths(chain), "usual": usual}
         save_part(
-            path, KIND, NETWORK, found.contest.generators, self.form, told,
+            path,
+            KIND,
+            NETWORK,
+            found.contest.generators,
+            self.form,
+            description,
             built_with={"classes": self.classes},
-        )  # fmt: skip
+        )
         state = {key: value.contiguous() for key, value in found.contest.classifier.state_dict().items()}
         save_file(state, path / CLASSIFIER)
         copy_parts(chain, path)
@@ -256,61 +275,67 @@ class GeneratorsTrainer(FoldTrainer):
             title,
             loss_and("accuracy", "loss of the classifier", self._terms(found)),
         )
-        asked = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
-        rows = effect_rows(self.task.manifest, assignment, asked, found.answers, self.classes)
+        predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
+        rows = effect_rows(self.task.manifest, assignment, predicted, found.answers, self.classes)
         write_table(path / EFFECTS, COLUMNS, rows)
-        self._draw(path / PICTURE, assignment, store, found, [i for i, _ in asked])
+        self._draw(path / PICTURE, assignment, store, found, [i for i, _ in predicted])
         write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
 
-    def _describe(self, assignment: Assignment, fitted: FittedContest) -> dict[str, Any]:
+    def _describe(self, assignment: Assignment, fitted: FittedGenerators) -> dict[str, Any]:
         from cxrtool.models.architecture import Architecture
         from cxrtool.training.class_inherent_fold import CLASSIFIER as NAME
 
         values = {
             name: value for name, value in self.generator_options.identity().items() if name not in ("kind", "network")
         }
-        told = {"seed": self.task.settings.seed, "epoch": fitted.history.kept}
-        trained = {**values, "class_loss_weight": fitted.chosen, **told, "images": len(assignment.subsets["train"])}
+        trained = {
+            **values,
+            "class_loss_weight": fitted.chosen,
+            "seed": self.task.settings.seed,
+            "epoch": fitted.history.kept,
+            "images": len(assignment.subsets["train"]),
+        }
         architecture = Architecture(NAME, len(self.classes), size=self.generator_options.size)
         return {
             "trained": trained,
             "classifier": {"architecture": architecture.to_json(), "weights": fitted.weights_from},
         }
 
-    def _terms(self, fitted: FittedContest) -> dict[str, dict[str, str]]:
+    def _terms(self, fitted: FittedGenerators) -> dict[str, dict[str, str]]:
         from cxrtool.training.class_inherent import TERMS, term_of
 
         columns = {TERM_TITLES[term]: {name: f"train_{term_of(term, name)}" for name in self.classes} for term in TERMS}
         there = fitted.history.rows[0]
         return {what: lines for what, lines in columns.items() if all(name in there for name in lines.values())}
 
-    def _write_trials(self, path: Path, fitted: FittedContest) -> None:
+    def _write_trials(self, path: Path, fitted: FittedGenerators) -> None:
         rows = [
             {
-                "class_loss_weight": repr(trial.weight), "kept_epoch": str(trial.epoch),
+                "class_loss_weight": repr(trial.weight),
+                "kept_epoch": str(trial.epoch),
                 "validation_accuracy": "" if trial.accuracy is None else f"{trial.accuracy:.6f}",
                 "validation_loss": "" if trial.loss is None else f"{trial.loss:.6f}",
                 "chosen": "yes" if trial.weight == fitted.chosen else "",
             }
             for trial in fitted.trials
-        ]  # fmt: skip
+        ]
         write_table(path, list(rows[0]), rows)
 
     def _shown(self, assignment: Assignment) -> list[int]:
-        places = assignment.subsets["test"] or assignment.subsets["validation"]
-        return choose(places, [self.task.manifest.rows[i]["label"] for i in places], self.classes)
+        indices = assignment.subsets["test"] or assignment.subsets["validation"]
+        return choose(indices, [self.task.manifest.rows[i]["label"] for i in indices], self.classes)
 
     def _draw(
-        self, path: Path, assignment: Assignment, store: Store, fitted: FittedContest, asked: list[int]
-    ) -> None:  # fmt: skip
+        self, path: Path, assignment: Assignment, store: Store, fitted: FittedGenerators, predicted: list[int]
+    ) -> None:
         import numpy as np
 
         answers, own = fitted.answers, np.arange(len(self.classes))
         examples = []
-        for place in self._shown(assignment):
-            row, n = self.task.manifest.rows[place], asked.index(place)
-            original = store.images[place].astype(np.float32) / np.float32(store.scale)
-            pictures, before, after = answers.pictures[place], answers.before[n], answers.after[own, n, own]
+        for index in self._shown(assignment):
+            row, n = self.task.manifest.rows[index], predicted.index(index)
+            original = store.images[index].astype(np.float32) / np.float32(store.scale)
+            pictures, before, after = answers.pictures[index], answers.before[n], answers.after[own, n, own]
             examples.append(Example(row["image_id"], row["label"], original, pictures, before, after))
         subset = "test" if assignment.subsets["test"] else "validation"
         title = f"{subset} images of {assignment.name}; P is the classifier's probability of the generator's class"

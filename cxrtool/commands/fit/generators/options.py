@@ -72,8 +72,8 @@ class GeneratorOptions(FittingOptions):
     @classmethod
     def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the paper and its implementation state: every default."""
-        places = ("manifest", "splits", "only", "save_every")
-        return {name: entry.default for name, (entry, _) in declared(cls).items() if name not in places}
+        of_the_call = ("manifest", "splits", "only", "save_every")
+        return {name: entry.default for name, (entry, _) in declared(cls).items() if name not in of_the_call}
 
     def identity(self) -> dict[str, Any]:
         """The options that bear on the result."""

@@ -9,9 +9,13 @@ from cxrtool.flow.assignment import Assignment
 
 
 def test_a_row_for_each_image_and_generator():
-    manifest = Manifest(["image_id", "label", "patient_id"], [
-        {"image_id": "a", "label": "covid", "patient_id": "p"}, {"image_id": "b", "label": "normal", "patient_id": ""},
-    ])  # fmt: skip
+    manifest = Manifest(
+        ["image_id", "label", "patient_id"],
+        [
+            {"image_id": "a", "label": "covid", "patient_id": "p"},
+            {"image_id": "b", "label": "normal", "patient_id": ""},
+        ],
+    )
     answers = SimpleNamespace(
         before=np.array([[0.6, 0.4], [0.3, 0.7]]),
         after=np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.2, 0.8], [0.25, 0.75]]]),
@@ -19,7 +23,7 @@ def test_a_row_for_each_image_and_generator():
     )
     rows = effect_rows(
         manifest, Assignment("1", "2", {}), [(0, "validation"), (1, "test")], answers, ["covid", "normal"]
-    )  # fmt: skip
+    )
     names = ("image_id", "generator", "p_label", "p_label_after", "p_before", "p_after", "psnr")
     assert [tuple(row[name] for name in names) for row in rows] == [
         ("a", "covid", "0.600000", "0.900000", "0.600000", "0.900000", "30.000"),
@@ -32,11 +36,19 @@ def test_a_row_for_each_image_and_generator():
 
 def make(gains, label="covid", subset="test", per_patient=1):
     own = [
-        {"image_id": f"{label}{k}", "patient_id": f"{label}{k // per_patient}", "subset": subset, "label": label,
-         "generator": label, "p_label_after": f"{0.5 + gain}", "p_before": "0.5", "p_after": f"{0.5 + gain}",
-         "psnr": "30"}
+        {
+            "image_id": f"{label}{k}",
+            "patient_id": f"{label}{k // per_patient}",
+            "subset": subset,
+            "label": label,
+            "generator": label,
+            "p_label_after": f"{0.5 + gain}",
+            "p_before": "0.5",
+            "p_after": f"{0.5 + gain}",
+            "psnr": "30",
+        }
         for k, gain in enumerate(gains)
-    ]  # fmt: skip
+    ]
     # What another generator makes of the same images gives their class 0.2 more than nothing did, each time.
     other = {"normal": "covid"}.get(label, "normal")
     return own + [{**row, "generator": other, "p_label_after": "0.7", "p_after": "0.3"} for row in own]

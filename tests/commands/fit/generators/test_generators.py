@@ -54,8 +54,9 @@ def run(settings, tmp_path):
 def files(folder):
     return {
         path.relative_to(folder): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "run.json"
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
 
 
 def test_every_fold_is_a_part_with_its_answers(run, short, tmp_path, listener):
