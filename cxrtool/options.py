@@ -7,6 +7,7 @@ A command's options are a frozen dataclass whose fields are made by `option` and
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def declared(kind: type) -> dict[str, tuple[Field[Any], Declaration]]:
     The fields that a class adds come before those of its parents, also in the help.
     """
     known = {entry.name: (entry, entry.metadata[KEY]) for entry in fields(kind) if KEY in entry.metadata}
-    order = dict.fromkeys(name for part in kind.__mro__ for name in part.__dict__.get("__annotations__", {}))
+    order = dict.fromkeys(name for part in kind.__mro__ for name in inspect.get_annotations(part))
     return {name: known[name] for name in order if name in known}
 
 

@@ -435,9 +435,15 @@ def rib_part(tmp_path_factory: pytest.TempPathFactory, rib_kernels: dict[str, np
 
 
 def _write_generators(
-    run: Path, splits: Path, rows: Sequence[Row], *, size: int = 16, folds: Sequence[str] = ("r0f0",),
-    classes: Sequence[str] = ("covid", "normal"), chain: Sequence[Mapping] = (),
-) -> Path:  # fmt: skip
+    run: Path,
+    splits: Path,
+    rows: Sequence[Row],
+    *,
+    size: int = 16,
+    folds: Sequence[str] = ("r0f0",),
+    classes: Sequence[str] = ("covid", "normal"),
+    chain: Sequence[Mapping] = (),
+) -> Path:
     """Write a run as `fit generators` does, without fitting: each generator passes its picture on, changed a little.
 
     That of the first class brightens, that of the last darkens, and each fold adds a pattern of its own.
@@ -471,14 +477,27 @@ def _write_generators(
                 first.weight[0, 0, 4, 4] = 1.0
                 last.weight[:, 0, 1, 1] = 1.0
                 last.bias += (len(classes) - 1) / 2 - number
-            save_part(run / name, "generators", "fucitnet", network.eval(), Form(size), {"about": "a test"},
-                      built_with={"classes": list(classes)})  # fmt: skip
+            save_part(
+                run / name,
+                "generators",
+                "fucitnet",
+                network.eval(),
+                Form(size),
+                {"about": "a test"},
+                built_with={"classes": list(classes)},
+            )
             where = {"repeat": name[1], "fold": name[3:]}
             fitted = [
-                {**where, "image_id": row["image_id"], "subset": row["subset"], "sha256": "",
-                 "patient_id": patients.get(row["image_id"], {}).get("patient_id", "")}
-                for row in read_table(splits).rows if where.items() <= row.items() and row["subset"] != "test"
-            ]  # fmt: skip
+                {
+                    **where,
+                    "image_id": row["image_id"],
+                    "subset": row["subset"],
+                    "sha256": "",
+                    "patient_id": patients.get(row["image_id"], {}).get("patient_id", ""),
+                }
+                for row in read_table(splits).rows
+                if where.items() <= row.items() and row["subset"] != "test"
+            ]
             write_table(run / name / "fitted_on.csv", FITTED_COLUMNS, fitted)
             (run / name / "run.json").write_text(json.dumps(about))
             (run / name / "classifier.safetensors").write_bytes(b"large")
@@ -504,9 +523,15 @@ def train_study(settings: Settings, tmp_path: Path, no_pictures: None) -> Callab
     def call(study: Any, out: str = "run", **changes: Any) -> Path:
         shared = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
         told: dict[str, Any] = {
-            "manifest": study.folder, "splits": study.splits, "model": "covid-xnet", "size": 16, "epochs": 2,
-            "batch_size": 8, "augment": "none", "only": "r0f0",
-        }  # fmt: skip
+            "manifest": study.folder,
+            "splits": study.splits,
+            "model": "covid-xnet",
+            "size": 16,
+            "epochs": 2,
+            "batch_size": 8,
+            "augment": "none",
+            "only": "r0f0",
+        }
         options = TrainOptions.of(**{**told, **changes})
         run: Path = tmp_path / out
         train(options, replace(settings, **{"out": run, "cache": tmp_path / "cache", **shared}))

@@ -37,8 +37,11 @@ def test_a_field_is_declared_with_its_default_and_what_is_known_of_it():
     assert list(found) == ["source", "kind", "size", "fit", "rule", "only"]
     entry, declaration = found["size"]
     assert (entry.default, declaration.help, declaration.minimum, declaration.argument) == (
-        64, "Side in pixels.", 16, False,
-    )  # fmt: skip
+        64,
+        "Side in pixels.",
+        16,
+        False,
+    )
     assert found["source"][1].argument
     assert found["source"][1].metavar == "SOURCE"
 
@@ -124,5 +127,10 @@ def test_what_was_given_goes_before_a_preset_and_a_preset_before_the_default():
 
 def test_the_identity_holds_what_bears_on_the_result():
     assert ExampleOptions(Path("x"), only="r0f0").identity() == {
-        "source": "x", "kind": "a", "size": 64, "fit": None, "rule": "one", "resamples": 100,
-    }  # fmt: skip
+        "source": "x",
+        "kind": "a",
+        "size": 64,
+        "fit": None,
+        "rule": "one",
+        "resamples": 100,
+    }

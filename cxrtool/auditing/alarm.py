@@ -1,9 +1,9 @@
 """What chance alone would reach: the same classifiers on labels permuted among the patients.
 
-Labels are permuted among whole patients. A permutation is the same in all repeats and folds, in training and in test, so
-that in a set whose images contain nothing about its labels the true labels are one permutation like the others (Ojala &
-Garriga 2010, "Permutation Tests for Studying Classifier Performance", test 1). The level of alarm comes from the best of
-several probes in each permutation, so that more probes do not make a false alarm more likely.
+Labels are permuted among whole patients. A permutation is the same in all repeats and folds, in training and in test.
+In a set whose images contain nothing about its labels, the true labels are then one permutation like the others (Ojala
+& Garriga 2010, "Permutation Tests for Studying Classifier Performance", test 1). The level of alarm comes from the best
+of several probes in each permutation, so that more probes do not make a false alarm more likely.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from cxrtool.auditing import classifier
 from cxrtool.auditing.classifier import KERNELS, Features
-from cxrtool.auditing.inputs import Fold, Pictures
+from cxrtool.auditing.inputs import Fold, ImageSet
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide, mean_defined
 
 PERMUTATIONS = 200
@@ -60,7 +60,7 @@ class Trial:
         return float((self.reached >= self.reached[0] - 1e-12).mean())
 
 
-def runs_of(pictures: Pictures, folds: Sequence[Fold], seed: int) -> list[Run]:
+def runs_of(pictures: ImageSet, folds: Sequence[Fold], seed: int) -> list[Run]:
     """The folds as indices of the images that could be read, without folds that have no training or no test images."""
     patients = pictures.patients
     found = []
@@ -78,7 +78,7 @@ def sampled(repeat: str, fold: str, train: IntArray, test: IntArray, patients: I
     return Run(repeat, fold, train[kept], test, len(train) - len(kept))
 
 
-def deal(labels: IntArray, patients: IntArray, count: int, seed: int) -> IntArray:
+def permute_labels(labels: IntArray, patients: IntArray, count: int, seed: int) -> IntArray:
     """The true labels, then `count` permutations of the labels among patients.
 
     Images of a patient with one label still have one label after the permutation. The labels of a patient with several
@@ -108,7 +108,7 @@ def deal(labels: IntArray, patients: IntArray, count: int, seed: int) -> IntArra
     return labellings
 
 
-def attempt(
+def run_probe(
     features: Features, kernel: str, labellings: IntArray, patients: IntArray, runs: Sequence[Run], classes: int
 ) -> Trial:
     """Train and test in every run, for every labelling.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cxrtool.auditing.alarm import Run, Trial, sampled
-from cxrtool.auditing.inputs import Pictures
+from cxrtool.auditing.inputs import ImageSet
 from cxrtool.data.splitting.divider import Divider
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import GROUPING, Predictions
@@ -43,7 +43,7 @@ def figures_of(
     return main_figures(scores, estimate(scores, seed=seed, resamples=resamples, calibrated=False))
 
 
-def divided(pictures: Pictures, count: int, seed: int) -> list[Run]:
+def divided(pictures: ImageSet, count: int, seed: int) -> list[Run]:
     """A cross-validation by patient; in fewer folds than `count` where a class has fewer patients.
 
     Every class must have two patients at least.

@@ -203,8 +203,8 @@ def numerical(
     """The association of a label with a number.
 
     The standardised mean difference is that of Table 1, (m1 - m2) / sqrt((s1² + s2²) / 2) (Austin 2009, Statistics in
-    Medicine 28:3083). p is that of the Kruskal-Wallis statistic, which for two classes is that of the distance of the AUC
-    from one half. It does not depend on a few extreme values.
+    Medicine 28:3083). p is that of the Kruskal-Wallis statistic, which for two classes is that of the distance of the
+    AUC from one half. It does not depend on a few extreme values.
 
     Args:
         values: (n,) finite.

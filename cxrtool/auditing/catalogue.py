@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cxrtool.auditing.part import ALARM, NOTE, WARNING
 
 if TYPE_CHECKING:
-    from cxrtool.auditing.inputs import Pictures
+    from cxrtool.auditing.inputs import ImageSet
     from cxrtool.auditing.views import View
 
 NO_LUNG, OUTLINE, LUNG = "no lung", "outline of the lungs", "lungs"
@@ -42,7 +42,7 @@ class Probe:
     name: str
     title: str
     subject: str
-    view: Callable[[Pictures], View]
+    view: Callable[[ImageSet], View]
     holds: str
     level: str
     figures: bool = False
@@ -57,7 +57,7 @@ class Probe:
         """The key of `classifier.KERNELS` for its input."""
         return "radial" if self.figures else "linear"
 
-    def see(self, pictures: Pictures) -> View:
+    def see(self, pictures: ImageSet) -> View:
         """Its input for these images, or the reason why it has none."""
         if not self.needs_lungs:
             return self.view(pictures)
@@ -70,10 +70,10 @@ class Probe:
         return replace(seen, reason=seen.reason or reason)
 
 
-def _view(name: str) -> Callable[[Pictures], View]:
+def _view(name: str) -> Callable[[ImageSet], View]:
     """A function of `views`, imported only when it is called."""
 
-    def see(pictures: Pictures) -> View:
+    def see(pictures: ImageSet) -> View:
         from cxrtool.auditing import views
 
         seen: View = getattr(views, name)(pictures)
@@ -138,7 +138,7 @@ PROBES: dict[str, Probe] = {
             WARNING,
             figures=True,
             plural=True,
-            because="the source or the patient of an image predicts its label, and a model may have learnt that instead",
+            because="the source or patient of an image predicts its label, and a model may have learnt that instead",
         ),
         Probe(
             "lungs-only",

@@ -1,13 +1,13 @@
-"""One classifier for all probes: kernel ridge on class membership, then discriminant analysis, in closed form.
+"""One classifier for all probes: kernel ridge regression on class membership, then discriminant analysis.
 
 Regression on the indicators of the classes followed by a discriminant analysis of the fitted values is penalised
 discriminant analysis (Hastie, Buja & Tibshirani 1995, "Penalized Discriminant Analysis", section 3). Two things are
-added. The penalty is chosen by the squared error with each patient left out, which needs no second fit (block form of
-Allen's PRESS, 1974). And the discriminant's means and spread are those of the left-out values, so that they are what
-new images will show.
+added. The penalty is chosen by the squared error of leave-one-patient-out cross-validation, which needs no second fit
+(block form of Allen's PRESS, 1974). The means and the covariance of the discriminant analysis are those of the
+left-out values, as they will be for new images.
 
-All that depends on the pictures is done once; hundreds of labellings of the same images then cost a matrix product.
-That is what makes a permutation test of every probe in every fold affordable.
+Everything is in closed form. What depends on the images is computed once, and each further labelling of the same images
+costs a matrix product. This makes a permutation test of every probe in every fold affordable.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from numpy.typing import NDArray
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
 Features = NDArray[np.floating]
-"""One row an image."""
+"""(n, d), one row per image."""
 
 PENALTIES = tuple(10.0**power for power in np.arange(-3.0, 2.51, 0.5))
 """Relative to the mean eigenvalue of the kernel."""
 
 WIDTHS = (0.5, 1.0, 2.0)
-"""Of a radial kernel, relative to the median distance between training images."""
+"""Widths of a radial kernel, relative to the median distance between training images."""
 
 MOST = 2000
-"""Training images of which a kernel is made; of more a sample by patient is drawn. Time grows with their cube: with 200
-labellings a fold takes 0.1 s for 300, 4 s for 1,500 and 22 s for 3,000 on one processor."""
+"""Most training images of a kernel; of more, a sample by patient is drawn. Time grows with the cube of their number:
+with 200 labellings a fold takes 0.1 s for 300, 4 s for 1,500 and 22 s for 3,000 on one processor."""
 
 LEAST_SPREAD = 1 / 1024
-"""Of a feature, whose range is about 1: below it everything is alike, and what differs is rounding."""
+"""Standard deviation of a feature (of range about 1) below which its variation is rounding error."""
 
 FARTHEST = 5.0
-"""Standard deviations beyond which a value counts as that far: one odd pixel must not outweigh a picture."""
+"""Standard deviations at which values are clipped, so that one odd pixel does not outweigh an image."""
 
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How alike images are, centred on the training images.
+    """Similarity of images, centred on the training images.
 
     Attributes:
         inside: (n, n) of the training images with one another.
-        outside: (t, n) of the images asked about with the training images.
+        outside: (t, n) of the test images with the training images.
     """
 
     inside: FloatArray
@@ -56,45 +56,40 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a classifier says of the images asked about.
+class Preds:
+    """The predictions of a classifier for the test images.
 
     Attributes:
-        predicted: (t, P) the class, all classes weighing the same, for each of P labellings.
-        probabilities: (t, K) of the first labelling, each class weighing as in training.
+        predicted: (t, P) the class index, with equal priors, for each of P labellings.
+        probabilities: (t, K) for the first labelling, with the priors of the training images.
     """
 
     predicted: IntArray
     probabilities: FloatArray
 
 
-def standardise(training: Features, asked: Features) -> tuple[Features, Features]:
-    """Bring every feature to mean 0 and standard deviation 1 in training, and leave out those that never vary.
-
-    Args:
-        training: (n, d).
-        asked: (t, d).
-    """
+def standardise(training: Features, test: Features) -> tuple[Features, Features]:
+    """Scale (n, d) and (t, d) features to mean 0 and SD 1 in training, and drop those that never vary."""
     spread = training.std(axis=0, dtype=np.float64)
     kept = spread > LEAST_SPREAD
     mean = training[:, kept].mean(axis=0, dtype=np.float64).astype(training.dtype)
     factor = (1 / spread[kept]).astype(training.dtype)
-    near, far = ((part[:, kept] - mean) * factor for part in (training, asked))
-    return np.clip(near, -FARTHEST, FARTHEST), np.clip(far, -FARTHEST, FARTHEST)
+    inside, outside = ((part[:, kept] - mean) * factor for part in (training, test))
+    return np.clip(inside, -FARTHEST, FARTHEST), np.clip(outside, -FARTHEST, FARTHEST)
 
 
-def linear(training: Features, asked: Features) -> list[Kernel]:
+def linear(training: Features, test: Features) -> list[Kernel]:
     """The kernel of a linear classifier on standardised features."""
-    inside, outside = standardise(training, asked)
+    inside, outside = standardise(training, test)
     return [_centred((inside @ inside.T).astype(np.float64), (outside @ inside.T).astype(np.float64))]
 
 
-def radial(training: Features, asked: Features) -> list[Kernel]:
-    """Gaussian kernels of several widths on standardised features: for few features of any relation to the class."""
-    inside, outside = (part.astype(np.float64) for part in standardise(training, asked))
+def radial(training: Features, test: Features) -> list[Kernel]:
+    """Gaussian kernels of several widths on standardised features: for few features with any relation to the class."""
+    inside, outside = (part.astype(np.float64) for part in standardise(training, test))
     square, other = _distances(inside, inside), _distances(outside, inside)
-    apart = square[np.triu_indices(len(square), 1)]
-    median = float(np.median(apart[apart > 0])) if (apart > 0).any() else 1.0
+    distances = square[np.triu_indices(len(square), 1)]
+    median = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
     return [
         _centred(np.exp(-square / (width * width * median)), np.exp(-other / (width * width * median)))
         for width in WIDTHS
@@ -102,33 +97,33 @@ def radial(training: Features, asked: Features) -> list[Kernel]:
 
 
 KERNELS: dict[str, Callable[[Features, Features], list[Kernel]]] = {"linear": linear, "radial": radial}
-"""Linear for pictures, radial for tables of a few features."""
+"""Linear for images, radial for tables of a few features."""
 
 
-def classify(kernels: Sequence[Kernel], labels: IntArray, patients: IntArray, classes: int) -> Answers:
-    """Fit every labelling and ask about the other images.
+def classify(kernels: Sequence[Kernel], labels: IntArray, patients: IntArray, classes: int) -> Preds:
+    """Fit every labelling and predict the test images.
 
     Args:
-        kernels: Of which the best is taken, for each labelling by itself.
-        labels: (n, P) class of each training image in each of P labellings.
-        patients: (n,) whose images they are: these are left out together.
+        kernels: Candidates; the best is chosen for each labelling separately.
+        labels: (n, P) class index of each training image in each of P labellings.
+        patients: (n,) patient of each training image; the images of a patient are left out together.
         classes: Number of classes K, at least 2.
     """
     n, labellings = labels.shape
-    # The last class is what the others leave: its indicator adds nothing.
+    # The indicator of the last class follows from the others and adds nothing.
     membership = (labels[:, None, :] == np.arange(classes - 1)[:, None]).astype(np.float64)
     centred = (membership - membership.mean(axis=0)).reshape(n, -1)
     blocks = _blocks(patients)
     best = np.full(labellings, np.inf)
     unseen = np.zeros((n, classes - 1, labellings))
-    asked = np.zeros((len(kernels[0].outside), classes - 1, labellings))
+    tested = np.zeros((len(kernels[0].outside), classes - 1, labellings))
     for kernel in kernels:
         scale = np.trace(kernel.inside) / n
         if scale <= _TINY:
             continue
         values, vectors = np.linalg.eigh(kernel.inside / scale)
         values = np.maximum(values, 0.0)
-        loadings, way = vectors.T @ centred, (kernel.outside / scale) @ vectors
+        loadings, projected = vectors.T @ centred, (kernel.outside / scale) @ vectors
         for penalty in PENALTIES:
             kept = values / (values + penalty)
             residual = centred - vectors @ (kept[:, None] * loadings)
@@ -140,27 +135,27 @@ def classify(kernels: Sequence[Kernel], labels: IntArray, patients: IntArray, cl
             best[better] = error[better]
             unseen[..., better] = left_out.reshape(unseen.shape)[..., better]
             chosen = (loadings / (values + penalty)[:, None]).reshape(unseen.shape)[..., better]
-            asked[..., better] = np.tensordot(way, chosen, axes=1)
-    return _discriminate(unseen, asked, labels, classes)
+            tested[..., better] = np.tensordot(projected, chosen, axes=1)
+    return _discriminate(unseen, tested, labels, classes)
 
 
 def sample(patients: IntArray, rng: np.random.Generator, most: int = MOST) -> IntArray:
-    """Places of the images of as many patients, drawn by chance, as give at most so many images; all where they do."""
+    """Indices of the images of randomly drawn patients, at most `most` images; all where there are no more."""
     if len(patients) <= most:
         return np.arange(len(patients), dtype=np.intp)
-    names, place, counts = np.unique(patients, return_inverse=True, return_counts=True)
+    names, owner, counts = np.unique(patients, return_inverse=True, return_counts=True)
     order = rng.permutation(len(names))
     taken = np.zeros(len(names), np.bool_)
     taken[order[np.cumsum(counts[order]) <= most]] = True
-    return np.flatnonzero(taken[place]).astype(np.intp)
+    return np.flatnonzero(taken[owner]).astype(np.intp)
 
 
 def _distances(one: FloatArray, other: FloatArray) -> FloatArray:
     squared = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
-    nearly: FloatArray = np.maximum(squared, 0.0)
-    # What is equal must be at distance 0, not at that of a rounding error.
-    nearly[nearly < _TINY * max(one.shape[1], 1)] = 0.0
-    return nearly
+    distances: FloatArray = np.maximum(squared, 0.0)
+    # Equal rows must be at distance 0, not at a rounding error.
+    distances[distances < _TINY * max(one.shape[1], 1)] = 0.0
+    return distances
 
 
 def _centred(inside: FloatArray, outside: FloatArray) -> Kernel:
@@ -171,9 +166,9 @@ def _centred(inside: FloatArray, outside: FloatArray) -> Kernel:
 
 
 def _blocks(patients: IntArray) -> list[IntArray]:
-    """(m, s) places of the m patients with s images each, for each s."""
-    _, place, counts = np.unique(patients, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    """(m, s) indices of the images of the m patients with s images each, for each s."""
+    _, owner, counts = np.unique(patients, return_inverse=True, return_counts=True)
+    order = np.argsort(owner, kind="stable")
     begins = np.cumsum(counts) - counts
     return [
         order[begins[counts == size][:, None] + np.arange(size)].astype(np.intp) for size in np.unique(counts).tolist()
@@ -183,44 +178,44 @@ def _blocks(patients: IntArray) -> list[IntArray]:
 def _left_out(
     membership: FloatArray, residual: FloatArray, vectors: FloatArray, kept: FloatArray, blocks: Sequence[IntArray]
 ) -> FloatArray:
-    """(n, T) fitted values as they would be had each patient not been in training, less the mean membership.
+    """(n, T) leave-one-patient-out fitted values, less the mean membership.
 
-    The mean is that of the others too, and what it lacks of a patient's own class would tell that class, were it not
-    taken off.
+    The mean is also that of the other patients. It is subtracted because what it lacks of a patient's own class would
+    reveal that class.
 
     Args:
         membership: (n, T) centred.
-        residual: (n, T) of the fit to all.
+        residual: (n, T) of the fit to all images.
         vectors: (n, n) eigenvectors of the centred kernel.
-        kept: (n,) share that the penalty leaves of each.
-        blocks: Places of the images of each patient, from `_blocks`.
+        kept: (n,) shrinkage of each eigenvector by the penalty.
+        blocks: Indices of the images of each patient, from `_blocks`.
     """
     n = len(membership)
     result = np.empty_like(residual)
-    for places in blocks:
-        size = places.shape[1]
+    for indices in blocks:
+        size = indices.shape[1]
         if size == 1:
-            one = places[:, 0]
-            alone = 1 - 1 / n - (vectors[one] ** 2) @ kept
-            gone = residual[one] / np.maximum(alone, _TINY)[:, None]
-            result[one] = membership[one] * (1 + 1 / (n - 1)) - gone
+            single = indices[:, 0]
+            complement = 1 - 1 / n - (vectors[single] ** 2) @ kept
+            correction = residual[single] / np.maximum(complement, _TINY)[:, None]
+            result[single] = membership[single] * (1 + 1 / (n - 1)) - correction
             continue
         if size >= n:
-            result[places] = 0.0
+            result[indices] = 0.0
             continue
-        rows = vectors[places]
+        rows = vectors[indices]
         left = np.eye(size) * (1 + _TINY) - 1 / n - (rows * kept) @ rows.transpose(0, 2, 1)
-        own = membership[places]
-        result[places] = own + own.sum(axis=1, keepdims=True) / (n - size) - np.linalg.solve(left, residual[places])
+        own = membership[indices]
+        result[indices] = own + own.sum(axis=1, keepdims=True) / (n - size) - np.linalg.solve(left, residual[indices])
     return result
 
 
-def _discriminate(unseen: FloatArray, asked: FloatArray, labels: IntArray, classes: int) -> Answers:
-    """Discriminant analysis with one spread for all classes.
+def _discriminate(unseen: FloatArray, tested: FloatArray, labels: IntArray, classes: int) -> Preds:
+    """Discriminant analysis with one covariance for all classes.
 
     Args:
-        unseen: (n, K-1, P) values of the training images, each had without its patient.
-        asked: (t, K-1, P) values of the images asked about.
+        unseen: (n, K-1, P) leave-one-patient-out values of the training images.
+        tested: (t, K-1, P) values of the test images.
         labels: (n, P).
         classes: K.
     """
@@ -233,9 +228,9 @@ def _discriminate(unseen: FloatArray, asked: FloatArray, labels: IntArray, class
     within += np.eye(axes) * (_TINY * (1 + np.trace(within, axis1=1, axis2=2)))[:, None, None]
     weights = np.linalg.solve(within, means.transpose(2, 1, 0))
     offsets = 0.5 * np.einsum("kcp,pck->pk", means, weights)
-    figures = np.einsum("tcp,pck->tkp", asked, weights) - offsets.T
-    figures[:, counts == 0] = -np.inf
-    first = figures[..., 0] + np.log(np.maximum(counts[:, 0], 1) / n)
+    logits = np.einsum("tcp,pck->tkp", tested, weights) - offsets.T
+    logits[:, counts == 0] = -np.inf
+    first = logits[..., 0] + np.log(np.maximum(counts[:, 0], 1) / n)
     first = np.exp(first - first.max(axis=1, keepdims=True))
-    predicted: IntArray = figures.argmax(axis=1).astype(np.intp)
-    return Answers(predicted, first / first.sum(axis=1, keepdims=True))
+    predicted: IntArray = logits.argmax(axis=1).astype(np.intp)
+    return Preds(predicted, first / first.sum(axis=1, keepdims=True))

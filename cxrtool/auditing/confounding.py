@@ -1,4 +1,4 @@
-"""Confounding: what the label hangs on besides the disease, as far as a table can tell."""
+"""Confounding: what the label is associated with besides the disease, as far as a table shows it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cxrtool.auditing.questions import (
     LARGE_W,
     MISSING,
     PRESENCE,
+    SEPARATING_AUC,
+    SEPARATING_V,
     SMALL_SMD,
     SMALL_W,
-    TELLING_AUC,
-    TELLING_V,
     VALUE,
     Question,
     Units,
     ask,
     associate,
     counts_by_class,
-    gravity,
+    level_of,
     units_of,
 )
 from cxrtool.data.tables.manifest import Row
@@ -40,10 +40,10 @@ CHILD = 18.0
 """Years of age below which a patient is a child here."""
 
 CHILDREN_APART = 0.5
-"""Difference between the classes' shares of children from which it is said."""
+"""Difference between the shares of children in two classes from which it is reported."""
 
 UNITS_OF_MEASURE = {AGE: " years", "width": " pixels", "height": " pixels"}
-READABLE = {"aspect": "width over height", "kind": "type of file", "bits": "bits a pixel", "size": "size in pixels"}
+READABLE = {"aspect": "width over height", "kind": "type of file", "bits": "bits per pixel", "size": "size in pixels"}
 
 
 def readable(name: str) -> str:
@@ -65,7 +65,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share, never rounded to all or nothing.
+    """A share as text, never rounded to 0 or 100 %.
 
     >>> percent(0.7), percent(1.0), percent(0.998), percent(0.002)
     ('70 %', '100 %', 'over 99 %', 'under 1 %')
@@ -86,7 +86,7 @@ def span(shares: Sequence[float]) -> str:
 
 
 def described(question: Question, units: Units) -> str:
-    """The distribution behind an answer, as `AP for 80 % of covid, for 12 % of normal`."""
+    """The distribution behind an association, as `AP for 80 % of covid, 12 % of normal`."""
     if question.about == MISSING:
         return _known(question, units)
     answer = question.answer
@@ -96,7 +96,7 @@ def described(question: Question, units: Units) -> str:
 
 
 def strength(question: Question) -> str:
-    """The figures of an answer, as they stand in brackets behind a sentence."""
+    """The effect size of an association, for the brackets in a sentence."""
     answer = question.answer
     if isinstance(answer, Categorical):
         return f"Cramér's V {answer.corrected:.2f}" if answer.corrected is not None else ""
@@ -106,7 +106,7 @@ def strength(question: Question) -> str:
 
 
 def known_shares(question: Question, units: Units) -> dict[str, float]:
-    """For each class the share of units of which a factor is known."""
+    """For each class the share of units for which a factor is known."""
     counts = counts_by_class(question.values, units)
     return {name: 1.0 - found[""] / sum(found.values()) for name, found in counts.items()}
 
@@ -122,9 +122,9 @@ def _shares(question: Question, answer: Categorical, units: Units) -> str:
     totals = table.sum(axis=0)
     present = [k for k in range(len(units.classes)) if totals[k]]
     shares = table[:, present] / totals[present]
-    place = int((shares.max(axis=1) - shares.min(axis=1)).argmax())
-    return f"{answer.levels[place]} for " + ", ".join(
-        f"{percent(float(share))} of {units.classes[k]}" for k, share in zip(present, shares[place], strict=True)
+    widest = int((shares.max(axis=1) - shares.min(axis=1)).argmax())
+    return f"{answer.levels[widest]} for " + ", ".join(
+        f"{percent(float(share))} of {units.classes[k]}" for k, share in zip(present, shares[widest], strict=True)
     )
 
 
@@ -137,7 +137,7 @@ def _means(question: Question, answer: Numerical, units: Units) -> str:
     if question.factor.name == AGE:
         young = [sum(value < CHILD for value in by_class[name]) / len(by_class[name]) for name in names]
         if abs(young[0] - young[1]) >= CHILDREN_APART:
-            text += f"; under {CHILD:.0f} are {percent(young[0])} of {names[0]}, {percent(young[1])} of {names[1]}"
+            text += f"; {percent(young[0])} of {names[0]} and {percent(young[1])} of {names[1]} are under {CHILD:.0f}"
     return text
 
 
@@ -151,32 +151,29 @@ def values_by_class(question: Question, units: Units) -> dict[str, list[float]]:
 
 
 NAMED = (SOURCE, NAMESPACE)
-"""Factors that name a source, rather than give one away."""
+"""Factors that name a source, in contrast to those that only suggest one."""
 
 LEAST_KNOWN = 0.9
-"""Share of each class for which a factor must be known before it is taken for where the class is from."""
+"""Share of each class for which a factor must be known before it counts as a source."""
 
-NO_TELLING = (
-    "Nothing in this data set can tell the disease from the place that its images are from, so an accuracy on it may "
-    "mean either."
-)
+INSEPARABLE = "Nothing in this data set can separate the disease from the source, so an accuracy on it may mean either."
 
 SIGNS = 3
-"""How many signs a sentence tells."""
+"""Signs that a sentence lists."""
 
-APART_PERMUTATIONS = 2000
+SIGN_PERMUTATIONS = 2000
 
 
 @dataclass(frozen=True)
-class Apart:
-    """Labels that share no source with one another.
+class Division:
+    """Groups of labels that share no source with one another.
 
     Attributes:
-        question: By which factor.
-        islands: The labels; those of one island share sources.
+        question: The factor that shows it.
+        islands: The groups; the labels of one island share sources.
         level: `ALARM`, `WARNING`, or `NOTE` where the names only repeat the labels.
         text: The sentence.
-        signs: Names of the questions that point the same way.
+        signs: Names of the questions that agree.
     """
 
     question: Question
@@ -186,10 +183,10 @@ class Apart:
     signs: tuple[str, ...] = ()
 
 
-def apart(units: Units, questions: Sequence[Question], *, seed: int) -> list[Apart]:
-    """The divisions of the labels by source, each told once, by the first factor that shows it."""
-    found: list[Apart] = []
-    told: set[frozenset[frozenset[str]]] = set()
+def divisions_of(units: Units, questions: Sequence[Question], *, seed: int) -> list[Division]:
+    """The divisions of the labels by source, each reported once, by the first factor that shows it."""
+    found: list[Division] = []
+    seen: set[frozenset[frozenset[str]]] = set()
     candidates = [q for name in NAMED for q in questions if q.name == name]
     candidates += [q for q in questions if q.factor.origin == NAMING and q.name != NAMESPACE]
     for question in candidates:
@@ -200,9 +197,9 @@ def apart(units: Units, questions: Sequence[Question], *, seed: int) -> list[Apa
         islands = islands_of(question, units)
         fresh: list[tuple[str, ...]] = []
         for island in islands if len(islands) > 1 else []:
-            # Of two islands the one says what the other says.
-            if (division := _division(island, units)) not in told:
-                told.add(division)
+            # Two islands are the same division, seen from both sides.
+            if (division := _division(island, units)) not in seen:
+                seen.add(division)
                 fresh.append(island)
         if fresh and question.name in NAMED:
             found.append(_named(question, islands, units))
@@ -215,7 +212,7 @@ def apart(units: Units, questions: Sequence[Question], *, seed: int) -> list[Apa
 
 
 def islands_of(question: Question, units: Units) -> list[tuple[str, ...]]:
-    """Labels that hang together because a level holds two of them, one after another; in the classes' order."""
+    """Groups of labels that are connected by shared levels, in the order of the classes."""
     counts = counts_by_class(question.values, units)
     islands: list[set[str]] = []
     for level in sorted({value for found in counts.values() for value in found if value}):
@@ -227,7 +224,7 @@ def islands_of(question: Question, units: Units) -> list[tuple[str, ...]]:
 
 
 def repeats_label(levels: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether names of a family only say what the label says.
+    """Whether a pattern of names only repeats the label.
 
     >>> repeats_label(["covid"], ["covid"]), repeats_label(["p"], ["positive"]), repeats_label(["cohen"], ["covid"])
     (True, True, False)
@@ -240,20 +237,22 @@ def _division(island: tuple[str, ...], units: Units) -> frozenset[frozenset[str]
     return frozenset((frozenset(island), frozenset(units.classes).difference(island)))
 
 
-def _named(question: Question, islands: Sequence[tuple[str, ...]], units: Units) -> Apart:
-    places = [(listed(island), _quoted(_levels(question, island, units))) for island in islands]
-    told = [f"all images of {places[0][0]} are from {places[0][1]}"]
-    told += [f"all of {whose} from {place}" for whose, place in places[1:]]
+def _named(question: Question, islands: Sequence[tuple[str, ...]], units: Units) -> Division:
+    first, *rest = [(listed(island), _quoted(_levels(question, island, units))) for island in islands]
+    parts = [
+        f"all images of {first[0]} are from {first[1]}",
+        *(f"all of {labels} from {source}" for labels, source in rest),
+    ]
     text = (
-        f"Source and label coincide: {', '.join(told)}, and no source holds "
-        f"{'both' if len(islands) == 2 else 'two of these'}. {NO_TELLING}"
+        f"Source and label coincide: {', '.join(parts)}, and no source contains "
+        f"{'both' if len(islands) == 2 else 'two of these'}. {INSEPARABLE}"
     )
-    return Apart(question, tuple(islands), ALARM, text)
+    return Division(question, tuple(islands), ALARM, text)
 
 
 def _proven(
     question: Question, island: tuple[str, ...], units: Units, questions: Sequence[Question], seed: int
-) -> Apart | None:
+) -> Division | None:
     rest = tuple(name for name in units.classes if name not in island)
     if _repeats(question, island, units) or _repeats(question, rest, units):
         return None
@@ -264,32 +263,37 @@ def _proven(
         return None
     agreeing = "; ".join(sign.text for sign in signs[:SIGNS])
     names = tuple(name for sign in signs for name in sign.names)
-    age = ", and with them whether the age is known" if f"{AGE} missing" in names else ""
+    age = ", and so does whether the age is known" if f"{AGE} missing" in names else ""
     text = (
-        f"Source and label coincide{age}: images of {mine} were collected apart from those of {theirs}. "
+        f"Source and label coincide{age}: images of {mine} were collected separately from those of {theirs}. "
         f"{_capital(_names(question))} of {mine} {' '.join(_like(question))} {_quoted(here)}, those of {theirs} "
-        f"{_like(question)[1]} {_quoted(there)}; besides, {agreeing}. {NO_TELLING}"
+        f"{_like(question)[1]} {_quoted(there)}. In addition, {agreeing}. {INSEPARABLE}"
     )
-    return Apart(question, (island, rest), ALARM, text, names)
+    return Division(question, (island, rest), ALARM, text, names)
 
 
-def _unproven(question: Question, islands: Sequence[tuple[str, ...]], units: Units) -> Apart:
+def _unproven(question: Question, islands: Sequence[tuple[str, ...]], units: Units) -> Division:
     labels = tuple(name for island in islands for name in island)
     others = tuple(name for name in units.classes if name not in labels)
     shown = [*islands, *([others] if others else [])]
     verb, joint = _like(question)
-    told = ", ".join(f"of {listed(names)} {joint} {_quoted(_levels(question, names, units))}" for names in shown)
+    first, *others_shown = [(listed(names), _quoted(_levels(question, names, units))) for names in shown]
+    patterns = ", ".join(
+        [
+            f"of {first[0]} they {verb} {joint} {first[1]}",
+            *(f"of {labels} {joint} {levels}" for labels, levels in others_shown),
+        ]
+    )
     if all(_repeats(question, island, units) for island in islands):
         text = (
-            f"{_capital(_names(question))} repeat the label (they {verb}: {told}): they do not tell where the images "
-            "are from."
+            f"{_capital(_names(question))} repeat the label ({patterns}), so they do not show the source of the images."
         )
-        return Apart(question, tuple(shown), NOTE, text)
+        return Division(question, tuple(shown), NOTE, text)
     text = (
-        f"{_capital(_names(question))} differ from class to class (they {verb}: {told}): the classes may have been "
-        "collected apart, and a model may then learn the collection in place of the disease."
+        f"{_capital(_names(question))} differ between the classes ({patterns}). The classes may have been collected "
+        "separately, and a model may then learn the collection instead of the disease."
     )
-    return Apart(question, tuple(shown), WARNING, text)
+    return Division(question, tuple(shown), WARNING, text)
 
 
 def _repeats(question: Question, labels: Sequence[str], units: Units) -> bool:
@@ -297,7 +301,7 @@ def _repeats(question: Question, labels: Sequence[str], units: Units) -> bool:
 
 
 def _names(question: Question) -> str:
-    return "file names" if question.name == FILES else "ids of patients"
+    return "file names" if question.name == FILES else "patient ids"
 
 
 def _like(question: Question) -> tuple[str, str]:
@@ -332,9 +336,9 @@ class _Sign:
 def _signs(
     island: tuple[str, ...], rest: tuple[str, ...], units: Units, questions: Sequence[Question], seed: int
 ) -> list[_Sign]:
-    """What else divides these labels from each of the others, largely and certainly.
+    """What else separates these labels from each of the others, strongly and beyond chance.
 
-    How large pictures are is told, but is no proof: the sick are X-rayed in bed, and cropped otherwise.
+    The size of images is reported, but is no proof: patients in bed are examined and cropped differently.
     """
     inside = np.isin(units.labels, [units.classes.index(name) for name in island])
     two = replace(units, classes=("the others", listed(island)), labels=inside.astype(np.intp))
@@ -347,78 +351,79 @@ def _signs(
             strong.append(question)
     missing = sorted((q for q in strong if q.about == MISSING), key=lambda q: q.factor.name != AGE)
     sizes = [q for q in strong if q.about == VALUE and q.factor.origin == FILE and q.factor.name not in FILE_COLUMNS]
-    signs = [_Sign(_missing_words(missing, two), tuple(q.name for q in missing), True)] if missing else []
-    rest_of = [q for q in strong if q.about == VALUE and q not in sizes]
-    signs += [_Sign(_two_words(question, two, seed), (question.name,), True) for question in rest_of]
+    signs = [_Sign(_describe_missing(missing, two), tuple(q.name for q in missing), True)] if missing else []
+    others_strong = [q for q in strong if q.about == VALUE and q not in sizes]
+    signs += [_Sign(_describe_between(question, two, seed), (question.name,), True) for question in others_strong]
     if sizes:
-        best = max(sizes, key=lambda q: abs((_auc(q) or 0.5) - 0.5))
-        signs.append(_Sign(_two_words(best, two, seed), tuple(q.name for q in sizes), False))
+        best = max(sizes, key=_distance)
+        signs.append(_Sign(_describe_between(best, two, seed), tuple(q.name for q in sizes), False))
     return signs
 
 
 def _divides(question: Question, inside: NDArray[np.bool_], other: NDArray[np.bool_], seed: int) -> bool:
     kept = np.flatnonzero(inside | other)
     answer = associate(
-        [question.values[place] for place in kept], question.factor.kind, question.about,
-        inside[kept].astype(np.intp), 2, seed=seed, permutations=APART_PERMUTATIONS,
-    )  # fmt: skip
-    return answer.p is not None and answer.p < CERTAIN and gravity(answer) in (ALARM, WARNING)
+        [question.values[i] for i in kept],
+        question.factor.kind,
+        question.about,
+        inside[kept].astype(np.intp),
+        2,
+        seed=seed,
+        permutations=SIGN_PERMUTATIONS,
+    )
+    return answer.p is not None and answer.p < CERTAIN and level_of(answer) in (ALARM, WARNING)
 
 
-def _two_words(question: Question, two: Units, seed: int) -> str:
+def _describe_between(question: Question, two: Units, seed: int) -> str:
     answer = associate(
-        question.values, question.factor.kind, question.about, two.labels, 2, seed=seed, permutations=APART_PERMUTATIONS
+        question.values, question.factor.kind, question.about, two.labels, 2, seed=seed, permutations=SIGN_PERMUTATIONS
     )
     return f"{readable(question.factor.name)} is {described(replace(question, answer=answer), two)}"
 
 
-def _auc(question: Question) -> float | None:
-    return None if isinstance(question.answer, Categorical) else question.answer.auc
-
-
-def _missing_words(questions: Sequence[Question], two: Units) -> str:
+def _describe_missing(questions: Sequence[Question], two: Units) -> str:
     names = listed([question.factor.name for question in questions])
     verb = "is" if len(questions) == 1 else "are"
     shares = [known_shares(question, two) for question in questions]
     others, mine = two.classes
-    told = [span([share[side] for share in shares]) for side in (mine, others)]
-    told = ["none" if text == percent(0) else text for text in told]
-    return f"{names} {verb} known for {told[0]} of {mine} and for {told[1]} of {others}"
+    spans = [span([share[side] for share in shares]) for side in (mine, others)]
+    spans = ["none" if text == percent(0) else text for text in spans]
+    return f"{names} {verb} known for {spans[0]} of {mine} and for {spans[1]} of {others}"
 
 
-NAME, TITLE = "confounding", "What the label hangs on besides the disease"
+NAME, TITLE = "confounding", "What the label is associated with besides the disease"
 
 MOST_SOURCES = 20
-"""Sources that a table lists; the others are added up."""
+"""Sources that a table lists; the others are summed."""
 
 THRESHOLDS = (
-    f"Alarm: the classes can be told apart by this alone (V from {TELLING_V}, AUC from {TELLING_AUC}; missing cells "
+    f"Alarm: this alone separates the classes (V from {SEPARATING_V}, AUC from {SEPARATING_AUC}; missing cells "
     f"and names warn at most). Warning: large (V x sqrt(min(levels, classes) - 1) from {LARGE_W}, difference of the "
     f"means from {LARGE_SMD} SD; Cohen 1988). Note: from {SMALL_W} and {SMALL_SMD}. Each only with q below {CERTAIN}."
 )
 
 
 def examine(rows: Sequence[Row], *, seed: int = 0, permutations: int = PERMUTATIONS) -> Part:
-    """Ask of every factor in a manifest whether the label hangs on it, and of the sources whether they coincide.
+    """Test every factor in a manifest for association with the label, and whether source and label coincide.
 
-    Levels: `ALARM` where a source and a label coincide (no source holds labels of both sides), where names give two
-    collections away and something else that is large agrees, or where one factor alone tells the classes apart
-    (V >= 0.8 or AUC >= 0.9: "outstanding", Hosmer & Lemeshow 2000). `WARNING` for what is large by Cohen (1988), where
-    names alone divide the classes, and where no age is known of a whole class. `NOTE` from V 0.1 or a standardised
+    Levels: `ALARM` where a source and a label coincide (no source contains labels of both sides), where names suggest
+    two collections and something else that is large agrees, or where one factor alone separates the classes (V >= 0.8
+    or AUC >= 0.9: "outstanding", Hosmer & Lemeshow 2000). `WARNING` for what is large by Cohen (1988), where
+    names alone divide the classes, and where the age is unknown for a whole class. `NOTE` from V 0.1 or a standardised
     difference of 0.1 (Austin 2009). All of them only where q < 0.01 after Benjamini and Hochberg over all questions.
 
     Args:
         rows: Of a manifest, with `bits` and `kind` where known.
-        seed: Of permutations and resamples.
-        permutations: How many for each question.
+        seed: The seed of permutations and resamples.
+        permutations: Permutations for each question.
     """
     units = units_of(rows)
     if len(units.classes) < 2:
         found = f"only {units.classes[0]}" if units.classes else "no label"
-        text = f"What the label hangs on could not be looked at: the images have {found}, two classes are needed."
+        text = f"What the label is associated with could not be tested: expected images of two classes, found {found}."
         return Part(NAME, TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
     questions = ask(units, seed=seed, permutations=permutations)
-    divisions = apart(units, questions, seed=seed)
+    divisions = divisions_of(units, questions, seed=seed)
     content = {
         "classes": dict(zip(units.classes, units.totals(), strict=True)),
         "unit": f"{units.noun} and label" if units.by_patient else "image",
@@ -433,17 +438,17 @@ def examine(rows: Sequence[Row], *, seed: int = 0, permutations: int = PERMUTATI
     return Part(NAME, TITLE, content, findings, _sheets(questions, divisions, units, permutations))
 
 
-def _findings(questions: Sequence[Question], divisions: Sequence[Apart], units: Units) -> list[Finding]:
-    told = {name for found in divisions for name in (*found.signs, found.question.name)}
-    told -= {q.name for q in questions if q.level == ALARM and q.name not in NAMED}
-    # What names give away is told where it divides the classes; that they only go with them is for the table.
-    rest = [q for q in questions if q.factor.origin != NAMING and not (q.about == MISSING and q.name in told)]
+def _findings(questions: Sequence[Question], divisions: Sequence[Division], units: Units) -> list[Finding]:
+    reported = {name for found in divisions for name in (*found.signs, found.question.name)}
+    reported -= {q.name for q in questions if q.level == ALARM and q.name not in NAMED}
+    # Names are a finding where they divide the classes; a mere association is only in the table.
+    rest = [q for q in questions if q.factor.origin != NAMING and not (q.about == MISSING and q.name in reported)]
     found = []
     sizes = [q for q in rest if q.factor.origin == FILE and q.factor.kind == NUMBER and q.level in (ALARM, WARNING)]
     best = max(sizes, key=_distance, default=None)
     for level in (ALARM, WARNING):
         for question in rest:
-            if question.level != level or question.name in told or (question in sizes and question is not best):
+            if question.level != level or question.name in reported or (question in sizes and question is not best):
                 continue
             if question.name == "size" and sizes:
                 continue
@@ -452,7 +457,8 @@ def _findings(questions: Sequence[Question], divisions: Sequence[Apart], units: 
     weak = [q for q in rest if q.level == NOTE]
     if weak:
         names = listed([f"{readable(q.name)} ({strength(q)})" for q in weak])
-        found.append(Finding(NOTE, f"The label also hangs on {names}, more than by chance but not strongly."))
+        text = f"The label is also associated with {names}, more than by chance but not strongly."
+        found.append(Finding(NOTE, text))
     found += _unknown(questions, units)
     if not [finding for finding in found if finding.level in (ALARM, WARNING, NOTE)] and not divisions:
         found.append(_clear(questions))
@@ -468,11 +474,11 @@ def _sentence(question: Question, units: Units, also: Sequence[str]) -> str:
     name, words, figures = readable(question.factor.name), described(question, units), strength(question)
     if question.about == MISSING:
         what = f"there is a {name}" if name in PRESENCE else f"{name} is known"
-        return f"Whether {what} goes with the label: {words} ({figures})."
+        return f"Whether {what} is associated with the label: {words} ({figures})."
     more = f"; likewise {listed([readable(other) for other in also])}" if also else ""
     which = "the" if isinstance(question.answer, Categorical) or len(units.classes) == 2 else "these two"
-    told = f" From it alone {which} classes can be told apart." if question.level == ALARM else ""
-    return f"{name[0].upper()}{name[1:]} goes with the label: {words} ({figures}){more}.{told}"
+    alarm = f" It alone separates {which} classes." if question.level == ALARM else ""
+    return f"{name[0].upper()}{name[1:]} is associated with the label: {words} ({figures}){more}.{alarm}"
 
 
 def _unknown(questions: Sequence[Question], units: Units) -> list[Finding]:
@@ -486,14 +492,14 @@ def _unknown(questions: Sequence[Question], units: Units) -> list[Finding]:
         if without:
             known = listed([f"{percent(share)} of {name}" for name, share in shares.items() if share])
             text = (
-                f"No age is known of {listed(without)}, but of {known}: whether children are compared with adults "
-                "cannot be told from the table."
+                f"The age is known for none of {listed(without)}, but for {known}: the table cannot show whether "
+                "children are compared with adults."
             )
             found.append(Finding(WARNING, text))
     if nowhere:
-        text = f"{listed(nowhere)} {'is' if len(nowhere) == 1 else 'are'} not known of any image"
+        text = f"{listed(nowhere)} {'is' if len(nowhere) == 1 else 'are'} not known for any image"
         which = "it" if len(nowhere) == 1 else "them"
-        text = f"{text[0].upper()}{text[1:]}: whether the label hangs on {which} could not be looked at."
+        text = f"{_capital(text)}: whether the label is associated with {which} could not be tested."
         found.append(Finding(UNKNOWN, text))
     return found
 
@@ -501,15 +507,17 @@ def _unknown(questions: Sequence[Question], units: Units) -> list[Finding]:
 def _clear(questions: Sequence[Question]) -> Finding:
     tested = [q.name for q in questions if q.answer.p is not None]
     same = [q.name for q in questions if q.about == VALUE and q.answer.p is None and any(q.values)]
-    texts = [f"the label hangs on none of {listed(tested)}, or only as chance has it"] if tested else []
+    texts = [f"the label is associated with none of {listed(tested)} more than by chance"] if tested else []
     texts += [f"{listed(same)} {'is' if len(same) == 1 else 'are'} the same for all images"] if same else []
-    text = "; ".join(texts) or "the table has nothing that the label could hang on"
-    return Finding(CLEAR if tested or same else UNKNOWN, f"{text[0].upper()}{text[1:]}.")
+    text = "; ".join(texts) or "the table has nothing that the label could be associated with"
+    return Finding(CLEAR if tested or same else UNKNOWN, f"{_capital(text)}.")
 
 
-def _sheets(questions: Sequence[Question], divisions: Sequence[Apart], units: Units, permutations: int) -> list[Sheet]:
-    columns = ["what", "measure", "value", "AUC", "p", "q", "judged", "in words"]
-    unit = "One row a patient and label" if units.by_patient else "No patient is named: every image counts as one"
+def _sheets(
+    questions: Sequence[Question], divisions: Sequence[Division], units: Units, permutations: int
+) -> list[Sheet]:
+    columns = ["factor", "measure", "value", "AUC", "p", "q", "level", "distribution"]
+    unit = "One row per patient and label" if units.by_patient else "No patient_id: every image counts as a patient"
     notes = [
         f"{unit}: {', '.join(f'{name} {count}' for name, count in zip(units.classes, units.totals(), strict=True))}.",
         "V: Cramér's, corrected for its bias (Bergsma 2013), levels under 5 merged. SMD: difference of the means over "
@@ -517,9 +525,9 @@ def _sheets(questions: Sequence[Question], divisions: Sequence[Apart], units: Un
         f"p: {permutations:,} permutations of the labels. q: p after Benjamini and Hochberg over the {len(questions)} "
         "rows of this table.",
         THRESHOLDS,
-        "Derived: told from ids and file names, which no picture shows; they give away who collected what.",
+        "Derived: from ids and file names, which no image shows; they suggest where images were collected.",
     ]
-    sheets = [Sheet("What the label hangs on", columns, [_row(q, units) for q in questions], notes)]
+    sheets = [Sheet("What the label is associated with", columns, [_row(q, units) for q in questions], notes)]
     for name in dict.fromkeys([SOURCE, *(found.question.name for found in divisions)]):
         sheets += [_by_label(q, units) for q in questions if q.name == name and len(set(q.values) - {""}) > 1]
     sheets += [_ages(q, units) for q in questions if q.name == AGE and any(q.values)]
@@ -543,14 +551,14 @@ def _measured(value: float | None, interval: tuple[float, float] | None) -> str:
 
 
 def _by_label(question: Question, units: Units) -> Sheet:
-    # Images, because these are what a model is trained on; the strengths are of patients.
-    values = dict(enumerate(question.values))
+    # Images, because a model is trained on images; the association is computed over patients.
     counts = Counter(
-        (values[place] or "(none)", row["label"]) for place, row in zip(units.unit, units.rows, strict=True)
+        (question.values[unit] or "(none)", row["label"]) for unit, row in zip(units.unit, units.rows, strict=True)
     )
-    levels = [level for level, _ in Counter({level: 0 for level, _ in counts}).most_common()]
-    totals = {level: sum(counts[level, name] for name in units.classes) for level in levels}
-    levels.sort(key=lambda level: (-totals[level], level))
+    totals: Counter[str] = Counter()
+    for (level, _), count in counts.items():
+        totals[level] += count
+    levels = sorted(totals, key=lambda level: (-totals[level], level))
     rows = [[level, *(str(counts[level, name]) for name in units.classes)] for level in levels[:MOST_SOURCES]]
     if more := levels[MOST_SOURCES:]:
         rest = [str(sum(counts[level, name] for level in more)) for name in units.classes]

@@ -1,8 +1,8 @@
-"""What is known of a radiograph without looking at it, as far as a label could hang on it.
+"""What is known about a radiograph without its pixels, and may be associated with its label.
 
-Columns of the manifest that group or measure, what the file is like, and what names give away: who collected images
-from two places seldom renamed them alike. What a column says about the disease itself is no factor, nor is what tells
-one image from all others.
+Factors are columns of the manifest that group or measure, properties of the file, and patterns of names: images that
+were collected from two sources are seldom named alike. Columns about the disease itself are no factors, nor are columns
+that identify a single image.
 """
 
 from __future__ import annotations
@@ -23,37 +23,36 @@ from cxrtool.evaluation.metrics.confusion import FloatArray
 CATEGORY, NUMBER = "category", "number"
 
 MANIFEST, FILE, NAMING = "manifest", "file", "naming"
-"""Where a factor is from: a column; the picture's file; derived from ids and file names."""
+"""Origin of a factor: a column; the image file; derived from ids and file names."""
 
 AGE = "age"
 SOURCE = "source"
 GROUPINGS = (SOURCE, "view", "sex")
-"""Columns that are categories however many values they have."""
+"""Columns that are categories, whatever their number of values."""
 
 SIZES = ("width", "height")
 FILE_COLUMNS = ("bits", "kind")
 NAMESPACE, PATIENTS, FILES = "namespace of patient ids", "letters of patient ids", "pattern of file names"
 
 OTHERS = "others"
-"""Levels too rare to be one."""
+"""All levels that are too rare."""
 
 KEYS = frozenset(
-    {"image_id", "patient_id", "parent_id", "original", "sha256", "dhash", "label", "warning", "generator", "repeat",
-     "fold", "subset", *PATH_COLUMNS}
-)  # fmt: skip
-"""Columns that name, place or describe a single image, or say what was done with it."""
+    {"image_id", "patient_id", "parent_id", "original", "sha256", "dhash", "label", "warning", "generator", "repeat"}
+) | {"fold", "subset", *PATH_COLUMNS}
+"""Columns that identify or locate a single image, or record what was done with it."""
 
-OF_THE_DISEASE = (
-    "severity", "score", "grade", "stage", "extent", "finding", "diagnos", "lesion", "opacit", "label", "class",
-    "report", "pcr", "rale", "brixia", "outcome", "surviv", "intubat", "icu", "death", "notes",
-)  # fmt: skip
-"""Parts of names of columns that tell of the disease or of what came of it: these must differ between labels."""
+OF_THE_DISEASE = re.compile(
+    "severity|score|grade|stage|extent|finding|diagnos|lesion|opacit|label|class"
+    "|report|pcr|rale|brixia|outcome|surviv|intubat|icu|death|notes"
+)
+"""Parts of names of columns about the disease or its outcome: these must differ between labels."""
 
 OF_THE_MASK = "mask_"
-"""Columns that `segment` adds: figures of the lungs in the picture, whose outline has a probe of its own."""
+"""Columns that `segment` adds: measurements of the lungs, whose outline has its own probe."""
 
 MOST_LEVELS = 20
-"""Of a column with more values than this, or with fewer than ten images a value, nobody can say that it groups."""
+"""A column with more values than this, or with fewer than ten images per value, is not a category."""
 
 FEWEST_A_LEVEL = 10
 
@@ -63,9 +62,9 @@ class Factor:
     """One factor, with a value for each row of a manifest.
 
     Attributes:
-        name: What tables call it; the column's name where it is one.
+        name: Its name in tables; the column's name where it is a column.
         kind: `CATEGORY` or `NUMBER`.
-        values: (rows,) as text, empty where missing; of a number its shortest decimal form.
+        values: (rows,) as text, empty where missing; numbers in their shortest decimal form.
         origin: `MANIFEST`, `FILE` or `NAMING`.
     """
 
@@ -75,17 +74,17 @@ class Factor:
     origin: str = MANIFEST
 
     def numbers(self) -> FloatArray:
-        """(rows,) the values of a `NUMBER`, NaN where missing."""
+        """(rows,) values of a `NUMBER`, NaN where missing."""
         return np.array([float(value) if value else np.nan for value in self.values], np.float64)
 
 
 def factors(rows: Sequence[Row]) -> list[Factor]:
     """The factors of a manifest, in the order: columns, file, names.
 
-    A factor that has no value at all, or one and the same everywhere, is among them: that too is worth saying.
+    Factors without any value, or with the same value everywhere, are included: that is reported too.
 
     Args:
-        rows: Of a manifest; `bits` and `kind` where whoever read the files added them.
+        rows: Of a manifest, with `bits` and `kind` where the files were read.
     """
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if is_factor(name)]
     labels = {row.get("label", "").casefold() for row in rows} - {""}
@@ -101,18 +100,18 @@ def factors(rows: Sequence[Row]) -> list[Factor]:
 
 
 def is_factor(name: str) -> bool:
-    """Whether a column may be one by its name.
+    """Whether a column may be a factor, by its name.
 
     >>> is_factor("view"), is_factor("sha256"), is_factor("opacity_score"), is_factor("mask_area"), is_factor("scanner")
     (True, False, False, False, True)
     """
     if name.startswith(OF_THE_MASK):
         return False
-    return name not in KEYS and not any(part in name.casefold() for part in OF_THE_DISEASE)
+    return name not in KEYS and not OF_THE_DISEASE.search(name.casefold())
 
 
 def letters(identity: str) -> str:
-    """The letters with which an id begins, behind its namespace.
+    """The letters at the start of an id, after its namespace.
 
     >>> letters("set:cohen-77"), letters("set:Person12"), letters("007")
     ('cohen', 'person', '')
@@ -138,7 +137,7 @@ def _of_column(name: str, values: list[str]) -> Factor | None:
     if name in GROUPINGS or (levels <= MOST_LEVELS and levels * FEWEST_A_LEVEL <= max(len(filled), FEWEST_A_LEVEL)):
         return Factor(name, CATEGORY, tuple(values))
     numbers = [_parsed(value) for value in values]
-    # Ids are often whole numbers that no two images share.
+    # Whole numbers that no two images share are probably ids.
     if sum(number is not None for number in numbers) == len(filled) and levels < len(filled):
         return Factor(name, NUMBER, tuple(_number(number) for number in numbers))
     return None
@@ -148,8 +147,8 @@ def _of_files(rows: Sequence[Row]) -> list[Factor]:
     sizes = [tuple(_parsed(row.get(name, "")) or 0.0 for name in SIZES) for row in rows]
     found = []
     if any(width and height for width, height in sizes):
-        for place, name in enumerate(SIZES):
-            found.append(Factor(name, NUMBER, tuple(_number(size[place] or None) for size in sizes), FILE))
+        for side, name in enumerate(SIZES):
+            found.append(Factor(name, NUMBER, tuple(_number(size[side] or None) for size in sizes), FILE))
         shapes = tuple(_number(width / height if width and height else None) for width, height in sizes)
         found.append(Factor("aspect", NUMBER, shapes, FILE))
         common = _common([f"{width:g} x {height:g}" if width and height else "" for width, height in sizes])
@@ -178,7 +177,7 @@ def _of_names(rows: Sequence[Row]) -> list[Factor]:
 
 
 def _examples(names: Sequence[str]) -> list[str]:
-    """For each name the first, in the order of letters, that follows its pattern: it says more than the pattern."""
+    """For each name the alphabetically first with the same pattern, which is more readable than the pattern."""
     first: dict[str, str] = {}
     for name in sorted(names):
         first.setdefault(pattern(name), name)
@@ -186,13 +185,13 @@ def _examples(names: Sequence[str]) -> list[str]:
 
 
 def _unhashed(identity: str) -> str:
-    """An id; of one that `prepare` hid the namespace alone, because the digits of a hash tell nothing."""
+    """An id; only its namespace where `prepare` hashed it, because the digits of a hash carry no information."""
     space, colon, plain = identity.partition(":")
     return space + colon if re.fullmatch("[0-9a-f]{16}", plain) else identity
 
 
 def _common(values: list[str]) -> tuple[str, ...] | None:
-    """The values that many share, the others as one; None where no value is common, so that they group nothing."""
+    """The common values, with all rare ones as `OTHERS`; None where no value is common."""
     counts = Counter(value for value in values if value)
     kept = {value for value, count in counts.most_common(MOST_LEVELS) if count >= FEWEST_A_LEVEL}
     if not kept:

@@ -1,4 +1,4 @@
-"""What an audit has seen of the pictures of a manifest: thumbnails, lungs, and what files they are."""
+"""The images of a manifest as an audit uses them: thumbnails, lungs, and properties of the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.metrics.confusion import IntArray
 
 SIDE = 64
-"""Of a thumbnail, in pixels: coarse light and dark, no texture."""
+"""Side of a thumbnail in pixels: coarse light and dark, no texture."""
 
 Images = NDArray[np.float32]
 """(n, 64, 64) in [0, 1]."""
@@ -27,26 +27,26 @@ class Fold(Protocol):
 
     @property
     def repeat(self) -> str:
-        """As it stands in the splits."""
+        """As in the splits."""
 
     @property
     def fold(self) -> str:
-        """As it stands in the splits."""
+        """As in the splits."""
 
     @property
     def subsets(self) -> Mapping[str, Sequence[int]]:
-        """Places in the manifest of the images of `train`, `validation` and `test`."""
+        """Indices in the manifest of the images of `train`, `validation` and `test`."""
 
 
 class Progress(Protocol):
-    """Whoever shows how far a long loop is, as `flow.settings.Reporter` does."""
+    """Shows the progress of a long loop, as `flow.settings.Reporter` does."""
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show it; called with the number of items that were finished since the last call."""
+        """Show it; the function takes the number of items finished since its last call."""
 
 
-class Unseen:
-    """Nobody asked how far it is."""
+class NoProgress:
+    """Shows no progress."""
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Show nothing."""
@@ -54,19 +54,19 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The readable pictures of a manifest, n of them.
+class ImageSet:
+    """The n readable images of a manifest.
 
     Attributes:
         rows: Their rows, with `width`, `height`, `bits` and `kind` as the files have them.
-        thumbs: (n, 64, 64) in [0, 1], averaged over areas; the whole picture, whatever its proportions.
-        lungs: (n, 64, 64) share of lung in [0, 1]; empty where no lung was found; None where nobody looked.
+        thumbs: (n, 64, 64) in [0, 1], averaged over areas; the whole image, whatever its proportions.
+        lungs: (n, 64, 64) share of lung in [0, 1]; zero where no lung was found; None where it was not searched.
         width: (n,) in pixels.
         height: (n,) in pixels.
         bits: (n,) 8 or 16.
         kind: (n,) type of the original file: `jpeg`, `png`, `dicom`, ….
-        index: (n,) place in the manifest.
-        masks: In a few words where the lungs are from, or why there are none.
+        index: (n,) index in the manifest.
+        masks: A phrase: the origin of the lungs, or why there are none.
     """
 
     rows: tuple[Row, ...]
@@ -94,7 +94,7 @@ class Pictures:
 
     @property
     def patients(self) -> IntArray:
-        """(n,) number of the group whose images belong together, from `data.grouping.group_images`."""
+        """(n,) number of each image's group, from `data.splitting.grouping.group_images`."""
         return np.array(group_images(self.rows), np.intp)
 
     @property
@@ -103,26 +103,26 @@ class Pictures:
         return sorted(set(self.labels) - {""})
 
     def numbers(self, classes: Sequence[str]) -> IntArray:
-        """(n,) number of each label among `classes`, -1 where it is none of them."""
-        place = {name: number for number, name in enumerate(classes)}
-        return np.array([place.get(label, -1) for label in self.labels], np.intp)
+        """(n,) index of each label in `classes`, -1 where it is none of them."""
+        number = {name: k for k, name in enumerate(classes)}
+        return np.array([number.get(label, -1) for label in self.labels], np.intp)
 
-    def where(self, kept: NDArray[np.bool_] | IntArray) -> Pictures:
-        """Some of the pictures."""
-        places = np.arange(len(self))[kept]
+    def where(self, kept: NDArray[np.bool_] | IntArray) -> ImageSet:
+        """A subset of the images."""
+        indices = np.arange(len(self))[kept]
         return replace(
             self,
-            rows=tuple(self.rows[i] for i in places),
-            thumbs=self.thumbs[places],
-            lungs=None if self.lungs is None else self.lungs[places],
-            width=self.width[places],
-            height=self.height[places],
-            bits=self.bits[places],
-            kind=tuple(self.kind[i] for i in places),
-            index=self.index[places],
+            rows=tuple(self.rows[i] for i in indices),
+            thumbs=self.thumbs[indices],
+            lungs=None if self.lungs is None else self.lungs[indices],
+            width=self.width[indices],
+            height=self.height[indices],
+            bits=self.bits[indices],
+            kind=tuple(self.kind[i] for i in indices),
+            index=self.index[indices],
         )
 
-    def at(self, places: Sequence[int]) -> IntArray:
-        """Which pictures stand at these places of the manifest; those that could not be read are left out."""
-        here = {place: i for i, place in enumerate(self.index.tolist())}
-        return np.array([here[place] for place in places if place in here], np.intp)
+    def at(self, indices: Sequence[int]) -> IntArray:
+        """Positions of images by their indices in the manifest, without those that could not be read."""
+        positions = {index: i for i, index in enumerate(self.index.tolist())}
+        return np.array([positions[index] for index in indices if index in positions], np.intp)

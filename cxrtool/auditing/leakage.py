@@ -1,4 +1,4 @@
-"""Leakage: what stands on two sides of a split, and what stands twice in a set at all."""
+"""Leakage: what is on two sides of a split, and what is listed twice at all."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ Sides = tuple[str, str]
 """Two subsets, in the order of `SUBSETS`."""
 
 SAMPLE = 5000
-"""Images among which pairs that are not quite alike are counted; of more, an even choice of as many."""
+"""Images among which pairs just above the threshold are counted; of more, about as many at even steps."""
 
-PIXELS, ALIKE = "same pixels", "look alike"
+PIXELS, NEAR_DUPLICATE = "same pixels", "near-duplicates"
 """Kinds of pairs."""
 
+KEYS = {PIXELS: "same_pixels", NEAR_DUPLICATE: "look_alike"}
+"""Their names in `audit.json`."""
+
 COMMON = 10
-"""Chance makes at least so many pairs between once and twice the threshold for each one below it."""
+"""Pairs between once and twice the threshold for each pair below it, from which near-duplicates may be chance."""
 
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A radiograph, whatever was made of it.
+    """A radiograph with its processed versions.
 
     Attributes:
         identity: Its id.
-        row: Its row, or the first of those that were made of it.
-        members: Rows of it and of what was made of it.
+        row: Its row, or that of its first version.
+        members: Its row and those of its versions.
     """
 
     identity: str
@@ -45,20 +48,20 @@ class Radiograph:
     members: tuple[Row, ...]
 
     def sides(self, run: Run, subsets: Mapping[str, str]) -> set[str]:
-        """The subsets in which a fold has it."""
+        """The subsets that contain it in a fold."""
         names = (known_as(row, subsets) for row in self.members if valid_in(row, run))
         return {subsets[name] for name in names if name}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two radiographs that are, or look, the same.
+    """Two radiographs that are identical or near-duplicates.
 
     Attributes:
-        first: The earlier.
-        second: The later.
-        bits: Differing bits of the perceptual hash; None when the pixels are equal.
-        across: For each fold in which they stand on two sides, these sides.
+        first: The earlier one.
+        second: The later one.
+        bits: Differing bits of the perceptual hash; None where the pixels are equal.
+        across: For each fold in which they are on two sides, these sides.
     """
 
     first: Radiograph
@@ -68,8 +71,8 @@ class Pair:
 
     @property
     def kind(self) -> str:
-        """`PIXELS` or `ALIKE`."""
-        return PIXELS if self.bits is None else ALIKE
+        """`PIXELS` or `NEAR_DUPLICATE`."""
+        return PIXELS if self.bits is None else NEAR_DUPLICATE
 
     @property
     def one_patient(self) -> bool:
@@ -77,13 +80,13 @@ class Pair:
         return bool(self.first.row.get(PATIENT) and self.second.row.get(PATIENT)) and not self.differ(PATIENT)
 
     def differ(self, column: str) -> bool:
-        """Whether both have a value in a column, and not the same."""
+        """Whether both have a value in a column, and the values differ."""
         one, other = (normalised(image.row.get(column, "")) for image in (self.first, self.second))
         return bool(one and other and one != other)
 
 
 def radiographs(rows: Sequence[Row]) -> list[Radiograph]:
-    """The rows, those of one radiograph as one: an enhanced picture is no copy of the one that it was made of."""
+    """The radiographs of rows: an enhanced image is a version of its original, not a copy."""
     members: dict[str, list[Row]] = {}
     for row in rows:
         members.setdefault(row.get("parent_id") or row["image_id"], []).append(row)
@@ -94,12 +97,12 @@ def radiographs(rows: Sequence[Row]) -> list[Radiograph]:
 
 
 def pairs_of(images: Sequence[Radiograph], runs: Runs, bits: int) -> list[Pair]:
-    """The pairs of radiographs that are or look the same, the gravest first.
+    """The pairs of identical and near-duplicate radiographs, the most serious first.
 
     Args:
-        images: All of them.
+        images: All radiographs.
         runs: The splits; empty where there are none.
-        bits: The most differing bits of pictures that look alike.
+        bits: The most differing bits of near-duplicates.
     """
     found = []
     for duplicate in find_duplicates([image.row for image in images], bits):
@@ -111,11 +114,11 @@ def pairs_of(images: Sequence[Radiograph], runs: Runs, bits: int) -> list[Pair]:
 
 def _gravity(pair: Pair) -> tuple[bool, bool, bool, bool, int]:
     differing = pair.differ("label"), pair.differ(PATIENT)
-    return not pair.across, pair.kind == ALIKE, not differing[0], not differing[1], pair.bits or 0
+    return not pair.across, pair.kind == NEAR_DUPLICATE, not differing[0], not differing[1], pair.bits or 0
 
 
 def split_groups(groups: Mapping[str, Sequence[Radiograph]], runs: Runs) -> dict[str, dict[Run, Sides]]:
-    """The groups of radiographs, as those of a patient, that stand on two sides: in which folds, and on which."""
+    """The groups of radiographs, such as those of a patient, that are on two sides: the sides in each fold."""
     found = {}
     for name, members in groups.items():
         across = {run: sides for run, subsets in runs.items() if (sides := _two_sides(members, run, subsets))}
@@ -126,13 +129,13 @@ def split_groups(groups: Mapping[str, Sequence[Radiograph]], runs: Runs) -> dict
 
 def _two_sides(members: Sequence[Radiograph], run: Run, subsets: Mapping[str, str]) -> Sides | None:
     present = set[str]().union(*(image.sides(run, subsets) for image in members))
-    # Of three sides the pair that costs most: what is tested was learned.
+    # Of three sides, the most serious pair: test images that were trained on.
     order = [("train", "test"), ("validation", "test"), ("train", "validation"), *combinations(SUBSETS, 2)]
     return next((sides for sides in order if present.issuperset(sides)), None)
 
 
 def by_patient(images: Sequence[Radiograph]) -> dict[str, list[Radiograph]]:
-    """The radiographs of each patient that is named."""
+    """The radiographs of each patient."""
     found: dict[str, list[Radiograph]] = {}
     for image in images:
         if image.row.get(PATIENT):
@@ -141,15 +144,14 @@ def by_patient(images: Sequence[Radiograph]) -> dict[str, list[Radiograph]]:
 
 
 def likely_chance(images: Sequence[Radiograph], pairs: Sequence[Pair], bits: int) -> bool:
-    """Whether pictures that look alike may be no copies, because chance makes such pairs in a set like this one.
+    """Whether near-duplicates may be chance in a set like this one.
 
-    Between different radiographs distances have a tail that falls ever faster towards zero; copies stand apart from
-    it. Where many pairs that are not known to be of one patient lie just above the threshold, a few below it are to be
-    expected.
+    The distances between different radiographs have a tail that decreases towards zero; copies lie outside this tail.
+    Where many pairs that are not known to be of one patient are just above the threshold, a few below it are expected.
 
     Args:
-        images: All of them.
-        pairs: Those that look alike and are not known to be of one patient.
+        images: All radiographs.
+        pairs: Near-duplicates that are not known to be of one patient.
         bits: The threshold.
     """
     if not pairs:
@@ -168,7 +170,7 @@ def likely_chance(images: Sequence[Radiograph], pairs: Sequence[Pair], bits: int
 
 EXAMPLES = 3
 
-MAY_BE_CHANCE = "in this set different patients often look nearly as alike, so these need not be copies"
+MAY_BE_CHANCE = "in this set images of different patients are often nearly as similar, so these need not be copies"
 
 
 def across(
@@ -179,31 +181,36 @@ def across(
     chance: bool,
     runs: Runs,
 ) -> list[Finding]:
-    """What stands on two sides of a split, a sentence for patients, versions, equal and similar pictures."""
+    """What is on two sides of a split: a sentence each for patients, versions, identical and near-duplicate images."""
     found = []
     if leaking := split["patients"]:
         examples = [patients[name][0].row[PATIENT] for name in list(leaking)[:EXAMPLES]]
         text = (
-            f"{count_of(len(leaking), 'patient')} of {len(patients)} {_stand(leaking)} in two subsets of a fold "
+            f"{count_of(len(leaking), 'patient')} of {len(patients)} {_are(leaking)} in two subsets of a fold "
             f"({_where(leaking.values(), runs)}), such as {', '.join(examples)}: {_consequence(leaking.values())}."
         )
         found.append(Finding(ALARM, text))
     if leaking := split["radiographs"]:
         text = (
-            f"{count_of(len(leaking), 'radiograph')} of {len(images)} {_stand(leaking)} in two subsets of a fold as "
+            f"{count_of(len(leaking), 'radiograph')} of {len(images)} {_are(leaking)} in two subsets of a fold as "
             f"different versions ({_where(leaking.values(), runs)}), such as {', '.join(list(leaking)[:EXAMPLES])}."
         )
         found.append(Finding(ALARM, text))
     crossing = [pair for pair in pairs if pair.across]
     equal = [pair for pair in crossing if pair.kind == PIXELS]
     doubtful = [pair for pair in crossing if is_doubtful(pair, chance)]
-    alike = [pair for pair in crossing if pair not in equal and pair not in doubtful]
-    for some, what in ((equal, "with the same pixels"), (alike, "that look alike"), (doubtful, "that look alike")):
+    near = [pair for pair in crossing if pair not in equal and pair not in doubtful]
+    kinds = (
+        (equal, "images with the same pixels"),
+        (near, "near-duplicate images"),
+        (doubtful, "near-duplicate images"),
+    )
+    for some, what in kinds:
         if not some:
             continue
         across = [pair.across for pair in some]
         text = (
-            f"{count_of(len(some), 'pair')} of images {what} {_stand(some)} in two subsets of a fold "
+            f"{count_of(len(some), 'pair')} of {what} {_are(some)} in two subsets of a fold "
             f"({_where(across, runs)}), such as {_examples(some)}"
         )
         if some is doubtful:
@@ -214,14 +221,14 @@ def across(
 
 
 def is_doubtful(pair: Pair, chance: bool) -> bool:
-    """Whether a pair may only look alike, in a set where chance makes such pairs."""
-    return chance and pair.kind == ALIKE and not pair.one_patient
+    """Whether a pair may be a near-duplicate by chance."""
+    return chance and pair.kind == NEAR_DUPLICATE and not pair.one_patient
 
 
 def inside(
     pairs: Sequence[Pair], patients: Mapping[str, Sequence[Radiograph]], chance: bool, bits: int
 ) -> list[Finding]:
-    """What stands twice wherever it is, and whose label, patient or source differs."""
+    """What is listed twice on any side, and pairs whose label, patient or source differs."""
     found = []
     sure = [pair for pair in pairs if not is_doubtful(pair, chance)]
     doubtful = [pair for pair in pairs if pair not in sure and not pair.across]
@@ -229,77 +236,84 @@ def inside(
         differing = [pair for pair in sure if pair.differ(column)]
         if differing:
             text = (
-                f"{count_of(len(differing), 'pair')} of images that are or look the same "
-                f"{'has' if len(differing) == 1 else 'have'} different {words}, such as {_examples(differing)}."
+                f"{count_of(len(differing), 'pair')} of identical or near-duplicate images "
+                f"{_have(differing)} different {words}, such as {_examples(differing)}."
             )
             found.append(Finding(WARNING, text))
     rest = [pair for pair in sure if not pair.across and not any(pair.differ(c) for c in ("label", PATIENT, "source"))]
     if rest:
         text = (
-            f"{count_of(len(rest), 'pair')} of images that are or look the same "
-            f"{'counts' if len(rest) == 1 else 'count'} twice, such as {_examples(rest)}."
+            f"{count_of(len(rest), 'pair')} of identical or near-duplicate images: the same radiograph is listed "
+            f"twice, such as {_examples(rest)}."
         )
         found.append(Finding(NOTE, text))
     if doubtful:
         text = (
-            f"{count_of(len(doubtful), 'pair')} of images look alike, differing in at most {bits} of 256 bits, "
-            f"such as {_examples(doubtful)}; {MAY_BE_CHANCE}."
+            f"{count_of(len(doubtful), 'pair')} of images {_are(doubtful)} near-duplicates (at most {bits} of 256 bits "
+            f"differ), such as {_examples(doubtful)}; {MAY_BE_CHANCE}."
         )
         found.append(Finding(NOTE, text))
     labels = [name for name, members in patients.items() if len({m.row.get("label", "") for m in members} - {""}) > 1]
     sources = [name for name, members in patients.items() if len({m.row.get("source", "") for m in members} - {""}) > 1]
     if sources:
-        text = f"{count_of(len(sources), 'patient')} {'has' if len(sources) == 1 else 'have'} images from two sources."
+        text = f"{count_of(len(sources), 'patient')} {_have(sources)} images from two sources."
         found.append(Finding(NOTE, text))
     if labels:
-        text = f"{count_of(len(labels), 'patient')} {'has' if len(labels) == 1 else 'have'} images of two labels."
+        text = f"{count_of(len(labels), 'patient')} {_have(labels)} images of two labels."
         found.append(Finding(NOTE, text))
     return found
 
 
 def unknown(content: Mapping[str, Any], runs: Runs) -> list[Finding]:
-    """What could not be looked for."""
+    """What could not be searched."""
     found = []
     if not runs:
-        text = "No split was given: whether a patient or a picture stands on two sides could not be looked at."
+        text = "No split was given: whether a patient or an image is on two sides could not be searched."
         found.append(Finding(UNKNOWN, text))
-    if nameless := content["without_patient"]:
-        text = f"{nameless} of {content['images']} images name no patient: whether theirs are elsewhere is not known."
-        found.append(Finding(UNKNOWN, text))
-    if bare := content["without_fingerprint"]:
+    if count := content["without_patient"]:
         text = (
-            f"{bare} of {content['images']} images have no fingerprint of their pixels: whether they stand twice is "
-            "not known. `cxrtool prepare` computes it."
+            f"{count} of {content['images']} images have no patient_id: whether their patients are on two sides is not "
+            "known."
+        )
+        found.append(Finding(UNKNOWN, text))
+    if count := content["without_fingerprint"]:
+        text = (
+            f"{count} of {content['images']} images have no fingerprint of their pixels: whether they are listed twice "
+            "is not known. `cxrtool prepare` computes it."
         )
         found.append(Finding(UNKNOWN, text))
     return found
 
 
 def clear(content: Mapping[str, Any]) -> list[Finding]:
-    """What was looked for and not found."""
+    """What was searched and not found."""
     found = []
-    across, folds, known = (
-        content["across_subsets"],
-        content["folds"],
-        content["without_fingerprint"] < content["images"],
-    )
-    sides = [name for name, there in (("patient", content["patients"]), ("picture", known)) if there]
+    across, folds = content["across_subsets"], content["folds"]
+    known = content["without_fingerprint"] < content["images"]
+    sides = [name for name, there in (("patient", content["patients"]), ("image", known)) if there]
     if folds and sides and not any(entry["count"] for entry in across.values()):
         where = "the split" if folds == 1 else f"any of the {folds} folds"
         found.append(Finding(CLEAR, f"No {' and no '.join(sides)} is in two subsets of {where}."))
     if known and not any(entry["count"] for entry in content["copies"].values()):
-        text = f"No picture stands twice, not even nearly (up to {content['bits']} of 256 bits of a perceptual hash)."
+        text = (
+            f"No image is listed twice, not even as a near-duplicate (at most {content['bits']} of 256 bits of a "
+            "perceptual hash differ)."
+        )
         found.append(Finding(CLEAR, text))
     return found
 
 
 def _consequence(across: Iterable[Mapping[Run, Sides]]) -> str:
     tested = any("test" in sides for one in across for sides in one.values())
-    return f"what {'is tested' if tested else 'the choice of a model hangs on'} was partly learned"
+    return f"the model was partly {'tested' if tested else 'selected'} on what it was trained on"
 
 
-def _stand(found: Sequence[object] | Mapping[str, object]) -> str:
-    return "stands" if len(found) == 1 else "stand"
+def _are(found: Sequence[object] | Mapping[str, object]) -> str:
+    return "is" if len(found) == 1 else "are"
+
+
+def _have(found: Sequence[object]) -> str:
+    return "has" if len(found) == 1 else "have"
 
 
 def _where(across: Iterable[Mapping[Run, Sides]], runs: Runs) -> str:
@@ -317,32 +331,21 @@ def _examples(pairs: Sequence[Pair]) -> str:
 SHOWN_PAIRS = 30
 
 
-def key_of(kind: str) -> str:
-    """The name of a kind of pairs in `audit.json`."""
-    return kind.replace(" ", "_")
-
-
-def name_of(pair: Pair) -> str:
-    """What a pair is called there."""
-    return f"{pair.first.identity} {pair.second.identity}"
-
-
 def counted(found: Mapping[str, Mapping[Run, Sides]]) -> dict[str, Any]:
-    """How many patients, radiographs or pairs stand on two sides, how many in a test part, in how many folds."""
+    """How many patients, radiographs or pairs are on two sides, how many of these in test, and in how many folds."""
     folds = {run for across in found.values() for run in across}
     tested = sum(1 for across in found.values() if any("test" in sides for sides in across.values()))
     return {"count": len(found), "with_test": tested, "folds": len(folds), "examples": list(found)[:EXAMPLES]}
 
 
 def copied(pairs: Sequence[Pair]) -> dict[str, int]:
-    """How many pairs there are, and of how many the label, the patient or the source differs."""
-    differing = {f"two_{name}s": sum(pair.differ(column) for pair in pairs)
-                 for name, column in (("label", "label"), ("patient", PATIENT), ("source", "source"))}  # fmt: skip
-    return {"count": len(pairs), **differing}
+    """The number of pairs, and of those whose label, patient or source differs."""
+    columns = {"two_labels": "label", "two_patients": PATIENT, "two_sources": "source"}
+    return {"count": len(pairs), **{key: sum(pair.differ(name) for pair in pairs) for key, name in columns.items()}}
 
 
 def as_json(pair: Pair) -> dict[str, Any]:
-    """One pair as JSON takes it; `sides` and `where` are of the first fold in which it stands on two sides."""
+    """One pair for JSON; `sides` and `where` are those of the first fold in which it is on two sides."""
     both = [pair.first.row, pair.second.row]
     run = next(iter(pair.across), None)
     return {
@@ -360,15 +363,15 @@ def as_json(pair: Pair) -> dict[str, Any]:
 
 
 def sheets(content: Mapping[str, Any], pairs: Sequence[Pair], chance: bool) -> list[Sheet]:
-    """The table of what was counted, and that of the pairs, where there are any.
+    """The table of counts, and that of the pairs, where there are any.
 
     Args:
         content: Of the part.
-        pairs: All of them, the gravest first.
-        chance: Whether pictures that look alike may be no copies.
+        pairs: All pairs, the most serious first.
+        chance: Whether near-duplicates may be chance.
     """
     across, copies, folds = content["across_subsets"], content["copies"], content["folds"]
-    columns = ["what", "in the set", "on two sides of a split", "of these in test", "folds"]
+    columns = ["unit", "in the set", "on two sides of a split", "of these in test", "folds"]
     columns += ["two labels", "two patients", "two sources"]
 
     def row(what: str, key: str, whole: str, found: Mapping[str, int] | None) -> list[str]:
@@ -382,23 +385,22 @@ def sheets(content: Mapping[str, Any], pairs: Sequence[Pair], chance: bool) -> l
     rows = [row("patients", "patients", str(content["patients"]), None)]
     if across["radiographs"]["count"]:
         rows.append(row("radiographs, as versions", "radiographs", str(content["images"]), None))
-    kinds = [(kind, key_of(kind)) for kind in (PIXELS, ALIKE)]
-    rows += [row(f"pairs, {kind}", key, str(copies[key]["count"]), copies[key]) for kind, key in kinds]
+    rows += [row(f"pairs, {kind}", key, str(copies[key]["count"]), copies[key]) for kind, key in KEYS.items()]
     notes = [
-        f"Pictures look alike where at most {content['bits']} of 256 bits of their difference hash differ; of many "
-        "with the same pixels each is paired with the first."
+        f"Near-duplicates: at most {content['bits']} of 256 bits of the difference hash differ. Of several images with "
+        "the same pixels, each is paired with the first."
     ]
     if chance:
         notes.append(
             f"Pairs of different patients with {content['bits'] + 1} to {2 * content['bits']} differing bits are "
-            "common here: some below are to be expected without any copy."
+            "common here, so some pairs with fewer are expected without any copy."
         )
-    made = [Sheet("On two sides, and twice at all", columns, rows, notes)]
+    made = [Sheet("On two sides of a split, and listed twice", columns, rows, notes)]
     if pairs:
         header = ["first", "second", "bits", "labels", "patients", "on two sides"]
         shown = [_pair_row(as_json(pair)) for pair in pairs[:SHOWN_PAIRS]]
         more = [f"{len(pairs) - SHOWN_PAIRS} more pairs are not shown."] if len(pairs) > SHOWN_PAIRS else []
-        made.append(Sheet("Pairs of images that are or look the same", header, shown, more))
+        made.append(Sheet("Pairs of identical or near-duplicate images", header, shown, more))
     return made
 
 
@@ -412,26 +414,26 @@ def _pair_row(pair: Mapping[str, Any]) -> list[str]:
     return [pair["first"], pair["second"], bits, labels, patients, sides + (f" and {more} more" if more > 0 else "")]
 
 
-NAME, TITLE = "leakage", "The same patient or the same picture twice"
+NAME, TITLE = "leakage", "Patients and images that are listed twice"
 
 MOST_PAIRS = 200
-"""Pairs that `audit.json` has; their number is told of all."""
+"""Pairs that `audit.json` lists; counts are of all."""
 
 DRAWN_PAIRS = 12
 
 
 def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part:
-    """Look for patients, identical pictures and near-duplicates on two sides of a split, and in the set at all.
+    """Search patients, identical images and near-duplicates on two sides of a split, and in the whole set.
 
-    Levels: `ALARM` where a patient, a radiograph or its copy is in two subsets of a fold. `WARNING` where pictures
-    that only look alike are, but pairs just above the threshold are so common that these may be chance; and where
-    copies have different labels, patients or sources. `NOTE` for other copies inside one subset. Processed versions of
-    one radiograph count as that radiograph.
+    Levels: `ALARM` where a patient, a radiograph or its copy is in two subsets of a fold. `WARNING` where
+    near-duplicates are, but pairs just above the threshold are so common that these may be chance; and where copies
+    have different labels, patients or sources. `NOTE` for other copies inside one subset. Processed versions of one
+    radiograph count as that radiograph.
 
     Args:
         rows: Of a manifest, with `sha256` and `dhash`, as `prepare` writes them.
         runs: The subset of each image id for every repeat and fold, as `Splits.runs`; None where there are no splits.
-        bits: The most differing bits, of 256, of pictures that count as looking alike.
+        bits: The most differing bits, of 256, of near-duplicates.
     """
     images, runs = radiographs(rows), runs or {}
     patients = by_patient(images)
@@ -440,8 +442,8 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
         "patients": split_groups(patients, runs),
         "radiographs": split_groups({image.identity: [image] for image in images if len(image.members) > 1}, runs),
     }
-    strangers = [pair for pair in pairs if pair.kind == ALIKE and not pair.one_patient]
-    chance = likely_chance(images, strangers, bits)
+    unrelated = [pair for pair in pairs if pair.kind == NEAR_DUPLICATE and not pair.one_patient]
+    chance = likely_chance(images, unrelated, bits)
     content: dict[str, Any] = {
         "bits": bits,
         "folds": len(runs),
@@ -453,11 +455,13 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
         "across_subsets": {
             **{name: counted(found) for name, found in split.items()},
             **{
-                key_of(kind): counted({name_of(p): p.across for p in pairs if p.across and p.kind == kind})
-                for kind in (PIXELS, ALIKE)
+                key: counted(
+                    {f"{p.first.identity} {p.second.identity}": p.across for p in pairs if p.across and p.kind == kind}
+                )
+                for kind, key in KEYS.items()
             },
         },
-        "copies": {key_of(kind): copied([p for p in pairs if p.kind == kind]) for kind in (PIXELS, ALIKE)},
+        "copies": {key: copied([p for p in pairs if p.kind == kind]) for kind, key in KEYS.items()},
         "pairs": [as_json(pair) for pair in pairs[:MOST_PAIRS]],
     }
     findings = [
@@ -470,15 +474,15 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
 
 
 def draw_pairs(pairs: Sequence[Mapping[str, Any]], paths: Mapping[str, str], target: Path) -> int:
-    """Draw pairs side by side, the gravest first, so that a reader sees whether they are copies.
+    """Draw pairs side by side, the most serious first, so that a reader can see whether they are copies.
 
     Args:
         pairs: `content["pairs"]` of the part.
-        paths: The picture of each image id.
-        target: The PNG to write; none is written where there is nothing to show.
+        paths: The file of each image id.
+        target: The PNG to write; none is written where there are no pairs.
 
     Returns:
-        How many pairs it shows.
+        The number of pairs shown.
     """
     import numpy as np
     from PIL import Image
@@ -500,19 +504,19 @@ def draw_pairs(pairs: Sequence[Mapping[str, Any]], paths: Mapping[str, str], tar
     shown = pairs[:DRAWN_PAIRS]
     if not shown:
         return 0
-    # Wider beside a pair than within, so that one sees what belongs together.
+    # The gap between pairs is wider than that inside a pair, so that pairs are recognised.
     within, beside = (np.full((TILE, width, 3), 255, np.uint8) for width in (2, 3 * GAP))
     tiles = [(np.hstack([tile(pair["first"]), within, tile(pair["second"]), beside]), _caption(pair)) for pair in shown]
-    title = f"Images that are or look the same: the gravest {len(shown)} pairs"
-    title = title if len(shown) < len(pairs) else f"Images that are or look the same: {count_of(len(shown), 'pair')}"
+    some = f"the {len(shown)} most serious pairs" if len(shown) < len(pairs) else count_of(len(shown), "pair")
+    title = f"Identical or near-duplicate images: {some}"
     Image.fromarray(draw_sheet(tiles, title, 2)).save(target, "PNG")
     return len(shown)
 
 
 def _caption(pair: Mapping[str, Any]) -> list[str]:
-    apart = "same pixels" if pair["bits"] is None else f"{pair['bits']} of 256 bits differ"
+    distance = "same pixels" if pair["bits"] is None else f"{pair['bits']} of 256 bits differ"
     where = f"{' and '.join(pair['sides'])} of {pair['where']}" if pair["sides"] else "never on two sides of a split"
     one, other = (label or "(no label)" for label in pair["labels"])
     labels = f"both {one}" if one == other else f"{one} and {other}"
     patients = "one patient" if pair["same_patient"] else "two patients" if all(pair["patients"]) else "patient unknown"
-    return [f"{pair['first']}  |  {pair['second']}", f"{apart}; {labels}; {patients}", where]
+    return [f"{pair['first']}  |  {pair['second']}", f"{distance}; {labels}; {patients}", where]

@@ -1,4 +1,4 @@
-"""What came of the probes, as figures: of each, and of all together."""
+"""The results of the probes: of each one, and of all together."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.resampling.intervals import Measure
 
 Figure = Mapping[str, Any]
-"""An `evaluation.intervals.Measure` as JSON."""
+"""An `evaluation.resampling.intervals.Measure` as JSON."""
 
 NOTHING: Figure = Measure().as_json()
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one probe.
+    """The result of one probe.
 
     Attributes:
-        view: What it was shown.
-        trial: What it said; None where it could not be made.
-        balanced_accuracy: As the model's is measured.
+        view: Its input, without the arrays.
+        trial: Its predictions; None where it could not be run.
+        balanced_accuracy: Measured as for the model.
         auc: The mean over the classes, each against the rest.
         difference: Balanced accuracy, probe minus model, on the images that both were tested on.
-        share: (probe - chance) / (model - chance), on the same.
-        limit: What chance stays below: the best of all alarming probes where it is one of these, else it alone.
+        share: (probe - chance) / (model - chance), on the same images.
+        limit: The level below which chance stays: that of the best of all alarming probes where it is one of these,
+            otherwise its own.
     """
 
     view: View
@@ -42,29 +43,29 @@ class Result:
 
     @property
     def raised(self) -> bool:
-        """Whether it reaches more than chance does."""
+        """Whether it reaches more than chance."""
         return self.trial is not None and float(self.trial.reached[0]) > self.limit
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of all probes.
+    """The results of all probes.
 
     Attributes:
         results: By name.
         classes: K names.
-        model: Balanced accuracy of the model, on the images that the probes were tested on too.
-        model_auc: Its AUC there.
-        level: Above which an alarm is raised; NaN where no probe was that could raise one.
-        permutations: Labellings dealt by chance.
-        seed: Of these and of the resamples.
-        images: Test images.
-        patients: Whose they are.
-        runs: Repeats and folds.
-        permuted: (P,) balanced accuracy of the nearest training thumbnail's label, with each labelling dealt by chance;
-            None where it was not asked.
-        left_out: Training images beyond what a probe is trained on, at most in one fold.
-        notes: What has to be known.
+        model: Balanced accuracy of the model, on the test images of the probes.
+        model_auc: Its AUC on these.
+        level: Level of alarm; NaN where no probe was run that can raise one.
+        permutations: Number of permutations P.
+        seed: The seed of permutations and resamples.
+        images: Number of test images.
+        patients: Number of their patients.
+        runs: Number of repeats times folds.
+        permuted: (P,) balanced accuracy of the nearest training thumbnail's label, with each permutation; None where it
+            was not computed.
+        excluded: Most training images in a fold that were excluded because there were too many.
+        notes: Remarks below the table.
     """
 
     results: Mapping[str, Result]
@@ -78,7 +79,7 @@ class Outcome:
     patients: int
     runs: int
     permuted: FloatArray | None = None
-    left_out: int = 0
+    excluded: int = 0
     notes: tuple[str, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""What one part of an audit found: in plain words, as tables, as pictures, and as numbers for programs."""
+"""The findings of one part of an audit: as sentences, tables, figures, and numbers for programs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cxrtool.evaluation.tables import Sheet
 ALARM, WARNING, NOTE, CLEAR, UNKNOWN = "alarm", "warning", "note", "clear", "unknown"
 
 LEVELS = (ALARM, WARNING, NOTE, CLEAR, UNKNOWN)
-"""From the gravest: an accuracy that means nothing; what may explain it; what one should know; looked for and not
-found; could not be looked for, with the reason."""
+"""From the most serious: an accuracy proves nothing; something else may explain it; worth knowing; searched and not
+found; could not be searched, with the reason."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found, in one sentence that a reader of nothing else understands.
+    """One finding, as a sentence that can be understood on its own.
 
     Attributes:
         level: One of `LEVELS`.
@@ -33,12 +33,12 @@ class Part:
     """One part of an audit.
 
     Attributes:
-        name: Its key in `audit.json`, as `leakage`.
-        title: What a table of contents calls it.
-        content: Its figures, as JSON takes them.
+        name: Its key in `audit.json`, such as `leakage`.
+        title: Its heading.
+        content: Its numbers, for JSON.
         findings: What was found.
         sheets: Its tables.
-        pictures: File names, relative to the audit's folder, and what each shows.
+        pictures: File names, relative to the folder of the audit, and captions.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Part:
     pictures: Sequence[tuple[str, str]] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The entry in `audit.json`, of which `from_json` makes the part again."""
+        """The entry in `audit.json`, which `from_json` reads."""
         return {
             "title": self.title,
             "findings": [asdict(finding) for finding in self.findings],
@@ -72,7 +72,7 @@ class Part:
 
 
 def by_gravity(parts: Iterable[Part]) -> list[Finding]:
-    """The findings of all parts, the gravest first; among equals in the order of the parts.
+    """The findings of all parts, the most serious first; among equals in the order of the parts.
 
     >>> one = Part("a", "A", findings=[Finding(CLEAR, "no"), Finding(ALARM, "yes")])
     >>> [finding.text for finding in by_gravity([one])]

@@ -1,8 +1,8 @@
-"""Probes for shortcuts: how far a simple classifier comes that is shown no lung, or nothing but the lungs.
+"""Probes for shortcuts: how much a simple classifier reaches that sees no lung, or nothing but the lungs.
 
-Every probe is trained and tested on the model's own splits, and measured as the model is, on the same resamples of
-patients. A probe that is shown no lung and yet tells the classes apart shows that their images differ in something
-beside the lungs. Whether a model makes use of it is another question; its accuracy can no longer answer it.
+Every probe is trained and tested on the splits of the model, and measured as the model is, on the same resamples of
+patients. A probe that sees no lung and separates the classes shows that their images differ outside the lungs. It does
+not show that the model uses this difference, but the accuracy of the model can no longer rule it out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cxrtool.auditing import alarm
 from cxrtool.auditing.alarm import PERMUTATIONS, Run, Trial
 from cxrtool.auditing.answers import main_figures, predictions
 from cxrtool.auditing.catalogue import LUNG, NO_LUNG, OUTLINE, PROBES, THUMBNAIL
-from cxrtool.auditing.inputs import Fold, Pictures, Progress, Unseen
+from cxrtool.auditing.inputs import Fold, ImageSet, NoProgress, Progress
 from cxrtool.auditing.outcome import Figure, Outcome, Result
 from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, UNKNOWN, WARNING, Finding, Part
 from cxrtool.auditing.views import IS_LUNG
@@ -37,28 +37,28 @@ if TYPE_CHECKING:
 
 
 LEAKING = 0.02
-"""Balanced accuracy above chance from which on labels dealt by chance are told as learnt."""
+"""Balanced accuracy above chance from which permuted labels are reported as learnt."""
 
 SOME_LUNG = 0.01
-"""Share of the lungs' area from which on it is said that a probe without lungs still holds some."""
+"""Share of the lungs' area from which it is reported that a probe without lungs still contains some."""
 
 PERMUTED = "permuted-labels"
-"""The nearest thumbnail with labels dealt by chance: it must stay at chance, or the splits leak."""
+"""The nearest thumbnail with permuted labels: it must stay at chance, otherwise the splits leak."""
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def findings(outcome: Outcome) -> list[Finding]:
-    """The findings, the gravest first."""
+    """The findings, the most serious first."""
     results = outcome.results
     made = {name: result for name, result in results.items() if result.trial is not None}
     alarming = [name for name in made if PROBES[name].level == ALARM]
     raised = [name for name in alarming if made[name].raised]
-    pictures = [name for name in raised if not PROBES[name].because]
+    without_lungs = [name for name in raised if not PROBES[name].because]
     found = []
-    if pictures:
-        text = f"{_reaches(outcome, pictures)}. The classes differ in something outside the lungs, so "
-        text += f"{_whose(outcome)} need not come from the lungs.{_held(made, pictures)}"
+    if without_lungs:
+        text = f"{_reaches(outcome, without_lungs)}. The classes differ in something outside the lungs, so "
+        text += f"{_whose(outcome)} need not come from the lungs.{_remaining_lung(made, without_lungs)}"
         found.append(Finding(ALARM, text))
     found += [Finding(ALARM, _explained(outcome, name)) for name in raised if PROBES[name].because]
     found += _of_permuted(outcome)
@@ -69,28 +69,37 @@ def findings(outcome: Outcome) -> list[Finding]:
     ]
     notes = [name for name in made if PROBES[name].level == NOTE and made[name].raised]
     if notes:
-        text = f"{_reaches(outcome, notes)}. This holds lungs and may be the illness itself"
-        found.append(Finding(NOTE, f"{text}; but it takes neither fine detail nor a deep network."))
+        text = f"{_reaches(outcome, notes)}. This contains lungs and may be the disease itself"
+        found.append(Finding(NOTE, f"{text}, but it needs neither fine detail nor a deep network."))
     if alarming and not raised:
         shown = ", ".join(f"{PROBES[name].title} {_value(made[name]):.2f}" for name in alarming)
-        text = f"Without the lungs the classes could not be told apart better than by chance ({shown}; chance stays "
-        found.append(Finding(CLEAR, f"{text}below {outcome.level:.2f}). At 64 x 64 a small letter may escape notice."))
+        text = f"Without the lungs no probe separates the classes better than chance ({shown}; chance stays "
+        found.append(Finding(CLEAR, f"{text}below {outcome.level:.2f}). At 64 x 64 a small letter may be missed."))
     return [*found, *_of_missing(results)]
 
 
 def sheets(outcome: Outcome) -> list[Sheet]:
     """The table of all probes, the model on top."""
-    columns = ["seen", "holds", "balanced accuracy", "AUC", "minus model", "share of model", "chance below", "found"]
+    columns = [
+        "input",
+        "contains",
+        "balanced accuracy",
+        "AUC",
+        "minus model",
+        "share of model",
+        "chance below",
+        "level",
+    ]
     rows = [["the model", "all", cell(outcome.model), cell(outcome.model_auc), *[ABSENT] * 4]]
     for name, result in outcome.results.items():
         probe = PROBES[name]
         cells = [cell(part) for part in (result.balanced_accuracy, result.auc, result.difference, result.share)]
         rows.append([probe.title, probe.holds, *cells, _two(result.limit), _verdict(name, result)])
     if (chance := permuted(outcome)) is not None:
-        told = f"{chance['mean']:.2f} ({chance['low']:.2f}-{chance['high']:.2f})"
+        reached = f"{chance['mean']:.2f} ({chance['low']:.2f}-{chance['high']:.2f})"
         learnt = "the splits leak" if chance["learnt"] else "no"
-        rows.append(["nearest thumbnail, labels dealt by chance", LUNG, told, *[ABSENT] * 4, learnt])
-    return [Sheet("What a simple classifier reaches on the model's own splits", columns, rows, _notes(outcome))]
+        rows.append(["nearest thumbnail, permuted labels", LUNG, reached, *[ABSENT] * 4, learnt])
+    return [Sheet("What a simple classifier reaches on the splits of the model", columns, rows, _notes(outcome))]
 
 
 def content(outcome: Outcome) -> dict[str, Any]:
@@ -107,13 +116,13 @@ def content(outcome: Outcome) -> dict[str, Any]:
         "model": {"balanced_accuracy": dict(outcome.model), "auc": dict(outcome.model_auc)},
         "probes": {name: _entry(name, result) for name, result in outcome.results.items()},
         PERMUTED: permuted(outcome),
-        "training_images_left_out": outcome.left_out,
+        "training_images_left_out": outcome.excluded,
         "notes": list(outcome.notes),
     }
 
 
 def permuted(outcome: Outcome) -> dict[str, Any] | None:
-    """What the nearest thumbnail tells of labels dealt by chance: the mean, and the range of 95 % of the labellings."""
+    """Balanced accuracy of the nearest thumbnail with permuted labels: mean, and range of 95 % of the permutations."""
     reached = outcome.permuted
     if reached is None or not len(reached):
         return None
@@ -129,12 +138,12 @@ def _entry(name: str, result: Result) -> dict[str, Any]:
     for figure in ("balanced_accuracy", "auc", "difference", "share"):
         entry[figure] = dict(getattr(result, figure))
     trial = result.trial
-    dealt = None if trial is None or len(trial.reached) < 2 else trial
+    tested = None if trial is None or len(trial.reached) < 2 else trial
     return {
         **entry,
         "limit": _known(result.limit),
-        "chance_mean": None if dealt is None else _known(float(dealt.reached[1:].mean())),
-        "p": None if dealt is None else _known(dealt.p),
+        "chance_mean": None if tested is None else _known(float(tested.reached[1:].mean())),
+        "p": None if tested is None else _known(tested.p),
         "lung_held": None if result.view.lung is None else _known(result.view.lung),
         "reason": result.view.reason or None,
     }
@@ -145,9 +154,9 @@ def _of_permuted(outcome: Outcome) -> list[Finding]:
     if chance is None or not chance["learnt"]:
         return []
     text = (
-        "With labels dealt to patients by chance, the label of the nearest training image is right for "
-        f"{chance['mean']:.2f} of the test images (balanced accuracy), where guessing gives {outcome.chance:.2f}: the "
-        "same patients or pictures stand in training and in test, and every accuracy on these splits is too high."
+        "With labels permuted among patients, the label of the nearest training image is right for "
+        f"{chance['mean']:.2f} of the test images (balanced accuracy; guessing gives {outcome.chance:.2f}). The "
+        "same patients or images are in training and in test, and every accuracy on these splits is too high."
     )
     return [Finding(WARNING, text)]
 
@@ -158,84 +167,81 @@ def _of_missing(results: Mapping[str, Result]) -> list[Finding]:
         if result.trial is None:
             reasons.setdefault((result.view.reason, result.view.alike), []).append(PROBES[name].title)
     return [
-        Finding(CLEAR, f"{reason[0].upper()}{reason[1:]}, so a label cannot be read off them ({_listed(titles)}).")
+        Finding(CLEAR, f"{reason[0].upper()}{reason[1:]}, so this cannot predict a label ({', '.join(titles)}).")
         if alike
-        else Finding(UNKNOWN, f"Probes that could not be made: {_listed(titles)} ({reason}).")
+        else Finding(UNKNOWN, f"Probes that could not be run: {', '.join(titles)} ({reason}).")
         for (reason, alike), titles in reasons.items()
     ]
 
 
 def _reaches(outcome: Outcome, names: Sequence[str]) -> str:
-    """The sentence's beginning: what each reaches of what the model reaches."""
+    """The start of a sentence: what each reaches, compared with the model."""
     first, *rest = names
     verb = "reach" if PROBES[first].plural else "reaches"
     model = outcome.model["value"]
     own = _value(outcome.results[first])
-    of = "" if model is None else f" of the model's {model:.2f}" if own < model else f", the model {model:.2f}"
-    subject = PROBES[first].alone
+    of = "" if model is None else f" of the {model:.2f} of the model" if own < model else f", the model {model:.2f}"
+    subject = PROBES[first].subject
     text = f"{subject[0].upper()}{subject[1:]} {verb} {own:.2f}{of} (balanced accuracy; "
     limit = max(outcome.results[name].limit for name in names)
     text += f"guessing gives {outcome.chance:.2f}, chance stays below {limit:.2f})"
-    others = [f"{PROBES[name].alone} {_value(outcome.results[name]):.2f}" for name in rest]
+    others = [f"{PROBES[name].subject} {_value(outcome.results[name]):.2f}" for name in rest]
     return ", ".join([text, *others[:-1]]) + (f" and {others[-1]}" if others else "")
 
 
 def _explained(outcome: Outcome, name: str) -> str:
-    """What one reaches, and what that means."""
     because = PROBES[name].because
     return f"{_reaches(outcome, [name])}: {because}." if because else f"{_reaches(outcome, [name])}."
 
 
 def _whose(outcome: Outcome) -> str:
-    return "the model's accuracy" if outcome.model["value"] is not None else "a model's accuracy on these images"
+    return (
+        "the accuracy of the model" if outcome.model["value"] is not None else "the accuracy of a model on these images"
+    )
 
 
-def _held(made: dict[str, Result], names: Sequence[str]) -> str:
+def _remaining_lung(made: dict[str, Result], names: Sequence[str]) -> str:
     shares = {name: made[name].view.lung or 0.0 for name in names}
-    told = [f"{PROBES[name].title} {share:.0%}" for name, share in shares.items() if share >= SOME_LUNG]
-    return f" (Of the lungs' area it still holds: {', '.join(told)}.)" if told else ""
+    parts = [f"{PROBES[name].title} {share:.0%}" for name, share in shares.items() if share >= SOME_LUNG]
+    return f" (Share of the lungs' area that is still visible: {', '.join(parts)}.)" if parts else ""
 
 
 def _notes(outcome: Outcome) -> list[str]:
     notes = [
         f"{count_of(outcome.images, 'test image')} of {count_of(outcome.patients, 'patient')}, "
-        f"{count_of(outcome.runs, 'run')}; thumbnails of 64 x 64, a linear classifier for pictures and one of Gaussian "
-        "kernels for figures, trained on the training images alone.",
-        f"Chance: the best balanced accuracy in 99 % of {outcome.permutations} dealings of the labels among patients"
-        f"{_together(list(outcome.results))}.",
+        f"{count_of(outcome.runs, 'run')}; thumbnails of 64 x 64, a linear classifier for images and Gaussian "
+        "kernels for numbers, trained on the training images alone.",
+        f"Chance: the balanced accuracy below which 99 % of {outcome.permutations} permutations of the labels among "
+        f"patients stay{_together(list(outcome.results))}.",
         "Share of model: (probe - guessing) / (model - guessing).",
     ]
-    if outcome.left_out:
-        notes.append(f"Trained on a sample by patient where there are more images: {outcome.left_out} were left out.")
+    if outcome.excluded:
+        notes.append(f"Trained on a sample of patients: {outcome.excluded} training images were excluded.")
     reasons: dict[str, list[str]] = {}
     for name, result in outcome.results.items():
         if result.view.reason:
             reasons.setdefault(result.view.reason, []).append(PROBES[name].title)
         if result.view.lung is not None and PROBES[name].level == ALARM and result.view.lung >= SOME_LUNG / 2:
-            notes.append(f"Of the lungs' area {result.view.lung:.1%} lie in what this sees: {PROBES[name].title}.")
+            notes.append(f"{PROBES[name].title}: {result.view.lung:.1%} of the lungs' area is still visible.")
     notes += [f"{', '.join(titles)}: {reason}." for reason, titles in reasons.items()]
     return [*notes, *outcome.notes]
 
 
 def _together(names: Sequence[str]) -> str:
-    """Of which probes chance is that of the best: of all that raise an alarm, where there are several."""
-    own = [name for name in names if PROBES[name].level == ALARM]
-    if len(own) < 2:
+    """The probes whose best defines chance: all that can raise an alarm, where there are several."""
+    alarming = [name for name in names if PROBES[name].level == ALARM]
+    if len(alarming) < 2:
         return ""
-    count = NUMBERS[len(own)] if len(own) < len(NUMBERS) else str(len(own))
-    leading = list(names[: len(own)]) == own
-    which = f"the first {count}" if leading else ", ".join(PROBES[name].title for name in own)
-    return f"; of {which}, which alone raise an alarm, the best of them all"
+    count = NUMBERS[len(alarming)] if len(alarming) < len(NUMBERS) else str(len(alarming))
+    leading = list(names[: len(alarming)]) == alarming
+    which = f"the first {count}" if leading else ", ".join(PROBES[name].title for name in alarming)
+    return f"; for {which}, the only ones that can raise an alarm, that of the best of them"
 
 
 def _verdict(name: str, result: Result) -> str:
     if result.trial is None:
-        return "nothing to tell" if result.view.alike else "unknown"
+        return "same for all" if result.view.alike else "unknown"
     return PROBES[name].level if result.raised else "no"
-
-
-def _listed(titles: Sequence[str]) -> str:
-    return ", ".join(titles)
 
 
 def _value(result: Result) -> float:
@@ -254,24 +260,20 @@ COLOURS = {NO_LUNG: VERMILION, OUTLINE: ORANGE, LUNG: BLUE}
 
 WIDTH, LINE, TILE = 7.2, 0.36, 1.25
 MOST_CLASSES = 4
-"""Classes of which an example is shown."""
+"""Most classes of which an example is shown."""
 
 
-def draw(outcome: Outcome, pictures: Pictures, folder: Path) -> list[tuple[str, str]]:
-    """Draw what there is to draw.
+def draw(outcome: Outcome, pictures: ImageSet, folder: Path) -> list[tuple[str, str]]:
+    """Draw the figures of the part.
 
     Returns:
-        The names of the files, and what each shows.
+        The file names and captions.
     """
     drawn = []
     if any(result.trial is not None for result in outcome.results.values()):
         draw_forest(outcome, folder / "probes.png")
-        drawn.append(
-            (
-                "probes.png",
-                "What each probe reaches beside the model, with 95 % intervals; below the grey it is chance.",
-            )
-        )
+        text = "What each probe reaches, compared with the model, with 95 % intervals; the grey area is chance."
+        drawn.append(("probes.png", text))
     shown = [name for name, result in outcome.results.items() if not PROBES[name].figures and result.trial is not None]
     if shown:
         draw_inputs(outcome, pictures, shown, folder / "probe_inputs.png")
@@ -280,27 +282,27 @@ def draw(outcome: Outcome, pictures: Pictures, folder: Path) -> list[tuple[str, 
 
 
 def draw_forest(outcome: Outcome, path: Path) -> None:
-    """Balanced accuracy of every probe with its interval, the model as a line, chance, and the level of alarm."""
+    """Draw balanced accuracy of every probe with its interval, the model as a line, chance, and the level of alarm."""
     made = {name: result for name, result in outcome.results.items() if result.trial is not None}
     rows = len(made) + 1
     with picture(path, WIDTH, 1.75 + LINE * rows) as figure:
         axes = figure.subplots()
         low = [outcome.chance - 0.02]
-        for place, (name, result) in enumerate(made.items()):
+        for y, (name, result) in enumerate(made.items()):
             colour = COLOURS[PROBES[name].holds]
-            _interval(axes, place, result.balanced_accuracy, colour)
-            _beside(axes, place, cell(result.balanced_accuracy))
+            _draw_interval(axes, y, result.balanced_accuracy, colour)
+            _annotate(axes, y, cell(result.balanced_accuracy))
             reached = result.balanced_accuracy
             low.append(reached["value"] if reached["low"] is None else reached["low"])
             if PROBES[name].level != ALARM and not math.isnan(result.limit):
-                axes.plot([result.limit] * 2, [place - 0.3, place + 0.3], color=GREY, linewidth=1)
+                axes.plot([result.limit] * 2, [y - 0.3, y + 0.3], color=GREY, linewidth=1)
         labels = [PROBES[name].title for name in made]
         chance = permuted(outcome)
         if chance is not None:
-            labels.append("labels dealt by chance")
+            labels.append("permuted labels")
             entry = {"value": chance["mean"], "low": chance["low"], "high": chance["high"]}
-            _interval(axes, len(made), entry, GREY)
-            _beside(axes, len(made), cell(entry))
+            _draw_interval(axes, len(made), entry, GREY)
+            _annotate(axes, len(made), cell(entry))
             low.append(chance["low"])
         axes.axvline(outcome.chance, color=GREY, linestyle=":", linewidth=1.2)
         left = max(0.0, min(low) - 0.03)
@@ -312,31 +314,31 @@ def draw_forest(outcome: Outcome, path: Path) -> None:
                 axes.axvspan(outcome.model["low"], outcome.model["high"], color="#d9d9d9", zorder=-1, linewidth=0)
         axes.set_yticks(range(len(labels)), labels)
         axes.set(ylim=(len(labels) - 0.4, -0.6), xlim=(left, 1.005), xlabel="balanced accuracy")
-        axes.set_title("What a simple classifier reaches that is shown …")
+        axes.set_title("What a simple classifier reaches that sees …")
         _legend(axes, outcome, {PROBES[name].holds for name in made})
 
 
-def draw_inputs(outcome: Outcome, pictures: Pictures, names: list[str], path: Path) -> None:
-    """One image of each class through every probe that sees pictures."""
+def draw_inputs(outcome: Outcome, pictures: ImageSet, names: list[str], path: Path) -> None:
+    """Draw one image of each class as every probe sees it."""
     examples = {label: _typical(pictures, label) for label in outcome.classes[:MOST_CLASSES]}
     few = pictures.where(np.array(list(examples.values()), np.intp))
-    looks = {name: PROBES[name].see(few).shown for name in names}
-    shown = {name: images for name, images in looks.items() if images is not None}
+    inputs = {name: PROBES[name].see(few).shown for name in names}
+    shown = {name: seen for name, seen in inputs.items() if seen is not None}
     with picture(path, 0.5 + TILE * len(shown), 0.35 + TILE * len(examples)) as figure:
         grid = figure.subplots(len(examples), len(shown), squeeze=False)
-        for column, (name, images) in enumerate(shown.items()):
+        for column, (name, seen) in enumerate(shown.items()):
             grid[0][column].set_title(PROBES[name].title, fontsize=9, loc="center")
             for row, label in enumerate(examples):
                 axes = grid[row][column]
-                axes.imshow(images[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axes.imshow(seen[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axes.set(xticks=[], yticks=[])
                 axes.spines[["top", "right"]].set_visible(True)
                 if column == 0:
                     axes.set_ylabel(shorten(label, 16), fontsize=9)
 
 
-def _typical(pictures: Pictures, label: str) -> int:
-    """The picture of a class that is nearest to the mean of the class, among those with lungs where there are such."""
+def _typical(pictures: ImageSet, label: str) -> int:
+    """Index of the image nearest to the mean of its class, among those with lungs where there are any."""
     own = np.flatnonzero([name == label for name in pictures.labels])
     if pictures.lungs is not None:
         found = own[pictures.lungs[own].max(axis=(1, 2)) >= IS_LUNG]
@@ -345,15 +347,15 @@ def _typical(pictures: Pictures, label: str) -> int:
     return int(own[((thumbs - thumbs.mean(axis=0)) ** 2).sum(axis=(1, 2)).argmin()])
 
 
-def _interval(axes: Axes, place: int, measure: Mapping[str, Any], colour: str) -> None:
+def _draw_interval(axes: Axes, y: int, measure: Mapping[str, Any], colour: str) -> None:
     if measure["low"] is not None:
-        axes.plot([measure["low"], measure["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-    axes.plot(measure["value"], place, "o", color=colour, markersize=7, clip_on=False)
+        axes.plot([measure["low"], measure["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    axes.plot(measure["value"], y, "o", color=colour, markersize=7, clip_on=False)
 
 
-def _beside(axes: Axes, place: int, text: str) -> None:
-    where: Any = ("axes fraction", "data")
-    axes.annotate(text, (1.02, place), xycoords=where, va="center", annotation_clip=False, fontsize=9)
+def _annotate(axes: Axes, y: int, text: str) -> None:
+    coordinates: Any = ("axes fraction", "data")
+    axes.annotate(text, (1.02, y), xycoords=coordinates, va="center", annotation_clip=False, fontsize=9)
 
 
 def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
@@ -369,7 +371,7 @@ def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
         handles.append(Line2D([], [], color="black", linewidth=1.4, label=f"the model, {outcome.model['value']:.2f}"))
     handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label="guessing"))
     if not math.isnan(outcome.level):
-        handles.append(Patch(color="#eeeeee", label="by chance, no alarm"))
+        handles.append(Patch(color="#eeeeee", label="chance, no alarm"))
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
 
 
@@ -379,7 +381,7 @@ NO_MODEL, NO_GAIN = "no model was given", "the model is not better than chance"
 
 
 def examine(
-    pictures: Pictures,
+    pictures: ImageSet,
     folds: Sequence[Fold],
     *,
     model: Scores | None = None,
@@ -387,21 +389,21 @@ def examine(
     permutations: int = PERMUTATIONS,
     resamples: int = RESAMPLES,
     names: Sequence[str] | None = None,
-    place: Path | None = None,
+    folder: Path | None = None,
     report: Progress | None = None,
 ) -> Part:
     """Run the probes.
 
     Args:
-        pictures: Of the manifest that the splits are of.
-        folds: The model's own.
-        model: Its test predictions, of the same images or of fewer; None where there is no model yet.
-        seed: Of labellings and resamples.
-        permutations: Labellings dealt by chance, P.
-        resamples: Of patients.
-        names: Which of `PROBES`; None takes all, those first that can raise an alarm.
-        place: The folder in which pictures are written; None draws none.
-        report: Shows how far it is.
+        pictures: The images of the manifest of the splits.
+        folds: The splits of the model.
+        model: Its test predictions, for the same images or fewer; None where there is no model yet.
+        seed: The seed of permutations and resamples.
+        permutations: Number of permutations of the labels P.
+        resamples: Resamples of patients.
+        names: Names in `PROBES`; None takes all, those first that can raise an alarm.
+        folder: Where figures are written; None draws none.
+        report: Shows the progress.
     """
     names = sorted(PROBES, key=lambda name: LEVELS.index(PROBES[name].level)) if names is None else names
     runs = alarm.runs_of(pictures, folds, seed)
@@ -411,33 +413,37 @@ def examine(
         what = "no fold has readable images to train and to test on" if not runs else "there is one class only"
         return Part(NAME, TITLE, {"reason": what}, [Finding(UNKNOWN, f"The probes could not be run: {what}.")])
     patients = pictures.patients
-    labellings = alarm.deal(pictures.numbers(classes), patients, permutations, seed)
+    labellings = alarm.permute_labels(pictures.numbers(classes), patients, permutations, seed)
     measuring = _Measuring(pictures, runs, classes, model, seed, resamples)
     results = {}
-    with (report or Unseen()).progress("probing", len(names)) as advance:
+    with (report or NoProgress()).progress("running probes", len(names)) as advance:
         for name in names:
             view = PROBES[name].see(pictures)
             results[name] = Result(replace(view, features=None, shown=None))
             if view.features is not None:
-                trial = alarm.attempt(view.features, PROBES[name].kernel, labellings, patients, runs, len(classes))
+                trial = alarm.run_probe(view.features, PROBES[name].kernel, labellings, patients, runs, len(classes))
                 results[name] = measuring.of(results[name], trial)
             advance(1)
     outcome = measuring.outcome(results, permutations)
     if THUMBNAIL in names:
         whole = pictures.thumbs.reshape(len(pictures), -1)
         outcome = replace(outcome, permuted=alarm.nearest(whole, labellings, runs, len(classes))[1:])
-    drawn = draw(outcome, pictures, place) if place is not None else ()
-    told = content(outcome), findings(outcome), sheets(outcome)
-    return Part(NAME, TITLE, *told, drawn)
+    drawn = draw(outcome, pictures, folder) if folder is not None else ()
+    return Part(NAME, TITLE, content(outcome), findings(outcome), sheets(outcome), drawn)
 
 
 class _Measuring:
-    """Measures probes as the model is measured, and against it."""
+    """Measures probes in the same way as the model, and compares them with it."""
 
     def __init__(
-        self, pictures: Pictures, runs: Sequence[Run], classes: Sequence[str], model: Scores | None, seed: int,
+        self,
+        pictures: ImageSet,
+        runs: Sequence[Run],
+        classes: Sequence[str],
+        model: Scores | None,
+        seed: int,
         resamples: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.pictures, self.runs, self.classes, self.seed, self.resamples = pictures, runs, classes, seed, resamples
         self.model = None if model is None else in_order(model, classes)
         self.chance = 1 / len(classes)
@@ -453,19 +459,19 @@ class _Measuring:
         return replace(result, trial=trial, difference=difference, share=share, **main_figures(scores, found))
 
     def _against(self, scores: Scores, found: Estimates) -> tuple[Figure, Figure]:
-        """Difference from the model, and share of what it gains; with the reason where there is no model."""
+        """Difference from the model, and share of its gain over chance; with the reason where there is no model."""
         reason = NO_MODEL
         if self.model is not None:
             pair = align(scores, self.model, ("the probes", "the model"))
             if pair.first is not None and pair.second is not None:
                 if pair.differs:
-                    self._note(f"Of probes and model {pair.differs}.")
+                    self._note(f"Probes and model: {pair.differs}.")
                 if self.against is None:
                     self.against = pair.second, self._estimate(pair.second)
                 own = found if pair.whole else self._estimate(pair.first)
                 return self._compared(own, self.against[1], pair.first)
             reason = pair.reason
-            self._note(f"The model cannot be set beside the probes: {reason}.")
+            self._note(f"The model cannot be compared with the probes: {reason}.")
         nothing = Measure(reason=reason).as_json()
         return nothing, nothing
 
@@ -481,7 +487,7 @@ class _Measuring:
             model, model_auc = main_figures(*self.against).values()
         tested = np.unique(np.concatenate([run.test for run in self.runs]))
         if not self.by_patient:
-            self._note("No patient is named: every image counts as a patient, so intervals may be too narrow.")
+            self._note("No image has a patient_id: every image counts as a patient, so intervals may be too narrow.")
         return Outcome(
             results,
             tuple(self.classes),
@@ -494,7 +500,7 @@ class _Measuring:
             len(np.unique(self.pictures.patients[tested])),
             len(self.runs),
             None,
-            max(run.left_out for run in self.runs),
+            max(run.excluded for run in self.runs),
             tuple(self.notes),
         )
 
@@ -504,7 +510,7 @@ class _Measuring:
             [getattr(found, level)["balanced_accuracy"] for found in (own, theirs)] for level in ("value", "replicates")
         )
 
-        def told(figure: float, replicates: FloatArray, undefined: str = "") -> Figure:
+        def with_interval(figure: float, replicates: FloatArray, undefined: str = "") -> Figure:
             return measure(
                 figure, replicates, patients=scores.patients, proportion=False, method=method, undefined=undefined
             ).as_json()
@@ -514,7 +520,7 @@ class _Measuring:
             metrics.divide(mine - self.chance, np.where(others > self.chance, others - self.chance, 0.0))
             for mine, others in ((value, reached), (ours, models))
         )
-        return told(float(value - reached), ours - models), told(float(share), shares, NO_GAIN)
+        return with_interval(float(value - reached), ours - models), with_interval(float(share), shares, NO_GAIN)
 
     def _estimate(self, scores: Scores) -> Estimates:
         return estimate(scores, seed=self.seed, resamples=self.resamples, calibrated=False)

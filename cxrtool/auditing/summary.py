@@ -1,6 +1,6 @@
-"""An audit as a reader meets it: its first lines, its tables, and one row a finding for programs.
+"""An audit for readers and programs: its first lines, its tables, and one row per finding.
 
-All of it is made of the content of `audit.json`, so that terminal, file and page say the same.
+All of it is made from the content of `audit.json`, so that terminal, file and page show the same.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ Audit = Mapping[str, Any]
 """The content of `audit.json`."""
 
 SHOWN = 4
-"""Findings that other commands print of an audit; the audit itself prints all."""
+"""Findings of an audit that other commands print; the audit itself prints all."""
 
 WORDS = {ALARM: "ALARM", WARNING: "Warning", NOTE: "Note", CLEAR: "Clear", UNKNOWN: "Not known"}
-"""How a line begins."""
+"""The word before a finding."""
 
 TIDY = ("level", "part", "text")
 
 
 def parts_of(audit: Audit) -> list[Part]:
-    """The parts, in the order in which they were looked at."""
+    """The parts, in order."""
     return [Part.from_json(name, entry) for name, entry in audit["parts"].items()]
 
 
 def verdict(parts: Sequence[Part]) -> str:
-    """The first line: how bad it is.
+    """The first line: the overall result.
 
     >>> verdict([Part("a", "A", findings=[Finding(CLEAR, "no")])])
-    'Nothing that was looked for was found; that is not yet proof that a model looks at the lungs.'
+    'No alarm and no warning; that is not yet proof that a model looks at the lungs.'
     """
     levels = [finding.level for part in parts for finding in part.findings]
     alarms, warnings = levels.count(ALARM), levels.count(WARNING)
@@ -40,13 +40,15 @@ def verdict(parts: Sequence[Part]) -> str:
         more = f", and {count_of(warnings, 'warning')}" if warnings else ""
         return (
             f"{count_of(alarms, 'alarm')}{more}: an accuracy measured on these images need not come from the lungs, "
-            "and may not hold elsewhere."
+            "and may not hold on other images."
         )
     if warnings:
-        return f"No alarm, but {count_of(warnings, 'warning')}: something beside the disease may explain an accuracy."
+        return (
+            f"No alarm, but {count_of(warnings, 'warning')}: something other than the disease may explain an accuracy."
+        )
     if not levels or set(levels) == {UNKNOWN}:
-        return "Nothing could be looked for, so nothing is known."
-    return "Nothing that was looked for was found; that is not yet proof that a model looks at the lungs."
+        return "Nothing could be searched, so nothing is known."
+    return "No alarm and no warning; that is not yet proof that a model looks at the lungs."
 
 
 def line(finding: Finding) -> str:
@@ -55,25 +57,25 @@ def line(finding: Finding) -> str:
 
 
 def headline(parts: Sequence[Part], shown: int = SHOWN) -> list[str]:
-    """What other commands print: the verdict and the gravest findings."""
-    grave = [finding for finding in by_gravity(parts) if finding.level in (ALARM, WARNING)]
-    rest = len(grave) - shown
-    return [verdict(parts), *map(line, grave[:shown]), *([f"and {rest} more"] if rest > 0 else [])]
+    """What other commands print: the verdict and the most serious findings."""
+    serious = [finding for finding in by_gravity(parts) if finding.level in (ALARM, WARNING)]
+    rest = len(serious) - shown
+    return [verdict(parts), *map(line, serious[:shown]), *([f"and {rest} more"] if rest > 0 else [])]
 
 
 def opening(audit: Audit) -> list[str]:
-    """The first lines: what was audited, the verdict, and every finding from the gravest on."""
+    """The first lines: what was audited, the verdict, and every finding, the most serious first."""
     parts = parts_of(audit)
     return [audit["about"], "", verdict(parts), "", *map(line, by_gravity(parts))]
 
 
 def sheets(audit: Audit, digits: int = 2) -> list[Sheet]:
-    """All tables, part by part; their figures were rounded when they were made."""
+    """All tables, part by part; their numbers are already rounded."""
     return [sheet for part in parts_of(audit) for sheet in part.sheets]
 
 
 def tidy(audit: Audit) -> tuple[list[str], list[list[str]]]:
-    """One row a finding, in the order of the parts."""
+    """One row per finding, in the order of the parts."""
     rows = [[finding.level, part.name, finding.text] for part in parts_of(audit) for finding in part.findings]
     return list(TIDY), rows
 

@@ -1,6 +1,6 @@
-"""Does what is learnt here hold elsewhere? The probes trained in one place and asked in another, both ways.
+"""Does what is learnt on one set hold on another? The probes are trained on one set and tested on the other, both ways.
 
-A difference between classes that the collector of a set brought in ends at the door of that set; the disease does not
+A difference between classes that comes from the collection of a set does not exist in other sets; the disease does
 (DeGrave, Janizek & Lee 2021, "AI for Radiographic COVID-19 Detection Selects Shortcuts over Signal").
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from cxrtool.auditing import alarm
-from cxrtool.auditing.alarm import Run, Trial
+from cxrtool.auditing.alarm import Run
 from cxrtool.auditing.answers import divided, main_figures, predictions
-from cxrtool.auditing.catalogue import PROBES, THUMBNAIL, Probe, elsewhere
-from cxrtool.auditing.inputs import Pictures
+from cxrtool.auditing.catalogue import PROBES, THUMBNAIL, Probe, for_external
+from cxrtool.auditing.inputs import ImageSet
 from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
 from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.evaluation.metrics.estimates import estimate
@@ -25,83 +25,83 @@ from cxrtool.evaluation.summary import summarise
 from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, cell, count_of
 
 CHANCE = 0.5
-"""Area under the ROC curve of a coin."""
+"""AUC of guessing."""
 
 VERDICTS = (
-    (WARNING, "falls to guessing on that source once it is left out"),
-    (NOTE, "tells the classes of that source less well once it is left out"),
-    (CLEAR, "tells the classes of that source about as well"),
-    (NOTE, "is no better than guessing on that source either way, so nothing can be said"),
+    (WARNING, "is no better than guessing on that source once it is excluded"),
+    (NOTE, "separates the classes of that source less well once it is excluded"),
+    (CLEAR, "separates the classes of that source about as well"),
+    (NOTE, "is no better than guessing on that source either way, so nothing can be concluded"),
 )
-"""What may become of a source that is left out."""
+"""What may happen on a source that is excluded from training."""
 
 Entry = Mapping[str, Any]
 
 
-def both(classes: Sequence[str]) -> str:
+def joined(classes: Sequence[str]) -> str:
     """Names of classes in a sentence.
 
-    >>> both(["covid", "normal", "pneumonia"])
+    >>> joined(["covid", "normal", "pneumonia"])
     'covid, normal and pneumonia'
     """
     return f"{', '.join(classes[:-1])} and {classes[-1]}"
 
 
 def judge(entries: Sequence[Entry], classes: Sequence[str]) -> list[Finding]:
-    """What holds elsewhere and what does not, a sentence each."""
+    """What holds on external images and what does not, a sentence each."""
     found = []
     for entry in entries:
         inside, outside = entry["inside"]["auc"], entry["outside"]["auc"]
         if inside["value"] is None or outside["value"] is None:
             continue
-        home, away = entry["trained_on"], entry["tested_on"]
-        told = (
-            f"Trained on {home}, {PROBES[entry['seen']].alone} tells {both(classes)} apart with an AUC of "
-            f"{cell(inside)} in {home} and {cell(outside)} in {away}"
+        internal, external = entry["trained_on"], entry["tested_on"]
+        text = (
+            f"Trained on {internal}, {PROBES[entry['seen']].subject} separates {joined(classes)} with an AUC of "
+            f"{cell(inside)} in {internal} and {cell(outside)} in {external}"
         )
         if _end(inside, "low") <= CHANCE:
-            text = f"in {home} itself that is no better than guessing, so nothing can be said of {away}."
-            found.append(Finding(NOTE, f"{told}: {text}"))
+            why = f"in {internal} itself this is no better than guessing, so nothing can be concluded for {external}."
+            found.append(Finding(NOTE, f"{text}: {why}"))
         elif _end(outside, "low") <= CHANCE:
-            how = "is worse than" if _end(outside, "high") < CHANCE else "cannot be told from"
-            text = f"there it {how} guessing, so it learnt what is peculiar to {home}, not what the illness looks like."
-            found.append(Finding(WARNING, f"{told}: {text}"))
+            how = "worse" if _end(outside, "high") < CHANCE else "no better"
+            why = f"so it learnt what is specific to {internal}, not the disease."
+            found.append(Finding(WARNING, f"{text}: in {external} it is {how} than guessing, {why}"))
         elif _end(outside, "high") < _end(inside, "low"):
-            found.append(Finding(NOTE, f"{told}: less, but better than guessing."))
+            found.append(Finding(NOTE, f"{text}: less, but better than guessing."))
         else:
-            found.append(Finding(CLEAR, f"{told}."))
+            found.append(Finding(CLEAR, f"{text}."))
     return found
 
 
 def tabulate(entries: Sequence[Entry], classes: Sequence[str], notes: Sequence[str]) -> Sheet:
-    """Both ways, inside above outside."""
-    columns = ["trained on", "tested on", "seen", "images", "AUC", "balanced accuracy"]
+    """Both directions, each with the internal row above the external one."""
+    columns = ["trained on", "tested on", "input", "images", "AUC", "balanced accuracy"]
     columns += [f"sensitivity of {name}" for name in classes] + [NAMES["ece"], "slope"]
     rows = []
     for entry in entries:
-        for side, place in (("inside", "trained_on"), ("outside", "tested_on")):
+        for side, key in (("inside", "trained_on"), ("outside", "tested_on")):
             figures = entry[side]
-            where = f"{entry[place]}{' (cross-validated)' if side == 'inside' else ''}"
+            tested_on = f"{entry[key]}{' (cross-validated)' if side == 'inside' else ''}"
             rows.append(
                 [
-                    *(entry["trained_on"], where, PROBES[entry["seen"]].title, str(figures["images"])),
+                    *(entry["trained_on"], tested_on, PROBES[entry["seen"]].title, str(figures["images"])),
                     *(cell(figures[name]) for name in ("auc", "balanced_accuracy")),
                     *(cell(figures["sensitivity"][name]) for name in classes),
                     cell(figures["ece"]),
                     _slopes(figures["slope"], classes),
                 ]
             )
-    told = [
-        "Decisions are made at the threshold that the training images gave, all classes weighing the same; of two "
-        "classes the specificity of the one is the sensitivity of the other.",
-        "Probabilities are those of classes as frequent as in training; a slope below 1: they are too extreme.",
+    remarks = [
+        "Decisions use the threshold of the training images, with equal weights of the classes. For two "
+        "classes, the specificity of one is the sensitivity of the other.",
+        "Probabilities use the class frequencies of training. A slope below 1 means that they are too extreme.",
         *notes,
     ]
-    return Sheet("Trained in one place, tested in both", columns, rows, told)
+    return Sheet("Trained on one set, tested on both", columns, rows, remarks)
 
 
 def judge_left_out(entries: Sequence[Entry]) -> list[Finding]:
-    """Whether what is learnt from the other sources holds in each: one sentence for all sources of a kind."""
+    """Whether what is learnt from the other sources holds in each: one sentence for all sources with one result."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         if entry["reason"] is not None:
@@ -109,17 +109,19 @@ def judge_left_out(entries: Sequence[Entry]) -> list[Finding]:
         inside, outside = entry["trained_with_it"]["auc"], entry["trained_without_it"]["auc"]
         if inside["value"] is None or outside["value"] is None:
             continue
-        told = f"{entry['source']} ({both(entry['classes'])}) AUC {cell(inside)} with it, {cell(outside)} without"
-        kinds.setdefault(_kind_left_out(inside, outside), []).append(told)
+        text = f"{entry['source']} ({joined(entry['classes'])}) AUC {cell(inside)} with it, {cell(outside)} without"
+        kinds.setdefault(_kind_left_out(inside, outside), []).append(text)
     found = [
         Finding(
-            level, f"A thumbnail's classifier, with a source among its training images and without it, {text}: {told}."
+            level,
+            f"A classifier of thumbnails, trained with and without a source, {text}: {'; '.join(kinds[level, text])}.",
         )
-        for (level, text), told in ((kind, "; ".join(kinds[kind])) for kind in VERDICTS if kind in kinds)
+        for level, text in VERDICTS
+        if (level, text) in kinds
     ]
     reasons = [entry["reason"] for entry in entries if entry["reason"] is not None]
     if reasons:
-        found.append(Finding(UNKNOWN, f"Sources that could not be left out: {'; '.join(reasons)}."))
+        found.append(Finding(UNKNOWN, f"Sources that could not be excluded: {'; '.join(reasons)}."))
     return found
 
 
@@ -133,7 +135,7 @@ def _kind_left_out(inside: Mapping[str, Any], outside: Mapping[str, Any]) -> tup
 
 
 def tabulate_left_out(entries: Sequence[Entry], fewest: int) -> Sheet:
-    """Each source: trained with it and without it."""
+    """Each source: trained with and without it."""
     columns = ["source", "images", "labels", "AUC with it", "AUC without it"]
     columns += ["balanced accuracy with it", "balanced accuracy without it"]
     rows = []
@@ -145,11 +147,12 @@ def tabulate_left_out(entries: Sequence[Entry], fewest: int) -> Sheet:
             cells = [cell(side[name]) for name in ("auc", "balanced_accuracy") for side in sides]
         rows.append([entry["source"], str(entry["images"]), labels, *cells])
     notes = [
-        "Tested on the images of the source: cross-validated by patient over all sources, then trained on the others.",
-        f"A label counts that has {fewest} patients in the source and among the others.",
+        "Tested on the images of the source. With it: cross-validated by patient over all sources. Without it: trained "
+        "on the other sources.",
+        f"Only labels with {fewest} patients in the source and {fewest} in the others are used.",
         *(f"{entry['reason'][0].upper()}{entry['reason'][1:]}." for entry in entries if entry["reason"]),
     ]
-    return Sheet("A thumbnail's classifier, each source left out", columns, rows, notes)
+    return Sheet("A classifier of thumbnails, each source excluded", columns, rows, notes)
 
 
 def _end(measure: Mapping[str, Any], end: str) -> float:
@@ -162,48 +165,51 @@ def _slopes(slopes: Mapping[str, Any], classes: Sequence[str]) -> str:
     return ", ".join(cell({**slopes[name], "low": None}) for name in classes)
 
 
-EXTERNAL, EXTERNAL_TITLE = "external", "Simple classifiers elsewhere"
-LEFT_OUT, LEFT_OUT_TITLE = "left_out", "Each source left out"
+EXTERNAL, EXTERNAL_TITLE = "external", "Simple classifiers on external images"
+LEFT_OUT, LEFT_OUT_TITLE = "left_out", "Each source excluded"
 
 FEWEST = 5
-"""Patients of a class on either side, below which it is not asked about."""
+"""Patients of a class on either side, below which the class is excluded."""
 
 FOLDS = 5
 
 
 def external(
-    here: Pictures,
-    there: Pictures,
+    here: ImageSet,
+    there: ImageSet,
     *,
     names: tuple[str, str] = ("here", "there"),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Part:
-    """Train on one set and test on it and on the other, both ways, on the classes that both have.
+    """Train on one set and test on both, both ways, on the classes that both have.
 
     Args:
-        here: The one set.
-        there: The other, with its labels named as here.
-        names: What to call them.
-        seed: Of folds and resamples.
-        resamples: Of patients.
+        here: One set.
+        there: The other, with the same names of labels.
+        names: Names of the two in tables and sentences.
+        seed: The seed of folds and resamples.
+        resamples: Resamples of patients.
     """
-    here, there, notes = _apart(here, there, names)
+    here, there, notes = _without_shared(here, there, names)
     classes = [name for name in here.classes if min(_patients(here, name), _patients(there, name)) >= FEWEST]
     if len(classes) < 2:
-        both = f"{names[0]} has {_told(here)}, {names[1]} {_told(there)}"
-        text = f"Nothing could be asked elsewhere: two labels with {FEWEST} patients in both are needed; {both}."
+        text = (
+            f"External images could not be tested: expected two labels with {FEWEST} patients in both sets, found "
+            f"{_patient_counts(here)} in {names[0]} and {_patient_counts(there)} in {names[1]}."
+        )
         return Part(EXTERNAL, EXTERNAL_TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
     sides = [_of_classes(pictures, classes) for pictures in (here, there)]
     entries = []
-    for probe in elsewhere():
+    for probe in for_external():
         views = [probe.see(pictures) for pictures in sides]
         features = [view.features for view in views]
         if features[0] is None or features[1] is None:
             continue
         for home, away in ((0, 1), (1, 0)):
-            inside = _ask(probe, sides[home], np.asarray(features[home]), divided(sides[home], FOLDS, seed), classes)
-            outside = _ask_elsewhere(probe, sides[home], sides[away], (features[home], features[away]), classes, seed)
+            runs = divided(sides[home], FOLDS, seed)
+            inside = _scores(probe, sides[home], np.asarray(features[home]), runs, classes)
+            outside = _external_scores(probe, sides[home], sides[away], (features[home], features[away]), classes, seed)
             entries.append(
                 {
                     "seen": probe.name,
@@ -217,18 +223,12 @@ def external(
     return Part(EXTERNAL, EXTERNAL_TITLE, content, judge(entries, classes), [tabulate(entries, classes, notes)])
 
 
-def left_out(pictures: Pictures, *, seed: int = 0, resamples: int = RESAMPLES) -> Part:
-    """For each source: a thumbnail's classifier trained with and without it, tested on its images.
-
-    Args:
-        pictures: Of all sources.
-        seed: Of folds and resamples.
-        resamples: Of patients.
-    """
+def left_out(pictures: ImageSet, *, seed: int = 0, resamples: int = RESAMPLES) -> Part:
+    """For each source: a classifier of thumbnails trained with and without it, tested on its images."""
     sources = sorted(set(pictures.sources) - {""})
     if len(sources) < 2:
-        what = f"all images come from one source, {sources[0]}" if sources else "the source of no image is known"
-        text = f"No source could be left out: {what}."
+        what = f"all images come from one source, {sources[0]}" if sources else "no image has a source"
+        text = f"No source could be excluded: {what}."
         return Part(LEFT_OUT, LEFT_OUT_TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
     entries = [{"source": name, **_leave_out(pictures, name, seed, resamples)} for name in sources]
     return Part(
@@ -240,54 +240,52 @@ def left_out(pictures: Pictures, *, seed: int = 0, resamples: int = RESAMPLES) -
     )
 
 
-def _leave_out(pictures: Pictures, source: str, seed: int, resamples: int) -> dict[str, Any]:
+def _leave_out(pictures: ImageSet, source: str, seed: int, resamples: int) -> dict[str, Any]:
     own = np.array([name == source for name in pictures.sources], np.bool_)
     patients = pictures.patients
-    # A patient seen in two places would tell the one about the other.
+    # A patient with images in two sources would leak from one to the other.
     others = ~own & ~np.isin(patients, patients[own])
     inside, rest = pictures.where(own), pictures.where(others)
     classes = [name for name in inside.classes if min(_patients(inside, name), _patients(rest, name)) >= FEWEST]
     sizes = {"images": len(inside), "labels": {name: inside.labels.count(name) for name in inside.classes}}
     if len(classes) < 2:
         return {**sizes, "reason": _why_not(source, inside, rest)}
-    # The label of who has none of these classes is of no use to either side.
     of_classes = np.isin(pictures.numbers(classes), np.arange(len(classes)))
-    asked = pictures.where(of_classes & (own | others))
-    tested = np.array([name == source for name in asked.sources], np.bool_)
+    used = pictures.where(of_classes & (own | others))
+    tested = np.array([name == source for name in used.sources], np.bool_)
     probe = PROBES[THUMBNAIL]
-    features = probe.see(asked).features
-    test, train = np.flatnonzero(tested), np.flatnonzero(~tested)
-    run = alarm.sampled("0", "0", train, test, asked.patients, [seed])
-    known = _ask(probe, asked, np.asarray(features), divided(asked, FOLDS, seed), classes)
-    known = known.where(np.array([row.get("source") == source for row in known.rows], np.bool_))
-    strange = _ask(probe, asked, np.asarray(features), [run], classes)
+    features = np.asarray(probe.see(used).features)
+    run = alarm.sampled("0", "0", np.flatnonzero(~tested), np.flatnonzero(tested), used.patients, [seed])
+    included = _scores(probe, used, features, divided(used, FOLDS, seed), classes)
+    included = included.where(np.array([row.get("source") == source for row in included.rows], np.bool_))
+    excluded = _scores(probe, used, features, [run], classes)
     with_it, without = (
         main_figures(scores, estimate(scores, seed=seed, resamples=resamples, calibrated=False))
-        for scores in (known, strange)
+        for scores in (included, excluded)
     )
     return {**sizes, "reason": None, "classes": classes, "trained_with_it": with_it, "trained_without_it": without}
 
 
-def _why_not(source: str, inside: Pictures, rest: Pictures) -> str:
+def _why_not(source: str, inside: ImageSet, rest: ImageSet) -> str:
     if len(inside.classes) < 2:
         return f"{source} has images of one label only, {', '.join(inside.classes) or 'none'}"
-    return f"{source} and the others have not two labels of {FEWEST} patients each in common"
+    return f"{source} and the others do not have two labels of {FEWEST} patients each in common"
 
 
-def _ask(probe: Probe, pictures: Pictures, features: Any, runs: Sequence[Run], classes: Sequence[str]) -> Scores:
+def _scores(probe: Probe, pictures: ImageSet, features: Any, runs: Sequence[Run], classes: Sequence[str]) -> Scores:
     labels = pictures.numbers(classes)[:, None]
-    trial = alarm.attempt(features, probe.kernel, labels, pictures.patients, runs, len(classes))
+    trial = alarm.run_probe(features, probe.kernel, labels, pictures.patients, runs, len(classes))
     return scores_of(predictions(pictures.rows, runs, classes, trial))
 
 
-def _ask_elsewhere(
-    probe: Probe, home: Pictures, away: Pictures, features: tuple[Any, Any], classes: Sequence[str], seed: int
+def _external_scores(
+    probe: Probe, home: ImageSet, away: ImageSet, features: tuple[Any, Any], classes: Sequence[str], seed: int
 ) -> Scores:
     patients = np.concatenate([home.patients, away.patients + len(home)])
     labels = np.concatenate([home.numbers(classes), away.numbers(classes)])[:, None]
-    places = np.arange(len(patients))
-    run = alarm.sampled("0", "0", places[: len(home)], places[len(home) :], patients, [seed])
-    trial: Trial = alarm.attempt(np.concatenate(features), probe.kernel, labels, patients, [run], len(classes))
+    indices = np.arange(len(patients))
+    run = alarm.sampled("0", "0", indices[: len(home)], indices[len(home) :], patients, [seed])
+    trial = alarm.run_probe(np.concatenate(features), probe.kernel, labels, patients, [run], len(classes))
     return scores_of(predictions([*home.rows, *away.rows], [run], classes, trial))
 
 
@@ -307,8 +305,8 @@ def _figures(scores: Scores, seed: int, resamples: int) -> dict[str, Any]:
     }
 
 
-def _apart(here: Pictures, there: Pictures, names: tuple[str, str]) -> tuple[Pictures, Pictures, list[str]]:
-    """The two sets without what stands in both: an image that was trained on is none from elsewhere."""
+def _without_shared(here: ImageSet, there: ImageSet, names: tuple[str, str]) -> tuple[ImageSet, ImageSet, list[str]]:
+    """The two sets without what is in both: an image that was trained on is not external."""
     known = {_key(row, column) for row in here.rows for column in (PATIENT, "sha256")} - {None}
     kept = np.array(
         [not any(_key(row, column) in known for column in (PATIENT, "sha256")) for row in there.rows], np.bool_
@@ -316,7 +314,7 @@ def _apart(here: Pictures, there: Pictures, names: tuple[str, str]) -> tuple[Pic
     shared = int((~kept).sum())
     notes = []
     if shared:
-        notes.append(f"{count_of(shared, 'image')} of {names[1]}, or their patients, are in {names[0]} too: left out.")
+        notes.append(f"{count_of(shared, 'image')} of {names[1]} (or their patients) are also in {names[0]}: excluded.")
     return here, there.where(kept), notes
 
 
@@ -325,13 +323,13 @@ def _key(row: Mapping[str, str], column: str) -> tuple[str, str] | None:
     return (column, value) if value else None
 
 
-def _of_classes(pictures: Pictures, classes: Sequence[str]) -> Pictures:
+def _of_classes(pictures: ImageSet, classes: Sequence[str]) -> ImageSet:
     return pictures.where(np.array([label in classes for label in pictures.labels], np.bool_))
 
 
-def _patients(pictures: Pictures, label: str) -> int:
+def _patients(pictures: ImageSet, label: str) -> int:
     return len(np.unique(pictures.patients[[name == label for name in pictures.labels]])) if len(pictures) else 0
 
 
-def _told(pictures: Pictures) -> str:
+def _patient_counts(pictures: ImageSet) -> str:
     return ", ".join(f"{name} {_patients(pictures, name)}" for name in pictures.classes) or "no labels"

@@ -1,7 +1,7 @@
-"""What each probe is shown: a picture of which something was taken away, or a few figures in place of one.
+"""What each probe sees: an image of which a part was removed, or a few numbers instead of an image.
 
 Maguolo & Nanni (2020, "A Critic Evaluation of Methods for COVID-19 Automatic Detection from X-Ray Images") blacked out
-the centre and found networks to do as well; the other views ask the same of less and of more of a picture.
+the centre and found networks to do as well. The other views remove less or more of the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cxrtool.auditing.classifier import Features
 from cxrtool.auditing.factors import CATEGORY, FILE, factors
-from cxrtool.auditing.inputs import SIDE, Images, Pictures
+from cxrtool.auditing.inputs import SIDE, Images, ImageSet
 from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.tables import count_of
 
@@ -22,28 +22,28 @@ BORDER = round(SIDE / 10)
 """Width of the border in thumbnail pixels: the outermost tenth on each side."""
 
 FRAME = SIDE // 16
-"""What is left around the blacked centre. In 330 adults and children, and in drawn ones, 98.7 % of the lungs lie
-within; they reach nearer to an edge than is thought, in close crops to the edge itself."""
+"""Width of the frame around the blacked-out centre, in thumbnail pixels. In 330 adults and children, and in phantoms,
+98.7 % of the lungs are inside the centre; in close crops lungs reach to the edge of the image."""
 
 MARGIN = 3
-"""Around the lungs before they are erased, in thumbnail pixels: a twentieth of the side."""
+"""Margin around the erased lungs, in thumbnail pixels: a twentieth of the side."""
 
 FEWEST_LUNGS = 0.5
-"""Share of the pictures whose lungs must be known for a probe that needs them."""
+"""Share of the images whose lungs must be known for a probe that needs them."""
 
 IS_LUNG = 0.5
 
 
 @dataclass(frozen=True)
 class View:
-    """What a probe is shown.
+    """What a probe sees.
 
     Attributes:
-        features: (n, d) what it is trained on; None where it cannot be made.
-        shown: (n, 64, 64) the same as pictures; None where it is figures.
-        lung: Share of the lungs' area that it still holds, where that is known.
-        reason: Why it cannot be made, or what has to be known about it.
-        alike: It cannot be made because it is the same of all images, which is an answer too.
+        features: (n, d) its input; None where it cannot be made.
+        shown: (n, 64, 64) the input as images; None where it is numbers.
+        lung: Share of the lungs' area that is still visible, where known.
+        reason: Why it cannot be made, or a remark about it.
+        alike: It cannot be made because it is the same for all images, which is a result too.
     """
 
     features: Features | None
@@ -53,26 +53,26 @@ class View:
     alike: bool = False
 
 
-def thumbnail(pictures: Pictures) -> View:
-    """The whole picture."""
+def thumbnail(pictures: ImageSet) -> View:
+    """The whole image."""
     return _of_pixels(pictures.thumbs, np.ones((SIDE, SIDE), np.bool_), pictures.lungs)
 
 
-def border(pictures: Pictures) -> View:
+def border(pictures: ImageSet) -> View:
     """The outermost tenth on each side."""
     return _framed(pictures, BORDER)
 
 
-def centre_blacked(pictures: Pictures) -> View:
-    """All but a box, the same in all pictures, that holds the lungs in practically every frontal radiograph."""
+def centre_blacked(pictures: ImageSet) -> View:
+    """All but a box, the same for all images, that contains the lungs in practically every frontal radiograph."""
     return _framed(pictures, FRAME)
 
 
-def lungs_erased(pictures: Pictures) -> View:
-    """All but a box around both lungs, filled from its rim, so that the hole does not tell what filled it."""
+def lungs_erased(pictures: ImageSet) -> View:
+    """All but a box around both lungs, filled from its rim, so that the hole does not show what it contained."""
     shown = pictures.thumbs.copy()
     for i, lung in enumerate(_lungs(pictures)):
-        # Where no lung was found one may still be: then all is erased in which lungs may lie.
+        # Where no lung was found there may still be one: then the whole area of possible lungs is erased.
         inside = FRAME + MARGIN, SIDE - FRAME - MARGIN
         top, bottom, left, right = _box(lung) or inside * 2
         _fill(
@@ -83,29 +83,29 @@ def lungs_erased(pictures: Pictures) -> View:
     return View(shown.reshape(len(shown), -1), shown, 0.0)
 
 
-def lungs_only(pictures: Pictures) -> View:
+def lungs_only(pictures: ImageSet) -> View:
     """The lungs, all else black."""
     shown = pictures.thumbs * _lungs(pictures)
     return View(shown.reshape(len(shown), -1), shown, 1.0)
 
 
-def mask_shape(pictures: Pictures) -> View:
+def mask_shape(pictures: ImageSet) -> View:
     """Areas, extents and moments of the lungs' outline, without a single grey value."""
     lungs = _lungs(pictures)
     return View(_scaled(np.stack([_shape(lung) for lung in lungs])), lungs)
 
 
-def size_and_shape(pictures: Pictures) -> View:
+def size_and_shape(pictures: ImageSet) -> View:
     """Width, height, proportions, bits and type of the files."""
     width, height = (np.log(side.astype(np.float64)) for side in (pictures.width, pictures.height))
     columns = [width, height, width - height, pictures.bits.astype(np.float64)]
     columns += _indicators(pictures.kind)
     features = _scaled(np.stack(columns, axis=1))
-    return View(features) if features.any() else View(None, reason="all files are of one size and kind", alike=True)
+    return View(features) if features.any() else View(None, reason="all files have one size and type", alike=True)
 
 
-def metadata(pictures: Pictures) -> View:
-    """What the manifest says of the images, and what their names give away; what is missing too."""
+def metadata(pictures: ImageSet) -> View:
+    """The columns of the manifest, what is missing in them, and patterns of names."""
     columns: list[FloatArray] = []
     names = []
     for factor in factors(pictures.rows):
@@ -120,11 +120,11 @@ def metadata(pictures: Pictures) -> View:
         columns.append(np.where(absent, np.nanmean(numbers), numbers))
         columns += [absent.astype(np.float64)] if absent.any() else []
     if not columns:
-        return View(None, reason="the manifest says nothing of the images, or the same of all", alike=True)
-    return View(_scaled(np.stack(columns, axis=1)), reason=f"made of {', '.join(names)}")
+        return View(None, reason="the manifest has the same metadata for all images, or none", alike=True)
+    return View(_scaled(np.stack(columns, axis=1)), reason=f"made from {', '.join(names)}")
 
 
-def _framed(pictures: Pictures, width: int) -> View:
+def _framed(pictures: ImageSet, width: int) -> View:
     seen = np.ones((SIDE, SIDE), np.bool_)
     seen[width : SIDE - width, width : SIDE - width] = False
     return _of_pixels(pictures.thumbs, seen, pictures.lungs)
@@ -138,7 +138,7 @@ def _of_pixels(thumbs: Images, seen: NDArray[np.bool_], lungs: Images | None) ->
 
 
 def _scaled(columns: FloatArray) -> FloatArray:
-    """Columns in units of their spread over all images, labels unseen; those that never vary become 0."""
+    """Columns with mean 0 and SD 1 over all images (labels are not used); those that never vary become 0."""
     rest = columns - columns.mean(axis=0)
     spread = rest.std(axis=0)
     scaled: FloatArray = np.where(spread > 1e-9, rest / np.maximum(spread, 1e-9), 0.0)
@@ -149,23 +149,22 @@ def _indicators(values: Sequence[str]) -> list[FloatArray]:
     return [np.array([value == level for value in values], np.float64) for level in sorted(set(values))]
 
 
-def about_lungs(pictures: Pictures) -> tuple[bool, str]:
-    """Whether enough lungs are known for a probe that needs them; why not, or how many are lacking."""
+def about_lungs(pictures: ImageSet) -> tuple[bool, str]:
+    """Whether enough lungs are known for a probe that needs them; and the reason, or how many are missing."""
     if pictures.lungs is None:
         return False, pictures.masks or "no masks of the lungs"
     lacking = int((pictures.lungs.max(axis=(1, 2), initial=0.0) < IS_LUNG).sum())
     if lacking > (1 - FEWEST_LUNGS) * len(pictures):
-        return False, f"no lungs were found in {lacking} of {count_of(len(pictures), 'picture')}"
-    return True, f"no lungs were found in {lacking} of {len(pictures)} pictures" if lacking else ""
+        return False, f"no lungs were found in {lacking} of {count_of(len(pictures), 'image')}"
+    return True, f"no lungs were found in {lacking} of {len(pictures)} images" if lacking else ""
 
 
-def _lungs(pictures: Pictures) -> Images:
-    """The lungs; where nobody looked, none."""
+def _lungs(pictures: ImageSet) -> Images:
     return np.zeros_like(pictures.thumbs) if pictures.lungs is None else pictures.lungs
 
 
 def _box(lung: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
-    """First row, row behind the last, first column and column behind the last of what is lung."""
+    """The bounding box of the lung as (top, bottom, left, right), ends excluded; None where there is none."""
     inside = lung >= IS_LUNG
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows):
@@ -173,41 +172,41 @@ def _box(lung: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _fill(picture: NDArray[np.float32], rows: slice, columns: slice) -> None:
-    """Fill a box of a picture, in place, with straight lines between its opposite rims, both ways averaged.
+def _fill(image: NDArray[np.float32], rows: slice, columns: slice) -> None:
+    """Fill a box of an image, in place, by linear interpolation between opposite rims, averaged over both directions.
 
-    Where the box reaches an edge of the picture the other rim is taken for both; where it reaches both, that way is
-    left out; a box that is the whole picture becomes black.
+    Where the box reaches an edge of the image, the opposite rim is used for both ends. Where it reaches both edges,
+    that direction is skipped. A box that covers the whole image becomes black.
     """
-    across = _between(picture, rows, columns)
-    down = _between(picture.T, columns, rows)
-    ways = [way for way in (across, None if down is None else down.T) if way is not None]
-    picture[rows, columns] = sum(ways) / len(ways) if ways else 0.0
+    across = _interpolate(image, rows, columns)
+    down = _interpolate(image.T, columns, rows)
+    directions = [filled for filled in (across, None if down is None else down.T) if filled is not None]
+    image[rows, columns] = sum(directions) / len(directions) if directions else 0.0
 
 
-def _between(picture: NDArray[np.float32], rows: slice, columns: slice) -> NDArray[np.float32] | None:
-    before, behind = columns.start - 1, columns.stop
-    if before < 0 and behind >= SIDE:
+def _interpolate(image: NDArray[np.float32], rows: slice, columns: slice) -> NDArray[np.float32] | None:
+    before, after = columns.start - 1, columns.stop
+    if before < 0 and after >= SIDE:
         return None
-    first = picture[rows, before if before >= 0 else behind]
-    last = picture[rows, behind if behind < SIDE else before]
-    width = min(behind, SIDE) - columns.start
+    first = image[rows, before if before >= 0 else after]
+    last = image[rows, after if after < SIDE else before]
+    width = min(after, SIDE) - columns.start
     share = ((np.arange(width) + 1) / (width + 1)).astype(np.float32)
     filled: NDArray[np.float32] = first[:, None] * (1 - share) + last[:, None] * share
     return filled
 
 
 def _shape(lung: NDArray[np.float32]) -> FloatArray:
-    """(13,) area, extents, middle, second moments, and how the area divides between the sides, as shares."""
+    """(13,) area, extents, centre, second moments, and the share of the area left of the centre, as shares."""
     box = _box(lung)
     if box is None:
         return np.zeros(13)
     top, bottom, left, right = (edge / SIDE for edge in box)
     weight = lung.astype(np.float64)
     area = weight.sum()
-    place = (np.arange(SIDE) + 0.5) / SIDE
-    y, x = float(weight.sum(axis=1) @ place / area), float(weight.sum(axis=0) @ place / area)
-    rest_y, rest_x = place - y, place - x
+    centres = (np.arange(SIDE) + 0.5) / SIDE
+    y, x = float(weight.sum(axis=1) @ centres / area), float(weight.sum(axis=0) @ centres / area)
+    rest_y, rest_x = centres - y, centres - x
     moments = [
         float(weight.sum(axis=1) @ rest_y**2 / area),
         float(weight.sum(axis=0) @ rest_x**2 / area),

@@ -1,8 +1,8 @@
-"""Runs side by side, and whether they differ on the same images.
+"""Compare runs side by side, and test whether they differ on the same images.
 
-Each difference from the reference comes with an interval from the same resampled patients, a permutation test of
-the two trained models and a corrected t test of the two methods; what a test cannot show is refused with the
-reason. p values are adjusted for all comparisons (Holm).
+Each difference from the reference has an interval from the same resampled patients, a permutation test of the two
+trained models and a corrected t test of the two methods. A test that does not apply is refused, with the reason. p
+values are adjusted for all comparisons (Holm).
 
 Example: cxrtool compare runs/vgg16 runs/densenet201 --baseline runs/thumbnail -o comparison
 """
@@ -18,28 +18,18 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.file_names import FITTED_ON, HISTORY, MODEL, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.grouping import original_of
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, join
 from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.comparison.metrics import METRICS, in_words
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
-from cxrtool.flow.evaluating import HISTORY, named_path
-from cxrtool.flow.folder import RUN_FILE, Inputs, Plan, StepFolder, read_run_file
-from cxrtool.flow.run import (
-    PREDICTIONS,
-    STDIN,
-    check_whole,
-    fold_name,
-    is_fold,
-    is_run,
-    read_run_predictions,
-    whole_folds,
-)
-from cxrtool.flow.seen import FITTED
+from cxrtool.flow.evaluating import named_path
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.run import STDIN, check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.flow.within import keep_within, table_of
 from cxrtool.options import Options, argument, option
@@ -50,32 +40,30 @@ if TYPE_CHECKING:
     from cxrtool.recipes.published import Published
 
 
-MODEL = "model.json"
-FILES = (PREDICTIONS, RUN_FILE, MODEL, HISTORY, FITTED)
-"""What is read of a fold."""
+FILES = (PREDICTIONS, RUN_FILE, MODEL, HISTORY, FITTED_ON)
+"""The files that are read from a fold."""
 
 SIZES = ("parameters", "trained_parameters", "macs")
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run; empty of a CSV file.
+    """The facts of a run; empty for a CSV file.
 
     Attributes:
-        told: `model`, `weights`, `parameters`, `trained_parameters`, `macs` of one image; `seconds`, `epochs` and
-            `images` fitted, each as the mean over the folds; `seconds_total`; `devices`, `threads`. What is not known
-            is not there.
-        fitted: Images that each (repeat, fold) was fitted on.
-        seen: (repeat, fold, image) of all that was fitted or validated on.
+        values: Those that are known of `model`, `weights`, `parameters`, `trained_parameters`, `macs` of one image;
+            `seconds`, `epochs` and `images` fitted, as means over the folds; `seconds_total`; `devices`, `threads`.
+        fitted: Number of images that each (repeat, fold) was fitted on.
+        seen: (repeat, fold, image) of all images that were fitted or validated on.
     """
 
-    told: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     fitted: dict[tuple[str, str], int] = field(default_factory=dict)
     seen: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def folders_of(path: Path, *, partial: bool = False) -> list[Path]:
-    """The fold folders that an argument stands for: those of a run, or the one itself; none of a file."""
+    """The folders of the folds of a run, or the folder of a single fold itself; none for a file."""
     if not path.is_dir():
         return []
     if is_run(path):
@@ -84,52 +72,47 @@ def folders_of(path: Path, *, partial: bool = False) -> list[Path]:
 
 
 def read_facts(paths: Iterable[Path], *, partial: bool = False) -> RunFacts:
-    """Read what the folds of one run, or of several that count as one, know.
-
-    Args:
-        paths: Runs, folds or files.
-        partial: Folds may be missing.
-    """
+    """Read the facts of one run, given as runs, folds or files; `partial` accepts missing folds."""
     folders = [folder for path in paths for folder in folders_of(path, partial=partial)]
     made = [read_run_file(folder) or {} for folder in folders]
     training = [content.get("training", {}) for content in made]
     models = [_read_model(folder) for folder in folders]
-    told: dict[str, Any] = {}
-    _put_same(told, "model", [model.get("architecture", {}).get("name") for model in models])
-    _put_same(told, "weights", [model.get("trained", {}).get("weights") for model in models])
+    values: dict[str, Any] = {}
+    _put_same(values, "model", [model.get("architecture", {}).get("name") for model in models])
+    _put_same(values, "weights", [model.get("trained", {}).get("weights") for model in models])
     for name in SIZES:
-        _put_same(told, name, [notes.get(name) for notes in training])
+        _put_same(values, name, [notes.get(name) for notes in training])
     seconds = [notes.get("seconds") for notes in training]
-    _put_mean(told, "seconds", seconds)
-    if "seconds" in told:
-        told["seconds_total"] = round(sum(seconds), 2)
-    _put_mean(told, "epochs", [_rows(folder / HISTORY) for folder in folders])
+    _put_mean(values, "seconds", seconds)
+    if "seconds" in values:
+        values["seconds_total"] = round(sum(seconds), 2)
+    _put_mean(values, "epochs", [_rows(folder / HISTORY) for folder in folders])
     fitted: Counter[tuple[str, str]] = Counter()
     seen = set()
     for folder in folders:
-        for row in _table(folder / FITTED):
+        for row in _table(folder / FITTED_ON):
             pair = row.get("repeat") or "0", row.get("fold") or "0"
             seen.add((*pair, row["image_id"]))
             fitted[pair] += row.get("subset", "train") == "train"
     if folders and len(fitted) == len(folders):
-        _put_mean(told, "images", list(fitted.values()))
+        _put_mean(values, "images", list(fitted.values()))
     devices = {str(notes["device"]) for notes in training if "device" in notes}
     threads = {content["threads"] for content in made if content.get("threads")}
-    told |= {"devices": sorted(devices)} if devices else {}
-    told |= {"threads": sorted(threads)} if threads else {}
-    return RunFacts(told, dict(fitted), frozenset(seen))
+    values |= {"devices": sorted(devices)} if devices else {}
+    values |= {"threads": sorted(threads)} if threads else {}
+    return RunFacts(values, dict(fitted), frozenset(seen))
 
 
-def _put_same(told: dict[str, Any], name: str, values: Sequence[Any]) -> None:
-    """Note what all folds agree on."""
+def _put_same(facts: dict[str, Any], name: str, values: Sequence[Any]) -> None:
+    """Add a value that is the same in all folds."""
     if values and values[0] is not None and all(value == values[0] for value in values):
-        told[name] = values[0]
+        facts[name] = values[0]
 
 
-def _put_mean(told: dict[str, Any], name: str, values: Sequence[Any]) -> None:
-    """Note the mean of what every fold knows."""
+def _put_mean(facts: dict[str, Any], name: str, values: Sequence[Any]) -> None:
+    """Add the mean of a value that every fold has."""
     if values and all(value is not None for value in values):
-        told[name] = round(sum(values) / len(values), 2)
+        facts[name] = round(sum(values) / len(values), 2)
 
 
 def _read_model(folder: Path) -> dict[str, Any]:
@@ -162,18 +145,22 @@ class CompareOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "verify", *RUNNING, "style", "digits")
 
     inputs: tuple[str, ...] = argument(
-        "Runs, or predictions as CSV; each perhaps with a name: vgg=runs/vgg16.", (), metavar="RUN|CSV...", shown=""
+        "Runs, or predictions as CSV; optionally with a name: vgg=runs/vgg16.", (), metavar="RUN|CSV...", shown=""
     )
     baseline: str | None = option(
-        "What all others are compared with.", None, metavar="RUN|NAME", shown="the best on validation images"
+        "The reference for all comparisons.", None, metavar="RUN|NAME", shown="the best on validation images"
     )
     positive: str | None = common_options.positive()
-    metric: str = option(f"What to compare by: {in_words()}.", "accuracy", choices=METRICS)
+    metric: str = option(f"The metric to compare: {in_words()}.", "accuracy", choices=METRICS)
     published: str | None = option(
-        "The printed table of a paper beside ours: {choices}.", None, metavar="NAME", choices=published_names, shown=""
+        "Show the printed table of a paper beside ours: {choices}.",
+        None,
+        metavar="NAME",
+        choices=published_names,
+        shown="",
     )
     within: Path | None = option(
-        "Only images that stand there; of splits, in that repeat, fold and subset.",
+        "Only images that are listed there; for splits, in the same repeat, fold and subset.",
         None,
         metavar="SPLITS|MANIFEST",
         shown="",
@@ -191,7 +178,7 @@ def run(options: CompareOptions, settings: Settings) -> None:
 
 
 def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
-    """Compare runs, and write the step folder where `-o` names one.
+    """Compare runs, and write the step folder of `-o`.
 
     Returns:
         The content of `comparison.json`; empty under `--dry-run`.
@@ -209,7 +196,7 @@ def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
     paper = read_published(options.published) if options.published else None
     if settings.out is not None and any(STDIN in paths for paths in sources.values()):
         raise UsageError(
-            "-o: what came through a pipe cannot be told from what comes next time", "save it as CSV first"
+            "-o: a result from standard input cannot be checked for changes later", "save the predictions as CSV first"
         )
     if settings.out is None:
         if settings.dry_run:
@@ -230,11 +217,11 @@ def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
 def find_sources(options: CompareOptions) -> tuple[dict[str, list[Path]], str | None]:
     """The files of every run by its name, and the name of the reference.
 
-    What is named alike counts as one run (several folds, each a CSV); what is not named takes its folder's name, with
-    as many folders above it as tell it from the others.
+    Inputs with the same name are one run (several folds, each a CSV). An input without a name gets that of its folder,
+    with as many parent folders as make it unique.
 
     Raises:
-        UsageError: Nothing to compare, or a reference that is not among it.
+        UsageError: There is nothing to compare, or the reference is unknown.
     """
     if not options.inputs:
         raise UsageError("expected two runs or more, or predictions as CSV", "for instance first=runA second=runB")
@@ -258,14 +245,14 @@ def find_sources(options: CompareOptions) -> tuple[dict[str, list[Path]], str | 
 
 
 def _names(given: Sequence[tuple[str, Path]]) -> list[str]:
-    bare = iter(distinct([path for name, path in given if not name], {name for name, _ in given if name}))
-    return [name or next(bare) for name, _ in given]
+    unnamed = iter(distinct([path for name, path in given if not name], {name for name, _ in given if name}))
+    return [name or next(unnamed) for name, _ in given]
 
 
 def distinct(paths: Sequence[Path], taken: set[str]) -> list[str]:
-    """A name for every path: its folder's or file's, with as many folders above as make it the only one.
+    """A name for every path: that of its folder or file, with as many parent folders as make it unique.
 
-    A fold carries its run's name before its own; the same path twice gets a number.
+    The name of a fold includes that of its run; a repeated path gets a number.
 
     >>> distinct([Path("a/vgg16"), Path("b/vgg16"), Path("c.csv")], set())
     ['a/vgg16', 'b/vgg16', 'c']
@@ -346,7 +333,7 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     predictions: Predictions = parts[0] if len(parts) == 1 else join(parts, name)
     if len({run for part in parts for run in part.runs()}) < sum(len(part.runs()) for part in parts):
         raise InputError(
-            f"{name}: expected other repeats and folds in each of its {len(parts)} files, found some twice"
+            f"{name}: expected different repeats and folds in its {len(parts)} files, found some of them twice"
         )
     notes = keep_within(predictions, options.within, TEST) if options.within is not None else []
     validation = {
@@ -356,8 +343,8 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     }
     facts = read_facts(paths, partial=options.partial)
     seen = facts.seen | validation.keys()
-    told = {**facts.told, "path": [str(path) for path in paths]}
-    return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, told, notes)
+    values = {**facts.values, "path": [str(path) for path in paths]}
+    return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, values, notes)
 
 
 def _plan(
@@ -394,14 +381,14 @@ def _write(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 def _images(entries: Sequence[Entry]) -> tuple[list[str], list[Row]]:
-    """One row an image, with the share of the repeats in which each run called it its own class."""
+    """One row an image, with the share of the repeats in which each run predicted it correctly."""
     columns = ["image_id", "path", "label", *GROUPING]
     rows: dict[str, Row] = {}
     for entry in entries:
         scores = entry.scores
         right: dict[str, list[bool]] = {}
         for row, truth, predicted in zip(scores.rows, scores.truth, scores.predicted, strict=True):
-            # A manifest is of images; a foreign table may have none.
+            # A manifest needs images; a foreign table may have none.
             if row.get("path"):
                 kept = {column: row[column] for column in columns if row.get(column)}
                 name = original_of(row)

@@ -72,8 +72,8 @@ def run(options: DemoOptions, settings: Settings) -> int:
     if not settings.quiet:
         shown = "".join(f"  {path}\n" for path in sorted((out / "evaluation").rglob("*.png")))
         write(
-            f"\nDone in {time.monotonic() - started:.0f} s. The radiographs are synthetic, so the results mean nothing for "
-            f"patients. The report: {out / 'report.html'}; the audit: {out / 'audit' / 'audit.html'}\n"
+            f"\nDone in {time.monotonic() - started:.0f} s. The radiographs are synthetic, so the results mean nothing "
+            f"for patients. The report: {out / 'report.html'}; the audit: {out / 'audit' / 'audit.html'}\n"
             f"Figures:\n{shown}"
         )
     return 0

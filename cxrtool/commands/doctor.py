@@ -68,7 +68,7 @@ else:
 torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 print(json.dumps(found))
 """
-"""Loads only the compiled part of torchvision, which fails if the two are incompatible; a full import takes 5 s more."""
+"""Loads only the compiled part of torchvision, which fails if the two are incompatible; it saves 5 s of imports."""
 
 PROBE_SECONDS = 120
 LITTLE_SPACE = 5 << 30

@@ -1,9 +1,9 @@
-"""Accuracy per class and group, with intervals and pictures.
+"""Metrics of predictions per class and group, with intervals and plots.
 
-Decisions are pooled over the folds of a repeat, AUC and calibration computed inside each run; intervals come from
-resampled patients. With -o the figures, tables and pictures are written to a folder too; of a run of several folds
-also how they trained (repetitions.png). What was called inconclusive is no decision, and is told as coverage. With
---positive comes the operating point, and what acting on the model is worth (decision_curve.png).
+Decisions are pooled over the folds of a repeat; AUC and calibration are computed within each run; intervals come from
+resampled patients. With -o, metrics, tables and plots are also written to a folder; for a run of several folds with
+the training history (repetitions.png). Inconclusive predictions are no decisions and are reported as coverage.
+--positive adds the operating point and the net benefit of acting on the model (decision_curve.png).
 
 Example: cxrtool evaluate run --by severity,age:0,40,65 --positive covid -o evaluation
 """
@@ -15,7 +15,7 @@ from cxrtool.flow.settings import Settings
 
 
 def run(options: EvaluateOptions, settings: Settings) -> None:
-    """Evaluate, and print the figures."""
+    """Evaluate, and print the metrics."""
     from cxrtool.evaluation import tables
 
     if results := evaluate(options, settings):

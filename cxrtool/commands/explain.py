@@ -1,8 +1,8 @@
-"""Show where a network looks, and measure whether it is the lungs.
+"""Make heatmaps of where a network looks, and measure how much of them is inside the lungs.
 
-Writes maps/ (raw, float32), overlays/, contact sheets, and a manifest with the peak of every map and, where there
-are masks, the share of its energy inside them. Heatmaps of training images are marked as such. A model of twins
-shows of each image why it is called so and why it might be called the opposite, side by side.
+Writes maps/ (raw, float32), overlays/, contact sheets, and a manifest with the peak of every map and, where there are
+masks, the share of its energy inside them. Heatmaps of training images are marked. A model of twins explains both the
+predicted and the opposite class of each image, side by side.
 
 Example: cxrtool explain run prepared -o heatmaps --check-randomised
 """
@@ -15,5 +15,5 @@ from cxrtool.flow.settings import Settings
 
 
 def run(options: ExplainOptions, settings: Settings) -> None:
-    """Explain."""
+    """Make the heatmaps."""
     explain(options, settings)

@@ -1,8 +1,8 @@
-"""Draw chest radiographs from anatomy, with the truth about each.
+"""Draw synthetic chest radiographs with ground truth.
 
-Writes a folder laid out as a real set is: images/CLASS/ in the kinds of files that the sources write, masks/,
-metadata.csv; and, as no real set can, truth/ and truth.csv with the place, kind and extent of every lesion. Unless
-a shortcut is planted, nothing but the lesions tells the class. The same seed gives the same bytes.
+Writes a folder with the layout of a real set: images/CLASS/ in the file formats of the sources, masks/,
+metadata.csv; and also truth/ and truth.csv with the position, kind and extent of every lesion, which no real set has.
+Unless a shortcut is planted, only the lesions depend on the class. The same seed gives the same bytes.
 
 Example: cxrtool phantom --count 300 -o phantoms
 """
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from cxrtool.phantom.tables import Rows
 
 VERSION = 1
-"""Raised when the same options would give other files."""
+"""Increased when the same options would give other files."""
 
 METADATA = "metadata.csv"
 SIZES = range(64, 4097)
 ALL, MASKS, NONE = "all", "masks", "none"
 TRUTHS = (ALL, MASKS, NONE)
-"""How much of the truth is drawn."""
+"""How much of the ground truth is written."""
 
 
 @dataclass(frozen=True)
@@ -45,37 +45,39 @@ class PhantomOptions(Options):
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "workers", *RUNNING)
 
-    count: int = option("Radiographs; some patients have two or three.", 100, minimum=1)
-    size: int = option("Side in pixels, more or less, as the sources differ.", 256, minimum=SIZES[0], maximum=SIZES[-1])
+    count: int = option("Number of radiographs; some patients have two or three.", 100, minimum=1)
+    size: int = option("Approximate side in pixels; the sources differ.", 256, minimum=SIZES[0], maximum=SIZES[-1])
     classes: str = option(
-        "Among normal, pathological, covid, viral and bacterial; equal shares.",
+        "Some of normal, pathological, covid, viral and bacterial, in equal shares.",
         "normal,pathological,covid",
         metavar="NAMES",
     )
     sources: str | None = option(
-        "Where they come from: look, size, letters and kind of file; county=4,archive=1 gives them weights.",
+        "Simulated hospitals, each with its own appearance, size, letters and file format; county=4,archive=1 "
+        "gives weights.",
         None,
         metavar="NAMES",
-        shown="all there are",
+        shown="all",
     )
     children: float = option("Share of patients under 13; the others are adults.", 0.2, minimum=0, maximum=1)
     plant: str | None = option(
-        "Shortcuts to plant: marker, border, size, source or age tells the class; duplicate or "
-        "near-duplicate patients return under another id in another subset.",
+        "Shortcuts to plant: marker, border, size, source or age depends on the class; duplicate or near-duplicate "
+        "patients are repeated with another id in another subset.",
         None,
         metavar="NAMES",
         shown="none",
     )
-    plant_strength: float = option("Share of images that follow what is planted.", 1.0, minimum=0, maximum=1)
+    plant_strength: float = option("Share of images that follow the planted shortcuts.", 1.0, minimum=0, maximum=1)
     truth: str = option(
-        "Pictures of the truth: {choices}. All are each lung, heart, lesions and no ribs; masks are both lungs.",
+        "Ground truth to write: {choices}. All is each lung, heart, lesions and the image without ribs; masks is a "
+        "mask of both lungs.",
         ALL,
         choices=TRUTHS,
     )
 
 
 def run(options: PhantomOptions, settings: Settings) -> None:
-    """Draw."""
+    """Draw phantoms."""
     phantom(options, settings)
 
 
@@ -93,7 +95,7 @@ def phantom(options: PhantomOptions, settings: Settings) -> int | None:
     folder = StepFolder(settings.out, _plan(options), settings, marker=METADATA)
     made = read_run_file(folder.out)
     if made is None or made.get("digest") != folder.digest:
-        # What made a folder has passed: so a run with nothing to do need not load what knows the names.
+        # The options of a finished folder are valid: a run with nothing to do need not import the modules of names.
         _check(options)
         _cohort(options, settings)
     if not folder.needs_work():
@@ -111,7 +113,7 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
     """Draw one radiograph and write its files below `folder`; run in a worker process.
 
     Returns:
-        What the tables tell of it, and how many bytes its files have, by which a resumed run knows them as whole.
+        Its row of the tables, and the total number of bytes of its files, so that a resumed run can check the files.
     """
     from cxrtool.data.reading.images import write_png
     from cxrtool.phantom import files, tables
@@ -120,22 +122,25 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
 
     drawing = draw(shot.subject, shot.source, size, ribless=truth == ALL)
     kind = files.KINDS[shot.source.file]
-    names = {"path": folder / "images" / shot.subject.label / f"{shot.image_id}.{FILES[shot.source.file]}"}
+    paths = {"path": folder / "images" / shot.subject.label / f"{shot.image_id}.{FILES[shot.source.file]}"}
     if truth != NONE:
-        names["mask"] = folder / "masks" / f"{shot.image_id}.png"
+        paths["mask"] = folder / "masks" / f"{shot.image_id}.png"
     if truth == ALL:
-        names |= {name: folder / "truth" / f"{shot.image_id}_{name}.png" for name in tables.TRUTHS}
-    for place in {path.parent for path in names.values()}:
-        place.mkdir(parents=True, exist_ok=True)
+        paths |= {name: folder / "truth" / f"{shot.image_id}_{name}.png" for name in tables.TRUTHS}
+    for parent in {path.parent for path in paths.values()}:
+        parent.mkdir(parents=True, exist_ok=True)
     masks = {
-        "mask": drawing.right_lung | drawing.left_lung, "right": drawing.right_lung, "left": drawing.left_lung,
-        "heart": drawing.heart, "lesions": drawing.lesions,
-    }  # fmt: skip
-    written = kind.write(names["path"], drawing.image, _header(shot))
-    written += sum(write_png(names[name], mask, mask=True) for name, mask in masks.items() if name in names)
-    if "ribless" in names:
-        written += write_png(names["ribless"], files.quantise(drawing.ribless, kind.bits))
-    return tables.describe(shot, drawing, names, folder), written
+        "mask": drawing.right_lung | drawing.left_lung,
+        "right": drawing.right_lung,
+        "left": drawing.left_lung,
+        "heart": drawing.heart,
+        "lesions": drawing.lesions,
+    }
+    written = kind.write(paths["path"], drawing.image, _header(shot))
+    written += sum(write_png(paths[name], mask, mask=True) for name, mask in masks.items() if name in paths)
+    if "ribless" in paths:
+        written += write_png(paths["ribless"], files.quantise(drawing.ribless, kind.bits))
+    return tables.describe(shot, drawing, paths, folder), written
 
 
 def _header(shot: Shot) -> Header:
@@ -176,13 +181,18 @@ def _cohort(options: PhantomOptions, settings: Settings) -> Cohort:
 
     sources = _weights(",".join(SOURCES) if options.sources is None else options.sources)
     return Cohort(
-        options.count, settings.seed, _names(options.classes), sources, options.children, _names(options.plant),
-        options.plant_strength,
-    )  # fmt: skip
+        count=options.count,
+        seed=settings.seed,
+        classes=_names(options.classes),
+        sources=sources,
+        children=options.children,
+        plants=_names(options.plant),
+        strength=options.plant_strength,
+    )
 
 
 def _weights(text: str) -> tuple[tuple[str, float], ...]:
-    """Names, each with a weight behind an equals sign, or with 1."""
+    """Names, each with its weight after an equals sign; the default is 1."""
     result = []
     for entry in _names(text):
         name, _, weight = entry.partition("=")
@@ -194,7 +204,7 @@ def _weights(text: str) -> tuple[tuple[str, float], ...]:
 
 
 def _draw_all(options: PhantomOptions, cohort: Cohort, build: Build, settings: Settings) -> Summary:
-    """Draw what is not drawn yet, write the tables, and count what there is."""
+    """Draw the remaining radiographs, write the tables, and summarise the set."""
     from cxrtool.phantom.tables import Rows
 
     rows = Rows(build.path)
@@ -221,10 +231,10 @@ def _draw_rest(options: PhantomOptions, cohort: Cohort, rows: Rows, settings: Se
         advance(rows.done)
         for shot, result in map_items(work, draw_shots(cohort, rows.done), workers=workers, preload=preload):
             if isinstance(result, InputError):
-                # Without it the same command would make another set.
+                # Skipping it would make another set than the same command elsewhere.
                 raise CxrtoolError(
                     f"{shot.image_id} cannot be drawn: {result.message.removeprefix('cannot be decoded: ')}",
-                    "the same command goes on from here; CXRTOOL_DEBUG=1 shows where it fails",
+                    "the same command resumes from here; CXRTOOL_DEBUG=1 shows where it fails",
                 )
             rows.add(*result)
             advance(1)
@@ -232,7 +242,7 @@ def _draw_rest(options: PhantomOptions, cohort: Cohort, rows: Rows, settings: Se
 
 @dataclass
 class Summary:
-    """What a set holds, counted row by row."""
+    """Counts of a set, row by row."""
 
     images: int = 0
     patients: int = 0
@@ -243,7 +253,7 @@ class Summary:
     _last: str = ""
 
     def add(self, row: Row) -> None:
-        """Count a row; those of a patient stand together."""
+        """Count a row; the rows of a patient are consecutive."""
         self.images += 1
         self.patients += row["patient_id"] != self._last
         self._last = row["patient_id"]
@@ -253,7 +263,7 @@ class Summary:
         self.plants.update(filter(None, row["planted"].split(";")))
 
     def lines(self) -> list[str]:
-        """The set in words."""
+        """The summary as lines of text."""
         from cxrtool.phantom.illness import SEVERITIES
         from cxrtool.phantom.plants import PLANTS
         from cxrtool.phantom.sources import SOURCES

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cxrtool.data.file_names import PREDICTIONS, REJECTS
 from cxrtool.data.tables.manifest import Row, write_table
 from cxrtool.data.tables.predictions import dump_predictions, write_predictions
 from cxrtool.data.tables.twins import MARK
 from cxrtool.errors import InputError, StrictError
 from cxrtool.flow import common_options
 from cxrtool.flow.calibration import OF_TWINS
-from cxrtool.flow.folder import REJECTS
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
-from cxrtool.flow.run import PREDICTIONS
 from cxrtool.flow.settings import COMPUTING, Settings
 from cxrtool.flow.sources import model_folders, read_source
 from cxrtool.models.description import ModelDescription
@@ -164,5 +163,5 @@ def _summarise(settings: Settings, answered: Sequence[Row], rejects: Sequence[Ro
     settings.report.say(text)
     if images < len(answered) and settings.out is not None:
         settings.report.say(
-            f"one row for each of {len(answered)} twins; next: `cxrtool fuse twins {settings.out}` for one row per image"
+            f"one row for each of {len(answered)} twins; next: `cxrtool fuse twins {settings.out}` makes one per image"
         )

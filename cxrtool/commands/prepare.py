@@ -1,8 +1,8 @@
-"""Read radiographs of any kind into grey PNGs and a manifest.
+"""Convert radiographs of any format to grey PNGs with a manifest.
 
-Reads PNG, JPEG, TIFF, BMP and DICOM by their content, checks that every file is whole, turns it upright, and
+Reads PNG, JPEG, TIFF, BMP and DICOM by their content, checks that every file is complete, turns it upright, and
 writes images/, masks/ where the data have masks, manifest.csv, duplicates.csv, and rejects.csv with the reason for
-each file that could not be read or that a published set leaves out. Sources are never touched.
+each file that could not be read or that was excluded. Source files are never changed.
 
 Example: cxrtool prepare covid-cxr/metadata.csv --size 512 -o prepared
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.listing import ORIGINAL, Listing, list_images, printable
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.file_names import MODEL
 from cxrtool.data.files import is_whole_png
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, write_table
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from cxrtool.data.reading.radiograph import Grey
 
 KINDS = ("images", "masks", "ribless")
-"""The folders of what is written."""
+"""The folders of written images."""
 
 
 def read_one(
@@ -48,7 +49,7 @@ def read_one(
     """Read one image and its mask, bring them to size and write them below `target`; run in a worker process.
 
     Returns:
-        What the manifest says of it, and how many bytes were written, by which a resumed run knows the files as whole.
+        Values for the manifest, and the number of bytes of each file, so that a resumed run can check the files.
 
     Raises:
         ImageError: The image cannot be read.
@@ -70,23 +71,23 @@ def read_one(
         "dhash": dhash(pixels),
         "tags": radiograph.tags,
         "warnings": radiograph.warnings,
-        "bytes": write_png(place_of(target, "images", record.image_id), prepare_pixels(pixels, size, fit)),
+        "bytes": write_png(image_path(target, "images", record.image_id), prepare_pixels(pixels, size, fit)),
     }
     if record.masks:
         try:
             for file in record.masks:
                 _confine(file, root)
             mask = _read_mask(record.masks, (height, width), size, fit, max_pixels)
-            made["mask_bytes"] = write_png(place_of(target, "masks", record.image_id), mask, mask=True)
+            made["mask_bytes"] = write_png(image_path(target, "masks", record.image_id), mask, mask=True)
         except ImageError as error:
-            radiograph.warnings.append(f"mask left out: {error.message}")
+            radiograph.warnings.append(f"mask excluded: {error.message}")
     if record.ribless:
         try:
             _confine(record.ribless, root)
             ribless = _read_ribless(record.ribless, (height, width), size, fit, max_pixels)
-            made["ribless_bytes"] = write_png(place_of(target, "ribless", record.image_id), ribless)
+            made["ribless_bytes"] = write_png(image_path(target, "ribless", record.image_id), ribless)
         except ImageError as error:
-            radiograph.warnings.append(f"rib-free picture left out: {error.message}")
+            radiograph.warnings.append(f"rib-free image excluded: {error.message}")
     return made
 
 
@@ -98,13 +99,13 @@ def _read_mask(
     from cxrtool.imaging.resize import prepare_mask
 
     mask = read_mask(files, max_pixels=max_pixels)
-    # The masks of one-pixel rounding are resampled; a mask of other proportions belongs to another picture.
+    # A difference of a pixel by rounding is resampled; a mask of other proportions belongs to another image.
     check_proportions(mask, shape, "it")
     return prepare_mask(mask, *shape, size, fit)
 
 
 def _read_ribless(file: Path, shape: tuple[int, int], size: int | str, fit: str, max_pixels: int) -> Grey:
-    """The picture without ribs, brought to the size of its image, and with it through the same geometry."""
+    """The image without ribs at the size of its original, with the same geometry."""
     from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.pair import check_proportions
     from cxrtool.imaging.resize import prepare_pixels, resample
@@ -116,29 +117,42 @@ def _read_ribless(file: Path, shape: tuple[int, int], size: int | str, fit: str,
 
 def _confine(path: Path, root: Path | None) -> None:
     if root is not None and not path.resolve().is_relative_to(root.resolve()):
-        raise ImageError(f"it lies outside --root {root}")
+        raise ImageError(f"it is outside --root {root}")
 
 
-def place_of(target: Path, folder: str, image_id: str) -> Path:
-    """Where a picture of an image is written: below `target`, in one of `KINDS`."""
+def image_path(target: Path, folder: str, image_id: str) -> Path:
+    """The path of a written image; `folder` is one of `KINDS`."""
     return target / folder / f"{image_id}.png"
 
 
 VERSION = 2
-"""Raised when the same options would give other pixels."""
+"""Increased when the same options would give other pixels."""
 
 SIZES = range(16, 8193)
 UNKNOWN_VIEW = "UNKNOWN"
 DUPLICATES = "duplicates.csv"
 METADATA = "metadata.csv"
 COLUMNS = (
-    "image_id", "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "width", "height",
-    "sha256", "dhash", "warning",
-)  # fmt: skip
-"""What every manifest of `prepare` has, empty where it is not known; what a table has beside these passes through."""
+    "image_id",
+    "path",
+    "label",
+    "patient_id",
+    "severity",
+    "source",
+    "view",
+    "age",
+    "sex",
+    "mask",
+    "width",
+    "height",
+    "sha256",
+    "dhash",
+    "warning",
+)
+"""Columns of every manifest of `prepare`, empty where unknown; other columns of a table pass through."""
 
 _SHOWN = 6
-"""Classes and kinds of warnings that the summary names."""
+"""Classes and kinds of warnings that the summary lists."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +162,11 @@ class PrepareOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
 
     sources: tuple[Path, ...] = argument(
-        "Folders of images, tables that name images, or images.", metavar="SOURCE...", effect=False
+        "Folders of images, tables that list images, or images.", metavar="SOURCE...", effect=False
     )
     dataset: str | None = option(
-        "How the data are laid out: {choices}. In folder the class is the last folder's name, csv is any table that "
-        "names images, the others are published sets as they are downloaded.",
+        "Layout of the data: {choices}. In folder the class is the last folder's name, csv is any table that lists "
+        "images, the others are published sets as they are downloaded.",
         None,
         choices=ADAPTERS,
         shown="csv for a table, else folder",
@@ -160,12 +174,12 @@ class PrepareOptions(Options):
     like: Path | None = option("Size and fit of this model's images.", None, metavar="MODEL", shown="", effect=False)
     size: str = option("Side in pixels, or native for images as they are.", NATIVE)
     fit: str = option(
-        "How an image becomes square: {choices}. The published systems squash; pad adds a black border, which tells "
-        "the proportions, and so perhaps the source; crop keeps the middle, and may cut lungs.",
+        "How an image becomes square: {choices}. The published systems squash; pad adds a black border, which shows "
+        "the proportions and so perhaps the source; crop keeps the centre and may cut off parts of the lungs.",
         "squash",
         choices=FITS,
     )
-    view: str | None = option("Only these views; unknown stands for a missing one.", None, metavar="PA,AP", shown="")
+    view: str | None = option("Only these views; unknown means a missing one.", None, metavar="PA,AP", shown="")
     max_pixels: int = option("Refuse larger images, from their header alone.", 100_000_000, minimum=1)
     path_column: str | None = option("The table's column of files.", None, shown="path, file, filename, …")
     label_column: str | None = option("The table's column of classes.", None, shown="label, class, finding, …")
@@ -174,11 +188,11 @@ class PrepareOptions(Options):
         "Name of the data set.", None, flags=("--source",), metavar="NAME", shown="the table's, else the folder's"
     )
     salt: str | None = option(
-        "Hash patient ids with this secret, which is not written down.",
+        "Hash patient ids with this secret, which is not stored.",
         None,
         shown="",
         envvar="CXRTOOL_SALT",
-        # Its mark stands in the plan.
+        # The plan has a short digest of it instead.
         effect=False,
     )
 
@@ -196,7 +210,7 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
 
     Raises:
         UsageError: An option has a value that it cannot have.
-        InputError: A source is missing or lists nothing.
+        InputError: A source is missing or has no images.
         StrictError: `--strict`, and a file could not be read.
     """
     size, fit = _shape(options, settings)
@@ -206,7 +220,7 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     if not folder.needs_work():
         return None
     if listing.skipped:
-        settings.report.say(f"not tried, being no images by their names: {len(listing.skipped)}")
+        settings.report.say(f"files skipped because their names are not those of images: {len(listing.skipped)}")
     for remark in listing.remarks:
         settings.report.say(remark)
     for table in unread_tables(listing, options.sources):
@@ -222,12 +236,12 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
 
 
 def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
-    """The tables directly in a source that tell of its images, but not to who reads a folder by its names."""
+    """The tables directly in a source that may describe its images but that the adapter `folder` does not read."""
     return [path for path in listing.skipped if path.name.lower() == METADATA and path.parent in sources]
 
 
 def _list(options: PrepareOptions, settings: Settings) -> Listing:
-    # The output may lie in the source, and must not become its own input.
+    # The output may be inside the source, and must not become its own input.
     exclude = frozenset({settings.out.resolve()} if settings.out else ())
     columns = options.path_column, options.label_column, options.patient_column
     request = Request(*columns, exclude=exclude, views=_views(options.view))
@@ -241,7 +255,7 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
             **options.identity(),
             "size": size,
             "fit": fit,
-            # Enough to notice another salt, and too little to find it by trying.
+            # Enough to notice another salt, but too little to find the salt by trying.
             "salted": patient_id("salt", "", options.salt)[1:9] if options.salt else None,
         },
         inputs=Inputs.of(
@@ -258,7 +272,7 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
 
 
 def _without_salt(settings: Settings, options: PrepareOptions) -> Settings:
-    """The same settings with a command line that may be written down."""
+    """The same settings without the salt in the command line."""
     hidden = list(settings.argv)
     for index, word in enumerate(hidden):
         if options.salt and word == f"--salt={options.salt}":
@@ -269,7 +283,7 @@ def _without_salt(settings: Settings, options: PrepareOptions) -> Settings:
 
 
 def _shape(options: PrepareOptions, settings: Settings) -> tuple[int | str, str]:
-    """Size and fit, from the options or from the model that `--like` names."""
+    """Size and fit, from the options or from the model of `--like`."""
     size: int | str = options.size
     if options.size != NATIVE:
         if not options.size.isdecimal() or int(options.size) not in SIZES:
@@ -281,22 +295,24 @@ def _shape(options: PrepareOptions, settings: Settings) -> tuple[int | str, str]
     entry = _prepare_entry(options.like)
     for name, given, wanted in (("size", size, entry["size"]), ("fit", options.fit, entry["fit"])):
         if settings.origins.get(name, "default") != "default" and given != wanted:
-            raise UsageError(f"--{name} {given} and --like {options.like}, which has {wanted}, exclude one another")
+            raise UsageError(f"--{name} {given} contradicts --like {options.like}, which has {wanted}")
     return entry["size"], entry["fit"]
 
 
 def _prepare_entry(model: Path) -> Mapping[str, Any]:
     """The entry of `prepare` in the chain of a model, or of the first fold of a run."""
-    places = [model] if model.is_file() else [model / "model.json", *sorted(model.glob("r*f*/model.json"))]
-    place = next((place for place in places if place.is_file()), None)
-    if place is None:
+    paths = [model] if model.is_file() else [model / MODEL, *sorted(model.glob("r*f*/model.json"))]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         raise InputError(f"--like {model}: expected a model folder, found no model.json", "`cxrtool train` writes them")
     try:
-        chain = json.loads(place.read_text(encoding="utf-8"))["chain"]
+        chain = json.loads(path.read_text(encoding="utf-8"))["chain"]
         entry = next((entry for entry in chain if entry["step"] == "prepare"), None)
         return {"size": entry["size"], "fit": entry["fit"]} if entry else {"size": NATIVE, "fit": PrepareOptions.fit}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--like {model}: {place} does not tell how its images were prepared: {error!r}") from error
+        raise InputError(
+            f"--like {model}: expected the size and fit of its images in {path}, cannot read them: {error!r}"
+        ) from error
 
 
 def _views(text: str | None) -> frozenset[str]:
@@ -304,11 +320,11 @@ def _views(text: str | None) -> frozenset[str]:
 
 
 def _other_view(view: str, views: frozenset[str]) -> str:
-    """Why a view is left out by `--view`, or nothing; `AP supine` is a kind of `AP`."""
+    """Why a view is excluded by `--view`, or empty; `AP supine` is a kind of `AP`."""
     view = view.strip().upper() or UNKNOWN_VIEW
     if not views or view in views or view.split()[0] in views:
         return ""
-    return f"view {view.lower() if view == UNKNOWN_VIEW else view}, asked for {', '.join(sorted(views))}"
+    return f"view {view.lower() if view == UNKNOWN_VIEW else view}, --view is {', '.join(sorted(views))}"
 
 
 def _read_all(
@@ -319,7 +335,7 @@ def _read_all(
     settings: Settings,
     salt: str | None,
 ) -> tuple[list[Row], int]:
-    """Read what is not read yet; return the rows of what could be read, and how many were left out on purpose."""
+    """Read all remaining images; return the rows of readable images, and the number of images excluded on purpose."""
     rows, rejects, unwanted = dict[str, Row](), dict[str, str](), 0
     for name in KINDS:
         (build.path / name).mkdir(exist_ok=True)
@@ -328,7 +344,7 @@ def _read_all(
         made = build.journal.done.get(record.image_id)
         view = record.columns.get("view", "").strip()
         if not record.relative:
-            rejects[record.image_id] = "the table names no file in this row"
+            rejects[record.image_id] = "this row of the table has no file"
         elif reason := record.unwanted or (_other_view(view, views) if view else ""):
             rejects[record.image_id] = reason
             unwanted += 1
@@ -346,15 +362,15 @@ def _read_all(
                 rejects[record.image_id] = reason
                 unwanted += 1
                 for name in KINDS:
-                    place_of(build.path, name, record.image_id).unlink(missing_ok=True)
+                    image_path(build.path, name, record.image_id).unlink(missing_ok=True)
             else:
                 build.journal.add(record.image_id, result)
                 rows[record.image_id] = _complete(record, result, build.path, salt)
             advance(1)
     for record in listing.records:
         if record.image_id in rejects:
-            place = record.columns["path"] or record.columns[ORIGINAL]
-            build.reject(printable(place), printable(rejects[record.image_id]))
+            path = record.columns["path"] or record.columns[ORIGINAL]
+            build.reject(printable(path), printable(rejects[record.image_id]))
     for name in KINDS[1:]:
         if not any((build.path / name).iterdir()):
             (build.path / name).rmdir()
@@ -362,21 +378,23 @@ def _read_all(
 
 
 def _is_whole(made: Mapping[str, Any], image_id: str, folder: Path) -> bool:
-    """Whether the files that an entry of the journal speaks of are there as they were written."""
-    places = {"bytes": "images", "mask_bytes": "masks", "ribless_bytes": "ribless"}
-    return all(is_whole_png(place_of(folder, places[name], image_id), made[name]) for name in places if name in made)
+    """Whether the files of a journal entry are complete."""
+    folders = {"bytes": "images", "mask_bytes": "masks", "ribless_bytes": "ribless"}
+    return all(
+        is_whole_png(image_path(folder, folders[name], image_id), made[name]) for name in folders if name in made
+    )
 
 
 def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str | None) -> Row:
-    """The row of an image in the manifest; what the table says goes before what a header says."""
+    """The row of an image in the manifest; values of the table take precedence over those of a header."""
     row = dict(record.columns)
     for name, value in made["tags"].items():
         row[name] = row.get(name) or value
     row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], salt)
-    row["path"] = str(place_of(folder, "images", record.image_id))
-    row["mask"] = str(place_of(folder, "masks", record.image_id)) if "mask_bytes" in made else ""
+    row["path"] = str(image_path(folder, "images", record.image_id))
+    row["mask"] = str(image_path(folder, "masks", record.image_id)) if "mask_bytes" in made else ""
     if "ribless" in row:
-        row["ribless"] = str(place_of(folder, "ribless", record.image_id)) if "ribless_bytes" in made else ""
+        row["ribless"] = str(image_path(folder, "ribless", record.image_id)) if "ribless_bytes" in made else ""
     for name in ("width", "height", "sha256", "dhash"):
         row[name] = str(made[name])
     row["warning"] = "; ".join(filter(None, [row.get("warning", ""), *made["warnings"]]))
@@ -384,31 +402,31 @@ def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str |
 
 
 def _report(rows: Sequence[Row], build: Build, settings: Settings) -> dict[str, int]:
-    """Mark and list duplicates, tell the user what came of it all, and return the numbers for `run.json`."""
-    from cxrtool.data.tables import duplicates as twice
+    """Mark and list duplicates, show the summary, and return the numbers for `run.json`."""
+    from cxrtool.data.tables import duplicates
 
-    say, warn = settings.report.say, settings.report.warn
-    remarks = Counter(re.sub(r"\d[\d,]*", "n", text) for row in rows for text in row["warning"].split("; ") if text)
-    found = twice.find_duplicates(rows)
+    warnings = Counter(re.sub(r"\d[\d,]*", "n", text) for row in rows for text in row["warning"].split("; ") if text)
+    found = duplicates.find_duplicates(rows)
     for duplicate in found:
         row = rows[duplicate.later]
-        row["warning"] = "; ".join(filter(None, [row["warning"], twice.remark(duplicate, rows)]))
-    write_table(build.path / DUPLICATES, twice.COLUMNS, twice.as_table(found, rows))
-    say(_overview(rows))
-    for text, count in remarks.most_common(_SHOWN):
-        say(f"  {count} x {text}")
+        row["warning"] = "; ".join(filter(None, [row["warning"], duplicates.remark(duplicate, rows)]))
+    write_table(build.path / DUPLICATES, duplicates.COLUMNS, duplicates.as_table(found, rows))
+    settings.report.say(_overview(rows))
+    for text, count in warnings.most_common(_SHOWN):
+        settings.report.say(f"  {count} x {text}")
     same = sum(duplicate.bits is None for duplicate in found)
-    clashes = [duplicate for duplicate in found if twice.conflicts(duplicate, rows)]
-    listed = f"{build.folder.shown / DUPLICATES}"
+    near = len(found) - same
+    conflicts = [duplicate for duplicate in found if duplicates.conflicts(duplicate, rows)]
+    listed = build.folder.shown / DUPLICATES
     if found:
-        say(f"  {same} x same pixels as an earlier image, {len(found) - same} x looks like one: see {listed}")
-    if clashes:
-        one, other = rows[clashes[0].later], rows[clashes[0].earlier]
-        warn(
-            f"duplicates that CONTRADICT each other: {len(clashes)}; {one['image_id']} is labelled {one['label']}, "
+        settings.report.say(f"  {same} x same pixels as an earlier image, {near} x near-duplicate of one: see {listed}")
+    if conflicts:
+        one, other = rows[conflicts[0].later], rows[conflicts[0].earlier]
+        settings.report.warn(
+            f"duplicates with DIFFERENT labels: {len(conflicts)}; {one['image_id']} is labelled {one['label']}, "
             f"{other['image_id']} {other['label']}; see {listed}"
         )
-    return {"same_pixels": same, "look_alike": len(found) - same, "contradictions": len(clashes)}
+    return {"same_pixels": same, "look_alike": near, "contradictions": len(conflicts)}
 
 
 def _overview(rows: Sequence[Row]) -> str:
@@ -420,5 +438,5 @@ def _overview(rows: Sequence[Row]) -> str:
     if unlabelled:
         parts.append(f"unlabelled {unlabelled}")
     patients = len({row["patient_id"] for row in rows if row["patient_id"]})
-    told = f"; {patients} patients" if patients else "; patients unknown"
-    return f"{len(rows)} images: {', '.join(parts)}{told}" if rows else "no image could be read"
+    known = f"{patients} patients" if patients else "patients unknown"
+    return f"{len(rows)} images: {', '.join(parts)}; {known}" if rows else "no image could be read"

@@ -1,8 +1,8 @@
 """Choose, relabel, thin out or join the rows of manifests.
 
-The options work in the order of this page. With -o FILE.csv the selection goes to a file, with -o FOLDER to a
-folder that also lists what was left out and why, without -o to standard output. In --where every column is a
-name, a text stands in single quotes, and an empty cell in a column of numbers is NULL.
+The options are applied in the order of this page. With -o FILE.csv the selection is written to a file, with
+-o FOLDER to a folder that also lists the excluded rows with their reasons, without -o to standard output. In --where
+every column is a name, text is in single quotes, and an empty cell in a column of numbers is NULL.
 
 Example: cxrtool select prepared --where "view = 'PA' and age >= 18" --one-per patient_id -o adults.csv
 """
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cxrtool.data.file_names import MANIFEST, REJECTS
 from cxrtool.data.files import atomic_write
-from cxrtool.data.tables.manifest import FILE_NAME, Manifest, dump_table, order_columns, read_manifest, relative_rows
+from cxrtool.data.tables.manifest import Manifest, dump_table, order_columns, read_manifest, relative_rows
 from cxrtool.data.tables.selection import (
     Selection,
     concatenate,
@@ -30,7 +31,7 @@ from cxrtool.data.tables.selection import (
 from cxrtool.data.tables.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.fold_chains import chain_of_manifest, is_divided
-from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, touch
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch
 from cxrtool.flow.parts import without_paths
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
@@ -38,52 +39,52 @@ from cxrtool.options import Options, argument, option
 
 @dataclass(frozen=True)
 class SelectOptions(Options):
-    """The options of `select`; what they do is done in this order."""
+    """The options of `select`, which are applied in this order."""
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "root", "verify", *RUNNING)
 
     manifests: tuple[Path, ...] = argument(
-        "Manifests or steps' folders to join, or - for standard input.", metavar="MANIFEST...", effect=False
+        "Manifests or folders of steps to join, or - for standard input.", metavar="MANIFEST...", effect=False
     )
-    where: str | None = option("Rows for which this SQLite expression holds.", None, metavar="SQL", shown="")
+    where: str | None = option("Keep rows for which this SQLite expression holds.", None, metavar="SQL", shown="")
     relabel: tuple[str, ...] = option("Rename or join labels; repeatable.", (), metavar="OLD,OLD=NEW", shown="")
-    drop_duplicates: bool = option("One of each set of images with identical pixels.", False)
-    one_per: str | None = option("One image a patient, a study, ….", None, metavar="COLUMN", shown="")
+    drop_duplicates: bool = option("Keep one of each set of images with identical pixels.", False)
+    one_per: str | None = option("Keep one image of each patient, study, ….", None, metavar="COLUMN", shown="")
     per_class: str | None = option(
-        "Draw so many images of each class, or as many as the smallest has.", None, metavar="N|smallest", shown=""
+        "Draw N images of each class, or as many as the smallest has.", None, metavar="N|smallest", shown=""
     )
     fraction: float | None = option("Draw this share of each class.", None, shown="")
 
 
 def run(options: SelectOptions, settings: Settings) -> None:
-    """Select, and print what was selected where no file or folder is written."""
+    """Select, and print the selection where no file or folder is written."""
     selection = select(options, settings)
     if selection is None:
         return
     for text in selection.warnings:
         settings.report.warn(text)
-    left = f", {len(selection.rejects)} left out" if selection.rejects else ""
+    excluded = f", {len(selection.rejects)} excluded" if selection.rejects else ""
     folder = settings.out if settings.out and settings.out.suffix.lower() != ".csv" else None
-    where = f", see {folder / REJECTS}" if left and folder else ""
-    settings.report.say(f"{len(selection.rows)} images{left}{where}")
+    where = f", see {folder / REJECTS}" if excluded and folder else ""
+    settings.report.say(f"{len(selection)} images{excluded}{where}")
     if settings.out is None:
         settings.output.write(dump_table(order_columns(selection.columns, selection.rows), selection.rows))
 
 
 def select(options: SelectOptions, settings: Settings) -> Selection | None:
-    """Choose rows and write them: to a `.csv` file, or to a step folder that also lists what was left out.
+    """Choose rows and write them to a `.csv` file, or to a step folder that also lists the excluded rows.
 
     Returns:
         The selection, or None where the folder was up to date.
 
     Raises:
-        UsageError: Options that exclude one another or that the manifest cannot satisfy.
-        InputError: A manifest cannot be read, or nothing is left of it.
+        UsageError: Options that exclude one another or that do not fit the manifest.
+        InputError: A manifest cannot be read, or no row is left.
     """
     if options.per_class is not None and options.fraction is not None:
         raise UsageError("--per-class and --fraction exclude one another")
     if options.fraction is not None and not 0 < options.fraction <= 1:
-        raise UsageError(f"--fraction: expected a share over 0 and up to 1, found {options.fraction:g}")
+        raise UsageError(f"--fraction: expected a share above 0 and up to 1, found {options.fraction:g}")
     if options.per_class is not None:
         parse_per_class(options.per_class)
     manifests = [read_manifest(argument, root=settings.root) for argument in options.manifests]
@@ -96,21 +97,25 @@ def select(options: SelectOptions, settings: Settings) -> Selection | None:
 
 
 def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Selection:
-    drawn = {"--drop-duplicates": options.drop_duplicates, "--one-per": options.one_per,
-             "--per-class": options.per_class, "--fraction": options.fraction}  # fmt: skip
+    draws = {
+        "--drop-duplicates": options.drop_duplicates,
+        "--one-per": options.one_per,
+        "--per-class": options.per_class,
+        "--fraction": options.fraction,
+    }
     divided = next((manifest for manifest in manifests if is_divided(manifest)), None)
-    for name, value in drawn.items():
+    for name, value in draws.items():
         if divided and value:
             raise InputError(
-                f"{name}: {divided.name} holds each radiograph once for every fold, and would be thinned out unevenly",
-                "choose among the images before they are enhanced for each fold",
+                f"{name}: {divided.name} has each radiograph once for every fold, so that a draw would be uneven",
+                "select the images before they are enhanced for each fold",
             )
     selection = concatenate(manifests)
-    if not selection.rows:
-        raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` says what was left out")
+    if not len(selection):
+        raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` shows what was excluded")
     if options.where:
         choose_where(selection, options.where)
-    if not selection.rows:
+    if not len(selection):
         raise InputError(f"--where: expected rows for which it holds, found none of {len(selection.rejects)}")
     if options.relabel:
         relabel(selection, parse_relabel(options.relabel))
@@ -121,15 +126,15 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
     if options.per_class is not None or options.fraction is not None:
         count = options.per_class and (parse_per_class(options.per_class) or smallest_class(selection))
         sample(selection, seed, per_class=count or None, fraction=options.fraction)
-    if not selection.rows:
+    if not len(selection):
         raise InputError(f"--per-class: expected images with a label, found none of {len(selection.rejects)}")
     return selection
 
 
 def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest], settings: Settings) -> None:
-    """Write the file; one that says the same already is left alone, so that Make does not redo what comes after it."""
+    """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
     if settings.dry_run:
-        settings.report.say(f"would write {target}: {len(selection.rows)} rows")
+        settings.report.say(f"would write {target}: {len(selection)} rows")
         return
     columns = order_columns(selection.columns, selection.rows)
     text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
@@ -143,10 +148,10 @@ def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest
 def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: Settings) -> Selection | None:
     out = settings.out
     for manifest in manifests:
-        if out and manifest.origin and manifest.origin.resolve() == (out / FILE_NAME).resolve():
+        if out and manifest.origin and manifest.origin.resolve() == (out / MANIFEST).resolve():
             raise OutputError(
-                f"-o {out}: expected another folder than the one that is read",
-                "a selection of a selection needs a name",
+                f"-o {out}: expected another folder than the input, found the same",
+                "choose a new folder for the selection",
             )
     plan = Plan(
         command="select",

@@ -1,11 +1,11 @@
 """Divide patients into training, validation and test.
 
-Images of one patient, images derived from one another (parent_id) and identical pictures (sha256) stay together.
-Classes and severities are spread evenly. The order of rows does not matter. Without -o, splits.csv goes to
-standard output; images, patients and classes of every part are shown on standard error.
+Images of one patient, images derived from one another (parent_id) and identical images (sha256) stay together.
+Classes and severities are spread evenly. The order of rows does not matter. Without -o, splits.csv is written to
+standard output; images, patients and classes of every subset are shown on standard error.
 
-With --within no image changes sides: a network trained on a balanced part of another's images has seen no test
-image of that other one; the same images are drawn with and without --keep.
+With --within no image changes sides. So a network that is trained on a balanced part of the images of another
+network has seen none of its test images. The same images are drawn with and without --keep.
 
 Example: cxrtool split prepared --folds 5 --repeats 5 -o splits.csv
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cxrtool.data.file_names import SPLITS
 from cxrtool.data.splitting.divider import Divider, equalise, parse_holdout
 from cxrtool.data.splitting.grouping import PATIENT
 from cxrtool.data.splitting.splits import (
@@ -31,7 +32,6 @@ from cxrtool.data.splitting.splits import (
     split_rows,
     tabulate,
 )
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.tables.manifest import Manifest, Row, dump_table, read_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.flow import common_options
@@ -42,7 +42,7 @@ from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, option
 
 VALIDATION = 0.1
-"""What folds keep of the training images for validation: whoever stops early on the test images overestimates."""
+"""Share of the training images kept for validation in folds: early stopping on test images gives results too good."""
 
 STRATA = ("label", "severity")
 
@@ -55,29 +55,31 @@ class SplitOptions(Options):
 
     manifest: Path = common_options.manifest()
     holdout: str | None = option("One division: 60/20/20, or 80/20.", None, metavar="SHARES", shown="")
-    folds: int | None = option("Cross-validation with so many folds.", None, minimum=2, shown="")
-    leave_out: str | None = option("One fold a value: test on that source.", None, metavar="COLUMN", shown="")
-    from_column: str | None = option("The column that names the subset.", None, metavar="COLUMN", shown="")
+    folds: int | None = option("Cross-validation with this number of folds.", None, minimum=2, shown="")
+    leave_out: str | None = option(
+        "One fold for each value of this column, which is the test set.", None, metavar="COLUMN", shown=""
+    )
+    from_column: str | None = option("The column of subsets.", None, metavar="COLUMN", shown="")
     within: Path | None = option("Thin out this division; see --equal.", None, metavar="SPLITS", shown="")
     equal: str | None = option(
-        "With --within: in each fold and subset as many images of each value as the rarest has there.",
+        "With --within: keep as many images of each value as the rarest value has in each fold and subset.",
         None,
         metavar="COLUMN",
         shown="",
     )
-    keep: str | None = option("With --within: these stay whole.", None, metavar="SUBSETS", shown="")
-    repeats: int = option("Draw so many divisions.", 1, minimum=1)
+    keep: str | None = option("With --within: subsets that stay whole.", None, metavar="SUBSETS", shown="")
+    repeats: int = option("Number of divisions to draw.", 1, minimum=1)
     validation: float | None = option(
         "Share of the training images kept for validation.", None, shown=f"{VALIDATION} with folds"
     )
-    group: str = option("What must never be on two sides.", PATIENT, metavar="COLUMN")
+    group: str = option("Images with the same value of this column stay together.", PATIENT, metavar="COLUMN")
     stratify: str | None = option(
-        "What to balance, each within those before.", None, metavar="COLUMNS", shown=",".join(STRATA)
+        "Columns to balance, each within those before it.", None, metavar="COLUMNS", shown=",".join(STRATA)
     )
 
 
 def run(options: SplitOptions, settings: Settings) -> None:
-    """Split, show what is in every part, and print the splits where no file is written."""
+    """Split, show a summary, and print the splits where no file is written."""
     result = split(options, settings)
     settings.report.say(settings.output.aligned(result.columns, result.table))
     for text in result.warnings:
@@ -88,14 +90,7 @@ def run(options: SplitOptions, settings: Settings) -> None:
 
 @dataclass
 class SplitResult:
-    """What was divided how.
-
-    Attributes:
-        rows: The rows of `splits.csv`.
-        columns: The header of the summary table.
-        table: The summary: images, patients and classes of every subset.
-        warnings: What the user should know about it.
-    """
+    """The rows of `splits.csv`, and a summary table: images, patients and classes of every subset."""
 
     rows: list[Row]
     columns: list[str]
@@ -112,23 +107,23 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
 
     Raises:
         UsageError: Not exactly one way to divide, or options that exclude one another.
-        InputError: The manifest cannot be divided so.
-        LeakageError: `--from-column` puts a patient on two sides, and leakage is not allowed.
+        InputError: The manifest cannot be divided in this way.
+        LeakageError: `--from-column` has a patient on two sides, and leakage is not allowed.
     """
     _check(options)
     manifest = read_manifest(options.manifest, root=settings.root)
     if is_divided(manifest):
         raise InputError(
-            f"{manifest.name}: its images were made for the folds of a split, found a repeat and fold in the manifest",
-            "that split divides them; for another, divide the manifest that they were made of and enhance anew",
+            f"{manifest.name}: expected original images, found images that were made for the folds of a split",
+            "they belong to that split; for another one, divide the original manifest and enhance it again",
         )
     if options.group != PATIENT:
         manifest.require(options.group)
-    warnings = _about_patients(manifest, options.group)
+    warnings = _patient_warnings(manifest, options.group)
     images = _labelled(manifest, warnings)
     runs, names = _divide(options, settings, images, warnings)
     result = SplitResult(split_rows(runs), *tabulate(images, runs, options.group, names), warnings)
-    warnings += _absences(images, runs, options.equal or "label")
+    warnings += _missing_classes(images, runs, options.equal or "label")
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
     elif settings.out:
@@ -137,7 +132,7 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
 
 
 def _write(out: Path, result: SplitResult, inputs: Sequence[Path]) -> None:
-    """Write the file; one that says the same already is left alone, so that Make does not redo what comes after it."""
+    """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
     if out.is_file() and out.read_bytes() == result.text().encode():
         files = [path / SPLITS if path.is_dir() else path for path in inputs]
         if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):
@@ -157,42 +152,42 @@ def _check(options: SplitOptions) -> None:
             "for five folds: --folds 5; for one division: --holdout 60/20/20",
         )
     if options.repeats > 1 and not (options.holdout or options.folds):
-        raise UsageError(f"--repeats draws --holdout or --folds again; {given[0]} is the same every time")
+        raise UsageError(f"--repeats: expected --holdout or --folds, found {given[0]}, which does not draw")
     if options.validation is not None and not 0 <= options.validation < 1:
         raise UsageError(f"--validation: expected a share from 0 to below 1, found {options.validation:g}")
     if options.validation and options.from_column:
-        raise UsageError("--validation: with --from-column the subsets are those of the column")
+        raise UsageError("--validation: with --from-column the subsets are given by the column")
     if options.within is None:
         for name, value in (("--equal", options.equal), ("--keep", options.keep)):
             if value is not None:
-                raise UsageError(f"{name}: thins out the division that --within names, and there is none")
+                raise UsageError(f"{name}: expected --within SPLITS too, found none")
         return
     if options.equal is None:
         raise UsageError("--within: expected --equal COLUMN too", "for instance --equal label")
     unfit = {"--validation": options.validation is not None, "--stratify": options.stratify is not None}
     for name, given_too in unfit.items():
         if given_too:
-            raise UsageError(f"{name}: with --within the subsets are those of the division that is thinned out")
+            raise UsageError(f"{name}: with --within the subsets are given by that split")
 
 
-def _about_patients(manifest: Manifest, group: str) -> list[str]:
+def _patient_warnings(manifest: Manifest, group: str) -> list[str]:
     empty = sum(not cell.strip() for cell in manifest.column(group))
     if not manifest.rows:
         raise InputError(
-            f"{manifest.name}: expected images to divide, found none", "`cxrtool info` says what a step left out"
+            f"{manifest.name}: expected images to divide, found none", "`cxrtool info` shows what a step excluded"
         )
     if empty == len(manifest):
-        return [f"no {group} in {manifest.name}: every image counts as a patient of its own"]
-    return [f"{empty} of {len(manifest)} images have no {group}; each counts as a patient of its own"] if empty else []
+        return [f"no {group} in {manifest.name}: every image counts as a separate patient"]
+    return [f"{empty} of {len(manifest)} images have no {group}; each counts as a separate patient"] if empty else []
 
 
 def _labelled(manifest: Manifest, warnings: list[str]) -> Manifest:
     labelled = [row["image_id"] for row in manifest.rows if row.get("label")]
     if not labelled:
-        warnings.append("no image has a label: nothing can be balanced but the number of images")
+        warnings.append("no image has a label: only the number of images is balanced")
         return manifest
     if len(labelled) < len(manifest):
-        warnings.append(f"{len(manifest) - len(labelled)} images without a label are left out")
+        warnings.append(f"{len(manifest) - len(labelled)} images without a label are excluded")
     return manifest.subset(labelled)
 
 
@@ -216,7 +211,7 @@ def _divide(
         manifest.require(options.leave_out)
         missing = sum(not cell for cell in manifest.column(options.leave_out))
         if missing:
-            warnings.append(f"{missing} images without a {options.leave_out} only train")
+            warnings.append(f"{missing} images without a {options.leave_out} are only used for training")
         parts = divider.leave_out(options.leave_out, validation)
         runs = {("0", str(fold)): subsets for fold, subsets in enumerate(parts.values())}
         return runs, {("0", str(fold)): value for fold, value in enumerate(parts)}
@@ -232,7 +227,7 @@ def _divide(
 def _thin_out(
     options: SplitOptions, settings: Settings, manifest: Manifest, warnings: list[str]
 ) -> dict[Run, dict[str, str]]:
-    """The division that `--within` names, with as many images of each value of `--equal` in every subset."""
+    """The split of `--within`, with as many images of each value of `--equal` in every subset."""
     column = options.equal or ""
     manifest.require(column)
     splits = read_splits(options.within or "")
@@ -242,7 +237,9 @@ def _thin_out(
     if not values:
         raise InputError(f"{splits.name}: expected images of {manifest.name}, found none of its {len(known)}")
     if len(values) < len(known):
-        warnings.append(f"{len(known) - len(values)} images of {splits.name} are not in {manifest.name} and left out")
+        warnings.append(
+            f"{len(known) - len(values)} images of {splits.name} are not in {manifest.name} and are excluded"
+        )
     if empty := sum(not value for value in values.values()):
         warnings.append(f"{empty} images with an empty {column} are in no subset that is thinned out")
     kept = [SYNONYMS.get(name.strip().casefold(), name) for name in (options.keep or "").split(",") if name.strip()]
@@ -269,31 +266,30 @@ def _check_overlaps(
 ) -> None:
     if not subsets:
         raise InputError(f"{manifest.name}: expected subsets in '{options.from_column}', found only empty cells")
-    left = len(manifest) - len(subsets)
-    if left:
-        warnings.append(f"{left} images with an empty {options.from_column} are in no subset")
+    if missing := len(manifest) - len(subsets):
+        warnings.append(f"{missing} images with an empty {options.from_column} are in no subset")
     found = overlaps(manifest.rows, subsets, options.group)
     if not found:
         return
     first = next(row for row in found[0] if row["image_id"] in subsets)
     shown = first.get(options.group) or first["image_id"]
-    text = f"{options.from_column}: {len(found)} patients stand in more than one subset, such as '{shown}'"
+    text = f"{options.from_column}: {len(found)} patients are in more than one subset, such as '{shown}'"
     if not settings.allow_leakage:
-        raise LeakageError(text, "divide anew with --folds or --holdout, or take it as it is with --allow-leakage")
+        raise LeakageError(text, "divide again with --folds or --holdout, or accept this with --allow-leakage")
     warnings.append(text)
 
 
-def _absences(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]], column: str) -> list[str]:
+def _missing_classes(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]], column: str) -> list[str]:
     labels = {row["parent_id"]: row.get(column, "") for row in manifest.rows if row.get("parent_id")}
     labels |= {row["image_id"]: row.get(column, "") for row in manifest.rows}
     absent: dict[tuple[str, str], list[str]] = {}
     for run, subsets in runs.items():
-        held = {(subset, labels[identity]) for identity, subset in subsets.items()}
+        present = {(subset, labels[identity]) for identity, subset in subsets.items()}
         for subset in SUBSETS:
             if subset not in subsets.values():
                 continue
             for label in sorted(set(manifest.column(column)) - {""}):
-                if (subset, label) not in held:
+                if (subset, label) not in present:
                     absent.setdefault((subset, label), []).append(fold_name(*run))
     same: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (subset, label), folds in absent.items():

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.file_names import FITTED_ON, PART
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
@@ -30,7 +31,7 @@ from cxrtool.flow.parts import Chain, copy_parts, without_paths
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
-from cxrtool.flow.twins import PART, FoldGenerators, GeneratorRun, make_twins, indices_in, refuse_twins
+from cxrtool.flow.twins import FoldGenerators, GeneratorRun, indices_in, make_twins, refuse_twins
 from cxrtool.options import Options, declared, option, plain
 
 if TYPE_CHECKING:
@@ -170,10 +171,13 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
 
 
 def _plan(
-    options: TransformOptions, settings: Settings, manifest: Manifest, run: GeneratorRun,
+    options: TransformOptions,
+    settings: Settings,
+    manifest: Manifest,
+    run: GeneratorRun,
     wanted: Sequence[tuple[str, str]],
 ) -> Plan:
-    files = [run.folds[pair] / name for pair in wanted for name in (PART, "fitted_on.csv")]
+    files = [run.folds[pair] / name for pair in wanted for name in (PART, FITTED_ON)]
     return Plan(
         command="transform",
         options={
@@ -220,7 +224,9 @@ def _warn_of_excluded(manifest: Manifest, folds: Sequence[_Fold], settings: Sett
     used = {index for fold in folds for index in fold.indices}
     excluded = [row["image_id"] for index, row in enumerate(manifest.rows) if index not in used]
     if excluded:
-        settings.report.warn(f"{len(excluded)} images are in none of these folds and are excluded, such as {excluded[0]}")
+        settings.report.warn(
+            f"{len(excluded)} images are in none of these folds and are excluded, such as {excluded[0]}"
+        )
 
 
 class _Work:

@@ -17,15 +17,15 @@ from cxrtool.errors import InputError, OutputError
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on leaving without an error it takes the place of `path`.
+    """Yield a temporary path beside `path`; when the block ends without an error, it replaces `path`.
 
-    The temporary file lies in the same folder (a rename across file systems is a copy) and keeps the suffix, because
+    The temporary file is in the same folder (a rename across file systems is a copy) and keeps the suffix, because
     writers choose the format by it. It is flushed to the disk before the rename, so that after a crash there is either
     the old content or the new, never half of one. A link is followed; a device or a pipe, such as `/dev/null` or
     `/dev/stdout`, is written to and never replaced.
 
     Raises:
-        OutputError: No space, no right, or no such folder.
+        OutputError: No space, no permission, or no such folder.
     """
     path = Path(path)
     with saying_what_fails(path):
@@ -42,7 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 path.write_bytes(temporary.read_bytes())
                 return
             _flush(temporary)
-            # A file system without rights, as on a memory stick, has none to set.
+            # A file system without permissions, as on a memory stick, has none to set.
             with contextlib.suppress(PermissionError):
                 temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
@@ -53,22 +53,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all.
 
-    A file name that is no valid UTF-8 reaches text with lone surrogates in it; they are written as escapes.
+    A file name that is not valid UTF-8 has lone surrogates in it; they are written as escapes.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_PLACE = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST,
-    errno.ELOOP, errno.EIO, errno.EBUSY,
-)  # fmt: skip
+NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.EIO,
+    errno.EBUSY,
+)
 
 
 @contextlib.contextmanager
 def saying_what_fails(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write below `path` into one line that names place and free bytes."""
+    """Turn an operating system's error in writing below `path` into one line that names the path and the free bytes."""
     try:
         yield
     except OSError as error:
@@ -77,13 +85,13 @@ def saying_what_fails(path: Path) -> Iterator[None]:
                 f"no space left to write {path}: {_free(path)}",
                 "free some space or choose another -o; what was finished before is kept",
             ) from error
-        if error.errno in NO_PLACE:
-            # An input that cannot be read may fail inside the same block; the blame must not fall on the output.
+        if error.errno in NOT_WRITABLE:
+            # An input that cannot be read may fail inside the same block; that is not an error of the output.
             where = Path(os.path.realpath(error.filename if isinstance(error.filename, str) else path))
             target = Path(os.path.realpath(path))
             if not (where.is_relative_to(target.parent) or target.is_relative_to(where)):
                 raise InputError(f"{error.filename}: {error.strerror}") from error
-            raise OutputError(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
+            raise OutputError(f"cannot write {path}: {error.strerror}", "choose another path with -o") from error
         raise
 
 
@@ -109,10 +117,10 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
                     f"another cxrtool is writing here: {path} is locked", "wait for it, or stop it"
                 ) from error
             except OSError as error:
-                # Some shared file systems of clusters know no locks at all; refusing to work there helps nobody.
+                # Some shared file systems of clusters have no locks at all; refusing to work there helps nobody.
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
-            # Whoever held the lock before may have removed the file: a lock on a removed file locks nobody out.
+            # The process that held the lock before may have removed the file: a lock on a removed file has no effect.
             try:
                 same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
             except FileNotFoundError:
@@ -146,7 +154,7 @@ def _umask() -> int:
 
 
 def is_whole_png(path: Path, size: int) -> bool:
-    """Whether a PNG is there as it was written: of so many bytes, and with its end."""
+    """Whether a PNG is complete: it has `size` bytes and an end chunk."""
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) != size:
@@ -158,5 +166,5 @@ def is_whole_png(path: Path, size: int) -> bool:
 
 
 def are_whole_pngs(target: Path, written: Mapping[str, int]) -> bool:
-    """Whether files are there as they were written: `written` gives each name its size in bytes."""
+    """Whether all PNGs are complete; `written` gives the size in bytes of each name."""
     return all(is_whole_png(target / name, size) for name, size in written.items())

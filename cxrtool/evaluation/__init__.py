@@ -1,1 +1,1 @@
-"""What the predictions are worth: metrics, intervals, comparison, calibration, probes, plots, reports."""
+"""Evaluation of predictions: metrics, intervals, comparison, calibration, plots."""

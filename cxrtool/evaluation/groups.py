@@ -29,8 +29,8 @@ class Grouping:
     """A column to group by.
 
     Attributes:
-        column: Its name.
-        edges: For numbers: the lower ends of the bins; the last one is open.
+        column: Name.
+        edges: For numbers: the lower ends of the bins; the last bin is open.
         order: For words: their order, from least to most.
     """
 
@@ -40,10 +40,10 @@ class Grouping:
 
 
 def parse_groupings(text: str) -> list[Grouping]:
-    """Read `--by`: columns with commas between; numbers behind a colon are bins, words with slashes an order.
+    """Read `--by`: columns separated by commas; numbers after a colon are bins, words with slashes an order.
 
     Raises:
-        UsageError: A column stands twice, or edges do not rise.
+        UsageError: A column is listed twice, or edges do not rise.
 
     >>> [g.column for g in parse_groupings("severity,age:0,40,65,view")]
     ['severity', 'age', 'view']
@@ -66,7 +66,7 @@ def parse_groupings(text: str) -> list[Grouping]:
     result: list[Grouping] = []
     for column, parts in found:
         if not column or column in (grouping.column for grouping in result):
-            found_instead = f"'{column}' twice" if column else "a colon with no column before it"
+            found_instead = f"'{column}' twice" if column else "a colon without a column before it"
             raise UsageError(f"--by: expected each column once, found {found_instead}")
         numbers = [_number(part) for part in parts]
         edges = tuple(number for number in numbers if number is not None)
@@ -81,7 +81,7 @@ def parse_groupings(text: str) -> list[Grouping]:
 
 
 def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Name and rows of every group that has images, in order; images without a value come last as `(none)`.
+    """Name and rows of every group that has images, in order; images without a value are last, as `(none)`.
 
     Raises:
         InputError: No row has the column.
@@ -90,8 +90,8 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
     if not any(column in row for row in scores.rows):
         known = ", ".join(sorted(scores.rows[0]))
         raise InputError(
-            f"--by {column}: no such column in the predictions; they have {known}",
-            "columns of the manifest travel with `train` and `predict`; add it there",
+            f"--by {column}: expected a column of the predictions, found only {known}",
+            "add the column to the manifest: `train` and `predict` copy it to the predictions",
         )
     cells = [row.get(column, "").strip() for row in scores.rows]
     if grouping.edges:
@@ -105,7 +105,7 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
 
 
 def is_ordered(names: Sequence[str], grouping: Grouping) -> bool:
-    """Whether strata have an order to look for a trend in: severities, numbers, or an order that was given."""
+    """Whether strata have an order in which a trend can be tested: severities, numbers, or a given order."""
     if grouping.order:
         return set(names) <= set(grouping.order)
     if grouping.column != SEVERITY:
@@ -116,19 +116,13 @@ def is_ordered(names: Sequence[str], grouping: Grouping) -> bool:
 def trend(
     scores: Scores, strata: Sequence[tuple[str, NDArray[np.bool_]]], *, seed: int = 0, permutations: int = PERMUTATIONS
 ) -> dict[str, Any]:
-    """Does accuracy change over ordered strata? A permutation test whose units are patients.
+    """Permutation test of a trend of accuracy over ordered strata, whose units are patients.
 
-    Each patient has a mean rank of strata and a mean accuracy over images and repeats; the statistic is their
-    covariance, and the ranks are dealt out anew among the patients.
-
-    Args:
-        scores: Of all strata.
-        strata: Name and rows, from least to most.
-        seed: Of the permutations.
-        permutations: How many.
+    Each patient has a mean rank of strata and a mean accuracy over images and repeats. The statistic is their
+    covariance; the ranks are permuted among the patients. `strata` has the name and the rows, from least to most.
 
     Returns:
-        `slope` (change of accuracy a step), two-sided `p`, `patients`, `permutations`, `strata`, `reason`.
+        `slope` (change of accuracy per step), two-sided `p`, `patients`, `permutations`, `strata`, `reason`.
     """
     result: dict[str, Any] = {"strata": [name for name, _ in strata], "slope": None, "p": None, "patients": 0}
     result |= {"permutations": permutations, "reason": None}
@@ -150,8 +144,8 @@ def trend(
     extreme, chunk = 0, max(1, 1_000_000 // len(x))
     for begin in range(0, permutations, chunk):
         count = min(chunk, permutations - begin)
-        dealt = rng.permuted(np.tile(x, (count, 1)), axis=1) @ y
-        extreme += int((np.abs(dealt) >= abs(observed) - 1e-12).sum())
+        permuted = rng.permuted(np.tile(x, (count, 1)), axis=1) @ y
+        extreme += int((np.abs(permuted) >= abs(observed) - 1e-12).sum())
     slope = round(observed / float(x @ x), DIGITS)
     return result | {"slope": slope, "p": round((1 + extreme) / (1 + permutations), DIGITS)}
 

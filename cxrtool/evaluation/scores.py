@@ -1,4 +1,4 @@
-"""Predictions as arrays, checked: the one thing that every number of an evaluation is computed from."""
+"""Checked predictions as arrays, from which every number of an evaluation is computed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
 TEST = "test"
 TOLERANCE = 0.0051
-"""How far from 1 the probabilities of an image may add up, for each class: some tables are rounded to two digits."""
+"""Allowed difference of the sum of the probabilities from 1, per class: some tables are rounded to two digits."""
 
 UNDECIDED = -1
-"""In place of a class, where none was decided for: never equal to the true one."""
+"""The predicted class of an undecided image: never equal to the true class."""
 
 _SHOWN = 3
 
@@ -30,17 +30,17 @@ class Scores:
     """Labelled predictions of one or many runs.
 
     Attributes:
-        classes: Class names, K of them.
+        classes: K names.
         truth: (n,) true class of each row.
-        predicted: (n,) class that it was called, or `UNDECIDED`.
+        predicted: (n,) predicted class, or `UNDECIDED`.
         probabilities: (n, K) in [0, 1].
         image: (n,) index of the image; an image has one row a repeat.
         patient: (n,) index of the patient, 0 to P-1, in the order of their sorted names.
         run: (n,) index into `runs`.
         runs: (repeat, fold) of each run, in numeric order.
         rows: The text columns of each row, for groups.
-        by_patient: Whether patients are known; else every image stands for a patient of its own.
-        notes: What was left out or assumed, in plain words.
+        by_patient: Whether patients are known; otherwise every image counts as a patient.
+        notes: Exclusions and assumptions, in words.
     """
 
     classes: tuple[str, ...]
@@ -60,7 +60,7 @@ class Scores:
 
     @property
     def decided(self) -> NDArray[np.bool_]:
-        """(n,) whether a class was decided for."""
+        """(n,) whether a class is predicted."""
         decided: NDArray[np.bool_] = self.predicted != UNDECIDED
         return decided
 
@@ -82,14 +82,14 @@ class Scores:
 
     @property
     def strata(self) -> IntArray:
-        """(P,) the commonest label of each patient, the first class among equals: what resampling keeps constant."""
+        """(P,) the most frequent label of each patient (ties: the first class), which resampling keeps constant."""
         counts = np.zeros((self.patients, len(self.classes)))
         np.add.at(counts, (self.patient, self.truth), 1.0)
         commonest: IntArray = counts.argmax(axis=1).astype(np.intp)
         return commonest
 
     def where(self, mask: NDArray[np.bool_]) -> Scores:
-        """The rows of a group, as scores of their own with the same runs."""
+        """The scores of a group of rows, with the same runs."""
         kept = np.flatnonzero(mask)
         return replace(
             self,
@@ -110,16 +110,16 @@ def scores_of(
     """Check predictions and turn them into arrays.
 
     Args:
-        predictions: One or many runs.
-        subset: Only rows of this subset; where no row is marked as test, all rows are taken.
-        classes: Only images of these classes, and only their probabilities, scaled to add up to one; a row that was
-            called another class is called the likeliest of these.
-        abstaining: Take rows that were called inconclusive; who asks must know what to do with `UNDECIDED`.
+        predictions: Of one or many runs.
+        subset: Only rows of this subset; where no row is marked as test, all rows are used.
+        classes: Only images of these classes, with their probabilities scaled to sum 1; a row with another predicted
+            class gets the most probable of these.
+        abstaining: Accept inconclusive rows; the caller must handle `UNDECIDED`.
 
     Raises:
-        InputError: There is nothing to evaluate, a class is unknown, probabilities do not add up to one, or an image
-            is predicted twice within a repeat.
-        UsageError: `classes` names one that was not predicted.
+        InputError: There is nothing to evaluate, a class is unknown, probabilities do not sum to 1, or an image is
+            predicted twice within a repeat.
+        UsageError: `classes` has an unknown class.
     """
     notes: list[str] = []
     name = predictions.name or "predictions"
@@ -131,9 +131,9 @@ def scores_of(
     rows = [predictions.rows[i] for i in kept]
     probabilities = np.asarray(predictions.probabilities, np.float64)[kept]
     _check_sums(rows, probabilities, name)
-    called = _called(rows, probabilities, known, name, notes, abstaining)
+    predicted = _predicted(rows, probabilities, known, name, notes, abstaining)
     if classes:
-        chosen, rows, probabilities, called = _restrict(rows, probabilities, called, known, classes, name, notes)
+        chosen, rows, probabilities, predicted = _restrict(rows, probabilities, predicted, known, classes, name, notes)
     else:
         chosen = known
     _check_labels(rows, chosen, name)
@@ -144,18 +144,18 @@ def scores_of(
     patient_ids, by_patient = _patients(rows, notes)
     pairs = [(row.get("repeat", ""), row.get("fold", "")) for row in rows]
     runs = sorted(set(pairs), key=_numeric)
-    place = {pair: i for i, pair in enumerate(runs)}
+    run_index = {pair: i for i, pair in enumerate(runs)}
     warned = sum(1 for row in rows if row.get("warning"))
     if warned:
-        notes.append(f"{warned} of {len(rows)} predictions carry a warning (column `warning`).")
+        notes.append(f"{warned} of {len(rows)} predictions have a warning (column `warning`).")
     return Scores(
         tuple(chosen),
         truth,
-        called,
+        predicted,
         probabilities,
         _indices(image_ids),
         _indices(patient_ids),
-        np.array([place[pair] for pair in pairs], np.intp),
+        np.array([run_index[pair] for pair in pairs], np.intp),
         tuple(runs),
         tuple(rows),
         by_patient,
@@ -170,7 +170,7 @@ def _of_subset(rows: Sequence[Row], subset: str, name: str, notes: list[str]) ->
         return kept
     found = ", ".join(f"{mark or '(empty)'} {count}" for mark, count in Counter(marks).items())
     if subset != TEST:
-        raise InputError(f"{name}: expected rows with subset '{subset}', found: {found or 'no rows at all'}")
+        raise InputError(f"{name}: expected rows with subset '{subset}', found: {found or 'no rows'}")
     if any(marks):
         notes.append(f"No row is marked as test; all rows are used ({found}).")
     return list(range(len(rows)))
@@ -184,7 +184,7 @@ def _labelled(rows: Sequence[Row], kept: list[int], name: str, notes: list[str])
             "an evaluation needs the column `label`; predict on a manifest that has it",
         )
     if len(labelled) < len(kept):
-        notes.append(f"Rows without a label, left out: {len(kept) - len(labelled)}.")
+        notes.append(f"Rows excluded because they have no label: {len(kept) - len(labelled)}.")
     return labelled
 
 
@@ -194,14 +194,14 @@ def _check_sums(rows: Sequence[Row], probabilities: FloatArray, name: str) -> No
     sums = probabilities.sum(axis=1)
     wrong = np.flatnonzero(~valid | ~(np.abs(sums - 1) <= TOLERANCE * probabilities.shape[1]))
     if len(wrong):
-        found = f"{sums[wrong[0]]:.4g}" if valid[wrong[0]] else "one that is no number in [0, 1]"
+        found = f"{sums[wrong[0]]:.4g}" if valid[wrong[0]] else "one that is not a number in [0, 1]"
         raise InputError(
             f"{name}: expected probabilities in [0, 1] that add up to 1, found {found} for {_ids(rows, wrong)}",
-            "the prob_ columns must be one set of exclusive classes, not independent scores",
+            "the prob_ columns must be the probabilities of mutually exclusive classes, not independent scores",
         )
 
 
-def _called(
+def _predicted(
     rows: Sequence[Row],
     probabilities: FloatArray,
     known: list[str],
@@ -210,27 +210,29 @@ def _called(
     abstaining: bool,
 ) -> IntArray:
     names = [row.get("predicted", "") for row in rows]
-    place = {label: i for i, label in enumerate(known)}
+    class_index = {label: i for i, label in enumerate(known)}
     if abstaining:
-        place.setdefault(INCONCLUSIVE, UNDECIDED)
-    strange = [i for i, called in enumerate(names) if called and called not in place]
+        class_index.setdefault(INCONCLUSIVE, UNDECIDED)
+    strange = [i for i, predicted in enumerate(names) if predicted and predicted not in class_index]
     if strange:
         raise InputError(
             f"{name}: expected a predicted class among {', '.join(known)}, found '{names[strange[0]]}' for "
             f"{_ids(rows, strange)}",
-            "only `cxrtool evaluate` takes abstentions; with --on-conflict prob, `fuse joint` decides for every image"
+            "only `cxrtool evaluate` accepts inconclusive predictions; `fuse joint --on-conflict prob` makes none"
             if INCONCLUSIVE in names
             else None,
         )
     likeliest = probabilities.argmax(axis=1)
-    missing = sum(1 for called in names if not called)
+    missing = sum(1 for predicted in names if not predicted)
     if missing:
-        notes.append(f"{missing} rows have no `predicted`; the class of highest probability is taken.")
-    decided = np.array([place[called] if called else likeliest[i] for i, called in enumerate(names)], np.intp)
+        notes.append(f"{missing} rows have no `predicted`; the most probable class is used.")
+    decided = np.array(
+        [class_index[predicted] if predicted else likeliest[i] for i, predicted in enumerate(names)], np.intp
+    )
     if undecided := int((decided == UNDECIDED).sum()):
         notes.append(
-            f"{undecided} of {len(rows)} predictions are inconclusive: accuracy, sensitivity and what else is made of "
-            f"decisions is of the others; AUC, Brier score and calibration are of all."
+            f"{undecided} of {len(rows)} predictions are inconclusive: metrics of decisions, such as accuracy and "
+            f"sensitivity, are over the others; AUC, Brier score and calibration are over all images."
         )
     return decided
 
@@ -238,7 +240,7 @@ def _called(
 def _restrict(
     rows: list[Row],
     probabilities: FloatArray,
-    called: IntArray,
+    predicted: IntArray,
     known: list[str],
     classes: Sequence[str],
     name: str,
@@ -254,19 +256,23 @@ def _restrict(
     if not kept:
         raise InputError(f"{name}: expected images of {', '.join(chosen)}, found none")
     if len(kept) < len(rows):
-        notes.append(f"{len(rows) - len(kept)} rows of other classes are left out.")
+        notes.append(f"{len(rows) - len(kept)} rows of other classes are excluded.")
     part = probabilities[np.ix_(kept, columns)]
     total = part.sum(axis=1, keepdims=True)
     empty = int((total == 0).sum())
     if empty:
-        notes.append(f"{empty} rows give none of {', '.join(chosen)} any probability; these count as equally likely.")
+        notes.append(
+            f"In {empty} rows all of {', '.join(chosen)} have probability 0; they are set to equal probabilities."
+        )
     part = np.divide(part, total, out=np.full_like(part, 1 / len(chosen)), where=total > 0)
-    place = {column: i for i, column in enumerate(columns)} | {UNDECIDED: UNDECIDED}
+    new_index = {column: i for i, column in enumerate(columns)} | {UNDECIDED: UNDECIDED}
     likeliest = part.argmax(axis=1)
-    decided = np.array([place.get(called[i], likeliest[j]) for j, i in enumerate(kept)], np.intp)
-    moved = sum(1 for i in kept if called[i] not in place)
+    decided = np.array([new_index.get(predicted[i], likeliest[j]) for j, i in enumerate(kept)], np.intp)
+    moved = sum(1 for i in kept if predicted[i] not in new_index)
     if moved:
-        notes.append(f"{moved} rows were called another class; the likeliest of {', '.join(chosen)} is taken.")
+        notes.append(
+            f"{moved} rows were predicted another class; the most probable of {', '.join(chosen)} is used instead."
+        )
     return chosen, [rows[i] for i in kept], part, decided
 
 
@@ -276,7 +282,7 @@ def _check_labels(rows: Sequence[Row], classes: list[str], name: str) -> None:
         found = ", ".join(f"{label} ({count} rows)" for label, count in sorted(strange.items()))
         raise InputError(
             f"{name}: expected labels among {', '.join(classes)}, found {found}",
-            "rename them with `cxrtool select --relabel`, or leave them out with --classes",
+            "rename them with `cxrtool select --relabel`, or exclude them with --classes",
         )
 
 
@@ -286,11 +292,11 @@ def _check_once(rows: Sequence[Row], name: str) -> None:
         key = (row.get("repeat", ""), original_of(row))
         fold = row.get("fold", "")
         if key in seen:
-            repeat = f"repeat {key[0]}" if key[0] else "the one repeat"
+            repeat = f"repeat {key[0]}" if key[0] else "the only repeat"
             raise InputError(
                 f"{name}: expected one prediction an image in {repeat}, found image '{key[1]}' twice "
                 f"(folds '{seen[key]}' and '{fold}')",
-                "several files with the same repeat are set side by side as first=A.csv second=B.csv",
+                "evaluate several files with the same repeat side by side, as first=A.csv second=B.csv",
             )
         seen[key] = fold
 
@@ -298,12 +304,12 @@ def _check_once(rows: Sequence[Row], name: str) -> None:
 def _patients(rows: Sequence[Row], notes: list[str]) -> tuple[list[str], bool]:
     known = [row.get("patient_id", "") for row in rows]
     if not any(known):
-        notes.append("No patient is named: every image counts as a patient, so intervals may be too narrow.")
+        notes.append("There is no patient_id: every image counts as a patient, so intervals may be too narrow.")
         return [original_of(row) for row in rows], False
     nameless = {original_of(row) for row in rows if not row.get("patient_id")}
     if nameless:
-        notes.append(f"{len(nameless)} images name no patient; each counts as a patient of its own.")
-    # The mark keeps an image's name from being taken for a patient's.
+        notes.append(f"{len(nameless)} images have no patient_id; each counts as a separate patient.")
+    # The prefix prevents collisions of image ids with patient ids.
     named = zip(known, rows, strict=True)
     return [f"p:{patient}" if patient else f"i:{original_of(row)}" for patient, row in named], True
 

@@ -1,4 +1,4 @@
-"""One table with its notes, and what its cells look like. Needs nothing but the standard library."""
+"""A table with its notes, and the format of its cells. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -9,25 +9,18 @@ from typing import Any
 ABSENT = "-"
 
 MOST_RUNS = 10
-"""Runs up to which each has a row of its own; of more, SD and the file with all figures tell."""
+"""The highest number of runs for which each gets a row of its own."""
 
 REMARKED = {
     "Wilson": "Wilson's interval",
     "Wilson's ends of sensitivity and specificity": "From Wilson's intervals of sensitivity and specificity",
 }
-"""Methods of intervals that are told below a table, where they are not what its opening says."""
+"""Methods of intervals with a note below the table, because they differ from those in the opening lines."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table with its notes; all cells are text.
-
-    Attributes:
-        title: What it shows.
-        columns: Header.
-        rows: Cells.
-        notes: Lines that belong below it.
-    """
+    """A table of text cells, with notes below it."""
 
     title: str
     columns: list[str]
@@ -36,7 +29,7 @@ class Sheet:
 
 
 def cell(measure: Mapping[str, Any], digits: int = 2) -> str:
-    """A figure with its interval.
+    """A value with its interval.
 
     >>> cell({"value": 0.942, "low": 0.907, "high": 0.961})
     '0.94 (0.91-0.96)'
@@ -50,13 +43,13 @@ def cell(measure: Mapping[str, Any], digits: int = 2) -> str:
     value = fixed(measure["value"], digits)
     if measure["low"] is None:
         return value
-    # A hyphen before a minus sign would read as one long dash.
+    # A hyphen before a minus sign would look like one long dash.
     joint = " to " if measure["low"] < 0 else "-"
     return f"{value} ({fixed(measure['low'], digits)}{joint}{fixed(measure['high'], digits)})"
 
 
 def count_of(number: int, noun: str) -> str:
-    """A number of things.
+    """A number with its noun, in the singular or plural.
 
     >>> count_of(1, "patient"), count_of(2, "patient")
     ('1 patient', '2 patients')
@@ -65,12 +58,12 @@ def count_of(number: int, noun: str) -> str:
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """A number with so many decimals, or a dash where there is none."""
+    """A number with this many decimals, or a dash for None."""
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of text cells as lines of Markdown, the first column to the left and the others to the right.
+    """A table of text cells as lines of Markdown, the first column left-aligned, the others right-aligned.
 
     >>> markdown(["of", "n"], [["a", "1"]])
     ['| of | n |', '| --- | ---: |', '| a | 1 |']
@@ -85,11 +78,11 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     mark: "\\" + mark for mark in "&%$#_{}"
 }
-"""How LaTeX writes the marks that mean something to it."""
+"""Escapes of the special characters of LaTeX."""
 
 
 def latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of text cells as lines of LaTeX, with the rules of the package booktabs."""
+    """A table of text cells as lines of LaTeX, with rules of the package booktabs."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(LATEX.get(mark, mark) for mark in cell) for cell in cells) + r" \\"
@@ -99,7 +92,7 @@ def latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_markdown(sheet: Sheet, title: str) -> list[str]:
-    """A table with its notes as lines of Markdown, under a line that stands for its title.
+    """A table with its notes as lines of Markdown, below `title`.
 
     >>> as_markdown(Sheet("A", ["of", "n"], [["a", "1"]], ["few"]), "## A")
     ['', '## A', '', '| of | n |', '| --- | ---: |', '| a | 1 |', '', '- few']
@@ -109,26 +102,26 @@ def as_markdown(sheet: Sheet, title: str) -> list[str]:
 
 
 class Notes:
-    """Collects remarks on single figures, one line for all figures that share a remark."""
+    """Collects remarks on single values, one line for all values that share a remark."""
 
     def __init__(self) -> None:
         self.by_text: dict[str, dict[str, list[str]]] = {}
 
     def add(self, measure: Mapping[str, Any], metric: str, of: str) -> None:
-        """Take in what is remarked on one figure of a class, a group or a set."""
+        """Add the remarks on one value of a class, a group or a set."""
         for text in (REMARKED.get(measure["method"]), measure["reason"]):
             if text:
                 self.by_text.setdefault(text, {}).setdefault(metric, []).append(of)
 
-    def say(self, text: str) -> None:
-        """Take in a line of its own."""
+    def add_line(self, text: str) -> None:
+        """Add a line of its own."""
         self.by_text.setdefault(text, {})
 
     def lines(self) -> list[str]:
-        """All remarks, in the order in which they came."""
+        """All remarks, in the order of their addition."""
         lines = []
         for text, metrics in self.by_text.items():
-            # Metrics that are remarked on for the same classes or groups share their list of names.
+            # Metrics with the same remark for the same classes or groups share a list of names.
             shared: dict[tuple[str, ...], list[str]] = {}
             for metric, names in metrics.items():
                 shared.setdefault(tuple(names), []).append(metric)

@@ -1,4 +1,4 @@
-"""`metrics.json`: every figure of an evaluation with its interval, its spread, or the reason why there is none."""
+"""`metrics.json`: every metric of an evaluation with its interval and spread, or the reason why it is undefined."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ PER_GROUP = ("accuracy", "sensitivity", "specificity", "auc")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv", *ABSTENTIONS)
 NOISY = ("ece", "slope")
 FEW_IMAGES = 20
-"""A group with fewer images than this in a fold has no spread over folds worth printing."""
+"""For a group with fewer images than this in a fold, no standard deviation over folds is shown."""
 
 MEANING = "test sampling, trained models fixed"
-NEEDS_SCORES = "counts hold no scores"
+NEEDS_SCORES = "counts have no scores"
 
 
 def summarise(
@@ -62,29 +62,24 @@ def summarise(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Summary:
-    """Evaluate labelled predictions.
+    """Evaluate labelled predictions, at least one row.
 
-    Args:
-        scores: At least one row.
-        positive: The class that average precision and the groups' sensitivity, specificity and AUC are about; None
-            takes the unweighted mean over the classes.
-        by: Columns to group by.
-        seed: Of the resamples.
-        resamples: How many.
+    Average precision, and sensitivity, specificity and AUC of the groups, are of the class `positive`, or the
+    unweighted mean over the classes if it is None.
 
     Raises:
-        UsageError: `positive` is no class.
-        InputError: A column of `by` is not there.
+        UsageError: `positive` is not a class.
+        InputError: A column of `by` does not exist.
     """
-    about = find_positive(scores.classes, positive)
-    found = estimate(scores, seed=seed, resamples=resamples, about=about)
-    teller = _Teller(scores, found, about)
+    positive_index = find_positive(scores.classes, positive)
+    found = estimate(scores, seed=seed, resamples=resamples, positive_index=positive_index)
+    measures = _Measures(scores, found, positive_index)
     groups: dict[str, dict[str, Any]] = {}
     trends: dict[str, Any] = {}
     for grouping in by:
         parts = split_by(scores, grouping)
         groups[grouping.column] = {
-            name: _group(scores, mask, name, grouping, about, seed, resamples) for name, mask in parts
+            name: _group(scores, mask, name, grouping, positive_index, seed, resamples) for name, mask in parts
         }
         strata = [(name, mask) for name, mask in parts if name != NONE]
         if is_ordered([name for name, _ in strata], grouping):
@@ -98,17 +93,17 @@ def summarise(
         "patients": scores.patients,
         "runs": len(scores.runs),
         "repeats": len(set(scores.repeat_of_run.tolist())),
-        **measures_of(scores, found, about),
+        **measures_of(scores, found, positive_index),
         "per_group": groups,
         "confusion": [[int(count) for count in row] for row in cells],
         "calibration": {
             "ece_if_calibrated": round(_expected_error(scores, seed), DIGITS),
             "per_class": {
-                name: {metric: teller.per_class(metric, k).as_json() for metric in ("slope", "intercept")}
+                name: {metric: measures.per_class(metric, k).as_json() for metric in ("slope", "intercept")}
                 for k, name in enumerate(scores.classes)
             },
         },
-        "per_run": _per_run(scores, found, about),
+        "per_run": _per_run(scores, found, positive_index),
         "trend": trends,
         "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
         "patients_known": scores.by_patient,
@@ -116,19 +111,13 @@ def summarise(
     }
 
 
-def measures_of(scores: Scores, found: Estimates, about: int | None) -> Summary:
-    """The parts `overall` and `per_class` of `metrics.json`; calibration only where it was estimated.
-
-    Args:
-        scores: What `found` was estimated from.
-        found: The estimates.
-        about: The positive class they were asked about.
-    """
-    teller = _Teller(scores, found, about)
+def measures_of(scores: Scores, found: Estimates, positive_index: int | None) -> Summary:
+    """`overall` and `per_class` of `metrics.json`; calibration only where it was estimated."""
+    measures = _Measures(scores, found, positive_index)
     return {
-        "overall": {name: teller.overall(name).as_json() for name in (*OVERALL, *ABSTENTIONS) if name in found.value},
+        "overall": {name: measures.overall(name).as_json() for name in (*OVERALL, *ABSTENTIONS) if name in found.value},
         "per_class": {
-            name: {metric: teller.per_class(metric, k).as_json() for metric in PER_CLASS}
+            name: {metric: measures.per_class(metric, k).as_json() for metric in PER_CLASS}
             | {"support": len(np.unique(scores.image[scores.truth == k]))}
             for k, name in enumerate(scores.classes)
         },
@@ -143,36 +132,29 @@ def summarise_counts(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Summary:
-    """Evaluate a confusion matrix: the same object, with Wilson's intervals for proportions.
+    """Evaluate a confusion matrix (K, K), rows = true: the same object, with Wilson's intervals for proportions.
 
-    What is no proportion (F1, macro averages, Matthews) gets the percentiles of images resampled within their class.
-
-    Args:
-        classes: K names.
-        counts: (K, K), rows = true.
-        positive: As in `summarise`.
-        seed: Of the resamples.
-        resamples: How many.
+    Other metrics (F1, macro averages, Matthews) get percentiles over images resampled within their class.
 
     Raises:
-        UsageError: `positive` is no class.
+        UsageError: `positive` is not a class.
     """
-    about = find_positive(classes, positive)
+    positive_index = find_positive(classes, positive)
     observed = _decide_counts(counts)
     drawn = _decide_counts(draw_counts(counts, resamples, np.random.default_rng(seed)))
     defined = {name: ~np.isnan(values) for name, values in observed.items() if name in BY_CLASS}
-    value, replicates = derive(observed, defined, about), derive(drawn, defined, about)
-    true, called, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
+    value, replicates = derive(observed, defined, positive_index), derive(drawn, defined, positive_index)
+    true, predicted, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
     images = {
         "sensitivity": true,
         "specificity": total - true,
-        "precision": called,
-        "npv": total - called,
+        "precision": predicted,
+        "npv": total - predicted,
         "f1": np.full(len(true), total),
     }
     missing = Measure(reason=NEEDS_SCORES).as_json()
 
-    def tell(name: str, k: int | None) -> dict[str, Any]:
+    def measured(name: str, k: int | None) -> dict[str, Any]:
         if name not in value:
             return missing
         chosen = value[name] if k is None else value[name][k]
@@ -194,9 +176,9 @@ def summarise_counts(
         "patients": int(total),
         "runs": 1,
         "repeats": 1,
-        "overall": {name: tell(name, None) for name in OVERALL},
+        "overall": {name: measured(name, None) for name in OVERALL},
         "per_class": {
-            name: {metric: tell(metric, k) for metric in PER_CLASS} | {"support": int(true[k])}
+            name: {metric: measured(metric, k) for metric in PER_CLASS} | {"support": int(true[k])}
             for k, name in enumerate(classes)
         },
         "per_group": {},
@@ -206,16 +188,12 @@ def summarise_counts(
         "trend": {},
         "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
         "patients_known": False,
-        "notes": ["From counts alone: every image counts as a patient of its own, and what needs scores is missing."],
+        "notes": ["From counts alone: every image counts as a patient, and metrics that need scores are missing."],
     }
 
 
 def find_positive(classes: Sequence[str], positive: str | None) -> int | None:
-    """The index of the positive class.
-
-    Raises:
-        UsageError: It is none of the classes.
-    """
+    """The index of the positive class, None if there is none; a `UsageError` if it is not among the classes."""
     if positive is None:
         return None
     if positive not in classes:
@@ -223,11 +201,18 @@ def find_positive(classes: Sequence[str], positive: str | None) -> int | None:
     return list(classes).index(positive)
 
 
-class _Teller:
-    """Makes measures of estimates: knows denominators, and why something is undefined."""
+class _Measures:
+    """Makes measures of estimates, with denominators and reasons for undefined values."""
 
-    def __init__(self, scores: Scores, found: Estimates, about: int | None, *, spread_over_runs: bool = True) -> None:
-        self.scores, self.found, self.about, self.spread_over_runs = scores, found, about, spread_over_runs
+    def __init__(
+        self, scores: Scores, found: Estimates, positive_index: int | None, *, spread_over_runs: bool = True
+    ) -> None:
+        self.scores, self.found, self.positive_index, self.spread_over_runs = (
+            scores,
+            found,
+            positive_index,
+            spread_over_runs,
+        )
         self.defined = {name: ~np.isnan(values) for name, values in found.value.items() if name in BY_CLASS}
 
     def per_class(self, name: str, k: int) -> Measure:
@@ -235,8 +220,8 @@ class _Teller:
 
     def overall(self, name: str) -> Measure:
         source = SOURCES.get(name)
-        if source and self.about is not None and name == "average_precision":
-            return self._measure(name, None, source, self.scores.patients, of=self.about)
+        if source and self.positive_index is not None and name == "average_precision":
+            return self._measure(name, None, source, self.scores.patients, of=self.positive_index)
         return self._measure(
             name, None, source or name, self._decided() if name == "accuracy" else self.scores.patients
         )
@@ -244,9 +229,9 @@ class _Teller:
     def group(self, name: str) -> Measure:
         if name == "accuracy":
             return self._measure(name, None, name, self._decided())
-        if self.about is None:
-            return self._measure(f"{name}_about", None, name, self.scores.patients)
-        return self._measure(name, self.about, name, self._patients(name, self.about))
+        if self.positive_index is None:
+            return self._measure(f"{name}_positive", None, name, self.scores.patients)
+        return self._measure(name, self.positive_index, name, self._patients(name, self.positive_index))
 
     def _measure(self, name: str, k: int | None, source: str, patients: int, of: int | None = None) -> Measure:
         def pick(level: Figures) -> FloatArray:
@@ -292,31 +277,31 @@ class _Teller:
 
 
 def _group(
-    scores: Scores, mask: Any, name: str, grouping: Grouping, about: int | None, seed: int, resamples: int
+    scores: Scores, mask: Any, name: str, grouping: Grouping, positive_index: int | None, seed: int, resamples: int
 ) -> dict[str, Any]:
     part = scores.where(mask)
     sizes = {"images": part.images, "patients": part.patients}
     if name == NONE and grouping.column == SEVERITY:
-        nothing = Measure(reason="no stratum: images without a severity").as_json()
+        nothing = Measure(reason="not a stratum: images without a severity").as_json()
         return dict.fromkeys(PER_GROUP, nothing) | sizes
     present = np.unique(part.truth)
-    # A stratum of one class has one question: is it called that class?
-    asked = int(present[0]) if about is None and len(present) == 1 else about
-    found = estimate(part, seed=seed, resamples=resamples, calibrated=False, about=asked)
+    # In a stratum of one class, only the sensitivity for that class is defined.
+    positive = int(present[0]) if positive_index is None and len(present) == 1 else positive_index
+    found = estimate(part, seed=seed, resamples=resamples, calibrated=False, positive_index=positive)
     smallest = int(np.bincount(part.run, minlength=len(scores.runs)).min())
-    teller = _Teller(part, found, asked, spread_over_runs=smallest >= FEW_IMAGES)
-    return {metric: teller.group(metric).as_json() for metric in PER_GROUP} | sizes
+    measures = _Measures(part, found, positive, spread_over_runs=smallest >= FEW_IMAGES)
+    return {metric: measures.group(metric).as_json() for metric in PER_GROUP} | sizes
 
 
-def _per_run(scores: Scores, found: Estimates, about: int | None) -> list[dict[str, Any]]:
-    """The figures of each run alone, where there are several; of the positive class, else the mean over the classes."""
+def _per_run(scores: Scores, found: Estimates, positive_index: int | None) -> list[dict[str, Any]]:
+    """The metrics of each of several runs: of the positive class, otherwise the mean over the classes."""
     if len(scores.runs) < 2:
         return []
-    names = {name: name if about is not None else f"macro_{name}" for name in PER_RUN}
+    names = {name: name if positive_index is not None else f"macro_{name}" for name in PER_RUN}
     rows = []
     for run, (repeat, fold) in enumerate(scores.runs):
         values = {
-            name: found.by_run[source][run] if about is None else found.by_run[source][run, about]
+            name: found.by_run[source][run] if positive_index is None else found.by_run[source][run, positive_index]
             for name, source in names.items()
         }
         values["balanced_accuracy"] = found.by_run["balanced_accuracy"][run]
@@ -348,8 +333,8 @@ def _expected_error(scores: Scores, seed: int) -> float:
 
 
 def _composition(name: str, defined: dict[str, Any], classes: Sequence[str]) -> str:
-    """Say over which classes an average was taken, where it is not all of them."""
-    single = (SOURCES.get(name, name.removesuffix("_about")),)
+    """The classes of an average, where it is not over all of them."""
+    single = (SOURCES.get(name, name.removesuffix("_positive")),)
     sources = ("sensitivity", "specificity") if name == "hard_auc" else single
     lacking = sorted({int(k) for source in sources if source in defined for k in np.flatnonzero(~defined[source])})
     if not lacking or len(lacking) == len(classes):
@@ -359,20 +344,20 @@ def _composition(name: str, defined: dict[str, Any], classes: Sequence[str]) -> 
 
 
 def _why(name: str, label: str | None) -> str:
-    """Why a figure is undefined."""
+    """Why a metric is undefined."""
     if label is None:
         return {
-            "mcc": "only one class is true, or only one was called",
-            "accuracy": "nothing was decided",
+            "mcc": "only one class is true, or only one was predicted",
+            "accuracy": "no image was decided",
         }.get(name, "undefined for every class")
     return {
         "sensitivity": f"no images of {label}",
-        "specificity": f"no images but of {label}",
-        "precision": f"nothing was called {label}",
-        "npv": f"everything was called {label}",
-        "f1": f"nothing is {label} or was called so",
-        "auc": f"no run holds {label} and other images",
-        "class_ap": f"no run holds {label} and other images",
-        "slope": f"no finite fit: {label} and the rest do not overlap, or one is missing",
-        "intercept": f"no run holds {label} and other images",
+        "specificity": f"all images are of {label}",
+        "precision": f"no image was predicted {label}",
+        "npv": f"every image was predicted {label}",
+        "f1": f"no image is {label} or was predicted {label}",
+        "auc": f"no run has images of both {label} and the rest",
+        "class_ap": f"no run has images of both {label} and the rest",
+        "slope": f"no finite fit: the scores of {label} and the rest do not overlap, or one of them is missing",
+        "intercept": f"no run has images of both {label} and the rest",
     }.get(name, "undefined")

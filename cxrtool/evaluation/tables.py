@@ -1,4 +1,4 @@
-"""An evaluation as tables of text: of the whole, per class, per group. Needs nothing but the standard library."""
+"""An evaluation as text tables: overall, per class, per group. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {
     "macro_precision": "precision (macro)",
     "macro_f1": "F1 (macro)",
     "macro_auc": "AUC (macro)",
-    "hard_auc": "AUC of decisions",
+    "hard_auc": "AUC of hard decisions",
     "mcc": "Matthews correlation",
     "average_precision": "average precision",
     "ece": "calibration error (ECE)",
@@ -38,21 +38,21 @@ NAMES = {
     "slope": "calibration slope",
     "intercept": "calibration intercept",
 }
-"""What each figure of `metrics.json` is called in tables and pictures."""
+"""The name of each metric of `metrics.json` in tables and figures."""
 
 CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
 GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 RUN_FIGURES = ("sensitivity", "specificity", "precision", "f1", "auc", "balanced_accuracy")
 CALIBRATION_FIGURES = ("slope", "intercept")
 SPREADS = {"sd_runs": "SD of runs", "sd_repeats": "SD of repeats"}
-NO_AUDIT = "No audit of this data set was found: nothing here shows that the model looked at the lungs."
-_BARE = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None}
+NO_AUDIT = "No audit of this data set was found: these metrics do not show that the model looked at the lungs."
+_NO_INTERVAL = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None}
 
 TIDY = ("section", "name", "metric", "value", "low", "high", "method", "n", "sd_runs", "sd_repeats", "reason")
 
 
 def opening(results: Mapping[str, Summary]) -> list[str]:
-    """Lines in plain words that go before the tables: what was evaluated, what intervals mean, what is not known."""
+    """The lines of text before the tables: the images, the meaning of the intervals, the audit."""
     lines = []
     for name, summary in results.items():
         lines += [(f"{name}: " if name else "") + _sizes(summary)]
@@ -68,7 +68,7 @@ def opening(results: Mapping[str, Summary]) -> list[str]:
 
 
 def audit_lines(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What the audit of the same images found, or that there is none; an audit of several is told once."""
+    """The findings of the audit of the same images, or that there is none; a shared audit is shown once."""
     audits = {audit["folder"]: audit["lines"] for summary in summaries if (audit := summary.get("audit"))}
     if not audits:
         return [NO_AUDIT]
@@ -79,12 +79,7 @@ def audit_lines(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
-    """All tables of one evaluation, or of several side by side.
-
-    Args:
-        results: Name to the content of `metrics.json`; a single evaluation has an empty name.
-        digits: Decimals.
-    """
+    """All tables of one evaluation (with an empty name), or of several side by side."""
     found = [_overall(results, digits)]
     for name, summary in results.items():
         of = f" of {name}" if name else ""
@@ -99,7 +94,7 @@ def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
 
 
 def tidy(results: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
-    """One row a figure, for spreadsheets and scripts; `n` counts images. Several evaluations get a column `set`."""
+    """Header and rows of `metrics.csv`, one value a row; `n` counts images. Several evaluations get a column `set`."""
     several = len(results) > 1
     rows = []
     for name, summary in results.items():
@@ -111,7 +106,7 @@ def tidy(results: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(results: Mapping[str, Summary], digits: int = 2) -> str:
-    """Opening, tables and notes as one Markdown document."""
+    """Opening lines, tables and notes as one Markdown document."""
     parts = [f"{line}  " for line in opening(results)]
     for sheet in sheets(results, digits):
         parts += as_markdown(sheet, f"## {sheet.title}")
@@ -150,7 +145,7 @@ def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
     for name, summary in results.items():
         if summary["calibration"]:
             expected = fixed(summary["calibration"]["ece_if_calibrated"], digits)
-            notes.say(f"Perfectly calibrated, {name or 'this'} would show an ECE of about {expected}.")
+            notes.add_line(f"If perfectly calibrated, {name or 'this model'} would have an ECE of about {expected}.")
     return Sheet("All images", columns, rows, notes.lines())
 
 
@@ -185,7 +180,7 @@ def _per_run(summary: Summary, of: str, digits: int) -> Sheet:
     what = f"of {summary['positive']}" if summary["positive"] is not None else "means over the classes"
     notes = [
         f"Sensitivity, specificity, precision, F1 and AUC are {what}; balanced accuracy is over all classes.",
-        "The mean of the folds, as papers print it; the figures above pool the decisions of all folds first.",
+        "The mean of the folds, as papers print it; the metrics above pool the decisions of all folds first.",
     ]
     return Sheet(f"Each fold{of}", ["fold", "images", *(NAMES[name] for name in RUN_FIGURES)], rows, notes)
 
@@ -197,13 +192,13 @@ def _confusion(summary: Summary, of: str) -> Sheet:
         [name, *(str(count) for count in counts)]
         for name, counts in zip(summary["classes"], summary["confusion"], strict=True)
     ]
-    return Sheet(f"Confusion matrix{of}{summed}", ["true \\ called", *summary["classes"]], rows, [])
+    return Sheet(f"Confusion matrix{of}{summed}", ["true \\ predicted", *summary["classes"]], rows, [])
 
 
 def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str, digits: int) -> Sheet:
     notes = Notes()
     rows = []
-    # What papers print behind the plus-minus of a stratum's accuracy.
+    # The standard deviation that papers print with the accuracy of a stratum.
     repeated = any(entry["accuracy"]["sd_repeats"] is not None for entry in groups.values())
     for name, entry in groups.items():
         for metric in GROUP_FIGURES:
@@ -212,11 +207,11 @@ def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str
         measures[1:1] = [fixed(entry["accuracy"]["sd_repeats"], digits + 1)] if repeated else []
         rows.append([name, str(entry["images"]), str(entry["patients"]), *measures])
     positive = summary["positive"]
-    what = f"of {positive}" if positive is not None else "the mean over the group's classes"
-    notes.say(f"Sensitivity, specificity and AUC are {what}.")
+    what = f"of {positive}" if positive is not None else "means over the classes of the group"
+    notes.add_line(f"Sensitivity, specificity and AUC are {what}.")
     found = summary["trend"].get(column)
     if found:
-        notes.say(_trend(found, digits))
+        notes.add_line(_trend(found, digits))
     figures = [NAMES[metric] for metric in GROUP_FIGURES]
     figures[1:1] = [SPREADS["sd_repeats"]] if repeated else []
     columns = [column, "images", "patients", *figures]
@@ -230,7 +225,7 @@ def _trend(found: Mapping[str, Any], digits: int) -> str:
     p = found["p"]
     shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     return (
-        f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} a step, {shown} "
+        f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} per step, {shown} "
         f"(permutation of {found['patients']} patients)."
     )
 
@@ -247,7 +242,11 @@ def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any],
                 yield "per_class", name, metric, measure, entry["support"]
     for run in summary.get("per_run", ()):
         for metric in RUN_FIGURES:
-            measure = {**_BARE, "value": run[metric], "reason": None if run[metric] is not None else "undefined there"}
+            measure = {
+                **_NO_INTERVAL,
+                "value": run[metric],
+                "reason": None if run[metric] is not None else "undefined there",
+            }
             yield "per_run", f"r{run['repeat']}f{run['fold']}", metric, measure, run["images"]
     for column, groups in summary["per_group"].items():
         for name, entry in groups.items():

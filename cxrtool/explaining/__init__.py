@@ -1,1 +1,1 @@
-"""Where in a picture a network saw what it named."""
+"""Heatmaps of the image regions that affect a prediction."""

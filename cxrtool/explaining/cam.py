@@ -1,4 +1,4 @@
-"""Class activation maps: where the features lie that speak for a class.
+"""Class activation maps: the positions of the features that support a class.
 
 CAM (Zhou, Khosla, Lapedriza, Oliva & Torralba 2016, "Learning deep features for discriminative localization", CVPR,
 section 2): the weights of a class in the output layer, times the last feature maps; for networks that end in global
@@ -6,9 +6,10 @@ average pooling and one linear layer.
 
 Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization",
 ICCV, equations 1 and 2): the weight of a map is the mean gradient of the class's score, before the softmax, with
-respect to it; for any network. Where CAM exists, Grad-CAM at the last maps is CAM divided by their number of cells.
+respect to it; for any network. Where CAM applies, Grad-CAM of the last feature maps is CAM divided by their number of
+cells.
 
-Both are clipped at zero, what speaks against a class being left out: equation 2 of Grad-CAM does so, for CAM it is a
+Both are clipped at zero, which removes evidence against the class: equation 2 of Grad-CAM does so, for CAM it is our
 choice. Captum's LayerGradCam gives the same values on the same module.
 """
 
@@ -26,10 +27,10 @@ from cxrtool.explaining.layers import Layer, at_rest, find_layer, kind_of, named
 from cxrtool.models.network import Network
 
 Choose = Callable[[Tensor], Tensor]
-"""From logits (B, K) to the class (B,) that each map shall explain."""
+"""From logits (B, K) to the class (B,) that each map explains."""
 
 AGREE = 1e-4
-"""How far, relative to the largest logit, the head may be from pooling and one linear layer for CAM to be exact."""
+"""Allowed difference, relative to the largest logit, between the head and pooling with one linear layer."""
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Maps:
     """The heatmaps of a batch.
 
     Attributes:
-        values: (B, h, w), at least 0, at the resolution of the network's feature map.
+        values: (B, h, w), at least 0, at the resolution of the feature map.
         logits: (B, K) in fp32.
         targets: (B,) the class that each map explains.
     """
@@ -51,13 +52,13 @@ class GradCam:
     """Grad-CAM of one network.
 
     Args:
-        network: Any; its mode and its parameters are left as they are.
-        images: (B, C, S, S), normalised: an example of what it sees.
-        layer: The name of the module to look at; None takes the last map before pooling.
+        network: Any; its mode and its parameters do not change.
+        images: (B, C, S, S), normalised: an example of its input.
+        layer: Name of a module; None for the last map before pooling.
 
     Raises:
-        InputError: The network has no map that lies on the picture.
-        UsageError: `layer` names no module that gives one.
+        InputError: The network has no map of the image.
+        UsageError: `layer` is not a module with a map.
     """
 
     name = "grad-cam"
@@ -67,7 +68,7 @@ class GradCam:
         if layer is not None:
             self.layer = named_layer(network, layer, images[:1])
         else:
-            # Noise, so that the choice does not depend on the picture that happens to come first.
+            # Noise, so that the choice does not depend on the first image.
             noise = torch.randn(images[:1].shape, generator=torch.Generator().manual_seed(0)).to(images)
             self.layer = find_layer(network, noise, lambda tried: self._look(noise, tried, _largest)[1])
 
@@ -82,8 +83,8 @@ class GradCam:
         outputs: list[Tensor] = []
 
         def keep(output: Tensor) -> Tensor:
-            # A new beginning of the graph: nothing before it is differentiated, so a frozen network needs no more than
-            # one that is trained. The copy shields what is kept from operations in place, such as an inplace ReLU.
+            # The graph starts here: nothing before this layer is differentiated, so frozen parameters do not matter.
+            # The copy protects the saved output from in-place operations such as an inplace ReLU.
             outputs.append(output.detach().clone().requires_grad_())
             return outputs[-1].clone()
 
@@ -91,7 +92,7 @@ class GradCam:
         with at_rest(self.network), torch.enable_grad(), watch(module, keep):
             logits = self.network(images)
             targets = choose(logits.detach())
-            # The sum over the batch: in evaluation mode no image bears on another's score.
+            # The sum over the batch: in evaluation mode no image affects the score of another.
             score = logits.gather(1, targets[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, outputs[-1], allow_unused=True)
         kept = outputs[-1].detach()
@@ -104,11 +105,11 @@ class Cam:
 
     Args:
         network: Such a network.
-        images: (B, C, S, S), normalised: an example of what it sees, on which the head is checked.
-        layer: Must be None: the maps are the last ones by definition.
+        images: (B, C, S, S), normalised: an example of its input, with which the head is checked.
+        layer: Must be None: CAM uses the last feature maps by definition.
 
     Raises:
-        InputError: The network ends in something else.
+        InputError: The network has another head.
         UsageError: A layer is named.
     """
 
@@ -116,7 +117,7 @@ class Cam:
 
     def __init__(self, network: Network, images: Tensor, layer: str | None = None) -> None:
         if layer is not None:
-            raise UsageError("--layer: CAM is made of the last feature maps alone", "--method grad-cam takes any layer")
+            raise UsageError("--layer: CAM uses only the last feature maps", "--method grad-cam takes any layer")
         self.network = network
         with at_rest(network), torch.no_grad():
             features = network.features(images[:2])
@@ -125,7 +126,7 @@ class Cam:
         if shape is None or output is None or output.weight.shape[1] != shape.channels:
             raise self._unfit()
         self.weights = output.weight.detach().flatten(1)
-        # The names of modules tell what is there, not in which order it is used: the logits themselves decide.
+        # The modules do not show the order of their use, so the logits are compared.
         pooled = shape.to_map(features).mean((2, 3))
         with torch.no_grad():
             expected = functional.linear(pooled, self.weights, output.bias)
@@ -133,10 +134,10 @@ class Cam:
             raise self._unfit()
         if shape.side < 2:
             raise InputError(
-                f"the last feature map is 1 x 1 at {images.shape[-1]} pixels: it tells of no place",
-                "train at a larger --size, or take an earlier layer: --method grad-cam --layer NAME",
+                f"the last feature map is 1 x 1 at {images.shape[-1]} pixels and has no positions",
+                "train at a larger --size, or use an earlier layer: --method grad-cam --layer NAME",
             )
-        self.layer = Layer("the body's output", shape)
+        self.layer = Layer("the output of the backbone", shape)
 
     def __call__(self, images: Tensor, choose: Choose) -> Maps:
         """The maps of images (B, C, S, S), normalised."""
@@ -150,14 +151,14 @@ class Cam:
 
     def _unfit(self) -> InputError:
         return InputError(
-            f"--method cam: expected a network that ends in global average pooling and one linear layer, which "
-            f"{kind_of(self.network)} does not",
+            f"--method cam: expected a network that ends in global average pooling and one linear layer, found "
+            f"{kind_of(self.network)} with another head",
             "--method grad-cam explains any network",
         )
 
 
 METHODS: dict[str, type[GradCam] | type[Cam]] = {"grad-cam": GradCam, "cam": Cam}
-"""Ways to make a heatmap."""
+"""The methods by name."""
 
 
 def upsample(values: Tensor, size: int) -> Tensor:
@@ -166,7 +167,7 @@ def upsample(values: Tensor, size: int) -> Tensor:
 
 
 def _output_layer(network: Network) -> nn.Linear | nn.Conv2d | None:
-    """The one layer with weights of a head, if it is linear: a 1 x 1 convolution after pooling is too."""
+    """The only layer with weights of a head, if it is linear or a 1 x 1 convolution."""
     weighted = [
         module
         for outer in network.head_modules()

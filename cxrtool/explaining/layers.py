@@ -1,9 +1,8 @@
-"""Which module's output a heatmap is made of, and how that output lies on the picture.
+"""The module whose output a heatmap is made of, and the layout of that output.
 
-The map of a convolutional network is (B, C, h, w); Swin and its kin keep the channels last, (B, h, w, C); transformers
-keep a row of tokens, (B, N, C), some of which (class, distillation, registers) belong to no place. All of them become
-(B, C, h, w) here. Pictures are square in this program, and so are the maps that are made of them: that is how the axes
-are told apart.
+The feature map of a convolutional network is (B, C, h, w). Swin and similar networks have the channels last, (B, h, w,
+C). Transformers have tokens, (B, N, C), some of which (class, distillation, registers) have no position in the image.
+All of them are converted to (B, C, h, w) here. Input images and their maps are square, which identifies the axes.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ POOLS = (
     nn.FractionalMaxPool2d,
 )
 TRIED = 24
-"""Modules that are tried, from the last one back, before the last is taken whatever it tells."""
+"""Modules that are tried, from the last one back; if none has a gradient, the last is used."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How an output lies on the picture.
+    """The layout of an output as a map.
 
     Attributes:
         layout: `CONVOLUTIONAL`, `CHANNELS_LAST` or `TOKENS`.
         channels: C.
-        side: Of the map, in cells.
-        extra: Tokens in front that belong to no place.
+        side: Side of the map, in cells.
+        extra: Number of leading tokens without a position.
     """
 
     layout: str
@@ -59,23 +58,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Layer:
-    """The module that a heatmap looks at.
-
-    Attributes:
-        name: Its name within the network, as `named_modules` gives it.
-        shape: How its output lies on the picture.
-    """
+    """The module that a heatmap is made of, by its name in `named_modules`."""
 
     name: str
     shape: Shape
 
 
 def shape_of(output: object, network: nn.Module) -> Shape | None:
-    """How a module's output lies on a square picture; None where it lies on none.
+    """The layout of the output of a module for square images; None where it is not a map.
 
-    Args:
-        output: What the module returned.
-        network: Told which way round it is where the numbers alone do not tell, and how many tokens have no place.
+    `network` decides on the order of the axes where the sizes are ambiguous, and has the number of tokens without a
+    position.
     """
     if not isinstance(output, Tensor):
         return None
@@ -88,7 +81,7 @@ def shape_of(output: object, network: nn.Module) -> Shape | None:
         return Shape(CONVOLUTIONAL, a, b) if b == c else None
     if output.ndim == 3:
         _, tokens, channels = output.shape
-        # timm says how many; where it does not, all tokens are places or one, of the class, is not.
+        # timm has the number of prefix tokens; other networks may have none, one (class) or two.
         for extra in dict.fromkeys((int(getattr(inner, "num_prefix_tokens", 0) or 0), 0, 1, 2)):
             side = math.isqrt(max(tokens - extra, 0))
             if side > 1 and side * side == tokens - extra:
@@ -98,12 +91,7 @@ def shape_of(output: object, network: nn.Module) -> Shape | None:
 
 @contextlib.contextmanager
 def watch(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let `keep` see the module's output and say what takes its place, while the block runs, whatever happens in it.
-
-    Args:
-        module: Any module; one that is called several times is seen every time.
-        keep: From the output to the output.
-    """
+    """Replace every output of a module by `keep(output)` while the block runs."""
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
         return keep(output) if isinstance(output, Tensor) else None
@@ -117,31 +105,29 @@ def watch(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[None]
 
 @contextlib.contextmanager
 def at_rest(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and no parameter that wants a gradient, while the block runs; then all as it was."""
+    """Evaluation mode without gradients of parameters while the block runs; restores the state afterwards."""
     modes = [(module, module.training) for module in network.modules()]
-    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.eval()
-    for parameter in wanted:
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanted:
+        for parameter in trainable:
             parameter.requires_grad_(True)
         for module, mode in modes:
             module.training = mode
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """An output that lies on the picture.
+class _Output:
+    """An output of a module that is a map.
 
     Attributes:
-        name: The module's.
-        shape: How it lies there.
-        pooled: Where a pooling made it, the map that was pooled.
-        outer: Whether the module has others in it.
-        part: Whether it is a part of an attention, such as its keys, that no one would call a feature map.
+        pooled: The map before the pooling, where the module is one.
+        outer: Whether the module contains others.
+        part: Whether it is a part of an attention, such as its keys, and not a feature map.
     """
 
     name: str
@@ -152,33 +138,35 @@ class _Seen:
 
 
 def find_layer(network: Network, images: Tensor, gradient: Callable[[Layer], Tensor]) -> Layer:
-    """Find the module whose output is the last map before pooling on which the answer depends.
+    """Find the module whose output is the last map before pooling on which the prediction depends.
 
-    That is the last convolutional block of a ResNet, the normalisation after the last dense block of a DenseNet, the
-    rectifier before the last pooling of a VGG (a pooling at the body's end is stepped over, so that the map is the
-    finer one); and of a transformer that reads its class token alone, the normalisation before the last attention,
-    because behind it no other token has a say.
+    For a ResNet this is the last convolutional block, for a DenseNet the normalisation after the last dense block, for
+    a VGG the ReLU before the last pooling (a pooling at the end of the backbone is skipped, for the finer map). For a
+    transformer that uses only its class token it is the normalisation before the last attention, because after it no
+    other token affects the prediction.
 
     Args:
-        network: Any.
-        images: (B, C, S, S), normalised; what they show is of no importance.
-        gradient: The gradient (B, C, h, w) of some answer with respect to a layer's map.
+        network: Any network.
+        images: (B, C, S, S), normalised; their content does not matter.
+        gradient: Returns the gradient (B, C, h, w) of some logit with respect to the map of a layer.
 
     Raises:
         InputError: The network has no such map.
     """
-    seen, last = _look_through(network, images)
+    outputs, last = _find_maps(network, images)
     if last is None:
         raise InputError(
-            f"{kind_of(network)} has no feature map that lies on the picture; no heatmap can be made of it",
-            "--layer NAME may name a module that has one",
+            f"{kind_of(network)} has no feature map of the image, so no heatmap can be made",
+            "use --layer NAME to name a module that has one",
         )
     if last.side < 2:
         raise InputError(
-            f"the last feature map of {kind_of(network)} is 1 x 1 at {images.shape[-1]} pixels: it tells of no place",
+            f"the last feature map of {kind_of(network)} is 1 x 1 at {images.shape[-1]} pixels and has no positions",
             "train at a larger --size, or name an earlier layer: --layer NAME",
         )
-    candidates = [Layer(entry.name, entry.shape) for entry in reversed(seen) if entry.shape == last and not entry.part]
+    candidates = [
+        Layer(entry.name, entry.shape) for entry in reversed(outputs) if entry.shape == last and not entry.part
+    ]
     for layer in candidates[:TRIED]:
         if bool((gradient(layer) != 0).any()):
             return layer
@@ -186,10 +174,10 @@ def find_layer(network: Network, images: Tensor, gradient: Callable[[Layer], Ten
 
 
 def named_layer(network: Network, name: str, images: Tensor) -> Layer:
-    """The layer that the user names.
+    """The layer named by the user.
 
     Raises:
-        UsageError: There is no such module, or its output does not lie on the picture.
+        UsageError: There is no such module, or its output is not a map.
     """
     modules = dict(network.named_modules())
     name = name if name in modules or f"timm.{name}" not in modules else f"timm.{name}"
@@ -197,7 +185,7 @@ def named_layer(network: Network, name: str, images: Tensor) -> Layer:
         near = difflib.get_close_matches(name, modules, 3, 0.3)
         raise UsageError(
             f"--layer: {kind_of(network)} has no module '{name}'" + (f"; nearest: {', '.join(near)}" if near else ""),
-            "without --layer the last map before pooling is taken",
+            "without --layer the last map before pooling is used",
         )
     found: list[object] = []
     with at_rest(network), torch.no_grad(), contextlib.ExitStack() as stack:
@@ -205,17 +193,17 @@ def named_layer(network: Network, name: str, images: Tensor) -> Layer:
         network(images)
     shape = shape_of(found[-1], network) if found else None
     if shape is None or shape.side < 2:
-        size = tuple(found[-1].shape) if found and isinstance(found[-1], Tensor) else "nothing that is one tensor"
+        size = tuple(found[-1].shape) if found and isinstance(found[-1], Tensor) else "not a tensor"
         raise UsageError(
-            f"--layer {name}: expected a module that gives a map of the picture, found one that gives {size}",
+            f"--layer {name}: expected a module whose output is a map of the image, found an output of {size}",
             "name a convolution, a block or a normalisation before the pooling",
         )
     return Layer(name, shape)
 
 
-def _look_through(network: Network, images: Tensor) -> tuple[list[_Seen], Shape | None]:
-    """What every module of the body gives, in the order in which they finish; and the map that ends the body."""
-    seen: list[_Seen] = []
+def _find_maps(network: Network, images: Tensor) -> tuple[list[_Output], Shape | None]:
+    """The maps of all modules of the backbone, in the order of execution; and the last map of the backbone."""
+    outputs: list[_Output] = []
 
     def remember(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
@@ -223,7 +211,7 @@ def _look_through(network: Network, images: Tensor) -> tuple[list[_Seen], Shape 
             if shape is not None:
                 pooled = shape_of(inputs[0], network) if isinstance(module, POOLS) and inputs else None
                 part = shape.layout == TOKENS and isinstance(module, nn.Linear)
-                seen.append(_Seen(name, shape, pooled, any(module.children()), part))
+                outputs.append(_Output(name, shape, pooled, any(module.children()), part))
 
         return hook
 
@@ -232,15 +220,15 @@ def _look_through(network: Network, images: Tensor) -> tuple[list[_Seen], Shape 
             if name:
                 stack.callback(module.register_forward_hook(remember(name)).remove)
         last = shape_of(network.features(images), network)
-    leaves = [entry for entry in seen if not entry.outer]
+    leaves = [entry for entry in outputs if not entry.outer]
     if not leaves or last is None:
-        return seen, None
+        return outputs, None
     end = leaves[-1]
-    return seen, end.pooled if end.pooled is not None and end.shape == last else last
+    return outputs, end.pooled if end.pooled is not None and end.shape == last else last
 
 
 def kind_of(network: nn.Module) -> str:
-    """What to call a network in a message."""
+    """The name of a network in messages."""
     inner = getattr(network, "timm", network)
     config = getattr(inner, "pretrained_cfg", None)
     return str((config or {}).get("architecture") or type(inner).__name__)

@@ -1,8 +1,8 @@
-"""A heatmap on its picture: where the network's square lies, what the map holds there, and how it is scaled.
+"""A heatmap on its image: its position, its measures against a mask, and its scale.
 
-The share of a map's energy (the sum of its values) that lies inside a mask is the measure of Wang et al. 2020
-("Score-CAM: score-weighted visual explanations for convolutional neural networks", section 4.3, the energy-based
-pointing game), whether its peak does, the pointing game of Zhang et al. 2018 ("Top-down neural attention by excitation
+The share of the energy of a map (the sum of its values) inside a mask is the measure of Wang et al. 2020 ("Score-CAM:
+score-weighted visual explanations for convolutional neural networks", section 4.3, the energy-based pointing game).
+Whether its peak is inside is the pointing game of Zhang et al. 2018 ("Top-down neural attention by excitation
 backprop").
 """
 
@@ -20,20 +20,19 @@ from cxrtool.imaging.placing import Move, lay_back
 Values = NDArray[np.float32]
 
 LARGEST = 768
-"""The longer side, in pixels, up to which a map is kept: its own cells are larger than a pixel by far, and a map of the
-size of a detector's picture would take 60 MB."""
+"""The longer side of a saved map, in pixels, at most: its cells are much larger than a pixel, and a map of the size of
+a raw radiograph would need 60 MB."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a map says of place.
+    """The measures of a map.
 
     Attributes:
-        peak: x and y, in pixels of the picture, of the map's largest value; None where there is none.
-        energy_inside: Share of the map's energy inside the mask, 0 to 1; None without a mask or energy.
-        peak_inside: Whether the peak lies inside the mask; None without a mask or peak.
-        mask_share: Share of the picture that the mask covers, which a map that looks nowhere in particular would put
-            inside it; None without a mask.
+        peak: x and y of the highest value, in pixels of the image; None for an empty map.
+        energy_inside: Share of the energy of the map inside the mask, 0 to 1; None without a mask or energy.
+        peak_inside: Whether the peak is inside the mask; None without a mask or peak.
+        mask_share: Share of the image that the mask covers, the energy inside it of a uniform map; None without a mask.
     """
 
     peak: tuple[int, int] | None
@@ -43,7 +42,7 @@ class Figures:
 
 
 def kept_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which the map of a picture is kept.
+    """Height and width of the saved map of an image.
 
     >>> kept_size(160, 138), kept_size(3000, 1500)
     ((160, 138), (768, 384))
@@ -53,30 +52,18 @@ def kept_size(height: int, width: int) -> tuple[int, int]:
 
 
 def lay_on(values: Values, moves: Iterable[Move], height: int, width: int) -> Values:
-    """Lay a map on the picture that the network's input was made of.
+    """Map a heatmap (S, S), at the size of the network input, back to the image (height, width) of that input.
 
-    Args:
-        values: (S, S), the map at the size of the network's input.
-        moves: How the picture became that input, step by step; what was cut off, the network did not see, and the map
-            is 0 there.
-        height: Of the picture.
-        width: Of the picture.
+    `moves` are the steps from the image to the input. Regions that they cut off are 0 in the map.
 
     Returns:
-        (h, w) as `kept_size` says.
+        (h, w), of `kept_size(height, width)`.
     """
     return lay_back(values, moves, (height, width), kept_size(height, width))
 
 
 def figures(values: Values, height: int, width: int, mask: NDArray[np.uint8] | None) -> Figures:
-    """What a map says of place.
-
-    Args:
-        values: (h, w), at least 0.
-        height: Of the picture, in whose pixels the peak is told.
-        width: Of the picture.
-        mask: (h, w), above 0 inside; None where there is none.
-    """
+    """The measures of a map (h, w) >= 0 of an image (height, width); the mask (h, w) is above 0 inside."""
     energy = float(values.sum(dtype=np.float64))
     inside = mask > 0 if mask is not None and mask.any() else None
     share = None if inside is None else float(inside.mean())
@@ -90,12 +77,7 @@ def figures(values: Values, height: int, width: int, mask: NDArray[np.uint8] | N
 
 
 def rescale(values: Values, highest: float | None) -> Values:
-    """A map in [0, 1] for showing it.
-
-    Args:
-        values: (h, w), at least 0.
-        highest: What becomes 1, for all maps of a run alike; None takes the map's own smallest and largest value.
-    """
+    """Scale a map >= 0 to [0, 1] for display: `highest` becomes 1; None uses its own minimum and maximum."""
     low, high = (0.0, highest) if highest is not None else (float(values.min()), float(values.max()))
     if high <= low:
         return np.zeros_like(values)
@@ -103,15 +85,15 @@ def rescale(values: Values, highest: float | None) -> Values:
 
 
 def doubt(values: Values, target: str) -> str:
-    """A word on a map that says nothing of place; empty for any other."""
+    """A warning for a map without information on position; empty for any other."""
     if not values.any():
-        return f"empty map: nothing in the picture speaks for {target}"
+        return f"empty map: no region of the image supports {target}"
     if float(np.ptp(values)) <= 1e-6 * float(values.max()):
-        return "flat map: the same everywhere"
+        return "flat map: the same value everywhere"
     return ""
 
 
 def highest_of(maxima: Iterable[float]) -> float:
-    """The one value by which all maps of a run are scaled: the largest there is, or 1 where all are empty."""
+    """The common scale of all maps of a run: their maximum, or 1 where all are empty."""
     largest = max((value for value in maxima if math.isfinite(value)), default=0.0)
     return largest if largest > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Contact sheets of masks: pictures with the outline of what was found, and of what others had drawn."""
+"""Contact sheets of masks: images with the outlines of the mask and of a reference mask."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cxrtool.imaging.sheet import fitting, font
 TILE, COLUMNS = 256, 6
 REFERENCE = (255, 150, 40)
 SUPERSAMPLED = 2
-"""Outlines are followed at this multiple of the tile's size."""
+"""Outlines are traced at this multiple of the size of a tile."""
 
 
 @dataclass
 class Outlined:
-    """One picture with its masks.
+    """One image with its masks.
 
     Attributes:
-        pixels: Grey values (h, w), uint8 or uint16, of at most the tile's size.
-        found: (h', w') of the same proportions, above 0 inside.
-        reference: The same of another mask; None where there is none.
-        caption: Lines of text; long ones are folded.
+        pixels: Grey values (h, w), uint8 or uint16, at most of the size of a tile.
+        found: (h', w') of the same aspect ratio, above 0 inside.
+        reference: Another such mask, or None.
+        caption: Lines of text; long ones are wrapped.
     """
 
     pixels: NDArray[Any]
@@ -39,7 +39,7 @@ class Outlined:
 
 
 def thumbnail(pixels: NDArray[Any], *, mask: bool = False) -> NDArray[Any]:
-    """A picture or a mask of any size at that of a tile, for an `Outlined`; masks keep more detail."""
+    """An image or a mask resized to a tile, for an `Outlined`; masks keep more detail."""
     side = TILE * (SUPERSAMPLED if mask else 1)
     factor = side / max(pixels.shape)
     size = tuple(max(1, round(length * factor)) for length in pixels.shape[::-1])
@@ -48,7 +48,7 @@ def thumbnail(pixels: NDArray[Any], *, mask: bool = False) -> NDArray[Any]:
 
 
 def draw_tile(outlined: Outlined) -> Picture:
-    """The picture with the outlines laid on: the reference's below, what was found above."""
+    """The image with its outlines: first that of the reference, over it that of the mask."""
     height, width = outlined.pixels.shape
     tile = np.repeat(eight_bit(outlined.pixels)[..., None], 3, 2)
     for mask, colour in ((outlined.reference, REFERENCE), (outlined.found, OUTLINE)):
@@ -56,14 +56,14 @@ def draw_tile(outlined: Outlined) -> Picture:
             continue
         outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         scale = np.array([width / mask.shape[1], height / mask.shape[0]])
-        # In sixteenths of a pixel, which OpenCV draws smoothly; centres of pixels are whole numbers there.
+        # In sixteenths of a pixel, for anti-aliasing in OpenCV, where integers are the centres of pixels.
         fine = [np.rint(((one + 0.5) * scale - 0.5) * 16).astype(np.int32) for one in outlines]
         cv2.polylines(tile, fine, isClosed=True, color=colour, thickness=1, lineType=cv2.LINE_AA, shift=4)
     return tile
 
 
 def draw_sheet(shown: Sequence[Outlined], title: str) -> Picture:
-    """Many pictures with their outlines, in rows, with captions below and a line that explains the colours."""
+    """Many images with their outlines, in rows, with captions below and a title that explains the colours."""
     columns = max(2, min(COLUMNS, len(shown)))
     rows = [_Row(shown[start : start + columns]) for start in range(0, len(shown), columns)]
     head = 2 * LINE + GAP
@@ -77,14 +77,14 @@ def draw_sheet(shown: Sequence[Outlined], title: str) -> Picture:
             height, width = tile.shape[:2]
             canvas.paste(Image.fromarray(tile), (left + (TILE - width) // 2, top + row.side - height))
             for number, text in enumerate(lines):
-                place = left, top + row.side + 2 + number * LINE
-                draw.text(place, fitting(text, 12, TILE), INK if number == 0 else DIM, font(12))
+                corner = left, top + row.side + 2 + number * LINE
+                draw.text(corner, fitting(text, 12, TILE), INK if number == 0 else DIM, font(12))
         top += row.height
     return np.asarray(canvas)
 
 
 class _Row:
-    """Pictures beside one another: their captions in lines, and how high all of it is."""
+    """A row of tiles, with the lines of their captions and its height."""
 
     def __init__(self, shown: Sequence[Outlined]) -> None:
         self.shown = shown

@@ -1,8 +1,8 @@
-"""Heatmaps for the eye: the picture beside the picture with its map, with the scale of the colours; and contact sheets.
+"""Overlays: the image beside the image with its heatmap and the colour scale; and contact sheets.
 
-The map is laid on with its colour where it is high and lets the picture through where it is low, so that what it does
-not mark stays a radiograph. The colours are matplotlib's `inferno`, whose lightness grows evenly, which people with any
-kind of colour vision, and a black and white print, can read (van der Walt & Smith 2015).
+The map is opaque where it is high and transparent where it is low, so that unmarked regions stay a radiograph. The
+colours are matplotlib's `inferno`, whose lightness grows uniformly, so that it can be read with any kind of colour
+vision and in black and white (van der Walt & Smith 2015).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Picture = NDArray[np.uint8]
 
 COLOURS = "inferno"
 STRONGEST = 0.7
-"""How much of the picture the highest value covers."""
+"""Opacity of the highest value."""
 
 SMALLEST = 384
-"""The longer side, in pixels, to which a smaller picture is enlarged, so that its caption has room."""
+"""The longer side, in pixels, to which a smaller image is enlarged, so that its caption fits."""
 
 TILE = 208
 SEAM = 2
@@ -44,7 +44,7 @@ INK, DIM = (30, 30, 30), (110, 110, 110)
 
 @dataclass
 class Layer:
-    """A map to be laid on a picture: (h, w) in [0, 1], and its peak as shares of width and height, or None."""
+    """A map to be drawn over an image: (h, w) in [0, 1], and its peak as shares of width and height, or None."""
 
     values: NDArray[np.float32]
     peak: tuple[float, float] | None = None
@@ -52,16 +52,16 @@ class Layer:
 
 @dataclass
 class Exhibit:
-    """One picture with its map, or with several side by side.
+    """One image with its map, or with several side by side.
 
     Attributes:
-        pixels: Grey values (h, w), uint8 or uint16, at the map's size.
+        pixels: Grey values (h, w), uint8 or uint16, at the size of the map.
         values: (h, w) in [0, 1].
         mask: (h, w), above 0 inside, whose outline is drawn; None draws none.
-        peak: x and y of the map's largest value, as shares of width and height; None draws none.
-        caption: Lines of text; the last one may say what is wrong with the map.
-        others: Further maps of the same picture.
-        titles: What to write above each map of a large overlay, where there are several.
+        peak: x and y of the highest value, as shares of width and height; None draws none.
+        caption: Lines of text; the last one may be a warning.
+        others: Further maps of the same image.
+        titles: Title of each map of a large overlay, where there are several.
     """
 
     pixels: NDArray[Any]
@@ -83,10 +83,7 @@ def table() -> NDArray[np.uint8]:
 
 
 def blend(pixels: NDArray[Any], values: NDArray[np.float32]) -> Picture:
-    """Lay a map (h, w) in [0, 1] on grey values (h, w).
-
-    A map that is 0 everywhere gives the picture back, in grey.
-    """
+    """Draw a map (h, w) in [0, 1] over grey values (h, w); where it is 0 the grey values do not change."""
     grey = eight_bit(pixels)[..., None].astype(np.float32)
     colour = table()[np.rint(values * 255).astype(np.uint8)].astype(np.float32)
     cover = (STRONGEST * np.sqrt(values))[..., None]
@@ -94,11 +91,9 @@ def blend(pixels: NDArray[Any], values: NDArray[np.float32]) -> Picture:
 
 
 def draw_overlay(exhibit: Exhibit, highest: float | None) -> Picture:
-    """The picture beside its overlays and the scale, with a caption above.
+    """The image beside its overlays and the colour scale, with a caption above.
 
-    Args:
-        exhibit: What to show.
-        highest: The raw value that has the last colour, written at the scale; None where each map has its own.
+    The scale is labelled with `highest`, the raw value of the last colour; None where each map has its own.
     """
     panels = _panels(exhibit, SMALLEST)
     height, width = panels[0].shape[:2]
@@ -110,10 +105,10 @@ def draw_overlay(exhibit: Exhibit, highest: float | None) -> Picture:
     draw = ImageDraw.Draw(canvas)
     _write(draw, exhibit.caption, canvas.width - 2 * GAP)
     top = head + GAP
-    for place, panel in enumerate(panels):
-        canvas.paste(Image.fromarray(panel), (GAP + place * (width + GAP), top))
-    for place, text in enumerate(exhibit.titles):
-        draw.text((GAP + (place + 1) * (width + GAP), top - 4), fitting(text, 13, width), INK, font(13), "ls")
+    for column, panel in enumerate(panels):
+        canvas.paste(Image.fromarray(panel), (GAP + column * (width + GAP), top))
+    for column, text in enumerate(exhibit.titles, 1):
+        draw.text((GAP + column * (width + GAP), top - 4), fitting(text, 13, width), INK, font(13), "ls")
     colours = np.repeat(table()[np.linspace(255, 0, height).round().astype(int)][:, None], bar, 1)
     x = count * width + (count + 1) * GAP
     canvas.paste(Image.fromarray(np.ascontiguousarray(colours)), (x, top))
@@ -125,7 +120,7 @@ def draw_overlay(exhibit: Exhibit, highest: float | None) -> Picture:
 
 
 def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
-    """Many pictures, each beside its overlays, in rows."""
+    """Many images, each beside its overlays, in rows."""
     panels = 2 + max(len(exhibit.others) for exhibit in exhibits)
     columns = min(2 * COLUMNS // panels, len(exhibits))
     cell = panels * TILE + 2 * GAP
@@ -142,17 +137,13 @@ def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
             offset = x + side * (TILE + SEAM) + (TILE - width) // 2, y + (TILE - height) // 2
             canvas.paste(Image.fromarray(picture), offset)
         for number, text in enumerate(exhibit.caption):
-            place = x, y + TILE + 2 + number * LINE
-            draw.text(place, fitting(text, 12, cell - GAP), INK if number == 0 else DIM, font(12))
+            corner = x, y + TILE + 2 + number * LINE
+            draw.text(corner, fitting(text, 12, cell - GAP), INK if number == 0 else DIM, font(12))
     return np.asarray(canvas)
 
 
 def write_picture(path: Path, picture: Picture) -> int:
-    """Write it as PNG and return the number of bytes.
-
-    Raises:
-        OutputError: It cannot be encoded.
-    """
+    """Write a picture as PNG and return the number of bytes; an `OutputError` if it cannot be encoded."""
     done, data = cv2.imencode(".png", picture[..., ::-1])
     if not done:
         raise OutputError(f"cannot encode {path} as PNG")
@@ -161,7 +152,7 @@ def write_picture(path: Path, picture: Picture) -> int:
 
 
 def _panels(exhibit: Exhibit, side: int, *, exact: bool = False) -> list[Picture]:
-    """The picture and its overlays; enlarged to `side` where they are smaller, or brought to it exactly."""
+    """The image and its overlays; enlarged to `side` where they are smaller, or resized to it exactly."""
     height, width = exhibit.pixels.shape
     factor = side / max(height, width)
     layers = [Layer(exhibit.values, exhibit.peak), *exhibit.others]
@@ -181,19 +172,19 @@ def _panels(exhibit: Exhibit, side: int, *, exact: bool = False) -> list[Picture
 
 
 def _overlay(pixels: NDArray[Any], layer: Layer, mask: NDArray[np.uint8] | None) -> Picture:
-    laid = blend(pixels, layer.values)
+    drawn = blend(pixels, layer.values)
     if mask is not None:
         contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(laid, contours, -1, OUTLINE, 1, cv2.LINE_AA)
+        cv2.drawContours(drawn, contours, -1, OUTLINE, 1, cv2.LINE_AA)
     if layer.peak is not None:
-        place = round(layer.peak[0] * laid.shape[1]), round(layer.peak[1] * laid.shape[0])
-        cv2.drawMarker(laid, place, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
-        cv2.drawMarker(laid, place, PEAK, cv2.MARKER_CROSS, 11, 1)
-    return laid
+        centre = round(layer.peak[0] * drawn.shape[1]), round(layer.peak[1] * drawn.shape[0])
+        cv2.drawMarker(drawn, centre, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
+        cv2.drawMarker(drawn, centre, PEAK, cv2.MARKER_CROSS, 11, 1)
+    return drawn
 
 
 def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values for a screen: the upper half of 16 bits, 8 bits as they are."""
+    """Grey values for display: the upper 8 of 16 bits; 8 bits unchanged."""
     return np.asarray(pixels >> 8 if pixels.dtype == np.uint16 else pixels, np.uint8)
 
 

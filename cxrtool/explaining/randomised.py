@@ -1,9 +1,9 @@
-"""Does a heatmap depend on what the network has learnt? The parameter randomisation test of saliency maps.
+"""The parameter randomisation test of saliency maps: does a heatmap depend on what the network has learned?
 
 Adebayo et al. 2018 ("Sanity checks for saliency maps", NeurIPS, section 3.1): the maps of a trained network are
-compared with those of the same network whose parameters were drawn anew, from the output downwards. A method whose maps
-stay the same shows edges, or the middle of the picture, and not what was learnt. Their cascade is taken here in two
-stages, the head alone and then everything; their measures are Spearman's rank correlation and structural similarity.
+compared with those of the same network with random parameters, from the output downwards. If the maps do not change,
+they show edges or the centre of the image, not what was learned. The cascade of the paper is done in two stages here,
+the head and then all parameters; the measures are Spearman's rank correlation and structural similarity.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from cxrtool.models.network import Network
 HEAD, ALL = "head", "all"
 STAGES = (HEAD, ALL)
 DRAWS = 3
-"""How often each stage is drawn: one head may, by chance, look where the trained one does."""
+"""Random draws per stage: a single random head may have maps like the trained one by chance."""
 
 ALIKE = 0.5
-"""Mean rank correlation, with everything drawn anew, from which on the maps are called alike."""
+"""Mean rank correlation, with all parameters random, from which the maps count as unchanged."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike two maps are.
+    """The similarity of two maps.
 
     Attributes:
-        rank_correlation: Spearman's, -1 to 1; None where a map is the same everywhere.
-        ssim: Structural similarity of both, each scaled to [0, 1]; None likewise.
+        rank_correlation: Spearman's, -1 to 1; None where a map is constant.
+        ssim: Structural similarity of the maps, each scaled to [0, 1]; None likewise.
     """
 
     rank_correlation: float | None
@@ -43,13 +43,13 @@ class Likeness:
 
 
 def redraw(network: Network, create: Callable[[], Network], stage: str) -> None:
-    """Draw parameters of a network anew, in place.
+    """Replace parameters of a network by random ones, in place.
 
     Args:
-        network: It changes.
-        create: Builds the same network untrained, from torch's generator; its parameters and running statistics are
-            what is taken over. Where it starts from a constant, as some output layers do from 0, the values are drawn
-            from a normal distribution of the trained ones' spread.
+        network: Is changed.
+        create: Builds the same network untrained, from the generator of torch; its parameters and running statistics
+            are copied. Where these are constant, such as 0 in some output layers, the values are drawn from a normal
+            distribution with the standard deviation of the trained ones.
         stage: `head` or `all`.
     """
     fresh = create()
@@ -57,10 +57,10 @@ def redraw(network: Network, create: Callable[[], Network], stage: str) -> None:
     others = fresh.head_modules() if stage == HEAD else [fresh]
     with torch.no_grad():
         for module, other in zip(modules, others, strict=True):
-            _take_over(module, other)
+            _copy_random(module, other)
 
 
-def _take_over(module: nn.Module, other: nn.Module) -> None:
+def _copy_random(module: nn.Module, other: nn.Module) -> None:
     for parameter, new in zip(module.parameters(), other.parameters(), strict=True):
         constant = parameter.ndim > 1 and bool((new == new.flatten()[0]).all())
         drawn = torch.randn(new.shape) * float(parameter.std(correction=0)) if constant else new
@@ -70,7 +70,7 @@ def _take_over(module: nn.Module, other: nn.Module) -> None:
 
 
 def compare(one: NDArray[np.floating], other: NDArray[np.floating]) -> Likeness:
-    """How alike two maps (S, S) are."""
+    """The similarity of two maps (S, S)."""
     if not (np.isfinite(one).all() and np.isfinite(other).all() and np.ptp(one) > 0 and np.ptp(other) > 0):
         return Likeness(None, None)
     rank = float(stats.spearmanr(one.ravel(), other.ravel()).statistic)
@@ -82,11 +82,7 @@ def compare(one: NDArray[np.floating], other: NDArray[np.floating]) -> Likeness:
 
 
 def verdict(likenesses: Sequence[tuple[str, Likeness]]) -> list[str]:
-    """The result in words, a line a stage and one that says what it means.
-
-    Args:
-        likenesses: The stage of each comparison, and what came of it.
-    """
+    """The result in words, a line for each stage and one with the conclusion, from the stage of each comparison."""
     lines, means = [], {}
     for stage in STAGES:
         found = [likeness for name, likeness in likenesses if name == stage]
@@ -94,17 +90,17 @@ def verdict(likenesses: Sequence[tuple[str, Likeness]]) -> list[str]:
         similar = [likeness.ssim for likeness in found if likeness.ssim is not None]
         what = "the head" if stage == HEAD else "all parameters"
         if not ranks:
-            lines.append(f"with {what} drawn anew no map can be compared: all of them are empty or flat")
+            lines.append(f"with {what} randomised no map can be compared: all of them are empty or flat")
             continue
         means[stage] = float(np.mean(ranks))
-        text = f"with {what} drawn anew: rank correlation {means[stage]:.2f}, SSIM {np.mean(similar):.2f}"
+        text = f"with {what} randomised: rank correlation {means[stage]:.2f}, SSIM {np.mean(similar):.2f}"
         lost = len(found) - len(ranks)
         lines.append(text + (f" ({lost} of {len(found)} maps are empty)" if lost else ""))
     if ALL in means:
         alike = means[ALL] >= ALIKE
         lines.append(
-            "the maps stay alike: the heatmap does NOT depend on what was learnt, and explains nothing"
+            "the maps stay similar: the heatmap does NOT depend on what the network learned, and explains nothing"
             if alike
-            else "the maps change: the heatmap depends on what was learnt"
+            else "the maps change: the heatmap depends on what the network learned"
         )
     return lines

@@ -1,4 +1,4 @@
-"""What a trained network's own validation images decide for it: its temperature, and thresholds for a sensitivity."""
+"""What is chosen on the validation images of a trained network: its temperature, and thresholds for a sensitivity."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cxrtool.data.tables.twins import MARK
 if TYPE_CHECKING:
     from cxrtool.evaluation.metrics.confusion import FloatArray
 
-OF_TWINS = "a network of twins: its scores are calibrated after their fusion"
-IMPORTED = "imported weights: which images they were chosen on is not known"
+OF_TWINS = "a network of twins: its scores are calibrated after fusion"
+IMPORTED = "imported weights: their validation images are not known"
 
 
 def undecided(reason: str) -> dict[str, Any]:
@@ -27,11 +27,11 @@ def decide_on_validation(classes: Sequence[str], labels: Sequence[str], probabil
     Args:
         classes: K names, in the order of the outputs.
         labels: Of the n validation images.
-        probabilities: (n, K) what the network says of them.
+        probabilities: (n, K) of the network for them.
 
     Returns:
-        The temperature as `Temperature.as_json`; for every class as the positive one, and for each usual sensitivity,
-        the probability from which it is to be called. Thresholds are of probabilities as they are, at temperature 1.
+        The temperature as `Temperature.as_json`; for every class as the positive one, and for each sensitivity of
+        `thresholds.USUAL`, the probability from which it is predicted. Thresholds are for uncalibrated probabilities.
     """
     import numpy as np
 

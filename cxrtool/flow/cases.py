@@ -1,4 +1,4 @@
-"""Which model explains which image: of a run, the fold that tested it; and what a single model was trained on."""
+"""Which model explains which image: in a run, the fold that tested it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
+from cxrtool.data.file_names import FITTED_ON, PREDICTIONS
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
 from cxrtool.data.tables.twins import is_twin, radiograph_id
 from cxrtool.errors import InputError
-from cxrtool.flow import run as runs
 from cxrtool.flow.chain import Chain, chain_of
 from cxrtool.flow.fold_chains import own_fold
 from cxrtool.flow.parts import without_paths
-from cxrtool.flow.seen import FITTED
 
 ALL = "all"
 SUBSETS = ("test", "validation", ALL)
-"""What `--subset` may say; images that a fold was trained on are none of them."""
+"""The values of `--subset`; the training images of a fold are in none of them."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Case:
     """An image and the model that explains it.
 
     Attributes:
-        row: Of the manifest.
+        row: The image's row of the manifest.
         folder: The model folder.
-        subset: Which the image belonged to; empty for a single model.
-        recorded: The class that the fold's own predictions name; empty for a single model.
+        subset: The subset of the image; empty for a single model.
+        recorded: The predicted class in the fold's own predictions; empty for a single model.
     """
 
     row: Row
@@ -40,7 +39,7 @@ class Case:
 
 
 def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: bool) -> tuple[list[Case], list[Row]]:
-    """Find the model for every image, by its id or, where a fold was shown something derived of it, by its original's.
+    """Find the model for every image, by its id or, where a fold used a derived image, by the id of the original.
 
     Args:
         manifest: The images.
@@ -55,53 +54,55 @@ def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: 
         return [Case(row, folders[0]) for row in manifest.rows], []
     wanted = ("test", "validation") if subset == ALL else (subset,)
     answers: dict[tuple[str, str], tuple[Path, Row]] = {}
-    own: dict[tuple[str, str, str], tuple[Path, Row]] = {}
+    by_fold: dict[tuple[str, str, str], tuple[Path, Row]] = {}
     trained: set[str] = set()
     for folder in folders:
-        rows = read_table(folder / runs.PREDICTIONS).rows
+        rows = read_table(folder / PREDICTIONS).rows
         for name_of in (itemgetter("image_id"), original_of, radiograph_id):
             for row in rows:
                 key = row.get("subset") or "test", name_of(row)
                 answers.setdefault(key, (folder, row))
-                own.setdefault((*key, folder.name), (folder, row))
-        if (folder / FITTED).is_file():
-            trained.update(row["image_id"] for row in read_table(folder / FITTED).rows)
+                by_fold.setdefault((*key, folder.name), (folder, row))
+        if (folder / FITTED_ON).is_file():
+            trained.update(row["image_id"] for row in read_table(folder / FITTED_ON).rows)
     chains: dict[Path, Chain | None] = {}
     cases, rejects = [], []
     for row in manifest.rows:
         name = row["image_id"]
         if fold := own_fold(row):
-            # Made for one fold, whose model alone was shown such images.
+            # Made for one fold: only its model used such images.
             name = original_of(row)
-            place = next((key for key in wanted if (key, name, fold) in own), None)
+            found_in = next((key for key in wanted if (key, name, fold) in by_fold), None)
         else:
-            place = next((key for key in wanted if (key, name) in answers), None)
-        if place is None:
-            used = "some were fitted on it" if name in trained else "none knows it"
-            verb = {"test": "tested it", "validation": "held it for validation", ALL: "tested it or held it"}[subset]
+            found_in = next((key for key in wanted if (key, name) in answers), None)
+        if found_in is None:
+            used = "it was used in training" if name in trained else "it is not among the images of the run"
+            verb = {"test": "tested it", "validation": "used it for validation", ALL: "tested or validated on it"}[
+                subset
+            ]
             rejects.append({"path": row["path"], "reason": f"no fold of the run {verb}: {used}"})
             continue
-        folder, answer = own[place, name, fold] if fold else answers[place, name]
+        folder, answer = by_fold[found_in, name, fold] if fold else answers[found_in, name]
         digest, known = row.get("sha256", "").lower(), answer.get("sha256", "").lower()
         if digest and known and digest != known and _same_chain(row, answer, chains):
-            reason = f"its pixels are not those of the image '{name}' that {folder.name} answered"
+            reason = f"its pixels differ from those of the image '{name}' that {folder.name} predicted"
             rejects.append({"path": row["path"], "reason": reason})
             continue
-        # What a fold says of one twin is not yet what it says of the image.
+        # The prediction for one twin is not the prediction for the image.
         of_twin = is_twin(answer) and not is_twin(row)
-        cases.append(Case(row, folder, place, "" if of_twin else answer.get("predicted", "")))
+        cases.append(Case(row, folder, found_in, "" if of_twin else answer.get("predicted", "")))
     return cases, rejects
 
 
 def _same_chain(row: Row, answer: Row, known: dict[Path, Chain | None]) -> bool:
-    """Whether two images have been through the same, so that one image would have the same pixels in both."""
+    """Whether the preprocessing of two images is the same."""
     found = []
     for path in (Path(row["path"]), Path(answer.get("path") or row["path"])):
         if path.parent not in known:
             try:
                 known[path.parent] = without_paths(chain_of([path]))
             except InputError:
-                # Through what, cannot be told any more.
+                # The chain is not known any more.
                 known[path.parent] = None
         found.append(known[path.parent])
     return found[0] == found[1]

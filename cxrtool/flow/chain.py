@@ -1,12 +1,11 @@
-"""The image processing that a picture has been through, and its replay on one that has not.
+"""The chain: the preprocessing of an image, and its replay on another image.
 
-A step folder's `run.json` tells its chain; the chain of an image is that of the step folder it lies in. `predict`
-compares the chain of what it is given with that of the model and does what is missing. An entry with `folds` holds for
-each fold something else: images in `images/rRfF/` have been through what is told of that fold.
+A step folder's `run.json` has its chain; the chain of an image is that of the step folder it is in. `predict` compares
+the chain of its input with that of the model and does the missing steps. An entry with `folds` differs between folds:
+images in `images/rRfF/` have the values of that fold.
 
-A step that keeps every pixel in its place is a function of the grey values, in `REPLAY` or, of those of `enhance`, in
-`STEADY`. One that moves pixels, or looks for the lungs, is in `MOVES` too: it takes along whatever masks go with the
-picture.
+A step that moves no pixels is a function of the grey values, in `REPLAY` or, for the steps of `enhance`, in `STEADY`.
+A step that moves pixels, or finds the lungs, is also in `MOVES`: it changes the masks together with the image.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 Chain = list[dict[str, Any]]
 
 FLAGS = {"crop": "--crop", "apply": "--apply-mask", "erase": "--erase-lungs"}
-"""What a `segment` entry says under `use`, as it is typed."""
+"""The values of `use` in a `segment` entry, and their flags."""
 
 TRANSFORM = "transform"
-"""The step that makes several pictures of one, whose networks a worker does not hold: it is replayed where all meet."""
+"""The step that makes several images of one; its networks run in the main process, not in workers."""
 
 _SHOWN_DIGITS = 8
 
@@ -51,7 +50,7 @@ def _segment(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
 
 
 REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {"prepare": _prepare, "segment": _segment}
-"""What each step of a chain, but for those of `enhance`, does to the grey values of one picture."""
+"""Each step of a chain, except those of `enhance`, as a function of the grey values of an image."""
 
 
 def _move_to_size(picture: Picture, entry: Mapping[str, Any]) -> None:
@@ -74,22 +73,22 @@ def _move_by_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
 
 
 MOVES: dict[str, Callable[[Picture, Mapping[str, Any]], None]] = {"prepare": _move_to_size, "segment": _move_by_lungs}
-"""The steps that move pixels or find lungs; they change a picture in place, with all that goes with it."""
+"""The steps that move pixels or find lungs; they change a picture and its masks in place."""
 
 
 STEADY = STEPS
-"""The steps of `enhance`, which keep every pixel in its place, so that a mask follows by staying as it is."""
+"""The steps of `enhance`, which move no pixels, so that masks stay as they are."""
 
 
 def replay(picture: Picture, chain: Sequence[Mapping[str, Any]]) -> Picture:
-    """Do the steps of a located chain on a picture, in place, and give it back."""
+    """Do the steps of a located chain on a picture, in place, and return it."""
     for entry in chain:
         name = entry["step"]
         if name in MOVES:
             MOVES[name](picture, entry)
         else:
-            work = STEADY[name].replay if name in STEADY else REPLAY[name]
-            picture.pixels = work(picture.pixels, entry)
+            function = STEADY[name].replay if name in STEADY else REPLAY[name]
+            picture.pixels = function(picture.pixels, entry)
     return picture
 
 
@@ -103,13 +102,13 @@ def describe(chain: Sequence[Mapping[str, Any]]) -> str:
     words = []
     for entry in without_paths(chain):
         step = entry["step"]
-        options = [_told(step, name, value) for name, value in entry.items() if name not in ("step", "version")]
+        options = [_option(step, name, value) for name, value in entry.items() if name not in ("step", "version")]
         words.append(" ".join([str(step), *options]))
-    return ", then ".join(words) if words else "images as they are"
+    return ", then ".join(words) if words else "unprocessed images"
 
 
-def _told(step: str, name: str, value: Any) -> str:
-    """An option of an entry as it is typed; what was fitted shortly, by the first digits of its digest."""
+def _option(step: str, name: str, value: Any) -> str:
+    """An option of an entry as it is typed; fitted values by the first digits of their digest."""
     if name == "part":
         return f"({value['kind']}: {value['network']} {value['sha256'][:_SHOWN_DIGITS]})"
     if name == "use":
@@ -119,23 +118,23 @@ def _told(step: str, name: str, value: Any) -> str:
     return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
-def _apart(first: Chain, second: Chain) -> tuple[str, str]:
-    """Two chains in words; with the versions of their steps where these are all that differs."""
-    told = describe(first), describe(second)
-    if told[0] != told[1]:
-        return told
+def _describe_both(first: Chain, second: Chain) -> tuple[str, str]:
+    """Two chains in words; with the versions of their steps where only these differ."""
+    texts = describe(first), describe(second)
+    if texts[0] != texts[1]:
+        return texts
 
     def versions(chain: Chain) -> str:
         return ", ".join(f"{entry['step']} version {entry.get('version')}" for entry in chain)
 
-    return f"{told[0]} ({versions(first)})", f"{told[1]} ({versions(second)})"
+    return f"{texts[0]} ({versions(first)})", f"{texts[1]} ({versions(second)})"
 
 
 def chain_of(paths: Iterable[Path]) -> Chain:
-    """The chain that all of these images have been through, its parts located; empty for raw images.
+    """The chain that all of these images have, with located parts; empty for raw images.
 
     Raises:
-        InputError: They have been through different ones; or a fitted part of it is gone.
+        InputError: Their chains differ; or a fitted part is missing.
     """
     known: dict[Path, Chain] = {}
     found: dict[str, tuple[Chain, Path]] = {}
@@ -146,9 +145,9 @@ def chain_of(paths: Iterable[Path]) -> Chain:
         found.setdefault(json.dumps(without_paths(known[folder]), sort_keys=True), (known[folder], path))
     if len(found) > 1:
         (first, one), (second, other) = list(found.values())[:2]
-        told = _apart(first, second)
+        of_one, of_other = _describe_both(first, second)
         raise InputError(
-            f"expected images of one preprocessing, found {one} ({told[0]}) beside {other} ({told[1]})",
+            f"expected images of one preprocessing, found {one} ({of_one}) and {other} ({of_other})",
             "prepare all of them with the same options, in one `cxrtool prepare`",
         )
     return next(iter(found.values()))[0] if found else []
@@ -163,7 +162,7 @@ def _chain_of_folder(folder: Path) -> Chain:
 
 
 def of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
-    """A chain with what it tells of each fold narrowed down to the fold after which a folder is named."""
+    """A chain with only the values of the fold that a folder is named after."""
     narrowed = []
     for entry in chain:
         if "folds" not in entry:
@@ -173,45 +172,44 @@ def of_fold(chain: Iterable[Mapping[str, Any]], folder: Path) -> Chain:
             narrowed.append({**kept, PER_FOLD[entry["step"]]: entry["folds"][folder.name]})
         else:
             raise InputError(
-                f"{folder}: its images went through `{entry['step']}` fold by fold, expected a folder named after one "
-                f"of {', '.join(sorted(entry['folds']))}"
+                f"{folder}: its images were made by `{entry['step']}` fold by fold, expected a folder named after "
+                f"one of {', '.join(sorted(entry['folds']))}"
             )
     return narrowed
 
 
 def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) -> Chain:
-    """The steps of the model's chain that the data have not been through yet; parts stay located where they were.
+    """The steps of the model's chain that the data still lack; parts stay located.
 
-    Whoever asks must be able to do a `transform` at the end, which `before_twins` parts from the rest.
+    The caller must be able to do a `transform` at the end, which `before_twins` separates from the rest.
 
     Raises:
-        InputError: The data have been through something else; the message names both and what would be right. Or this
-            version cannot repeat a step.
+        InputError: The data had other steps; the message shows both chains. Or this version cannot repeat a step.
     """
     model, data = canonical(model), canonical(data)
     if without_paths(model[: len(data)]) != without_paths(data):
-        told = _apart(data, model)
+        of_data, of_model = _describe_both(data, model)
         raise InputError(
-            f"{data_name} has been through: {told[0]}; {model_name} was trained on: {told[1]}",
-            f"give the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
+            f"{data_name} has been through: {of_data}; {model_name} was trained on: {of_model}",
+            f"use the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
         )
     missing = model[len(data) :]
     unknown = [entry["step"] for entry in before_twins(missing)[0] if entry["step"] not in {*REPLAY, *STEADY}]
     if unknown:
         raise InputError(
             f"{model_name} was trained on: {describe(model)}; this cxrtool cannot repeat '{unknown[0]}' on {data_name}",
-            f"do it first: `cxrtool {unknown[0]}`, then give its folder",
+            f"run `cxrtool {unknown[0]}` first and use its folder",
         )
     return missing
 
 
 def before_twins(chain: Chain) -> tuple[Chain, dict[str, Any] | None]:
-    """What workers do of a chain to a picture, and the entry of the generators behind it, or None."""
+    """The part of a chain that workers do, and the entry of the generators at its end, or None."""
     return (chain[:-1], chain[-1]) if chain and chain[-1]["step"] == TRANSFORM else (chain, None)
 
 
 def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What a worker imports to replay a chain, and may share with the others from the start."""
+    """The modules that workers need to replay a chain."""
     return (
         "cxrtool.data.reading.images",
         *(("cxrtool.training.lung_finder",) if any("part" in one for one in chain) else ()),
@@ -222,7 +220,7 @@ def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | N
     """Read an image, do the steps in `chain`, and fit it to a network's input; meant for a worker process.
 
     Returns:
-        Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as they were read.
+        Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as read.
 
     Raises:
         ImageError: It cannot be read.
@@ -234,9 +232,9 @@ def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | N
 def look(
     path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None
 ) -> tuple[np.ndarray, str, str]:
-    """As `decode`, and what is odd about the picture, as for a manifest's column `warning`.
+    """As `decode`, and the warnings about the image, as for a manifest's column `warning`.
 
-    Odd is what the reader found so, and a mask of lungs that the chain found and that cannot be one.
+    Warnings come from the reader, and from the chain where the lung mask that it found is implausible.
     """
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
     from cxrtool.imaging.hashing import pixel_sha256

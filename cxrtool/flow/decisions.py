@@ -1,4 +1,4 @@
-"""`evaluate --calibrated --sensitivity --prevalence --abstain`: what is chosen on validation, and what it is worth."""
+"""`evaluate --calibrated --sensitivity --prevalence --abstain`: choices on validation images, and their evaluation."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ COVERAGE, CURVE = "coverage.png", "decision_curve.png"
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """What is asked about decisions.
+    """The options on decisions.
 
     Attributes:
-        positive: The class to find.
-        calibrated: Bring each run to the temperature of its own validation part.
-        sensitivity: Choose each run's threshold for it.
-        prevalences: Shares of the positive class at which predictive values are wanted.
-        abstain: Leave the least confident undecided.
-        seed: Of the resamples.
-        resamples: Of patients.
+        positive: The positive class.
+        calibrated: Apply to each run the temperature of its validation images.
+        sensitivity: Choose the threshold of each run for it.
+        prevalences: Those for further predictive values, in (0, 1).
+        abstain: Leave the least confident images undecided.
     """
 
     positive: str | None = None
@@ -44,10 +42,10 @@ class DecisionOptions:
 
 
 def parse_prevalences(text: str | None) -> tuple[float, ...]:
-    """Read `--prevalence`: shares with commas between.
+    """Read `--prevalence`: shares separated by commas.
 
     Raises:
-        UsageError: One is no number between 0 and 1.
+        UsageError: One is not a number between 0 and 1.
 
     >>> parse_prevalences("0.01,0.1")
     (0.01, 0.1)
@@ -61,55 +59,51 @@ def parse_prevalences(text: str | None) -> tuple[float, ...]:
         except ValueError:
             value = -1.0
         if not 0 < value < 1:
-            raise UsageError(f"--prevalence: expected shares over 0 and under 1 such as 0.05, found '{part.strip()}'")
+            raise UsageError(f"--prevalence: expected shares above 0 and below 1 such as 0.05, found '{part.strip()}'")
         found.append(value)
     return tuple(dict.fromkeys(found))
 
 
 def check(options: DecisionOptions, *, subset: str, counts: bool) -> None:
-    """Refuse what does not go together.
-
-    Args:
-        options: What is asked.
-        subset: Of the rows that are evaluated.
-        counts: Whether there are counts alone.
+    """Refuse combinations of options that cannot be computed; `counts` means that there are only counts.
 
     Raises:
-        UsageError: An option lacks another, or cannot be had of this subset or of counts.
+        UsageError: An option needs another, or is not possible with this subset or with counts.
     """
     given = {
         "--calibrated": options.calibrated,
         "--sensitivity": options.sensitivity is not None,
         "--abstain": options.abstain,
     }
-    asked = [name for name, value in given.items() if value]
-    if counts and asked:
-        raise UsageError(f"--confusion-matrix: holds counts alone and does not go with {asked[0]}")
+    used = [name for name, value in given.items() if value]
+    if counts and used:
+        raise UsageError(f"--confusion-matrix: cannot be combined with {used[0]}, because it has only counts")
     needing = {"--sensitivity": options.sensitivity is not None, "--prevalence": bool(options.prevalences)}
     for name, value in needing.items():
         if value and options.positive is None:
-            raise UsageError(f"{name}: expected the class to find beside it, found no --positive", "--positive covid")
+            raise UsageError(
+                f"{name}: expected --positive with it, found none", "name the positive class: --positive covid"
+            )
     if options.sensitivity is not None and not 0 < options.sensitivity < 1:
         raise UsageError(
-            f"--sensitivity: expected a share over 0 and under 1 such as 0.95, found {options.sensitivity:g}"
+            f"--sensitivity: expected a share above 0 and below 1 such as 0.95, found {options.sensitivity:g}"
         )
     if subset == "validation" and (options.calibrated or options.sensitivity is not None):
         raise UsageError(
-            f"{asked[0]}: expected other images to evaluate than those that it is chosen on, found --subset validation"
+            f"{used[0]}: expected another subset to evaluate than the validation images on which it is chosen, found "
+            "--subset validation"
         )
 
 
 @dataclass
 class Decisions:
-    """Scores with what was chosen on validation applied to them.
+    """Scores with temperatures and thresholds applied that were chosen on validation images.
 
     Attributes:
-        scores: To be evaluated.
-        options: What was asked.
-        given: The scores before a threshold decided.
+        given: The scores before the thresholds were applied.
         validation: The validation rows, at the same temperature.
-        thresholds: One a run, where a sensitivity was asked for.
-        found: What `metrics.json` tells of it.
+        thresholds: One a run, where a sensitivity is given.
+        found: The entries for `metrics.json`.
     """
 
     scores: Scores
@@ -123,17 +117,11 @@ class Decisions:
     def make(
         cls, scores: Scores, predictions: Predictions, classes: Sequence[str], options: DecisionOptions
     ) -> Decisions:
-        """Fit temperatures, choose thresholds, and decide.
-
-        Args:
-            scores: What is evaluated.
-            predictions: All rows, those of validation among them.
-            classes: As `scores` were restricted to.
-            options: What is asked.
+        """Fit temperatures, choose thresholds, and apply both; `predictions` include the validation rows.
 
         Raises:
             InputError: A run has too few positive validation images for the sensitivity.
-            LeakageError: A patient is in the validation part and the test part of one run.
+            LeakageError: A patient is in validation and in test of one run.
             UsageError: The positive class is unknown.
         """
         from cxrtool.evaluation.decisions import temperature, thresholds
@@ -142,7 +130,7 @@ class Decisions:
 
         needed = options.calibrated or options.sensitivity is not None or options.abstain
         validation = find_validation(predictions, scores, classes) if needed else Validation()
-        about = find_positive(scores.classes, options.positive)
+        positive_index = find_positive(scores.classes, options.positive)
         runs = [{"repeat": repeat or "0", "fold": fold or "0"} for repeat, fold in scores.runs]
         found: Summary = {}
         if options.calibrated:
@@ -153,10 +141,10 @@ class Decisions:
                 )
             found["temperature"] = [run | entry.as_json() for run, entry in zip(runs, fitted, strict=True)]
         given, limits = scores, []
-        if options.sensitivity is not None and about is not None:
-            chosen = thresholds.choose(scores, validation, about, options.sensitivity)
+        if options.sensitivity is not None and positive_index is not None:
+            chosen = thresholds.choose(scores, validation, positive_index, options.sensitivity)
             limits = [entry.value for entry in chosen if entry.value is not None]
-            scores = thresholds.decide(scores, about, limits)
+            scores = thresholds.decide(scores, positive_index, limits)
             found["thresholds"] = {
                 "sensitivity": options.sensitivity,
                 "positive": options.positive,
@@ -165,7 +153,7 @@ class Decisions:
         return cls(scores, options, given, validation, limits, found)
 
     def complete(self, summary: Summary) -> None:
-        """Add to a summary what was asked about decisions, and say in its notes what was chosen."""
+        """Add the results on decisions to a summary, with notes on the choices."""
         from cxrtool.evaluation.decisions.abstention import abstain
         from cxrtool.evaluation.decisions.net_benefit import decision_curve
         from cxrtool.evaluation.decisions.operating import operating_point
@@ -174,18 +162,22 @@ class Decisions:
 
         options = self.options
         drawn: dict[str, Any] = {"seed": options.seed, "resamples": options.resamples}
-        about = find_positive(self.scores.classes, options.positive)
+        positive_index = find_positive(self.scores.classes, options.positive)
         summary |= self.found
-        if about is not None:
-            points = [operating_point(self.given, about, prevalences=options.prevalences, **drawn)]
+        if positive_index is not None:
+            points = [operating_point(self.given, positive_index, prevalences=options.prevalences, **drawn)]
             if self.thresholds:
                 rule = f"threshold for sensitivity {options.sensitivity:g}"
-                points.append(operating_point(self.scores, about, rule=rule, prevalences=options.prevalences, **drawn))
+                points.append(
+                    operating_point(self.scores, positive_index, rule=rule, prevalences=options.prevalences, **drawn)
+                )
             summary["operating"] = points
-            summary["decision_curve"] = decision_curve(self.scores, about, prevalences=options.prevalences, **drawn)
+            summary["decision_curve"] = decision_curve(
+                self.scores, positive_index, prevalences=options.prevalences, **drawn
+            )
         if options.abstain:
             summary["abstention"] = abstain(
-                self.scores, self.validation, about=about, thresholds=self.thresholds, **drawn
+                self.scores, self.validation, positive_index=positive_index, thresholds=self.thresholds, **drawn
             )
         summary["notes"] = [*summary["notes"], *decision_notes(summary)]
 
@@ -195,17 +187,22 @@ def add_counts(summary: Summary, classes: Sequence[str], counts: FloatArray, opt
     from cxrtool.evaluation.decisions.operating import operating_counts
     from cxrtool.evaluation.summary import find_positive
 
-    about = find_positive(classes, options.positive)
-    if about is not None:
+    positive_index = find_positive(classes, options.positive)
+    if positive_index is not None:
         summary["operating"] = [
             operating_counts(
-                classes, counts, about, prevalences=options.prevalences, seed=options.seed, resamples=options.resamples
+                classes,
+                counts,
+                positive_index,
+                prevalences=options.prevalences,
+                seed=options.seed,
+                resamples=options.resamples,
             )
         ]
 
 
 def draw_decisions(summary: Summary, folder: Path) -> list[Path]:
-    """Draw what a summary holds of decisions; returns the files."""
+    """Draw the plots on decisions; returns the files."""
     files = []
     if "abstention" in summary:
         from cxrtool.evaluation.decisions.abstention import draw_coverage
@@ -228,6 +225,6 @@ def _at(validation: Validation, temperatures: dict[tuple[str, str], float]) -> A
     if scores is None:
         return None
     probabilities = scores.probabilities.copy()
-    for run, places in validation.rows.items():
-        probabilities[places] = apply(probabilities[places], temperatures[run])
+    for run, indices in validation.rows.items():
+        probabilities[indices] = apply(probabilities[indices], temperatures[run])
     return replace(scores, probabilities=probabilities)

@@ -1,4 +1,4 @@
-"""Evaluate predictions: every figure with its interval, tables and pictures."""
+"""Evaluate predictions: every metric with its interval, tables and plots."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.file_names import HISTORY, PREDICTIONS, SPLITS
 from cxrtool.data.files import atomic_write
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, join
 from cxrtool.errors import InputError, UsageError
@@ -19,16 +19,7 @@ from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.decisions import DecisionOptions, Decisions, add_counts, check, draw_decisions, parse_prevalences
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
-from cxrtool.flow.run import (
-    PREDICTIONS,
-    STDIN,
-    check_whole,
-    fold_name,
-    folds_of,
-    is_run,
-    read_run_predictions,
-    whole_folds,
-)
+from cxrtool.flow.run import STDIN, check_whole, fold_name, folds_of, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.flow.within import keep_within, table_of
 from cxrtool.options import Options, argument, option
@@ -43,7 +34,6 @@ METRICS = "metrics.json"
 TIDY = "metrics.csv"
 TABLES = "tables.md"
 REPETITIONS = "repetitions.csv"
-HISTORY = "history.csv"
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
 
@@ -55,31 +45,31 @@ class EvaluateOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "verify", *RUNNING, "style", "digits")
 
     inputs: tuple[str, ...] = argument(
-        "A run, or predictions of one or many folds, or -; side by side as internal=A.csv external=B.csv.",
+        "A run, predictions of one or more folds, or -; side by side as internal=A.csv external=B.csv.",
         (),
         metavar="RUN|CSV...",
         shown="",
     )
     by: str | None = option(
-        "Groups: severity,view,source,age:0,40,65 (numbers are bins; grade:low/mid/high gives an order).",
+        "Columns to group by: severity,view,source,age:0,40,65 (numbers are bins; grade:low/mid/high sets an order).",
         None,
         metavar="COLUMNS",
         shown="",
     )
     positive: str | None = common_options.positive()
     classes: str | None = option(
-        "Only images of these classes, their probabilities scaled to one.", None, metavar="NAMES", shown=""
+        "Only images of these classes, with their probabilities scaled to sum 1.", None, metavar="NAMES", shown=""
     )
     subset: str = option("Only rows of this subset.", "test")
     within: Path | None = option(
-        "Only images that stand there; of splits, in that repeat, fold and subset.",
+        "Only images that are listed there; for splits, in the same repeat, fold and subset.",
         None,
         metavar="SPLITS|MANIFEST",
         shown="",
     )
     partial: bool = common_options.partial()
     confusion_matrix: Path | None = option(
-        "Counts instead of predictions: first column the true class, header the predicted classes.",
+        "Counts instead of predictions: the first column has the true class, the header the predicted classes.",
         None,
         metavar="FILE",
         shown="",
@@ -90,13 +80,13 @@ class EvaluateOptions(Options):
     prevalence: str | None = common_options.prevalence()
     abstain: bool = common_options.abstain()
 
-    def about_decisions(self, seed: int) -> DecisionOptions:
-        """What is asked about decisions.
+    def decision_options(self, seed: int) -> DecisionOptions:
+        """The options on decisions.
 
         Raises:
-            UsageError: It does not go together, or a prevalence is no share.
+            UsageError: They exclude one another, or a prevalence is not in (0, 1).
         """
-        asked = DecisionOptions(
+        options = DecisionOptions(
             self.positive,
             self.calibrated,
             self.sensitivity,
@@ -105,12 +95,12 @@ class EvaluateOptions(Options):
             seed,
             self.resamples,
         )
-        check(asked, subset=self.subset, counts=self.confusion_matrix is not None)
-        return asked
+        check(options, subset=self.subset, counts=self.confusion_matrix is not None)
+        return options
 
 
 def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]:
-    """Evaluate predictions, or counts, and write the step folder where `-o` names one.
+    """Evaluate predictions, or counts, and write the step folder of `-o`.
 
     Returns:
         Name to the content of `metrics.json`; a single evaluation has an empty name. Empty under `--dry-run`.
@@ -121,10 +111,10 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
         InputError: Predictions that cannot be evaluated.
     """
     sources = find_sources(options)
-    options.about_decisions(settings.seed)
+    options.decision_options(settings.seed)
     if settings.out is not None and any(STDIN in paths for paths in sources.values()):
         raise UsageError(
-            "-o: what came through a pipe cannot be told from what comes next time", "save it as CSV first"
+            "-o: a result from standard input cannot be checked for changes later", "save the predictions as CSV first"
         )
     if settings.out is None:
         if settings.dry_run:
@@ -147,10 +137,10 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
 
 
 def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
-    """The files to evaluate, by the name that was given; an empty name where none was.
+    """The files to evaluate by their name; an empty name where none is given.
 
     Raises:
-        UsageError: Nothing to evaluate, or some have a name and others none.
+        UsageError: There is nothing to evaluate, or only some inputs have a name.
     """
     if options.confusion_matrix is not None:
         given = {
@@ -161,10 +151,10 @@ def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
         }
         for name, value in given.items():
             if value:
-                raise UsageError(f"--confusion-matrix: holds counts alone and does not go with {name}")
+                raise UsageError(f"--confusion-matrix: cannot be combined with {name}, because it has only counts")
         return {"": [options.confusion_matrix]}
     if not options.inputs:
-        raise UsageError("expected a RUN or predictions as CSV", "or counts, with --confusion-matrix FILE")
+        raise UsageError("expected a RUN or predictions as CSV", "counts are given with --confusion-matrix FILE")
     sources: dict[str, list[Path]] = {}
     for text in options.inputs:
         name, path = named_path(text)
@@ -178,7 +168,7 @@ def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
 
 
 def named_path(text: str) -> tuple[str, Path]:
-    """A path and the name that was given to it; an empty name where none was, or where a file is called so.
+    """A name and its path; an empty name where none is given, or where the whole text is an existing path.
 
     >>> named_path("vgg=runs/vgg16"), named_path("runs/vgg16")
     (('vgg', PosixPath('runs/vgg16')), ('', PosixPath('runs/vgg16')))
@@ -188,13 +178,13 @@ def named_path(text: str) -> tuple[str, Path]:
 
 
 def read_metrics(path: Path) -> dict[str, Summary]:
-    """Read a `metrics.json`, of one evaluation or of several side by side."""
+    """Read the `metrics.json` of one evaluation or of several side by side."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return dict(content["sets"]) if "sets" in content else {"": content}
 
 
 def dump_metrics(results: Mapping[str, Summary]) -> str:
-    """`metrics.json` as text: the one object, or `{"sets": {name: object}}` of several side by side."""
+    """`metrics.json` as text: one object, or `{"sets": {name: object}}` for several side by side."""
     content = results[""] if set(results) == {""} else {"sets": dict(results)}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -218,7 +208,7 @@ def _evaluate(
         if options.within is not None:
             missing += keep_within(predictions, options.within, options.subset)
         scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
-        decisions = Decisions.make(scores, whole, classes, options.about_decisions(settings.seed))
+        decisions = Decisions.make(scores, whole, classes, options.decision_options(settings.seed))
         scores = decisions.scores
         summary = summarise(
             scores, positive=options.positive, by=groupings, seed=settings.seed, resamples=options.resamples
@@ -239,7 +229,7 @@ def _from_counts(path: Path, options: EvaluateOptions, settings: Settings) -> Su
     summary = summarise_counts(
         classes, counts, positive=options.positive, seed=settings.seed, resamples=options.resamples
     )
-    add_counts(summary, classes, counts, options.about_decisions(settings.seed))
+    add_counts(summary, classes, counts, options.decision_options(settings.seed))
     return summary
 
 
@@ -251,9 +241,9 @@ def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[st
         for run in part.runs():
             if run in owner:
                 raise InputError(
-                    f"{path}: expected other repeats and folds than in {owner[run]}, found repeat '{run[0]}' "
-                    f"fold '{run[1]}' in both",
-                    "set them side by side as first=A.csv second=B.csv",
+                    f"{path}: expected repeats and folds that differ from those in {owner[run]}, found repeat "
+                    f"'{run[0]}' fold '{run[1]}' in both",
+                    "evaluate them side by side, as first=A.csv second=B.csv",
                 )
             owner[run] = path
         parts.append(part)
@@ -265,7 +255,7 @@ def _missing(path: Path) -> list[str]:
     if not (path.is_dir() and is_run(path) and (path / SPLITS).exists()):
         return []
     expected, whole = folds_of(read_table(path / SPLITS).rows), check_whole(path, partial=True)
-    return [f"Only {len(whole)} of {len(expected)} folds are there."] if len(whole) < len(expected) else []
+    return [f"Only {len(whole)} of {len(expected)} folds exist."] if len(whole) < len(expected) else []
 
 
 def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]) -> Plan:
@@ -308,7 +298,7 @@ def _write(
 
 
 def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    """Write how training went over the folds of the runs, where there are several with a history."""
+    """Write and plot the training history over the folds of the runs, where there are several with a history."""
     from cxrtool.evaluation.plots import repetitions
 
     folds = [path / fold_name(*pair) for path in paths if path.is_dir() and is_run(path) for pair in whole_folds(path)]
@@ -324,7 +314,7 @@ def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
 
 
 def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[str], list[Row]]:
-    """One row an image, with the share of the repeats in which it was called its own class."""
+    """One row an image, with the share of the repeats in which it was predicted correctly."""
     columns = ["image_id", "path", "label", *GROUPING, "correct"]
     rows: list[Row] = []
     for name, (scores, _) in found.items():
@@ -336,7 +326,7 @@ def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[st
             right.setdefault(row["image_id"], []).append(bool(truth == predicted))
             first.setdefault(row["image_id"], row)
         for identity, row in first.items():
-            # A manifest is of images; a foreign table may have none.
+            # A manifest needs images; a foreign table may have none.
             if row.get("path"):
                 kept = {column: row[column] for column in columns if row.get(column)}
                 share = sum(right[identity]) / len(right[identity])

@@ -1,4 +1,4 @@
-"""What the images of a manifest have been through, where some were made for single folds of a split."""
+"""The preprocessing of a manifest's images, where some images were made for single folds of the splits."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def own_fold(row: Row) -> str:
 
 
 def radiograph_of(row: Row) -> str:
-    """The id under which a fold answers: of an image that was made for it alone, that of its original.
+    """The id in a fold's predictions: for an image that was made for this fold alone, the id of its original.
 
-    So the answers of a run on such images stand beside those of any other run on the same splits.
+    So the predictions of a run on such images can be compared with those of any other run on the same splits.
     """
     return original_of(row) if row.get("repeat") else row["image_id"]
 
@@ -36,10 +36,10 @@ def is_divided(manifest: Manifest) -> bool:
 
 
 def chain_of_manifest(manifest: Manifest) -> Chain:
-    """The chain of all images; an entry that differs between folds tells `folds`.
+    """The chain of all images; an entry that differs between folds has `folds`.
 
     Raises:
-        InputError: They have been through different things.
+        InputError: Their preprocessing differs.
     """
     folds: dict[str, list[Path]] = {}
     for row in manifest.rows:
@@ -51,13 +51,13 @@ def chain_of_rows(rows: Sequence[Row]) -> Chain:
     """The chain of the images that one fold uses.
 
     Raises:
-        InputError: They have been through different things.
+        InputError: Their preprocessing differs.
     """
     return chain_of(Path(row["path"]) for row in rows)
 
 
 def fold_together(chains: Mapping[str, Chain]) -> Chain:
-    """One chain that tells what the images of each fold have been through.
+    """One chain with the preprocessing of the images of each fold.
 
     Args:
         chains: The chain of each fold by its name; `ALL` for images that are valid in every fold.
@@ -65,24 +65,24 @@ def fold_together(chains: Mapping[str, Chain]) -> Chain:
     Raises:
         InputError: They differ in more than their references.
     """
-    told: Chain = []
+    joined: Chain = []
     for column in zip(*chains.values(), strict=False):
         first = column[0]
         if all(entry == first for entry in column):
-            told.append(first)
+            joined.append(first)
         elif ALL not in chains and all(_shared(entry) == _shared(first) for entry in column):
-            own = PER_FOLD[first["step"]]
-            folds = {name: entry[own] for name, entry in zip(chains, column, strict=True)}
-            told.append({**_shared(first), "folds": folds})
-    if any(len(chain) != len(told) for chain in chains.values()):
-        names = " and ".join(name or "those of all folds" for name in list(chains)[:2])
+            fitted = PER_FOLD[first["step"]]
+            folds = {name: entry[fitted] for name, entry in zip(chains, column, strict=True)}
+            joined.append({**_shared(first), "folds": folds})
+    if any(len(chain) != len(joined) for chain in chains.values()):
+        names = " and ".join(name or "that of all folds" for name in list(chains)[:2])
         raise InputError(
-            f"expected images of one preprocessing, found different ones in the folds, such as {names}",
+            f"expected images of one preprocessing, found different preprocessing in the folds, such as {names}",
             "make all of them with the same options, in one command",
         )
-    return told
+    return joined
 
 
 def _shared(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an entry may not differ between folds."""
+    """The values of an entry that must not differ between folds."""
     return {name: value for name, value in entry.items() if name not in (PER_FOLD.get(entry["step"]), AT)}

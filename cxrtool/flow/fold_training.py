@@ -9,18 +9,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.errors import InputError
-from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.calibration import decide_on_validation
 from cxrtool.flow.chain import Chain
 from cxrtool.flow.fold_chains import chain_of_rows, is_divided, radiograph_of
 from cxrtool.flow.folder import Build, StepFolder
 from cxrtool.flow.parts import copy_parts, without_paths
-from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Opener
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "repeat", "fold", "subset")
 GRID, CANDIDATES = "grid.csv", "candidates"
-"""What a grid search adds to a run: its table, and the folder of all that was tried."""
+"""Files of a grid search in a run: its table, and the folder of its candidates."""
 
 
 def check_design(options: TrainingOptions, classes: int, settings: Settings) -> None:
@@ -55,7 +54,7 @@ def check_design(options: TrainingOptions, classes: int, settings: Settings) -> 
 
 
 def make_design(options: TrainingOptions, classes: int, settings: Settings, seed: int) -> Design:
-    """Turn resolved options into what the training room takes.
+    """The design that the resolved options describe.
 
     Raises:
         UsageError: An augmentation or kernels are wrong.
@@ -88,14 +87,13 @@ class Task:
     """What all trainings of one command share.
 
     Attributes:
-        preset: The preset's name, for the model's description.
+        preset: Its name, for the model's description.
         save_every: Seconds between two states to resume from.
-        settings: The shared options.
         manifest: The images; the label of a twin is its class.
         classes: Names, in the order of the outputs.
-        chain: What they have been through; where some were made for single folds, with what is told of each.
+        chain: The processing steps of the images, of all folds.
         container: The run's folder, with the plan that all folds share.
-        stores: The images, decoded.
+        stores: The decoded images.
     """
 
     preset: str | None
@@ -112,10 +110,10 @@ class Task:
         shared = self.container.plan
         options = {**shared.options, "repeat": assignment.repeat, "fold": assignment.fold}
         plan = replace(shared, options=options, chain=self.chain_of(assignment))
-        return StepFolder(self.container.out / assignment.name, plan, self.settings, marker=runs.PREDICTIONS)
+        return StepFolder(self.container.out / assignment.name, plan, self.settings, marker=PREDICTIONS)
 
     def chain_of(self, assignment: Assignment) -> Chain:
-        """What the images of one fold have been through."""
+        """The processing steps of the images of one fold."""
         if not is_divided(self.manifest):
             return self.chain
         return chain_of_rows([self.manifest.rows[i] for indices in assignment.subsets.values() for i in indices])
@@ -123,10 +121,6 @@ class Task:
 
 class FoldTrainer:
     """Trains folds, all with the same options.
-
-    Args:
-        options: Resolved.
-        task: What is trained on, and where to.
 
     Attributes:
         classes: Names, in the order of the outputs.
@@ -138,7 +132,7 @@ class FoldTrainer:
         self.shape = options.size, options.fit
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
-        """Train one fold unless it is there, and write its folder."""
+        """Train one fold, unless it is complete, and write its folder."""
         folder = self.task.folder(assignment)
         if not folder.needs_work():
             return
@@ -150,7 +144,7 @@ class FoldTrainer:
             self.close(build, assignment, store, fitted)
 
     def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
-        """Tidy up once the folds are there: an earlier command may have left a grid search in the run."""
+        """Remove the grid search of an earlier command once all folds are complete."""
         if whole:
             run = self.task.container.out
             shutil.rmtree(run / CANDIDATES, ignore_errors=True)
@@ -161,7 +155,7 @@ class FoldTrainer:
         """The images, and the assignment without those that cannot be read.
 
         Raises:
-            InputError: Of a class no training image can be read.
+            InputError: No training image of a class can be read.
         """
         store = self.task.stores.open(*self.shape, request)
         usable = {name: [i for i in indices if i not in store.failed] for name, indices in assignment.subsets.items()}
@@ -169,18 +163,18 @@ class FoldTrainer:
         absent = [name for name in self.classes if name not in present]
         if absent:
             raise InputError(
-                f"fold {assignment.name}: of class '{absent[0]}' no training image can be read",
-                f"`cxrtool info {self.task.manifest.name}` says what is wrong with its images",
+                f"fold {assignment.name}: no training image of class '{absent[0]}' can be read",
+                f"`cxrtool info {self.task.manifest.name}` shows what is wrong with its images",
             )
         return store, replace(assignment, subsets=usable)
 
     def design(self, assignment: Assignment) -> Design:
-        """What the training room takes; each fold has its own seed, so that any one of them can be trained alone."""
+        """The design of a fold, which has its own seed, so that it can be trained alone."""
         settings = self.task.settings
         return make_design(self.options, len(self.classes), settings, assignment.seed(settings.seed))
 
     def labels(self) -> np.ndarray:
-        """The class of every image of the manifest by its place among `classes`, -1 where it has none (N,)."""
+        """The class index of every image of the manifest, -1 if it has no class (N,)."""
         import numpy as np
 
         known = {label: index for index, label in enumerate(self.classes)}
@@ -202,8 +196,8 @@ class FoldTrainer:
             store: The decoded images.
             to_predict: The subsets to predict; a test subset that is not among them is never used.
             state: Folder for states to resume from.
-            request: Heeded between batches.
-            name: What to call the training in messages, where the fold's name does not say it all.
+            request: Checked between batches.
+            name: Of the training in messages; the default is the name of the fold.
         """
         import numpy as np
 
@@ -236,7 +230,7 @@ class FoldTrainer:
             )
 
     def describe(self, assignment: Assignment, fitted: Fitted) -> ModelDescription:
-        """What `model.json` tells of a trained network."""
+        """The description of a trained network, for `model.json`."""
         from cxrtool.models.registry import input_form
 
         options, validation = self.options, assignment.subsets["validation"]
@@ -247,13 +241,13 @@ class FoldTrainer:
             without_paths(self.task.chain_of(assignment)),
             Input(options.size, options.fit),
             Normalization(**input_form(options.model, options.normalize)),
-            # Of what was asked, the validation images come first.
+            # The validation images come first in `probabilities`.
             **decide_on_validation(self.classes, labels, fitted.probabilities[: len(labels)]),
             trained={"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
         )
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
-        """Write a model folder with what it says of the validation and test images."""
+        """Write a model folder with its predictions for the validation and test images."""
         import numpy as np
 
         from cxrtool.imaging import plausibility
@@ -266,12 +260,12 @@ class FoldTrainer:
         usual = plausibility.fit(thumbnails)
         save_model(path, fitted.network, replace(self.describe(assignment, fitted), usual=usual))
         copy_parts(self.task.chain_of(assignment), path)
-        # Twins are one radiograph.
+        # All twins of a radiograph are one row.
         fitted_on = {row["image_id"]: row for row in (self._seen_row(i, s, assignment, store) for i, s in seen)}
-        write_table(path / FITTED, FITTED_COLUMNS, fitted_on.values())
-        write_history(path / "history.csv", fitted.history.rows)
-        draw_history(path / "curves.png", fitted.history, f"{self.options.model}, {assignment.name}")
-        write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
+        write_table(path / FITTED_ON, FITTED_COLUMNS, fitted_on.values())
+        write_history(path / HISTORY, fitted.history.rows)
+        draw_history(path / CURVES, fitted.history, f"{self.options.model}, {assignment.name}")
+        write_predictions(path / PREDICTIONS, self._predictions(assignment, store, fitted, usual))
 
     def close(
         self,
@@ -281,19 +275,19 @@ class FoldTrainer:
         fitted: Fitted,
         extra: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Let the folder of a fold take its name, and say how well it went."""
+        """Finish the folder of a fold, and report its test accuracy."""
         task = self.task
         for i, reason in store.failed.items():
             build.reject(task.manifest.rows[i]["path"], reason)
         counts = {name: len(indices) for name, indices in assignment.subsets.items()}
         notes = {"run_digest": task.container.digest, "training": fitted.notes, **extra}
-        # What was rejected is told once for the run, and so is `--strict`, which must not stop at the first fold.
+        # Rejects are reported once for the run, and `--strict` must not stop at the first fold.
         build.close(counts=counts, extra=notes, wanted=True)
         predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
         test = [k for k, (_, name) in enumerate(predicted) if name == "test"]
-        named = {k: self.classes[int(fitted.probabilities[k].argmax())] for k in test}
-        right = sum(named[k] == task.manifest.rows[predicted[k][0]]["label"] for k in test)
-        share = f", test accuracy {right / len(test):.3f} of {len(test)} images" if test else ""
+        classes = {k: self.classes[int(fitted.probabilities[k].argmax())] for k in test}
+        correct = sum(classes[k] == task.manifest.rows[predicted[k][0]]["label"] for k in test)
+        share = f", test accuracy {correct / len(test):.3f} of {len(test)} images" if test else ""
         task.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
 
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
@@ -333,7 +327,7 @@ class FoldTrainer:
 
 
 def describe_epoch(row: dict[str, float | None]) -> str:
-    """One line of an epoch's row."""
+    """One line of text for a row of the history."""
     parts = [f"epoch {row['epoch']:g}"]
     parts += [
         f"{name.replace('_', ' ')} {value:.4f}"

@@ -1,8 +1,8 @@
-"""The step folder: built under a temporary name beside its place, swapped in whole, redone only after a change.
+"""The step folder: built under a temporary name, renamed when it is complete, built again only after a change.
 
-What has its name is complete. A step asks `needs_work`; when there is some, it opens `build`, writes into `Build.path`
-and closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same command goes
-on in it.
+A folder with its final name is complete. A step calls `needs_work`; if that is true, it opens `build`, writes into
+`Build.path` and closes with `Build.finish`. A process that is killed leaves the temporary folder behind, and the same
+command continues in it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import cxrtool
+from cxrtool.data.file_names import MANIFEST, REJECTS, RUN_FILE
 from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import (
-    FILE_NAME,
     PATH_COLUMNS,
     Manifest,
     Row,
@@ -36,19 +36,17 @@ from cxrtool.errors import InputError, OutputError, StrictError
 from cxrtool.flow.parts import without_paths
 from cxrtool.flow.settings import Settings
 
-RUN_FILE = "run.json"
-REJECTS = "rejects.csv"
 JOURNAL = "journal.jsonl"
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a step reads, as a digest over the table's rows and over size and time (or content) of every file.
+    """The input of a step, as a digest over the table's rows and over size and time (or content) of every file.
 
     Attributes:
         digest: Hexadecimal SHA-256.
-        newest: The latest modification time among them, seconds since the epoch.
+        newest: The latest modification time, in seconds since the epoch.
         count: Number of files.
     """
 
@@ -58,16 +56,16 @@ class Inputs:
 
     @classmethod
     def of(cls, *tables: Manifest | None, files: Iterable[Path] = (), verify: bool = False) -> Inputs:
-        """Take the digest of manifests with their images and masks, and of single files.
+        """Compute the digest of manifests with their images and masks, and of single files.
 
-        A file that is missing counts as such: the step itself will reject it. With `verify` the content is hashed.
+        A missing file is recorded as missing: the step itself rejects it. With `verify` the content is hashed.
         """
         hasher = hashlib.sha256()
         newest, paths = 0.0, [Path(file) for file in files]
         for table in tables:
             if table is None:
                 continue
-            # Relative to the table, so that a project which was moved as a whole is not computed anew.
+            # Relative to the table, so that a project that was moved as a whole is not computed again.
             rows = relative_rows(table.rows, table.origin.absolute().parent) if table.origin else table.rows
             hasher.update(json.dumps(rows, sort_keys=True).encode())
             paths += [Path(row[column]) for row in table.rows for column in PATH_COLUMNS if row.get(column)]
@@ -87,16 +85,14 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that bears on a step's result, and nothing else.
+    """Everything that affects a step's result, and nothing else.
 
     Attributes:
-        command: The command's name.
-        options: Resolved options that bear on the result.
-        inputs: What it reads.
-        chain: The image processing so far, this step's included: what `predict` replays on a raw image.
-        libraries: Distributions whose version bears on the result.
-        seeded: Whether the seed does.
-        threaded: Whether the number of threads does.
+        options: Resolved options that affect the result.
+        chain: The preprocessing so far, including this step: what `predict` replays on a raw image.
+        libraries: Distributions whose version affects the result.
+        seeded: Whether the seed affects it.
+        threaded: Whether the number of threads affects it.
     """
 
     command: str
@@ -116,12 +112,12 @@ class Plan:
             try:
                 found[name] = version(name)
             except PackageNotFoundError:
-                # A second build of one library, such as the desktop OpenCV, answers to another distribution name.
+                # Another build of a library, such as the desktop OpenCV, has another distribution name.
                 found[name] = "unknown"
         return found
 
     def digest(self, settings: Settings) -> str:
-        """Identify the result: equal digests mean equal bytes on one kind of processor."""
+        """The identity of the result: equal digests mean equal bytes on one type of processor."""
         content = {
             "schema": SCHEMA,
             "command": self.command,
@@ -137,7 +133,7 @@ class Plan:
 
 @dataclass
 class Journal:
-    """What an interrupted run has done already, one JSON line a record."""
+    """The finished items of an interrupted run, one JSON line per record."""
 
     path: Path
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -145,7 +141,7 @@ class Journal:
     def __post_init__(self) -> None:
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                # The line that was being written when the process died does not count.
+                # The last line may be incomplete if the process was killed.
                 with contextlib.suppress(json.JSONDecodeError):
                     record = json.loads(line)
                     self.done[record.pop("key")] = record
@@ -154,7 +150,7 @@ class Journal:
             self._file.write("\n")
 
     def add(self, key: str, record: Mapping[str, Any]) -> None:
-        """Note that the item `key` is done; survives the death of this process."""
+        """Record that the item `key` is done, even if this process is killed later."""
         self._file.write(json.dumps({"key": key, **record}) + "\n")
         self._file.flush()
 
@@ -165,12 +161,12 @@ class Journal:
 
 @dataclass
 class Build:
-    """A step folder in the making.
+    """A step folder that is being written.
 
     Attributes:
-        path: The folder to write into; it takes its final name in `finish`.
-        journal: What an earlier, interrupted attempt has done.
-        rejects: What could not be used: path and reason.
+        path: The folder to write into; it gets its final name in `finish`.
+        journal: The finished items of an earlier, interrupted run.
+        rejects: Files that could not be used: path and reason.
     """
 
     folder: StepFolder
@@ -180,7 +176,7 @@ class Build:
     started: float = field(default_factory=time.time)
 
     def reject(self, path: Path | str, reason: str) -> None:
-        """List a file that cannot be used; the rest goes on."""
+        """Add a file that cannot be used to `rejects.csv`."""
         self.rejects.append({"path": str(path), "reason": reason})
 
     def finish(
@@ -192,27 +188,27 @@ class Build:
         extra: Mapping[str, Any] | None = None,
         wanted: bool = False,
     ) -> None:
-        """Write the manifest, `rejects.csv` and `run.json`; then take the final name.
+        """Write the manifest, `rejects.csv` and `run.json`; then rename the folder.
 
         Args:
-            columns: The manifest's columns; paths in `rows` are absolute and may lie in `path`.
-            rows: The manifest's rows.
+            columns: The manifest's columns.
+            rows: The manifest's rows; paths are absolute and may be inside `path`.
             counts: Numbers for `run.json`.
             extra: Further entries for `run.json`.
-            wanted: The rejects are what the user asked to leave out: neither a warning nor a case for `--strict`.
+            wanted: The user asked to exclude the rejects: no warning, and no error with `--strict`.
 
         Raises:
-            StrictError: `--strict`, and something was rejected. The folder is complete all the same.
+            StrictError: `--strict`, and something was rejected. The folder is complete nevertheless.
         """
         with saying_what_fails(self.path):
-            write_manifest(self.path / FILE_NAME, order_columns(columns, rows), rows)
+            write_manifest(self.path / MANIFEST, order_columns(columns, rows), rows)
         self.close(counts={"images": len(rows), **(counts or {})}, extra=extra, wanted=wanted)
 
     def close(self, *, counts: Mapping[str, int], extra: Mapping[str, Any] | None = None, wanted: bool = False) -> None:
-        """Write `rejects.csv` and `run.json` beside what is there already, and take the final name.
+        """Add `rejects.csv` and `run.json`, and rename the folder.
 
         Raises:
-            StrictError: `--strict`, and something was rejected. The folder is complete all the same.
+            StrictError: `--strict`, and something was rejected. The folder is complete nevertheless.
         """
         folder, settings = self.folder, self.folder.settings
         with saying_what_fails(self.path):
@@ -220,13 +216,13 @@ class Build:
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
             counted = {**counts, "rejects": len(self.rejects)}
             write_run_file(self.path, folder.plan, settings, self.started, counted, extra)
-            # The Make target is the youngest of its files.
+            # The Make target must be the newest file.
             touch(self.path / folder.marker)
             self.journal.close()
             self.journal.path.unlink(missing_ok=True)
             swap(self.path, folder.out)
         if self.rejects and not wanted:
-            text = f"{len(self.rejects)} rejected, each with its reason in {folder.shown / REJECTS}"
+            text = f"{len(self.rejects)} rejected, with reasons in {folder.shown / REJECTS}"
             if settings.strict:
                 raise StrictError(text)
             settings.report.warn(text)
@@ -236,38 +232,38 @@ class StepFolder:
     """The output folder of one step.
 
     Args:
-        out: Where it shall be; exactly there.
-        plan: What bears on its content.
+        out: Its exact path.
+        plan: What affects its content.
         settings: The shared options.
-        marker: The file that says it is whole; written last.
+        marker: The file that shows that it is complete; written last.
     """
 
-    def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = FILE_NAME) -> None:
+    def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = MANIFEST) -> None:
         if out is None:
             raise InputError(f"`cxrtool {plan.command}` writes a folder and needs -o DIR", "add -o and a folder's name")
-        # The folder behind a link is the one that is built and swapped; the link stays what it is.
+        # The target of a symbolic link is replaced; the link stays.
         self.out = Path(os.path.realpath(out))
         self.shown = Path(out)
         if self.out in (Path.cwd(), *Path.cwd().parents) or os.path.ismount(self.out):
             what = "a mount point" if os.path.ismount(self.out) else "the working directory or one above it"
             raise OutputError(
-                f"-o {out}: expected a folder that can be swapped for a new one, found {what}",
+                f"-o {out}: expected a folder that can be replaced, found {what}",
                 f"choose a folder inside it: -o {Path(out) / plan.command}",
             )
         self.plan, self.settings, self.marker = plan, settings, marker
         self.digest = plan.digest(settings)
 
     def needs_work(self) -> bool:
-        """Whether the step has to run; refuses a folder that another command, or a person, made.
+        """Whether the step has to run; refuses a folder that was not made by this command.
 
-        When nothing has changed, `manifest.csv` is touched if an input is younger, so that Make converges.
+        When nothing has changed, `manifest.csv` is touched if an input is newer, so that Make converges.
         """
         state = self._state()
         report = self.settings.report
         if state == "current" and not self.settings.force:
             marker = self.out / self.marker
             if marker.stat().st_mtime < self.plan.inputs.newest and not self.settings.dry_run:
-                # In a folder that one may only read nothing is lost but Make's good mood.
+                # In a read-only folder, Make only runs the command again.
                 with contextlib.suppress(PermissionError):
                     touch(marker)
             report.say(f"{self.shown}: up to date, nothing to do")
@@ -287,14 +283,14 @@ class StepFolder:
             raise OutputError(
                 f"-o {self.shown}: expected a new folder or one that `cxrtool {self.plan.command}` made, "
                 f"found one made by {who}",
-                "choose another -o, or remove it yourself",
+                "choose another -o, or remove the folder",
             )
         whole = (self.out / self.marker).exists()
         return "current" if whole and made.get("digest") == self.digest else "stale"
 
     @contextlib.contextmanager
     def build(self) -> Iterator[Build]:
-        """Open the temporary folder, or the one that an interrupted run of the same command left."""
+        """Open a temporary folder, or the one of an interrupted run of the same command."""
         parent, name = self.out.parent, self.out.name
         partial = parent / f".{name}.{self.digest[:12]}.partial"
         with saying_what_fails(self.out):
@@ -314,10 +310,10 @@ class StepFolder:
                         shutil.rmtree(partial)
 
     def _remove_leftovers(self, partial: Path) -> None:
-        # The whole name is matched: beside `run` there may be a `run.v2` that another process is building.
-        mine = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|[0-9]+\.old)")
+        # The whole name is matched: another process may be building `run.v2` beside `run`.
+        leftover = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|[0-9]+\.old)")
         for entry in os.scandir(self.out.parent):
-            if mine.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
+            if leftover.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
                 shutil.rmtree(entry.path)
 
 
@@ -335,16 +331,16 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def touch(path: Path) -> None:
-    """Make a file the youngest of all that is there.
+    """Give a file the newest modification time.
 
-    The clock is read here: the one that file systems take for "now" may lag behind the stamp of the file before.
+    The time is read here, because the clock of the file system may be behind the time of the previous file.
     """
     now = time.time_ns()
     os.utime(path, ns=(now, now))
 
 
 def swap(built: Path, out: Path) -> None:
-    """Give a finished folder its name; what had it before is removed afterwards."""
+    """Rename a finished folder; an old folder of that name is removed afterwards."""
     old = out.parent / f".{out.name}.{os.getpid()}.old"
     if out.exists():
         out.rename(old)
@@ -366,7 +362,7 @@ def write_run_file(
     counts: Mapping[str, int],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `run.json`: what was run on what, with which options and from where each came."""
+    """Write `run.json`: the command, its inputs, and its options with their origins."""
     content = {
         "schema": SCHEMA,
         "command": plan.command,

@@ -1,4 +1,4 @@
-"""What a mask of lungs does to a picture, in `segment` and wherever a chain that holds it is replayed."""
+"""Find the lungs of an image, and crop to them, mask them or erase them: in `segment` and when a chain is replayed."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from cxrtool.training.lung_finder import LungFinder
 
 VERSION = 1
-"""Raised when the same options would give other masks or other pictures."""
+"""Raised when the same options would give other masks or other images."""
 
 CROP, APPLY, ERASE = "crop", "apply", "erase"
-"""What is done with a mask: an entry's `use` joins them with a plus."""
+"""The uses of a mask; an entry's `use` joins them with a plus."""
 
-LEFT_WHOLE = "the picture is left whole"
+LEFT_WHOLE = "the image is unchanged"
 
 
 @dataclass
 class Picture:
-    """A picture on its way through a chain.
+    """An image during the replay of a chain.
 
     Attributes:
         pixels: (H, W), uint8 or uint16.
-        mask: (H, W), 0 and 255: a mask of the picture's own, which follows it; None where it has none.
-        lungs: (H, W), 0 and 255: what the chain itself found, once it has looked for lungs.
-        warnings: What is odd about it.
-        moves: How its pixels were moved, in order, so that there is a way back.
+        mask: (H, W), 0 and 255: an existing mask of the image, which is changed with it; None where it has none.
+        lungs: (H, W), 0 and 255: the mask that the chain found; None before.
+        warnings: Warnings about the image.
+        moves: How its pixels were moved, in order, so that this can be undone.
     """
 
     pixels: np.ndarray
@@ -46,14 +46,14 @@ class Picture:
 
 
 def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
-    """Replay an entry of `segment` on a picture: find the lungs, and crop, keep or erase them, in place.
+    """Replay an entry of `segment` on a picture and its masks: find the lungs, and crop, keep or erase them, in place.
 
     Args:
-        picture: Whose masks are cropped with it.
-        entry: Located, as `parts.locate` gives it.
+        picture: It is changed in place.
+        entry: Located, as `parts.locate` returns it.
 
     Raises:
-        InputError: The network's folder is gone or damaged.
+        InputError: The network's folder is missing or damaged.
     """
     picture.lungs, remark = find_lungs(picture.pixels, entry)
     if remark:
@@ -62,7 +62,7 @@ def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
 
 
 def find_lungs(pixels: np.ndarray, entry: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-    """The lungs of one picture (H, W), 0 and 255, and what speaks against them."""
+    """The lung mask of an image (H, W), 0 and 255, and why it is implausible, or an empty text."""
     from cxrtool.imaging import masks, view
     from cxrtool.models.parts import read_part
 
@@ -79,10 +79,10 @@ def find_lungs(pixels: np.ndarray, entry: Mapping[str, Any]) -> tuple[np.ndarray
 
 
 def unlike(values: np.ndarray, usual: Mapping[str, Any] | None) -> str:
-    """In what a picture, as a network sees it, is unlike those that the network was fitted on; or nothing."""
+    """How a network's input differs from the images that it was fitted on, or an empty text."""
     from cxrtool.imaging import plausibility
 
-    return plausibility.unlike(values, usual, "a picture unlike those that the network knows")
+    return plausibility.unlike(values, usual, "an image unlike those that the network was fitted on")
 
 
 @cache
@@ -94,16 +94,16 @@ def _finder(folder: Path, precision: str, mirrored: bool) -> LungFinder:
     from cxrtool.training.lung_finder import LungFinder
 
     if multiprocessing.parent_process() is not None:
-        # In a worker; parallelism is over images.
+        # In a worker process; parallelism is over images.
         torch.set_num_threads(1)
     return LungFinder(folder, precision=precision, mirrored=mirrored)
 
 
 def change(picture: Picture, entry: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Crop, keep or erase the lungs of a picture that knows them, in place; without lungs it stays as it is.
+    """Crop to, keep or erase the lungs of a picture whose lungs are known, in place; without lungs nothing changes.
 
     Returns:
-        The part that is left: top, left, height, width, in pixels of the picture as it came.
+        The remaining part: top, left, height, width, in pixels of the image before.
     """
     from cxrtool.imaging import crop
     from cxrtool.imaging.placing import Move
@@ -128,10 +128,10 @@ def change(picture: Picture, entry: Mapping[str, Any]) -> tuple[int, int, int, i
 
 
 def read_mask(path: str, shape: tuple[int, ...], max_pixels: int | None) -> np.ndarray:
-    """A mask, 0 and 255, at the shape (H, W) of its picture.
+    """A mask, 0 and 255, at the shape (H, W) of its image.
 
     Raises:
-        ImageError: It cannot be read, or has other proportions than its picture.
+        ImageError: It cannot be read, or has other proportions than its image.
     """
     from cxrtool.data.reading import mask_files
     from cxrtool.data.reading.images import MAX_PIXELS
@@ -140,7 +140,7 @@ def read_mask(path: str, shape: tuple[int, ...], max_pixels: int | None) -> np.n
 
     height, width = shape
     mask = mask_files.read_mask([path], max_pixels=max_pixels or MAX_PIXELS)
-    # A side may be rounded to one pixel more or less; a mask of other proportions belongs to another picture.
+    # A side may differ by one pixel from rounding; a mask of other proportions belongs to another image.
     if abs(mask.shape[0] * width - mask.shape[1] * height) > 2 * max(height, width, *mask.shape):
         raise ImageError(f"it is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}")
     return prepare_mask(mask, height, width, NATIVE, "squash")

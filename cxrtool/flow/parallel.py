@@ -1,7 +1,7 @@
-"""The one map over images: processes on this machine, a bounded number of items in flight, order kept.
+"""The map over images: processes on this machine, a bounded number of items in progress, results in order.
 
-A decoder in C can crash its whole process on a bad file. Then every item that was in flight is tried again, each in a
-process of its own: only the one that crashes again is lost.
+A decoder in C can crash its whole process on a damaged file. Then every item in progress is tried again, each in a
+separate process: only the one that crashes again is lost.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 8
-"""Items a task: handing one over costs about 0.2 ms, a radiograph about 10 ms."""
+"""Items per task: submitting a task costs about 0.2 ms, a radiograph about 10 ms."""
 
 
 def default_workers() -> int:
-    """The processors that this process may use, which under a scheduler are fewer than the machine has."""
+    """The number of processors that this process may use; under a scheduler, fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:
@@ -43,17 +43,18 @@ def map_items(
 ) -> Iterator[tuple[Item, Result | InputError]]:
     """Apply `function` to every item in worker processes; yield (item, result) in the items' order.
 
-    An `InputError` (so also an `ImageError`) is yielded in place of the result; so is an `ImageError` for an item whose
-    decoder killed its process or raised anything else. Memory is bounded: at most four chunks a worker are in flight.
+    An `InputError` (so also an `ImageError`) is yielded instead of the result; so is an `ImageError` for an item whose
+    decoder killed its process or raised another error. Memory is bounded: at most four chunks per worker are in
+    progress.
 
     Args:
         function: A module-level function, or a `functools.partial` of one.
-        items: What to work on; read lazily.
-        workers: Processes. Even a single one is a process of its own, so that a crash loses one item.
-        preload: Modules that the workers share from the start.
+        items: Read lazily.
+        workers: Number of processes. Even a single one is a separate process, so that a crash loses only one item.
+        preload: Modules that are imported once, before the workers start.
 
     Raises:
-        OutputError: A worker could not write; more items would fare no better.
+        OutputError: A worker could not write; other items would fail too.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cxrtool.flow.parallel", "cv2", *preload])
@@ -66,7 +67,7 @@ def map_items(
                 try:
                     flight.append((chunk, pool.submit(_run, function, chunk)))
                 except BrokenProcessPool:
-                    # A worker died since the last look; the chunk is tried again with all that was in flight.
+                    # A worker died meanwhile; the chunk is tried again with all that are in progress.
                     flight.append((chunk, None))
             if not flight:
                 return
@@ -99,7 +100,12 @@ def _one_by_one(
         except BrokenProcessPool:
             pool.shutdown(wait=False)
             pool = None
-            yield item, ImageError("the decoder crashed on this file: it is damaged, or not what its first bytes say")
+            yield (
+                item,
+                ImageError(
+                    "the decoder crashed on this file: it is damaged, or not of the type that its first bytes indicate"
+                ),
+            )
     if pool:
         pool.shutdown(wait=False)
 
@@ -108,11 +114,11 @@ def _prepare_worker() -> None:
     import signal
     import threading
 
-    # Ctrl-C goes to the whole group of processes; the parent alone decides what happens.
+    # Ctrl-C is sent to the whole group of processes; only the parent reacts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    # Parallelism is over images; a library's own threads would only fight over the same processors.
+    # Parallelism is over images; threads of a library would compete for the same processors.
     with contextlib.suppress(ImportError):
         import cv2
 
@@ -120,7 +126,7 @@ def _prepare_worker() -> None:
 
 
 def _leave_with_parent() -> None:
-    # A parent that was killed cannot say so, and its workers would wait for work for ever.
+    # Without this, workers of a killed parent would wait for work for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -137,7 +143,7 @@ def _run(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Resu
         except MemoryError:
             results.append(ImageError("not enough memory to decode it"))
         except (CxrtoolError, ImportError):
-            # Not the fault of this item.
+            # Not caused by this item.
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in NO_SPACE:
@@ -146,6 +152,6 @@ def _run(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Resu
                 ) from error
             if os.environ.get("CXRTOOL_DEBUG"):
                 raise
-            # Decoders raise almost anything on a damaged file; one file must not end the run.
+            # Decoders raise almost any error on a damaged file; one file must not end the run.
             results.append(ImageError(f"cannot be decoded: {type(error).__name__}: {error}".splitlines()[0][:300]))
     return results

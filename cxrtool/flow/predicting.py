@@ -1,6 +1,6 @@
-"""Models run on images: what these still lack of the preprocessing is replayed, leaks are refused, then each answers.
+"""Run models on images: missing preprocessing is replayed, leakage is refused, then every model predicts.
 
-Radiographs on their way to a model of twins become as many pictures as there are generators.
+For a model of twins, every radiograph becomes one image per generator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class TwinInput:
-    """The end of a model's chain, where a `transform` stands there.
+    """The `transform` at the end of a model's chain.
 
     Args:
         entry: The chain's entry, located.
@@ -42,7 +42,7 @@ class TwinInput:
         device: Where to compute.
 
     Raises:
-        InputError: The generators' folder is gone or damaged.
+        InputError: The generators' folder is missing or damaged.
     """
 
     def __init__(self, entry: Mapping[str, Any], form: Input, device: torch.device) -> None:
@@ -58,27 +58,27 @@ class TwinInput:
 
     @property
     def form(self) -> Input:
-        """What a radiograph is brought to before its twins are made: size and fit."""
+        """The size and fit of a radiograph before its twins are made."""
         return Input(self.maker.form.size, self.maker.form.fit)
 
     def make(self, pictures: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """For each radiograph (S, S) at `form` its twins at the model's input, in the order of the generators."""
+        """For each radiograph (S, S) at `form` its twins at the model's input size, in the order of the generators."""
         from cxrtool.imaging.resize import prepare_pixels
 
         return [[prepare_pixels(twin, self.size, self.fit) for twin in twins] for twins in self.maker.make(pictures)]
 
     def expand(self, rows: Sequence[Row], pictures: Sequence[np.ndarray]) -> tuple[list[Row], list[np.ndarray]]:
-        """Rows and pictures of radiographs to those of their twins, of no one fold."""
+        """The rows and images of the twins of radiographs, without repeat and fold."""
         twins = [row for given in rows for row in twin_rows(given, "", "", self.names)]
         return twins, [picture for made in self.make(pictures) for picture in made]
 
 
 def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
-    """Id and label under which an answer about a picture stands.
+    """The id and label of an image in a table of predictions.
 
     Args:
-        row: Of the picture.
-        repeat: Of the one fold that answers; empty where several, or a model of no fold, do.
+        row: The image's row.
+        repeat: The repeat of the fold that predicts; empty for several folds, or for a model without a fold.
         fold: Likewise.
 
     >>> answered_as({"image_id": "a_P", "parent_id": "a", "generator": "P", "label": "N"}, "0", "1")
@@ -89,13 +89,13 @@ def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
     label = row.get("label", "")
     if not is_twin(row):
         return {"image_id": row["image_id"], "label": label}
-    # What `transform` wrote is of one fold already, and is called so.
-    own = row["image_id"] if row.get("repeat") else twin_id(row["parent_id"], repeat, fold, row["generator"])
-    return {"image_id": own, "label": twin_class(label, row["generator"])}
+    # The ids of images from `transform` already have the fold.
+    name = row["image_id"] if row.get("repeat") else twin_id(row["parent_id"], repeat, fold, row["generator"])
+    return {"image_id": name, "label": twin_class(label, row["generator"])}
 
 
 def radiographs(rows: Sequence[Row]) -> list[Row]:
-    """What rows are about: of the twins of a radiograph one row, under its id.
+    """The rows of radiographs: the twins of a radiograph become one row with its id.
 
     >>> [row["image_id"] for row in radiographs(twin_rows({"image_id": "a"}, "", "", ["P", "N"]))]
     ['a']
@@ -107,10 +107,10 @@ def radiographs(rows: Sequence[Row]) -> list[Row]:
 class Question(Options):
     """How models are run on images."""
 
-    model: Path = argument("A model folder, or a run, whose folds answer together.")
+    model: Path = argument("A model folder, or a run, whose folds are averaged.")
     source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")
-    tta: bool = option("Average with the answer for the mirror image.", False)
-    batch_size: int = option("Images at once.", 32, minimum=1, effect=False)
+    tta: bool = option("Average with the prediction for the mirrored image.", False)
+    batch_size: int = option("Images per batch.", 32, minimum=1, effect=False)
     max_pixels: int | None = common_options.max_pixels()
 
 
@@ -120,20 +120,20 @@ Answer = tuple[Row, Any]
 def answer(
     options: Question, settings: Settings, folders: Sequence[Path], manifest: Manifest
 ) -> tuple[list[Member], list[Answer], list[Row]]:
-    """Ask models about the images of a manifest, after whatever preprocessing these still lack.
+    """Run models on the images of a manifest, after the preprocessing that these still lack.
 
     Returns:
         The models; for each image that could be read its row and probabilities (members, K); the rejects.
 
     Raises:
-        InputError: No image can be read, or they have been through another preprocessing than the models' own.
-        LeakageError: An image was among what a model was trained on.
+        InputError: No image can be read, or their preprocessing differs from that of the models.
+        LeakageError: A model was trained on an image.
     """
     from cxrtool.training.device import choose_device, choose_precision, local_randomness
 
     with local_randomness(settings.seed, settings.threads):
         device = choose_device(settings.device)
-        # Answers are few and should be exact; only who asks for bf16 gets it.
+        # Predictions are few and should be exact, so bf16 is used only on request.
         precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
         ensembles = group_models(folders, device, precision)
         chains = chains_for(options, ensembles, manifest)
@@ -145,16 +145,16 @@ def answer(
         raise InputError(
             f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
         )
-    # Once more, now that the pixels of images without a digest in the table are known.
+    # Again, now that images without a digest in the table have one.
     seen.refuse(radiographs([row for row, _ in answers]), settings)
     return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
 
 
 def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
-    """The models, those together whose images are processed alike: each fold of a run may have its own reference image.
+    """Group models with the same preprocessing: each fold of a run may have its own reference image.
 
     Raises:
-        InputError: A folder is no model, or the models differ in classes or input.
+        InputError: A folder is not a model, or the models differ in classes or input.
     """
     from cxrtool.training.inference import Ensemble
 
@@ -167,17 +167,17 @@ def group_models(folders: Sequence[Path], device: torch.device, precision: str) 
                 raise InputError(
                     f"{folder}: expected the same {name} as in {folders[0]}, found {getattr(description, name)} "
                     f"instead of {getattr(first, name)}",
-                    "ask them one by one",
+                    "run them one by one",
                 )
         groups.setdefault(json.dumps(description.chain, sort_keys=True), []).append(folder)
     return [Ensemble(group, device, precision) for group in groups.values()]
 
 
 def chains_for(options: Question, ensembles: Sequence[Ensemble], manifest: Manifest) -> list[Chain]:
-    """What the images have yet to go through before each group of models is asked.
+    """The missing preprocessing of the images for each group of models.
 
     Raises:
-        InputError: They have been through another preprocessing than the models' own.
+        InputError: The preprocessing of the images differs from that of the models.
     """
     done = chain_of(Path(row["path"]) for row in manifest.rows)
     chains = []
@@ -195,7 +195,7 @@ def ask_all(
     chains: Sequence[Chain],
     manifest: Manifest,
 ) -> tuple[list[Answer], list[Row]]:
-    """Ask groups of models one after the other, and put together what they say of an image; as `ask` returns it."""
+    """Run groups of models one after the other, and join their predictions for each image; as `ask` returns them."""
     import numpy as np
 
     found = [
@@ -204,16 +204,16 @@ def ask_all(
     answers, rejects = found[0]
     for others, _ in found[1:]:
         joined = {row["image_id"]: probabilities for row, probabilities in others}
-        answers = [(row, np.concatenate((own, joined[row["image_id"]]))) for row, own in answers]
+        answers = [(row, np.concatenate((before, joined[row["image_id"]]))) for row, before in answers]
     return answers, rejects
 
 
 def ask(
     options: Question, settings: Settings, ensemble: Ensemble, manifest: Manifest, chain: Chain
 ) -> tuple[list[Answer], list[Row]]:
-    """Decode, replay the chain, and ask; images are read while the network computes, and none is kept.
+    """Decode, replay the chain, and predict; images are read while the network computes, and none is kept.
 
-    Where the chain ends with generators, the model is asked about all twins of each image.
+    Where the chain ends with generators, the model is run on all twins of each image.
 
     Returns:
         For each image that could be read, or each of its twins, its row and probabilities (members, K); the rejects.
@@ -238,10 +238,10 @@ def ask(
                 if isinstance(result, CxrtoolError):
                     rejects.append({"path": row["path"], "reason": result.message})
                     continue
-                pixels, digest, odd = result
-                # A manifest tells already what the reader found odd.
-                told = row.get("warning", "") or odd
-                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": told})
+                pixels, digest, warning = result
+                # A manifest already has the warnings of the reader.
+                warning = row.get("warning", "") or warning
+                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": warning})
                 pictures.append(pixels)
             if pictures:
                 if twins:
@@ -263,23 +263,21 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 MASKS = ("mask", "mask_reference")
-"""Columns that stay out of predictions: their paths are relative to the manifest."""
+"""Columns that predictions do not have, because their paths are relative to the manifest."""
 
 
 def to_table(
     members: Sequence[Member], answers: Sequence[Answer], columns: Sequence[str], name: str, *, by_member: bool = False
 ) -> Predictions:
-    """Lay the answers out as predictions: the members' mean, or a row a member."""
+    """The answers as predictions: the mean of the members, or one row per member."""
     import numpy as np
 
     classes = list(members[0].description.classes)
     rows: list[Row] = []
     values = []
     for row, probabilities in answers:
-        answers_of_row = list(zip(members, probabilities, strict=True)) if by_member else [
-            (None, probabilities.mean(0))
-        ]  # fmt: skip
-        for member, chosen in answers_of_row:
+        pairs = list(zip(members, probabilities, strict=True)) if by_member else [(None, probabilities.mean(0))]
+        for member, chosen in pairs:
             repeat, fold = runs.parse_fold(member.folder.name) if member and len(members) > 1 else ("", "")
             rows.append(
                 {

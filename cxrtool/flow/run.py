@@ -1,4 +1,4 @@
-"""A run: a container of `rRfF/` folders (repeat R, fold F), each of them complete or not there."""
+"""A run: a folder of `rRfF/` folders (repeat R, fold F), each of them complete or absent."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.file_names import MODEL, PREDICTIONS, SPLITS
 from cxrtool.data.splitting.splits import run_order
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.data.tables.predictions import Predictions, join, read_predictions
 from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.flow.folder import read_run_file
 
-PREDICTIONS = "predictions.csv"
 STDIN = Path("-")
 _FOLD = re.compile(r"r(\d+)f(\d+)")
 
@@ -58,18 +57,18 @@ def folds_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run, by its folds or by its own `run.json`."""
+    """Whether a folder is a run: it has splits, or folders of folds."""
     return path.is_dir() and ((path / SPLITS).exists() or any(_FOLD.fullmatch(p.name) for p in path.iterdir()))
 
 
 def is_fold(path: Path) -> bool:
-    """Whether a path is, by its name, a fold of a run."""
+    """Whether the name of a path is that of a fold."""
     return _FOLD.fullmatch(path.name) is not None
 
 
 def is_model(path: Path) -> bool:
     """Whether a folder is a model folder (one fold of a run is one)."""
-    return (path / "model.json").is_file()
+    return (path / MODEL).is_file()
 
 
 def whole_folds(run: Path) -> list[tuple[str, str]]:
@@ -82,7 +81,7 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
     """The complete folds of a run, after checking them against its splits.
 
     Raises:
-        IncompleteError: Some are missing, or come from other options than the run's, and `partial` is false.
+        IncompleteError: Some are missing, or were made with other options than the run, and `partial` is false.
     """
     whole = whole_folds(run)
     splits = run / SPLITS
@@ -93,13 +92,13 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
     if not whole:
         raise IncompleteError(
             f"{run}: none of its {len(expected)} folds is complete",
-            f"`cxrtool train --config {run / 'run.json'} -o {run}` goes on",
+            f"`cxrtool train --config {run / 'run.json'} -o {run}` continues it",
         )
     if missing and not partial:
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         raise IncompleteError(
             f"{run}: {len(whole)} of {len(expected)} folds; missing {shown}",
-            "train them (`--only` names single folds), or add --partial to use what is there",
+            "train them (`--only` selects single folds), or add --partial to use the complete folds",
         )
     return whole
 
@@ -122,7 +121,7 @@ def read_run_predictions(argument: Path, *, partial: bool = False) -> Prediction
     if (path / PREDICTIONS).is_file() and not is_run(path):
         return read_predictions(path / PREDICTIONS)
     if not path.exists():
-        raise InputError(f"{path}: no such run or file", "a run is the folder that `cxrtool train -o` wrote")
+        raise InputError(f"{path}: no such run or file", "a run is a folder that `cxrtool train -o` wrote")
     if not is_run(path):
         raise InputError(f"{path}: expected a run or a predictions.csv, found neither")
     folds = check_whole(path, partial=partial)

@@ -1,4 +1,4 @@
-"""What models and fitted parts have seen, so that nobody takes an answer about a training image for a test result."""
+"""The images that models and parts were fitted on, so that no training image counts as a test image."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrtool.data.file_names import FITTED_ON
 from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.errors import LeakageError
 from cxrtool.flow.settings import Settings
 
-FITTED = "fitted_on.csv"
-"""The table beside a model's or a part's weights that names the images they were fitted on."""
-
 
 @dataclass
 class Seen:
-    """The pictures and patients of one or several `fitted_on.csv`.
+    """The images and patients of one or several `fitted_on.csv`.
 
     Attributes:
-        pictures: Digest of a picture, in lower case, to the folder that tells of it.
-        patients: Patient id, as `normalised` gives it, likewise.
+        images: From the digest of an image, in lower case, to the name of the folder.
+        patients: From the patient id, as `normalised` returns it, to the name of the folder.
     """
 
-    pictures: dict[str, str]
+    images: dict[str, str]
     patients: dict[str, str]
 
     @classmethod
@@ -32,21 +30,21 @@ class Seen:
         """Read the `fitted_on.csv` of every folder that has one."""
         seen = cls({}, {})
         for folder in folders:
-            if (folder / FITTED).is_file():
-                for row in read_table(folder / FITTED).rows:
-                    seen.pictures.setdefault(row.get("sha256", "").lower(), folder.name)
+            if (folder / FITTED_ON).is_file():
+                for row in read_table(folder / FITTED_ON).rows:
+                    seen.images.setdefault(row.get("sha256", "").lower(), folder.name)
                     seen.patients.setdefault(normalised(row.get(PATIENT, "")), folder.name)
-        seen.pictures.pop("", None)
+        seen.images.pop("", None)
         seen.patients.pop("", None)
         return seen
 
     def by(self, row: Row) -> str | None:
-        """The folder that has seen a row's picture or patient, or None."""
-        picture, patient = row.get("sha256", "").lower(), normalised(row.get(PATIENT, ""))
-        return self.pictures.get(picture) or self.patients.get(patient)
+        """The folder whose model or part was fitted on a row's image or patient, or None."""
+        image, patient = row.get("sha256", "").lower(), normalised(row.get(PATIENT, ""))
+        return self.images.get(image) or self.patients.get(patient)
 
     def refuse(self, rows: Sequence[Row], settings: Settings) -> None:
-        """Refuse rows whose picture or patient a model was fitted on.
+        """Refuse rows whose image or patient a model was fitted on.
 
         Raises:
             LeakageError: There is one, and `--allow-leakage` was not given.
@@ -55,10 +53,10 @@ class Seen:
         if not found:
             return
         example = f"{found[0][0]} in {found[0][1]}"
-        text = f"{len(found)} of {len(rows)} images, or their patients, were trained on, such as {example}"
+        text = f"{len(found)} of {len(rows)} images, or their patients, were used in training, such as {example}"
         if not settings.allow_leakage:
             raise LeakageError(
                 text,
-                "a run's own predictions.csv files hold the honest answers for its images; --allow-leakage asks anyway",
+                "for the images of a run, use its own predictions.csv files; --allow-leakage predicts anyway",
             )
         settings.report.warn(text)

@@ -1,9 +1,10 @@
-"""What a command is given to work on, read in one place: models, runs, images, manifests."""
+"""Read the inputs of commands: models, runs, images, manifests."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.tables.manifest import Manifest, read_manifest
 from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
@@ -11,7 +12,7 @@ from cxrtool.flow.settings import Settings
 
 
 def model_folders(argument: Path, *, partial: bool) -> list[Path]:
-    """The model folders that a model or a run consists of.
+    """The model folders of a model or a run.
 
     Raises:
         InputError: It is neither.
@@ -28,17 +29,16 @@ def model_folders(argument: Path, *, partial: bool) -> list[Path]:
 
 
 def read_source(argument: str, settings: Settings) -> Manifest:
-    """Read what is asked about as a manifest; raw images get an id, and the name of a folder within as their label.
+    """Read images, a folder or a manifest as a manifest; raw images get an id, and their subfolder's name as label.
 
     Raises:
-        InputError: There is no such file or folder, no image in it, or one outside `--root`.
+        InputError: There is no such file or folder, no image in it, or an image outside `--root`.
     """
     from cxrtool.data.datasets.listing import list_images
     from cxrtool.data.datasets.record import Request
-    from cxrtool.data.tables.manifest import FILE_NAME
 
     path = Path(argument)
-    if argument == "-" or path.suffix.lower() in (".csv", ".tsv") or (path / FILE_NAME).is_file():
+    if argument == "-" or path.suffix.lower() in (".csv", ".tsv") or (path / MANIFEST).is_file():
         return read_manifest(argument, root=settings.root)
     if not path.exists():
         raise InputError(f"{argument}: no such image, folder or manifest")
@@ -47,7 +47,7 @@ def read_source(argument: str, settings: Settings) -> Manifest:
         if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
             raise InputError(f"{record.path} lies outside --root {settings.root}")
     if listing.skipped:
-        settings.report.say(f"{len(listing.skipped)} files were not tried: by their names they are no images")
+        settings.report.say(f"{len(listing.skipped)} files were skipped: their names are not those of images")
     columns = ["image_id", "path", "label"]
     rows = [{name: record.columns.get(name, "") for name in columns} for record in listing.records]
     return Manifest(columns, rows, path)

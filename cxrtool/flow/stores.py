@@ -1,4 +1,4 @@
-"""The decoded images of a manifest, opened once for every size that a command trains at."""
+"""The decoded images of a manifest, opened once for every size of a command."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cxrtool.data.file_names import REJECTS
 from cxrtool.data.tables.manifest import Manifest
 from cxrtool.errors import InputError
 from cxrtool.flow.chain import decode
-from cxrtool.flow.folder import REJECTS, StepFolder
+from cxrtool.flow.folder import StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 
@@ -17,24 +18,22 @@ if TYPE_CHECKING:
     from cxrtool.training.store import Store
 
 DECODER = "opencv-python-headless"
-"""The library whose version the decoded pixels may depend on."""
+"""The library on whose version the decoded pixels may depend."""
 
 
 class Opener(Protocol):
-    """Who opens the store of a training's images."""
+    """Opens the store of the images of a training."""
 
     def open(self, size: int, fit: str, request: StopRequest) -> Store:
-        """The images at one size, as `Stores` does."""
+        """The images at one size."""
 
 
 class Stores:
-    """Opens stores when they are asked for, and keeps them.
+    """Opens stores when they are first used, and keeps them.
 
     Args:
-        settings: The shared options.
-        manifest: The images.
-        container: The folder in the making; its plan knows versions and the digest of the images.
-        tell: Warn of images that cannot be read; who closes a step's folder with its rejects need not.
+        container: The folder that is written; its plan has versions and the digest of the images.
+        warn: Warn about images that cannot be read; not needed if the step reports its rejects.
     """
 
     def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, warn: bool = True) -> None:
@@ -46,11 +45,11 @@ class Stores:
 
         Args:
             size: Side in pixels.
-            fit: How a picture becomes square, as `--fit`.
-            request: Heeded between images.
+            fit: How an image becomes square, as `--fit`.
+            request: Checked between images.
 
         Raises:
-            InputError: Not a single image can be read.
+            InputError: Not one image can be read.
             StoppedError: A signal arrived.
         """
         if (size, fit) not in self._opened:
@@ -67,7 +66,7 @@ class Stores:
         settings, plan = self.settings, self.container.plan
         key: dict[str, Any] = {"size": size, "fit": fit, "decoder": plan.versions()[DECODER]}
         if settings.verify:
-            # The store itself goes by size and time of the files, which are not to be trusted then.
+            # The store itself compares only size and time of the files.
             key["content"] = plan.inputs.digest
         paths = [Path(row["path"]) for row in self.manifest.rows]
         with settings.report.progress("decoding", len(paths)) as advance:
@@ -96,6 +95,6 @@ class Stores:
             )
         if store.failed and self.warn:
             self.settings.report.warn(
-                f"{len(store.failed)} of {len(store)} images cannot be read and are left out; "
+                f"{len(store.failed)} of {len(store)} images cannot be read and are excluded; "
                 f"each with its reason in {self.container.shown / REJECTS}"
             )

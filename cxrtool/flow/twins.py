@@ -1,6 +1,6 @@
-"""The generators of every fold: where they lie, whether they fit a manifest, and whether they have seen what is tested.
+"""The generators of every fold: their folders, whether they match a manifest, and whether they saw a test image.
 
-`fit generators` writes a run whose folds hold them. What they make of an image is valid in their own fold alone.
+`fit generators` writes a run whose folds hold them. A twin is valid only in the fold of its generators.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.file_names import PART, SPLITS
 from cxrtool.data.splitting.splits import known_as, valid_in
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.twins import is_twin, twin_class, twin_classes
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 
 KIND = "generators"
-PART = "part.json"
 VERSION = 1
-"""Of the entry in a chain; raised when the same generators would give other pixels."""
+"""Of the entry in a chain; is increased when the same generators give other pixels."""
 
 FIT = "`cxrtool fit generators MANIFEST --splits SPLITS -o RUN` fits them in every fold"
 
@@ -44,9 +43,8 @@ class FoldGenerators:
     """The generators of one fold.
 
     Attributes:
-        repeat: As it stands in the splits.
-        fold: As it stands in the splits.
-        part: The networks.
+        repeat: As in the splits.
+        fold: As in the splits.
     """
 
     repeat: str
@@ -65,15 +63,15 @@ class FoldGenerators:
 
     @property
     def form(self) -> Form:
-        """What they are shown."""
+        """The form of their input."""
         return self.part.form
 
     def entry(self) -> dict[str, Any]:
-        """What a chain tells of them, located."""
+        """Their entry in a chain, with their path."""
         return {"step": TRANSFORM, "version": VERSION, "part": self.part.identity(), AT: str(self.part.folder)}
 
     def refuse_seen(self, tested: Sequence[Row], settings: Settings) -> None:
-        """Refuse test images that the generators were fitted on, or chosen by, or whose patients they were.
+        """Refuse test images if they or their patients were used to fit or choose the generators.
 
         Raises:
             LeakageError: There is one, and `--allow-leakage` was not given.
@@ -87,9 +85,7 @@ class FoldGenerators:
             f"their patients, such as {found[0]}"
         )
         if not settings.allow_leakage:
-            raise LeakageError(
-                text, "fit them by the very splits that are tested: `cxrtool fit generators MANIFEST --splits SPLITS`"
-            )
+            raise LeakageError(text, "fit them with the same splits: `cxrtool fit generators MANIFEST --splits SPLITS`")
         settings.report.warn(text)
 
 
@@ -103,9 +99,8 @@ class GeneratorRun:
     """A run of generators.
 
     Attributes:
-        path: Its folder.
-        option: How the user named it, for messages.
-        folds: The folder of every fold that is there.
+        option: Option and path as the user gave them, for messages.
+        folds: The folder of every complete fold.
     """
 
     path: Path
@@ -114,7 +109,7 @@ class GeneratorRun:
 
     @classmethod
     def find(cls, argument: Path, option: str) -> GeneratorRun:
-        """Find the folds of a run, or of a single fold's folder in one.
+        """Find the folds of a run, or one fold by its folder.
 
         Raises:
             InputError: It is neither.
@@ -131,17 +126,19 @@ class GeneratorRun:
             or not all((folder / PART).is_file() for folder in folds.values())
         ):
             made = read_run_file(argument) or {}
-            found = f"the output of `cxrtool {made['command']}`" if made else "none" if not folds else "another one"
+            found = (
+                f"the output of `cxrtool {made['command']}`" if made else "none" if not folds else "an incomplete one"
+            )
             raise InputError(f"{option} {argument}: expected a run of generators or a fold of one, found {found}", FIT)
         return cls(path, f"{option} {argument}", folds)
 
     @property
     def splits(self) -> Path:
-        """The division by which they were fitted."""
+        """The splits with which they were fitted."""
         return self.path / SPLITS
 
     def identity(self) -> list[str]:
-        """What tells one run of generators from another, whichever of its folds are there already."""
+        """What identifies a run of generators, whichever of its folds are complete."""
         made = read_run_file(self.path) or {}
         return [str(made.get(name, "")) for name in ("run_digest", "started")]
 
@@ -149,7 +146,7 @@ class GeneratorRun:
         """Read the generators of some folds.
 
         Raises:
-            InputError: A fold is not there or damaged, or folds have other classes or sizes than the first.
+            InputError: A fold is missing or damaged, or folds have other classes or sizes than the first.
         """
         from cxrtool.models.parts import read_part
 
@@ -158,7 +155,7 @@ class GeneratorRun:
             shown = ", ".join(runs.fold_name(*pair) for pair in self.folds)
             raise InputError(
                 f"{self.option}: expected generators for fold {missing[0]}, found those of {shown}",
-                f"{FIT}; --only takes some folds alone",
+                f"{FIT}; --only selects folds",
             )
         found = [FoldGenerators(*pair, read_part(self.folds[pair], KIND)) for pair in wanted]
         for other in found[1:]:
@@ -171,10 +168,10 @@ class GeneratorRun:
         return found
 
     def check_chain(self, fold: FoldGenerators, chain: Chain, name: str) -> None:
-        """Check that images have been through what those were that the generators were fitted on.
+        """Check that the processing steps of images are those of the images that the generators were fitted on.
 
         Raises:
-            InputError: They have not; the message names both.
+            InputError: They differ; the message names both.
         """
         made = read_run_file(self.folds[fold.repeat, fold.fold]) or {}
         fitted = canonical(of_fold(made.get("chain") or [], Path(fold.name)))
@@ -182,26 +179,26 @@ class GeneratorRun:
             raise InputError(
                 f"{name} has been through: {describe(canonical(chain))}; the generators of {self.option} were fitted "
                 f"on: {describe(fitted)}",
-                "give both the same images",
+                "use the same images for both",
             )
 
     def check_labels(self, fold: FoldGenerators, manifest: Manifest, *, exactly: bool) -> None:
-        """Check that every label has a generator; and, where `exactly`, that every generator has a label.
+        """Check that every label has a generator; with `exactly`, also that every generator has a label.
 
         Raises:
-            InputError: It is not so.
+            InputError: One has none.
         """
         labels = manifest.classes()
         if not set(labels) <= set(fold.classes) or (exactly and set(labels) != set(fold.classes)):
             raise InputError(
                 f"{manifest.name}: expected the classes {', '.join(fold.classes)} of {self.option}, found "
                 f"{', '.join(labels) or 'none'}",
-                "`cxrtool select MANIFEST --relabel a,b=c` renames and joins classes",
+                "`cxrtool select MANIFEST --relabel a,b=c` renames and merges classes",
             )
 
 
 def indices_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, str]) -> list[int]:
-    """The places in a manifest of the images that a fold uses.
+    """The indices in a manifest of the images that a fold uses.
 
     Args:
         manifest: The images.
@@ -209,7 +206,7 @@ def indices_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, s
         pair: Repeat and fold.
 
     Raises:
-        InputError: One radiograph stands there twice.
+        InputError: A radiograph is listed twice.
     """
     indices: list[int] = []
     seen: dict[str, str] = {}
@@ -220,17 +217,17 @@ def indices_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, s
                 raise InputError(
                     f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
                     f"{runs.fold_name(*pair)}",
-                    "transform one kind of images at a time; `cxrtool select --where` chooses them",
+                    "transform one kind of images at a time; `cxrtool select --where` selects them",
                 )
             indices.append(index)
     return indices
 
 
 def as_classes(manifest: Manifest) -> tuple[Manifest, list[str]]:
-    """A manifest as a classifier is to learn it, and the classes in order.
+    """A manifest with the labels that a classifier learns, and the classes in order.
 
-    A manifest of twins gets the classes of twins; any other stays as it is. The order of the generators is that in
-    which they were fitted.
+    A manifest of twins gets the classes of twins; any other is not changed. The generators are in the order in which
+    they were fitted.
 
     Raises:
         InputError: Some of the images are twins and some are not.
@@ -241,9 +238,9 @@ def as_classes(manifest: Manifest) -> tuple[Manifest, list[str]]:
     if len(twins) < len(manifest):
         other = next(row for row in manifest.rows if not is_twin(row))
         raise InputError(
-            f"{manifest.name}: expected either twins alone or none, found '{twins[0]['image_id']}' beside "
+            f"{manifest.name}: expected only twins or no twins, found '{twins[0]['image_id']}' and "
             f"'{other['image_id']}'",
-            "`cxrtool select --where \"generator = ''\"` chooses those that are none",
+            "`cxrtool select --where \"generator = ''\"` selects those that are not twins",
         )
     found = {row["generator"] for row in twins}
     generators = [name for name in _generators_behind(twins[0]) if name in found]
@@ -261,7 +258,7 @@ def _generators_behind(row: Row) -> list[str]:
 
 
 def refuse_twins(manifest: Manifest, option: str) -> None:
-    """Refuse a manifest whose images generators have made already.
+    """Refuse a manifest with twins.
 
     Raises:
         InputError: There is one.
@@ -269,8 +266,8 @@ def refuse_twins(manifest: Manifest, option: str) -> None:
     made = next((row for row in manifest.rows if is_twin(row)), None)
     if made:
         raise InputError(
-            f"{manifest.name}: '{made['image_id']}' was made by a generator already",
-            f"give {option} the images from before `cxrtool transform`",
+            f"{manifest.name}: '{made['image_id']}' is already the output of a generator",
+            f"use the images before `cxrtool transform` for {option}",
         )
 
 
@@ -288,9 +285,9 @@ def make_twins(
         settings: The shared options.
         fold: The generators.
         store: The radiographs at the generators' size.
-        places: Of the radiographs that the fold uses, in the store.
-        wanted: Which of `places` to make twins of.
-        request: Heeded between batches.
+        indices: In the store, of the radiographs that the fold uses.
+        wanted: Positions in `indices` of the radiographs to transform.
+        request: Checked between batches.
 
     Yields:
         An element of `wanted`, and its twins (S, S) in the order of the generators, uint8 or uint16.

@@ -1,44 +1,40 @@
-"""`evaluate --within`: only the images that stand in a splits file or in a manifest."""
+"""`evaluate --within`: only the images that are listed in a splits file or in a manifest."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.file_names import MANIFEST, SPLITS
 from cxrtool.data.splitting.splits import known_as, read_splits
-from cxrtool.data.tables.manifest import FILE_NAME, read_table
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.errors import InputError
 
 
 def table_of(argument: Path) -> Path:
-    """The file that is meant: of a folder its splits, as of a run, else its manifest.
-
-    Raises:
-        InputError: A folder holds neither.
-    """
+    """The file of an argument: for a folder its splits, otherwise its manifest; an `InputError` if it has neither."""
     if not argument.is_dir():
         return argument
-    for name in (SPLITS, FILE_NAME):
+    for name in (SPLITS, MANIFEST):
         if (argument / name).is_file():
             return argument / name
-    raise InputError(f"--within {argument}: expected {SPLITS} or {FILE_NAME} in that folder, found neither")
+    raise InputError(f"--within {argument}: expected {SPLITS} or {MANIFEST} in that folder, found neither")
 
 
 def keep_within(predictions: Predictions, argument: Path, subset: str) -> list[str]:
-    """Leave out the answers about images that do not stand in a table.
+    """Exclude the predictions, in place, for images that are not listed in a table.
 
     Args:
-        predictions: Changed in place.
-        argument: Splits, of which an image must stand in the same repeat and fold, and in `subset`; or a manifest, in
-            which it must stand, or the one that it was made of. Answers without a repeat need splits with only one.
-        subset: Which of the splits.
+        predictions: Are changed.
+        argument: Splits, in which an image must be in the same repeat and fold, and in `subset`; or a manifest, which
+            must list it or its original. Predictions without a repeat need splits with only one.
+        subset: Of the splits.
 
     Returns:
-        What was left out, in plain words; nothing where nothing was.
+        A note on the excluded rows, if there are any.
 
     Raises:
-        InputError: Nothing is left, or the table is neither splits nor a manifest.
+        InputError: No row remains, or the table is neither splits nor a manifest.
     """
     path = table_of(argument)
     table = read_table(path)
@@ -47,7 +43,8 @@ def keep_within(predictions: Predictions, argument: Path, subset: str) -> list[s
         wanted = {run: {name: where for name, where in s.items() if where == subset} for run, s in runs.items()}
         if len(runs) > 1 and not all(row.get("repeat") for row in predictions.rows):
             raise InputError(
-                f"{predictions.name}: expected a repeat and a fold of every answer, as {path} has {len(runs)} of them"
+                f"{predictions.name}: expected a repeat and a fold for every prediction, because {path} has "
+                f"{len(runs)} of them, found rows without"
             )
         own = [(row.get("repeat") or "0", row.get("fold") or "0") for row in predictions.rows]
         kept = [i for i, row in enumerate(predictions.rows) if known_as(row, wanted.get(own[i], {}))]
@@ -57,11 +54,11 @@ def keep_within(predictions: Predictions, argument: Path, subset: str) -> list[s
         kept = [i for i, row in enumerate(predictions.rows) if known_as(row, known)]
     of_subset = [row.get("subset", "") == subset for row in predictions.rows]
     if not any(of_subset):
-        # Where nothing is marked, an evaluation takes all.
+        # Where no row is marked, an evaluation uses all.
         of_subset = [True] * len(of_subset)
-    left = sum(of_subset) - sum(of_subset[i] for i in kept)
+    excluded = sum(of_subset) - sum(of_subset[i] for i in kept)
     if not any(of_subset[i] for i in kept):
         raise InputError(f"--within {path}: expected images of {predictions.name}, found none of its {sum(of_subset)}")
     predictions.rows = [predictions.rows[i] for i in kept]
     predictions.probabilities = predictions.probabilities[kept]
-    return [f"Rows that do not stand in {path.name}, left out: {left}."] if left else []
+    return [f"Rows excluded because they are not listed in {path.name}: {excluded}."] if excluded else []

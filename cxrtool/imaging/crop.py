@@ -1,7 +1,7 @@
-"""The part of a picture around its lungs, and pictures with all but the lungs, or just these, blacked out.
+"""Crops to the lungs, and images in which the lungs, or everything else, are black.
 
-After the lung crop of Tabik et al. 2020 (COVID-SDNet): the smallest rectangle around both lungs, and 2.5 % more on each
-side. Whether of the picture or of the rectangle the paper leaves open; both are here.
+After the lung crop of Tabik et al. 2020 (COVID-SDNet): the smallest rectangle around both lungs, plus 2.5 % on each
+side. The paper does not state whether this is a share of the image or of the rectangle; both are implemented.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Box = tuple[int, int, int, int]
 
 
 def lung_box(mask: Mask, margin: float = MARGIN, margin_of: str = IMAGE) -> Box:
-    """The smallest rectangle around a mask (H, W), and a margin on each side, inside the picture.
+    """The smallest rectangle around a mask (H, W), and a margin on each side, inside the image.
 
     Args:
-        mask: Above 0 inside. The rectangle of an empty mask is the whole picture.
+        mask: Above 0 inside. The rectangle of an empty mask is the whole image.
         margin: On each side, as a share of that side's length; rounded to the nearest pixel, halves upwards.
-        margin_of: `image` or `box`: whose side.
+        margin_of: `image` or `box`: the reference of the share.
 
     >>> mask = np.zeros((100, 200), np.uint8)
     >>> mask[40:60, 50:150] = 255
@@ -43,16 +43,16 @@ def lung_box(mask: Mask, margin: float = MARGIN, margin_of: str = IMAGE) -> Box:
 
 
 def cut(pixels: Pixels, box: Box) -> Pixels:
-    """The part of a picture (H, W) in a box."""
+    """The part of an image (H, W) in a box."""
     top, left, height, width = box
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
 def keep_inside(pixels: Pixels, mask: Mask) -> Pixels:
-    """Black out what is outside of a mask, in a copy."""
+    """A copy that is black outside of a mask."""
     return np.where(mask > 0, pixels, pixels.dtype.type(0))
 
 
 def erase_inside(pixels: Pixels, mask: Mask) -> Pixels:
-    """Black out what is inside of a mask, in a copy."""
+    """A copy that is black inside of a mask."""
     return np.where(mask > 0, pixels.dtype.type(0), pixels)

@@ -1,4 +1,4 @@
-"""How a picture that is not square becomes one, and what a network is shown of it. Needs the standard library alone."""
+"""How an image becomes square, and the form of a network's input. Needs the standard library alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 NATIVE = "native"
-"""The size that leaves a picture as it is."""
+"""The size that leaves an image as it is."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture becomes a square: a box is cut out, resampled, and laid on a black canvas.
+    """How an image becomes square: a box is cropped, resampled, and placed on a black canvas.
 
     Attributes:
-        box: The part of the picture that is used: top, left, height, width.
-        inner: What the box is resampled to: height, width.
-        place: Where that lies on the canvas: top, left.
+        box: The part of the image that is used: top, left, height, width.
+        inner: The size of the resampled box: height, width.
+        place: Its position on the canvas: top, left.
         size: Side of the canvas.
     """
 
@@ -45,7 +45,7 @@ def _crop(height: int, width: int, size: int) -> Geometry:
 
 @dataclass(frozen=True)
 class Fit:
-    """A way to a square: its words for a methods paragraph, and the geometry of (height, width, size)."""
+    """A way to make an image square: its description in a methods paragraph, and its geometry."""
 
     words: str
     geometry: Callable[[int, int, int], Geometry]
@@ -56,10 +56,10 @@ FITS: dict[str, Fit] = {
     "pad": Fit("in proportion and padded", _pad),
     "crop": Fit("in proportion and cropped at the centre", _crop),
 }
-"""How a picture that is not square becomes one.
+"""The ways to make an image square.
 
 `squash` changes the proportions, as the published systems do, and is the default: it neither loses a part of the lungs,
-as `crop` can, nor draws a border that tells the source of the picture by its proportions, as `pad` does.
+as `crop` can, nor adds a border that can reveal the source of the image by its proportions, as `pad` does.
 """
 
 
@@ -76,14 +76,14 @@ def fit_geometry(height: int, width: int, size: int, fit: str) -> Geometry:
 
 @dataclass(frozen=True)
 class Form:
-    """How a picture is brought before a network.
+    """The form of a network's input.
 
     Attributes:
         size: Side of the square input in pixels.
         fit: `squash` or `pad`.
-        crop_borders: Cut black borders away first.
+        crop_borders: Remove black borders first.
         equalise: Equalise the histogram, at the size of the input.
-        invert: Show the negative, lungs bright.
+        invert: Use the negative, with bright lungs.
     """
 
     size: int

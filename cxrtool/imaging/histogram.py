@@ -1,12 +1,12 @@
-"""Histogram matching by lookup, and the choice of the picture whose histogram the others are given.
+"""Histogram matching by lookup, and the choice of the reference image.
 
-Matching maps the cumulative histogram of a picture onto that of a reference, linear between the levels that the
-reference has, as `skimage.exposure.match_histograms` does (Gonzalez & Woods, "Digital Image Processing", histogram
-specification). A picture has at most 65,536 different values, so that the map is computed for each level once and
-looked up for each pixel. The result is rounded to the picture's own levels; scikit-image leaves it as float.
+Matching maps the cumulative histogram of an image onto that of a reference, linear between the levels of the reference,
+as `skimage.exposure.match_histograms` does (Gonzalez & Woods, "Digital Image Processing", histogram specification). An
+image has at most 65,536 different values, so that the map is computed once for each level and looked up for each pixel.
+The result is rounded to the image's own levels; scikit-image leaves it as float.
 
-A reference is kept as its exact histogram, because from nothing less do the quantiles of a picture of 16 bits follow to
-within a level. It is written as text that fits in one line of JSON: see `pack`.
+A reference is stored as its exact histogram, which is needed for the quantiles of a 16-bit image to within a level. It
+is written as text in one line of JSON: see `pack`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from cxrtool.errors import InputError
 from cxrtool.imaging.resize import Pixels
 
 DEPTHS = (256, 65536)
-"""Levels of pictures of 8 and of 16 bits."""
+"""Levels of images of 8 and of 16 bits."""
 
 CELLS = 256
-"""Cells of the histograms that are averaged and compared, whatever the depth of a picture."""
+"""Bins of the histograms that are averaged and compared, whatever the depth of an image."""
 
 _DARK = 3
 
@@ -38,7 +38,7 @@ class Reference:
 
     Attributes:
         ranks: (k,) share of the reference's pixels up to each value, increasing, the last one 1.
-        values: (k,) the values that it has, of [0, 1], increasing.
+        values: (k,) the values in the reference, in [0, 1], increasing.
     """
 
     ranks: NDArray[np.float64]
@@ -52,13 +52,13 @@ class Reference:
 
 
 def count_levels(pixels: Pixels) -> Counts:
-    """The histogram of a picture (H, W), uint8 or uint16, with a cell for each level."""
+    """The histogram of an image (H, W), uint8 or uint16, with a bin for each level."""
     levels = int(np.iinfo(pixels.dtype).max) + 1
     return np.asarray(cv2.calcHist([pixels], [0], None, [levels], [0, levels]).ravel(), np.int64)
 
 
 def match(pixels: Pixels, reference: Reference) -> Pixels:
-    """Give a picture (H, W), uint8 or uint16, the histogram of a reference of any depth and size.
+    """Give an image (H, W), uint8 or uint16, the histogram of a reference of any depth and size.
 
     >>> match(np.array([[0, 1], [2, 3]], np.uint8), Reference.of(np.bincount([10, 20, 30, 40], minlength=256)))
     array([[10, 20],
@@ -71,7 +71,7 @@ def match(pixels: Pixels, reference: Reference) -> Pixels:
 
 
 def pack(counts: Counts) -> str:
-    """A histogram as text: the count of each level in turn; a negative number stands for so many levels without pixels.
+    """A histogram as text: the count of each level in order; a negative number -n means n levels without pixels.
 
     >>> pack(np.bincount([1, 1, 5], minlength=256))
     '-1 2 -3 1 -250'
@@ -87,7 +87,7 @@ def unpack(text: str) -> Counts:
     """The histogram that `pack` wrote.
 
     Raises:
-        InputError: It is none: no whole numbers, another number of levels than 256 or 65,536, or no pixel.
+        InputError: No whole numbers, another number of levels than 256 or 65,536, or no pixel.
     """
     try:
         numbers = np.array(text.split(), np.int64)
@@ -103,15 +103,15 @@ def unpack(text: str) -> Counts:
 
 
 def shares(counts: Counts) -> NDArray[np.float32]:
-    """The share of pixels in each of 256 cells from black to white, (256,), whatever the depth."""
+    """The share of pixels in each of 256 bins from black to white, (256,), whatever the depth."""
     cells = counts.reshape(CELLS, -1).sum(1)
     return np.asarray(cells / cells.sum(), np.float32)
 
 
 def darkest_share(counts: Counts) -> float:
-    """The share of pixels that are as good as the darkest: within 1 % of the range above it.
+    """The share of pixels within 1 % of the range above the darkest one.
 
-    Of a reference, so much of every other picture becomes that dark, whatever is there.
+    After matching to a reference, the same share of every image becomes that dark, whatever it shows.
     """
     cells = shares(counts)
     first = int(np.flatnonzero(cells)[0])
@@ -119,17 +119,17 @@ def darkest_share(counts: Counts) -> float:
 
 
 def nearest_to_mean(histograms: NDArray[np.float32]) -> int:
-    """Which of several pictures has the histogram nearest to the mean of all of their histograms.
+    """The index of the image whose histogram is nearest to the mean of all histograms.
 
-    Near is what moves little grey for the match: the earth mover's distance, which in one dimension is the area between
-    the cumulative histograms. Cell by cell, an empty level beside a full one, as any change of contrast leaves them in
-    a picture of 8 bits, would count as much as a change from black to white.
+    The distance is the earth mover's distance, which in one dimension is the area between the cumulative histograms. In
+    a distance by single bins, an empty level beside a full one, which any change of contrast leaves in an 8-bit image,
+    would count as much as a change from black to white.
 
     Args:
         histograms: (N, 256) as `shares` gives them, N at least 1.
 
     Returns:
-        The index, the first of several that are equally near.
+        The index; the first of several equally near ones.
     """
     cumulative = np.cumsum(histograms, 1, dtype=np.float64)
     return int(np.abs(cumulative - cumulative.mean(0)).sum(1).argmin())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 IMAGE, BOX = "image", "box"
 MARGINS_OF = (IMAGE, BOX)
-"""What a margin is a share of: the picture's sides, or those of the rectangle around the lungs."""
+"""The reference of a margin: the image's sides, or those of the rectangle around the lungs."""
 
 MARGIN = 0.025
 """On each side, as in Tabik et al. 2020."""

@@ -1,7 +1,7 @@
-"""From a network's probability to a mask of lungs: clean-up, agreement with a reference, and whether it can be lungs.
+"""From a network's probability to a lung mask: clean-up, agreement with a reference, and plausibility.
 
-Clean-up follows imlab-uiip/lung-segmentation-2d (threshold, small objects dropped, small holes filled, both below 2 %
-of the picture) and then keeps two lungs. All of it works at the picture's own size.
+Clean-up follows imlab-uiip/lung-segmentation-2d (threshold, small objects removed, small holes filled, both below 2 %
+of the image) and then keeps two lungs. All of it works at the image's own size.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ Mask = NDArray[np.uint8]
 
 THRESHOLD = 0.5
 SMALL = 0.02
-"""Share of the picture below which an object is dropped and a hole is filled."""
+"""Share of the image below which an object is removed and a hole is filled."""
 
 BESIDE = 0.5
-"""How much of its width the second lung may lie above or below the first and still lie beside it."""
+"""Two components are side by side when less than this share of the narrower one's width is above or below the other."""
 
 OTHER = 0.15
-"""Share of the larger lung's area from which on what lies beside it is a lung and no arm; by hand at least 0.58."""
+"""Smallest area of the second lung as a share of the first; a smaller one may be an arm. Manual masks: over 0.58."""
 
 NO_LUNGS, IMPLAUSIBLE = "no lungs found", "implausible lungs"
 
 LEAST, MOST = 0.07, 0.65
-"""Shares of the picture between which lungs lie. Of 110 radiographs whose lungs people outlined, from close crops to
-whole upper bodies, they take 0.09 to 0.59, and 98 % take 0.19 to 0.57."""
+"""Plausible share of the image covered by the lungs. In the manual masks of 110 radiographs, from close crops to whole
+upper bodies, it is 0.09 to 0.59, and 0.19 to 0.57 in 98 %."""
 
 UNLIKE = 0.35
-"""The least share of the larger lung's area that the smaller has; by hand 0.58, and 0.67 in 99 %."""
+"""Smallest plausible area of the smaller lung as a share of the larger; manual masks: 0.58, and 0.67 in 99 %."""
 
 ONE_LUNG = 0.8
-"""Width over height below which a single component is one lung; by hand single lungs
-have 0.57 in the median, and 95 % of them less."""
+"""Width over height below which a single component is one lung; manual masks of single lungs: 0.57 in the median, and
+less in 95 %."""
 
 NARROW, WIDE = 0.6, 2.2
-"""Width over height of both lungs together: by hand 0.85 to 1.69."""
+"""Plausible width over height of both lungs together; manual masks: 0.85 to 1.69."""
 
 ALONG = 0.5
-"""Share of its extent along a border of the picture from which on a lung runs into it; by hand at most 0.33."""
+"""Share of a lung's height or width on a border of the image above which it runs into it; manual masks: up to 0.33."""
 
 UNSURE = 0.91
-"""Sureness below which a network's answer is told as doubtful."""
+"""Sureness below which a mask is reported as doubtful."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """A connected part of a mask: where it lies, in pixels, and its area."""
+    """A connected part of a mask: its bounding box and its area in pixels."""
 
     label: int
     left: int
@@ -63,10 +63,10 @@ class Component:
 
 
 def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mask:
-    """Make a mask of a probability (H, W): cut at `threshold`, drop small objects, fill small holes, keep two lungs.
+    """Make a mask from a probability (H, W): threshold, remove small objects, fill small holes, keep two lungs.
 
-    A pixel is inside when its probability is above the threshold. The pixels of an object touch at sides or corners,
-    those of a hole at sides; what touches the picture's border is no hole.
+    A pixel is inside when its probability is above the threshold. Objects are 8-connected, holes 4-connected; a
+    background component that touches the image's border is not a hole.
     """
     mask = (probability > np.float32(threshold)).view(np.uint8) * np.uint8(255)
     least = SMALL * mask.size
@@ -76,7 +76,7 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
     large = [component for component in found if component.area >= least]
     if len(large) < len(found):
         mask = _only(labels, large)
-    # In a frame of background all that touches the border is one, and never small.
+    # With a frame of background, all background that touches the border is one component.
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     outside, gaps = _components(~np.asarray(framed, np.uint8), 4)
     holes = [gap for gap in gaps if gap.area < least and gap.left and gap.top]
@@ -88,9 +88,9 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
 
 
 def _is_clean(mask: Mask, least: float) -> bool:
-    """Whether there is nothing to do, as with most radiographs: at most two lungs, well above `least`, without a hole.
+    """Whether there is nothing to do, as with most radiographs: at most two lungs, each above `least`, without holes.
 
-    Following outlines takes a tenth of the time of labelling every pixel.
+    Finding outlines takes a tenth of the time of labelling every pixel.
     """
     outlines, nested = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not 0 < len(outlines) <= 2 or (nested[0, :, 3] >= 0).any():
@@ -100,28 +100,29 @@ def _is_clean(mask: Mask, least: float) -> bool:
 
 
 def two_lungs(components: Sequence[Component]) -> list[Component]:
-    """The largest component and the largest of those that lie beside it, which are the two lungs.
+    """The largest component and the largest one beside it: the two lungs.
 
-    Where both lungs are one component, nothing of any size lies beside it.
+    Where both lungs are one component, it is returned alone.
     """
     if not components:
         return []
     first = max(components, key=lambda one: one.area)
     beside = [
-        one for one in components
-        if one is not first and one.area >= OTHER * first.area and _above(one, first) < BESIDE
-    ]  # fmt: skip
+        one
+        for one in components
+        if one is not first and one.area >= OTHER * first.area and _shared_columns(one, first) < BESIDE
+    ]
     return [first, *([max(beside, key=lambda one: one.area)] if beside else [])]
 
 
 def _inside(outline: Any) -> Component:
-    """What an outline encloses; as it runs through the centres of the outermost pixels, its area is a little less."""
+    """The component in an outline; its area is a little too small, because outlines connect the centres of pixels."""
     left, top, width, height = cv2.boundingRect(outline)
     return Component(0, left, top, width, height, int(cv2.contourArea(outline)))
 
 
-def _above(one: Component, other: Component) -> float:
-    """How much of the narrower one's width lies above or below the other."""
+def _shared_columns(one: Component, other: Component) -> float:
+    """The share of the narrower component's width that is above or below the other."""
     shared = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
     return max(shared, 0) / min(one.width, other.width)
 
@@ -158,14 +159,14 @@ def iou(one: Mask, other: Mask) -> float:
 
 
 def share(mask: Mask) -> float:
-    """Share of the picture that a mask covers."""
+    """Share of the image that a mask covers."""
     return cv2.countNonZero(mask) / mask.size
 
 
 def sureness(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> float:
-    """How sure a network is of its mask: the soft Dice of its probabilities (h, w) with the mask that they make.
+    """How sure a network is of its mask: the soft Dice of its probabilities (h, w) with the resulting mask.
 
-    1 where all probabilities are 0 or 1; low where much lies between. 0 where the mask is empty.
+    1 where all probabilities are 0 or 1; low where many are in between; 0 where the mask is empty.
     """
     inside = probability > threshold
     if not inside.any():
@@ -174,21 +175,21 @@ def sureness(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> 
 
 
 def doubt(mask: Mask, sure: float = 1.0, odd: str = "") -> str:
-    """Why a mask can hardly be that of two lungs, in a few words; empty where nothing speaks against it.
+    """Why a mask is probably not that of two lungs, in a few words; empty for a plausible mask.
 
     Args:
-        mask: (H, W), as `clean` makes it.
-        sure: What `sureness` says.
-        odd: What is odd about the picture itself.
+        mask: (H, W), from `clean`.
+        sure: From `sureness`.
+        odd: A warning about the image itself.
     """
     covered = share(mask)
     if not covered:
         return NO_LUNGS
     found = []
     if covered < LEAST:
-        found.append(f"far too small ({covered:.0%} of the picture)")
+        found.append(f"far too small ({covered:.0%} of the image)")
     if covered > MOST:
-        found.append(f"far too large ({covered:.0%} of the picture)")
+        found.append(f"far too large ({covered:.0%} of the image)")
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     lungs = [_inside(outline) for outline in outlines]
     found += _doubt_of_shape(mask, lungs)
@@ -209,29 +210,31 @@ def _doubt_of_shape(mask: Mask, lungs: Sequence[Component]) -> list[str]:
     areas = sorted(lung.area for lung in lungs)
     found = []
     if len(lungs) > 1 and areas[0] < UNLIKE * areas[-1]:
-        found.append(f"very unlike in size (one has {areas[0] / areas[-1]:.0%} of the other's area)")
+        found.append(f"very different in size (one has {areas[0] / areas[-1]:.0%} of the other's area)")
     if not NARROW < width / height < WIDE:
-        found.append(f"of odd proportions ({width / height:.1f} times as wide as high)")
+        found.append(f"unusual proportions ({width / height:.1f} times as wide as high)")
     return found
 
 
 def _borders(mask: Mask, lungs: Sequence[Component]) -> list[str]:
-    """The borders of the picture along which a lung runs for most of its height or width."""
+    """The borders of the image that a lung touches with most of its height or width."""
     bottom, right = mask.shape
     lines = {"left": mask[:, 0], "right": mask[:, -1], "upper": mask[0], "lower": mask[-1]}
     touched = []
     for side, line in lines.items():
-        if not line.any():
-            continue
-        along = [
-            (one.height, line[one.top : one.top + one.height]) if side in ("left", "right")
-            else (one.width, line[one.left : one.left + one.width])
-            for one in lungs
-            if {"left": one.left == 0, "right": one.left + one.width == right, "upper": one.top == 0,
-                "lower": one.top + one.height == bottom}[side]
-        ]  # fmt: skip
-        if any(cv2.countNonZero(np.ascontiguousarray(part)) > ALONG * length for length, part in along):
-            touched.append(side)
+        for lung in lungs:
+            reaches = {
+                "left": lung.left == 0,
+                "right": lung.left + lung.width == right,
+                "upper": lung.top == 0,
+                "lower": lung.top + lung.height == bottom,
+            }
+            vertical = side in ("left", "right")
+            start, length = (lung.top, lung.height) if vertical else (lung.left, lung.width)
+            part = np.ascontiguousarray(line[start : start + length])
+            if reaches[side] and cv2.countNonZero(part) > ALONG * length:
+                touched.append(side)
+                break
     return touched
 
 

@@ -1,4 +1,4 @@
-"""Pairs of near fingerprints among many, without comparing all with all."""
+"""Pairs of similar hashes among many, without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR = 12
-"""Bits of 256 in which a re-compressed, resized or brightened copy may differ; 95 in 100 copies differ in fewer."""
+"""Bits of 256 in which a re-compressed, resized or brightened copy may differ; 95 % of copies differ in fewer."""
 
 
 def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, int, int]]:
-    """Find the pairs of hashes that differ in few bits, without comparing all with all.
+    """Find the pairs of hashes that differ in at most `near` bits.
 
-    Two hashes that differ in at most `near` bits agree in one of `near` + 1 bands of bits: only those that share a band
-    are compared.
+    Two such hashes agree in one of `near` + 1 bands of bits: only hashes with an equal band are compared.
 
     Args:
         hashes: Hexadecimal, of one length.
         near: The largest number of differing bits.
 
     Returns:
-        (earlier index, later index, differing bits), sorted. Of equal hashes each is paired with the first alone.
+        (earlier index, later index, differing bits), sorted. Each of several equal hashes is paired with the first
+        alone.
 
     >>> near_duplicates(["00ff", "00fe", "ff00", "00ff"], near=1)
     [(0, 1, 1), (0, 3, 0)]
@@ -48,7 +48,7 @@ def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, 
 
 
 def _bands(packed: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.void]]:
-    """One key a hash and band; a band's bits lie far apart, because neighbouring cells of a chest say the same."""
+    """One key a hash and band; a band's bits are far apart, because neighbouring cells of a chest are similar."""
     bits = np.unpackbits(packed, axis=1)
     for band in range(count):
         keys = np.ascontiguousarray(np.packbits(bits[:, band::count], axis=1))
@@ -56,7 +56,7 @@ def _bands(packed: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.void]]:
 
 
 def _sharing(keys: NDArray[np.void]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield the pairs of indices with equal keys, a distance in sorted order at a time, so that memory is bounded."""
+    """Yield the pairs of indices with equal keys, one distance in sorted order at a time, so that memory is bounded."""
     order = np.argsort(keys, kind="stable")
     groups = np.concatenate(([0], np.cumsum(keys[order[1:]] != keys[order[:-1]]))) if len(keys) else np.zeros(0, int)
     here = np.arange(len(keys))

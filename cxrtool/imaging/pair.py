@@ -1,4 +1,4 @@
-"""What a network should make of a picture, brought before it exactly as the picture is: masks, and other pictures."""
+"""Targets of a network, in the same form as its input: masks, and images without ribs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cxrtool.imaging.fits import Form, fit_geometry
 from cxrtool.imaging.resize import Pixels, apply_geometry, resample
 from cxrtool.imaging.view import Placed
 
-LEAST_ALIKE = 0.5
-"""Correlation below which two pictures are not of one body in one place; pairs of phantoms have above 0.95."""
+LEAST_CORRELATION = 0.5
+"""Correlation below which two images are not of the same exposure; pairs of phantoms have above 0.95."""
 
 
 def check_proportions(target: Pixels, shape: tuple[int, int], what: str) -> None:
-    """Check that a target can belong to a picture of (height, width); a pixel of rounding is allowed.
+    """Check that a target can belong to an image of (height, width); a pixel of rounding is allowed.
 
     Raises:
         ImageError: It has other proportions.
@@ -26,7 +26,7 @@ def check_proportions(target: Pixels, shape: tuple[int, int], what: str) -> None
 
 
 def binary(mask: Pixels) -> Pixels:
-    """A mask as 0 and 255: a pixel belongs to it above half of its highest value; one of zeros is empty."""
+    """A mask as 0 and 255: a pixel is inside above half of the highest value; a mask of zeros is empty."""
     return np.asarray((mask > mask.max() / 2) * np.uint8(255), np.uint8)
 
 
@@ -34,55 +34,57 @@ def show_mask(mask: Pixels, placed: Placed, form: Form, dilate: int = 0) -> Pixe
     """A mask at the form's size, uint8: the share of each pixel that it covers, from 0 to 255.
 
     Args:
-        mask: (h, w) of the picture's proportions.
-        placed: The picture as the network sees it.
-        form: How it sees it.
-        dilate: Side of the square by which the mask is widened at that size; 0 leaves it.
+        mask: (h, w), with the image's proportions.
+        placed: The image in the form of the network's input.
+        form: The form of the network's input.
+        dilate: Side of the square of a dilation at that size; 0 for none.
 
     Raises:
-        ImageError: It has other proportions than the picture.
+        ImageError: It has other proportions than the image.
     """
     check_proportions(mask, placed.shape, "its mask")
-    shown = _at_its_place(binary(mask), placed, form)
+    shown = _transformed(binary(mask), placed, form)
     return np.asarray(cv2.dilate(shown, np.ones((dilate, dilate), np.uint8))) if dilate else shown
 
 
 def show_target(target: Pixels, placed: Placed, form: Form) -> Pixels:
-    """Another picture of the same body at the form's size and polarity, of its own depth.
+    """A target image at the form's size and polarity, in its own depth.
 
-    A picture without ribs looks much like the one with them: where it looks like its negative, it is turned, as some
-    sets keep the one with lungs dark and the other with lungs bright.
+    An image without ribs is very similar to the one with ribs. Where it is similar to the negative, it is inverted,
+    because some sets have dark lungs in one and bright lungs in the other.
 
     Raises:
-        ImageError: It has other proportions than the picture, or does not look like it either way.
+        ImageError: It has other proportions than the image, or is not similar to it in either polarity.
     """
-    check_proportions(target, placed.shape, "what should become of it")
-    shown = _at_its_place(target, placed, form)
+    check_proportions(target, placed.shape, "its target")
+    shown = _transformed(target, placed, form)
     geometry = fit_geometry(*placed.box[2:], form.size, form.fit)
     y, x = (slice(start, start + length) for start, length in zip(geometry.place, geometry.inner, strict=True))
-    alike = _likeness(shown[y, x], placed.values[y, x])
-    if abs(alike) < LEAST_ALIKE:
-        raise ImageError(f"it does not look like its image (correlation {alike:.2f}): it is of somebody else, or moved")
-    # The picture is shown as the form wants it, so that looking alike means being of the same polarity.
+    correlation = _correlation(shown[y, x], placed.values[y, x])
+    if abs(correlation) < LEAST_CORRELATION:
+        raise ImageError(
+            f"it does not match its image (correlation {correlation:.2f}): it is of another patient, or moved"
+        )
+    # The image has the polarity of the form already, so that a positive correlation means the right polarity.
     canvas = np.full_like(shown, np.iinfo(shown.dtype).max if form.invert else 0)
-    canvas[y, x] = ~shown[y, x] if alike < 0 else shown[y, x]
+    canvas[y, x] = ~shown[y, x] if correlation < 0 else shown[y, x]
     return canvas
 
 
-def _likeness(one: Pixels, other: Pixels) -> float:
-    """Pearson's correlation of the grey values; 1 where either is flat, as there is nothing to tell them apart by."""
+def _correlation(one: Pixels, other: Pixels) -> float:
+    """Pearson's correlation of the grey values; 1 where either image is flat."""
     first, second = (values.astype(np.float64) - values.mean() for values in (one, other))
     norm = np.sqrt((first * first).sum() * (second * second).sum())
     return float((first * second).sum() / norm) if norm else 1.0
 
 
 def levels(placed: Placed, depth: int) -> Pixels:
-    """A picture as a network sees it, in whole levels of 8 or 16 bits again."""
+    """A network's input as integers of 8 or 16 bits."""
     white = (1 << depth) - 1
     return np.rint(placed.values * np.float32(white)).astype(np.uint8 if depth == 8 else np.uint16)
 
 
-def _at_its_place(target: Pixels, placed: Placed, form: Form) -> Pixels:
+def _transformed(target: Pixels, placed: Placed, form: Form) -> Pixels:
     top, left, height, width = placed.box
     whole = resample(target, *placed.shape)
     return apply_geometry(

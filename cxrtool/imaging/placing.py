@@ -1,7 +1,7 @@
-"""Where a picture was before it was cut and resampled: the way back from what a network sees to the radiograph.
+"""The inverse of cropping and resampling: from a network's input back to the radiograph.
 
-Everything that moves pixels here is a cut, a change of size and a frame, one after the other, so that the way back is
-one scale and one offset an axis. Coordinates are those of the pixels' edges: a picture of n pixels goes from 0 to n.
+All steps that move pixels are crops, changes of size and frames, so that their inverse is one scale and one offset for
+each axis. Coordinates are those of the pixels' edges: an image of n pixels goes from 0 to n.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cxrtool.imaging.fits import Geometry
 
 @dataclass(frozen=True)
 class Move:
-    """One step's way with a picture.
+    """The geometry of one step.
 
     Attributes:
-        box: The part of the picture before that is used: top, left, height, width.
-        inner: What the box becomes: height, width.
-        place: Where that lies in the picture after: top, left.
+        box: The part of the input image that is used: top, left, height, width.
+        inner: The size of the resampled box: height, width.
+        place: Its position in the output image: top, left.
     """
 
     box: tuple[int, int, int, int]
@@ -32,24 +32,24 @@ class Move:
 
     @classmethod
     def of(cls, geometry: Geometry) -> Move:
-        """What `apply_geometry` does."""
+        """The geometry of `apply_geometry`."""
         return cls(geometry.box, geometry.inner, geometry.place)
 
     @classmethod
     def cut(cls, box: tuple[int, int, int, int]) -> Move:
-        """A part of a picture as it is: top, left, height, width."""
+        """A crop without a change of size: top, left, height, width."""
         return cls(box, box[2:])
 
 
 @dataclass(frozen=True)
-class Way:
-    """From coordinates of a picture after all moves to those before the first: offset + scale * coordinate.
+class ScaleAndOffset:
+    """From coordinates of an image after all moves to those before the first: offset + scale * coordinate.
 
     Attributes:
-        top: Offset down.
-        left: Offset to the right.
-        down: Scale down.
-        across: Scale to the right.
+        top: Vertical offset.
+        left: Horizontal offset.
+        down: Vertical scale.
+        across: Horizontal scale.
     """
 
     top: float
@@ -58,11 +58,11 @@ class Way:
     across: float
 
 
-def way_back(moves: Iterable[Move]) -> Way:
-    """The way back through moves, given in the order in which they were made.
+def inverse_of(moves: Iterable[Move]) -> ScaleAndOffset:
+    """The inverse of moves, which are given in the order in which they were made.
 
-    >>> way_back([Move.cut((10, 20, 40, 40)), Move((0, 0, 40, 40), (80, 80))])
-    Way(top=10.0, left=20.0, down=0.5, across=0.5)
+    >>> inverse_of([Move.cut((10, 20, 40, 40)), Move((0, 0, 40, 40), (80, 80))])
+    ScaleAndOffset(top=10.0, left=20.0, down=0.5, across=0.5)
     """
     top, left, down, across = 0.0, 0.0, 1.0, 1.0
     for move in moves:
@@ -71,33 +71,33 @@ def way_back(moves: Iterable[Move]) -> Way:
         top += down * (box_top - move.place[0] * y)
         left += across * (box_left - move.place[1] * x)
         down, across = down * y, across * x
-    return Way(top, left, down, across)
+    return ScaleAndOffset(top, left, down, across)
 
 
 def lay_back(
     values: NDArray[np.float32], moves: Iterable[Move], shape: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Lay what was computed of a picture after moves on the picture before them.
+    """Map values that were computed after moves back to the image before them.
 
     Args:
         values: (h, w), for instance a map at the size of a network's input.
         moves: In the order in which they were made.
-        shape: Of the picture before them: height, width.
-        size: Of the answer, which may be smaller: height, width.
+        shape: Of the image before the moves: height, width.
+        size: Of the result, which may be smaller: height, width.
 
     Returns:
-        `size`, bilinear; 0 where the moves cut the picture off.
+        `size`, bilinear; 0 where the moves cropped the image.
     """
-    way = way_back(moves)
-    ends = ((way.top, way.down), (way.left, way.across))
+    inverse = inverse_of(moves)
+    axes = ((inverse.top, inverse.down), (inverse.left, inverse.across))
     indices, inside = [], []
-    for wanted, whole, length, (offset, scale) in zip(size, shape, values.shape, ends, strict=True):
-        place = ((np.arange(wanted) + 0.5) * whole / wanted - offset) / scale
-        # A frame lies outside of the picture, and its values are none of the picture's; nor is there anything beyond.
+    for wanted, whole, length, (offset, scale) in zip(size, shape, values.shape, axes, strict=True):
+        position = ((np.arange(wanted) + 0.5) * whole / wanted - offset) / scale
+        # The values in a frame do not belong to the image.
         first, last = max(0.0, -offset / scale), min(float(length), (whole - offset) / scale)
-        inside.append((place >= 0) & (place < length))
-        # The centre of pixel 0 is at 0.5; beyond the outermost centres the outermost value goes on.
-        indices.append(np.clip(place, first + 0.5, max(first, last - 1) + 0.5).astype(np.float32) - np.float32(0.5))
+        inside.append((position >= 0) & (position < length))
+        # The centre of pixel 0 is at 0.5; beyond the outermost centres the outermost value is repeated.
+        indices.append(np.clip(position, first + 0.5, max(first, last - 1) + 0.5).astype(np.float32) - np.float32(0.5))
     columns, rows = np.meshgrid(indices[1], indices[0])
-    laid = cv2.remap(np.ascontiguousarray(values, np.float32), columns, rows, cv2.INTER_LINEAR)
-    return np.asarray(laid * np.outer(*inside), np.float32)
+    mapped = cv2.remap(np.ascontiguousarray(values, np.float32), columns, rows, cv2.INTER_LINEAR)
+    return np.asarray(mapped * np.outer(*inside), np.float32)

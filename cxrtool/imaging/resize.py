@@ -1,8 +1,9 @@
-"""Fit a picture to a square: where its parts come from, and how they are resampled.
+"""Resampling of images and masks.
 
-Shrinking averages over areas (OpenCV's INTER_AREA), enlarging is bilinear, because a cubic would ring at burned-in
-letters. Where one axis shrinks and the other grows, both are bilinear as long as that skips no pixel, which is below a
-factor of two; beyond, the one is averaged first. Masks go through the same geometry with the nearest neighbour.
+Shrinking averages over areas (OpenCV's INTER_AREA); enlarging is bilinear, because cubic interpolation rings at
+burned-in letters. Where one axis shrinks and the other grows, both are bilinear while the shrinking is below a factor
+of two, so that no pixel is skipped; above, the shrinking axis is averaged first. Masks use the same geometry with the
+nearest neighbour.
 """
 
 from __future__ import annotations
@@ -19,15 +20,12 @@ Pixels = NDArray[Any]
 
 
 def apply_geometry(pixels: Pixels, geometry: Geometry, *, mask: bool = False) -> Pixels:
-    """Cut, resample and place a picture.
+    """Crop, resample and place an image; the result is (size, size) of the same type.
 
     Args:
-        pixels: (height, width), the picture that the geometry was computed for.
-        geometry: Where things come from and go to.
-        mask: Take the nearest value instead of mixing values.
-
-    Returns:
-        (size, size) of the same type.
+        pixels: (height, width), the shape for which the geometry was computed.
+        geometry: From `fit_geometry`.
+        mask: Use the nearest neighbour.
     """
     top, left, height, width = geometry.box
     inner = resample(pixels[top : top + height, left : left + width], *geometry.inner, mask=mask)
@@ -40,7 +38,7 @@ def apply_geometry(pixels: Pixels, geometry: Geometry, *, mask: bool = False) ->
 
 
 def resample(pixels: Pixels, height: int, width: int, *, mask: bool = False) -> Pixels:
-    """Resample a picture (h, w) to (height, width)."""
+    """Resample an image (h, w) to (height, width)."""
     if pixels.shape == (height, width):
         return np.ascontiguousarray(pixels)
     if mask:
@@ -55,11 +53,11 @@ def resample(pixels: Pixels, height: int, width: int, *, mask: bool = False) -> 
 
 
 def prepare_pixels(pixels: Pixels, size: int | str, fit: str) -> Pixels:
-    """What `prepare` does to the grey values of one picture, and what `predict` repeats on a raw one.
+    """Bring an image to size, as `prepare` does and `predict` repeats on a raw image.
 
     Args:
         pixels: (height, width), uint8 or uint16.
-        size: Side of the square to make, or `native` for the picture as it is.
+        size: Side of the square, or `native` for the image as it is.
         fit: `squash`, `pad` or `crop`; see `FITS`.
 
     Returns:
@@ -72,10 +70,10 @@ def prepare_pixels(pixels: Pixels, size: int | str, fit: str) -> Pixels:
 
 
 def prepare_mask(mask: Pixels, height: int, width: int, size: int | str, fit: str) -> NDArray[np.uint8]:
-    """What `prepare` does to the mask of a picture of (height, width): the same geometry, 0 and 255 alone.
+    """Bring the mask of an image of (height, width) to size, with the same geometry; its values are 0 and 255.
 
-    A pixel belongs to the mask when it is above half of the mask's highest value, so that masks of 0 and 1 and masks
-    with soft edges mean what they show.
+    A pixel is inside when it is above half of the mask's highest value, so that masks of 0 and 1 and masks with soft
+    edges are read correctly.
     """
     highest = mask.max()
     binary = (mask > highest / 2).astype(np.uint8) * 255

@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures with captions on one page, and outlines of masks drawn on radiographs."""
+"""Contact sheets: many small images with captions on one page, and outlines of masks drawn on radiographs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Picture = NDArray[np.uint8]
 """(h, w, 3), red first."""
 
 TRUE, FOUND = (40, 210, 90), (255, 70, 60)
-"""Green: what is there; red: what was found."""
+"""Green for the reference, red for the prediction."""
 
 TILE, GAP, LINE = 240, 8, 17
 INK, DIM = (30, 30, 30), (110, 110, 110)
 
 
 def grey_tile(pixels: Pixels, side: int = TILE) -> Picture:
-    """A radiograph (h, w) of 8 or 16 bits, its longer side brought to `side`."""
+    """A radiograph (h, w) of 8 or 16 bits, resized so that its longer side is `side`."""
     height, width = pixels.shape
     factor = side / max(height, width)
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
@@ -42,7 +42,7 @@ def outline(tile: Picture, mask: Pixels, colour: tuple[int, int, int]) -> None:
 
 
 def draw_sheet(tiles: Sequence[tuple[Picture, Sequence[str]]], title: str, columns: int = 5) -> Picture:
-    """Lay pictures of at most `TILE` pixels a side in rows, each with lines of text below it."""
+    """Arrange images in rows, each with lines of text below it."""
     columns = min(columns, max(1, len(tiles)))
     wide = max([TILE, *(picture.shape[1] for picture, _ in tiles)])
     high = max([1, *(picture.shape[0] for picture, _ in tiles)])
@@ -57,13 +57,13 @@ def draw_sheet(tiles: Sequence[tuple[Picture, Sequence[str]]], title: str, colum
         x, y = GAP + index % columns * cell, top + index // columns * step
         canvas.paste(Image.fromarray(picture), (x + (wide - picture.shape[1]) // 2, y + (high - picture.shape[0]) // 2))
         for number, text in enumerate(caption):
-            place = x, y + high + 2 + number * LINE
-            draw.text(place, fitting(text, 12, wide), INK if number == 0 else DIM, font(12))
+            position = x, y + high + 2 + number * LINE
+            draw.text(position, fitting(text, 12, wide), INK if number == 0 else DIM, font(12))
     return np.asarray(canvas)
 
 
 def fitting(text: str, size: int, width: int) -> str:
-    """The text, or as much of it as has room."""
+    """The text, shortened to `width` pixels."""
     letters = font(size)
     if letters.getlength(text) <= width:
         return text
@@ -74,7 +74,7 @@ def fitting(text: str, size: int, width: int) -> str:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The letters that come with matplotlib: the same on every machine."""
+    """The font that comes with matplotlib, so that it is the same on every machine."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -1,4 +1,4 @@
-"""Pictures in rows and columns under titles: what each step made of a few images."""
+"""Images in rows and columns with titles: the result of each step for a few images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from PIL import Image, ImageDraw
 from cxrtool.imaging.sheet import DIM, GAP, INK, LINE, fitting, font
 
 SIDE = 300
-"""The longer side of each picture in pixels."""
+"""The longer side of each image in pixels."""
 
 Grey = NDArray[np.uint8]
 
 
 def draw_strips(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Grey]]]) -> Grey:
-    """Lay out rows of pictures under the titles of their columns.
+    """Arrange rows of images under the titles of their columns.
 
     Args:
         titles: One for each column.
-        rows: For each row a caption and its pictures (h, w), no side of them above `SIDE`.
+        rows: For each row a caption and its images (h, w), no side above `SIDE`.
 
     Returns:
         (H, W).

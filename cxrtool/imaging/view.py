@@ -1,7 +1,7 @@
-"""What a lung or rib network is shown of a picture, and how its answer is laid back on the picture.
+"""The input of a lung or rib network, and the way back from its output to the image.
 
-Every such network states a `Form`: the side of its input and what is done to the grey values before it. Keeping that in
-one place, and in the model's own description, lets any command ask any network about any picture.
+Every such network has a `Form` in its description: the side of its input and the changes of the grey values before it.
+So any command can run any network on any image.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from cxrtool.imaging.fits import Form, fit_geometry
 from cxrtool.imaging.resize import Pixels, apply_geometry
 
 BLACK = 0.03
-"""Share of white below which a row or column that is nowhere brighter counts as a border without a picture."""
+"""Share of white; a row or column that is nowhere brighter is part of a black border."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A picture as a network sees it.
+    """An image in the form of a network's input.
 
     Attributes:
         values: (size, size) float32 in [0, 1].
-        box: The part of the picture that is shown: top, left, height, width.
-        shape: Of the whole picture: height, width.
+        box: The part of the image that is used: top, left, height, width.
+        shape: Of the whole image: height, width.
     """
 
     values: np.ndarray
@@ -34,13 +34,13 @@ class Placed:
 
 
 def see(pixels: Pixels, form: Form) -> Placed:
-    """Bring a picture (H, W), uint8 or uint16, into the form that a network wants."""
+    """Bring an image (H, W), uint8 or uint16, into the form of a network's input."""
     box = content_box(pixels) if form.crop_borders else (0, 0, *pixels.shape)
     top, left, height, width = box
     part = pixels[top : top + height, left : left + width]
     small = apply_geometry(part, fit_geometry(height, width, form.size, form.fit))
     if form.equalise:
-        # OpenCV equalises 8 bits; at this size no histogram has more levels than that to tell apart.
+        # OpenCV equalises 8 bits, which is enough levels at this size.
         values = cv2.equalizeHist(_to_bytes(small)).astype(np.float32) * np.float32(1 / 255)
     else:
         values = small.astype(np.float32) * np.float32(1 / np.iinfo(small.dtype).max)
@@ -49,12 +49,12 @@ def see(pixels: Pixels, form: Form) -> Placed:
     return Placed(values, box, (pixels.shape[0], pixels.shape[1]))
 
 
-def lay_back(answer: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
-    """A network's answer (size, size) float32 at the place and size of the picture (H, W); 0 where it saw nothing."""
+def lay_back(output: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
+    """A network's output (size, size) float32 at the size of the image (H, W); 0 outside of the part that was used."""
     top, left, height, width = placed.box
     geometry = fit_geometry(height, width, form.size, form.fit)
     y, x = geometry.place
-    inner = answer[y : y + geometry.inner[0], x : x + geometry.inner[1]]
+    inner = output[y : y + geometry.inner[0], x : x + geometry.inner[1]]
     back = cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR)
     if (height, width) == placed.shape:
         return back
@@ -64,7 +64,7 @@ def lay_back(answer: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
 
 
 def content_box(pixels: Pixels) -> tuple[int, int, int, int]:
-    """The picture without its black borders: top, left, height, width; the whole where all is black."""
+    """The image without its black borders: top, left, height, width; the whole image where all is black."""
     bright = pixels > BLACK * np.iinfo(pixels.dtype).max
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     if not len(rows):

@@ -1,4 +1,4 @@
-"""From stored values to grey: the window of a DICOM picture (PS3.3, section C.11.2)."""
+"""From stored values to grey: the window of a DICOM image (PS3.3, section C.11.2)."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def apply_window(values: Floats, centre: float, width: float, function: str = "L
 
     Args:
         values: Any shape, after the modality transformation.
-        centre: The value in the middle of the window.
-        width: How many values it spans.
+        centre: In values.
+        width: In values.
         function: `LINEAR`, `LINEAR_EXACT` or `SIGMOID`.
 
     Raises:
@@ -64,8 +64,8 @@ def apply_window(values: Floats, centre: float, width: float, function: str = "L
 def quantise(brightness: Floats, bits: int, *, inverted: bool = False) -> NDArray[np.unsignedinteger[Any]]:
     """Round brightness from [0, 1] to unsigned integers of 8 or 16 bits.
 
-    Halves go up, also when the brightness is inverted first and has lost its last digits by it: a picture stored as
-    MONOCHROME1 and its twin in MONOCHROME2 must come out equal to the last bit.
+    Halves are rounded up, also when inverting the brightness has lost its last digits: an image stored as MONOCHROME1
+    and the same image in MONOCHROME2 must be equal to the last bit.
     """
     full = (1 << bits) - 1
     scaled = (1 - brightness if inverted else brightness) * full

@@ -1,4 +1,4 @@
-"""Which network: all that is needed to build one anew."""
+"""The description from which a network is built."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a network anew, as `model.json` keeps it.
+    """All that is needed to build a network, as in `model.json`.
 
     Attributes:
         name: A name from `models.registry.BUILT_IN`, or timm's.
-        classes: Number of outputs.
-        hidden: Width of a dense layer that takes the place of the network's own head; 0 keeps that head.
+        hidden: Width of a dense layer that replaces the network's own head; 0 keeps that head.
         dropout: Dropout before the output layer.
         size: Side of the square input in pixels.
-        kernels: Of each convolution, for networks that have a choice; empty takes the network's own.
+        kernels: Size for each convolution, for networks with a choice; empty means the network's own.
     """
 
     name: str
@@ -27,10 +26,10 @@ class Architecture:
     kernels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # JSON knows lists alone.
+        # JSON has only lists.
         object.__setattr__(self, "kernels", tuple(self.kernels))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values; without kernels where there is no choice, as in files that older versions wrote."""
+        """As plain values; without kernels where there is no choice, as in files of older versions."""
         values = {**asdict(self), "kernels": list(self.kernels)}
         return values if self.kernels else {name: value for name, value in values.items() if name != "kernels"}

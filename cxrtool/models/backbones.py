@@ -1,4 +1,4 @@
-"""Any network of timm as a `Network`: its own head with new outputs, or a dense head of ours in its place."""
+"""Any network of timm as a `Network`: with its own head and new outputs, or with a dense head."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from cxrtool.models.network import Network, dense_head
 class TimmNetwork(Network):
     """A network from timm.
 
-    The halves are timm's `forward_features` and `forward_head`. With `hidden` a dense layer with dropout takes the
-    place of the classifier and of VGG's 120 million fully connected weights before it. A normalisation or convolution
-    that some networks have between pooling and classifier (ConvNeXt, MobileNetV3) stays, and counts as their body.
+    The halves are timm's `forward_features` and `forward_head`. With `hidden` a dense layer with dropout
+    replaces the classifier and, in VGG, the 120 million fully connected weights before it. A normalisation or
+    convolution between pooling and classifier (ConvNeXt, MobileNetV3) stays, and is part of the backbone.
 
     Args:
         name: timm's name, such as `mobilenetv2_100`.
-        classes: Number of outputs.
-        pretrained: Load the weights that timm names for ImageNet; needs a network connection or timm's cache.
-        hidden: Width of the dense layer of a head of ours; 0 keeps the network's own head.
+        pretrained: Load timm's default ImageNet weights; needs a network connection or timm's cache.
+        hidden: Width of the dense layer of a new head; 0 keeps the network's own head.
         dropout: Dropout before the output layer.
         size: Side of the square input in pixels; networks with a fixed grid, such as ViT, are built for it.
     """
@@ -45,7 +44,7 @@ class TimmNetwork(Network):
         try:
             self.timm = timm.create_model(name, img_size=size, **arguments)
         except TypeError:
-            # Most convolutional networks take any size and refuse to be told.
+            # Most convolutional networks take any size and have no such argument.
             self.timm = timm.create_model(name, **arguments)
         self.head: nn.Module | None = None
         if hidden:
@@ -67,7 +66,7 @@ class TimmNetwork(Network):
         return self.head(pooled) if self.head is not None else pooled
 
     def head_modules(self) -> list[nn.Module]:
-        """The classifier and what belongs to it: what a new set of classes starts anew."""
+        """The classifier and what belongs to it, which is initialised again for new classes."""
         if self.head is not None:
             return [self.head]
         found: list[nn.Module] = []
@@ -82,7 +81,7 @@ class TimmNetwork(Network):
 
 
 HEADS = ("pre_logits", "fc_norm", "head")
-"""Where timm's networks keep what comes behind the pooling, beside the classifier itself."""
+"""The names of the modules between pooling and classifier in networks of timm."""
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...], int]:
@@ -96,7 +95,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...], int]
 
 
 def exists(name: str) -> bool:
-    """Whether timm knows the network and its tag, where one is given, as in `resnet50.a1_in1k`."""
+    """Whether timm has the network, and its tag if it has one, as in `resnet50.a1_in1k`."""
     import timm
 
     if not timm.is_model(name.split(".")[0]):
@@ -109,7 +108,7 @@ def exists(name: str) -> bool:
 
 
 def nearest(name: str) -> list[str]:
-    """The names of timm most like `name`, for a message; of a known network, its tags."""
+    """The names of timm that are most similar to `name`; of a known network, its tags."""
     import difflib
 
     import timm

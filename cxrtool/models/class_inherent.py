@@ -1,7 +1,7 @@
-"""Class-inherent transformations (FuCiTNet): for every class a network that makes a picture more like that class.
+"""Class-inherent transformations (FuCiTNet): for every class a network that makes images more similar to that class.
 
-Rey-Area et al. 2020, as its reference implementation (gonzalezsieira/UGR-FuCiTNet) builds them; COVID-SDNet (Tabik et
-al. 2020) takes them over. After the generator of SRGAN, without its upsampling.
+Rey-Area et al. 2020, as in the reference implementation (gonzalezsieira/UGR-FuCiTNet); also used by COVID-SDNet (Tabik
+et al. 2020). Based on the generator of SRGAN, without its upsampling.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
 
 MEAN, STD = 0.4337, 0.2964
-"""By which grey values in [0, 1] are standardised before a generator and the classifier that is trained beside it."""
+"""Of grey values in [0, 1], to standardise the input of the generators and of their classifier."""
 
 WIDTH, BLOCKS, CHANNELS = 64, 5, 3
 
@@ -40,9 +40,9 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Sequential):
-    """One class's generator, 387,913 weights: standardised pictures (B, 3, S, S) to the same, of any size.
+    """One class's generator, 387,913 weights: standardised images (B, 3, S, S) to the same, of any size.
 
-    A 9 x 9 convolution, five residual blocks, a 3 x 3 convolution; one PReLU weight a layer, and no skip around all.
+    A 9 x 9 convolution, five residual blocks, a 3 x 3 convolution; one PReLU weight per layer; no global skip.
     """
 
     def __init__(self) -> None:
@@ -67,10 +67,9 @@ class Generators(nn.Module):
         self.members = nn.ModuleList(Generator() for _ in self.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Grey values (B, 1, S, S) in [0, 1] to what each of K generators makes of them: (K, B, S, S) in [0, 1].
+        """Grey values (B, 1, S, S) in [0, 1] to the output of each of K generators: (K, B, S, S) in [0, 1].
 
-        Radiographs are grey: the mean over the three channels is taken, and what lies beyond black and white is cut
-        off, so that nothing wraps around when it is written.
+        Radiographs are grey, so the mean over the three channels is used. Values are clipped at black and white.
         """
         inputs = standardise(images)
         made = torch.stack([member(inputs) for member in self.members])
@@ -78,14 +77,14 @@ class Generators(nn.Module):
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Grey values (B, 1, S, S) in [0, 1] to standardised pictures of three equal channels (B, 3, S, S)."""
+    """Grey values (B, 1, S, S) in [0, 1] to standardised images of three equal channels (B, 3, S, S)."""
     return ((images - MEAN) / STD).expand(-1, CHANNELS, -1, -1)
 
 
 def to_grey(pictures: Tensor) -> Tensor:
-    """Standardised pictures (..., 3, S, S) to grey values (..., S, S) in [0, 1]."""
+    """Standardised images (..., 3, S, S) to grey values (..., S, S) in [0, 1]."""
     return (pictures.float().mean(-3) * STD + MEAN).clamp(0.0, 1.0)
 
 
-NETWORKS: dict[str, PartNetwork] = {"fucitnet": PartNetwork(Generators, Form(512), "of FuCiTNet, behind COVID-SDNet")}
+NETWORKS: dict[str, PartNetwork] = {"fucitnet": PartNetwork(Generators, Form(512), "of FuCiTNet, used by COVID-SDNet")}
 """Sets of generators by name; the first is the default."""

@@ -1,8 +1,8 @@
-"""How much a network has to reckon for one image: its multiply-accumulates (MACs), counted while an image goes through.
+"""The multiply-accumulates (MACs) of a network for one image, counted in a forward pass.
 
-Counted are convolutions, dense layers and the two products of attention, which make up all but a few percent of any
-network of today; biases, normalisations, activations and poolings are left out, as in the tables of timm and fvcore.
-A figure of a paper in "FLOPs" is usually this count, sometimes twice it.
+Convolutions, dense layers and the two products of attention are counted, which are all but a few percent of any modern
+network; biases, normalisations, activations and poolings are excluded, as in the tables of timm and fvcore.
+"FLOPs" in a paper are usually this number, sometimes twice this number.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass
 class Counter:
-    """What has gone by so far; divide by the images of the batch."""
+    """The count so far, of all images of the batches."""
 
     macs: int = 0
 
@@ -36,7 +36,7 @@ class Counter:
 def counting(module: nn.Module) -> Iterator[Counter]:
     """Count the multiply-accumulates of every forward pass through `module` while the block runs.
 
-    A layer that is called twice counts twice; one that is skipped does not count.
+    Every call of a layer is counted.
 
     >>> with counting(nn.Linear(10, 3)) as counter, torch.inference_mode():
     ...     pass
@@ -57,7 +57,7 @@ def counting(module: nn.Module) -> Iterator[Counter]:
 
 
 def is_counted(layer: nn.Module) -> bool:
-    """Whether a layer multiplies by itself, its children apart."""
+    """Whether a layer itself, without its children, multiplies."""
     return isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)) or _is_attention(layer)
 
 
@@ -65,7 +65,7 @@ def macs_of(layer: Any, given: Tensor, result: Tensor) -> int:
     """Multiply-accumulates of one call of one layer.
 
     Args:
-        layer: One for which `is_counted` holds.
+        layer: One for which `is_counted` is true.
         given: Its input, with the batch first.
         result: Its output.
 
@@ -79,7 +79,7 @@ def macs_of(layer: Any, given: Tensor, result: Tensor) -> int:
         return result.numel() * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
     if isinstance(layer, TRANSPOSED):
         return given.numel() * layer.out_channels // layer.groups * math.prod(layer.kernel_size)
-    # Every token's query meets every token's key, and every weight a value; the dense layers count by themselves.
+    # Products of queries and keys, and of weights and values; the dense layers are counted themselves.
     batch, tokens, _ = given.shape
     width = layer.qkv.out_features // 3
     return int(2 * batch * tokens * tokens * width)
@@ -89,7 +89,7 @@ def count_macs(module: nn.Module, images: Tensor) -> int:
     """Multiply-accumulates of one image.
 
     Args:
-        module: In any mode; it is left as it was.
+        module: In any mode, which is restored.
         images: (B, C, H, W) of any content.
     """
     training = module.training
@@ -100,21 +100,21 @@ def count_macs(module: nn.Module, images: Tensor) -> int:
 
 
 def try_out(network: Network, architecture: Architecture, channels: int) -> int:
-    """Let a blank picture through: many networks notice only then that the input is too small for them.
+    """Run the network on a blank image: many networks fail only then if the input is too small.
 
     Returns:
-        The multiply-accumulates that it cost.
+        The multiply-accumulates.
 
     Raises:
-        UsageError: It does not get through.
+        UsageError: It fails.
     """
     try:
         return count_macs(network.eval(), torch.zeros(1, channels, architecture.size, architecture.size))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UsageError(
-            f"--size {architecture.size}: {architecture.name} does not take such pictures: {reason}",
-            f"its own size is {native_size(architecture.name)}",
+            f"--size {architecture.size}: {architecture.name} does not accept images of this size: {reason}",
+            f"its native size is {native_size(architecture.name)}",
         ) from error
 
 

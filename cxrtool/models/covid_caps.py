@@ -1,16 +1,16 @@
 """COVID-CAPS (Afshar et al. 2020): four convolutions and three layers of capsules with dynamic routing.
 
-As its reference implementation builds it: 3 x 3 convolutions without padding, each behind a rectifier, 64 maps, batch
-normalisation, 64 maps, 2 x 2 average pooling, twice 128 maps; every place of the last map is a capsule of dimension
-128; then 32 capsules of 8, 32 of 8, and one of 16 a class, whose length is the class's score. With two classes that is
+As in the reference implementation: 3 x 3 convolutions without padding, each with ReLU, 64 maps, batch normalisation, 64
+maps, 2 x 2 average pooling, twice 128 maps; every position of the last map is a capsule of dimension 128; then 32
+capsules of 8, 32 of 8, and one of 16 per class, whose length is the score of the class. With two classes that is
 295,360 weights, and 295,488 numbers with the running mean and variance of the normalisation.
 
-Routing is that of Sabour et al. 2017, "Dynamic routing between capsules", in the form of that implementation: a
-capsule's matrix is shared by all capsules that feed it, there is no bias, and at each of three rounds the logits of the
-coupling are the agreement with the outputs of the round before, in the place of a sum over rounds.
+Routing is that of Sabour et al. 2017, "Dynamic routing between capsules", in the form of that implementation:
+all input capsules of a capsule share one matrix, there is no bias, and in each of three rounds the coupling logits are
+the agreement with the outputs of the round before, instead of a sum over rounds.
 
-Our own: the running statistics follow the batch by a tenth (Keras: a hundredth), so that a short training has them too.
-Not among the multiply-accumulates that a run tells are those of the routing, a twentieth of the whole at 224 x 224.
+Our difference: the momentum of the running statistics is 0.1 (Keras: 0.01), so that a short training has them too. The
+multiply-accumulates of a run do not include the routing, which is a twentieth of the whole at 224 x 224.
 """
 
 from __future__ import annotations
@@ -26,34 +26,33 @@ MAPS = (64, 64, 128, 128)
 LAYERS = ((32, 8), (32, 8))
 """Number and dimension of the capsules of each layer before the last."""
 DIMENSION = 16
-"""Of the capsule of a class."""
+"""Dimension of the capsule of a class."""
 ROUNDS = 3
 
 EPSILON = 1e-7
-"""Added to squared lengths, as Keras does: the root of 0 has no gradient, and a class of length 0 no logarithm."""
+"""Added to squared lengths, as in Keras: the square root of 0 has no gradient, and a length of 0 no logarithm."""
 
 
 class Capsules(nn.Module):
     """A layer of capsules, each with one matrix for all of its inputs, and routing by agreement.
 
     Args:
-        inputs: Dimension of the capsules that feed it.
-        count: Number of capsules K.
-        dimension: Of each, D.
+        inputs: Dimension C of the input capsules.
+        dimension: Dimension D of each.
     """
 
     def __init__(self, inputs: int, count: int, dimension: int) -> None:
         super().__init__()
         weight = torch.empty(inputs, count * dimension)
-        # Keras draws it as the one kernel that it is, of all capsules together.
+        # Keras initialises it as one kernel of all capsules together.
         self.weight = nn.Parameter(nn.init.xavier_uniform_(weight).view(inputs, count, dimension))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Capsules (B, N, C) to what is routed to each of the layer's own, before it is squashed: (B, K, D).
+        """Input capsules (B, N, C) to capsules before they are squashed (B, K, D).
 
-        What an input predicts of capsule k is the input times k's matrix. As all inputs share the matrix, they are
-        weighed first and multiplied once, and agreement is had by multiplying the output back: the same sums, without
-        N x K x D predictions to hold, of which a picture of 224 x 224 would have 2.9 million.
+        The prediction of an input for capsule k is the input times the matrix of k. As all inputs share the matrix,
+        they are weighted first and multiplied once, and the agreement is the output times the transposed matrix: the
+        same sums without N x K x D predictions, which are 2.9 million for an image of 224 x 224.
         """
         batch, positions, _ = inputs.shape
         count = self.weight.shape[1]
@@ -77,12 +76,11 @@ def squash(vectors: Tensor) -> Tensor:
 class CovidCaps(Network):
     """COVID-CAPS.
 
-    Its logits are the logarithms of the class capsules' lengths: softmax makes of them each length's share of all
-    lengths, which is what is called a probability here, and `exp` gives back the lengths, of which the margin loss is.
+    Its logits are the logarithms of the lengths of the class capsules. Their softmax, the probability, is the share of
+    a length in the sum of all lengths; their `exp` are the lengths, which the margin loss uses.
 
     Args:
-        classes: Number of outputs.
-        in_channels: 3, as in the reference implementation; a radiograph goes into all alike.
+        in_channels: 3, as in the reference implementation; a radiograph is repeated in all of them.
     """
 
     def __init__(self, classes: int, in_channels: int = 3) -> None:
@@ -115,7 +113,7 @@ class CovidCaps(Network):
 
     def classify(self, features: Tensor) -> Tensor:
         """Maps to the logarithms of the lengths of the classes' capsules (B, K)."""
-        # Agreements of thousands of capsules are summed up: half precision would round them away.
+        # The agreements of thousands of capsules are summed, for which half precision is too coarse.
         with torch.autocast(features.device.type, enabled=False):
             capsules = features.to(next(self.head.parameters()).dtype).flatten(2).transpose(1, 2)
             *before, last = self.head
@@ -130,5 +128,5 @@ class CovidCaps(Network):
 
 
 def build(architecture: Architecture) -> CovidCaps:
-    """Build it, with weights drawn at random."""
+    """Build it with random weights."""
     return CovidCaps(architecture.classes)

@@ -1,9 +1,9 @@
 """COVID-XNet's classifier (Duran-Lopez et al. 2020, section 2.3): five convolutions, global average pooling, softmax.
 
-Kernels 5, 5, 5, 3, 3 with 2x2 max pooling after the first four, and classes read from the pooled last maps, as the
-paper states; so that the class activation map of Zhou et al. is exact. The paper does not print the number of filters:
-16, 32, 64, 128, 256 are ours, which with two classes makes 434,050 parameters and, at 128 x 128 pixels, a last map of
-8 x 8. Other kernels make the networks of its search (`cxrtool.models.kernels`).
+Kernels 5, 5, 5, 3, 3 with 2x2 max pooling after the first four, and a dense layer on the pooled last maps, as the paper
+states; so the class activation map of Zhou et al. is exact. The paper does not state the number of filters: 16, 32, 64,
+128, 256 are ours, which gives 434,050 parameters with two classes and, at 128 x 128 pixels, a last map of 8 x 8. Other
+kernels give the networks of its search (`cxrtool.models.kernels`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.kernels import KERNELS
-from cxrtool.models.kernels import filters as usual
+from cxrtool.models.kernels import filters as default_filters
 from cxrtool.models.network import Network
 
 
@@ -20,10 +20,9 @@ class CovidXNet(Network):
     """The small network of COVID-XNet.
 
     Args:
-        classes: Number of outputs.
         in_channels: 1 for a radiograph.
-        kernels: Size of each convolution's kernel, odd; one a layer.
-        filters: Maps of each convolution; None takes those of the search.
+        kernels: Size of each convolution's kernel, odd.
+        filters: Maps of each convolution; None means those of the search.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class CovidXNet(Network):
         super().__init__()
         layers: list[nn.Module] = []
         width = in_channels
-        for index, (kernel, maps) in enumerate(zip(kernels, filters or usual(len(kernels)), strict=True)):
+        for index, (kernel, maps) in enumerate(zip(kernels, filters or default_filters(len(kernels)), strict=True)):
             layers += [nn.Conv2d(width, maps, kernel, padding=kernel // 2), nn.ReLU()]
             if index < len(kernels) - 1:
                 layers.append(nn.MaxPool2d(2))
@@ -45,8 +44,8 @@ class CovidXNet(Network):
         self.head = nn.Linear(width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # He's start keeps the values' spread through the rectifiers; PyTorch's own lets it fade, and the loss
-                # then stands still for the first dozen epochs.
+                # He initialisation keeps the variance through the ReLUs; with that of PyTorch it fades, and the loss
+                # does not change in the first dozen epochs.
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
@@ -56,7 +55,7 @@ class CovidXNet(Network):
         return maps
 
     def classify(self, features: Tensor) -> Tensor:
-        """Average each map and weigh them into logits (B, K)."""
+        """Average each map, and apply the dense layer: logits (B, K)."""
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
 
@@ -66,5 +65,5 @@ class CovidXNet(Network):
 
 
 def build(architecture: Architecture) -> CovidXNet:
-    """Build it, with weights drawn at random."""
+    """Build it with random weights."""
     return CovidXNet(architecture.classes, kernels=architecture.kernels or KERNELS)

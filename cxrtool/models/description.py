@@ -1,4 +1,4 @@
-"""`model.json`: all that must be known of a trained network beside its weights. Needs no torch."""
+"""`model.json`: the description of a trained network beside its weights. Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from cxrtool.data.file_names import MODEL
 from cxrtool.errors import InputError
 from cxrtool.models.architecture import Architecture
 
 SCHEMA = 1
-MODEL, WEIGHTS = "model.json", "model.safetensors"
 REQUIRED = ("classes", "architecture", "chain", "input", "normalization")
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a picture is brought to: a square of `size` pixels, by a name of `imaging.fits.FITS`."""
+    """The input of a network: a square of `size` pixels; `fit` is a name of `imaging.fits.FITS`."""
 
     size: int
     fit: str
@@ -41,14 +41,12 @@ class ModelDescription:
 
     Attributes:
         classes: Names, in the order of the outputs.
-        network: What `models.registry.Architecture` is built from.
-        chain: The image processing that its training images have been through.
-        input: What pictures are brought to.
-        normalization: Of the grey values.
-        calibration: The temperature of its validation images, as `Temperature.as_json`; None where none was looked for.
+        network: The fields of `Architecture`.
+        chain: The processing steps of its training images.
+        calibration: The temperature from its validation images, as `Temperature.as_json`; None if it was not fitted.
         thresholds: By class and sensitivity, from the validation images.
-        usual: What its training images look like (`imaging.plausibility`); None where that is not known.
-        trained: How: preset, source of the weights, epoch.
+        usual: Input statistics of its training images (`imaging.plausibility`); None if they are not known.
+        trained: Preset, source of the weights, epoch.
         more: Other entries of the file.
     """
 
@@ -65,10 +63,10 @@ class ModelDescription:
 
     @property
     def architecture(self) -> Architecture:
-        """The architecture, ready to be built.
+        """The architecture.
 
         Raises:
-            TypeError: The entry has a name that it cannot have, or lacks one.
+            TypeError: A field is unknown or missing.
         """
         return Architecture(**self.network)
 
@@ -84,20 +82,20 @@ class ModelDescription:
             raise InputError(f"{path}: expected schema {SCHEMA}, found {found}", "use a matching cxrtool")
         missing = [name for name in REQUIRED if name not in content]
         if missing:
-            raise InputError(f"{path}: expected an entry '{missing[0]}', found none", "train the model anew")
+            raise InputError(f"{path}: expected an entry '{missing[0]}', found none", "train the model again")
         known = {"network": content["architecture"], **{name: content[name] for name in ("classes", "chain")}}
         optional = ("calibration", "thresholds", "usual", "trained")
         known |= {name: content[name] for name in optional if name in content}
         rest = {name: value for name, value in content.items() if name not in (*REQUIRED, *optional, "schema")}
         try:
-            shown, values = Input(**content["input"]), Normalization(**content["normalization"])
+            form, values = Input(**content["input"]), Normalization(**content["normalization"])
         except TypeError as error:
             raise InputError(f"{path}: 'input' or 'normalization' is not as expected: {error}") from error
-        return cls(input=shown, normalization=values, more=rest, **known)
+        return cls(input=form, normalization=values, more=rest, **known)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read that of a model folder.
+        """Read the description of a model folder.
 
         Raises:
             InputError: There is none, it is of another schema, or an entry is missing or wrong.
@@ -113,7 +111,7 @@ class ModelDescription:
         except ValueError as error:
             raise InputError(f"{path}: not readable JSON: {error}") from error
         if not isinstance(content, dict):
-            raise InputError(f"{path}: expected the description of a model, found something else")
+            raise InputError(f"{path}: expected the description of a model, found another kind of JSON")
         return cls.from_json(content, path)
 
     def to_json(self) -> dict[str, Any]:

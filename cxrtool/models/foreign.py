@@ -1,7 +1,7 @@
-"""A network that somebody else has trained: its whole state dictionary, head included, or nothing.
+"""Load a network that was trained with another program: its whole state dictionary, including the head.
 
-Where `registry.load_backbone` begins a training and takes what fits, a network that shall answer as it stands must be
-the very network that was saved: every tensor is there, none is left over, the outputs are the classes.
+`registry.load_backbone` loads the tensors that fit, as the start of a training. A network that is used without training
+must be exactly the network that was saved: no tensor is missing or surplus, and the outputs are the classes.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
     from cxrtool.models.network import Network
 
-IDLE = re.compile(r"(.*\.)?num_batches_tracked|n_averaged|AuxLogits\..*")
-"""Tensors that bear on no answer: counters of batches and of averaged networks, and Inception's second head, which
-is for training alone."""
+UNUSED = re.compile(r"(.*\.)?num_batches_tracked|n_averaged|AuxLogits\..*")
+"""Tensors that do not affect a prediction: counters of batches and of averaged networks, and the auxiliary head of
+Inception, which is used only in training."""
 
 AVERAGED = "state_dict_ema"
 
 
 def load_whole(network: Network, path: Path, classes: Collection[str]) -> None:
-    """Load a file's state dictionary into a network that was built for as many classes.
+    """Load the state dictionary of a file into a network with the same number of classes.
 
     Args:
         network: As `registry.build` made it.
-        path: `.safetensors`, or a file of `torch.save`, which may hold the dictionary within another, as timm's
-            train.py writes it.
-        classes: What the outputs mean; for messages.
+        path: `.safetensors`, or a file of `torch.save`, in which the dictionary may be nested, as timm's train.py
+            writes it.
+        classes: Of the outputs; for messages.
 
     Raises:
-        InputError: The file cannot be read safely, has another number of outputs, lacks a tensor of the network, has
-            one too many, one of another shape, or one with a value that is not finite.
+        InputError: The file cannot be read safely, has another number of outputs, or has a tensor that is missing,
+            surplus, of another shape, or not finite.
     """
     import torch
 
@@ -46,21 +46,21 @@ def load_whole(network: Network, path: Path, classes: Collection[str]) -> None:
     except InputError as error:
         raise InputError(error.message.removeprefix("--weights "), error.hint) from error
     own = network.state_dict()
-    # timm's names stand below `timm.` in our network; a file that came from ours has them so too.
+    # Our network has the prefix `timm.` before timm's names, and so has a file that was written by cxrtool.
     prefix = max(("", "timm."), key=lambda p: sum(name.removeprefix(p) in state for name in own))
     shapes = {name.removeprefix(prefix): value.shape for name, value in own.items()}
     _check_outputs(network, state, prefix, path, classes)
-    missing = [name for name in shapes if name not in state and not IDLE.fullmatch(name)]
+    missing = [name for name in shapes if name not in state and not UNUSED.fullmatch(name)]
     if missing:
         raise InputError(
             f"{path}: {len(missing)} of the network's {len(shapes)} tensors are not in it, such as '{missing[0]}'",
-            "is it a file of another network? --model names which one to build",
+            "is it a file of another network? --model names the network",
         )
-    extra = [name for name in state if name not in shapes and not IDLE.fullmatch(name)]
+    extra = [name for name in state if name not in shapes and not UNUSED.fullmatch(name)]
     if extra:
         raise InputError(
             f"{path}: expected the {len(shapes)} tensors of the network, found {len(extra)} more, such as '{extra[0]}'",
-            "is it a file of another network? --model names which one to build",
+            "is it a file of another network? --model names the network",
         )
     for name, shape in shapes.items():
         if name in state and state[name].shape != shape:
@@ -70,13 +70,13 @@ def load_whole(network: Network, path: Path, classes: Collection[str]) -> None:
             )
     broken = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
-        raise InputError(f"{path}: '{broken[0]}' has values that are not finite numbers; its training went wrong")
+        raise InputError(f"{path}: '{broken[0]}' has values that are not finite numbers; its training failed")
     found = {name: state[name.removeprefix(prefix)] for name in own if name.removeprefix(prefix) in state}
     network.load_state_dict({**own, **found})
 
 
 def holds_averaged(path: Path) -> bool:
-    """Whether a file has, beside its last weights, their moving average, which is what is loaded from it."""
+    """Whether a file has, beside its last weights, their moving average, which then is loaded."""
     import argparse
 
     import torch
@@ -84,7 +84,7 @@ def holds_averaged(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return False
     with torch.serialization.safe_globals([argparse.Namespace]):
-        # Only the names are wanted: on this device no tensor takes room.
+        # Only the names are needed: on this device tensors use no memory.
         content = torch.load(path, map_location="meta", weights_only=True)
     return isinstance(content, dict) and isinstance(content.get(AVERAGED), dict)
 
@@ -92,7 +92,7 @@ def holds_averaged(path: Path) -> bool:
 def _check_outputs(
     network: Network, state: Mapping[str, Tensor], prefix: str, path: Path, classes: Collection[str]
 ) -> None:
-    """Compare the last layer's outputs first: they are what most often differs, and what says most."""
+    """Compare the outputs of the last layer first: they differ most often, and their message is the clearest."""
     head = {id(value) for module in network.head_modules() for value in module.parameters()}
     layers = [name for name, value in network.named_parameters() if id(value) in head and value.ndim > 1]
     for name in layers[-1:]:
@@ -108,5 +108,5 @@ def _check_outputs(
 
 def _why(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
     if len(expected) == len(found) == 4 and expected[1] == 3 and found[1] == 1:
-        return "the file's network reads one grey channel; cxrtool's of timm read three equal ones"
-    return "is it a file of another network? --model names which one to build, --size for which input"
+        return "the network of the file has one grey channel; networks of timm in cxrtool have three equal ones"
+    return "is it a file of another network? --model names the network, --size its input"

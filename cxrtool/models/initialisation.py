@@ -1,4 +1,4 @@
-"""How Keras draws the weights of a convolution, for networks whose published training began that way."""
+"""The initialisation of convolutions in Keras, for networks whose published training used it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def draw_as_keras(module: nn.Module) -> None:
-    """Draw the kernels of all convolutions by Glorot & Bengio 2010 (uniform), and set their biases to 0.
+    """Initialise all convolutions by Glorot & Bengio 2010 (uniform), with biases of 0.
 
-    PyTorch's own draw is smaller by the square root of 3: without normalisation little would be left of a signal after
-    twenty layers, and a learning rate as low as the published ones would not bring it back.
+    The weights of PyTorch are smaller by the square root of 3: without normalisation the signal fades over twenty
+    layers, and the published learning rates are too low to restore it.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,12 +1,12 @@
-"""The convolutions that COVID-XNet's search chooses among (Duran-Lopez et al. 2020, section 2.3).
+"""The search space of COVID-XNet: depth and kernels (Duran-Lopez et al. 2020, section 2.3).
 
 The paper searched "exhaustively" over the depth, from one layer to the deepest whose last map is larger than 1 x 1, and
-over kernels from 3 to 11. Read as every kernel alike, that are 35 networks at 128 x 128 pixels; as any kernels in any
-order, 97,655; kernels that never grow from one layer to the next, as in the paper's own 5, 5, 5, 3, 3, are between the
-two and are ours. Which of them was searched, the paper does not say.
+over kernels from 3 to 11. With the same kernel in every layer there are 35 networks at 128 x 128 pixels, with any
+kernels in any order 97,655. The paper does not state which of the two it searched. Kernels that never increase from
+one layer to the next, as the 5, 5, 5, 3, 3 of the paper, are between the two, and are ours.
 
-Every layer has twice the maps of the one before it, from 16 up to 256, as many as the paper's five layers come to in
-our reading of it: without that bound the two deepest layers alone would hold most of the weights.
+Every layer has twice the maps of the one before it, from 16 up to 256, which is the number of the fifth layer. Without
+this limit the two deepest layers would hold most of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import overload
 from cxrtool.errors import UsageError
 
 KERNELS = (5, 5, 5, 3, 3)
-"""The paper's."""
+"""Those of the paper."""
 
 CHOICES = (3, 5, 7, 9, 11)
 FIRST, MOST = 16, 256
@@ -32,21 +32,21 @@ def parse(text: str | None) -> tuple[int, ...]:
     ((5, 5, 3), ())
 
     Raises:
-        UsageError: They are not odd numbers with commas between.
+        UsageError: They are not odd numbers, separated by commas.
     """
     if text is None:
         return ()
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) % 2 and int(part) <= LARGEST for part in parts):
         raise UsageError(
-            f"--kernels: expected odd numbers up to {LARGEST} with commas between, one a layer, found '{text}'",
-            f"the paper's are {show(KERNELS)}; to search, --grid kernels={'|'.join(FAMILIES)}",
+            f"--kernels: expected odd numbers up to {LARGEST}, one per layer, separated by commas, found '{text}'",
+            f"those of the paper are {show(KERNELS)}; for a search use --grid kernels={'|'.join(FAMILIES)}",
         )
     return tuple(int(part) for part in parts)
 
 
 def show(kernels: Sequence[int]) -> str:
-    """Kernels as one types them.
+    """Kernels as text.
 
     >>> show((5, 3))
     '5,3'
@@ -55,7 +55,7 @@ def show(kernels: Sequence[int]) -> str:
 
 
 def filters(depth: int) -> tuple[int, ...]:
-    """How many maps each layer makes.
+    """The number of maps of each layer.
 
     >>> filters(7)
     (16, 32, 64, 128, 256, 256, 256)
@@ -64,7 +64,7 @@ def filters(depth: int) -> tuple[int, ...]:
 
 
 def side_after(size: int, depth: int) -> int:
-    """Side of the last map: every layer but the last halves it.
+    """Side of the last map: every layer except the last halves it.
 
     >>> side_after(128, 5)
     8
@@ -73,7 +73,7 @@ def side_after(size: int, depth: int) -> int:
 
 
 def deepest(size: int) -> int:
-    """Layers of the deepest network whose last map is larger than 1 x 1.
+    """Depth of the deepest network whose last map is larger than 1 x 1.
 
     >>> deepest(128), deepest(16)
     (7, 4)
@@ -95,24 +95,24 @@ def _nonincreasing(size: int) -> list[str]:
 
 
 class AllKernels(Sequence[str]):
-    """Every network of the search, none of them written down: at 128 pixels 97,655, at 512 millions.
+    """All networks up to a depth, without a list in memory: 97,655 at 128 pixels, millions at 512.
 
     Args:
-        depth: Of the deepest.
+        depth: Of the deepest network.
     """
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
 
     def __len__(self) -> int:
-        return self._before(self.depth + 1)
+        return self._shallower(self.depth + 1)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        """The network at a place: the shallower first, then as numbers whose digits are the kernels."""
+        """The network at an index: shallower networks first, then sorted as numbers whose digits are the kernels."""
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         rest = index + len(self) * (index < 0)
@@ -132,10 +132,10 @@ class AllKernels(Sequence[str]):
         return self._index(text) is not None
 
     def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
-        """The place of a network.
+        """The index of a network.
 
         Raises:
-            ValueError: It is none of these.
+            ValueError: It is not one of these.
         """
         index = self._index(value)
         if index is None or not start <= index < (len(self) if stop is None else stop):
@@ -152,10 +152,10 @@ class AllKernels(Sequence[str]):
         index = 0
         for kernel in kernels:
             index = index * len(CHOICES) + CHOICES.index(kernel)
-        return self._before(len(kernels)) + index
+        return self._shallower(len(kernels)) + index
 
-    def _before(self, depth: int) -> int:
-        """How many are shallower than `depth`."""
+    def _shallower(self, depth: int) -> int:
+        """How many networks are shallower than `depth`."""
         return sum(len(CHOICES) ** layers for layers in range(1, depth))
 
 
@@ -164,15 +164,15 @@ FAMILIES: dict[str, Callable[[int], Sequence[str]]] = {
     "nonincreasing": _nonincreasing,
     "all": lambda size: AllKernels(deepest(size)),
 }
-"""What `--grid kernels=NAME` stands for at a size of the input in pixels."""
+"""By the name in `--grid kernels=NAME`, the networks for an input size in pixels."""
 
 
 def expand(values: Sequence[str], size: int) -> Sequence[str]:
-    """Values of `--grid kernels=`: families in the place of their names, other values as they are, none twice.
+    """Values of `--grid kernels=`: names of families are replaced by their networks, duplicates are removed.
 
     Args:
         values: Names of families, or kernels.
-        size: Side of the smallest input in pixels, which all must fit.
+        size: Side of the smallest input in pixels, which all networks must fit.
 
     Raises:
         UsageError: A value is neither.

@@ -1,4 +1,4 @@
-"""Lung networks by name: what `cxrtool fit lungs --network` takes, and `segment` understands."""
+"""Lung networks by name, for `cxrtool fit lungs --network` and `segment`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _unet_eduardomineo() -> nn.Module:
 NETWORKS: dict[str, PartNetwork] = {
     "unet": PartNetwork(_unet, Form(256), "small and fast, with group normalisation; ours, and the default"),
     "unet-imlab": PartNetwork(
-        _unet_imlab, Form(256, crop_borders=True, equalise=True), "of imlab-uiip, behind the portable VGG16 system"
+        _unet_imlab, Form(256, crop_borders=True, equalise=True), "of imlab-uiip, used by the portable VGG16 system"
     ),
     "unet-eduardomineo": PartNetwork(
-        _unet_eduardomineo, Form(512), "of eduardomineo, behind COVID-XNet and COVID-SDNet"
+        _unet_eduardomineo, Form(512), "of eduardomineo, used by COVID-XNet and COVID-SDNet"
     ),
 }
 """Name to network; the first is the default."""

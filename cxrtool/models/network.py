@@ -1,4 +1,4 @@
-"""What every classifier of cxrtool looks like: a body that sees the image, a head that names the class."""
+"""The base class of all classifiers: a backbone for the image, a head for the class."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module, ABC):
-    """A classifier in two halves, so that a frozen body can be run once and its features kept.
+    """A classifier in two parts, so that a frozen backbone can be run once and its features kept.
 
-    Children implement `features` and `classify`; both halves together are `forward`.
+    Subclasses implement `features` and `classify`, which together are `forward`.
     """
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W), normalised, to the body's last features."""
+        """Images (B, C, H, W), normalised, to the last features of the backbone."""
 
     @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
-        """The body's features to logits (B, K)."""
+        """Features of the backbone to logits (B, K)."""
 
     @abstractmethod
     def head_modules(self) -> list[nn.Module]:
-        """The modules that belong to `classify`; all others are the body."""
+        """The modules that belong to `classify`; all others are the backbone."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), normalised, to logits (B, K)."""
@@ -35,38 +35,31 @@ class Network(nn.Module, ABC):
         return [parameter for module in self.head_modules() for parameter in module.parameters()]
 
     def freeze_backbone(self) -> None:
-        """Let the head alone be trained."""
+        """Train only the head."""
         head = {id(parameter) for parameter in self.head_parameters()}
         for parameter in self.parameters():
             parameter.requires_grad_(id(parameter) in head)
 
     def backbone_norms(self) -> list[nn.Module]:
-        """The body's batch normalisations, whose running statistics move unless they are kept in eval mode."""
+        """The batch normalisations of the backbone, whose running statistics change in training mode."""
         head = {id(module) for outer in self.head_modules() for module in outer.modules()}
         kinds = (nn.modules.batchnorm._BatchNorm,)
         return [module for module in self.modules() if isinstance(module, kinds) and id(module) not in head]
 
 
 def dense_head(features: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
-    """Dense layer with ReLU, dropout, and the output layer: the head of systems that replace an ImageNet network's own.
-
-    Args:
-        features: Length of the pooled feature vector.
-        hidden: Width of the dense layer.
-        classes: Number of outputs.
-        dropout: Probability with which a hidden value is dropped in training.
-    """
+    """Dense layer with ReLU, dropout, and the output layer: a new head of an ImageNet network."""
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
-    """Number of all parameters and of those that are trained."""
+    """Number of all parameters and of the trained ones."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     return {"parameters": sum(n for n, _ in sizes), "trained_parameters": sum(n for n, trained in sizes if trained)}
 
 
 def set_mode(network: nn.Module, *, training: bool, frozen_norms: bool) -> None:
-    """Switch to training or evaluation, leaving the body's normalisations in evaluation where they are frozen."""
+    """Switch to training or evaluation, with frozen normalisations of the backbone in evaluation mode."""
     network.train(training)
     if training and frozen_norms and isinstance(network, Network):
         for module in network.backbone_norms():
@@ -74,5 +67,5 @@ def set_mode(network: nn.Module, *, training: bool, frozen_norms: bool) -> None:
 
 
 def is_finite(module: nn.Module) -> bool:
-    """Whether every parameter and running statistic is a number."""
+    """Whether every parameter and running statistic is finite."""
     return all(bool(torch.isfinite(value).all()) for value in module.state_dict().values() if value.is_floating_point())

@@ -1,4 +1,4 @@
-"""What the registries of networks that are fitted as parts hold."""
+"""The entry of the registries of networks that are fitted as parts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PartNetwork:
     """A network that can be fitted as a part.
 
     Attributes:
-        build: Builds it, with what a part of it was `built_with`; it takes grey values (B, 1, S, S) in [0, 1] and
-            does all normalisation itself.
-        form: What it is shown.
-        about: One line for help texts: where it comes from.
+        build: Builds it; keyword arguments are `built_with` of the part. The network takes grey values (B, 1, S, S)
+            in [0, 1] and normalises them itself.
+        form: Of its input.
+        about: One line for help texts: its origin.
     """
 
     build: Callable[..., nn.Module]

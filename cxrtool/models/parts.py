@@ -1,8 +1,8 @@
-"""Fitted parts of a preprocessing: networks that turn a picture into a picture, each in a folder of its own.
+"""Fitted parts of the preprocessing: networks that return an image, each in a folder of its own.
 
-A part's folder holds `part.json` and `part.safetensors`, which may be kept in half precision. Parts that ship with
-cxrtool lie in `cxrtool/weights/`, each with a card; a user's own come from `cxrtool fit`. A part is known by the digest
-of its weights and of what is done around them, never by its place.
+The folder of a part holds `part.json` and `part.safetensors`, which may be in half precision. Parts that come with
+cxrtool are in `cxrtool/weights/`, each with a card; `cxrtool fit` writes others. A part is identified by the digest of
+its weights and of their description, never by its path.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxrtool
+from cxrtool.data.file_names import PART, PART_WEIGHTS
 from cxrtool.errors import InputError, UsageError
 from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA = 1
-PART, WEIGHTS = "part.json", "part.safetensors"
 BUILT_WITH = "built_with"
 SHIPPED = Path(cxrtool.__file__).parent / "weights"
-"""Where the parts lie that come with cxrtool: one folder `KIND-NAME` each."""
+"""The parts that come with cxrtool: a folder `KIND-NAME` each."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,9 @@ class Part:
     Attributes:
         kind: `lungs`, `ribs` or `generators`.
         network: A key of that kind's networks.
-        form: What it is shown.
-        sha256: What it is known by.
-        folder: Where it lies.
-        description: All of its `part.json`.
+        form: Of its input.
+        sha256: Its identity.
+        description: The whole `part.json`.
     """
 
     kind: str
@@ -52,11 +51,11 @@ class Part:
 
     @property
     def shipped(self) -> bool:
-        """Whether it comes with cxrtool, so that nobody needs a copy."""
+        """Whether it comes with cxrtool, so that no copy is needed."""
         return self.folder.parent == SHIPPED
 
     def identity(self) -> dict[str, str]:
-        """What a chain tells of it."""
+        """Its entry in a chain."""
         return {"kind": self.kind, "network": self.network, "sha256": self.sha256}
 
 
@@ -88,14 +87,14 @@ def save_part(
     """Write a part into a folder.
 
     Args:
-        folder: Is made if need be.
+        folder: Is created if it does not exist.
         kind: `lungs`, `ribs` or `generators`.
         network: A key of that kind's networks.
         module: The network.
-        form: What it is shown.
-        description: What else is to be told: training data, figures, limits.
-        half: Keep the weights in half precision; they are computed with in full.
-        built_with: What the network's `build` takes, as plain values: the classes of a set of generators.
+        form: Of its input.
+        description: Further entries of `part.json`: training data, results, limits.
+        half: Save the weights in half precision; they are loaded in fp32.
+        built_with: Arguments of the network's `build`, as plain values: the classes of a set of generators.
     """
     from safetensors.torch import save_file
 
@@ -105,22 +104,22 @@ def save_part(
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
+    with atomic_path(folder / PART_WEIGHTS) as temporary:
         save_file(state, temporary)
     content = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
     if built_with:
         content[BUILT_WITH] = dict(built_with)
-    content["sha256"] = _digest(content, (folder / WEIGHTS).read_bytes())
+    content["sha256"] = _digest(content, (folder / PART_WEIGHTS).read_bytes())
     atomic_write(folder / PART, json.dumps({**content, **description}, indent=1) + "\n")
 
 
 def _digest(content: Mapping[str, Any], weights: bytes) -> str:
-    around = {name: content[name] for name in ("schema", "kind", "network", "form", BUILT_WITH) if name in content}
-    return hashlib.sha256(json.dumps(around, sort_keys=True).encode() + weights).hexdigest()
+    described = {name: content[name] for name in ("schema", "kind", "network", "form", BUILT_WITH) if name in content}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + weights).hexdigest()
 
 
 def read_part(folder: Path, kind: str) -> Part:
-    """Read what a part says of itself, without its network; torch is not needed.
+    """Read the description of a part, without its network; torch is not needed.
 
     Raises:
         InputError: There is none, it is of another kind or schema, or it is damaged.
@@ -128,10 +127,10 @@ def read_part(folder: Path, kind: str) -> Part:
     path = folder / PART
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS).read_bytes()
+        weights = (folder / PART_WEIGHTS).read_bytes()
     except OSError as error:
         raise InputError(
-            f"{folder}: expected a folder with {PART} and {WEIGHTS}, as `cxrtool fit {kind}` writes, found none"
+            f"{folder}: expected a folder with {PART} and {PART_WEIGHTS}, as `cxrtool fit {kind}` writes, found none"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not readable JSON: {error}") from error
@@ -144,13 +143,13 @@ def read_part(folder: Path, kind: str) -> Part:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a description of a part: {error!r}") from error
     if digest != part.sha256:
-        raise InputError(f"{folder}: damaged: its weights are not those that {PART} was written for", "fit it anew")
+        raise InputError(f"{folder}: damaged: the weights do not match {PART}", "fit it again")
     return part
 
 
 @cache
 def load_network(folder: Path, kind: str) -> nn.Module:
-    """The network of a part in evaluation mode, on the CPU, in fp32; kept, so that a worker loads it once.
+    """The network of a part in evaluation mode, on the CPU, in fp32; cached, so that a worker loads it once.
 
     Raises:
         InputError: It cannot be read, or does not fit its description.
@@ -165,20 +164,20 @@ def load_network(folder: Path, kind: str) -> nn.Module:
         raise InputError(f"{folder / PART}: expected one of {', '.join(known)}, found '{part.network}'")
     module = known[part.network].build(**part.description.get(BUILT_WITH, {}))
     try:
-        state = load_file(folder / WEIGHTS)
+        state = load_file(folder / PART_WEIGHTS)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{folder / WEIGHTS}: cannot be loaded: {reason}", "fit it anew") from error
+        raise InputError(f"{folder / PART_WEIGHTS}: cannot be loaded: {reason}", "fit it again") from error
     if not is_finite(module):
-        raise InputError(f"{folder / WEIGHTS}: some of the weights are not finite numbers", "fit it anew")
+        raise InputError(f"{folder / PART_WEIGHTS}: some of the weights are not finite numbers", "fit it again")
     return module.eval()
 
 
 def default_part(kind: str) -> Part:
-    """The part that ships with cxrtool and is taken where the user names none.
+    """The part that comes with cxrtool, which is the default.
 
     Raises:
-        InputError: This installation lacks it.
+        InputError: It is not in this installation.
     """
     return read_part(SHIPPED / f"{kind}-default", kind)

@@ -1,16 +1,16 @@
 """A network of PEPX blocks: COVIDNet-style, **not COVIDNet**.
 
-COVID-Net (Wang & Wong 2020, "COVID-Net: a tailored deep convolutional neural network design", section 2.2) came of a
-machine's search. Its paper describes the block (project by 1 x 1, expand by 1 x 1, look by 3 x 3 depthwise, project by
-1 x 1, extend by 1 x 1), four stages of 3, 4, 6 and 3 such blocks behind a 7 x 7 convolution, and that later blocks are
-joined to earlier ones over long distances through 1 x 1 convolutions; the graph itself is published as a trained file
-alone, whose widths and joints differ block by block. Here, where it is silent:
+COVID-Net (Wang & Wong 2020, "COVID-Net: a tailored deep convolutional neural network design", section 2.2) was found by
+a machine search. Its paper describes the block (1 x 1 projection, 1 x 1 expansion, 3 x 3 depthwise representation,
+1 x 1 projection, 1 x 1 extension), four stages of 3, 4, 6 and 3 such blocks after a 7 x 7 convolution, and long-range
+connections of blocks through 1 x 1 convolutions. The graph itself is published only as a trained file, whose widths and
+connections differ from block to block. What the paper does not state is ours:
 
-- widths of 56, 112, 216 and 424 maps, one a stage; a block projects to half of it and expands to all of it;
-- each stage begins with one 1 x 1 convolution of what comes in, the long-range one; a block sees the sum of it and of
-  all blocks of its stage before, and the stage hands on the sum of all;
-- batch normalisation in front of each rectifier, 2 x 2 max pooling between stages, and global average pooling with one
-  dense layer of 256 at the end, in the place of flattened maps, so that any size of picture will do.
+- widths of 56, 112, 216 and 424 maps, one per stage; a block projects to half of its width and expands to all of it;
+- each stage begins with one long-range 1 x 1 convolution of its input; the input of a block is the sum of this
+  convolution and of all earlier blocks of its stage, and the output of the stage is the sum of all;
+- batch normalisation before each ReLU, 2 x 2 max pooling between stages, and global average pooling with one dense
+  layer of 256 at the end, instead of flattened maps, so that any size of image is possible.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class PEPX(nn.Sequential):
     """Projection, expansion, depthwise representation, projection, extension.
 
     Args:
-        inputs: Maps that come in.
-        width: Maps that go out; half of it are projected to, all of it expanded to.
+        inputs: Number of input maps.
+        width: Number of output maps; projections have half of it.
     """
 
     def __init__(self, inputs: int, width: int) -> None:
@@ -51,12 +51,11 @@ def _step(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> list[n
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, each of which sees all before it and the long-range 1 x 1 convolution.
+    """Blocks at one resolution, whose input is the sum of the long-range 1 x 1 convolution and of all blocks before.
 
     Args:
-        inputs: Maps that come in.
-        width: Maps that go out.
-        blocks: Number of blocks.
+        inputs: Number of input maps.
+        width: Number of output maps.
     """
 
     def __init__(self, inputs: int, width: int, blocks: int) -> None:
@@ -77,8 +76,7 @@ class PEPXNet(Network):
     """The COVIDNet-style network; 1,997,818 weights with two classes.
 
     Args:
-        classes: Number of outputs.
-        in_channels: 3, as COVID-Net takes; a radiograph goes into all alike.
+        in_channels: 3, as in COVID-Net; a radiograph is repeated in all of them.
     """
 
     def __init__(self, classes: int, in_channels: int = 3) -> None:
@@ -99,7 +97,7 @@ class PEPXNet(Network):
         return maps
 
     def classify(self, features: Tensor) -> Tensor:
-        """Average each map and weigh them into logits (B, K)."""
+        """Average each map, and apply the head: logits (B, K)."""
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
 
@@ -109,5 +107,5 @@ class PEPXNet(Network):
 
 
 def build(architecture: Architecture) -> PEPXNet:
-    """Build it, with weights drawn at random."""
+    """Build it with random weights."""
     return PEPXNet(architecture.classes)

@@ -1,4 +1,4 @@
-"""The network by whose features two pictures are compared: a perceptual loss asks what is seen, not which pixel."""
+"""The network of the perceptual loss, which compares the features of two images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build
 
 NAME, LAYERS = "vgg16", 31
-"""VGG16's convolutions with their poolings, the last one included (Ledig et al. 2017, SRGAN; UGR-FuCiTNet)."""
+"""VGG16's convolutions and poolings, including the last (Ledig et al. 2017, SRGAN; UGR-FuCiTNet)."""
 
 STRIDE = 32
-"""Pixels of the picture for each place of the features: the side of the smallest picture that has any."""
+"""Pixels of the image per position of the feature map: the side of the smallest possible image."""
 
 
 class Perceptual(nn.Module):
-    """What a trained VGG16 sees in a picture; its weights are fixed.
+    """The features of a pretrained VGG16 with fixed weights.
 
     Args:
         features: The convolutional part of VGG16.
@@ -31,9 +31,9 @@ class Perceptual(nn.Module):
         self.eval()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Standardised pictures (B, 3, S, S), S of 32 or more, to features (B, 512, S // 32, S // 32)."""
-        seen: Tensor = self.features(pictures)
-        return seen
+        """Standardised images (B, 3, S, S), S of 32 or more, to features (B, 512, S // 32, S // 32)."""
+        features: Tensor = self.features(pictures)
+        return features
 
 
 @cache
@@ -42,19 +42,19 @@ def load(weights: str) -> tuple[Perceptual, str]:
 
     Args:
         weights: `imagenet`, or a file with VGG16's state dictionary as `registry.build` takes it. Random weights are
-            none: their features would compare nothing.
+            not possible: their features have no meaning.
 
     Returns:
-        The network, on the CPU, and a line that says where its weights came from.
+        The network, on the CPU, and the source of its weights.
 
     Raises:
-        InputError: The weights are not at hand, cannot be read, or do not fit.
+        InputError: The weights cannot be downloaded or read, or do not fit.
     """
     try:
         with torch.random.fork_rng([]):
             network, weights_from = build(Architecture(NAME, 2), weights=weights)
     except CxrtoolError as error:
         message, hint = (text.replace("--weights", "--perceptual") for text in (error.message, error.hint or ""))
-        raise InputError(message, f"{hint}; --perceptual none leaves this term of the loss out".lstrip("; ")) from error
+        raise InputError(message, f"{hint}; --perceptual none omits this term of the loss".lstrip("; ")) from error
     layers = list(network.get_submodule("timm.features").children())[:LAYERS]
     return Perceptual(nn.Sequential(*layers)), weights_from

@@ -1,7 +1,7 @@
-"""The ImageNet weights that timm has: what they are called, and whether they lie on this machine.
+"""The ImageNet weights of timm: their names, and whether they are on this machine.
 
-Fetching and loading are timm's own (`registry.build` with `imagenet`), so that what was fetched once is what a training
-without a network finds. Here the same places are only looked at.
+They are downloaded and loaded by timm (`registry.build` with `imagenet`), so that a training without a network
+connection finds them. This module only looks into the same caches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from cxrtool.errors import UsageError
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""What a network's file is called on the hub, in the order in which timm asks for it."""
+"""Names of a network's file on the hub, in the order in which timm tries them."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,10 @@ class Published:
     """One network's ImageNet weights.
 
     Attributes:
-        name: The network, as asked for.
-        weights: Name with the tag of the training they came from, such as `resnet50.a1_in1k`.
+        name: The network, as the user named it.
+        weights: Name with the tag of their training, such as `resnet50.a1_in1k`.
         licence: As timm states it.
-        classes: Number of outputs.
-        place: The file on this machine, or None.
+        path: The file on this machine, or None.
     """
 
     name: str
@@ -37,20 +36,20 @@ class Published:
 
 
 def published(name: str) -> Published | None:
-    """What timm has for a network, or None where it has no weights for it.
+    """The weights of timm for a network, or None if there are none.
 
     Raises:
-        UsageError: timm knows no such network; the message names the nearest.
+        UsageError: timm has no such network; the message names the nearest.
     """
     import timm
 
     from cxrtool.models.backbones import exists, nearest
 
     if not exists(name):
-        near = ", ".join(nearest(name)) or "nothing like it"
+        near = ", ".join(nearest(name)) or "none"
         raise UsageError(
             f"expected a network of timm, found '{name}' (nearest: {near})",
-            "timm's names are listed by: python -c \"import timm; print(*timm.list_models(), sep='\\n')\"",
+            "list the names of timm with: python -c \"import timm; print(*timm.list_models(), sep='\\n')\"",
         )
     config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     if config is None:
@@ -60,14 +59,14 @@ def published(name: str) -> Published | None:
 
 
 def hub_folder() -> Path:
-    """Where the hub keeps what it fetched; `HF_HOME` moves it."""
+    """The cache of the hub; `HF_HOME` moves it."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def _local_path(config: Any) -> Path | None:
-    """The file that timm would load without asking anybody, or None."""
+    """The file that timm would load without a download, or None."""
     import torch
     from huggingface_hub import try_to_load_from_cache
 
@@ -75,7 +74,7 @@ def _local_path(config: Any) -> Path | None:
         repository, _, revision = config.hf_hub_id.partition("@")
         for file in (config.hf_hub_filename,) if config.hf_hub_filename else FILES:
             found = try_to_load_from_cache(repository, file, cache_dir=hub_folder(), revision=revision or None)
-            # The hub also remembers, with another object, that there is no such file.
+            # If the cache knows that there is no such file, the result is another object.
             if isinstance(found, str):
                 return Path(found)
         return None

@@ -1,4 +1,4 @@
-"""Networks by name: those of the five systems that are ours, and every network of timm."""
+"""Networks by name: our own, and every network of timm."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A network that is not timm's.
+    """A network that is not from timm.
 
     Attributes:
-        module: The file beside this one that has it: its `build` takes an `Architecture`.
-        size: The side of its input where the user names none.
-        channels: Channels of its input.
+        module: Its module in this package, or a full module name; its `build` takes an `Architecture`.
+        size: Default side of its input in pixels.
+        channels: Of its input.
         mean: Per channel, of values in [0, 1].
         std: Per channel.
-        kernels: Of its convolutions where the user names none; empty where there is no choice.
-        loss: What it is trained by: a name of `LOSSES` in `cxrtool.training.classifier_losses`.
-        smallest: The smallest side of its input of which anything is left in its last map.
+        kernels: Default kernels of its convolutions; empty if there is no choice.
+        loss: A name of `LOSSES` in `cxrtool.training.classifier_losses`.
+        smallest: Smallest possible side of its input in pixels.
     """
 
     module: str
@@ -51,8 +51,8 @@ class BuiltIn:
     smallest: int = 1
 
     def build(self, architecture: Architecture) -> Network:
-        """Build it, with weights drawn at random."""
-        # By its whole name it may also be a module of somebody else's.
+        """Build it with random weights."""
+        # A full name may be a module of another package.
         name = self.module if "." in self.module else f"cxrtool.models.{self.module}"
         network: Network = importlib.import_module(name).build(architecture)
         return network
@@ -61,11 +61,11 @@ class BuiltIn:
 _RGB: dict[str, Any] = {"channels": 3, "mean": (0.0,) * 3, "std": (1.0,) * 3}
 
 BUILT_IN: dict[str, BuiltIn] = {
-    # The paper states no normalisation. Centred values let Adadelta leave the start: on real radiographs the same 40
-    # epochs end at a test accuracy of 0.89 instead of 0.70.
+    # The paper states no normalisation. Adadelta needs centred values: on real radiographs the same 40 epochs end at a
+    # test accuracy of 0.89 instead of 0.70.
     "covid-xnet": BuiltIn("covid_xnet", 128, mean=(0.5,), std=(0.25,), kernels=kernels.KERNELS),
     "thumbnail": BuiltIn("thumbnail", 64, mean=(0.5,), std=(0.25,)),
-    # Values in [0, 1], as the reference implementation of COVID-CAPS takes them.
+    # Values in [0, 1], as in the reference implementation of COVID-CAPS.
     "covid-caps": BuiltIn("covid_caps", 224, **_RGB, loss="margin"),
     "pepx": BuiltIn("pepx", 224, **_RGB, smallest=32),
 }
@@ -82,15 +82,15 @@ def check_name(name: str) -> None:
     from cxrtool.models.backbones import exists, nearest
 
     if not exists(name):
-        near = ", ".join(nearest(name)) or "nothing like it"
+        near = ", ".join(nearest(name)) or "none"
         raise UsageError(
             f"--model: expected {', '.join(BUILT_IN)} or a network of timm, found '{name}' (nearest: {near})",
-            "timm's names are listed by: python -c \"import timm; print(*timm.list_models(), sep='\\n')\"",
+            "list the names of timm with: python -c \"import timm; print(*timm.list_models(), sep='\\n')\"",
         )
 
 
 def native_size(name: str) -> int:
-    """The side of the square input, in pixels, that the network was made for."""
+    """The native side in pixels of the network's square input."""
     if name in BUILT_IN:
         return BUILT_IN[name].size
     from cxrtool.models.backbones import normalisation
@@ -99,7 +99,7 @@ def native_size(name: str) -> int:
 
 
 def loss_of(name: str) -> str:
-    """What a network is trained by: a name of `LOSSES` in `cxrtool.training.classifier_losses`."""
+    """The loss of a network: a name of `LOSSES` in `cxrtool.training.classifier_losses`."""
     return BUILT_IN[name].loss if name in BUILT_IN else BuiltIn.loss
 
 
@@ -108,7 +108,7 @@ def input_form(name: str, normalize: str) -> dict[str, list[float]]:
 
     Args:
         name: The network.
-        normalize: `native`, what the network's weights were trained with, or `div255`, the values in [0, 1] alone.
+        normalize: `native`, as the network's weights were trained, or `div255`, unchanged values in [0, 1].
     """
     if name in BUILT_IN:
         mean, std = BUILT_IN[name].mean, BUILT_IN[name].std
@@ -122,11 +122,11 @@ def input_form(name: str, normalize: str) -> dict[str, list[float]]:
 
 
 SIZES = range(16, 8193)
-"""Sides of the input in pixels; what a network makes of a small one, it says itself."""
+"""Sides of the input in pixels; a network may need more (`complexity.try_out`)."""
 
 
 def check(architecture: Architecture, weights: str) -> None:
-    """Check what can be checked without building anything, so that no image is decoded in vain.
+    """Check what can be checked without building the network, before any image is decoded.
 
     Raises:
         InputError: There is no such file of weights.
@@ -143,15 +143,15 @@ def check(architecture: Architecture, weights: str) -> None:
     if name in BUILT_IN:
         smallest = BUILT_IN[name].smallest
         if architecture.size < smallest:
-            raise UsageError(f"--size: {name} takes {smallest} pixels or more, found {architecture.size}")
+            raise UsageError(f"--size: {name} needs {smallest} pixels or more, found {architecture.size}")
         for option in ("hidden", "dropout"):
             if getattr(architecture, option):
-                raise UsageError(f"--{option}: {name} has a head of its own; leave --{option} out")
+                raise UsageError(f"--{option}: {name} has a head of its own; omit --{option}")
     _check_kernels(architecture)
     if weights == "imagenet" and not _has_imagenet(name):
         raise UsageError(
             f"--weights imagenet: there are no ImageNet weights for {name}",
-            "choose a network that has them, --weights none, or a file",
+            "choose a network with ImageNet weights, --weights none, or a file",
         )
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise InputError(
@@ -163,24 +163,24 @@ def _check_kernels(architecture: Architecture) -> None:
     chosen, size = architecture.kernels, architecture.size
     choice = [name for name, own in BUILT_IN.items() if own.kernels]
     if chosen and architecture.name not in choice:
-        raise UsageError(f"--kernels: goes with {', '.join(choice)}, found --model {architecture.name}")
+        raise UsageError(f"--kernels: expected --model {' or '.join(choice)}, found --model {architecture.name}")
     if chosen and kernels.side_after(size, len(chosen)) < 1:
         raise UsageError(
-            f"--kernels: {len(chosen)} layers leave nothing of {size} x {size} pixels, which every layer but the last "
-            f"halves; expected at most {size.bit_length()}"
+            f"--kernels: {len(chosen)} layers are too many for {size} x {size} pixels: every layer except the last "
+            f"halves them; expected at most {size.bit_length()}"
         )
 
 
 def network_kernels(name: str, given: str | None) -> str | None:
-    """The kernels of a network in one spelling; its own where none are given, None where there is no choice.
+    """The kernels of a network in normal form; its default if none are given, None if there is no choice.
 
     Raises:
         UsageError: They cannot be read.
     """
     if given is not None:
         return kernels.show(kernels.parse(given))
-    usual = BUILT_IN[name].kernels if name in BUILT_IN else ()
-    return kernels.show(usual) if usual else None
+    default = BUILT_IN[name].kernels if name in BUILT_IN else ()
+    return kernels.show(default) if default else None
 
 
 def _has_imagenet(name: str) -> bool:
@@ -192,17 +192,17 @@ def _has_imagenet(name: str) -> bool:
 
 
 def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network, str]:
-    """Build a network, with its body's weights from ImageNet, from a file, or drawn at random.
+    """Build a network, with the weights of its backbone from ImageNet, from a file, or random.
 
     Args:
-        architecture: Which one.
+        architecture: The network.
         weights: `imagenet`, `none`, or the path of a `.safetensors`, `.pth` or `.pt` file with a state dictionary.
 
     Returns:
-        The network and a line that says where its weights came from.
+        The network, and the source of its weights as text.
 
     Raises:
-        InputError: The weights cannot be fetched, read, or do not fit.
+        InputError: The weights cannot be downloaded or read, or do not fit.
         UsageError: There is no such network, or it has no ImageNet weights.
     """
     check(architecture, weights)
@@ -234,17 +234,17 @@ def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
         with _hub_without_a_network():
             return create(True)
     except Exception as error:
-        # huggingface_hub and urllib raise a dozen kinds of errors for one thing: the file could not be had.
+        # huggingface_hub and urllib raise a dozen kinds of errors if a file cannot be downloaded.
         raise InputError(
-            f"--weights imagenet: the weights of {architecture.name} are not on this machine and could not be fetched "
-            f"({_reason(error)})",
-            "run it once where there is a network connection (HF_HOME keeps them), or give a file: --weights FILE",
+            f"--weights imagenet: the weights of {architecture.name} are not on this machine and could not be "
+            f"downloaded ({_reason(error)})",
+            "run it once with a network connection (HF_HOME sets the cache), or give a file: --weights FILE",
         ) from error
 
 
 @contextlib.contextmanager
 def _hub_without_a_network() -> Iterator[None]:
-    """Where the hub's name is not known, take its cache at once: it would try for a minute, and tell each attempt."""
+    """Without a network use the hub's cache at once: otherwise it tries for a minute, and reports each attempt."""
     try:
         from huggingface_hub import constants
     except ImportError:
@@ -255,7 +255,7 @@ def _hub_without_a_network() -> Iterator[None]:
     try:
         socket.getaddrinfo(host, 443)
     except OSError:
-        # A proxy knows names that this machine does not.
+        # A proxy may resolve names that this machine cannot.
         constants.HF_HUB_OFFLINE = before or not urllib.request.getproxies()
     try:
         yield
@@ -264,7 +264,7 @@ def _hub_without_a_network() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error of another library, for a message."""
+    """The first line of another library's error, for a message."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[0], 120, placeholder=" …") if lines else type(error).__name__
 
@@ -273,7 +273,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dictionary from `.safetensors`, or from `.pth`/`.pt` without running any code in it.
 
     Raises:
-        InputError: No such file, or not such a dictionary.
+        InputError: There is no such file, or it is not a dictionary of tensors.
     """
     import torch
     from safetensors.torch import load_file
@@ -282,32 +282,32 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
-            # weights_only refuses anything but tensors and plain containers: a pickle could run code of its maker.
-            # timm's train.py keeps its command line beside the weights, in a class that does nothing.
+            # weights_only accepts only tensors and plain containers: a pickle could run any code.
+            # timm's train.py saves its command line with the weights, as a harmless `Namespace`.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"--weights {path}: not a file of weights that can be read safely: {_reason(error)}",
+            f"--weights {path}: cannot be read safely as a file of weights: {_reason(error)}",
             "expected a state dictionary saved as .safetensors, or by torch.save as .pth",
         ) from error
     for key in ("state_dict_ema", "state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"--weights {path}: expected a dictionary of tensors, found something else")
-    # What torch puts before the names when a network was wrapped for several GPUs, or compiled.
+        raise InputError(f"--weights {path}: expected a dictionary of tensors, found another content")
+    # The prefixes of torch for networks that were wrapped for several GPUs, or compiled.
     return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
 
 
 def load_backbone(network: Network, path: Path) -> str:
-    """Load a state dictionary into a network's body; outputs for other classes are left as they are.
+    """Load a state dictionary into a network's backbone; outputs for other classes are not changed.
 
     Returns:
-        A line that says how much of the body was loaded.
+        The file and how many tensors were loaded, as text.
 
     Raises:
-        InputError: A tensor of the body is missing, has another shape, or is not finite.
+        InputError: A tensor of the backbone is missing, has another shape, or is not finite.
     """
     from cxrtool.models.network import is_finite
 
@@ -315,19 +315,19 @@ def load_backbone(network: Network, path: Path) -> str:
     own = network.state_dict()
     head = {id(value) for module in network.head_modules() for value in (*module.parameters(), *module.buffers())}
     named = dict((*network.named_parameters(), *network.named_buffers()))
-    body = [name for name, value in named.items() if id(value) not in head and name in own]
+    backbone = [name for name, value in named.items() if id(value) not in head and name in own]
     prefixes = ("", "timm.")
-    prefix = max(prefixes, key=lambda p: sum(name.removeprefix(p) in state for name in body))
+    prefix = max(prefixes, key=lambda p: sum(name.removeprefix(p) in state for name in backbone))
     found = {name: state[name.removeprefix(prefix)] for name in own if name.removeprefix(prefix) in state}
-    # A counter of batches that older files lack bears on nothing.
-    missing = [name for name in body if name not in found and not name.endswith("num_batches_tracked")]
+    # The counter of batches, which older files lack, has no effect.
+    missing = [name for name in backbone if name not in found and not name.endswith("num_batches_tracked")]
     if missing:
         raise InputError(
-            f"--weights {path}: {len(missing)} of the body's {len(body)} tensors are not in it, such as "
+            f"--weights {path}: {len(missing)} of the {len(backbone)} tensors of the backbone are not in it, such as "
             f"'{missing[0].removeprefix(prefix)}'",
-            "is it a file of another network? --model names which one to build",
+            "is it a file of another network? --model names the network",
         )
-    for name in body:
+    for name in backbone:
         if name in found and found[name].shape != own[name].shape:
             raise InputError(
                 f"--weights {path}: expected shape {tuple(own[name].shape)} for '{name.removeprefix(prefix)}', "

@@ -1,9 +1,9 @@
 """The rib-suppressing autoencoder with tied weights that COVID-XNet used.
 
-Gusarev et al., "Deep learning models for bone suppression in chest radiographs" (CIBCB 2017), as it is implemented in
-hmchuong/ML-BoneSuppression, whose trained weights `cxrtool weights import --kind ribs` takes. Three 5 x 5 convolutions
+Gusarev et al., "Deep learning models for bone suppression in chest radiographs" (CIBCB 2017), as implemented in
+hmchuong/ML-BoneSuppression, whose trained weights `cxrtool weights import --kind ribs` reads. Three 5 x 5 convolutions
 of 16, 32 and 64 channels, each with ReLU and 2 x 2 maximum pooling; then three transposed convolutions of stride 2 with
-the same kernels in reverse order, each with ReLU, the last one included. No biases: 64,400 weights.
+the same kernels in reverse order, each with ReLU, including the last. No biases: 64,400 weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CHANNELS = (1, 16, 32, 64)
 KERNEL = 5
 
 OURS, PUBLISHED = "encoder.{}.weight", "encoder/layer/{}/W"
-"""What a kernel is called in PyTorch's order (out, in, y, x), and in the published file, (y, x, in, out)."""
+"""Names of a kernel: in PyTorch, with axes (out, in, y, x), and in the published file, with axes (y, x, in, out)."""
 
 
 class RibAutoencoder(nn.Module):
-    """Grey values with lungs bright to the same without ribs."""
+    """Suppresses ribs; takes and returns grey values with bright lungs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class RibAutoencoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 1, S, S) of values in [0, 1] to values of at least 0 of the same shape; S divisible by 8.
 
-        Of an odd last row or column TensorFlow's pooling would keep more than PyTorch's; such sizes do not come here.
+        For odd sizes the poolings of TensorFlow and PyTorch differ; such sizes do not occur here.
         """
         values = images
         for layer in self.encoder:
-            # Pooling first gives the same as ReLU first, with a quarter of the values to rectify.
+            # Pooling before ReLU gives the same result with a quarter of the ReLUs.
             values = functional.relu(functional.max_pool2d(layer(values), 2))
         for kernel in reversed(list(self.encoder.parameters())):
             values = functional.relu(_widen(values, kernel))
@@ -60,11 +60,11 @@ def _widen(values: Tensor, kernel: Tensor) -> Tensor:
 def kernels_of(arrays: Mapping[str, NDArray[np.generic]], source: str) -> dict[str, NDArray[np.float32]]:
     """The state dictionary of this network from named arrays, by our names or by those of the published file.
 
-    What else is there, such as an optimizer's memory, is left alone.
+    Other arrays, such as the state of an optimizer, are ignored.
 
     Args:
         arrays: By name.
-        source: What to call them in a message.
+        source: Their name in a message.
 
     Raises:
         InputError: A kernel is missing, of another shape, or not finite.
@@ -81,8 +81,8 @@ def kernels_of(arrays: Mapping[str, NDArray[np.generic]], source: str) -> dict[s
                 f"{layers[-1]}, found no '{name}' but: {found}"
             )
         values = np.asarray(arrays[name])
-        wanted = (CHANNELS[layer + 1], CHANNELS[layer], KERNEL, KERNEL)
-        shape = (wanted[2], wanted[3], wanted[1], wanted[0]) if published else wanted
+        expected = (CHANNELS[layer + 1], CHANNELS[layer], KERNEL, KERNEL)
+        shape = (expected[2], expected[3], expected[1], expected[0]) if published else expected
         if values.shape != shape or values.dtype.kind != "f":
             raise InputError(
                 f"{source}: '{name}': expected floats of shape {shape}, found {values.dtype} {values.shape}"

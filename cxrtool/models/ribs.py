@@ -1,4 +1,4 @@
-"""Rib-suppressing networks by name: what `cxrtool fit ribs --network` takes, and `enhance` understands."""
+"""Rib-suppressing networks by name, for `cxrtool fit ribs --network` and `enhance`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _unet() -> nn.Module:
 
 
 NETWORKS: dict[str, PartNetwork] = {
-    "rib-unet": PartNetwork(_unet, Form(512, "pad"), "draws what ribs add and takes it away; ours, and the default"),
+    "rib-unet": PartNetwork(_unet, Form(512, "pad"), "predicts what ribs add and subtracts it; ours, and the default"),
     "autoencoder": PartNetwork(
         _autoencoder, Form(1024, "pad", invert=True), "64,400 tied weights, as COVID-XNet used (Gusarev et al. 2017)"
     ),

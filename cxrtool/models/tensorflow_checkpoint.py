@@ -1,10 +1,10 @@
 """Read the tensors of a TensorFlow checkpoint without TensorFlow.
 
 A checkpoint of version 2 is a "tensor bundle": `NAME.index`, a sorted string table as LevelDB writes it, whose keys are
-the names of the tensors and whose values are protocol buffers (`BundleEntryProto`: type, shape, place, CRC-32C); and
-`NAME.data-00000-of-00001`, in which the values lie one behind the other. The formats are those of
-tensorflow/core/util/tensor_bundle and of google/leveldb's doc/table_format.md. What a published network needs is read:
-one shard, little-endian, uncompressed, 32-bit floats; no code is run, and every length is checked.
+the names of the tensors and whose values are protocol buffers (`BundleEntryProto`: type, shape, offset, CRC-32C); and
+`NAME.data-00000-of-00001` with the values. The formats are those of tensorflow/core/util/tensor_bundle and of
+google/leveldb's doc/table_format.md. What a published network needs is supported: one shard, little-endian,
+uncompressed, 32-bit floats. No code is run, and every length is checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MASK = 0xA282EAD8
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies: type (a `DataType` of TensorFlow), shape, offset and size in bytes, masked CRC-32C."""
+    """A tensor in the data file: type (a `DataType` of TensorFlow), shape, offset and size in bytes, masked CRC-32C."""
 
     kind: int
     shape: tuple[int, ...]
@@ -41,10 +41,10 @@ class Entry:
 
 
 def checkpoint_stem(path: Path) -> Path | None:
-    """The name that both files of a checkpoint begin with, from either of them, from that name, or from their folder.
+    """The common name of both files of a checkpoint, from either of them, from that name, or from their folder.
 
     Returns:
-        None where there is no such checkpoint, or in the folder more than one.
+        None if there is no such checkpoint, or more than one in the folder.
     """
     if path.is_dir():
         found = sorted(path.glob(f"*{INDEX}"))
@@ -92,17 +92,15 @@ def _tensor(values: bytes, name: str, entry: Entry, data: Path) -> NDArray[np.fl
         )
     crc = crc32c(part)
     if (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF != entry.crc:
-        raise InputError(
-            f"{data}: damaged: the values of '{name}' are not those that were written", "download it again"
-        )
+        raise InputError(f"{data}: damaged: the checksum of '{name}' does not match", "download it again")
     return np.frombuffer(part, "<f4").reshape(entry.shape).astype(np.float32)
 
 
 def _entries(table: bytes) -> dict[str, Entry]:
-    """The tensors that an index tells of.
+    """The tensors that an index lists.
 
     Raises:
-        ValueError: It is none that can be read; the text says why.
+        ValueError: It cannot be read; the text is the reason.
     """
     if len(table) < _FOOTER or table[-8:] != _MAGIC:
         raise ValueError("expected the index of a TensorFlow checkpoint, found another kind of file")
@@ -122,7 +120,7 @@ def _entries(table: bytes) -> dict[str, Entry]:
                     raise ValueError("expected one little-endian file of values, found several, or big-endian ones")
                 continue
             if fields.get(7) is not None or fields.get(3, 0):
-                # A slice of a tensor that was spread over machines; no single network is kept so.
+                # A slice of a tensor that was distributed over machines; no single network is saved so.
                 raise ValueError(f"expected whole tensors, found '{key.decode()}' in slices or in another file")
             entries[key.decode()] = Entry(
                 _number(fields.get(1, 0)),
@@ -137,14 +135,14 @@ def _entries(table: bytes) -> dict[str, Entry]:
 def _block(table: bytes, offset: int, size: int) -> bytes:
     end = offset + size
     if end + _TRAILER > len(table):
-        raise IndexError("a block behind the end")
+        raise IndexError("a block after the end")
     if table[end]:
         raise ValueError("expected an uncompressed index, as TensorFlow writes it, found a compressed one")
     return table[offset:end]
 
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; each key begins with so many bytes of the one before."""
+    """Keys and values of a block; each key shares a prefix with the key before."""
     restarts = struct.unpack("<I", block[-4:])[0]
     end, position, key = len(block) - 4 * (restarts + 1), 0, b""
     while position < end:
@@ -156,11 +154,11 @@ def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield key, block[position : position + length]
         position += length
         if position > end:
-            raise IndexError("an entry behind the end")
+            raise IndexError("an entry after the end")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and contents of a protocol buffer's fields."""
+    """Field numbers and values of a protocol buffer."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -188,7 +186,7 @@ def _shape(message: int | bytes) -> tuple[int, ...]:
 
 def _number(value: int | bytes) -> int:
     if isinstance(value, bytes) or value > _LARGEST << 2:
-        raise ValueError("expected a place or a size, found something else")
+        raise ValueError("expected an offset or a size, found another value")
     return value
 
 

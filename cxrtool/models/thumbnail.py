@@ -1,9 +1,9 @@
-"""Logistic regression on a thumbnail of the radiograph: what can be told without looking at anything closely.
+"""Logistic regression on a thumbnail of the radiograph: what can be predicted without any detail.
 
 On the public data of Makris et al. 2020, where the best of nine networks reported an accuracy of 0.96, logistic
-regression on 64 x 64 pixels reaches 0.94. A network that is not clearly better than this has not shown that it saw more
-than the shape, the brightness and the place of a body. It is trained as every network is, so that it can stand beside
-any of them in a table.
+regression on 64 x 64 pixels reaches 0.94. A network that is not clearly better may use only the
+shape, brightness and position of the patient. It is trained like every other network, so that it can be compared with
+them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from cxrtool.models.network import Network
 
 
 class Thumbnail(Network):
-    """Multinomial logistic regression on the pixels of a small square picture.
+    """Multinomial logistic regression on the pixels of a small square image.
 
     Args:
-        classes: Number of outputs.
-        size: Side of the picture in pixels.
+        size: Side of the image in pixels.
     """
 
     def __init__(self, classes: int, size: int = 64) -> None:
@@ -37,10 +36,10 @@ class Thumbnail(Network):
         return logits
 
     def head_modules(self) -> list[nn.Module]:
-        """The one layer that there is."""
+        """The only layer."""
         return [self.head]
 
 
 def build(architecture: Architecture) -> Thumbnail:
-    """Build it, with weights drawn at random."""
+    """Build it with random weights."""
     return Thumbnail(architecture.classes, architecture.size)

@@ -1,10 +1,9 @@
 """The default lung network: a small U-Net that works at a quarter of its input's resolution.
 
-After Ronneberger et al. 2015, with what has proved itself since: group normalisation (Wu & He 2018), whose statistics
-are those of the picture at hand and not of the training set's hospital; SiLU; additive-free concatenating skips; and
-pixel (un)shuffling (Shi et al. 2016) at both ends, so that sixteen pixels become sixteen channels and back. Lungs have
-no texture to draw: their outlines need the full input but not full-resolution convolutions, which would cost sixteen
-times as much.
+After Ronneberger et al. 2015, with later improvements: group normalisation (Wu & He 2018), whose statistics are those
+of the image and not of the training set; SiLU; concatenating skip connections; and pixel (un)shuffling (Shi et al.
+2016) at both ends, which turns sixteen pixels into sixteen channels and back. Outlines of lungs need
+the full input, but no convolutions at full resolution, which would be sixteen times as expensive.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ WIDTHS = (32, 64, 96, 128, 160)
 SHUFFLE = 4
 GROUPS = 8
 FLAT = 1e-3
-"""Standard deviation below which a picture's contrast is not stretched further."""
+"""Minimum of the standard deviation by which an image is divided."""
 
 
 class Block(nn.Sequential):
@@ -36,7 +35,7 @@ class UNet(nn.Module):
     """Grey values to logits of lung.
 
     Args:
-        widths: Channels of each level; the picture is halved between two.
+        widths: Channels of each level; between two levels the image is halved.
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
@@ -50,7 +49,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 1, S, S) of values in [0, 1] to logits of the same shape; S divisible by 64 at the default widths.
 
-        Each picture is standardised by its own mean and deviation, so that dose and window do not matter.
+        Each image is standardised by its own mean and deviation, so that dose and window do not matter.
         """
         deviation, mean = torch.std_mean(images, (1, 2, 3), keepdim=True)
         features = functional.pixel_unshuffle((images - mean) / deviation.clamp_min(FLAT), SHUFFLE)

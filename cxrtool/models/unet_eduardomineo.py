@@ -1,8 +1,7 @@
-"""The lung network of eduardomineo/unet-lung-segmentation, which COVID-XNet and COVID-SDNet took for their lungs.
+"""The lung network of eduardomineo/unet-lung-segmentation, which COVID-XNet and COVID-SDNet used for the lungs.
 
 The U-Net of Ronneberger et al. 2015 with half its channels and same padding: 7,759,521 parameters at 512 x 512 pixels,
-fitted to Montgomery and Shenzhen. Grey values go in as they are, in [0, 1]. The output is a logit, whose sigmoid is
-taken outside.
+fitted to Montgomery and Shenzhen. The input are grey values in [0, 1], the output are logits without the sigmoid.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch.nn import functional
 from cxrtool.models.initialisation import draw_as_keras
 
 WIDTHS = (32, 64, 128, 256, 512)
-"""Channels of each level; the picture is halved between two."""
+"""Channels of each level; between two levels the image is halved."""
 
 
 def _double(before: int, after: int) -> nn.Sequential:

@@ -1,11 +1,11 @@
-"""The lung network of imlab-uiip/lung-segmentation-2d, which the portable VGG16 system of 2020 took for its lungs.
+"""The lung network of imlab-uiip/lung-segmentation-2d, which the portable VGG16 system of 2020 used for the lungs.
 
-22 convolutions, 4 poolings, 4 merges, 5,468,897 parameters. What sets it apart from the U-Net of Ronneberger et al.
-2015: enlargement by repeating pixels instead of a transposed convolution, and two convolutions *before* each merge but
-a single one behind it. Published with Montgomery and JSRT: IoU 0.956, Dice 0.972.
+22 convolutions, 4 poolings, 4 merges, 5,468,897 parameters. Differences from the U-Net of Ronneberger et al. 2015:
+upsampling by repeating pixels instead of a transposed convolution, and two convolutions *before* each merge but only
+one after it. Published with Montgomery and JSRT: IoU 0.956, Dice 0.972.
 
-Differences from the reference: each picture is z-scored by its own mean and deviation, not by those of a data set, so
-that a picture needs no others beside it; and the output is a logit, whose sigmoid is taken outside.
+Differences from the reference: each image is z-scored by its own mean and deviation, not by those of a data set, so
+that a single image can be processed; and the output are logits without the sigmoid.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DOWN = ((1, 32, 32), (32, 64, 64), (64, 64, 64), (64, 128, 128))
 
 MIDDLE = 256
 UP = ((256, 256, 128), (256, 256, 64), (256, 128, 64), (128, 64, 32))
-"""Of each level of the decoder: channels that come from below, its own, and those of the encoder that are merged."""
+"""Of each level of the decoder: channels from the level below, its own, and those of the encoder that are merged."""
 
 FLAT = 1e-6
-"""Deviation below which a picture is flat and stays so."""
+"""Minimum of the standard deviation by which an image is divided."""
 
 
 def _conv(before: int, after: int) -> nn.Sequential:

@@ -1,1 +1,1 @@
-"""Radiographs that are drawn from anatomy, with the truth that no real set carries."""
+"""Synthetic radiographs that are drawn from anatomy, with their ground truth."""

@@ -1,7 +1,7 @@
-"""The measures of one body on one day, and how it stands before the detector.
+"""The measures of one body on one day, and its position before the detector.
 
-Lengths are centimetres of an adult: x to the right of the picture (the patient's left), y downwards from the apex of
-the lungs, z forwards. A child is drawn in the same units, with a child's proportions: its picture is taken from closer.
+Lengths are centimetres of an adult: x to the right of the image (the patient's left), y downwards from the apex of the
+lungs, z forwards. A child is drawn in the same units, with a child's proportions, as if its image were magnified.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Body:
         depth: Half its inner depth.
         wall: Thickness of the chest wall at the side, fat included.
         lung: From the apex to the right dome of the diaphragm.
-        rise: By how much the right dome stands above the left.
+        rise: By how much the right dome is above the left.
         dome: Height of a dome above its edge.
         heart: Half the width of the heart.
         heart_tilt: Radians from level to the heart's long axis.
@@ -80,10 +80,19 @@ class Body:
         w, c = self.width, self.child
         # A child's cage is a bell, an adult's a barrel that opens quickly below the apex.
         shape = (
-            (-3.0, 0.16), (-1.2, 0.28), (0.0, 0.48), (1.2, 0.60), (2.6, 0.70), (4.6, 0.80 - 0.03 * c),
-            (7.5, 0.885 - 0.05 * c), (11.5, 0.945 - 0.05 * c), (16.0, 0.99 - 0.02 * c), (20.0, 1.0 + 0.01 * c),
-            (25.0, 0.985 + 0.04 * c), (34.0, 0.93 + 0.05 * c),
-        )  # fmt: skip
+            (-3.0, 0.16),
+            (-1.2, 0.28),
+            (0.0, 0.48),
+            (1.2, 0.60),
+            (2.6, 0.70),
+            (4.6, 0.80 - 0.03 * c),
+            (7.5, 0.885 - 0.05 * c),
+            (11.5, 0.945 - 0.05 * c),
+            (16.0, 0.99 - 0.02 * c),
+            (20.0, 1.0 + 0.01 * c),
+            (25.0, 0.985 + 0.04 * c),
+            (34.0, 0.93 + 0.05 * c),
+        )
         return Profile([(y, w * value) for y, value in shape])
 
     @cached_property
@@ -93,16 +102,26 @@ class Body:
         neck = 5.6 + 0.25 * self.wall - 0.5 * c
         shoulder = self.width + 5.2 + 0.45 * self.wall - 1.2 * c
         high = -1.2 + 1.6 * c
-        return Profile([
-            (-14.0, neck + 2.2 * c), (-9.0, neck + 1.2 * c), (high - 5.0, neck), (high - 3.4, neck + 2.6),
-            (high - 1.6, 0.62 * shoulder), (high + 0.6, 0.9 * shoulder), (high + 3.0, shoulder),
-            (7.0, shoulder - 0.1 * (shoulder - trunk)), (11.5, trunk + 2.2), (16.0, trunk + 0.8), (26.0, trunk - 0.2),
-            (40.0, trunk + 0.4),
-        ])  # fmt: skip
+        return Profile(
+            [
+                (-14.0, neck + 2.2 * c),
+                (-9.0, neck + 1.2 * c),
+                (high - 5.0, neck),
+                (high - 3.4, neck + 2.6),
+                (high - 1.6, 0.62 * shoulder),
+                (high + 0.6, 0.9 * shoulder),
+                (high + 3.0, shoulder),
+                (7.0, shoulder - 0.1 * (shoulder - trunk)),
+                (11.5, trunk + 2.2),
+                (16.0, trunk + 0.8),
+                (26.0, trunk - 0.2),
+                (40.0, trunk + 0.4),
+            ]
+        )
 
 
 def draw_body(subject: Subject) -> Body:
-    """Draw a body: what the patient brings from the seed `body`, what the day brings from the seed `visit`."""
+    """Draw a body: measures of the patient from the seed `body`, those of the day from the seed `visit`."""
     patient, day = np.random.default_rng([*subject.body, 1]), np.random.default_rng([*subject.visit, 1])
     child = float(np.clip((16 - subject.age) / 12, 0, 1)) if subject.age < CHILD else 0.0
     old = float(np.clip((subject.age - 50) / 40, 0, 1))
@@ -134,7 +153,7 @@ def draw_body(subject: Subject) -> Body:
 
 
 class Pose:
-    """How a body stands before the detector: what lies at a pixel, and where a point of the body comes to lie.
+    """The position of a body before the detector: from pixels to the body's frame, and from the body to pixels.
 
     Attributes:
         x: Coordinates of the body's frame at every pixel, cm.
@@ -150,7 +169,7 @@ class Pose:
         lying = subject.view == "AP"
         height, width = shape
         span = 29.5 * day.normal(1.0, 0.06) + 0.5 * body.wall - 1.0 + 1.5 * body.child
-        # The chest is to fill the picture, so the narrower side counts; a few stand askew and are cut, as happens.
+        # The chest fills the image, so the narrower side counts; a few bodies are tilted and cut off, as in reality.
         self.scale = min(height / span, width / (span * day.uniform(0.9, 1.0)))
         self.turn = float(np.sin(day.normal(0, 0.1 if lying else 0.05)))
         self.tilt = float(np.sin(day.normal(0.12 if lying else 0.0, 0.07)))
@@ -165,7 +184,7 @@ class Pose:
         inverse = np.linalg.inv(self._matrix)
         shift = -inverse @ self._offset
         column, row = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-        # A gentle bend of the whole plane, so that no two bodies are one another's copies.
+        # A small deformation of the whole plane, so that no two bodies have the same shape.
         bend = np.random.default_rng([*subject.body, 3])
         self._warp = [0.22 * cloud(bend, shape, 5) for _ in range(2)]
         self.x: Field = (inverse[0, 0] * column + inverse[0, 1] * row + shift[0]).astype(np.float32) + self._warp[0]
@@ -173,11 +192,11 @@ class Pose:
         self.shape = shape
 
     def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Pixels (column, row) of points of the body: (..., 3) as x, y, z, or (..., 2) for what lies at z = 0."""
+        """Pixels (column, row) of points of the body: (..., 3) as x, y, z, or (..., 2) for points at z = 0."""
         flat = np.array(points[..., :2], dtype=np.float64)
         if points.shape[-1] == 3:
             depth = points[..., 2]
-            # What lies farther from the detector throws a larger shadow.
+            # Points farther from the detector are magnified more.
             grown = 1 + (depth if self.lying else -depth) / 170
             flat[..., 0] = flat[..., 0] * grown + self.turn * depth
             flat[..., 1] = 12 + (flat[..., 1] - 12) * grown + self.tilt * depth
@@ -189,20 +208,20 @@ class Pose:
         return shown
 
     def sideways(self, depth: float) -> float:
-        """By how much the shadow of what lies at `depth` is shifted to the right, cm."""
+        """By how much the projection of a point at `depth` is shifted to the right, cm."""
         return self.turn * depth
 
     def downwards(self, depth: float) -> float:
-        """By how much it is shifted down, cm."""
+        """By how much the projection of a point at `depth` is shifted down, cm."""
         return self.tilt * depth
 
 
 BLEED = 0.71
-"""Pixels by which OpenCV's smooth outline goes beyond a polygon."""
+"""Pixels by which OpenCV's anti-aliased outline extends beyond a polygon."""
 
 
 def inset(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Polygons (..., n, 2) of pixels, smaller on every side by what filling them adds."""
+    """Polygons (..., n, 2) of pixels, made smaller by `BLEED` on every side, which filling them adds."""
     after, before = np.roll(polygons, -1, axis=-2), np.roll(polygons, 1, axis=-2)
     area = (polygons[..., 0] * after[..., 1] - after[..., 0] * polygons[..., 1]).sum(axis=-1)
     way = after - before
@@ -214,8 +233,8 @@ def inset(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
 def fill(canvas: NDArray[np.uint8], polygon: NDArray[np.float64], value: int) -> None:
     """Fill a polygon of pixels (n, 2) with a smooth edge.
 
-    The smooth edge is drawn as a line around the polygon, which makes it wider by `BLEED` on every side; `tube` and
-    `inset` take that off beforehand.
+    The smooth edge is a line around the polygon, which makes it wider by `BLEED` on every side; `tube` and `inset`
+    compensate for that.
     """
     cv2.fillPoly(canvas, [(polygon * 16).astype(np.int32)], value, cv2.LINE_AA, 4)
 

@@ -16,18 +16,18 @@ _FULL = 255
 _CIRCLE = np.linspace(0, 2 * np.pi, 24)
 
 _RIB_END = np.array([2.25, 2.42, 2.5, 2.5, 2.48, 2.42, 2.3, 2.12, 1.95, 1.75, 1.35])
-"""How far around the chest the bone of each rib reaches, radians from the spine."""
+"""How far the bone of each rib extends around the chest, radians from the spine."""
 
 _RIB_FALL = np.array([0.42, 0.68, 0.86, 0.97, 1.04, 1.08, 1.08, 1.04, 1.0, 0.95, 0.9])
-"""By how much each falls on its way, over what the body says."""
+"""By how much each rib falls, relative to the body's `rib_drop`."""
 
 
 def draw_ribs(subject: Subject, body: Body, pose: Pose, across: Field) -> Field:
     """Lengths of rays through the bone of the ribs, cm.
 
-    A rib is a tube whose wall is compact, so that its borders are brighter than its middle; seen along the side of the
-    chest, where it turns towards the detector, the ray runs through more of it. Back and front arcs are drawn apart,
-    because where they cross both count.
+    A rib is a tube with a compact wall, so that its borders are brighter than its middle; at the side of the chest,
+    where it turns towards the detector, the ray runs through more of it. Posterior and anterior arcs are drawn
+    separately, because they add up where they cross.
     """
     patient = np.random.default_rng([*subject.body, 5])
     back, front = np.zeros(pose.shape, np.uint8), np.zeros(pose.shape, np.uint8)
@@ -40,15 +40,15 @@ def draw_ribs(subject: Subject, body: Body, pose: Pose, across: Field) -> Field:
     groove = lines + np.stack([np.zeros_like(radius), 0.10 * radius], axis=-1)
     walls, hollows = tube(lines, radius), tube(groove, np.maximum(0.70 * radius, 0.9 * radius - 2.5))
     count = lines.shape[-2]
-    for place in np.ndindex(turn.shape):
-        middle = int(turn[place])
+    for index in np.ndindex(turn.shape):
+        middle = int(turn[index])
         for canvas, first, last in ((back, 0, middle + 1), (front, middle, count)):
             if last - first > 2:
-                value = _FULL * dense[place]
-                for outline, share in ((walls[place], 1.0), (hollows[place], 0.66)):
+                value = _FULL * dense[index]
+                for outline, share in ((walls[index], 1.0), (hollows[index], 0.66)):
                     part = np.concatenate([outline[first:last], outline[2 * count - last : 2 * count - first]])
                     fill(canvas, part, int(value * share))
-    # The length of a ray through a shell that stands at a slant to it.
+    # The length of a ray through a shell at an angle to it.
     slant = 1 / np.sqrt(1.2 - np.minimum(across, 1.0) ** 2 * 0.9)
     blunt = 0.02 * pose.scale + 0.1
     arcs = blur(back.astype(np.float32), blunt) * (0.40 * slant)
@@ -74,7 +74,7 @@ def _ribs(body: Body, patient: np.random.Generator) -> tuple[Points, Points]:
     thick = (
         body.rib_width * (0.86 + 0.22 * (angle / angle[..., -1:]) ** 2) * np.where(number > 0, 1 - 0.012 * number, 0.8)
     )
-    # A rib is a flat band: seen on its broad side behind and before, on its edge at the side.
+    # A rib is a flat band: its broad side is visible at the back and front, its edge at the side.
     thick = thick * (1 - 0.55 * np.sin(angle) ** 8)
     return np.stack([side * x + body.bend(y), y, z], axis=-1), thick
 
@@ -98,7 +98,7 @@ def draw_other_bones(subject: Subject, body: Body, pose: Pose) -> Field:
 
 
 def _hollow(canvas: Canvas, line: Points, radius: Points, share: float) -> None:
-    """A long bone of pixels: a bright wall around a fainter middle."""
+    """Draw a long bone, in pixels: a bright wall around a fainter middle."""
     fill(canvas, tube(line, radius), int(_FULL * share))
     fill(canvas, tube(line, np.maximum(0.70 * radius, 0.9 * radius - 2.5)), int(_FULL * share * 0.68))
 
@@ -117,15 +117,13 @@ def _clavicle(canvas: Canvas, body: Body, pose: Pose, side: int, shrug: float, p
 
 def _shoulder(long: Canvas, plates: Canvas, body: Body, pose: Pose, side: int, day: np.random.Generator) -> None:
     """Shoulder blade with its border and spine, and the head and shaft of the upper arm."""
-    # Arms rolled forwards carry the blades off the lungs; lying patients keep them over it.
+    # Arms that are rolled forwards move the scapulae off the lungs; in lying patients they are over the lungs.
     out = body.width - 1.2 + (0.2 if pose.lying else 1.7) * day.uniform(0.5, 1.2) - 0.5 * body.child
     up = -0.3 + 0.5 * body.child
-    blade = _rounded(np.array([
-        (out + 1.8, up + 1.2), (out - 3.6, up + 1.6), (out - 4.4, up + 3.2), (out - 2.6, up + 8.6),
-        (out - 1.6, up + 11.2), (out - 0.4, up + 9.6), (out + 1.2, up + 5.2),
-    ]))  # fmt: skip
+    corners = [(1.8, 1.2), (-3.6, 1.6), (-4.4, 3.2), (-2.6, 8.6), (-1.6, 11.2), (-0.4, 9.6), (1.2, 5.2)]
+    blade = _rounded(np.array([(out + x, up + y) for x, y in corners]))
     t = np.linspace(0, 1, 12)
-    # Its outer border is thick, its middle a sheet as thin as paper.
+    # Its outer border is thick, its middle very thin.
     border = np.stack([out + 1.5 - 2.8 * t + 0.5 * np.sin(np.pi * t), up + 4.0 + 6.6 * t], axis=1)
     crest = np.stack([out - 3.8 + 7.8 * t, up + 3.0 - 3.9 * t], axis=1)
     head = np.array([out + 4.1, up + 2.0])

@@ -1,8 +1,8 @@
-"""Who is drawn: patients, their visits, and how each radiograph is taken; not a single pixel.
+"""The patients of a set, their visits, and the parameters of each radiograph; no pixels.
 
-Patient k follows from the seed and k alone, whoever asks and in whatever order, so that any number of processes draws
-the same set. Unless a shortcut is planted, nothing but the lesions is drawn with a look at the class: age, sex, view,
-source, subset and number of visits come from a generator that never meets it.
+Patient k depends on the seed and k alone, so that any number of processes draws the same set in any order. Unless a
+shortcut is planted, only the lesions depend on the class: age, sex, view, source, subset and number of visits come from
+a random generator that does not depend on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cxrtool.phantom.sources import SOURCES, Source
 from cxrtool.phantom.subject import LABELS, Subject
 
 CLASSES = ("normal", "pathological", "covid")
-"""The classes that are drawn unless others are asked for."""
+"""The default classes."""
 
 SUBSETS = {"train": 0.6, "validation": 0.2, "test": 0.2}
 """The column `subset`, and the share of patients in each."""
@@ -30,33 +30,32 @@ VISITS = (0.8, 0.15, 0.05)
 """Shares of patients with one, two and three visits: 1.25 on average."""
 
 CHILD, ADULT, INFANT = (1, 12), (18, 90), (1, 5)
-"""Ages in years; those of infants are for the planted age alone."""
+"""Ranges of age in years; that of infants is used for the planted age alone."""
 
 OLD = 65
 AP_SHARE = {"child": 0.7, "adult": 0.2, "old": 0.375}
-"""Who cannot stand is taken lying, from the front; with a fifth of children 0.35 of all."""
+"""Shares of AP radiographs, of patients who cannot stand; with a fifth of children 0.35 of all."""
 
-# The purposes that a patient's generators are for. None is 0: numpy takes [5, 0] and [5] for the same seed.
+# The purposes of a patient's random generators. None is 0: for numpy [5, 0] and [5] are the same seed.
 _WHO, _LESIONS, _PLANTS, _TWIN, _LABELS, _SEVERITIES, _BODY, _VISIT, _EXPOSURE = range(1, 10)
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """What set of radiographs is asked for.
+    """The parameters of a set of radiographs.
 
     Attributes:
-        count: Radiographs; the last patient's visits end where it is reached.
+        count: Number of radiographs; the last patient may have fewer visits.
         seed: 0 or more.
-        classes: Among `LABELS`; each has the same share of patients.
-        sources: Keys of `SOURCES`, each with its weight: the share of patients that come from there is this over the
-            sum of all.
+        classes: Some of `LABELS`; each has the same share of patients.
+        sources: Keys of `SOURCES` with their weights: a source's share of the patients is its weight over the sum.
         children: Share of patients under 13, from 0 to 1.
-        plants: Among the keys of `PLANTS`.
+        plants: Keys of `PLANTS`.
         strength: Share that follows a planted shortcut, from 0 to 1: of radiographs for marker, border and size, of
             patients for the others.
 
     Raises:
-        UsageError: A value is unknown, out of range, or stands twice; or there is too little of it for a plant.
+        UsageError: A value is unknown, out of range, or listed twice; or there are too few of them for a shortcut.
     """
 
     count: int
@@ -71,9 +70,10 @@ class Cohort:
         if self.count < 1:
             raise UsageError(f"--count: expected at least 1 radiograph, found {self.count}")
         for flag, given, known in (
-            ("--classes", self.classes, LABELS), ("--sources", self.places, tuple(SOURCES)),
+            ("--classes", self.classes, LABELS),
+            ("--sources", self.places, tuple(SOURCES)),
             ("--plant", self.plants, tuple(PLANTS)),
-        ):  # fmt: skip
+        ):
             _check_names(flag, given, known)
             if not given and flag != "--plant":
                 raise UsageError(f"{flag}: expected at least one of {', '.join(known)}, found none")
@@ -93,18 +93,18 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Shot:
-    """One radiograph that is to be drawn.
+    """The parameters of one radiograph.
 
     Attributes:
-        image_id: Patient and visit, such as `p000123-0`; tells nothing of the class.
-        patient_id: Under which the patient is known in this set.
-        written_id: Under which the patient stands in the header of the file: another one only for the file that returns
-            byte for byte as somebody else's.
+        image_id: Patient and visit, such as `p000123-0`; independent of the class.
+        patient_id: The patient in the tables of this set.
+        written_id: The patient in the header of the file; it differs only for a duplicate, whose file is a copy of
+            another patient's.
         subset: A key of `SUBSETS`.
-        source: Where it is taken, with what is planted there.
-        subject: Who is taken.
+        source: The source, including planted changes.
+        subject: The patient on this day.
         planted: The shortcuts that it follows.
-        twin_of: The image of which it is the twin, or empty.
+        twin_of: The image that it duplicates, or empty.
     """
 
     image_id: str
@@ -118,12 +118,7 @@ class Shot:
 
 
 def draw_shots(cohort: Cohort, start: int = 0) -> Iterator[Shot]:
-    """All radiographs of a cohort, patient by patient; drawn as they are asked for.
-
-    Args:
-        cohort: What is asked for.
-        start: Leave out so many at the beginning.
-    """
+    """Yield the radiographs of a cohort, patient by patient, without the first `start`."""
     patients = (draw_patient(cohort, number) for number in itertools.count())
     yield from itertools.islice(itertools.chain.from_iterable(patients), start, cohort.count)
 
@@ -139,7 +134,7 @@ def _draw(cohort: Cohort, number: int) -> list[Shot]:
     subset = _pick(who.random(), SUBSETS)
     source = _pick(who.random(), dict(cohort.sources))
     child = who.random() < cohort.children
-    # Each is drawn whether it is needed or not: so one option does not change what another one draws.
+    # All are drawn, needed or not, so that one option does not change the draws of another.
     ages = [int(who.integers(low, high + 1)) for low, high in (CHILD, ADULT, INFANT)]
     sex = "FM"[int(who.integers(2))]
     visits = int(who.choice(len(VISITS), p=VISITS)) + 1
@@ -159,33 +154,41 @@ def _draw(cohort: Cohort, number: int) -> list[Shot]:
     patient, shots = _identity(number), []
     for visit in range(visits):
         subject = Subject(
-            label, extents[visit], age, sex, "AP" if views[visit] < AP_SHARE[_stage(age)] else "PA",
+            label=label,
+            extent=extents[visit],
+            age=age,
+            sex=sex,
+            view="AP" if views[visit] < AP_SHARE[_stage(age)] else "PA",
             body=(cohort.seed, number, _BODY),
             visit=(cohort.seed, number, _VISIT, visit + 1),
             exposure=(cohort.seed, number, _EXPOSURE, visit + 1),
-        )  # fmt: skip
+        )
         planted = follows[visit] - {"age", "source"} | follows[0] & {"age", "source"}
-        seen = plant_style(SOURCES[source], planted, index)
-        told = tuple(name for name in PLANTS if name in planted)
-        shots.append(Shot(f"{patient}-{visit}", patient, patient, subset, seen, subject, told))
+        style = plant_style(SOURCES[source], planted, index)
+        names = tuple(name for name in PLANTS if name in planted)
+        shots.append(Shot(f"{patient}-{visit}", patient, patient, subset, style, subject, names))
     return shots
 
 
 def _return(cohort: Cohort, number: int, original: int) -> list[Shot]:
-    """The radiographs of a patient who is `original` under another id and in another subset."""
+    """The radiographs of the patient `original` with another id and in another subset."""
     kinds = _twins(cohort)
     kind = kinds[number // twin_period(cohort.plants, cohort.count) % len(kinds)]
     patient, shots = _identity(number), []
     for visit, shot in enumerate(_draw(cohort, original)):
         others = {name: share for name, share in SUBSETS.items() if name != shot.subset}
-        again = replace(
-            shot, image_id=f"{patient}-{visit}", patient_id=patient, planted=(*shot.planted, kind),
-            subset=_pick(_generator(cohort, number, _WHO).random(), others), twin_of=shot.image_id,
-        )  # fmt: skip
+        copy = replace(
+            shot,
+            image_id=f"{patient}-{visit}",
+            patient_id=patient,
+            planted=(*shot.planted, kind),
+            subset=_pick(_generator(cohort, number, _WHO).random(), others),
+            twin_of=shot.image_id,
+        )
         if kind == "near-duplicate":
             exposure = (cohort.seed, number, _EXPOSURE, visit + 1)
-            again = replace(again, written_id=patient, subject=replace(shot.subject, exposure=exposure))
-        shots.append(again)
+            copy = replace(copy, written_id=patient, subject=replace(shot.subject, exposure=exposure))
+        shots.append(copy)
     return shots
 
 
@@ -196,7 +199,7 @@ def _original_of(cohort: Cohort, number: int) -> int | None:
     generator = _generator(cohort, number, _TWIN)
     if generator.random() >= cohort.strength:
         return None
-    # One of those before it in the same row of `period`, none of whom has come back from elsewhere.
+    # One of the patients before it in the same period, none of whom is a duplicate.
     return number - 1 - int(generator.integers(period - 1))
 
 
@@ -205,7 +208,7 @@ def _twins(cohort: Cohort) -> list[str]:
 
 
 def _follows(cohort: Cohort, number: int) -> list[frozenset[str]]:
-    """The shortcuts that each visit follows; what belongs to the patient is read off the first."""
+    """The shortcuts that each visit follows; those of the patient are taken from the first visit."""
     wanted = [name for name in cohort.plants if name not in TWINS]
     if not wanted:
         return [frozenset()] * len(VISITS)
@@ -214,20 +217,20 @@ def _follows(cohort: Cohort, number: int) -> list[frozenset[str]]:
 
 
 def _label_of(cohort: Cohort, number: int) -> str:
-    # By blocks, each of which holds every class once: so the shares are equal, and no class has a place of its own.
-    block, place = divmod(number, len(cohort.classes))
-    return cohort.classes[_order(cohort.seed, block, _LABELS, len(cohort.classes))[place]]
+    # In blocks with every class once in random order, so that the shares are equal.
+    block, index = divmod(number, len(cohort.classes))
+    return cohort.classes[_order(cohort.seed, block, _LABELS, len(cohort.classes))[index]]
 
 
 def _severity_of(cohort: Cohort, number: int) -> str:
-    # A block of patients holds one of covid: its number counts them.
-    block, place = divmod(number // len(cohort.classes), len(SEVERITIES))
-    return list(SEVERITIES)[_order(cohort.seed, block, _SEVERITIES, len(SEVERITIES))[place]]
+    # A block has one patient with covid, so the number of the block counts them.
+    block, index = divmod(number // len(cohort.classes), len(SEVERITIES))
+    return list(SEVERITIES)[_order(cohort.seed, block, _SEVERITIES, len(SEVERITIES))[index]]
 
 
 @lru_cache(maxsize=16)
 def _order(seed: int, block: int, purpose: int, size: int) -> tuple[int, ...]:
-    return tuple(int(place) for place in np.random.default_rng([seed, block, purpose]).permutation(size))
+    return tuple(int(index) for index in np.random.default_rng([seed, block, purpose]).permutation(size))
 
 
 def _generator(cohort: Cohort, number: int, purpose: int) -> np.random.Generator:
@@ -243,7 +246,7 @@ def _stage(age: int) -> str:
 
 
 def _pick(drawn: float, shares: Mapping[str, float]) -> str:
-    """The name into whose share of the whole a number from 0 to below 1 falls."""
+    """The name whose share of the whole contains a number from 0 to below 1."""
     bounds = np.cumsum(list(shares.values()))
     return list(shares)[int(np.searchsorted(bounds, drawn * bounds[-1], side="right"))]
 
@@ -253,4 +256,4 @@ def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
         if name not in known:
             raise UsageError(f"{flag}: expected some of {', '.join(known)}, found '{name}'")
         if given.count(name) > 1:
-            raise UsageError(f"{flag}: '{name}' stands there twice")
+            raise UsageError(f"{flag}: '{name}' is listed twice")

@@ -1,4 +1,4 @@
-"""What lies on a patient or in the beam: electrodes and their cables, tubes, a pacemaker."""
+"""Devices on a patient or in the beam: electrodes with cables, tubes, a pacemaker."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cxrtool.phantom.subject import Subject
 
 
 def draw_devices(subject: Subject, pose: Pose) -> Field | None:
-    """Attenuation of what was left on the patient, 0 to about 1; None where nothing was.
+    """Attenuation of the devices, 0 to about 1; None without devices.
 
-    Drawn from the day's seed, the view and the age alone: what lies on a chest must not tell the class.
+    They depend on the day's seed, the view and the age alone, and never on the class.
     """
     day = np.random.default_rng([*subject.visit, 9])
     canvas = np.zeros(pose.shape, np.uint8)
@@ -30,7 +30,7 @@ def draw_devices(subject: Subject, pose: Pose) -> Field | None:
 
 
 def _curve(points: np.ndarray, pose: Pose) -> np.ndarray:
-    """A smooth line of pixels through a few points (n, 2) of the body, by repeated cutting of corners."""
+    """A smooth line in pixels through a few points (n, 2) of the body, by repeated corner cutting."""
     for _ in range(4):
         cut = np.stack([0.75 * points[:-1] + 0.25 * points[1:], 0.25 * points[:-1] + 0.75 * points[1:]], axis=1)
         points = np.concatenate([points[:1], cut.reshape(-1, 2), points[-1:]])
@@ -63,8 +63,8 @@ def _line(canvas: np.ndarray, pose: Pose, day: np.random.Generator) -> None:
 def _pacemaker(canvas: np.ndarray, pose: Pose, day: np.random.Generator) -> None:
     middle = np.array([day.normal(9.0, 0.8), day.normal(4.0, 0.6)])
     angle = np.linspace(0, 2 * np.pi, 40)
-    form = np.stack([2.2 * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.7,
-                     1.9 * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.7], axis=1)  # fmt: skip
+    cosine, sine = np.cos(angle), np.sin(angle)
+    form = np.stack([2.2 * np.sign(cosine) * np.abs(cosine) ** 0.7, 1.9 * np.sign(sine) * np.abs(sine) ** 0.7], axis=1)
     lead = _curve(np.array([middle, (4.5, 0.5), (-1.8, 3.0), (-2.0, 9.0), (3.0, 16.0)]), pose)
     cv2.polylines(canvas, [lead], False, 150, max(1, round(0.12 * pose.scale)), cv2.LINE_AA, 3)
     fill(canvas, inset(pose.project(middle + form)), 235)

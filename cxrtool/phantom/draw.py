@@ -1,4 +1,4 @@
-"""Draw one radiograph with its truth: anatomy, attenuation along rays, exposure, marks."""
+"""Draw one radiograph with its ground truth: anatomy, attenuation along rays, exposure, marks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from cxrtool.phantom.vessels import draw_vessels
 
 
 def draw(subject: Subject, source: Source, size: int, *, ribless: bool = True) -> Drawing:
-    """Draw a subject as a source takes it.
+    """Draw a radiograph of a subject in the style of a source.
 
     Args:
-        subject: Who, and how ill.
-        source: Look, size and marks.
-        size: Side in pixels that the source's height and width are shares of; 32 or more.
-        ribless: Whether the picture without ribs is wanted; where it is not, it is the picture itself.
+        subject: The patient and the extent of the disease.
+        source: Appearance, size and marks.
+        size: Side in pixels, 32 or more; the source's height and width are shares of it.
+        ribless: Whether to draw the image without ribs; otherwise `Drawing.ribless` is the image itself.
     """
     shape = (round(size * source.height), round(size * source.width))
     body = draw_body(subject)
     pose = Pose(subject, shape, body)
     thorax = draw_thorax(subject, body, pose)
-    # Vessels fill lung, and end before they reach the pleura; behind the dome there is lung too.
+    # Vessels are inside the lung and end before the pleura; behind the dome there is lung too.
     aerated = np.minimum(thorax.air * (1 / 9.0), 1)
     vessels = draw_vessels(subject, body, pose, thorax.hila) * aerated * np.sqrt(step(0.93 - thorax.across, 0.14))
     patient = np.random.default_rng([*subject.body, 12])
@@ -49,11 +49,11 @@ def draw(subject: Subject, source: Source, size: int, *, ribless: bool = True) -
     if devices is not None:
         ill = ill + devices * 9.0
     image = put_marks(exposure.take(ill + ribs), subject, source)
-    bare = put_marks(exposure.take(ill), subject, source) if ribless else image
+    without_ribs = put_marks(exposure.take(ill), subject, source) if ribless else image
     shares = lesions.shares
     return Drawing(
         image=image,
-        ribless=bare,
+        ribless=without_ribs,
         right_lung=_mask(thorax.lungs[0]),
         left_lung=_mask(thorax.lungs[1]),
         heart=_mask(thorax.heart),

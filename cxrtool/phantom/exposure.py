@@ -1,4 +1,4 @@
-"""From attenuation to a picture: light behind the body, scatter, quantum noise, logarithm, window, curve, sharpness."""
+"""From attenuation to an image: transmitted light, scatter, quantum noise, logarithm, window, curve, sharpness."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from cxrtool.phantom.sources import Source
 from cxrtool.phantom.subject import Subject
 
 SOFT = 0.19
-"""Attenuation of a centimetre of soft tissue, and of blood, at about 100 kV behind a filter."""
+"""Attenuation of a centimetre of soft tissue, and of blood, at about 100 kV with a filter."""
 
 LUNG = 0.26
-"""Density of a lung over that of soft tissue."""
+"""Density of a lung relative to soft tissue."""
 
 BONE = 2.2
-"""What a centimetre of compact bone attenuates beyond the soft tissue in its place, over soft tissue."""
+"""Attenuation of compact bone in addition to the soft tissue in its position, relative to soft tissue."""
 
 
 class Exposure:
-    """One shot: all that is drawn for it, so that the same shot can be taken of the same body without its ribs.
+    """One exposure with all its random values, so that it can be repeated for the same body without ribs.
 
     Args:
-        subject: Whose shot it is.
-        source: Whose machine it is.
-        pose: How the body stands.
-        reference: Attenuation of the body in health, (height, width). Dose and window go by it and not by the lesions:
-            how ill a lung is shall not tell itself at the border of the picture.
-        lungs: Where the lungs are, bool of the same shape.
+        subject: The patient on this day.
+        source: The machine.
+        pose: The position of the body.
+        reference: Attenuation of the healthy body, (height, width). It determines dose and window, so that lesions do
+            not affect the image outside of the lungs.
+        lungs: Lung mask, bool of the same shape.
     """
 
     def __init__(self, subject: Subject, source: Source, pose: Pose, reference: Field, lungs: np.ndarray) -> None:
@@ -39,7 +39,7 @@ class Exposure:
         self._scatter = source.scatter * shot.uniform(0.6, 1.5) * (0.5 if child else 1.0)
         # The same quanta fall on more pixels where the pixels are smaller.
         self._noise = source.noise * float(np.exp(shot.normal(0, 0.35))) * pose.scale / 21
-        # From a generator of its own: how much is drawn of it depends on the size of the picture.
+        # From a separate generator: the number of its draws depends on the size of the image.
         quanta = np.random.default_rng([*subject.exposure, 13])
         self._grain = quanta.standard_normal(pose.shape, dtype=np.float32)
         self._tilted = _ramp(pose.shape, shot)
@@ -60,19 +60,19 @@ class Exposure:
         self._black = shot.uniform(0.0, 0.03)
 
     def take(self, attenuation: Field) -> Field:
-        """The picture of a body: grey values in [0, 1], float32, air dark.
+        """The image of a body: grey values in [0, 1], float32, air dark.
 
         Args:
-            attenuation: Centimetres of soft tissue that attenuate as much as the ray does, (height, width).
+            attenuation: Equivalent centimetres of soft tissue, (height, width).
         """
         film = self._film(attenuation, noisy=True)
         grey = (film - np.float32(self._low)) * np.float32(1 / self._range)
         if self._detail:
-            # Fine structure is raised over the large shades; a digital system does this before its curve.
+            # Fine structure is enhanced; a digital system does this before its curve.
             large = grey - blur(grey, 1.1 * self._scale)
             fine = grey - blur(grey, 0.3 * self._scale)
             grey += np.float32(self._detail) * (np.float32(1.4) * large + fine)
-        # The shoulder of the curve: what is denser than the window is pressed together, not cut.
+        # The shoulder of the curve: values above the window are compressed, not clipped.
         over = grey > 0.85
         grey[over] = 0.85 + 0.15 * np.tanh((grey[over] - 0.85) * (1 / 0.15))
         np.clip(grey, 0, 1, out=grey)
@@ -89,7 +89,7 @@ class Exposure:
         light = np.exp(attenuation * np.float32(-self._hardness))
         light += np.float32(self._scatter) * blur(light, 4.0 * self._scale) * np.float32(0.6)
         if noisy:
-            # Quanta: the spread grows with the root of their number.
+            # Quantum noise: its standard deviation grows with the root of the number of quanta.
             light += self._grain * np.sqrt(light) * np.float32(self._noise * np.sqrt(self._light))
             np.maximum(light, 1e-4, out=light)
         film: Field = self._tilted - np.log(light)
@@ -97,7 +97,7 @@ class Exposure:
 
 
 def _ramp(shape: tuple[int, int], shot: np.random.Generator) -> Field:
-    """The heel effect and an oblique beam: one side of the picture gets a little less light."""
+    """The heel effect and an oblique beam: one side of the image gets a little less light."""
     column = np.linspace(-1, 1, shape[1], dtype=np.float32) * np.float32(shot.normal(0, 0.06))
     row = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None] * np.float32(shot.normal(0, 0.06))
     return column + row

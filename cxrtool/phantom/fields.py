@@ -1,6 +1,6 @@
-"""Small pieces that all drawing is made of: tables over one coordinate, smooth noise, soft edges.
+"""Elements of drawing: curves over one coordinate, smooth noise, soft edges.
 
-Every picture is float32 of shape (height, width).
+Every field is float32 of shape (height, width).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _STEP = 0.02
 
 
 class Profile:
-    """A smooth curve through points, looked up by the nearest of many entries: interpolation would cost ten times more.
+    """A smooth curve through points, looked up in a fine table, which is ten times faster than interpolation.
 
     Args:
-        points: Pairs of a coordinate in cm, rising, and the value there; beyond the ends the value stays.
+        points: Pairs of a coordinate in cm, increasing, and its value; beyond the ends the value is constant.
     """
 
     def __init__(self, points: Sequence[tuple[float, float]]) -> None:
         from scipy.interpolate import PchipInterpolator
 
-        places, values = zip(*points, strict=True)
-        self._first = places[0]
-        grid = np.arange(places[0], places[-1] + _STEP, _STEP)
-        self._table = PchipInterpolator(places, values, extrapolate=True)(grid).astype(np.float32)
+        coordinates, values = zip(*points, strict=True)
+        self._first = coordinates[0]
+        grid = np.arange(coordinates[0], coordinates[-1] + _STEP, _STEP)
+        self._table = PchipInterpolator(coordinates, values, extrapolate=True)(grid).astype(np.float32)
 
-    def __call__(self, place: Field) -> Field:
+    def __call__(self, coordinate: Field) -> Field:
         """Values at coordinates in cm, an array of any shape."""
-        index = ((place - self._first) * (1 / _STEP) + 0.5).astype(np.int32)
+        index = ((coordinate - self._first) * (1 / _STEP) + 0.5).astype(np.int32)
         found: Field = self._table[np.clip(index, 0, len(self._table) - 1)]
         return found
 
@@ -50,14 +50,14 @@ def roughness(generator: Generator, shape: tuple[int, int], cells: float, octave
     """Noise of several scales, each twice as fine as the one before and `fall` times as strong."""
     height, width = shape
     cell = max(shape) / cells
-    # Larger than the picture by a cell or two, and cut out at a place of chance: no cell lies on a fixed place of it.
+    # Larger than the image by one or two cells and cropped at random, so that no cell has a fixed position.
     across, down = max(2, round(width / cell)) + 2, max(2, round(height / cell)) + 2
     large = (round(across * cell), round(down * cell))
     left, top = (int(generator.random() * (slack + 1)) for slack in (large[0] - width, large[1] - height))
     values: Field = generator.standard_normal((down, across), dtype=np.float32)
     for octave in range(1, octaves):
         across, down = 2 * across, 2 * down
-        # What is coarse stays small until all is added up: growing each scale by itself takes five times as long.
+        # Coarse scales stay small until the end: enlarging each scale separately takes five times as long.
         values = cv2.resize(values, (across, down), interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
         values += fall**octave * generator.standard_normal((down, across), dtype=np.float32)
     grown: Field = cv2.resize(values, large, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
@@ -69,7 +69,7 @@ def step(distance: Field, width: float) -> Field:
     t: Field = distance * (0.5 / width)
     t += 0.5
     np.clip(t, 0, 1, out=t)
-    # In place: at this size the time goes into memory, not into arithmetic.
+    # In place: at this size memory takes the time, not arithmetic.
     rest = t * -2
     rest += 3
     t *= t
@@ -85,7 +85,7 @@ def ball(x: Field, y: Field, centre: tuple[float, float], radii: tuple[float, fl
         y: Coordinates downwards, cm.
         centre: In the same frame.
         radii: Along the axes before the tilt, cm.
-        tilt: Radians, clockwise on the picture.
+        tilt: Radians, clockwise on the image.
     """
     u, v = x - np.float32(centre[0]), y - np.float32(centre[1])
     if tilt:
@@ -99,7 +99,7 @@ def ball(x: Field, y: Field, centre: tuple[float, float], radii: tuple[float, fl
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """A Gaussian blur; a wide one is computed on a smaller picture, where it costs little and looks the same."""
+    """A Gaussian blur; a wide one is computed on a smaller image, which is faster with the same result."""
     if sigma <= 0:
         return field
     factor = int(sigma // 3)

@@ -1,6 +1,6 @@
-"""Files of drawn radiographs: pictures as sources write them, and the truth beside them as PNG.
+"""Files of synthetic radiographs: images in the formats of the sources, and the ground truth as PNG.
 
-Equal pixels give equal bytes: no file tells a date or a machine.
+Equal pixels give equal bytes: no file has a date or a machine.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Grid = NDArray[np.float32]
 
 JPEG_QUALITY = 90
 BITS = 12
-"""Of 16 that DICOM allocates, as a detector delivers them."""
+"""Stored bits of the 16 that DICOM allocates, as from a detector."""
 
 WINDOWS = ((0, 4095), (250, 3250), (900, 3700))
-"""The stored values that are black and white on the screen, of which each DICOM has one pair."""
+"""Pairs of stored values that are displayed as black and white; each DICOM file has one pair."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file tells of a radiograph beside its pixels; only DICOM has room for it.
+    """Metadata of a radiograph; only DICOM files have them.
 
     Attributes:
         patient_id: The patient.
@@ -79,7 +79,7 @@ def write_jpeg(path: Path, image: Grid, header: Header) -> int:
 def write_dicom(path: Path, image: Grid, header: Header) -> int:
     """Write grey values from [0, 1] as Computed Radiography Image (PS3.3, A.2); return the number of bytes.
 
-    A window maps the stored values back to [0, 1]; every second file is stored the other way round, as MONOCHROME1.
+    A window maps the stored values back to [0, 1]; about half of the files are inverted, as MONOCHROME1.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
@@ -93,9 +93,18 @@ def write_dicom(path: Path, image: Grid, header: Header) -> int:
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID, data.SOPInstanceUID = ComputedRadiographyImageStorage, _uid(header, "image")
     data.StudyInstanceUID, data.SeriesInstanceUID = _uid(header, "study"), _uid(header, "series")
-    # A value is required for none of these, and a date would be made up.
-    for name in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientName",
-                 "PatientBirthDate", "Manufacturer", "SeriesNumber"):  # fmt: skip
+    # Tags that are required but may be empty.
+    for name in (
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "StudyID",
+        "PatientName",
+        "PatientBirthDate",
+        "Manufacturer",
+        "SeriesNumber",
+    ):
         setattr(data, name, "")
     data.InstanceNumber = 1
     data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", header.view
@@ -105,9 +114,9 @@ def write_dicom(path: Path, image: Grid, header: Header) -> int:
     data.SamplesPerPixel, data.PixelRepresentation = 1, 0
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, BITS, BITS - 1
     data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    # A LINEAR window of width w shows w values, of which the middle lies half a value below its centre (C.11.2.1.2.1).
+    # A LINEAR window of width w has w values, whose middle is half a value below its centre (C.11.2.1.2.1).
     data.WindowCenter, data.WindowWidth = f"{(low + high + 1) / 2:g}", str(high - low + 1)
-    # Inverted after rounding: so either way round the same picture is read.
+    # Inverted after rounding, so that the same image is read in either polarity.
     levels = _round(image, high - low)
     data.PixelData = (high - levels if inverted else low + levels).astype("<u2").tobytes()
     with path.open("wb") as file:
@@ -120,17 +129,17 @@ def _round(image: Grid, full: int) -> NDArray[np.uint16]:
 
 
 def _uid(header: Header, what: str) -> str:
-    """A UID made of a UUID (PS3.5, B.2), the same whenever the same is written."""
+    """A UID from a UUID (PS3.5, B.2), which depends on the header's key and `what` alone."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'cxrtool phantom {header.key} {what}').int}"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file.
+    """A file format.
 
     Attributes:
-        bits: Depth of the picture that a reader makes of it, 8 or 16.
-        write: Writes a picture and returns the number of bytes.
+        bits: Depth of the image that is read from it, 8 or 16.
+        write: Writes an image and returns the number of bytes.
     """
 
     bits: int
@@ -143,4 +152,4 @@ KINDS = {
     "jpeg": Kind(8, write_jpeg),
     "dicom": Kind(16, write_dicom),
 }
-"""How each of the kinds of files is written that a source may have."""
+"""The file formats of sources."""

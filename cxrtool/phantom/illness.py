@@ -1,4 +1,4 @@
-"""How ill a drawn patient is: the extent of the lesions in each lung, from visit to visit."""
+"""The disease of a synthetic patient: the extent of the lesions in each lung at every visit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 FULL = 4
-"""The largest extent of a lung; both together reach twice that."""
+"""The largest extent of a lung; the largest total of both lungs is twice that."""
 
 SEVERITIES = {"normal-pcr+": (0, 0), "mild": (1, 2), "moderate": (3, 5), "severe": (6, 8)}
-"""Severity of covid, from the least to the worst, and the totals of both lungs' extents that it stands for."""
+"""Severities of covid in increasing order, each with the range of the total extent of both lungs."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Pattern:
     """How a disease spreads.
 
     Attributes:
-        totals: Total extents of both lungs that a first visit may show, and how often each is drawn.
-        one_lung: Share of patients of whom one lung alone is ill, as far as the total fits into one.
+        totals: Possible total extents of both lungs at the first visit, with their probabilities.
+        one_lung: Share of patients with disease in one lung only, as far as the total fits into one.
     """
 
     totals: Mapping[int, float]
@@ -34,11 +34,11 @@ PATTERNS = {
     "viral": Pattern({1: 0.1, 2: 0.2, 3: 0.25, 4: 0.2, 5: 0.15, 6: 0.1}, 0.2),
     "bacterial": Pattern({1: 0.15, 2: 0.25, 3: 0.25, 4: 0.2, 5: 0.1, 6: 0.05}, 0.8),
 }
-"""By class; they overlap on purpose, as diseases do: the spread alone does not tell one from another."""
+"""By class; they overlap as diseases do, so that the extent alone does not identify the class."""
 
 
 def severity_of(label: str, total: int) -> str:
-    """The severity of covid by the total extent; other classes have none, as in COVIDGR.
+    """The severity of covid by the total extent; empty for other classes, as in COVIDGR.
 
     >>> severity_of("covid", 0), severity_of("covid", 5), severity_of("viral", 5)
     ('normal-pcr+', 'moderate', '')
@@ -51,12 +51,12 @@ def severity_of(label: str, total: int) -> str:
 def draw_extents(
     generator: np.random.Generator, label: str, severity: str | None, visits: int
 ) -> list[tuple[int, int]]:
-    """The wanted extent in the right and the left lung at every visit; what is ill once stays on its side.
+    """The target extent in the right and the left lung at every visit; the worse side stays the same.
 
     Args:
-        generator: The patient's own, for lesions alone.
+        generator: The patient's generator of lesions.
         label: A key of `PATTERNS`.
-        severity: That of the first visit, a key of `SEVERITIES`; None draws the total by the pattern.
+        severity: A key of `SEVERITIES`, for the first visit; None draws the total by the pattern.
         visits: At least 1.
     """
     pattern = PATTERNS[label]
@@ -68,7 +68,7 @@ def draw_extents(
         total = int(generator.integers(least, most + 1))
     alone = generator.random() < pattern.one_lung
     side = int(generator.integers(2))
-    # By how much the worse side leads where both are ill.
+    # By how much the worse side exceeds the other where both are affected.
     lead = int(generator.choice([-1, 0, 1], p=[0.2, 0.6, 0.2]))
     extents = []
     for _ in range(visits):
@@ -80,7 +80,7 @@ def draw_extents(
 
 
 def _first(total: int, lead: int) -> int:
-    """What of the total falls to the side that leads, when neither lung may have more than it holds.
+    """The extent of the worse side for a total, with at most `FULL` in each lung.
 
     >>> [_first(5, lead) for lead in (-1, 0, 1, 4)]
     [2, 3, 4, 4]

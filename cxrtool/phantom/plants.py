@@ -1,6 +1,6 @@
-"""Shortcuts that are planted on purpose: what tells the class although it has nothing to do with the lungs.
+"""Shortcuts that are planted on purpose: features that are associated with the class but not with the lungs.
 
-An audit that finds them in a set in which they were planted, and nothing in one without, may be believed elsewhere.
+An audit should find them in a set with planted shortcuts, and find nothing in a set without.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cxrtool.errors import UsageError
 from cxrtool.phantom.sources import BORDERS, MARKERS, Source
 
 SIZES = ((1.0, 1.0), (0.8, 1.0), (1.0, 0.8), (1.2, 1.0), (1.0, 1.2))
-"""Height and width over the size that was asked for: as with markers and borders, the first class has the first."""
+"""Height and width relative to `--size`; as with markers and borders, the first class has the first entry."""
 
 PLANTS = {
     "marker": "each class has a letter of its own at the shoulder",
@@ -20,19 +20,19 @@ PLANTS = {
     "size": "each class has a size and proportions of its own",
     "source": "each class comes from a source of its own",
     "age": "the first class are small children, all others adults",
-    "duplicate": "some patients return under another id in another subset, with the same bytes",
-    "near-duplicate": "some patients return under another id in another subset, shot anew",
+    "duplicate": "some patients are repeated with another id in another subset, with the same bytes",
+    "near-duplicate": "some patients are repeated with another id in another subset, in a new exposure",
 }
-"""Name of every shortcut, and what it does."""
+"""Name and description of every shortcut."""
 
 TWINS = ("duplicate", "near-duplicate")
-"""Those that bring a patient back under another id."""
+"""Shortcuts that repeat a patient with another id."""
 
 TWIN_EVERY = 10
-"""One patient in so many is another one come back, of each kind."""
+"""One patient in ten is a duplicate, of each kind."""
 
 LEAST_FOR_TWINS = 12
-"""With fewer radiographs than this there may not be room for two patients who return."""
+"""With fewer radiographs there may not be two duplicated patients."""
 
 
 def check_plants(plants: Sequence[str], classes: Sequence[str], sources: Sequence[str], count: int) -> None:
@@ -43,7 +43,7 @@ def check_plants(plants: Sequence[str], classes: Sequence[str], sources: Sequenc
     """
     for plant in plants:
         if plant not in TWINS and len(classes) < 2:
-            raise UsageError(f"--plant {plant}: expected at least two classes to tell apart, found {classes[0]} alone")
+            raise UsageError(f"--plant {plant}: expected at least two classes, found {classes[0]} alone")
     if "source" in plants and len(sources) < len(classes):
         found = f"{len(sources)} sources for {len(classes)} classes"
         raise UsageError(f"--plant source: expected a source for each class, found {found}", "name fewer --classes")
@@ -54,7 +54,7 @@ def check_plants(plants: Sequence[str], classes: Sequence[str], sources: Sequenc
 
 
 def plant_style(source: Source, follows: Collection[str], index: int) -> Source:
-    """A source with the marker, border or size of the class of number `index`, as far as these are planted."""
+    """A source with the planted marker, border or size of class number `index`."""
     if "marker" in follows:
         source = replace(source, marker=MARKERS[index])
     if "border" in follows:
@@ -65,9 +65,9 @@ def plant_style(source: Source, follows: Collection[str], index: int) -> Source:
 
 
 def twin_period(plants: Collection[str], count: int) -> int:
-    """Of how many patients in a row the last one is another one come back; 0 for never.
+    """The number n for which every n-th patient is a duplicate; 0 for none.
 
-    So small that at least two of each kind return even where every patient has three visits.
+    It is small enough for at least two duplicates of each kind even where every patient has three visits.
     """
     kinds = sum(plant in TWINS for plant in plants)
     return max(2, min(TWIN_EVERY, count // 6) // kinds) if kinds else 0

@@ -1,37 +1,37 @@
-"""Sources: where a picture is meant to come from, each with a look, a size, markers, borders and a kind of file."""
+"""Sources: simulated hospitals, each with its appearance, image size, markers, borders and file format."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 FILES = {"png": "png", "png16": "png", "jpeg": "jpg", "dicom": "dcm"}
-"""Kinds of files, and the suffix of each: 8-bit and 16-bit PNG, JPEG, and DICOM of 12 bits."""
+"""File formats with their suffixes: 8-bit and 16-bit PNG, JPEG, and DICOM of 12 bits."""
 
 MARKERS = ("L", "R", "L-circle", "text", "dot")
 """Styles of the lead letters beside the shoulder."""
 
 BORDERS = ("black", "white", "collimated", "frame", "none")
-"""Styles of the edge of a picture."""
+"""Styles of the edge of an image."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A hospital's way of making radiographs.
+    """The style of a simulated hospital.
 
     Attributes:
-        name: What stands in the column `source`.
+        name: Value of the column `source`.
         file: A key of `FILES`.
-        height: Height of its pictures over the size that was asked for.
-        width: Width of its pictures over the size that was asked for.
+        height: Height of its images relative to `--size`.
+        width: Width of its images relative to `--size`.
         marker: One of `MARKERS`; empty for none.
         border: One of `BORDERS`; empty for none.
         gamma: Exponent of the curve from film to grey; below 1 is brighter.
-        contrast: Steepness of the S in that curve; 0 for none.
-        detail: By how much fine structure is raised over the large shades, as digital systems do.
-        scatter: Scattered light over direct light; a grid keeps it low.
-        noise: Quantum noise behind a lung, over its light.
-        blur: Unsharpness, share of a millimetre at an adult's size.
-        lung: Lowest and highest grey value at which the clear lung is shown.
+        contrast: Strength of the S shape of that curve; 0 for none.
+        detail: Enhancement of fine structure, as in digital systems.
+        scatter: Scattered relative to direct light; a grid reduces it.
+        noise: Quantum noise behind a lung, relative to its light.
+        blur: Unsharpness in millimetres at an adult's size.
+        lung: Lowest and highest grey value of the clear lung.
     """
 
     name: str
@@ -52,16 +52,77 @@ class Source:
 SOURCES = {
     source.name: source
     for source in (
-        Source("university", "png", 1.0, 1.0, marker="L", gamma=0.8, contrast=0.25, detail=0.5, scatter=0.22,
-               noise=0.018, blur=0.2, lung=(0.14, 0.38)),
-        Source("county", "jpeg", 0.86, 1.0, marker="R", border="collimated", gamma=0.75, detail=0.45, scatter=0.35,
-               noise=0.024, blur=0.35, lung=(0.18, 0.45)),
-        Source("lakeside", "jpeg", 0.8, 1.0, marker="R", gamma=0.85, contrast=0.2, detail=0.55, scatter=0.3,
-               noise=0.02, blur=0.3, lung=(0.16, 0.44)),
-        Source("harbour", "dicom", 0.86, 1.0, marker="text", border="black", gamma=0.8, detail=0.45, scatter=0.5,
-               noise=0.034, blur=0.35, lung=(0.18, 0.5)),
-        Source("archive", "png16", 1.0, 0.84, marker="L-circle", border="frame", gamma=0.95, contrast=0.5, detail=0.35,
-               scatter=0.4, noise=0.032, blur=0.35, lung=(0.12, 0.38)),
+        Source(
+            "university",
+            "png",
+            1.0,
+            1.0,
+            marker="L",
+            gamma=0.8,
+            contrast=0.25,
+            detail=0.5,
+            scatter=0.22,
+            noise=0.018,
+            blur=0.2,
+            lung=(0.14, 0.38),
+        ),
+        Source(
+            "county",
+            "jpeg",
+            0.86,
+            1.0,
+            marker="R",
+            border="collimated",
+            gamma=0.75,
+            detail=0.45,
+            scatter=0.35,
+            noise=0.024,
+            blur=0.35,
+            lung=(0.18, 0.45),
+        ),
+        Source(
+            "lakeside",
+            "jpeg",
+            0.8,
+            1.0,
+            marker="R",
+            gamma=0.85,
+            contrast=0.2,
+            detail=0.55,
+            scatter=0.3,
+            noise=0.02,
+            blur=0.3,
+            lung=(0.16, 0.44),
+        ),
+        Source(
+            "harbour",
+            "dicom",
+            0.86,
+            1.0,
+            marker="text",
+            border="black",
+            gamma=0.8,
+            detail=0.45,
+            scatter=0.5,
+            noise=0.034,
+            blur=0.35,
+            lung=(0.18, 0.5),
+        ),
+        Source(
+            "archive",
+            "png16",
+            1.0,
+            0.84,
+            marker="L-circle",
+            border="frame",
+            gamma=0.95,
+            contrast=0.5,
+            detail=0.35,
+            scatter=0.4,
+            noise=0.032,
+            blur=0.35,
+            lung=(0.12, 0.38),
+        ),
     )
-}  # fmt: skip
+}
 """The sources that are drawn by default, by name."""

@@ -1,4 +1,4 @@
-"""What is drawn and what comes of it: who stands before the detector, and a radiograph with its truth."""
+"""Input and output of a drawing: a patient on the day of a radiograph, and the radiograph with its ground truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LABELS = ("normal", "pathological", "covid", "viral", "bacterial")
 """The classes that can be drawn."""
 
 KINDS = {"ground-glass": 60, "consolidation": 120, "interstitial": 180, "nodule": 240}
-"""Kinds of lesions, and the grey value by which each stands in a mask of lesions."""
+"""Kinds of lesions, with their grey values in a mask of lesions."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Subject:
 
     Attributes:
         label: One of `LABELS`.
-        extent: Wanted extent of the lesions in the right and in the left lung, each 0 to 4.
+        extent: Target extent of the lesions in the right and in the left lung, each 0 to 4.
         age: Years; under 13 the body of a child is drawn.
         sex: `F` or `M`.
         view: `PA` or `AP`.
-        body: Seed of all that stays the same from one radiograph of a patient to the next.
-        visit: Seed of what changes with the day: lesions, posture, breath, cables.
-        exposure: Seed of what changes with the shot alone: dose, noise, window, a slight shift of the detector.
+        body: Seed of everything that is the same in all radiographs of a patient.
+        visit: Seed of everything that changes with the day: lesions, posture, breath, cables.
+        exposure: Seed of everything that changes with the exposure: dose, noise, window, a small shift of the detector.
     """
 
     label: str
@@ -41,18 +41,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A radiograph and its truth; every array is (height, width) and of the same shape.
+    """A radiograph and its ground truth; every array is (height, width) and of the same shape.
 
     Attributes:
         image: Grey values in [0, 1], float32; air is dark.
-        ribless: The same shot of the same body without its ribs.
-        right_lung: 0 and 255, uint8: the patient's right lung (on the left of the picture) down to the dome of the
-            diaphragm, the part behind the heart included.
-        left_lung: The other one.
-        heart: 0 and 255, uint8: what heart and great vessels cover.
-        lesions: 0, or the value in `KINDS` of the kind that lies there, uint8.
+        ribless: The same exposure of the same body without ribs.
+        right_lung: 0 and 255, uint8: the patient's right lung (on the left of the image) down to the dome of the
+            diaphragm, including the part behind the heart.
+        left_lung: Likewise.
+        heart: 0 and 255, uint8: heart and great vessels.
+        lesions: 0, or the value in `KINDS` of the lesion, uint8.
         shares: Share of the right and of the left lung that lesions cover.
-        extent: 0 to 4 a lung: 0 for none, else the quarter that the share falls into.
+        extent: 0 to 4 for each lung: 0 for none, else the quarter of the share.
     """
 
     image: NDArray[np.float32]

@@ -1,8 +1,7 @@
-"""The two tables of a drawn set: what a real set tells of its images, and the truth that none tells.
+"""The two tables of a synthetic set: the metadata that a real set has, and the ground truth.
 
-While a set is being drawn its rows stand in one file, a line an image: short enough to be read in passing, so that
-memory does not grow with the set, and written after the image's files, so that a killed process leaves a file that
-tells how far it came.
+While a set is being drawn, its rows are in one file, a line an image. It is read line by line, so that memory does not
+grow with the set. A row is written after the image's files, so that the file shows the progress of a killed process.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -21,35 +19,53 @@ from cxrtool.phantom.illness import severity_of
 from cxrtool.phantom.subject import KINDS, Drawing
 
 TRUTHS = ("right", "left", "heart", "lesions", "ribless")
-"""The pictures of the truth, as they are called behind an image's id."""
+"""The images of the ground truth, named by the image's id and this suffix."""
 
 METADATA = (
-    "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "extent", "subset",
-)  # fmt: skip
-"""The columns of `metadata.csv`: what a real set may tell."""
+    "path",
+    "label",
+    "patient_id",
+    "severity",
+    "source",
+    "view",
+    "age",
+    "sex",
+    "mask",
+    "extent",
+    "subset",
+)
+"""The columns of `metadata.csv`."""
 
 TRUTH = (
-    "path", *TRUTHS, "extent_right", "extent_left", "share_right", "share_left", "lesion_kinds", "planted", "twin_of",
-)  # fmt: skip
-"""The columns of `truth.csv`: the files of the truth, extent (0 to 4) and share (0 to 1) of the lesions in each lung,
-the kinds that are there, the shortcuts that were planted, and the image whose twin it is."""
+    "path",
+    *TRUTHS,
+    "extent_right",
+    "extent_left",
+    "share_right",
+    "share_left",
+    "lesion_kinds",
+    "planted",
+    "twin_of",
+)
+"""The columns of `truth.csv`: the files of the ground truth, extent (0 to 4) and share (0 to 1) of the lesions in each
+lung, their kinds, the planted shortcuts, and the image that is duplicated."""
 
 TABLES = {"metadata.csv": METADATA, "truth.csv": TRUTH}
 
 PART = ".rows.csv"
-"""Hidden, as all that is not finished: a step's folder loses it when it takes its final name."""
+"""Hidden, as an unfinished file; it is removed when a step's folder gets its final name."""
 
 _COLUMNS = (*dict.fromkeys((*METADATA, *TRUTH)), "bytes")
 _FILES = ("path", "mask", *TRUTHS)
 
 
 def describe(shot: Shot, drawing: Drawing, files: Mapping[str, Path], folder: Path) -> Row:
-    """What both tables tell of a radiograph.
+    """The row of a radiograph, for both tables.
 
     Args:
-        shot: What was to be drawn.
-        drawing: What was drawn; extent and severity are measured in it.
-        files: What was written, by the column that names it.
+        shot: The parameters.
+        drawing: The result, in which extent and severity are measured.
+        files: The written files, by column.
         folder: The set's folder, to which paths are relative.
     """
     subject, total = shot.subject, sum(drawing.extent)
@@ -78,10 +94,10 @@ class Rows:
     """The rows of a set that is being drawn, in the order of its images.
 
     Attributes:
-        done: Images whose files were found whole when it was opened.
+        done: Number of images whose files were complete when it was opened.
 
     Args:
-        folder: The set's folder; rows of an earlier attempt in it are kept as far as their files are whole.
+        folder: The set's folder; rows of an earlier run are kept as long as their files are complete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +107,7 @@ class Rows:
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def add(self, row: Row, size: int) -> None:
-        """Note that an image is finished, whose files have `size` bytes; survives the death of this process."""
+        """Record a finished image whose files have `size` bytes in total; flushed, so that a resumed run finds it."""
         with saying_what_fails(self.path):
             self._writer.writerow([*(row.get(name, "") for name in _COLUMNS[:-1]), size])
             self._file.flush()
@@ -115,17 +131,18 @@ class Rows:
     def _keep_whole(self) -> int:
         if not self.path.exists():
             return 0
-        kept = place = 0
+        kept = size = 0
         with self.path.open("r+b") as file:
-            for line in _lines(file):
+            # Not by iterating over the file, which could then not be truncated.
+            for line in iter(file.readline, b""):
                 if not self._is_whole(line):
                     break
-                kept, place = kept + 1, place + len(line)
-            file.truncate(place)
+                kept, size = kept + 1, size + len(line)
+            file.truncate(size)
         return kept
 
     def _is_whole(self, line: bytes) -> bool:
-        # The line that was being written when the process died has no end.
+        # The last line of a killed process may be incomplete.
         if not line.endswith(b"\n"):
             return False
         cells = next(csv.reader([line.decode(errors="replace")]))
@@ -137,8 +154,3 @@ class Rows:
         except OSError:
             return False
         return str(found) == row["bytes"]
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    # Not by iterating: a file cannot be cut in the middle of that.
-    return iter(file.readline, b"")

@@ -1,7 +1,7 @@
 """Soft tissue and air of the chest as lengths of rays.
 
-A ray runs along z. Every organ is an interval of it, with ends that are known in closed form, so that what is left of
-the lung behind the heart, or beneath the dome of the diaphragm, follows from the intervals.
+A ray runs along z. Every organ is an interval of it with ends in closed form, so that the remaining lung behind the
+heart, or below the dome of the diaphragm, follows from the intervals.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Thorax:
     Attributes:
         tissue: Through soft tissue without the lungs.
         air: Through lung.
-        lungs: Right and left lung, 0 to 1, as a reader would outline them: down to the dome, also behind the heart.
+        lungs: Right and left lung, 0 to 1, as a reader would outline them: down to the dome, including the part behind
+            the heart.
         heart: Through heart and great vessels.
         across: Distance from the midline over half the inner width of the cage; 1 at the ribs.
         hila: Right and left hilum in the body's frame, cm.
@@ -37,7 +38,7 @@ class Thorax:
 
 
 def draw_thorax(subject: Subject, body: Body, pose: Pose) -> Thorax:
-    """Lay the organs into the body."""
+    """Draw the organs of the chest."""
     patient, day = np.random.default_rng([*subject.body, 4]), np.random.default_rng([*subject.visit, 4])
     x, y = pose.x, pose.y
     edge = 0.7 / pose.scale + 0.05
@@ -47,7 +48,7 @@ def draw_thorax(subject: Subject, body: Body, pose: Pose) -> Thorax:
     oval = np.maximum(1 - across ** np.float32(2.4), 0)
     half = body.depth * np.sqrt(oval) * body.fullness(y)
     heart, silhouette = _heart(body, pose, middle, y, patient)
-    # The heart rests on the diaphragm: next to it no lung is left behind.
+    # The heart rests on the diaphragm, where there is no lung behind it.
     hidden = heart * (1.4 + 0.8 * step(y - body.lung + 2.6, 3.2))
     inside = half > 0.05
     gas = np.zeros_like(x)
@@ -71,16 +72,16 @@ def draw_thorax(subject: Subject, body: Body, pose: Pose) -> Thorax:
 def _lung(
     body: Body, index: int, out: Field, y: Field, half: Field, edge: float, patient: Generator, day: Generator
 ) -> tuple[Field, Field]:
-    """Length of rays through one pleural space, and the share of a pixel that lies over the lung above its dome."""
+    """Length of rays through one pleural space, and the share of each pixel over the lung above its dome."""
     crest = 5.3 + patient.normal(0, 0.25)
     top = patient.normal(0, 0.35) + 0.10 * (out - crest) ** 2
     apex = np.clip((y - top) * (1 / 5.0), 0, 1)
     apex = np.sqrt(apex * (2 - apex))
-    # The pleura follows the spine, and reaches farther towards the middle behind the heart.
+    # The pleura follows the spine, and extends farther towards the middle behind the heart.
     inner = (1.75 if index else 1.95) + patient.normal(0, 0.15)
     waist = inner + 0.35 * np.exp(-((y - 1.0) ** 2) / 18)
     medial = step(out - waist + 0.35, 1.2 + edge)
-    # The dome: a bowl turned over, highest in the middle and in front of it; the recess behind it reaches deeper.
+    # The dome: an inverted bowl, highest in the middle and in front of it; the recess behind it is deeper.
     summit = body.lung + (body.rise if index else 0.0) + day.normal(0, 0.25)
     middle_of_dome = (5.6 if index else 6.0) + patient.normal(0, 0.4)
     reach = body.width - middle_of_dome
@@ -97,10 +98,10 @@ def _lung(
 
 
 def _heart(body: Body, pose: Pose, middle: Field, y: Field, patient: Generator) -> tuple[Field, Field]:
-    """Lengths of rays through heart, great vessels and mediastinum, and the share of a pixel that they cover.
+    """Lengths of rays through heart, great vessels and mediastinum, and the share of each pixel that they cover.
 
-    The silhouette is drawn by its two borders: on the left of the patient subclavian artery, aortic arch, pulmonary
-    trunk, auricle and left ventricle; on the right vena cava and right atrium.
+    The silhouette is defined by its two borders: on the patient's left subclavian artery, aortic arch, pulmonary trunk,
+    auricle and left ventricle; on the right vena cava and right atrium.
     """
     x = middle - pose.sideways(2.0)
     # Levels are those of a lung 20.5 cm high whose heart rests on the domes.
@@ -108,21 +109,54 @@ def _heart(body: Body, pose: Pose, middle: Field, y: Field, patient: Generator) 
     size, knob = body.heart / 6.0, body.knob
     apex = 18.3 + 2.5 * (body.heart_tilt - 0.72)
     slack = 0.25 * body.old + 0.06 * body.wall + patient.uniform(-0.15, 0.25)
-    left = Profile([
-        (-8.0, 2.6), (-1.0, 2.3 + slack), (2.8, 2.35 + slack), (4.5, 1.5 + 0.85 * knob), (5.9, 1.5 + knob),
-        (7.1, 1.5 + 0.9 * knob), (8.3, 1.6 + 0.8 * knob + 0.2 * slack), (9.4, 3.05 + patient.normal(0, 0.2)),
-        (10.6, 3.6 * size), (12.2, 4.6 * size), (14.2, 6.0 * size),
-        (16.2, 7.2 * size), (apex, 7.85 * size), (apex + 3.0, 7.6 * size), (apex + 6.5, 6.2 * size), (apex + 11, 3.0),
-        (40.0, 2.0),
-    ])  # fmt: skip
-    right = Profile([
-        (-8.0, 2.6), (-1.0, 2.3 + slack), (3.0, 2.3 + 0.6 * slack), (7.0, 2.55 + 0.4 * slack), (9.6, 2.7 + 0.1 * size),
-        (11.5, 3.4 * size), (13.8, 4.05 * size), (16.0, 4.3 * size), (18.5, 4.0 * size), (20.8, 3.7 * size), (24, 3.0),
-        (40.0, 2.0),
-    ])  # fmt: skip
-    deep = Profile([
-        (-8.0, 3.2), (0.0, 3.6), (5.0, 4.4), (9.0, 4.7), (13.0, 4.9 * size), (17.0, 5.0 * size), (22.0, 4.4),
-    ])  # fmt: skip
+    left = Profile(
+        [
+            (-8.0, 2.6),
+            (-1.0, 2.3 + slack),
+            (2.8, 2.35 + slack),
+            (4.5, 1.5 + 0.85 * knob),
+            (5.9, 1.5 + knob),
+            (7.1, 1.5 + 0.9 * knob),
+            (8.3, 1.6 + 0.8 * knob + 0.2 * slack),
+            (9.4, 3.05 + patient.normal(0, 0.2)),
+            (10.6, 3.6 * size),
+            (12.2, 4.6 * size),
+            (14.2, 6.0 * size),
+            (16.2, 7.2 * size),
+            (apex, 7.85 * size),
+            (apex + 3.0, 7.6 * size),
+            (apex + 6.5, 6.2 * size),
+            (apex + 11, 3.0),
+            (40.0, 2.0),
+        ]
+    )
+    right = Profile(
+        [
+            (-8.0, 2.6),
+            (-1.0, 2.3 + slack),
+            (3.0, 2.3 + 0.6 * slack),
+            (7.0, 2.55 + 0.4 * slack),
+            (9.6, 2.7 + 0.1 * size),
+            (11.5, 3.4 * size),
+            (13.8, 4.05 * size),
+            (16.0, 4.3 * size),
+            (18.5, 4.0 * size),
+            (20.8, 3.7 * size),
+            (24, 3.0),
+            (40.0, 2.0),
+        ]
+    )
+    deep = Profile(
+        [
+            (-8.0, 3.2),
+            (0.0, 3.6),
+            (5.0, 4.4),
+            (9.0, 4.7),
+            (13.0, 4.9 * size),
+            (17.0, 5.0 * size),
+            (22.0, 4.4),
+        ]
+    )
     to_left, to_right = left(level), right(level)
     offset = (x - 0.5 * (to_left - to_right)) * 2 / (to_left + to_right)
     inside = np.maximum(1 - offset * offset, 0)
@@ -151,7 +185,7 @@ def _trunk(body: Body, pose: Pose, x: Field, y: Field, day: Generator) -> Field:
         lift = float(np.clip(body.arms + day.normal(0, 0.1), 0, 1))
         start, sweep = body.width + 3.9, 0.02 + 0.5 * lift
         if body.child and lift > 0.45:
-            # Small children are held with their arms up beside the head.
+            # The arms of small children are held up beside the head.
             sweep = -0.9
             along = step(4.5 - y, 2.0)
             bent = start - 1.5 + sweep * (y - 1.0) * 0.35
@@ -162,7 +196,7 @@ def _trunk(body: Body, pose: Pose, x: Field, y: Field, day: Generator) -> Field:
         arm = 2 * 3.2 * np.sqrt(np.maximum(1 - u * u, 0)) * along
         trunk = np.maximum(trunk, arm)
     if body.child:
-        # The head of a small child is never far from its chest.
+        # The head of a small child is always close to its chest.
         head = ball(x, y, (centre + day.normal(0, 1.0), -11.0 - 2.5 * (1 - body.child)), (6.2, 5.6))
         trunk = np.maximum(trunk, 17 * head)
     # Muscles over the tops of the lungs.
@@ -171,7 +205,7 @@ def _trunk(body: Body, pose: Pose, x: Field, y: Field, day: Generator) -> Field:
 
 
 def _abdomen(body: Body, pose: Pose, x: Field, y: Field, patient: Generator, day: Generator) -> Field:
-    """What the abdomen adds: the dense liver, and gas in stomach and bowel, which takes away."""
+    """Additional tissue of the abdomen: the liver is positive, gas in stomach and bowel negative."""
     base = body.lung
     extra = 0.8 * step(y - base - 1.0, 3.5) * (1 + 0.25 * step(-x, 6.0))
     if day.random() < 0.72:

@@ -1,4 +1,4 @@
-"""Vessels of the lungs: trees that start at the hila, branch and thin out."""
+"""Vessels of the lungs: trees that start at the hila, branch and become thinner."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LEVELS = 8
 """Generations of branches from the hilum outwards."""
 
 _PIECES = 5
-"""Straight pieces of one branch, each in a slightly other direction."""
+"""Straight pieces of one branch, each in a slightly different direction."""
 
 _BLOOD = 250 / 0.72
-"""Grey values on the canvas for a centimetre of blood."""
+"""Grey values on the canvas for one centimetre of blood."""
 
 
 def draw_vessels(subject: Subject, body: Body, pose: Pose, hila: tuple[tuple[float, float], ...]) -> Field:
-    """Lengths of rays through blood in the vessels of both lungs, cm; where there is lung is for the caller to say."""
+    """Lengths of rays through blood in the vessels of both lungs, cm; the caller limits them to the lungs."""
     patient = np.random.default_rng([*subject.body, 7])
     coarse, fine = np.zeros(pose.shape, np.uint8), np.zeros(pose.shape, np.uint8)
     full = 1.0 + (0.12 if pose.lying else 0.0)
@@ -32,7 +32,7 @@ def draw_vessels(subject: Subject, body: Body, pose: Pose, hila: tuple[tuple[flo
             canvas = coarse if radius > 0.16 else fine
             pixels = np.round(pose.project(points) * 8).astype(np.int32)
             shade = min(255.0, 2 * radius * _BLOOD)
-            # A line thinner than a pixel is drawn a pixel wide and as much fainter.
+            # A line thinner than a pixel is drawn one pixel wide and fainter.
             value = int(shade * min(1.0, width))
             if value:
                 cv2.polylines(canvas, list(pixels), False, value, max(1, round(width)), cv2.LINE_AA, 3)
@@ -45,7 +45,7 @@ def _tree(
 ) -> list[tuple[NDArray[np.float64], float]]:
     """Branches by generation: points (branches, pieces + 1, 2) in cm, and a radius in cm."""
     count = 12
-    # Fanned out from up and inwards to down and inwards; the lower lobes have the larger share.
+    # A fan from up and inwards to down and inwards; the lower lobes have the larger share.
     angle = np.linspace(-1.35, 1.55, count) + generator.normal(0, 0.1, count)
     place = np.array(hilum) + generator.normal(0, 0.35, (count, 2)) + np.stack([0 * angle, 1.3 * np.sin(angle)], axis=1)
     radius, reach = 0.36 - 0.05 * body.child, 2.3
@@ -61,7 +61,7 @@ def _tree(
             place = place + move
             points.append(place)
         result.append((np.stack(points, axis=1), radius))
-        # Two daughters: one goes on, the other leaves at a wider angle; both are drawn outwards, away from the hilum.
+        # Two daughters: one continues, the other branches off at a wider angle; both turn away from the hilum.
         outward = np.arctan2((place[:, 1] - hilum[1]) / vertical, side * (place[:, 0] - hilum[0]))
         angle = angle + 0.25 * np.angle(np.exp(1j * (outward - angle)))
         sign = generator.choice([-1.0, 1.0], len(angle))
@@ -69,7 +69,7 @@ def _tree(
         angle = np.concatenate([angle - sign * 0.35 * spread, angle + sign * spread])
         place = np.concatenate([place, place])
         if level >= 5:
-            # The finest twigs are too many to draw, and too faint to miss.
+            # Some of the finest branches are omitted: there are many, and they are hardly visible.
             keep = generator.permutation(len(angle))[: int(len(angle) * 0.62)]
             angle, place = angle[keep], place[keep]
         radius *= 0.73

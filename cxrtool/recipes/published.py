@@ -1,14 +1,14 @@
-"""Figures that papers printed, to stand beside our own: one `published_NAME.json` a paper.
+"""Results that papers printed, to compare with our own: one `published_NAME.json` per paper.
 
-A file holds a `title`, the `source` as a citation, `test_images` by class, `notes`, and `rows`, one a network: its
-`name` in the paper, the `networks` here that are the same, `stand_ins` for what cannot be had (name: why), the printed
-`accuracy`, `overall` (by the names of `metrics.json`) and `per_class` (precision, recall, f1, specificity), and, where
-they follow from what is printed, `hits` (images of each class that were right), the `confusion` matrix (rows = true),
-and `notes`. Where one network stands in several rows, `runs` names the runs of the recipe that each is of; a row with
-runs alone, and no network, is of whatever has that name, such as fused predictions. `folds` are rows of single folds.
-`sd` are printed standard deviations, of the accuracy and of classes; `groups` are accuracies by the values of a column,
-each with its standard deviation. All are shares; `percent` says that the paper prints percentages, and `positive` names
-its positive class, for which ours may stand. What follows from counts is computed here, never typed.
+A file has a `title`, the `source` as a citation, `test_images` by class, `notes`, and `rows`, one per network: its
+`name` in the paper, the identical `networks` here, `stand_ins` for networks that are not available (name: reason), the
+printed `accuracy`, `overall` (by the names of `metrics.json`) and `per_class` (precision, recall, f1, specificity),
+and, where they follow from printed values, `hits` (correctly predicted images of each class), the `confusion` matrix
+(rows = true), and `notes`. Where one network has several rows, `runs` names the runs of the recipe for each; a row with
+runs but no network belongs to any run of that name, such as fused predictions. `folds` are rows of single folds. `sd`
+are printed standard deviations, of the accuracy and of classes; `groups` are accuracies by the values of a column, each
+with its standard deviation. All are shares; `percent` is set where the paper prints percentages, and `positive` is its
+positive class, which corresponds to ours. Values that follow from counts are computed here, never typed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from importlib.resources import files
 from typing import Any
 
 PREFIX, SUFFIX = "published_", ".json"
-FIGURES = ("precision", "recall", "f1", "specificity")
-"""What papers print of a class, in that order."""
+METRICS = ("precision", "recall", "f1", "specificity")
+"""The printed metrics of a class, in this order."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class PublishedRow:
     """One network of a paper's table.
 
     Attributes:
-        name: As the paper calls it.
-        networks: Networks here that are the same.
+        name: Its name in the paper.
+        networks: Identical networks here.
         stand_ins: Networks here that stand in for it, and why.
         accuracy: As printed.
-        per_class: Class to the printed `FIGURES`.
-        hits: Images that were right, class by class; empty where they do not follow from what is printed.
-        images: Test images, class by class, in the same order.
-        confusion: Counts, rows = true; empty where they do not follow.
-        notes: What is odd about the row.
-        runs: Names of the runs that it stands beside; empty for any run of its networks.
-        overall: Printed figures of all classes together, by the names of `metrics.json`.
+        per_class: From class to the printed `METRICS`.
+        hits: Correctly predicted images of each class; empty where they do not follow from printed values.
+        images: Test images of each class, in the same order.
+        confusion: Counts, rows = true; empty where they do not follow from printed values.
+        notes: Peculiarities of the row.
+        runs: Names of the runs that it is compared with; empty for any run of its networks.
+        overall: Printed metrics of all classes together, by the names of `metrics.json`.
         folds: Single folds, in order: `overall`, `per_class`, and the accuracy that follows from their counts.
         sd: Printed standard deviations: `accuracy`, and `per_class` as above.
-        groups: Column to its values to the printed accuracy and its standard deviation.
+        groups: From column to its values to the printed accuracy and its standard deviation.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Published:
         title: Short, for a heading.
         source: The citation.
         classes: In the paper's order.
-        rows: One a network.
-        notes: What holds for all.
-        percent: The paper prints percentages.
-        positive: Its positive class, where it has two and one of them is.
+        rows: One per network.
+        notes: Notes on the whole table.
+        percent: Whether the paper prints percentages.
+        positive: Its positive class, where it has two classes.
     """
 
     title: str
@@ -94,25 +94,25 @@ class Published:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.groups))
 
     def match(self, network: str, run: str = "") -> tuple[PublishedRow, str] | None:
-        """The row of a network here (a tag such as `.tv_in1k` does not count), and why it only stands in, or ''.
+        """The row of a network (a tag such as `.tv_in1k` is ignored), and why the network is only a substitute, or ''.
 
         Args:
-            network: Its name here; empty where it is not known, as of fused predictions.
-            run: The run that it is in, which decides where a paper has several rows of one network.
+            network: Its name here; empty where it is not known, as for fused predictions.
+            run: The name of its run, which decides where a paper has several rows of one network.
         """
-        bare, last = network.split(".")[0], run.split("/")[-1]
+        architecture, last = network.split(".")[0], run.split("/")[-1]
         for row in self.rows:
             if row.runs and last not in row.runs:
                 continue
-            if bare in row.networks or (row.runs and not row.networks and not row.stand_ins):
+            if architecture in row.networks or (row.runs and not row.networks and not row.stand_ins):
                 return row, ""
-            if bare in row.stand_ins:
-                return row, row.stand_ins[bare]
+            if architecture in row.stand_ins:
+                return row, row.stand_ins[architecture]
         return None
 
 
 def published_names() -> list[str]:
-    """The papers whose tables are there."""
+    """The papers with a table."""
     names = (entry.name for entry in files("cxrtool.recipes").iterdir())
     return sorted(n.removeprefix(PREFIX).removesuffix(SUFFIX) for n in names if n.startswith(PREFIX) and SUFFIX in n)
 
@@ -124,9 +124,14 @@ def read_published(name: str) -> Published:
     classes = tuple(images) or tuple(dict.fromkeys(label for row in content["rows"] for label in row["per_class"]))
     rows = tuple(_row(row, tuple(images.values())) for row in content["rows"])
     return Published(
-        content["title"], content["source"], classes, rows, tuple(content.get("notes", ())),
-        content.get("percent", False), content.get("positive"),
-    )  # fmt: skip
+        content["title"],
+        content["source"],
+        classes,
+        rows,
+        tuple(content.get("notes", ())),
+        content.get("percent", False),
+        content.get("positive"),
+    )
 
 
 def _row(row: Mapping[str, Any], images: Sequence[int]) -> PublishedRow:
@@ -149,7 +154,7 @@ def _row(row: Mapping[str, Any], images: Sequence[int]) -> PublishedRow:
 
 
 def _fold(fold: Mapping[str, Any]) -> Mapping[str, Any]:
-    right = sum(counts[place] for place, counts in enumerate(fold["confusion"]))
+    right = sum(counts[index] for index, counts in enumerate(fold["confusion"]))
     recomputed = right / sum(map(sum, fold["confusion"]))
     return {"accuracy_recomputed": recomputed, "overall": fold["overall"], "per_class": fold["per_class"]}
 
@@ -157,15 +162,15 @@ def _fold(fold: Mapping[str, Any]) -> Mapping[str, Any]:
 def beside(
     published: Published, networks: Mapping[str, str], ours: Sequence[str] = (), positive: str | None = None
 ) -> dict[str, Any]:
-    """The paper's rows that stand beside our runs, as plain values.
+    """The paper's rows for our runs, as plain values.
 
     Args:
         published: The paper's table.
-        networks: Run name to the network in it, empty where it is not known.
-        ours: Our classes. Two of them stand for the paper's two where both have a positive one.
-        positive: The positive one of ours.
+        networks: From run name to its network, empty where it is not known.
+        ours: Our classes; two classes correspond to the paper's two if both have a positive one.
+        positive: Our positive class.
     """
-    called = _called(published, ours, positive)
+    renamed = _our_names(published, ours, positive)
     rows, met = [], set()
     for run, network in networks.items():
         found = published.match(network, run)
@@ -185,8 +190,8 @@ def beside(
                 "images": sum(row.images) or None,
                 "overall": dict(row.overall),
                 "folds": list(row.folds),
-                "per_class": _renamed(row.per_class, called),
-                "sd": {**row.sd, "per_class": _renamed(row.sd.get("per_class", {}), called)} if row.sd else {},
+                "per_class": _renamed(row.per_class, renamed),
+                "sd": {**row.sd, "per_class": _renamed(row.sd.get("per_class", {}), renamed)} if row.sd else {},
                 "groups": {column: dict(values) for column, values in row.groups.items()},
                 "notes": list(row.notes),
             }
@@ -195,21 +200,21 @@ def beside(
     return {
         "title": published.title,
         "source": published.source,
-        "notes": [*published.notes, *(f"The paper's {theirs} is {own} here." for theirs, own in called.items())],
+        "notes": [*published.notes, *(f"The paper's class {theirs} is {own} here." for theirs, own in renamed.items())],
         "percent": published.percent,
         "rows": rows,
         "not_run_here": missing,
     }
 
 
-def _called(published: Published, ours: Sequence[str], positive: str | None) -> dict[str, str]:
-    """What the paper's classes are called here; empty where they are called the same, or it cannot be told."""
+def _our_names(published: Published, ours: Sequence[str], positive: str | None) -> dict[str, str]:
+    """From the paper's class names to ours; empty where they are the same, or the correspondence is unknown."""
     theirs = published.classes
     if published.positive is None or positive not in ours or len(theirs) != 2 or len(ours) != 2:
         return {}
-    called = {name: next(own for own in ours if (own == positive) == (name == published.positive)) for name in theirs}
-    return {name: own for name, own in called.items() if own != name}
+    names = {name: next(own for own in ours if (own == positive) == (name == published.positive)) for name in theirs}
+    return {name: own for name, own in names.items() if own != name}
 
 
-def _renamed(per_class: Mapping[str, Mapping[str, float]], called: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    return {called.get(name, name): dict(figures) for name, figures in per_class.items()}
+def _renamed(per_class: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    return {names.get(name, name): dict(values) for name, values in per_class.items()}

@@ -1,1 +1,1 @@
-"""Pages that a person reads: one file, no network, as good in print as on a screen."""
+"""Pages for readers: one file, no network, for screen and print."""

@@ -1,7 +1,7 @@
-"""The flow of images through a study as a drawing: what there was, what was left out and why, and the subsets.
+"""The flow of images through a study as a diagram: images after each step, exclusions with reasons, and subsets.
 
-Boxes from top to bottom, what was left out to the right of them, and the subsets in a row at the bottom, as reviewers
-know it from STARD (Bossuyt et al. 2015) and CONSORT.
+Steps are boxes from top to bottom, exclusions are to the right of them, and subsets in a row at the bottom, as in the
+diagrams of STARD (Bossuyt et al. 2015) and CONSORT.
 """
 
 from __future__ import annotations
@@ -19,76 +19,90 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, SIDE, GAP = 3.5, 3.7, 0.35
-"""Widths in inches of a box, and of one of what was left out; and the way between boxes."""
+"""In inches: width of a step, width of an exclusion, distance between boxes."""
 
 LINE, PAD = 0.19, 0.09
 LETTERS = 13.2
-"""Letters of the drawing's size in an inch."""
+"""Letters per inch at the font size of the diagram."""
 
 INK, FILL = "#1b1f24", "#eef4fa"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What there was of images after a step.
+    """The images after a step.
 
     Attributes:
-        title: What they are, as `read by prepare`.
-        images: How many; radiographs, however many versions of each.
-        patients: How many; None where no patient is named.
-        left_out: Numbers and reasons of what was left out on the way here.
+        title: A description, such as `read by prepare`.
+        images: Number of radiographs; versions of one are counted once.
+        patients: Number of patients; None where no image has a patient_id.
+        exclusions: Numbers and reasons of the images that the step excluded.
     """
 
     title: str
     images: int
     patients: int | None = None
-    left_out: Sequence[tuple[int, str]] = ()
+    exclusions: Sequence[tuple[int, str]] = ()
+
+    def excluded(self) -> int:
+        """Number of excluded images."""
+        return sum(count for count, _ in self.exclusions)
 
     def size(self) -> str:
-        """Images and patients in words."""
+        """Numbers of images and patients as text."""
         of = "" if self.patients is None else f" of {count_of(self.patients, 'patient')}"
         return f"{count_of(self.images, 'image')}{of}"
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A study's flow of images.
+    """The flow of images of a study.
 
     Attributes:
-        stages: From the source to what was evaluated.
-        parts: Names and sizes of the subsets into which the last stage falls.
-        notes: What is not known, or needs a word.
+        stages: From the source to the evaluated images.
+        parts: Names and sizes of the subsets of the last stage.
+        notes: Remarks below the table.
     """
 
     stages: Sequence[Stage]
     parts: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
 
-    def left_out(self) -> int:
-        """How many were left out in all."""
-        return sum(count for stage in self.stages for count, _ in stage.left_out)
+    def excluded(self) -> int:
+        """Total number of excluded images."""
+        return sum(stage.excluded() for stage in self.stages)
 
 
 def tabulate(flow: Flow) -> Sheet:
-    """The flow as a table, for those who do not see the drawing."""
+    """The flow as a table."""
     rows = []
     for stage in flow.stages:
-        out = sum(count for count, _ in stage.left_out)
-        reasons = "; ".join(f"{count}: {reason}" for count, reason in stage.left_out)
+        reasons = "; ".join(f"{count}: {reason}" for count, reason in stage.exclusions)
         patients = "" if stage.patients is None else str(stage.patients)
-        rows.append([stage.title, str(stage.images), patients, str(out), reasons])
-    return Sheet("Images after every step", ["step", "images", "patients", "left out", "reasons"], rows,
-                 [*(f"{name}: {', '.join(text.splitlines())}." for name, text in flow.parts), *flow.notes])  # fmt: skip
+        rows.append([stage.title, str(stage.images), patients, str(stage.excluded()), reasons])
+    return Sheet(
+        "Images after every step",
+        ["step", "images", "patients", "excluded", "reasons"],
+        rows,
+        [*(f"{name}: {', '.join(text.splitlines())}." for name, text in flow.parts), *flow.notes],
+    )
 
 
 def draw_flow(flow: Flow, path: Path) -> None:
-    """Draw the flow; numbers of patients are left out where none is named."""
+    """Draw the flow, without numbers of patients where no image has a patient_id."""
     boxes = [_wrap([stage.title, stage.size()], WIDTH) for stage in flow.stages]
     outs = [
-        _wrap([f"left out: {sum(count for count, _ in stage.left_out)}",
-               *(f"{count}: {reason}" for count, reason in stage.left_out)], SIDE) if stage.left_out else []
+        _wrap(
+            [
+                f"excluded: {stage.excluded()}",
+                *(f"{count}: {reason}" for count, reason in stage.exclusions),
+            ],
+            SIDE,
+        )
+        if stage.exclusions
+        else []
         for stage in flow.stages
-    ]  # fmt: skip
+    ]
     wide = WIDTH + (GAP + SIDE if any(outs) else 0)
     columns = max(1, len(flow.parts))
     share = (max(wide, 2.0 * columns) - 0.2 * (columns - 1)) / columns
@@ -103,8 +117,8 @@ def draw_flow(flow: Flow, path: Path) -> None:
         axes.set(xlim=(-0.1, width - 0.1), ylim=(height - 0.1, -0.1))
         axes.set_axis_off()
         y, middle = 0.0, WIDTH / 2
-        for place, (box, out) in enumerate(zip(boxes, outs, strict=True)):
-            if place:
+        for number, (box, out) in enumerate(zip(boxes, outs, strict=True)):
+            if number:
                 way = max(GAP, _height(out) + 0.2 if out else 0)
                 _arrow(axes, (middle, y), (middle, y + way))
                 if out:
@@ -146,9 +160,10 @@ def _box(
     fill = "white" if left else FILL
     axes.add_patch(Rectangle((x, y), width, height, facecolor=fill, edgecolor=GREY, linewidth=1, zorder=2))
     for number, text in enumerate(lines):
-        place = (x + PAD, y + PAD + LINE * (number + 0.5)) if left else (x + width / 2, y + PAD + LINE * (number + 0.5))
         weight = "bold" if number == 0 and not left else "normal"
-        axes.text(*place, text, ha="left" if left else "center", va="center", fontsize=9, color=INK, weight=weight)
+        x_text, y_text = x + PAD if left else x + width / 2, y + PAD + LINE * (number + 0.5)
+        align = "left" if left else "center"
+        axes.text(x_text, y_text, text, ha=align, va="center", fontsize=9, color=INK, weight=weight)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

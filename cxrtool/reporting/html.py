@@ -1,8 +1,8 @@
-"""A page as one HTML file that needs nothing else: no network, no script, no file beside it.
+"""A page as one HTML file: no network, no script, no other file.
 
-It is read on wide and narrow screens and in print, by eyes and by screen readers: levels are words before they are
-colours, tables have headers and may be wider than the screen, pictures say what they show, and what is folded on a
-screen is open on paper. A strict content security policy forbids the browser to load anything from anywhere.
+It can be read on wide and narrow screens, in print, and by screen readers: levels are words as well as colours, tables
+have headers and may be wider than the screen, figures have captions, and folded sections are open in print. A strict
+content security policy forbids the browser to load anything.
 """
 
 from __future__ import annotations
@@ -26,28 +26,21 @@ if TYPE_CHECKING:
 
 
 BUDGET = 5 * 2**20
-"""Bytes of all pictures of a page before they are written as text, which takes a third more: a page under 8 MiB."""
+"""Bytes of all pictures of a page before base64 encoding, which adds a third: a page under 8 MiB."""
 
 STEPS = ((1600, 88), (1200, 82), (900, 75), (640, 65), (400, 50))
-"""The widest a picture may be in pixels, and the quality of a JPEG, from the first try to the last resort."""
+"""Largest width of a picture in pixels, and JPEG quality, from the first step to the last."""
 
 SMALL = 60_000
-"""Bytes up to which a PNG stays as it is."""
+"""Bytes up to which a PNG is kept unchanged."""
 
 WORTH = 0.6
-"""A JPEG is taken where it needs at most this share of the bytes of the PNG."""
+"""A JPEG is used where it needs at most this share of the bytes of the PNG."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture for a page.
-
-    Attributes:
-        kind: `image/png` or `image/jpeg`.
-        data: Its bytes.
-        width: In pixels.
-        height: In pixels.
-    """
+    """A picture for a page; `kind` is `image/png` or `image/jpeg`, `width` and `height` are in pixels."""
 
     kind: str
     data: bytes
@@ -56,44 +49,35 @@ class Encoded:
 
     @property
     def url(self) -> str:
-        """As the address of an `img`, which holds the picture itself."""
+        """The picture as a data URL."""
         return f"data:{self.kind};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
 def encode_all(paths: Sequence[Path], budget: int = BUDGET) -> list[Encoded]:
-    """Encode pictures so that they stay within a budget.
-
-    Args:
-        paths: PNG or JPEG files.
-        budget: Bytes of all of them together; exceeded only where all are as small as they may become.
+    """Encode PNG or JPEG files within a budget in bytes, which is exceeded only where all are at the last step.
 
     Raises:
-        InputError: One is missing or no picture.
+        InputError: A file is missing or is not a picture.
     """
     levels = [0] * len(paths)
     found = [encode(path) for path in paths]
     while sum(len(one.data) for one in found) > budget:
-        # The largest one that can still give way.
-        open_ones = [place for place, level in enumerate(levels) if level + 1 < len(STEPS)]
-        if not open_ones:
+        shrinkable = [i for i, level in enumerate(levels) if level + 1 < len(STEPS)]
+        if not shrinkable:
             break
-        place = max(open_ones, key=lambda k: len(found[k].data))
-        levels[place] += 1
-        smaller = encode(paths[place], levels[place])
-        if len(smaller.data) < len(found[place].data):
-            found[place] = smaller
+        largest = max(shrinkable, key=lambda i: len(found[i].data))
+        levels[largest] += 1
+        smaller = encode(paths[largest], levels[largest])
+        if len(smaller.data) < len(found[largest].data):
+            found[largest] = smaller
     return found
 
 
 def encode(path: Path, level: int = 0) -> Encoded:
-    """Encode one picture.
-
-    Args:
-        path: A PNG or JPEG.
-        level: Index into `STEPS`.
+    """Encode one PNG or JPEG file; `level` is an index into `STEPS`.
 
     Raises:
-        InputError: It is missing or no picture.
+        InputError: The file is missing or is not a picture.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -103,14 +87,16 @@ def encode(path: Path, level: int = 0) -> Encoded:
         with Image.open(io.BytesIO(data)) as opened:
             form = opened.format
             if form not in ("PNG", "JPEG"):
-                raise InputError(f"{path}: expected a PNG or JPEG for the page, found {form}")
+                raise InputError(f"{path}: expected a PNG or JPEG, found {form}")
             picture = opened.convert("RGB" if opened.mode not in ("L", "RGB") or form == "JPEG" else opened.mode)
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path}: expected a picture for the page, found none that can be read") from error
+        raise InputError(f"{path}: expected a PNG or JPEG, found no readable picture") from error
     shrunk = picture.width > widest
     if shrunk:
-        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.BOX
-                                 if picture.width > 4 * widest else Image.Resampling.LANCZOS)  # fmt: skip
+        picture = picture.resize(
+            (widest, max(1, round(picture.height * widest / picture.width))),
+            Image.Resampling.BOX if picture.width > 4 * widest else Image.Resampling.LANCZOS,
+        )
     if form == "JPEG":
         kept = data if not shrunk and level == 0 else _jpeg(picture, quality)
         return Encoded("image/jpeg", kept, *picture.size)
@@ -130,8 +116,8 @@ def _png(picture: Image) -> bytes:
 
 def _jpeg(picture: Image, quality: int) -> bytes:
     stream = io.BytesIO()
-    # Red or blue letters on white would be smeared where colour has half the resolution. Pillow's `optimize` fails on
-    # pictures that need more than its buffer.
+    # Half the colour resolution would blur red or blue letters on white. Pillow's `optimize` fails on pictures that
+    # need more than its buffer.
     picture.save(stream, "JPEG", quality=quality, subsampling=0 if quality > 75 else 2)
     return stream.getvalue()
 
@@ -145,16 +131,16 @@ LEVELS = {
     "clear": ("Clear", "✔"),
     "unknown": ("Not known", "?"),
 }
-"""The word, and the sign, that stand before the sentence of each level."""
+"""The word and the sign before the sentence of each level."""
 
 COMMAND = "$ "
-"""A line of a section that begins so is shown as it is typed."""
+"""Prefix of the lines of a section that are command lines."""
 
 PIXELS_PER_INCH = 150
-"""At which drawings are made; a screen's pixel is a 96th of an inch."""
+"""Resolution of figures; a CSS pixel is 1/96 inch."""
 
 HALF = 460
-"""Pixels of a screen up to which a drawing's letters can be read on half a page."""
+"""CSS pixels of width up to which a figure is readable on half a page."""
 
 _FIGURE = re.compile(r"[-+−<>≤≥~±]?\s*\d.*|-|")
 _LONG = 28
@@ -171,7 +157,7 @@ class _Shown:
 
     @property
     def kind(self) -> str:
-        """`wide`, or `half` for what two of fit beside each other on paper and can still be read."""
+        """`wide`; `half` where two fit side by side in print and are still readable; otherwise `single`."""
         if self.picture.wide:
             return "wide"
         return "half" if self.width <= HALF or self.encoded.kind == "image/jpeg" else "single"
@@ -185,11 +171,11 @@ def render(page: Page, digest: str = "") -> str:
     """The page as HTML.
 
     Args:
-        page: What it says.
-        digest: Of all that it was made of; `read_digest` finds it again.
+        page: The content.
+        digest: Digest of all inputs of the page, for `read_digest`.
 
     Raises:
-        InputError: A picture is missing, or no picture.
+        InputError: A picture is missing or cannot be read.
     """
     from importlib.resources import files
 
@@ -218,7 +204,7 @@ def render(page: Page, digest: str = "") -> str:
 
 
 def read_digest(start: str) -> str:
-    """The digest that `render` was given, from the beginning of a page; empty where there is none.
+    """The digest of a page, from the start of its text; empty where there is none.
 
     >>> read_digest('<meta name="cxrtool-digest" content="0a1b">')
     '0a1b'
@@ -228,25 +214,25 @@ def read_digest(start: str) -> str:
 
 
 def kinds_of_columns(sheet: Sheet) -> list[str]:
-    """How the cells of each column are set: the first as a header; figures to the right; long text with room to wrap.
+    """The CSS class of each column: `name` for the first, `figure` for numbers, `prose` for long text, else `word`.
 
     >>> kinds_of_columns(Sheet("", ["of", "value", "why"], [["a", "0.9 (0.8-1.0)", "because " * 9]], []))
     ['name', 'figure', 'prose']
     """
     kinds = []
-    for place in range(len(sheet.columns)):
-        cells = [row[place] for row in sheet.rows if place < len(row)]
-        if place and any(cells) and all(_FIGURE.fullmatch(cell) for cell in cells):
+    for column in range(len(sheet.columns)):
+        cells = [row[column] for row in sheet.rows if column < len(row)]
+        if column and any(cells) and all(_FIGURE.fullmatch(cell) for cell in cells):
             kinds.append("figure")
         elif any(len(cell) > _LONG for cell in cells):
             kinds.append("prose")
         else:
-            kinds.append("name" if place == 0 else "word")
+            kinds.append("name" if column == 0 else "word")
     return kinds
 
 
 def _anchors(titles: Sequence[str]) -> list[str]:
-    """A name for the address of each section, each only once."""
+    """A unique anchor for each section."""
     found: list[str] = []
     for title in titles:
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
@@ -258,19 +244,19 @@ def _anchors(titles: Sequence[str]) -> list[str]:
 
 
 def _prose(text: str) -> Markup:
-    """A text in which what stands between backticks is set as code."""
+    """A text with the parts between backticks as code."""
     from markupsafe import Markup, escape
 
     parts = [escape(part) for part in text.split("`")]
     if len(parts) % 2 == 0:
-        # One backtick without its other is just one.
+        # An unpaired backtick is a plain character.
         return escape(text)
     return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 
 def _pieces(text: str, titles: dict[str, str]) -> list[tuple[str, Any]]:
-    """The parts of a cell between semicolons, each with the section that it names, so that a table can lead there."""
+    """The parts of a cell between semicolons, each with the anchor of the section with this title, or None."""
     parts = text.split("; ")
     if not any(part in titles for part in parts):
         return [(text, None)]
-    return [(part + ("; " if place + 1 < len(parts) else ""), titles.get(part)) for place, part in enumerate(parts)]
+    return [(part + ("; " if i + 1 < len(parts) else ""), titles.get(part)) for i, part in enumerate(parts)]

@@ -1,7 +1,7 @@
-"""The methods of a study as paragraphs to paste and edit, made of what its files tell.
+"""The methods of a study as paragraphs to paste and edit, made from its files.
 
-Every sentence states what was recorded. What no file tells stands in square brackets, for the author to write; a name
-that no registry here knows, as of a newer version, stands as it is.
+Every sentence states what was recorded. What no file records is in square brackets, for the author to write. A name
+that is in no registry here, such as that of a newer version, is used unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cxrtool.imaging.fits import FITS
 from cxrtool.training.options import CHECKPOINTS, OPTIMIZERS, SCHEDULES
 
 LOSSES = {"margin": "the margin loss of capsule networks"}
-"""Losses whose name alone does not say what they are."""
+"""Losses whose name does not explain them."""
 
 CHANGES = {
     "rotate": "rotation by up to ±{}°",
@@ -31,13 +31,13 @@ CHANGES = {
     "blur": "Gaussian blur (standard deviation {} pixels)",
     "noise": "Gaussian noise (standard deviation {})",
 }
-"""The parts of `--augment` in words."""
+"""The parts of `--augment` as phrases."""
 
 Words = Callable[[Mapping[str, Any]], str]
-"""Makes a sentence of an entry of a chain."""
+"""Makes a sentence from an entry of a chain."""
 
 _NAMES = ("manifest", "splits", "preset", "transform")
-"""Options of training that name what is trained on, and no setting."""
+"""Options of training that name inputs and are no settings."""
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,31 @@ class Facts:
     """What is known of a study.
 
     Attributes:
-        images: Radiographs that were divided, or evaluated.
-        patients: Of them; None where none is named.
-        classes: Images of each label.
-        sources: Images of each source.
-        left_out: Images that were left out on the way.
-        chain: What was done to the images before training, as `run.json` tells it, or None where that is unknown.
-        divided: How they were divided, as sentences.
+        images: Number of radiographs that were divided, or evaluated.
+        patients: Number of their patients; None where no image has a patient_id.
+        classes: Number of images of each label.
+        sources: Number of images of each source.
+        excluded: Number of excluded images.
+        chain: The processing of the images before training, as in `run.json`; None where unknown.
+        divided: The division, as sentences.
         run: `run.json` of the run; empty for predictions alone.
         fold: `run.json` of its first fold.
         model: `model.json` of its first fold.
         summary: `metrics.json`.
-        folds: How many folds there are.
-        loss: What the network was trained by.
-        audited: Whether an audit of these images is there.
+        folds: Number of folds.
+        loss: The training loss.
+        audited: Whether there is an audit of these images.
         external: Whether several sets are evaluated side by side.
-        calibrated: Whether probabilities were brought to the temperature of the validation images.
-        sensitivity: That for which thresholds were chosen on validation images, or None.
-        enhancing: The words of each step of `enhance`, which knows them.
+        calibrated: Whether probabilities were calibrated by a temperature fitted on validation images.
+        sensitivity: The sensitivity for which thresholds were chosen on validation images, or None.
+        enhancing: The sentence of each step of `enhance`.
     """
 
     images: int
     patients: int | None
     classes: Mapping[str, int]
     sources: Mapping[str, int]
-    left_out: int
+    excluded: int
     chain: Sequence[Mapping[str, Any]] | None
     divided: str
     run: Mapping[str, Any]
@@ -90,12 +90,12 @@ class Facts:
 
 
 def paragraphs(facts: Facts) -> list[str]:
-    """The methods, one paragraph a line."""
+    """The methods, one paragraph per item."""
     found = [_data(facts), _processing(facts), facts.divided]
     if facts.run:
         found += [_network(facts), _training(facts)]
     else:
-        found.append("The predictions came from elsewhere. [Describe the model and its training.]")
+        found.append("The predictions were not made by a run of cxrtool. [Describe the model and its training.]")
     return [text for text in [*found, _evaluation(facts), _software(facts)] if text]
 
 
@@ -105,10 +105,11 @@ def _data(facts: Facts) -> str:
     text = f"Data. The study used {count_of(facts.images, 'chest radiograph')}{of}: {classes}."
     if facts.sources:
         text += f" They came from {_listed([f'{name} ({count})' for name, count in facts.sources.items()])}."
-    if facts.left_out:
-        text += f" {count_of(facts.left_out, 'image')} had been left out before, for the reasons in the flow of images."
+    if facts.excluded:
+        verb = "was" if facts.excluded == 1 else "were"
+        text += f" {count_of(facts.excluded, 'image')} {verb} excluded before, for the reasons in the flow of images."
     return text + (
-        " [Write where and when the images were taken, on which devices, by which criteria patients were chosen, and "
+        " [Write where and when the images were taken, on which devices, by which criteria patients were selected, and "
         "how and by whom the labels were established.]"
     )
 
@@ -116,10 +117,10 @@ def _data(facts: Facts) -> str:
 def _processing(facts: Facts) -> str:
     if facts.chain is None:
         return ""
-    said = [text for entry in facts.chain if (text := _step_in_words(entry, facts.enhancing))]
-    if not said:
-        return "Image processing. The images were used as they were stored, as grey values of 8 or 16 bits."
-    return "Image processing. " + " ".join(said)
+    sentences = [text for entry in facts.chain if (text := _step_in_words(entry, facts.enhancing))]
+    if not sentences:
+        return "Image processing. The images were used as stored, as grey values of 8 or 16 bits."
+    return "Image processing. " + " ".join(sentences)
 
 
 def _step_in_words(entry: Mapping[str, Any], enhancing: Mapping[str, Words]) -> str:
@@ -129,15 +130,15 @@ def _step_in_words(entry: Mapping[str, Any], enhancing: Mapping[str, Words]) -> 
             return ""
         fit = str(entry.get("fit"))
         how = FITS[fit].words if fit in FITS else f"by the fit {fit}"
-        return f"Images were brought to {entry['size']} x {entry['size']} pixels {how}."
+        return f"Images were resized to {entry['size']} x {entry['size']} pixels {how}."
     if step == "segment":
         part, uses = entry.get("part", {}), str(entry.get("use", "")).split("+")
         done = {
             "crop": f"images were cut to the smallest rectangle around both lungs plus a margin of "
-                    f"{100 * float(entry.get('margin', 0)):g} % of the {entry.get('margin_of', 'image')}'s side",
-            "apply": "what lies outside the lungs was set to black",
+            f"{100 * float(entry.get('margin', 0)):g} % of the {entry.get('margin_of', 'image')}'s side",
+            "apply": "pixels outside the lungs were set to black",
             "erase": "the lungs were erased",
-        }  # fmt: skip
+        }
         used = _listed([done.get(word, f"the use {word} was made of them") for word in uses if word])
         return f"The lungs were found by a network ({part.get('network', 'unknown')})" + (
             f", and {used}." if used else "."
@@ -145,7 +146,7 @@ def _step_in_words(entry: Mapping[str, Any], enhancing: Mapping[str, Words]) -> 
     if step in enhancing:
         return enhancing[step](entry)
     if step == "transform":
-        return "Each image was transformed by one generator a class, fitted on the training images of its fold."
+        return "Each image was transformed by one generator per class, fitted on the training images of its fold."
     return f"The step {step} was applied."
 
 
@@ -156,14 +157,14 @@ def _network(facts: Facts) -> str:
     text = f"Network. A {name}"
     if notes.get("parameters"):
         trained = notes.get("trained_parameters", notes["parameters"])
-        part = "all of them trained" if trained == notes["parameters"] else f"{_millions(trained)} of them trained"
+        part = "all of them trainable" if trained == notes["parameters"] else f"{_millions(trained)} of them trainable"
         text += f" with {_millions(notes['parameters'])} parameters, {part},"
     pixels = size.get("size") or facts.option("size")
     text += f" received images of {pixels} x {pixels} pixels"
     classes = model.get("classes") or list(facts.classes)
     text += f" and gave probabilities of {len(classes)} classes ({', '.join(map(str, classes))})."
     if shape.get("hidden"):
-        text += f" Its last layer was preceded by one of {shape['hidden']} units."
+        text += f" A layer of {shape['hidden']} units preceded its last layer."
     if shape.get("dropout"):
         text += f" Dropout was {shape['dropout']:g}."
     weights = model.get("trained", {}).get("weights")
@@ -171,15 +172,16 @@ def _network(facts: Facts) -> str:
         drawn = "drawn at random" in str(weights)
         text += " Its weights were drawn at random." if drawn else f" Its weights started from: {weights}."
     if facts.option("freeze"):
-        text += " The body of the network was frozen."
+        text += " The backbone of the network was frozen."
     preset = facts.option("preset")
     if preset:
         changed = [
-            f"{name.replace('_', '-')} {entry['value']}" for name, entry in facts.run.get("options", {}).items()
+            f"{name.replace('_', '-')} {entry['value']}"
+            for name, entry in facts.run.get("options", {}).items()
             if entry.get("origin") in ("flag", "config") and name not in _NAMES
-        ]  # fmt: skip
+        ]
         text += f" Settings followed the preset {preset} of cxrtool"
-        text += f", but for {_listed(changed)}." if changed else "."
+        text += f", except for {_listed(changed)}." if changed else "."
     return text
 
 
@@ -197,9 +199,9 @@ def _training(facts: Facts) -> str:
     text += f" ({', '.join(extras)})" if extras else ""
     rate = f"{value('lr'):g}" if isinstance(value("lr"), int | float) else str(value("lr"))
     schedule = SCHEDULES.get(str(value("sched")))
-    told = schedule.words if schedule else f"followed the schedule {value('sched')}"
-    told = told.format(decay_rate=value("decay_rate"), decay_epochs=value("decay_epochs"))
-    text += f" at a learning rate of {rate}, which {told}."
+    course = schedule.words if schedule else f"followed the schedule {value('sched')}"
+    course = course.format(decay_rate=value("decay_rate"), decay_epochs=value("decay_epochs"))
+    text += f" at a learning rate of {rate}, which {course}."
     text += f" The loss was {LOSSES.get(facts.loss, facts.loss)}{_weighted(value('class_weights'))}."
     if 0 < patience < epochs:
         text += f" Training stopped after {count_of(patience, 'epoch')} without a lower validation loss."
@@ -215,7 +217,7 @@ def _weighted(name: object) -> str:
 
 
 def augmentation_in_words(text: str) -> str:
-    """What `--augment` says, in a sentence.
+    """The value of `--augment` as a sentence.
 
     >>> augmentation_in_words("rotate=10,flip=0.5")
     'Training images were augmented by rotation by up to ±10° and horizontal flips with probability 0.5.'
@@ -225,15 +227,15 @@ def augmentation_in_words(text: str) -> str:
     parts = [part.strip() for part in text.split(",")]
     pairs = {name: value for name, _, value in (part.partition("=") for part in parts if part not in ("", "none"))}
     each = pairs.pop("p", None)
-    said = [
+    phrases = [
         CHANGES[name].format(value) if name in CHANGES else f"{name} {value}".rstrip()
         for name, value in pairs.items()
         if value not in ("0", "0.0")
     ]
-    if not said:
+    if not phrases:
         return "Training images were not augmented."
-    how = f", flips apart each with probability {each}" if each and float(each) != 1 else ""
-    return f"Training images were augmented by {_listed(said)}{how}."
+    how = f", each with probability {each} (except flips)" if each and float(each) != 1 else ""
+    return f"Training images were augmented by {_listed(phrases)}{how}."
 
 
 def _evaluation(facts: Facts) -> str:
@@ -260,10 +262,10 @@ def _evaluation(facts: Facts) -> str:
     if summary["positive"] is not None:
         text += f" The positive class was {summary['positive']}."
     if facts.calibrated:
-        text += " Probabilities were calibrated by one temperature a fold, fitted on its validation images."
+        text += " Probabilities were calibrated by one temperature per fold, fitted on its validation images."
     if facts.sensitivity is not None:
         text += (
-            f" An image was also called {summary['positive']} from the threshold that keeps a sensitivity of "
+            f" In addition, {summary['positive']} was predicted from the threshold that gives a sensitivity of "
             f"{facts.sensitivity:g} on the validation images of its fold."
         )
     return text

@@ -1,4 +1,4 @@
-"""A page as data: its first lines, its sections with tables and pictures; and as one HTML file."""
+"""A page as data: its first lines, and its sections with tables and pictures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cxrtool.evaluation.tables import Sheet
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on a page.
+    """An image or a figure on a page.
 
     Attributes:
-        path: A PNG or JPEG; its bytes become part of the page.
-        caption: What it shows, for those who see it and for those who do not.
+        path: A PNG or JPEG, which is embedded in the page.
+        caption: The caption, also for screen readers.
         wide: Whether it needs the whole width of the page.
     """
 
@@ -33,7 +33,7 @@ class Section:
         lines: Paragraphs before its tables.
         sheets: Its tables, each with notes.
         pictures: Its pictures.
-        folded: Whether a reader on a screen opens it first; in print it is open.
+        folded: Whether it is closed on a screen until the reader opens it; in print it is open.
     """
 
     title: str
@@ -48,12 +48,11 @@ class Page:
     """A page.
 
     Attributes:
-        title: Of the document.
-        subtitle: What it is about, in a line.
-        marks: What a reader must see first: pairs of a level (`alarm`, `warning`, `note`, `clear`, `unknown`) and a
-            sentence.
+        title: The title of the document.
+        subtitle: One line about the content.
+        marks: The first lines: pairs of a level (`alarm`, `warning`, `note`, `clear`, `unknown`) and a sentence.
         sections: In order; the table of contents lists them.
-        footer: The last line: what made the page, and when.
+        footer: The last line: the program and its inputs.
     """
 
     title: str

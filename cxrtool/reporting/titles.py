@@ -1,15 +1,15 @@
-"""What the sections of a report are called: the one place from which pages, links and checklists take their words."""
+"""The titles of the sections of a report, used by pages, links and checklists."""
 
 from __future__ import annotations
 
 RESULTS = "Results"
 ERRORS = "Most confident errors"
 AUDIT = "Audit"
-OUTSIDE = "The model elsewhere"
-ELSEWHERE = f"{AUDIT}: {OUTSIDE}"
+EXTERNAL_MODEL = "The model on external images"
+EXTERNAL = f"{AUDIT}: {EXTERNAL_MODEL}"
 FLOW = "Flow of images"
 TABLE_ONE = "Table 1"
-SETTINGS = "Settings of training"
+SETTINGS = "Training settings"
 CURVES = "Training curves"
 METHODS = "Methods, to paste and edit"
 LIMITS = "Limits"

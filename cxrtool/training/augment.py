@@ -1,7 +1,7 @@
-"""Augmentation: one batched affine map a sample on the device, then changes of grey values, then normalisation.
+"""Augmentation: one affine map per image, in batches on the device, then changes of grey values.
 
-Rotation, shift, shear, zoom, crop and flip are composed into one matrix a sample and sampled once, so that an image is
-interpolated once however many of them are on.
+Rotation, shift, shear, zoom, stretch, pad, crop and flip are composed into one matrix, so that an image is interpolated
+only once.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ DRAWS = (
     "pad",
     "gate_pad",
 )
-"""What each of an image's random numbers is for: fixed, so that switching one option on never moves another."""
+"""The use of each random number of an image. The order is fixed, so that one option never changes another."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each transformation goes; 0 leaves it out.
+    """The range of each transformation; 0 switches it off.
 
     Attributes:
         rotate: Degrees, drawn from [-rotate, rotate].
@@ -60,13 +60,13 @@ class Augmentation:
         zoom: Magnification from [1 - zoom, 1 + zoom].
         stretch: Further magnification from top to bottom alone, from [1 - stretch, 1 + stretch].
         pad: Up to this share of the side is added at each edge, and the whole shrunk to its size again.
-        crop: Up to this share of the side is cut away, at a place that is drawn, and the rest enlarged.
+        crop: Up to this share of the side is cut away, at a random position, and the rest enlarged.
         flip: Probability of a horizontal flip.
         brightness: Added to values in [0, 1], from [-brightness, brightness].
-        contrast: Factor about the picture's mean, from [1 - contrast, 1 + contrast].
+        contrast: Factor about the image's mean, from [1 - contrast, 1 + contrast].
         blur: Standard deviation in pixels of a 9 x 9 Gaussian.
         noise: Standard deviation of Gaussian noise on values in [0, 1].
-        p: Probability with which each of them is applied to an image, flip apart.
+        p: Probability with which each of them, except flip, is applied to an image.
     """
 
     rotate: float = 0.0
@@ -94,7 +94,7 @@ class Augmentation:
         return self.geometric or any((self.brightness, self.contrast, self.blur, self.noise))
 
     def __str__(self) -> str:
-        # repr, because fewer digits would name another augmentation.
+        # repr, because with fewer digits it would be another augmentation.
         numbers = {name: repr(float(value)).removesuffix(".0") for name, value in asdict(self).items()}
         changed = [f"{name}={text}" for name, text in numbers.items() if text != ("1" if name == "p" else "0")]
         return ",".join(changed) if self.active else "none"
@@ -118,13 +118,13 @@ LIMITS = {
 
 
 def parse(text: str) -> Augmentation:
-    """Read `rotate=15,shift=0.2,flip=0.5`; `none` or nothing leaves the images as they are.
+    """Read `rotate=15,shift=0.2,flip=0.5`; `none` or an empty text changes nothing.
 
     >>> str(parse("rotate=15,flip=0.5"))
     'rotate=15,flip=0.5'
 
     Raises:
-        UsageError: An unknown name, no number, or one out of range.
+        UsageError: A name is unknown, or a value is not a number or out of range.
     """
     values: dict[str, float] = {}
     names = [entry.name for entry in fields(Augmentation)]
@@ -145,14 +145,11 @@ def parse(text: str) -> Augmentation:
 
 
 class Augmenter:
-    """Applies an `Augmentation` to batches; what happens to an image depends on seed, epoch and image alone.
+    """Applies an `Augmentation` to batches; the change of an image depends on seed, epoch and image only.
 
     Args:
-        recipe: What to do.
         keys: One uint64 for each image of the store.
-        seed: The run's seed.
         size: Side of the images in pixels.
-        device: Where the images are.
     """
 
     def __init__(self, recipe: Augmentation, keys: np.ndarray, seed: int, size: int, device: torch.device) -> None:
@@ -163,7 +160,7 @@ class Augmenter:
         self._drawn: tuple[int, np.ndarray] | None = None
 
     def __call__(self, images: Tensor, indices: np.ndarray, epoch: int) -> Tensor:
-        """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their places in the store."""
+        """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their indices in the store."""
         if not self.recipe.active:
             return images
         if self._drawn is None or self._drawn[0] != epoch:
@@ -174,13 +171,13 @@ class Augmenter:
         return self._change_values(images, draws)
 
     def pair(self, images: Tensor, targets: Tensor, indices: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Move images and targets (B, 1, S, S) by the same map, and change the grey values of the images alone.
+        """Move images and targets (B, 1, S, S) by the same map, and change the grey values of the images only.
 
         Args:
             images: Values in [0, 1].
-            targets: What shall be made of them, as masks.
-            indices: Their places in the store (B,).
-            epochs: A number for each (B,), so that an image that comes twice in an epoch is changed in two ways.
+            targets: Such as masks.
+            indices: Their indices in the store (B,).
+            epochs: A number for each (B,), so that an image that is used twice in an epoch is changed in two ways.
         """
         if not self.recipe.active:
             return images, targets
@@ -234,8 +231,8 @@ class Augmenter:
         return functional.conv2d(rows, kernel.view(1, 1, -1, 1))
 
     def _noise_bank(self) -> Tensor:
-        # Each image takes its own stretch of one long row of numbers: drawing anew for every pixel would cost more
-        # than a small network's step.
+        # Each image takes a random part of one long row of numbers: to draw a number for every pixel would take
+        # longer than a step of a small network.
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(16 * self.size**2, generator=generator).to(self.device)
 
@@ -254,8 +251,8 @@ def matrices(recipe: Augmentation, draws: dict[str, np.ndarray]) -> np.ndarray:
     """The maps from output to input coordinates, in [-1, 1] with x to the right and y down: shape (B, 2, 3).
 
     Args:
-        recipe: How far each transformation goes.
-        draws: Uniform numbers (B,) by their use, as `DRAWS` names them.
+        recipe: The range of each transformation.
+        draws: Uniform numbers (B,) for each name of `DRAWS`.
     """
     angle = np.deg2rad(_reach(draws, "angle", recipe.rotate, recipe.p))
     shear = _reach(draws, "shear", recipe.shear, recipe.p)

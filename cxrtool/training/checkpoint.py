@@ -1,7 +1,7 @@
-"""What a training run leaves behind: the state to go on from, and the finished model folder.
+"""Files of a training: the state to resume from, and the finished model folder.
 
 Weights are safetensors and JSON. The state for resuming is torch's own format, read with `weights_only`, which runs no
-code; it starts with its checksum and the one before it is kept, so that a crash while saving costs one interval.
+code. It starts with its checksum, and the state before it is kept, so that a crash while saving costs one interval.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from cxrtool.data.file_names import MODEL, MODEL_WEIGHTS
 from cxrtool.data.files import atomic_path, atomic_write
 from cxrtool.errors import CxrtoolError, DivergedError, InputError
-from cxrtool.models.description import MODEL, WEIGHTS, ModelDescription
+from cxrtool.models.description import ModelDescription
 from cxrtool.models.network import Network, is_finite
 from cxrtool.models.registry import build
 
@@ -28,7 +29,7 @@ STATE, PREVIOUS = "last.pt", "previous.pt"
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Save a state to resume from; the one before it stays as `previous.pt`."""
+    """Save a state to resume from; the state before it is kept as `previous.pt`."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     data = buffer.getvalue()
@@ -39,7 +40,7 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Load the newest state that is whole, or None; says loudly when it is not the last one."""
+    """Load the newest intact state, or None; warns when a file is damaged."""
     for name in (STATE, PREVIOUS):
         path = folder / name
         if not path.exists():
@@ -51,18 +52,13 @@ def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | No
                 state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
                 return state
         older = name == STATE and (folder / PREVIOUS).exists()
-        back = "going back to the checkpoint before it" if older else "starting anew"
-        warn(f"{path}: damaged, or not a state that cxrtool saved; {back}")
+        back = "going back to the checkpoint before it" if older else "starting from the beginning"
+        warn(f"{path}: damaged, or not a state saved by cxrtool; {back}")
     return None
 
 
 def save_model(folder: Path, network: Network, description: ModelDescription) -> None:
-    """Write `model.safetensors` and `model.json` into a folder.
-
-    Args:
-        folder: The model folder.
-        network: Its weights are saved in fp32, contiguous.
-        description: What `model.json` tells.
+    """Write `model.safetensors` (fp32) and `model.json` into a folder.
 
     Raises:
         DivergedError: A weight is not a finite number.
@@ -71,7 +67,7 @@ def save_model(folder: Path, network: Network, description: ModelDescription) ->
         raise DivergedError(f"{folder}: the network's weights are not finite; nothing was saved", "lower --lr")
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
+    with atomic_path(folder / MODEL_WEIGHTS) as temporary:
         save_file(state, temporary)
     atomic_write(folder / MODEL, json.dumps(description.to_json(), indent=1) + "\n")
 
@@ -83,17 +79,17 @@ def load_model(folder: Path) -> tuple[Network, ModelDescription]:
         InputError: The folder lacks a file, the weights do not fit the description, or are not finite.
     """
     description = ModelDescription.read(folder)
-    weights = Path(folder) / WEIGHTS
+    weights = Path(folder) / MODEL_WEIGHTS
     try:
         network, _ = build(description.architecture)
     except (TypeError, CxrtoolError) as error:
-        raise InputError(f"{Path(folder) / MODEL}: no network can be built from it: {error}") from error
+        raise InputError(f"{Path(folder) / MODEL}: cannot build a network from it: {error}") from error
     try:
         network.load_state_dict(load_file(weights))
     except Exception as error:
-        # safetensors, torch and the operating system each have their own errors for a file that will not do.
+        # safetensors, torch and the operating system each have their own errors for an unusable file.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{weights}: cannot be loaded: {reason}", "train the model anew") from error
+        raise InputError(f"{weights}: cannot be loaded: {reason}", "train the model again") from error
     if not is_finite(network):
-        raise InputError(f"{weights}: some of the weights are not finite numbers", "train the model anew")
+        raise InputError(f"{weights}: some of the weights are not finite numbers", "train the model again")
     return network.eval(), description

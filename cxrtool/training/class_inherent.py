@@ -1,17 +1,17 @@
-"""Fit class-inherent transformations (FuCiTNet): a generator for each class, and the classifier that judges them.
+"""Fit class-inherent transformations (FuCiTNet): a generator for each class, and a classifier of their output.
 
 Rey-Area et al. 2020, with the loss of its reference implementation (gonzalezsieira/UGR-FuCiTNet). Generator k of K
-makes of every picture x one that the classifier takes more easily for what x is, and loses
+changes every image x so that the classifier recognises its class more easily. Its loss is
 
     MSE(G_k(x), x) + 0.006 MSE(V(G_k(x)), V(x)) + 2e-8 TV(G_k(x)) + w C_k
 
-with V the features of VGG16 and w the weight of the class term. C_k is, as `own`, the classifier's mean cross-entropy
-over the K versions of the images whose true label is k, 0 where a batch has none; as `all`, its weighted cross-entropy
-over all versions of all images. The classifier loses the cross-entropy of all versions against their true labels, each
-times its class's inverse frequency. Everything is computed on standardised pictures of three channels.
+with V the features of VGG16 and w the weight of the class term. With `own`, C_k is the classifier's mean cross-entropy
+over the K versions of the images whose true label is k, 0 where a batch has none; with `all`, its weighted
+cross-entropy over all versions of all images. The loss of the classifier is the cross-entropy of all versions, each
+weighted by the inverse frequency of its class. Everything is computed on standardised images of three channels.
 
-All K + 1 gradients are taken before any weight moves. (The implementation moves the classifier first, and then asks its
-former self for the generators' gradients.)
+All K + 1 gradients are computed before any weight is changed. (The implementation updates the classifier first, and
+then computes the generators' gradients with its former weights.)
 """
 
 from __future__ import annotations
@@ -35,21 +35,20 @@ from cxrtool.training.job import Job
 from cxrtool.training.options import OPTIMIZERS
 
 PERCEPTUAL, VARIATION = 0.006, 2e-8
-"""What the features' error and the total variation count beside the pixels' error."""
+"""Weights of the feature error and of the total variation, relative to the pixel error."""
 
 TERMS = ("mse", "perceptual", "tv", "class", "total")
-"""The parts of a generator's loss, each before it is weighted, and their weighted sum."""
+"""The terms of a generator's loss, unweighted, and their weighted sum."""
 
 FROZEN = ("conv1", "bn1", "layer1", "layer2")
-"""The layers of the pretrained ResNet-18 whose weights stay; their normalisations go on counting."""
+"""The frozen layers of the pretrained ResNet-18; the running statistics of their normalisations are still updated."""
 
 
 class GeneratorTraining(nn.Module):
-    """The generators, and the classifier that sees what each of them made.
+    """The generators, and the classifier of their output.
 
     Args:
-        generators: One for each class.
-        classifier: Takes standardised pictures (B, 3, S, S).
+        classifier: Takes standardised images (B, 3, S, S).
     """
 
     def __init__(self, generators: Generators, classifier: Network) -> None:
@@ -57,9 +56,9 @@ class GeneratorTraining(nn.Module):
         self.generators, self.classifier = generators, classifier
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised pictures (B, 3, S, S) to their K versions (K, B, 3, S, S) and logits (K, B, K).
+        """Standardised images (B, 3, S, S) to their K versions (K, B, 3, S, S) and logits (K, B, K).
 
-        All versions go through the classifier as one batch, so that they are normalised alike.
+        All versions pass the classifier in one batch, so that they share the statistics of batch normalisation.
         """
         made = torch.cat([member(inputs) for member in self.generators.members])
         logits = self.classifier(made)
@@ -68,17 +67,17 @@ class GeneratorTraining(nn.Module):
 
 
 def decide(logits: Tensor) -> Tensor:
-    """FuCiTNet's own answer: of every class the largest logit that a generator gets for it, (K, B, K) to (B, K).
+    """The logits of FuCiTNet itself: for every class the largest over all versions, (K, B, K) to (B, K).
 
-    Its largest entry is the class that the implementation names: the argmax over all K * K logits, modulo K.
+    The largest entry is the class that the implementation predicts: the argmax over all K * K logits, modulo K.
     """
     return logits.amax(0)
 
 
 def total_variation(pictures: Tensor) -> Tensor:
-    """Twice the sum of the mean squared steps down and to the right, of pictures (B, C, H, W).
+    """Twice the sum of the mean squared steps down and to the right, of images (B, C, H, W).
 
-    This is the total variation of the SRGAN implementations, of squares where the name says absolute values.
+    As in the SRGAN implementations, squares are used instead of absolute values.
     """
     down, right = pictures.diff(dim=-2), pictures.diff(dim=-1)
     return 2 * (down.square().mean() + right.square().mean())
@@ -87,12 +86,12 @@ def total_variation(pictures: Tensor) -> Tensor:
 def class_cross_entropy(logits: Tensor, target: Tensor, label: int) -> Tensor:
     """Mean cross-entropy over the versions of the images of one class; 0 where there is none.
 
-    No weight of a class is in it: it would be the same for every image here.
+    It has no class weight, which would be the same for all of these images.
 
     Args:
         logits: (K, B, K).
         target: Classes (B,).
-        label: The class.
+        label: Index of the class.
     """
     mine = logits[:, target == label]
     if not mine.numel():
@@ -104,17 +103,16 @@ def class_cross_entropy(logits: Tensor, target: Tensor, label: int) -> Tensor:
 class GeneratorFit(Job):
     """Fit the generators and their classifier; `recipe` holds the generators' learning rate, which is constant.
 
-    The schedule in `recipe` is the classifier's, which has no weight decay. The loss and the accuracy of a history are
-    the classifier's: cross-entropy over all versions, and the share of images that `decide` names rightly.
+    The schedule in `recipe` is that of the classifier, which has no weight decay. Loss and accuracy of a history are
+    those of the classifier: cross-entropy over all versions, and the share of images that `decide` predicts correctly.
 
     Attributes:
-        module: The contest.
-        perceptual: Compares pictures; None leaves that term out.
-        source: Hands out grey pictures (B, 1, S, S) in [0, 1].
+        perceptual: Compares images; None omits that term.
+        source: Gives grey images (B, 1, S, S) in [0, 1].
         labels: Class index of every image of the store (N,).
         class_loss: `own` or `all`.
-        class_loss_weight: What C_k counts.
-        classifier_lr: Learning rate of the classifier at the start.
+        class_loss_weight: Weight of C_k.
+        classifier_lr: Initial learning rate of the classifier.
     """
 
     module: GeneratorTraining
@@ -134,28 +132,28 @@ class GeneratorFit(Job):
 
     @property
     def score(self) -> str:
-        """The share of images that are named rightly."""
+        """The share of correct predictions."""
         return "accuracy"
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Every part of every generator's loss."""
+        """Every term of every generator's loss."""
         parts = [part for part in TERMS if self.perceptual is not None or part != "perceptual"]
         return tuple(term_of(part, name) for part in parts for name in self._names)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """One group of the generators' weights, one of the classifier's."""
+        """One group of parameters for the generators, one for the classifier."""
         classifier = {"params": self.parameter_groups()[-1], "lr": self.classifier_lr, "weight_decay": 0.0}
         groups = [{"params": [weight for player in self.parameter_groups()[:-1] for weight in player]}, classifier]
-        # torch takes groups wherever it takes weights.
+        # The type hints of torch know only parameters, not groups.
         return OPTIMIZERS[self.recipe.opt].build(cast(list[nn.Parameter], groups), self.recipe)
 
     def rates(self, epoch: int, losses: Sequence[float]) -> Sequence[float]:
-        """The generators' rate, and the classifier's by its schedule."""
+        """The constant rate of the generators, and the scheduled rate of the classifier."""
         return self.recipe.lr, replace(self.recipe, lr=self.classifier_lr).rate(epoch, losses)
 
     def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Give each generator the gradient of its own loss, and the classifier that of its own."""
+        """Compute the gradient of each generator's loss and of the classifier's loss."""
         inputs, target = self.batch(items, epoch)
         with autocast(self.device, self.precision):
             made, logits = self.module(inputs)
@@ -169,20 +167,20 @@ class GeneratorFit(Job):
         return judged.detach(), self.score_sum(logits.detach(), target), terms
 
     def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, S, S), augmented and standardised, and their classes (B,)."""
+        """Images (B, 3, S, S), augmented and standardised, and their classes (B,)."""
         return self._inputs(items, epoch), self._classes(items)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The classifier's: cross-entropy of logits (K, B, K), each image times its class's weight."""
+        """Cross-entropy of logits (K, B, K), each image weighted by its class."""
         return cross_entropy(outputs.flatten(0, 1), target.repeat(len(outputs)), self._weights)
 
     def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """How many images are named rightly."""
+        """Number of correct predictions."""
         return (decide(outputs).argmax(1) == target).sum()
 
     @torch.inference_mode()
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
-        """The classifier's loss and accuracy; each batch counts by its images."""
+        """Loss and accuracy of the classifier; each batch is weighted by its number of images."""
         self.module.eval()
         loss = right = 0.0
         size, count = self.recipe.batch_size, len(self.validation)
@@ -197,7 +195,7 @@ class GeneratorFit(Job):
         return loss / count, right / count
 
     def _see(self, inputs: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the pictures (B, C, s, s) and of their versions (K, B, C, s, s)."""
+        """Features of the images (B, C, s, s) and of their versions (K, B, C, s, s)."""
         perceptual = cast(Perceptual, self.perceptual)
         with torch.no_grad():
             truth = perceptual(inputs).float()
@@ -214,7 +212,7 @@ class GeneratorFit(Job):
         seen: tuple[Tensor, Tensor] | None,
         terms: dict[str, Tensor],
     ) -> Iterator[Tensor]:
-        """The loss of each generator; its parts go into `terms`."""
+        """Yield the loss of each generator, and fill `terms`."""
         for index, name in enumerate(self._names):
             version = made[index].float()
             pixels, variation = functional.mse_loss(version, inputs), total_variation(version)
@@ -228,7 +226,7 @@ class GeneratorFit(Job):
             yield total
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
-        """The weights of each generator, then those of the classifier that are trained."""
+        """The trained parameters of each generator, then those of the classifier."""
         players = [*self.module.generators.members, self.module.classifier]
         return [[weight for weight in player.parameters() if weight.requires_grad] for player in players]
 
@@ -241,22 +239,21 @@ class GeneratorFit(Job):
 
 
 def term_of(part: str, name: str) -> str:
-    """What a history calls a part of the loss of the generator of class `name`."""
+    """The name in a history of one term of the loss of the generator of class `name`."""
     return f"{part} {name}"
 
 
 @dataclass
-class Answers:
-    """What a fitted contest says of n pictures and K classes.
+class GeneratorPredictions:
+    """Predictions for n images and K classes.
 
     Attributes:
-        probabilities: (n, K) FuCiTNet's own: softmax over the classes of `decide`.
-        before: (n, K) the classifier's, of the pictures as they are.
-        after: (K, n, K) the classifier's, of each generator's grey picture, as `transform` writes it.
-        psnr: (K, n) peak signal-to-noise ratio of these against the pictures in dB, of grey values in [0, 1]; at most
-            100, which equal pictures have.
-        pictures: By the place in the store, what each generator makes of a picture that was to be shown (K, S, S), in
-            [0, 1].
+        probabilities: (n, K) of FuCiTNet itself: softmax of `decide`.
+        before: (n, K) of the classifier on the unchanged images.
+        after: (K, n, K) of the classifier on each generator's grey image, as `transform` writes it.
+        psnr: (K, n) peak signal-to-noise ratio of these images in dB, for grey values in [0, 1]; at most 100, for
+            equal images.
+        pictures: By index in the store, the output of each generator (K, S, S) in [0, 1] for the images to show.
     """
 
     probabilities: np.ndarray
@@ -270,46 +267,46 @@ SMALLEST_ERROR = 1e-10
 
 
 @torch.inference_mode()
-def answer(
-    contest: GeneratorTraining,
+def predict(
+    module: GeneratorTraining,
     source: Source,
     to_predict: np.ndarray,
     batch_size: int,
     shown: Sequence[int] = (),
     between: Callable[[], None] = lambda: None,
-) -> Answers:
-    """Ask a fitted contest, in fp32.
+) -> GeneratorPredictions:
+    """Run fitted generators and their classifier, in fp32.
 
     Args:
-        contest: Where `source` puts its pictures; is left in evaluation mode.
-        source: Hands out grey pictures (B, 1, S, S) in [0, 1].
-        asked: Places in the store (n,).
-        batch_size: Pictures at once.
-        shown: Those places whose pictures are to be shown.
+        module: On the device of `source`; is left in evaluation mode.
+        source: Gives grey images (B, 1, S, S) in [0, 1].
+        to_predict: Indices in the store (n,).
+        batch_size: Images in a batch.
+        shown: Those indices whose generated images are returned.
         between: Called after each batch; it may raise.
     """
-    contest.eval()
-    count = len(contest.generators.members)
+    module.eval()
+    count = len(module.generators.members)
     parts: list[tuple[Tensor, ...]] = []
     kept: dict[int, np.ndarray] = {}
     for start in range(0, len(to_predict), batch_size):
         indices = to_predict[start : start + batch_size]
         grey = source.batch(indices, None)
         inputs = standardise(grey).contiguous(memory_format=torch.channels_last)
-        made, logits = contest(inputs)
+        made, logits = module(inputs)
         pictures = to_grey(made)
         again = standardise(pictures.flatten(0, 1).unsqueeze(1)).contiguous(memory_format=torch.channels_last)
         error = (pictures - grey[:, 0]).square().flatten(2).mean(2).clamp_min(SMALLEST_ERROR)
-        after = _softmax(contest.classifier(again)).view(count, len(grey), -1)
-        before = _softmax(contest.classifier(inputs))
+        after = _softmax(module.classifier(again)).view(count, len(grey), -1)
+        before = _softmax(module.classifier(inputs))
         parts.append((_softmax(decide(logits)), before, after.transpose(0, 1), -10 * error.log10().transpose(0, 1)))
         kept |= {int(i): pictures[:, row].cpu().numpy() for row, i in enumerate(indices) if i in shown}
         between()
     if not parts:
         empty = np.empty((0, count))
-        return Answers(empty, empty, np.empty((count, 0, count)), empty.T, kept)
+        return GeneratorPredictions(empty, empty, np.empty((count, 0, count)), empty.T, kept)
     whole = [torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True)]
-    return Answers(whole[0], whole[1], whole[2].transpose(1, 0, 2), whole[3].T, kept)
+    return GeneratorPredictions(whole[0], whole[1], whole[2].transpose(1, 0, 2), whole[3].T, kept)
 
 
 def _softmax(logits: Tensor) -> Tensor:

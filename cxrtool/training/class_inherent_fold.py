@@ -1,4 +1,4 @@
-"""One fold of class-inherent transformations: build the contest, fit it for each weight of the class term, keep one."""
+"""One fold of class-inherent transformations: fit generators for each weight of the class term, and keep the best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cxrtool.models.network import count_parameters, is_finite
 from cxrtool.models.registry import build
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.checkpoint import load_state, save_state
-from cxrtool.training.class_inherent import FROZEN, Answers, GeneratorFit, GeneratorTraining, answer
+from cxrtool.training.class_inherent import FROZEN, GeneratorFit, GeneratorPredictions, GeneratorTraining, predict
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.features import ImageSource, Normalisation
@@ -35,22 +35,17 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class GeneratorDesign:
-    """What is fitted and how: all that bears on the weights.
+    """All options that affect the weights.
 
     Attributes:
         classes: Names, in the order of the generators and of the classifier's outputs.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
         weights: Of the classifier: `imagenet`, `none`, or a file.
         perceptual: Weights of the perceptual network: `imagenet`, a file, or `none` for no such term.
         class_loss: `own` or `all`.
-        class_loss_weights: To be tried one after the other.
-        classifier_lr: Learning rate of the classifier at the start.
+        class_loss_weights: Are tried one after the other.
+        classifier_lr: Initial learning rate of the classifier.
         recipe: The generators' learning rate and weight decay, the classifier's schedule, and the stopping rule.
-        augmentation: What is done to training pictures.
-        seed: Of the weights, the order and the augmentation.
-        threads: Of torch.
-        device: As `--device`.
-        precision: As `--precision`.
     """
 
     classes: tuple[str, ...]
@@ -70,13 +65,10 @@ class GeneratorDesign:
 
 @dataclass(frozen=True)
 class Trial:
-    """How one weight of the class term did on the validation images; figures are None where there are none.
+    """Validation result of one weight of the class term; None where there are no validation images.
 
     Attributes:
-        weight: Of the class term.
-        epoch: The epoch that was kept; 0 where the numbers ran away.
-        accuracy: In that epoch.
-        loss: In that epoch.
+        epoch: The epoch that was kept; 0 where the training diverged.
     """
 
     weight: float
@@ -85,38 +77,37 @@ class Trial:
     loss: float | None
 
     def rank(self) -> tuple[float, float]:
-        """The smaller, the better: accuracy first, then loss."""
+        """Sort key, best first: highest accuracy, then lowest loss."""
         return -(self.accuracy or 0.0), self.loss or 0.0
 
 
 @dataclass
 class FittedGenerators(Fitted):
-    """A fitted fold; `probabilities` are FuCiTNet's own.
+    """A fitted fold; `probabilities` are those of FuCiTNet itself.
 
     Attributes:
         contest: With the weights that were kept, on the CPU, in evaluation mode.
-        answers: What it says of the places in `asked`.
         trials: One for each weight of the class term, in the order of the design.
-        chosen: The weight that was kept.
+        chosen: The chosen weight of the class term.
     """
 
-    contest: GeneratorTraining
-    answers: Answers
+    module: GeneratorTraining
+    predictions: GeneratorPredictions
     trials: list[Trial]
     chosen: float
 
 
 def build_generator_training(design: GeneratorDesign) -> tuple[GeneratorTraining, str]:
-    """Draw the generators, and build the classifier with the layers frozen that are not to be trained.
+    """Build the generators and the classifier, with its first layers frozen if it is pretrained.
 
     Returns:
-        The contest and a line that says where the classifier's weights came from.
+        The module, and the source of the classifier's weights.
 
     Raises:
-        InputError: The weights cannot be had, read, or do not fit.
-        UsageError: The size does not suit the networks.
+        InputError: The weights cannot be downloaded or read, or do not fit.
+        UsageError: The size is too small for the networks.
     """
-    # In ResNet-18 and VGG16 alike, 32 pixels become one place of the last features.
+    # Both ResNet-18 and VGG16 reduce 32 pixels to one position of the last feature map.
     if design.size < perceptual.STRIDE:
         raise UsageError(f"--size: expected {perceptual.STRIDE} pixels or more, found {design.size}")
     classifier, weights_from = build(
@@ -144,27 +135,27 @@ def fit_generator_fold(
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> FittedGenerators:
-    """Fit the generators of one fold, once for each weight of the class term, and ask those that did best.
+    """Fit the generators of one fold, once for each weight of the class term, and predict with the best.
 
-    The best is the one with the highest accuracy on the validation images, then the lowest loss, then the first.
+    The best has the highest accuracy on the validation images, then the lowest loss, then comes first.
 
     Args:
         design: What to fit and how.
-        store: Decoded pictures.
-        ids: Image id of every place in the store.
-        labels: Class index of every place; what is neither trained nor validated on may hold anything.
-        training: Places to train on.
-        validation: Places to choose the epoch and the weight by.
-        asked: Places to ask about in the end.
+        store: Decoded images.
+        ids: Image id of every index of the store.
+        labels: Class index of every image of the store; used for training and validation images only.
+        training: Indices of the training images.
+        validation: Indices of the validation images, which choose the epoch and the weight.
+        to_predict: Indices of the images to predict.
         state: Folder for states to resume from.
-        shown: Those of the places in `asked` whose pictures are to be shown.
+        shown: Those of them whose generated images are returned.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row and the weight that it was fitted with.
-        stop: Asked between batches; an error it returns is raised, after the state was saved.
-        warn: Told what should not be overlooked.
+        stop: Called between batches; an error that it returns is raised, after the state was saved.
+        warn: Called with each warning.
 
     Raises:
-        CxrtoolError: Size, weights, device or memory will not do, the loss is not a number, or what `stop` returned.
+        CxrtoolError: Size, weights, device or memory do not suffice, the loss is not finite, or what `stop` returned.
     """
     device = choose_device(design.device)
     precision = choose_precision(design.precision, device)
@@ -181,15 +172,15 @@ def fit_generator_fold(
     seconds = 0.0
     for number, weight in enumerate(design.class_loss_weights):
         with local_randomness(design.seed, design.threads):
-            contest, weights_from = build_generator_training(design)
+            module, weights_from = build_generator_training(design)
             notes: dict[str, int | float | str] = {
-                **count_parameters(contest),
+                **count_parameters(module),
                 "device": str(device),
                 "precision": precision,
             }
-            contest.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             job = GeneratorFit(
-                module=contest,
+                module=module,
                 training=training,
                 validation=validation,
                 recipe=design.recipe,
@@ -219,28 +210,36 @@ def fit_generator_fold(
         row = history.rows[history.kept - 1]
         trials.append(Trial(weight, history.kept, row["validation_accuracy"], row["validation_loss"]))
         if best is None or trials[-1].rank() < best[0].rank():
-            best = trials[-1], contest.cpu(), history
+            best = trials[-1], module.cpu(), history
     if best is None:
-        raise DivergedError("--class-loss-weight: with every one of its values the numbers ran away", "lower --lr")
-    chosen, contest, history = best
-    # Where nothing is validated, nobody has looked yet.
-    if not is_finite(contest):
-        raise DivergedError("the weights are no longer numbers; nothing was saved", "lower --lr or --classifier-lr")
+        raise DivergedError("--class-loss-weight: the training diverged with every value", "lower --lr")
+    chosen, module, history = best
+    # Without validation images the weights have not been checked yet.
+    if not is_finite(module):
+        raise DivergedError("the weights are not finite; nothing was saved", "lower --lr or --classifier-lr")
     notes |= {"seconds": round(seconds, 2), "perceptual_term": compared_by, "classifier_weights": weights_from}
     with local_randomness(design.seed, design.threads):
-        answers = answer(
-            contest.to(device), source, to_predict, design.recipe.batch_size, shown, lambda: raise_if_stopped(stop)
+        predictions = predict(
+            module.to(device), source, to_predict, design.recipe.batch_size, shown, lambda: raise_if_stopped(stop)
         )
-    contest.cpu().eval()
+    module.cpu().eval()
     return FittedGenerators(
-        contest.classifier, history, answers.probabilities, weights_from, notes, contest, answers, trials, chosen.weight
+        module.classifier,
+        history,
+        predictions.probabilities,
+        weights_from,
+        notes,
+        module,
+        predictions,
+        trials,
+        chosen.weight,
     )
 
 
 def _fit_or_recall(
     job: GeneratorFit, *, epoch_done: Callable[[Row], None], stop: Stop, warn: Callable[[str], None]
 ) -> History:
-    """Fit, unless an interrupted run has come to the end of this fit already."""
+    """Fit, unless an interrupted run has finished this fit already."""
     folder = job.state / "end"
     made: dict[str, Any] | None = load_state(folder, warn)
     if made is not None:

@@ -1,4 +1,4 @@
-"""What a classifier loses, and how its classes are weighted."""
+"""Losses of classifiers, and class weights."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def class_weights(labels: np.ndarray, classes: int, name: str) -> Tensor | None:
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean cross-entropy of a batch, each image times its class's weight.
+    """Mean cross-entropy of a batch, each image weighted by its class.
 
-    It is divided by the number of images, not by the sum of their weights (as torch does): a batch with few images of a
-    rare class then counts no more than another.
+    The sum is divided by the number of images, not by the sum of their weights (as torch does), so that all batches of
+    the same size have the same weight.
     """
     losses = nn.functional.cross_entropy(logits.float(), target, reduction="none")
     return (losses if weights is None else losses * weights[target]).mean()
 
 
 MARGINS, ABSENT = (0.9, 0.1), 0.5
-"""Of `margin`: the length that a present class should reach and an absent one stay under; what the latter counts."""
+"""Of `margin`: the minimum length of a present class, the maximum length of an absent one; weight of absent classes."""
 
 
 def margin(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
@@ -43,18 +43,18 @@ def margin(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     Args:
         logits: (B, K) logarithms of the lengths of the classes' capsules.
         target: (B,) class indices.
-        weights: (K,) by which the images of each class count, or None.
+        weights: (K,) of the classes, or None.
     """
     lengths, present = logits.float().exp(), nn.functional.one_hot(target, logits.shape[1])
-    reach, stay = MARGINS
-    losses = present * (reach - lengths).clamp_min(0).square()
-    losses = losses + ABSENT * (1 - present) * (lengths - stay).clamp_min(0).square()
-    each = losses.sum(1)
-    return (each if weights is None else each * weights[target]).mean()
+    least, most = MARGINS
+    losses = present * (least - lengths).clamp_min(0).square()
+    losses = losses + ABSENT * (1 - present) * (lengths - most).clamp_min(0).square()
+    losses = losses.sum(1)
+    return (losses if weights is None else losses * weights[target]).mean()
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "cross-entropy": cross_entropy,
     "margin": margin,
 }
-"""From logits (B, K), classes (B,) and weights of the classes to the mean loss of a batch's images."""
+"""From logits (B, K), class indices (B,) and class weights (K,) to the mean loss of a batch."""

@@ -1,4 +1,4 @@
-"""The history of a training run as a table and as a picture."""
+"""The history of a training run as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -17,33 +17,24 @@ BOUNDED = ("accuracy", "dice")
 """Scores from 0 to 1."""
 
 COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
-"""Blue and vermilion of Okabe and Ito: told apart by every kind of colour vision."""
+"""Blue and vermilion of Okabe and Ito, which are distinguishable with every type of colour vision."""
 
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-"""Their other colours, for what is neither."""
+"""Their other colours, for other lines."""
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Write one row an epoch; what was not measured is empty."""
+    """Write one row per epoch; what was not measured is empty."""
     names = list(rows[0]) if rows else list(COLUMNS)
     text = [{name: "" if (value := row[name]) is None else f"{value:.9g}" for name in names} for row in rows]
     write_table(path, names, text)
 
 
 def draw_history(path: Path, history: History, title: str) -> None:
-    """Draw the loss and the score beside it over the epochs, with the epoch that was kept."""
-    score = (
-        next(
-            (
-                name.removeprefix("train_")
-                for name in history.rows[0]
-                if name.startswith("train_") and name != "train_loss"
-            ),
-            "accuracy",
-        )
-        if history.rows
-        else "accuracy"
-    )
+    """Draw loss and score over the epochs, and mark the epoch that was kept."""
+    names = list(history.rows[0]) if history.rows else []
+    scores = (name.removeprefix("train_") for name in names if name.startswith("train_") and name != "train_loss")
+    score = next(scores, "accuracy")
     draw_panels(path, history, title, [_both("loss", "loss"), _both(score, score)])
 
 
@@ -52,9 +43,9 @@ class Panel:
     """One pair of axes of a history.
 
     Attributes:
-        what: What is drawn, beside the axis.
-        lines: The columns of the history by what they are called, with their colour.
-        logarithmic: Whether the axis is, for figures above 0.
+        what: Label of the y axis.
+        lines: By label, the column of the history and its colour.
+        logarithmic: Use a logarithmic axis if all values are above 0.
     """
 
     what: str
@@ -67,12 +58,12 @@ def _both(figure: str, what: str) -> Panel:
 
 
 def loss_and(score: str, loss: str, terms: Mapping[str, Mapping[str, str]]) -> list[Panel]:
-    """The panels of a history whose loss has named terms, a panel each.
+    """The panels of a history whose loss has named terms: loss, score, and one for each term.
 
     Args:
-        score: What stands beside the loss.
-        loss: What to call the loss.
-        terms: By the term's name, what its lines are called and the columns that they show.
+        score: Name of the score.
+        loss: Label of the loss.
+        terms: By the name of the term, the label and the column of each line.
     """
     names = list(dict.fromkeys(name for lines in terms.values() for name in lines))
     colours = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(names)}
@@ -84,9 +75,9 @@ def loss_and(score: str, loss: str, terms: Mapping[str, Mapping[str, str]]) -> l
 
 
 def draw_panels(path: Path, history: History, title: str, panels: Sequence[Panel]) -> None:
-    """Draw panels over the epochs, at most four in a row, with the epoch that was kept.
+    """Draw panels over the epochs, at most four in a row, and mark the epoch that was kept.
 
-    A legend stands in the first panel, and in every one whose lines are others than those of the panel before.
+    The first panel has a legend, and so has every panel whose lines differ from those of the panel before.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter

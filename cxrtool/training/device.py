@@ -1,4 +1,4 @@
-"""Where a network runs and with which numbers."""
+"""Device, precision, threads, and the lock by which trainings on one GPU take turns."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `--device` names; `auto` is the first GPU where there is one.
+    """The device of `--device`; `auto` is the first GPU if there is one.
 
     Raises:
-        UsageError: No such device on this machine.
+        UsageError: There is no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,37 +37,37 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices",
-            "`cxrtool doctor` shows what torch sees; --device auto takes what there is",
+            "`cxrtool doctor` shows the devices; --device auto chooses one",
         )
     return device
 
 
 def in_halves(call: Callable[[Tensor], Tensor], inputs: Tensor, axis: int = 0) -> Tensor:
-    """What `call` makes of a batch (B, …), in halves where the GPU's memory does not hold it whole.
+    """The output of `call` for a batch (B, …), which is halved if the GPU's memory does not suffice.
 
     Args:
-        call: From inputs (b, …) to a tensor whose `axis` counts them.
+        call: From inputs (b, …) to a tensor with b entries along `axis`.
         inputs: The batch.
-        axis: Along which the halves are put together.
+        axis: The outputs of the halves are joined along it.
 
     Raises:
-        CxrtoolError: The memory does not hold a single image.
+        CxrtoolError: The memory does not suffice for one image.
     """
     try:
         return call(inputs)
     except torch.OutOfMemoryError:
         if len(inputs) == 1:
-            raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
+            raise CxrtoolError("the GPU's memory does not suffice for one image", "use --device cpu") from None
     torch.cuda.empty_cache()
     half = len(inputs) // 2
     return torch.cat([in_halves(call, inputs[:half], axis), in_halves(call, inputs[half:], axis)], axis)
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; `auto` takes bf16 where the processor computes in it, which there halves the time or better.
+    """`fp32` or `bf16`; `auto` is bf16 where the hardware supports it, which there is at least twice as fast.
 
     Raises:
-        UsageError: `name` is none of `PRECISIONS`.
+        UsageError: `name` is not in `PRECISIONS`.
     """
     if name not in PRECISIONS:
         raise UsageError(f"--precision: expected one of {', '.join(PRECISIONS)}, found '{name}'")
@@ -79,14 +79,14 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def _processor_has_bf16() -> bool:
-    # torch knows, under names that are private and have changed.
+    # The functions of torch for this are private, and their names have changed.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
 
 
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute what gains from it in bf16, or everything in fp32."""
+    """Use automatic mixed precision in bf16, or fp32 throughout."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"))
         if precision == "bf16" and device.type == "cpu" and torch.is_grad_enabled():
@@ -95,9 +95,9 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 
 class _DepthwiseInFull(TorchFunctionMode):
-    """Depthwise convolutions compute in fp32 and answer in bf16.
+    """Compute depthwise convolutions in fp32 and return bf16.
 
-    On processors the gradient of a depthwise convolution is the one that bf16 makes slower: measured with MobileNetV2
+    On CPUs bf16 makes the gradient of a depthwise convolution slower: measured with MobileNetV2
     (batch 16, 224 x 224, AVX-512), 173 ms a step in bf16 against 42 ms in fp32, a third of the whole step.
     """
 
@@ -122,10 +122,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next step, instead of handing it to the system and asking for it again.
+    """Let glibc keep freed memory for the next step, instead of returning it to the system.
 
-    A training step on a CPU frees and takes the same large blocks hundreds of times; each return costs a page fault for
-    every 4 KiB. Measured: a small network's step takes a quarter less time. Elsewhere than on glibc nothing happens.
+    A training step on a CPU frees and allocates the same large blocks hundreds of times; each return costs a page fault
+    for every 4 KiB. Measured: a step of a small network takes a quarter less time. Without glibc nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
@@ -134,7 +134,7 @@ def keep_freed_memory() -> None:
 
 
 POLL = 0.5
-"""Seconds between two looks whether a GPU is free."""
+"""Seconds between two checks whether a GPU is free."""
 
 
 @contextlib.contextmanager
@@ -143,33 +143,32 @@ def take_turns(
     say: Callable[[str], None] = lambda text: None,
     between: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Wait until no other training of this user is on the same GPU, and keep others waiting inside the block.
+    """Wait until no other training of this user runs on the same GPU, and let others wait inside the block.
 
-    Two trainings at once on one GPU are slower than one after the other as soon as each fills it, and may together
-    exceed its memory. The lock is a file that is free as soon as the process ends, however it ends. On a processor
-    nothing is waited for.
+    Two trainings at once that each fill a GPU are slower than one after the other, and may together exceed its memory.
+    The lock is a file that the system releases when the process ends, for whatever reason. A CPU needs no lock.
 
     Args:
-        device: Where the training will be.
-        say: Told once that it waits.
+        device: Of the training.
+        say: Called once with a message if it has to wait.
         between: Called while waiting; what it raises ends the wait.
     """
     if device.type != "cuda":
         yield
         return
-    # By the card's own number: under a scheduler every job counts the GPUs that it was given from 0.
+    # By the UUID of the card: under a scheduler every job numbers its own GPUs from 0.
     card = str(torch.cuda.get_device_properties(device).uuid)
     path = Path(tempfile.gettempdir()) / f"cxrtool-{os.getuid()}-gpu-{card}.lock"
-    said = False
+    reported = False
     with contextlib.ExitStack() as stack:
         while True:
             try:
                 stack.enter_context(locked(path, wait=False))
                 break
             except OutputError:
-                if not said:
-                    say(f"another training is on {device}; waiting for its turn")
-                said = True
+                if not reported:
+                    say(f"another training runs on {device}; waiting for it to end")
+                reported = True
                 time.sleep(POLL)
                 between()
         yield
@@ -177,7 +176,7 @@ def take_turns(
 
 @contextlib.contextmanager
 def local_randomness(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch's generators and set its threads inside the block; the caller's are given back afterwards."""
+    """Seed torch's generators and set its threads inside the block; both are restored afterwards."""
     before = torch.get_num_threads()
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices):

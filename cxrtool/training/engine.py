@@ -1,8 +1,8 @@
-"""The training loop: one fold, from drawn or pretrained weights to the epoch that is kept.
+"""The training loop: one fold, from random or pretrained weights to the epoch that is kept.
 
-The loop never sees a path, nor what is learnt: a `Job` hands it batches and says what is lost on them. All that is
-random is a function of seed, epoch and image or part of the saved state, so that a run which was killed goes on to the
-very weights it would have had.
+The loop knows no paths and no task: a `Job` gives it batches and computes the loss. Everything random is a function of
+seed, epoch and image, or part of the saved state, so that a training that was killed continues and ends with the same
+weights.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from cxrtool.training.job import Job, Row, columns
 
 
 class Average:
-    """A running average of a module's parameters over the steps (Polyak & Juditsky 1992), which jitters less than they.
+    """A running average of a module's parameters over the steps (Polyak & Juditsky 1992), which fluctuates less.
 
     Args:
-        module: What is trained.
-        kept: Share that the average keeps at each step; less during the first steps, whose weights it soon forgets.
+        kept: Share that the average keeps at each step; less in the first steps, so that it soon forgets them.
     """
 
     def __init__(self, module: nn.Module, kept: float) -> None:
@@ -42,14 +41,14 @@ class Average:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Take in the weights after a step."""
+        """Update the average after a step."""
         kept = min(self.kept, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - kept)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Let the module have the average inside the block, unless it ends early by `hide`."""
+        """Give the module the average inside the block, or until `hide`."""
         self._swap()
         try:
             yield
@@ -57,7 +56,7 @@ class Average:
             self.hide()
 
     def hide(self) -> None:
-        """Give the module its own weights back, if it has the average."""
+        """Give the module its own weights again, if it has the average."""
         if self._showing:
             self._swap()
 
@@ -67,18 +66,18 @@ class Average:
             parameter.data, mean.data = mean.data, parameter.data
 
     def state(self) -> dict[str, Any]:
-        """What is to be saved."""
+        """The state to save."""
         return {"steps": self.steps, "mean": self._mean}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what was saved."""
+        """Load a saved state."""
         self.steps = state["steps"]
         for mean, saved in zip(self._mean, state["mean"], strict=True):
             mean.copy_(saved)
 
 
 Stop = Callable[[], CxrtoolError | None]
-"""Asked between two batches; what it returns is raised once the state is saved."""
+"""Called between two batches; what it returns is raised after the state has been saved."""
 
 
 @dataclass(kw_only=True)
@@ -86,11 +85,10 @@ class Fit(Job):
     """Fit a classifier.
 
     Attributes:
-        module: A whole network, or the head alone on kept features.
-        source: Hands out its inputs.
+        module: A whole network, or only its head if the features are kept.
+        source: Gives its inputs.
         labels: Class index of every image of the store (N,).
-        classes: Number of classes.
-        criterion: What is lost on a batch: a name of `LOSSES`.
+        criterion: A name of `LOSSES`.
     """
 
     source: Source
@@ -105,7 +103,7 @@ class Fit(Job):
 
     @property
     def score(self) -> str:
-        """The share of images that are named rightly."""
+        """The share of correct predictions."""
         return "accuracy"
 
     def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
@@ -113,11 +111,11 @@ class Fit(Job):
         return self.source.batch(items, epoch), self._classes(items)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """What `criterion` names, each image times its class's weight."""
+        """The loss of `criterion`, each image weighted by its class."""
         return LOSSES[self.criterion](outputs, target, self._weights)
 
     def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """How many are named rightly."""
+        """Number of correct predictions."""
         return (outputs.argmax(1) == target).sum()
 
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
@@ -134,17 +132,17 @@ class Fit(Job):
 
 @dataclass
 class History:
-    """What came of it.
+    """The result of `fit`.
 
     Attributes:
-        rows: One row an epoch.
+        rows: One row per epoch.
         kept: The epoch (from 1) whose weights `module` now has.
-        seconds: What the epochs took, those before an interruption included.
+        seconds: Time of all epochs, including those before an interruption.
     """
 
     rows: list[Row]
     kept: int
-    # How long it took is no part of what came of it.
+    # Two runs with the same result are equal whatever time they took.
     seconds: float = field(default=0.0, compare=False)
 
 
@@ -155,34 +153,34 @@ def fit(
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> History:
-    """Train `job.module` in place, going on from a saved state where there is one.
+    """Train `job.module` in place, from a saved state if there is one.
 
     Args:
-        job: What to do.
+        job: What to train.
         epoch_done: Called with each epoch's row.
-        stop: Asked between batches, those of the validation images too.
-        warn: Told what should not be overlooked.
+        stop: Called between batches, also those of the validation images.
+        warn: Called with each warning.
 
     Raises:
-        CxrtoolError: The loss is not a number, memory does not suffice, or what `stop` returned.
+        CxrtoolError: The loss is not finite, memory does not suffice, or what `stop` returned.
     """
     return Loop(job, warn).run(epoch_done, stop)
 
 
 class Loop:
-    """One call of `fit`: what is carried from batch to batch and into a saved state."""
+    """The state of one call of `fit`, from batch to batch, as it is saved."""
 
     def __init__(self, job: Job, warn: Callable[[str], None]) -> None:
         self.job = job
         if not job.trained():
-            raise CxrtoolError("there is nothing to train: every weight is frozen")
+            raise CxrtoolError("expected weights to train, found that all are frozen")
         self.optimizer = job.optimizer()
         self.average = Average(job.module, job.average) if job.average else None
         self.rows: list[Row] = []
         self.best: dict[str, Any] = {"epoch": 0, "score": (math.inf, math.inf), "weights": {}}
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
-        self.score_sum: list[Tensor] = []
+        self.score_sums: list[Tensor] = []
         self.terms: list[Tensor] = []
         self.spent = 0.0
         self.began = self.saved = time.monotonic()
@@ -191,7 +189,7 @@ class Loop:
             self._restore(state)
 
     def run(self, epoch_done: Callable[[Row], None], stop: Stop) -> History:
-        """Train the epochs that are left, and give the module the weights of the one to keep."""
+        """Train the remaining epochs, and load the weights of the epoch to keep."""
         job, recipe = self.job, self.job.recipe
         while self.epoch < recipe.epochs and not self._patience_is_out():
             losses = [row["validation_loss"] for row in self.rows]
@@ -208,7 +206,7 @@ class Loop:
         return History(self.rows, int(self.best["epoch"]), self.seconds())
 
     def seconds(self) -> float:
-        """Seconds of training until now, in this process and in those that were interrupted before it."""
+        """Seconds of training until now, including interrupted processes."""
         return self.spent + time.monotonic() - self.began
 
     def _patience_is_out(self) -> bool:
@@ -233,7 +231,7 @@ class Loop:
         return batches
 
     def train_epoch(self, stop: Stop) -> None:
-        """Train on the batches of this epoch that are left."""
+        """Train on the remaining batches of this epoch."""
         job = self.job
         set_mode(job.module, training=True, frozen_norms=job.frozen_norms)
         batches = self._batches()
@@ -242,15 +240,15 @@ class Loop:
                 self._train_batch(indices)
             except torch.OutOfMemoryError as error:
                 raise CxrtoolError(
-                    f"the GPU's memory does not hold a batch of {len(indices)} images",
+                    f"the GPU's memory does not suffice for a batch of {len(indices)} images",
                     f"try --batch-size {max(1, len(indices) // 2)}",
                 ) from error
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
                 raise CxrtoolError(
-                    "batch normalisation cannot be trained on one image at a time, at this --size",
-                    "--batch-size 2 or more, or more training images",
+                    "batch normalisation cannot be trained with one image in a batch, at this --size",
+                    "use --batch-size 2 or more, or more training images",
                 ) from error
             self.step += 1
             self._raise_if_stopped(stop)
@@ -272,9 +270,9 @@ class Loop:
         self.optimizer.step()
         if self.average:
             self.average.take()
-        # Kept on the device: reading them now would make it wait.
+        # They stay on the device: reading them now would make it wait.
         self.losses.append(loss * len(indices))
-        self.score_sum.append(score_sum)
+        self.score_sums.append(score_sum)
         if job.terms:
             self.terms.append(torch.stack([terms[name] for name in job.terms]) * len(indices))
 
@@ -290,14 +288,14 @@ class Loop:
             self.epoch + 1,
             rate,
             float(losses.sum()) / count,
-            float(torch.stack(self.score_sum).sum()) / count,
+            float(torch.stack(self.score_sums).sum()) / count,
             validation_loss,
             validation_score,
         )
         means = (torch.stack(self.terms).double().sum(0) / count).tolist() if job.terms else []
         row: Row = dict(zip(columns(job.score, job.terms), (*figures, *means), strict=True))
         self.rows.append(row)
-        self.epoch, self.step, self.losses, self.score_sum, self.terms = self.epoch + 1, 0, [], [], []
+        self.epoch, self.step, self.losses, self.score_sums, self.terms = self.epoch + 1, 0, [], [], []
         score = {
             "best-loss": (validation_loss, 0.0),
             "best-accuracy": (-(validation_score or 0.0), validation_loss),
@@ -319,7 +317,7 @@ class Loop:
         if not math.isfinite(loss):
             raise DivergedError(
                 f"epoch {self.epoch + 1}: the validation loss is {loss}; nothing of this epoch was saved",
-                "the learning rate is too high for this network, most likely: lower --lr",
+                "the learning rate is probably too high for this network: lower --lr",
             )
         return loss, score
 
@@ -328,9 +326,9 @@ class Loop:
         indices = batch if batch.ndim == 1 else batch[:, 0]
         shown = ", ".join(self.job.names[int(i)] for i in indices[:4]) if self.job.names else f"{len(indices)} images"
         raise DivergedError(
-            f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not a number, at the images {shown} …; "
+            f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not finite, at the images {shown} …; "
             "nothing of this epoch was saved",
-            "lower --lr, or look at these images; the same command goes on from the last good checkpoint",
+            "lower --lr, or inspect these images; the same command continues from the last good checkpoint",
         )
 
     def _save(self) -> None:
@@ -340,7 +338,7 @@ class Loop:
             if not bool(finite.all()):
                 self._raise_diverged(int((~finite).nonzero()[0]))
         if not is_finite(job.module):
-            raise DivergedError(f"epoch {self.epoch}: the weights are no longer numbers; not saved", "lower --lr")
+            raise DivergedError(f"epoch {self.epoch}: the weights are not finite; not saved", "lower --lr")
         save_state(
             job.state,
             {
@@ -350,7 +348,7 @@ class Loop:
                 "rows": self.rows,
                 "best": {**self.best, "score": list(self.best["score"])},
                 "losses": [value.cpu() for value in self.losses],
-                "hits": [value.cpu() for value in self.score_sum],
+                "hits": [value.cpu() for value in self.score_sums],
                 "terms": [value.cpu() for value in self.terms],
                 "module": job.module.state_dict(),
                 "average": self.average.state() if self.average else {},
@@ -366,12 +364,12 @@ class Loop:
         job.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.rows = state["epoch"], state["step"], list(state["rows"])
-        # A state of an earlier version does not tell.
+        # States of earlier versions lack it.
         self.spent = float(state.get("seconds", 0.0))
         weights = {name: value.to(job.device) for name, value in state["best"]["weights"].items()}
         self.best = {**state["best"], "score": tuple(state["best"]["score"]), "weights": weights}
         self.losses = [value.to(job.device) for value in state["losses"]]
-        self.score_sum = [value.to(job.device) for value in state["hits"]]
+        self.score_sums = [value.to(job.device) for value in state["hits"]]
         self.terms = [value.to(job.device) for value in state.get("terms", [])]
         if self.average:
             self.average.restore(state["average"])
@@ -381,7 +379,7 @@ class Loop:
 
 
 def raise_if_stopped(stop: Stop) -> None:
-    """Raise what `stop` asks for, where there is no state to save."""
+    """Raise the error that `stop` returns, if any; for loops without a state to save."""
     reason = stop()
     if reason is not None:
         raise reason
@@ -399,7 +397,7 @@ def forward(
 ) -> Tensor:
     """Logits (n, K) in fp32 of the images at `indices`, in evaluation mode and without augmentation.
 
-    A batch that a GPU's memory does not hold is halved until it does. `between` is called after each batch.
+    The batch is halved until the GPU's memory suffices. `between` is called after each batch.
     """
     module.eval()
     parts, start = [], 0
@@ -409,7 +407,7 @@ def forward(
                 parts.append(module(source.batch(indices[start : start + batch_size], None)).float())
         except torch.OutOfMemoryError:
             if batch_size == 1:
-                raise CxrtoolError("the GPU's memory does not hold a single image", "use --device cpu") from None
+                raise CxrtoolError("the GPU's memory does not suffice for one image", "use --device cpu") from None
             batch_size //= 2
             torch.cuda.empty_cache()
             continue

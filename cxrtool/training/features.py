@@ -1,4 +1,4 @@
-"""Where a batch comes from: images, augmented and normalised, or features that a frozen body gave once and for all."""
+"""The source of batches: images, augmented and normalised, or the features of a frozen backbone, computed once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from cxrtool.training.store import Store
 
 
 class Source(Protocol):
-    """Gives what the trained module takes."""
+    """Gives the inputs of the trained module."""
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
-        """Inputs for these places in the store; augmented for a training epoch, as they are when it is None."""
+        """Inputs of these indices in the store; augmented for a training epoch, unchanged if it is None."""
 
 
 class Normalisation:
-    """(value - mean) / std per channel, as one multiplication and one addition; a grey image becomes as many channels.
+    """(value - mean) / std per channel, as one multiply-add; a grey image is repeated in all channels.
 
     Args:
         mean: Per channel, of values in [0, 1].
         std: Per channel.
-        device: Where the images are.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
@@ -45,14 +44,7 @@ class Normalisation:
 
 
 class ImageSource:
-    """Batches of images (B, C, S, S), normalised, on the device.
-
-    Args:
-        store: The decoded images.
-        augmenter: Changes them in training.
-        normalise: Applied last.
-        device: Where the network is.
-    """
+    """Batches of images (B, C, S, S), augmented in training, normalised, on the device."""
 
     def __init__(
         self, store: Store, augmenter: Augmenter | None, normalise: Normalisation, device: torch.device
@@ -60,7 +52,7 @@ class ImageSource:
         self.store, self.augmenter, self.normalise, self.device = store, augmenter, normalise, device
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
-        """Images of these places in the store."""
+        """Images of these indices in the store."""
         images = self.store[indices].to(self.device, torch.float32).mul_(1.0 / self.store.scale)
         if epoch is not None and self.augmenter is not None:
             images = self.augmenter(images, indices, epoch)
@@ -68,18 +60,18 @@ class ImageSource:
 
 
 class FeatureSource:
-    """Batches of a frozen body's features.
+    """Batches of the features of a frozen backbone.
 
     Args:
         features: One row for each index of the store that is used.
-        position: The row of each place in the store; -1 where there is none.
+        position: The row of each index of the store; -1 where there is none.
     """
 
     def __init__(self, features: Tensor, position: np.ndarray) -> None:
         self.features, self.position = features, position
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
-        """Features of these places in the store; a frozen body sees the same image in every epoch."""
+        """Features of these indices in the store, the same in every epoch."""
         where = torch.from_numpy(self.position[indices]).to(self.features.device)
         return self.features.index_select(0, where).float()
 
@@ -94,15 +86,15 @@ def run_backbone(
     count: int,
     between: Callable[[], None] = lambda: None,
 ) -> FeatureSource:
-    """Run a frozen body once over the images at `indices`.
+    """Run a frozen backbone once on the images at `indices`.
 
     Args:
-        network: In evaluation mode; only its body is used.
+        network: In evaluation mode; only its backbone is used.
         source: The images, which must not be augmented.
-        indices: Places in the store.
-        batch_size: Images at once.
-        precision: Of the body; the features are kept in bf16 where it is bf16, which halves what they take.
-        count: Number of places in the store.
+        indices: In the store.
+        batch_size: Images in a batch.
+        precision: Of the backbone; with bf16 the features are kept in bf16, which needs half the memory.
+        count: Number of images in the store.
         between: Called after each batch; it may raise.
     """
     parts = []
@@ -114,6 +106,6 @@ def run_backbone(
     position[indices] = np.arange(len(indices))
     features = torch.cat(parts)
     parts.clear()
-    # Tensors that were made in inference mode cannot enter a graph: a copy can.
+    # Tensors from inference mode cannot be used for gradients; a copy can.
     with torch.inference_mode(False):
         return FeatureSource(features.clone(), position)

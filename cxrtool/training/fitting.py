@@ -1,4 +1,4 @@
-"""One fold from its images to its probabilities: build the network, choose where batches come from, train, predict."""
+"""One fold from its images to its probabilities: build the network, choose the source of batches, train, predict."""
 
 from __future__ import annotations
 
@@ -27,20 +27,14 @@ from cxrtool.training.store import Store
 
 @dataclass(frozen=True)
 class Design:
-    """What is trained and how: all of `train`'s options that bear on the weights.
+    """All options of `train` that affect the weights.
 
     Attributes:
-        architecture: The network.
         weights: `imagenet`, `none`, or a file.
         recipe: Optimizer, schedule and stopping rule.
-        augmentation: What is done to training images.
-        freeze: Train the head alone.
-        frozen_norms: A frozen body's batch normalisations keep their statistics (`eval`) rather than follow the batch.
+        freeze: Train only the head.
+        frozen_norms: Batch normalisations of a frozen backbone keep their statistics (`eval`), not those of the batch.
         normalize: `native` or `div255`.
-        seed: Of the weights, the order and the augmentation.
-        threads: Of torch.
-        device: As `--device`.
-        precision: As `--precision`.
     """
 
     architecture: Architecture
@@ -62,9 +56,8 @@ class Fitted:
 
     Attributes:
         network: With the weights of the epoch that was kept, on the CPU, in evaluation mode.
-        history: One row an epoch.
-        probabilities: (n, K) for the places in `asked`, computed in fp32.
-        weights_from: Where the weights came from, in words.
+        probabilities: (n, K) of the images to predict, computed in fp32.
+        weights_from: The source of the weights, as text.
         notes: For `run.json`: `parameters`, `trained_parameters`, `macs` (of one image), `device`, `precision`, and
             `seconds` of training, without decoding images and without the predictions at the end.
     """
@@ -91,24 +84,24 @@ def fit_fold(
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
-    """Train one fold and predict the images it is asked about.
+    """Train one fold and predict some images.
 
     Args:
         design: What to train and how.
         store: Decoded images.
-        ids: Image id of every place in the store.
-        labels: Class index of every place; what is not trained or validated on may hold anything.
-        training: Places to train on.
-        validation: Places to choose the epoch by.
-        asked: Places to predict.
+        ids: Image id of every index of the store.
+        labels: Class index of every image of the store; used for training and validation images only.
+        training: Indices of the training images.
+        validation: Indices of the validation images, which choose the epoch.
+        to_predict: Indices of the images to predict.
         state: Folder for states to resume from.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row.
-        stop: Asked between batches; an error it returns is raised, after the state was saved where there is one.
-        warn: Told what should not be overlooked.
+        stop: Called between batches; an error that it returns is raised, after saving the state if there is one.
+        warn: Called with each warning.
 
     Raises:
-        CxrtoolError: Network, weights, device or memory will not do, the loss is not a number, or what `stop` returned.
+        CxrtoolError: Network, weights, device or memory do not suffice, the loss is not finite, or that of `stop`.
     """
     device = choose_device(design.device)
     precision = choose_precision(design.precision, device)
@@ -128,7 +121,7 @@ def fit_fold(
         module, source = _trained_part(
             design, network, images, training, validation, precision, lambda: raise_if_stopped(stop)
         )
-        # A frozen body that is run but once is part of the training.
+        # Running a frozen backbone once is part of the training.
         before = time.monotonic() - began
         history = fit(
             Fit(
@@ -157,7 +150,7 @@ def fit_fold(
     return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)
 
 
-def answer(
+def predict(
     design: Design,
     network: Network,
     store: Store,
@@ -166,21 +159,21 @@ def answer(
     *,
     stop: Stop = lambda: None,
 ) -> np.ndarray:
-    """Ask a trained network about places in the store, exactly as `fit_fold` asks the one that it has trained.
+    """Predict images with a trained network, exactly as `fit_fold` does.
 
     Args:
-        design: What `network` was trained by.
+        design: Of the training of `network`.
         network: With its final weights; left on the CPU, in evaluation mode.
         store: Decoded images.
-        ids: Image id of every place in the store.
-        asked: Places to predict.
-        stop: Asked between batches.
+        ids: Image id of every index of the store.
+        to_predict: Indices of the images to predict.
+        stop: Called between batches.
 
     Returns:
         Probabilities (n, K), computed in fp32.
 
     Raises:
-        CxrtoolError: The device will not do, or what `stop` returned.
+        CxrtoolError: The device or its memory does not suffice, or what `stop` returned.
     """
     device = choose_device(design.device)
     with local_randomness(design.seed, design.threads):
@@ -215,7 +208,7 @@ def _trained_part(
     precision: str,
     between: Callable[[], None],
 ) -> tuple[nn.Module, Source]:
-    """The whole network on images; or, where the body gives the same in every epoch, its head on features kept."""
+    """The whole network on images; or its head on features, if the backbone gives the same features in every epoch."""
     constant = design.freeze and design.frozen_norms and not design.augmentation.active
     if not constant:
         return network, images
@@ -228,21 +221,21 @@ def _trained_part(
 
 
 class Head(nn.Module):
-    """A network's head as a module of its own; it shares the network's weights: training it trains them there."""
+    """The head of a network as a module of its own, which shares the weights of the network."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.parts = nn.ModuleList(network.head_modules())
-        # In a tuple, lest the body count as a part of this module.
+        # In a tuple, so that the backbone is not a submodule of this module.
         self._network = (network,)
 
     def train(self, mode: bool = True) -> Head:
-        """Switch the whole network: timm's dropout asks the network, not the head, whether it is in training."""
+        """Switch the whole network: the dropout of timm depends on the mode of the network, not of the head."""
         super().train(mode)
-        # Some networks normalise behind the pooling; what is not trained keeps its statistics there too.
+        # Some networks normalise after the pooling; what is not trained keeps its statistics there too.
         set_mode(self._network[0], training=mode, frozen_norms=True)
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """The body's features to logits (B, K)."""
+        """Features of the backbone to logits (B, K)."""
         return self._network[0].classify(features)

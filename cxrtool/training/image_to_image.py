@@ -1,7 +1,7 @@
-"""Fit a network that answers with a picture: lungs from their masks, rib-free pictures from their pairs.
+"""Fit a network that returns an image: lungs from masks, or rib-free images from pairs.
 
-The loop is the classifiers' (`cxrtool.training.engine`); here is what a batch is. Picture and target are decoded once,
-moved by one and the same map, and the grey values of the picture alone are changed.
+The loop is the same as for classifiers (`cxrtool.training.engine`). Image and target are decoded once and moved by the
+same map; the grey values of the image only are changed.
 """
 
 from __future__ import annotations
@@ -31,34 +31,28 @@ from cxrtool.training.randomness import image_keys, permutation
 from cxrtool.training.store import Store
 
 PASS = 1 << 16
-"""What is added to an epoch's number each time an image comes again in it, so that it is changed in another way."""
+"""Added to the number of the epoch each time an image is used again in it, so that it is changed in another way."""
 
 
 class Exposure(Protocol):
-    """Changes the grey values of training pictures after they have been moved."""
+    """Changes the grey values of training images after they have been moved."""
 
     def __call__(self, images: Tensor, indices: np.ndarray, epoch: np.ndarray) -> Tensor:
-        """Change images (B, 1, S, S) of values in [0, 1]; places in the store and numbers to draw by are (B,)."""
+        """Change images (B, 1, S, S) of values in [0, 1]; `indices` in the store and `epoch` are (B,)."""
 
 
 @dataclass(frozen=True)
 class ImageToImageDesign:
-    """What is fitted and how: all that bears on the weights.
+    """All options that affect the weights.
 
     Attributes:
         kind: `lungs` or `ribs`.
         network: A key of that kind's networks.
-        form: What the network is shown.
         recipe: Optimizer, schedule and stopping rule.
-        augmentation: What is done to training pairs.
         exposure: A name of `EXPOSURES`.
         loss: A key of `LOSSES` of the kind.
         average: Share that the running average of the weights keeps at each step; 0 keeps the weights themselves.
-        copies: How often each training image comes in an epoch, each time changed in another way.
-        seed: Of the weights, the order and the augmentation.
-        threads: Of torch.
-        device: As `--device`.
-        precision: As `--precision`.
+        copies: How often each training image is used in an epoch, each time changed in another way.
     """
 
     kind: str
@@ -82,7 +76,6 @@ class FittedImageToImage:
 
     Attributes:
         module: With the weights of the epoch that was kept, on the CPU, in evaluation mode.
-        history: One row an epoch.
         notes: For `run.json`: `parameters`, `trained_parameters`, `device`, `precision` and `seconds` of training.
     """
 
@@ -92,14 +85,13 @@ class FittedImageToImage:
 
 
 class Pairs:
-    """Batches of pictures and what should become of them, (B, 1, S, S) of values in [0, 1], on the device.
+    """Batches of images and targets, (B, 1, S, S) of values in [0, 1], on the device.
 
     Args:
-        images: The decoded pictures.
-        targets: What should become of each, in the same order.
-        device: Where the network is.
-        augmenter: Moves both, and changes the pictures, in training.
-        exposure: Changes the pictures further.
+        images: Decoded images.
+        targets: In the same order.
+        augmenter: Moves both, and changes the images, in training.
+        exposure: Changes the images further.
     """
 
     def __init__(
@@ -114,7 +106,7 @@ class Pairs:
         self.augmenter, self.exposure = augmenter, exposure
 
     def batch(self, indices: np.ndarray, numbers: np.ndarray | None) -> tuple[Tensor, Tensor]:
-        """Pictures and targets of these places in the stores; changed by `numbers` (B,), as they are without."""
+        """Images and targets of these indices in the stores; augmented with `numbers` (B,), unchanged without."""
         images, targets = (self._values(store, indices) for store in (self.images, self.targets))
         if numbers is not None and self.augmenter is not None:
             images, targets = self.augmenter.pair(images, targets, indices, numbers)
@@ -128,20 +120,20 @@ class Pairs:
 
 @dataclass(kw_only=True)
 class ImageToImageFit(Job):
-    """Fit a network that answers with a picture.
+    """Fit a network that returns an image.
 
     Attributes:
         kind: `lungs` or `ribs`.
-        pairs: Hands out pictures and targets.
-        lose: A key of `LOSSES` of the kind.
-        copies: How often each training image comes in an epoch.
-        groups: For each training place the group that it belongs to (n,): an epoch then draws as many from each.
-            None takes each image as often as any other.
+        pairs: Gives images and targets.
+        criterion: A key of `LOSSES` of the kind.
+        copies: How often each training image is used in an epoch.
+        groups: The group of each training image (n,); an epoch draws the same number from each. None uses all images
+            equally often.
     """
 
     kind: str
     pairs: Pairs
-    lose: str
+    criterion: str
     copies: int = 1
     groups: np.ndarray | None = None
 
@@ -151,7 +143,7 @@ class ImageToImageFit(Job):
         return SCORES[self.kind][0]
 
     def order(self, epoch: int) -> np.ndarray:
-        """Rows of a place and how often it has come in this epoch already (n, 2)."""
+        """Rows of an index and how often it was already used in this epoch (n, 2)."""
         count = len(self.training) * self.copies
         groups = np.zeros(len(self.training), np.int64) if self.groups is None else self.groups
         chosen = draw_evenly(groups, count, epoch, self.seed)
@@ -159,12 +151,12 @@ class ImageToImageFit(Job):
         return np.asarray(items[permutation(count, epoch, self.seed)])
 
     def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
-        """Pictures, moved and changed, and their targets."""
+        """Images and targets, augmented."""
         return self.pairs.batch(items[:, 0], epoch + PASS * items[:, 1])
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of that name."""
-        found: Tensor = getattr(losses, LOSSES[self.kind][self.lose])(outputs, target)
+        """The loss of `criterion`."""
+        found: Tensor = getattr(losses, LOSSES[self.kind][self.criterion])(outputs, target)
         return found
 
     def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -173,7 +165,7 @@ class ImageToImageFit(Job):
 
     @torch.inference_mode()
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
-        """Loss and score; each batch counts by its images."""
+        """Loss and score; each batch is weighted by its number of images."""
         self.module.eval()
         loss = score = 0.0
         size, count = self.recipe.batch_size, len(self.validation)
@@ -188,16 +180,16 @@ class ImageToImageFit(Job):
 
 
 def draw_evenly(groups: np.ndarray, count: int, epoch: int, seed: int) -> np.ndarray:
-    """Draw as many members from each group, each member of a group as often as any other, give or take one.
+    """Draw the same number of members from each group, and each member of a group equally often (up to one).
 
-    A group is an endless line of shuffles of its members, of which each epoch takes the next stretch: so over the
-    epochs nobody is left out, and which epoch takes what is a function of its number alone.
+    Each epoch takes the next part of an endless sequence of shuffles of a group. So over the epochs no member is
+    excluded, and a draw depends only on the number of the epoch.
 
     Args:
         groups: The group of each member (n,).
-        count: How many to draw; if it does not divide, the first groups give one more.
+        count: How many to draw; if it is not divisible, the first groups give one more.
         epoch: Number of the epoch.
-        seed: The run's seed.
+        seed: Of the run.
 
     Returns:
         Indices of members (count,), group by group.
@@ -217,7 +209,7 @@ def draw_evenly(groups: np.ndarray, count: int, epoch: int, seed: int) -> np.nda
 
 
 def occurrences(values: np.ndarray) -> np.ndarray:
-    """How often each value has stood before it.
+    """How often each value occurred before.
 
     >>> occurrences(np.array([3, 5, 3, 3, 5])).tolist()
     [0, 0, 1, 2, 1]
@@ -249,20 +241,20 @@ def fit_image_to_image(
 
     Args:
         design: What to fit and how.
-        images: Decoded pictures.
-        targets: What should become of them, in the same order.
-        ids: Image id of every place in the stores.
-        training: Places to train on.
-        validation: Places to choose the epoch by.
+        images: Decoded images.
+        targets: In the same order.
+        ids: Image id of every index of the stores.
+        training: Indices of the training images.
+        validation: Indices of the validation images, which choose the epoch.
         groups: As `DenseFit.groups`.
         state: Folder for states to resume from.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row.
-        stop: Asked between batches; an error it returns is raised, after the state was saved.
-        warn: Told what should not be overlooked.
+        stop: Called between batches; an error that it returns is raised, after the state was saved.
+        warn: Called with each warning.
 
     Raises:
-        CxrtoolError: Size, device or memory will not do, the loss is not a number, or what `stop` returned.
+        CxrtoolError: Size, device or memory do not suffice, the loss is not finite, or what `stop` returned.
     """
     device = choose_device(design.device)
     precision = choose_precision(design.precision, device)
@@ -292,7 +284,7 @@ def fit_image_to_image(
                 names=list(ids),
                 kind=design.kind,
                 pairs=pairs,
-                lose=design.loss,
+                criterion=design.loss,
                 copies=design.copies,
                 groups=groups,
             ),
@@ -305,7 +297,7 @@ def fit_image_to_image(
 
 
 def build(design: ImageToImageDesign) -> nn.Module:
-    """Build the network, and see that it takes pictures of that size.
+    """Build the network, and check that it takes images of that size.
 
     Raises:
         UsageError: It does not.
@@ -318,11 +310,11 @@ def build(design: ImageToImageDesign) -> nn.Module:
     except RuntimeError as error:
         raise UsageError(
             f"--size {size}: {design.network} cannot take it: {str(error).splitlines()[0][:120]}",
-            "a multiple of 64, such as 256, suits every network",
+            "use a multiple of 64, such as 256",
         ) from error
     if shape != (1, 1, size, size):
         raise UsageError(
-            f"--size {size}: {design.network} answers with {shape[-1]} pixels", "a multiple of 64 suits every network"
+            f"--size {size}: {design.network} returns {shape[-1]} pixels", "use a multiple of 64, such as 256"
         )
     return module
 
@@ -336,13 +328,13 @@ def _exposure(design: ImageToImageDesign, keys: np.ndarray, device: torch.device
 
 
 @torch.inference_mode()
-def answer(
+def predict(
     design: ImageToImageDesign, module: nn.Module, images: Store, indices: np.ndarray, *, stop: Stop = lambda: None
 ) -> Iterator[np.ndarray]:
-    """Ask a fitted network about places in the store, one picture after the other, in fp32.
+    """Run a fitted network on some images of a store, one after the other, in fp32.
 
     Yields:
-        (S, S) float32: the probability of lung, or the picture without ribs in [0, 1].
+        (S, S) float32: the probability of lung, or the image without ribs in [0, 1].
 
     Raises:
         CxrtoolError: What `stop` returned.

@@ -1,7 +1,7 @@
-"""How each network that answers with a picture is fitted: the options, and the values that papers state of them.
+"""Options of networks that return an image, and presets.
 
-A preset holds what a paper or its reference implementation states; for the default lung network, what proved itself
-here. Every value yields to a flag. Nothing here imports torch.
+A preset holds what a paper or its reference implementation states; for our own networks, what worked best here. A flag
+overrides it. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _IMLAB: dict[str, Any] = {
 }
 
 _EDUARDOMINEO: dict[str, Any] = {
-    # eduardomineo/unet-lung-segmentation, its notebook. How far shift and shear go is the same 0.05 as its zoom.
+    # eduardomineo/unet-lung-segmentation, its notebook. Shift and shear have the same range 0.05 as its zoom.
     "epochs": 56,
     "batch_size": 2,
     "opt": "adam",
@@ -93,14 +93,14 @@ PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
         "autoencoder": MappingProxyType(_RIBS),
     }
 )
-"""Network, and the options it sets."""
+"""By network, the options that it sets."""
 
 SHOWN = "the network's preset, else {default}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageToImageOptions(FittingOptions):
-    """How a lung or a rib network is fitted; what no flag gives is the network's preset's."""
+    """How a lung or a rib network is fitted; without a flag the preset of the network counts."""
 
     network: str = ""
     size: int = option("Side of the input in pixels.", 0, shown="the network's own")
@@ -114,10 +114,10 @@ class ImageToImageOptions(FittingOptions):
     exposure: str = option(
         "Changes of dose, window, sharpness and overlays: {choices}.", "none", choices=EXPOSURES, shown=SHOWN
     )
-    copies: int = option("How often each image comes in an epoch, each time changed in another way.", 1, shown=SHOWN)
-    dilate: int = option("Side of the square by which masks are widened.", 0, shown=SHOWN)
+    copies: int = option("How often each image is used in an epoch, each time changed in another way.", 1, shown=SHOWN)
+    dilate: int = option("Side in pixels of the square by which masks are dilated.", 0, shown=SHOWN)
     average: float = option(
-        "Keep a running average of the weights that holds this share at each step; 0 keeps the weights.",
+        "Use a running average of the weights, which keeps this share at each step; 0 uses the weights.",
         0.0,
         shown=SHOWN,
     )
@@ -140,7 +140,7 @@ class ImageToImageOptions(FittingOptions):
         choices=("best-loss", "last"),
         help="Epoch to keep: best-loss (on validation) or last.",
     )
-    # Constant: no network of this kind was published with others.
+    # Constant: no network of this kind was published with other values.
     momentum: float = 0.9
     opt_eps: float | None = None
     opt_rho: float = 0.95
@@ -148,5 +148,5 @@ class ImageToImageOptions(FittingOptions):
 
     @classmethod
     def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What is stated of the network."""
+        """The preset of the network."""
         return PRESETS.get(given.get("network") or cls.network, {})

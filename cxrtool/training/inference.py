@@ -1,4 +1,4 @@
-"""A finished model, or several that answer together, asked about pictures."""
+"""Predict images with a model, or with several models as an ensemble."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class Member:
     """One model folder, loaded.
 
     Attributes:
-        folder: Where it is.
         network: In evaluation mode, on the ensemble's device.
         description: Its `model.json`.
     """
@@ -34,15 +33,10 @@ class Member:
 
 
 class Ensemble:
-    """Models that were trained on the same classes and the same input; a single one is an ensemble too.
-
-    Args:
-        folders: Model folders.
-        device: Where to compute.
-        precision: `fp32` or `bf16`.
+    """One or more models with the same classes and the same input.
 
     Raises:
-        InputError: A folder is no model, or the models differ in classes, preprocessing or input.
+        InputError: A folder is not a model, or the models differ in classes, preprocessing or input.
     """
 
     SHARED = ("classes", "chain", "input")
@@ -60,20 +54,20 @@ class Ensemble:
                     raise InputError(
                         f"{member.folder}: expected the same {name} as in {first.folder}, "
                         f"found {getattr(member.description, name)} instead of {getattr(first.description, name)}",
-                        "ask them one by one",
+                        "run them one by one",
                     )
 
     @property
     def description(self) -> ModelDescription:
-        """The `model.json` of the first member, which agrees with the others in all that concerns input and output."""
+        """The `model.json` of the first member; in all that concerns input and output, the others are the same."""
         return self.members[0].description
 
     def predict(self, pictures: Sequence[np.ndarray], *, mirrored: bool = False) -> np.ndarray:
-        """Probabilities (members, B, K) for pictures at the input's size.
+        """Probabilities (members, B, K) for images at the input's size.
 
         Args:
-            pictures: Grey values (S, S), uint8 or uint16, of any mixture.
-            mirrored: Average each answer with that for the picture's mirror image.
+            pictures: Grey values (S, S), uint8 or uint16, mixed or not.
+            mirrored: Average each prediction with that of the mirror image.
         """
         scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
         images = torch.from_numpy(np.stack(scaled)).unsqueeze(1)
@@ -85,8 +79,8 @@ class Ensemble:
         normalise = Normalisation(form.mean, form.std, self.device)
         inputs = normalise(images.to(self.device))
         views = [inputs, inputs.flip(3)] if mirrored else [inputs]
-        answers = torch.stack([torch.softmax(self._logits(member.network, view).double(), 1) for view in views])
-        result: np.ndarray = answers.mean(0).cpu().numpy()
+        predictions = torch.stack([torch.softmax(self._logits(member.network, view).double(), 1) for view in views])
+        result: np.ndarray = predictions.mean(0).cpu().numpy()
         return result
 
     def _logits(self, network: Network, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training loop is told: which images, by which rule, and what is lost on them."""
+"""The interface of what the training loop trains: batches, loss and score."""
 
 from __future__ import annotations
 
@@ -16,40 +16,36 @@ from cxrtool.training.options import OPTIMIZERS, FittingOptions
 from cxrtool.training.randomness import permutation
 
 Row = dict[str, float | None]
-"""One epoch of a history, by `columns`."""
+"""One epoch of a history; its keys are `columns`."""
 
 
 def columns(score: str, terms: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns of a history; further terms of the loss stand at its end.
+    """The columns of a history; further terms of the loss are at the end.
 
     >>> columns("dice", ["tv"])
     ('epoch', 'lr', 'train_loss', 'train_dice', 'validation_loss', 'validation_dice', 'train_tv')
     """
-    own = "epoch", "lr", "train_loss", f"train_{score}", "validation_loss", f"validation_{score}"
-    return *own, *(f"train_{term}" for term in terms)
+    common = "epoch", "lr", "train_loss", f"train_{score}", "validation_loss", f"validation_{score}"
+    return *common, *(f"train_{term}" for term in terms)
 
 
 COLUMNS = columns("accuracy")
-"""Those of a classifier's."""
+"""Those of a classifier."""
 
 
 @dataclass(kw_only=True)
 class Job(ABC):
-    """What `fit` has to do; children say what a batch is, what is lost on it, and how good it is.
+    """What `fit` trains; subclasses define batch, loss and score.
 
     Attributes:
-        module: What is trained.
-        training: Places in the store to train on.
-        validation: Places to choose the epoch by; may be empty.
+        training: Indices of the training images in the store.
+        validation: Indices of the validation images, which choose the epoch; may be empty.
         recipe: Optimizer, schedule and stopping rule.
-        device: Where `module` is.
-        precision: `fp32` or `bf16`.
-        seed: Of the order of the images.
-        frozen_norms: Keep the body's normalisations in evaluation mode.
+        frozen_norms: Keep the normalisations of the backbone in evaluation mode.
         average: Share that an average over the steps' weights keeps at each step; the average is what is validated and
             kept. 0 keeps the weights themselves.
         state: Folder for states to resume from.
-        save_every: Seconds between two states, also within an epoch; 0 saves after every epoch, and then alone.
+        save_every: Seconds between two states, also within an epoch; 0 saves only after every epoch.
         names: Image ids, for messages.
     """
 
@@ -68,26 +64,26 @@ class Job(ABC):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of further figures that `learn` gives, for a history."""
+        """Names of further values that `learn` returns, for a history."""
         return ()
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """What moves the weights that are trained; one group of them, unless a child says otherwise."""
+        """The optimizer of the trained weights, in one group unless a subclass has several."""
         return OPTIMIZERS[self.recipe.opt].build(self.trained(), self.recipe)
 
     def trained(self) -> list[nn.Parameter]:
-        """The weights that are trained."""
+        """The parameters that are trained."""
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
     def rates(self, epoch: int, losses: Sequence[float]) -> Sequence[float]:
         """The learning rate of each group of the optimizer in an epoch, given the validation losses before it.
 
-        A history tells the first.
+        A history has the first.
         """
         return (self.recipe.rate(epoch, losses),)
 
     def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Fill the gradients of what is trained, which are empty before.
+        """Compute the gradients of the trained parameters, which are empty before.
 
         Returns:
             The mean loss of the batch, the sum of its images' scores, and the mean of each of `terms`; detached.
@@ -100,18 +96,18 @@ class Job(ABC):
         return loss.detach(), self.score_sum(outputs.detach(), target), {}
 
     def order(self, epoch: int) -> np.ndarray:
-        """What an epoch visits, in its order: places in the store (n,), or rows (n, …) that begin with one."""
+        """The items of an epoch in order: indices in the store (n,), or rows (n, …) that begin with one."""
         indices: np.ndarray = self.training[permutation(len(self.training), epoch, self.seed)]
         return indices
 
     @property
     @abstractmethod
     def score(self) -> str:
-        """What a history calls the figure beside the loss."""
+        """The name of the score in a history."""
 
     @abstractmethod
     def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
-        """Inputs of a training batch, augmented, and what the network should make of them."""
+        """Inputs of a training batch, augmented, and their targets."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:

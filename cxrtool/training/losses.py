@@ -1,6 +1,6 @@
-"""What a network that answers with a picture loses: on masks, from logits; on pictures, from grey values.
+"""Losses of networks that return an image: for masks from logits, for images from grey values.
 
-Every function takes outputs and targets (B, 1, S, S), targets in [0, 1], and gives the mean over the batch's images.
+Every function takes outputs and targets (B, 1, S, S), targets in [0, 1], and returns the mean over the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 SMOOTH = 1.0
-"""Added to both halves of the Dice fraction, so that nothing found where nothing is counts as right."""
+"""Added to numerator and denominator of Dice, so that an empty prediction of an empty mask is correct."""
 
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weights of the five scales of MS-SSIM, from fine to coarse (Wang, Simoncelli & Bovik 2003, section 3.2)."""
@@ -25,7 +25,7 @@ LUMINANCE, CONTRAST = 0.01**2, 0.03**2
 """The constants C1 and C2 for grey values in [0, 1]."""
 
 SMALLEST = WINDOW * 2 ** (len(SCALES) - 1)
-"""Side of the smallest picture whose coarsest scale still holds the window."""
+"""Side in pixels of the smallest image whose coarsest scale still contains the window."""
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -47,15 +47,15 @@ def negative_dice(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy_and_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy plus one minus each image's Dice: every picture counts alike, however small its lungs."""
+    """Binary cross-entropy plus one minus Dice of each image: all images have equal weight, however small the lungs."""
     return binary_cross_entropy(logits, target) + 1 - soft_dice(logits, target).mean()
 
 
 def ms_ssim(one: Tensor, other: Tensor) -> Tensor:
-    """Multi-scale structural similarity of each pair of pictures (B,) (Wang, Simoncelli & Bovik 2003, equation 7).
+    """Multi-scale structural similarity of each pair of images (B,) (Wang, Simoncelli & Bovik 2003, equation 7).
 
-    The window is a Gaussian of 11 pixels that stays inside the picture; scales are halved by averaging. A scale whose
-    structures disagree so much that its term is negative counts as 0, since a power of it would be no number.
+    The window is a Gaussian of 11 pixels that stays inside the image; scales are halved by averaging. A
+    negative term of a scale counts as 0, since its power would not be a real number.
 
     Args:
         one: (B, 1, H, W) in [0, 1], of at least `SMALLEST` pixels a side.
@@ -75,7 +75,7 @@ def ms_ssim(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _similarity(one: Tensor, other: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance, and contrast times structure, at each place of the window (equations 1 to 3)."""
+    """Luminance, and contrast times structure, at each position of the window (equations 1 to 3)."""
     moments = torch.cat((one, other, one * one, other * other, one * other), 1)
     channels = moments.shape[1]
     rows = functional.conv2d(moments, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
@@ -88,7 +88,7 @@ def _similarity(one: Tensor, other: Tensor, kernel: Tensor) -> tuple[Tensor, Ten
 
 
 def similarity_and_error(outputs: Tensor, target: Tensor) -> Tensor:
-    """0.84 (1 - MS-SSIM) + 0.16 MSE, as hmchuong/ML-BoneSuppression weighs them (after Zhao et al. 2017)."""
+    """0.84 (1 - MS-SSIM) + 0.16 MSE, with the weights of hmchuong/ML-BoneSuppression (after Zhao et al. 2017)."""
     outputs = outputs.float()
     return 0.84 * (1 - ms_ssim(outputs, target).mean()) + 0.16 * functional.mse_loss(outputs, target)
 
@@ -99,10 +99,10 @@ def squared_error(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 def hard_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice of what is above one half, of each image (B,); 1 where nothing is found and nothing is there."""
-    found, there = (logits > 0).flatten(1), (target > 0.5).flatten(1)
-    both = 2 * (found & there).sum(1).float()
-    total = (found.sum(1) + there.sum(1)).float()
+    """Dice of each image (B,) at a threshold of one half; 1 if both masks are empty."""
+    found, truth = (logits > 0).flatten(1), (target > 0.5).flatten(1)
+    both = 2 * (found & truth).sum(1).float()
+    total = (found.sum(1) + truth.sum(1)).float()
     return torch.where(total > 0, both / total.clamp_min(1.0), 1.0)
 
 
@@ -114,4 +114,4 @@ def mean_squares(outputs: Tensor, target: Tensor) -> Tensor:
 SCORES: MappingProxyType[str, tuple[str, Loss]] = MappingProxyType(
     {"lungs": ("dice", hard_dice), "ribs": ("mse", mean_squares)}
 )
-"""By what is fitted, the figure that is shown beside the loss: its name, and its value for each image."""
+"""By kind, the score: its name, and its value for each image."""

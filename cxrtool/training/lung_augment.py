@@ -1,11 +1,11 @@
-"""What exposures, processing, devices and letters do to a radiograph: changes of grey values for fitting lung networks.
+"""Changes of grey values for fitting lung networks, as exposure, processing, devices and letters cause them.
 
-A lung network has to hold on pictures of any dose, window and machine, and beside anything that lies on a chest. Each
-picture is blurred or sharpened, covered by plates and lines, brightened and darkened from place to place, sent through
-a tone curve, and grained; never in a way that moves an outline. How far each goes was chosen by looking at the results:
-the worst still show lungs to a person.
+A lung network has to work on images of any dose, window and machine, and with any object on the chest. Each image is
+blurred or sharpened, covered by rectangles and lines, brightened and darkened locally, changed by a tone curve, and
+given noise. No outline is moved. The ranges were chosen by inspection: in the worst results a person still sees the
+lungs.
 
-All that is drawn depends on seed, epoch and image alone, like the rest of the augmentation.
+All random numbers depend on seed, epoch and image only, like the rest of the augmentation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch.nn import functional
 from cxrtool.training.randomness import uniforms
 
 REACH = 4
-"""Pixels to either side that a blur takes in."""
+"""Radius of the blur kernel in pixels."""
 
 BOXES, LINES = 2, 2
 FIELDS = {"coarse": 2, "fine": 4, "gain": 3}
-"""Smooth fields of random brightness, and their cells a side."""
+"""Smooth fields of random brightness, and their number of cells along a side."""
 
 STREAM = 7
 BANK = 1 << 22
@@ -35,9 +35,7 @@ class Exposure:
 
     Args:
         keys: One uint64 for each image of the store.
-        seed: The run's seed.
         size: Side of the images in pixels.
-        device: Where the images are.
     """
 
     def __init__(self, keys: np.ndarray, seed: int, size: int, device: torch.device) -> None:
@@ -48,7 +46,7 @@ class Exposure:
         self._grain = torch.randn(max(BANK, 2 * size**2), generator=generator).to(device)
 
     def __call__(self, images: Tensor, indices: np.ndarray, epoch: int | np.ndarray) -> Tensor:
-        """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their places in the store."""
+        """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their indices in the store."""
         draw = _Draws(uniforms(self.keys[indices], epoch, COUNT, self.seed, STREAM), self.device)
         images = self._focus(images, draw)
         for _ in range(BOXES):
@@ -58,11 +56,11 @@ class Exposure:
         images = self._tone(images, draw)
         start = (draw.numpy() * (len(self._grain) - self.size**2)).astype(np.int64)
         noise = torch.stack([self._grain[s : s + self.size**2] for s in start.tolist()]).view_as(images)
-        # A window cuts off what lies beyond its ends.
+        # As a window clips values beyond its limits.
         return torch.addcmul(images, noise, draw(0.0, 0.06)).clamp_(0.0, 1.0)
 
     def _focus(self, images: Tensor, draw: _Draws) -> Tensor:
-        """Blur half of the pictures, and sharpen a quarter of them, by up to 1.5 pixels of 128."""
+        """Blur half of the images, and sharpen a quarter of them, by up to 1.5 pixels of 128."""
         sigma = draw(0.3, 1.5) * (self.size / 128)
         sharpness, chance = draw(0.5, 2.0), draw(0.0, 1.0)
         reach = REACH * max(1, round(self.size / 128))
@@ -76,7 +74,7 @@ class Exposure:
         return torch.where(chance < 0.5, smooth, torch.where(chance < 0.75, sharp, images))
 
     def _box(self, images: Tensor, draw: _Draws) -> Tensor:
-        """Lay a plate over some pictures: a letter, a collimator's edge, a pacemaker."""
+        """Draw a rectangle on some images, like a letter, a collimator's edge or a pacemaker."""
         left, top = draw(-0.1, 1.0), draw(-0.1, 1.0)
         wide, high = draw(0.0, 0.2), draw(0.0, 0.2)
         opaque, grey, there = draw(0.3, 1.0), draw(0.0, 1.0), draw(0.0, 1.0) < 0.3
@@ -84,7 +82,7 @@ class Exposure:
         return torch.where(inside, images * (1 - opaque) + opaque * grey, images)
 
     def _line(self, images: Tensor, draw: _Draws) -> Tensor:
-        """Lay a cable or a tube over some pictures: a thin, bent line."""
+        """Draw a thin, curved line on some images, like a cable or a tube."""
         angle, offset, bend = draw(0.0, math.pi), draw(-0.4, 0.4), draw(-0.6, 0.6)
         width, grey, there = draw(0.004, 0.012), draw(-0.2, 0.6), draw(0.0, 1.0) < 0.3
         along = (self._x - 0.5) * angle.cos() + (self._y - 0.5) * angle.sin()
@@ -92,7 +90,7 @@ class Exposure:
         return torch.where((beside.abs() < width) & there, images + grey, images)
 
     def _tone(self, images: Tensor, draw: _Draws) -> Tensor:
-        """Tone curve, brightness from place to place, contrast and brightness of the whole."""
+        """Tone curve, local brightness, global contrast and brightness."""
         images = images.clamp(1e-4, 1.0) ** draw(-0.8, 0.8).exp()
         images = images + draw(0.0, 0.15) * self._field("fine", draw) + draw(0.0, 0.2) * self._field("coarse", draw)
         images = images * (draw(0.0, 0.3) * self._field("gain", draw)).exp()
@@ -100,18 +98,17 @@ class Exposure:
         return (images - middle) * draw(0.6, 1.8) + middle + draw(-0.15, 0.15)
 
     def _field(self, name: str, draw: _Draws) -> Tensor:
-        """A smooth field of about unit deviation, (B, 1, S, S)."""
+        """A smooth field with a standard deviation of about 1, (B, 1, S, S)."""
         cells = FIELDS[name]
         coarse = draw.normal(cells**2).view(-1, 1, cells, cells)
         return functional.interpolate(coarse, (self.size, self.size), mode="bicubic", align_corners=True)
 
 
 class _Draws:
-    """Hands out the random numbers of a batch, column by column.
+    """Gives the random numbers of a batch, column by column.
 
     Args:
         numbers: (B, COUNT), uniform in [0, 1).
-        device: Where they are needed.
     """
 
     def __init__(self, numbers: np.ndarray, device: torch.device) -> None:
@@ -132,11 +129,11 @@ class _Draws:
         """The next `count` numbers of each image as standard normal ones: (B, count)."""
         self._next += count
         part = self._numbers[:, self._next - count : self._next]
-        # The inverse of the normal distribution: one uniform number makes one normal one, so that counting stays easy.
+        # By the inverse of the normal distribution, one uniform number gives one normal number.
         values = torch.special.ndtri(torch.from_numpy((part + 2.0**-33).astype(np.float64)))
         numbers: Tensor = values.float().to(self._device)
         return numbers
 
 
 COUNT = 3 + 7 * BOXES + 6 * LINES + 1 + 2 + 1 + 2 + sum(cells**2 for cells in FIELDS.values()) + 2
-"""How many numbers an image needs."""
+"""Random numbers that an image needs."""

@@ -1,4 +1,4 @@
-"""A lung network at work: batches of pictures to probabilities of lung."""
+"""Run a lung network: batches of images to probabilities of lung."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from cxrtool.training.device import autocast, in_halves
 
 
 class LungFinder:
-    """Asks a fitted lung network.
+    """Runs a fitted lung network.
 
     Args:
         folder: The part's folder.
-        device: Where to compute.
-        precision: `fp32` or `bf16`.
-        mirrored: Average each answer with that for the mirror image.
+        mirrored: Average each result with that of the mirror image.
 
     Raises:
         InputError: There is no such part, or it is damaged.
@@ -32,7 +30,7 @@ class LungFinder:
         self.device, self.precision, self.mirrored = device or torch.device("cpu"), precision, mirrored
         network = load_network(folder, "lungs")
         if self.device.type != "cpu":
-            # The one that is kept for all stays on the CPU.
+            # The cached network stays on the CPU.
             network = copy.deepcopy(network).to(self.device)
         # Measured: a seventh faster on a CPU.
         self.network = network.to(memory_format=torch.channels_last)
@@ -41,10 +39,10 @@ class LungFinder:
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Probabilities (B, S, S) float32 for grey values (B, S, S) float32 in [0, 1].
 
-        In a picture of one grey value there is nothing: a network answers with where lungs usually are.
+        For an image of one grey value the result is 0: a network would return the average position of lungs.
 
         Raises:
-            CxrtoolError: The GPU's memory does not hold a single picture.
+            CxrtoolError: The GPU's memory does not suffice for one image.
         """
         images = torch.from_numpy(values).unsqueeze(1).to(self.device)
         shares = self._shares(images)

@@ -1,7 +1,7 @@
-"""The options that say how a network is fitted, with the registries of what they may be; nothing here imports torch.
+"""The options of fitting, and the registries of their choices. This module does not import torch.
 
-Optimizers, schedules and the rest go by timm's names. A new optimizer, schedule or rule is one entry here: the command
-line, the checks and the methods paragraph of a report derive from it.
+Optimizers, schedules and the other choices have the names of timm. A new one is one entry here: the command line, the
+checks and the methods paragraph of a report derive from it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Parameters = Iterable["nn.Parameter"]
 
 @dataclass(frozen=True)
 class OptimizerChoice:
-    """An optimizer: its words for a methods paragraph, and what builds it.
+    """An optimizer: its name in a methods paragraph, and its constructor.
 
     Attributes:
-        momentum: Whether `--momentum` bears on it.
+        momentum: Whether it uses `--momentum`.
     """
 
     words: str
@@ -39,7 +39,7 @@ class OptimizerChoice:
 
 @dataclass(frozen=True)
 class ScheduleChoice:
-    """A schedule: its words, with options in braces, and the rate of an epoch (from 0) given the losses so far."""
+    """A schedule: its text, with options in braces, and the rate of an epoch (from 0) given the losses so far."""
 
     words: str
     rate: Callable[[FittingOptions, int, Sequence[float]], float]
@@ -119,14 +119,14 @@ SCHEDULES: dict[str, ScheduleChoice] = {
         lambda options, epoch, losses: options.lr * options.decay_rate ** _plateaus(losses, options.decay_epochs),
     ),
 }
-"""Functions of the losses so far: they have no state to resume."""
+"""Functions of the losses so far, so that there is no state to resume."""
 
 CHECKPOINTS = {
     "best-loss": "The weights of the epoch with the lowest validation loss were kept.",
     "best-accuracy": "The weights of the epoch with the highest validation accuracy were kept.",
     "last": "The weights of the last epoch were kept.",
 }
-"""Which epoch's weights are kept, and what a methods paragraph says of it."""
+"""The epoch whose weights are kept, with its sentence in a methods paragraph."""
 
 CLASS_WEIGHTS = ("none", "balanced")
 NORMALIZATIONS = ("native", "div255")
@@ -141,31 +141,31 @@ def _built_in_networks() -> Iterable[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class FittingOptions(Options):
-    """How a network is fitted, whatever it is for."""
+    """The options of all networks that are fitted."""
 
-    epochs: int = option("Passes over the training images, at most.", 50)
-    batch_size: int = option("Images a step.", 32)
+    epochs: int = option("Maximum number of passes over the training images.", 50)
+    batch_size: int = option("Images in a batch.", 32)
     opt: str = option("Optimizer: {choices}.", "adamw", choices=OPTIMIZERS)
     lr: float = option("Learning rate.", 3e-4)
-    momentum: float = option("Of sgd and rmsprop.", 0.9)
+    momentum: float = option("Momentum of sgd and rmsprop.", 0.9)
     weight_decay: float = option("L2 penalty.", 0.0)
-    opt_eps: float | None = option("Numeric floor of adaptive optimizers.", None, shown="torch's")
-    opt_rho: float = option("Memory of adadelta and rmsprop.", 0.95)
+    opt_eps: float | None = option("Epsilon of adaptive optimizers.", None, shown="torch's")
+    opt_rho: float = option("Decay rate of the running averages of adadelta and rmsprop.", 0.95)
     sched: str = option("Schedule of the learning rate: {choices}.", "constant", choices=SCHEDULES)
-    decay_epochs: int = option("Between decays of step; patience of plateau.", 10)
+    decay_epochs: int = option("Epochs between decays of step; patience of plateau.", 10)
     decay_rate: float = option("Factor of a decay.", 0.1)
-    warmup_epochs: int = option("Epochs in which the rate rises to --lr.", 0)
-    min_lr: float = option("The rate never falls below it.", 0.0)
+    warmup_epochs: int = option("Epochs in which the learning rate rises to --lr.", 0)
+    min_lr: float = option("Minimum learning rate.", 0.0)
     patience: int = option("Stop after so many epochs without a better validation loss; 0 never stops.", 0)
     checkpoint: str = option("Epoch to keep: {choices} (best on validation).", "best-loss", choices=CHECKPOINTS)
-    class_weights: str = option("none, or balanced: n / (K n_c).", "none", choices=CLASS_WEIGHTS)
+    class_weights: str = option("Class weights: none, or balanced, n / (K n_c).", "none", choices=CLASS_WEIGHTS)
 
     def fitting(self) -> FittingOptions:
-        """These options alone, without those of a command that has more."""
+        """Only these options, without further ones of a command."""
         return FittingOptions(**{entry.name: getattr(self, entry.name) for entry in fields(FittingOptions)})
 
     def identity(self) -> dict[str, Any]:
-        """The options that bear on the result; what a command keeps constant is none."""
+        """The options that affect the result, without those that a command keeps constant."""
         known = declared(type(self))
         return {name: value for name, value in super().identity().items() if name in known}
 
@@ -179,7 +179,7 @@ class FittingOptions(Options):
         """Check ranges.
 
         Raises:
-            UsageError: A number is out of range; the message says what would be right.
+            UsageError: A number is out of range.
         """
         for name in ("epochs", "batch_size", "lr", "decay_epochs", "decay_rate"):
             number = getattr(self, name)
@@ -195,19 +195,25 @@ class FittingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(FittingOptions):
-    """How a classifier is trained. What neither a flag nor the preset says keeps the default."""
+    """How a classifier is trained. A flag overrides the preset, which overrides the default."""
 
     preset: str | None = option("A published system: {choices}.", None, choices=PRESETS, shown="", effect=False)
     model: str = option(
-        "{choices}, or any network of timm.", "", choices=_built_in_networks, closed=False, shown="the preset's"
+        "Network: {choices}, or any network of timm.",
+        "",
+        choices=_built_in_networks,
+        closed=False,
+        shown="the preset's",
     )
-    kernels: str | None = option("Of each layer of covid-xnet, as 5,5,5,3,3.", None, shown="the paper's")
-    weights: str = option("imagenet, none, or a file.", "", shown="imagenet for timm's")
+    kernels: str | None = option("Kernel size of each layer of covid-xnet, as 5,5,5,3,3.", None, shown="the paper's")
+    weights: str = option("Initial weights: imagenet, none, or a file.", "", shown="imagenet for timm's")
     size: int = option("Side of the input in pixels.", 0, shown="the network's own")
-    fit: str = option("How a picture becomes square: {choices}.", "squash", choices=FITS)
-    normalize: str = option("native (as the weights were trained) or div255.", "native", choices=NORMALIZATIONS)
-    freeze: bool = option("Train the head alone.", False, flags=("--freeze/--unfreeze",), shown="unfreeze")
-    frozen_bn: str = option("Frozen batch normalisation: {choices}.", "eval", choices=FROZEN_NORMS)
+    fit: str = option("How an image becomes square: {choices}.", "squash", choices=FITS)
+    normalize: str = option(
+        "Normalisation: native (as the weights were trained) or div255.", "native", choices=NORMALIZATIONS
+    )
+    freeze: bool = option("Train only the head.", False, flags=("--freeze/--unfreeze",), shown="unfreeze")
+    frozen_bn: str = option("Mode of frozen batch normalisation: {choices}.", "eval", choices=FROZEN_NORMS)
     hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0)
     dropout: float = option("Dropout before the output layer.", 0.0)
     augment: str = option(
@@ -217,12 +223,12 @@ class TrainingOptions(FittingOptions):
 
     @classmethod
     def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the named system states."""
+        """The preset that `given` names."""
         return PRESETS.get(given.get("preset") or "", {})
 
     @classmethod
     def of(cls, *args: Any, **given: Any) -> Self:
-        """Make them from Python as the command line makes them: a preset yields to what is given beside it."""
+        """Make options as the command line does: given values override the preset."""
         names = [entry.name for entry in fields(cls) if not entry.kw_only]
         values = {**dict(zip(names, args, strict=False)), **given}
         return cls.build({name: value for name, value in values.items() if value is not None})[0]

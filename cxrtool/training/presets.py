@@ -1,7 +1,7 @@
-"""What the published systems state about training, as values of `train`'s options.
+"""What the published systems state about training, as values of the options of `train`.
 
-A preset holds what a paper or its reference implementation states, and our default where both are silent; every value
-yields to a flag. Options that a preset does not name keep their default (`cxrtool.training.options`).
+A preset holds what a paper or its reference implementation states. A flag overrides it. Options that a preset does not
+name keep their default (`cxrtool.training.options`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COVID_XNET: dict[str, Any] = {
 
 _PORTABLE_DENSENET161: dict[str, Any] = {
     # De Moura et al. 2020, sections 3.2 and 3.3: DenseNet-161 from ImageNet at 224 x 224, all layers trained; SGD at a
-    # constant 0.01, momentum 0.9, batches of 4, 200 epochs; scaling and flip. How far scaling goes (half of the images,
+    # constant 0.01, momentum 0.9, batches of 4, 200 epochs; scaling and flip. The range of scaling (half of the images,
     # by up to a tenth) and the epoch of the lowest validation loss are ours.
     "model": "densenet161",
     "weights": "imagenet",
@@ -79,7 +79,7 @@ _COVID_CAPS: dict[str, Any] = {
 
 _PEPX: dict[str, Any] = {
     # COVIDNet's own training as Tabik et al. 2020 repeat it: Adam at 0.0002, batches of 8, 10 epochs. Wang & Wong 2020
-    # name translation, rotation, flip, zoom and changes of intensity; how far they go, no third class of pneumonia, and
+    # name translation, rotation, flip, zoom and changes of intensity; their ranges, no third class of pneumonia, and
     # the epoch of the lowest validation loss are ours, as are the widths of the network.
     "model": "pepx",
     "weights": "none",
@@ -93,8 +93,8 @@ _PEPX: dict[str, Any] = {
 }
 
 _MAKRIS: dict[str, Any] = {
-    # Makris et al. 2020, section 3: frozen ImageNet bodies, a new head with dropout 0.5, Adam. The head's width and how
-    # far shear, zoom, crop and noise go are ours.
+    # Makris et al. 2020, section 3: frozen ImageNet backbones, a new head with dropout 0.5, Adam. The head's width and
+    # the ranges of shear, zoom, crop and noise are ours.
     "weights": "imagenet",
     "size": 224,
     "freeze": True,
@@ -126,7 +126,7 @@ _VGG16_PORTABLE: dict[str, Any] = {
 }
 
 _THUMBNAIL: dict[str, Any] = {
-    # No paper's: the yardstick that a network has to beat. All images at once and no augmentation, as one fits a
+    # Of no paper: the baseline that a network has to beat. All images at once and no augmentation, as in a
     # regression; weight decay is its penalty.
     "model": "thumbnail",
     "weights": "none",
@@ -152,4 +152,4 @@ PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
         "vgg16-portable": MappingProxyType(_VGG16_PORTABLE),
     }
 )
-"""System, and the options it sets."""
+"""By system, the options that it sets."""

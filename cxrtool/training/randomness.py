@@ -1,7 +1,7 @@
-"""Random numbers by counter: the same for an image in an epoch, whatever the batch, the order or the resume.
+"""Random numbers by counter: those of an image in an epoch do not depend on batch, order or interruption.
 
-Philox4x32-10 of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3, over whole arrays of
-counters at once. There is no state to save: a number is a function of (seed, stream, epoch, image, position).
+Philox4x32-10 of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3, on arrays of
+counters. There is no state to save: a number is a function of (seed, stream, epoch, image, position).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def uniforms(keys: np.ndarray, epoch: int | np.ndarray, count: int, seed: int, s
     """Uniform numbers in [0, 1), shape (n, count): row i belongs to the image with key `keys[i]`.
 
     Args:
-        keys: One uint64 an image, as from `image_keys`.
+        keys: One uint64 per image, as from `image_keys`.
         epoch: Number of the epoch, below 2**32; or one for each image.
-        count: Numbers an image.
-        seed: The run's seed.
-        stream: Keeps purposes apart: two streams of one seed have nothing in common.
+        count: Numbers per image.
+        seed: Of the run.
+        stream: Separates purposes: two streams of one seed are independent.
     """
     blocks = -(-count // 4)
     counters = np.empty((len(keys), blocks, 4), np.uint64)
@@ -58,7 +58,7 @@ def uniforms(keys: np.ndarray, epoch: int | np.ndarray, count: int, seed: int, s
 
 
 def image_keys(ids: Sequence[str]) -> np.ndarray:
-    """A uint64 for each image id, so that an image's numbers do not depend on what else is in the manifest."""
+    """A uint64 for each image id, so that its numbers do not depend on the other images of the manifest."""
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64) if digests else np.empty(0, np.uint64)
 

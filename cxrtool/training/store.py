@@ -1,7 +1,7 @@
-"""The store: every image of a manifest decoded and resized once, in one array, handed out by index.
+"""The store: every image of a manifest decoded and resized once, in one array, read by index.
 
-The array is memory-mapped, so that it may be larger than memory, and kept in the cache under a name made of everything
-it depends on; a checksum beside it tells a damaged file. It holds uint8 or, as soon as one image is deeper, uint16.
+The array is memory-mapped, so that it may be larger than memory, and kept in the cache under a digest of everything it
+depends on; a checksum detects a damaged file. It is uint8 or, if one image is deeper, uint16.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 Item = Path | tuple[Path, ...]
-"""What one image of a store is made from: a file, or several, such as a picture and its mask."""
+"""The source of one image of a store: a file, or several, such as an image and its mask."""
 
 Decode = Callable[[Any], tuple[np.ndarray, str]]
 """Reads one item: returns its grey values at the store's size (H, W), uint8 or uint16, and its pixel SHA-256."""
@@ -37,11 +37,11 @@ Mapper = Callable[..., Iterator[tuple[Any, Any]]]
 """Applies a function to items in worker processes: `cxrtool.flow.parallel.map_items`."""
 
 ON_DEVICE_SHARE = 0.4
-"""The share of a GPU's free memory that images may take; above it they stay in main memory and batches travel."""
+"""The share of a GPU's free memory that images may use; otherwise they stay in main memory and are copied by batch."""
 
 
 def default_cache() -> Path:
-    """Where decoded images are kept: the job's own disk under a scheduler, else the temporary folder."""
+    """Where decoded images are kept: the local disk of the job under a scheduler, else the temporary folder."""
     base = os.environ.get("CXRTOOL_CACHE") or os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir()
     return Path(base) / "cxrtool-cache"
 
@@ -66,7 +66,7 @@ class Store:
 
     @property
     def scale(self) -> float:
-        """The value that stands for white: 255 or 65,535."""
+        """The value of white: 255 or 65,535."""
         return float(np.iinfo(self.images.dtype).max)
 
     def to(self, device: torch.device) -> Store:
@@ -84,7 +84,7 @@ class Store:
         return self
 
     def __getitem__(self, indices: np.ndarray) -> torch.Tensor:
-        """Images of these indices (B, 1, H, W), in the store's depth, where the images are."""
+        """Images of these indices (B, 1, H, W), with the dtype and device of the store."""
         import torch
 
         if self._resident is not None:
@@ -110,18 +110,18 @@ def open_store(
     advance: Callable[[int], None] = lambda count: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Store:
-    """Open the store of these images, decoding them unless the cache holds it already.
+    """Open the store of these images; they are decoded unless the cache has it.
 
     Args:
-        paths: The images; for each a file, or a tuple of all that it is made from.
+        paths: The images; for each a file, or a tuple of its files.
         decode: Reads one; must be picklable.
         size: Side of the square images in pixels.
-        key: Everything but the files on which the pixels depend.
+        key: Everything except the files on which the pixels depend.
         cache: The folder to keep it in.
-        mapper: The map over worker processes.
+        mapper: Map over worker processes.
         workers: Their number.
-        advance: Called as images are done.
-        say: Told the size of what is written.
+        advance: Called with the number of images that were done.
+        say: Called with a message about what was written.
 
     Returns:
         The store; images that could not be read are in `failed`.
@@ -137,7 +137,7 @@ def open_store(
             if store is not None:
                 say(f"decoded {len(paths)} images into {folder} ({store.images.nbytes / 2**20:.1f} MiB)")
     if store is None:
-        raise CxrtoolError(f"{folder}: what was just written cannot be read back", "is the disk of --cache in order?")
+        raise CxrtoolError(f"{folder}: the decoded images cannot be read back", "check the disk of --cache")
     return store
 
 
@@ -158,7 +158,7 @@ def _load(folder: Path) -> Store | None:
         content = json.loads(index.read_text())
         if _checksum(content["sha256"], content["failed"]) != content["index_crc32"]:
             return None
-        # Copy-on-write: torch wants an array that could be written, the file must stay as it is.
+        # Copy-on-write: torch needs a writable array, and the file must not change.
         images = np.load(data, mmap_mode="c")
         if zlib.crc32(memoryview(images).cast("B") if images.size else b"") != content["crc32"]:
             return None
@@ -190,7 +190,7 @@ def _fill(
             work = partial(_decode_into, temporary, decode)
             if not _pass(enumerate(paths), work, done, mapper, workers, advance):
                 break
-            # A deeper image has turned up: what was written with 8 bits is written again, once, with 16.
+            # A deeper image was found: all images are written again with 16 bits.
             done.clear()
         images = np.load(temporary, mmap_mode="r")
         checksum = zlib.crc32(memoryview(images).cast("B") if images.size else b"")
@@ -201,9 +201,9 @@ def _fill(
 
 
 def _allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Lay an empty array, with all of its room taken on the disk.
+    """Create an empty array, with all of its disk space allocated.
 
-    Writing into a mapped file whose room is only promised kills the process when the disk is full.
+    Writing into a mapped file without allocated space kills the process when the disk is full.
     """
     np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):
@@ -233,7 +233,7 @@ def _pass(
 
 
 def _decode_into(target: Path, decode: Decode, item: tuple[int, Item]) -> tuple[str, bool]:
-    """Decode one image into its slot; returns its digest and whether it needs a deeper array."""
+    """Decode one image into the array; returns its digest and whether it needs a deeper array."""
     position, path = item
     pixels, digest = decode(path)
     array = np.lib.format.open_memmap(target, "r+")
@@ -244,5 +244,5 @@ def _decode_into(target: Path, decode: Decode, item: tuple[int, Item]) -> tuple[
 
 
 def deepen(pixels: np.ndarray) -> np.ndarray:
-    """8 bit as 16 bit, white staying white (factor 257); 16 bit as it is."""
+    """8 bits to 16 bits by a factor of 257, so that white stays white; 16 bits unchanged."""
     return pixels.astype(np.uint16) * np.uint16(257) if pixels.dtype == np.uint8 else pixels

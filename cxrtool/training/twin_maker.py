@@ -1,4 +1,4 @@
-"""What the generators of a fold make of pictures, in the depth in which it is kept."""
+"""Run the generators of a fold, and quantise their output."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cxrtool.models.parts import load_network, read_part
 from cxrtool.training.device import in_halves
 
 AT_ONCE = 8
-"""Pictures a batch; on a processor none is faster, and each picture's twins are the same whatever is beside it."""
+"""Images in a batch; more are not faster on a CPU. The twins of an image do not depend on the others in its batch."""
 
 
 def minimal_depth(pixels: Pixels) -> Pixels:
-    """A picture in the depth that it has: 16 bits only where it holds more than 8 can say.
+    """An image with 16 bits only if it needs more than 8.
 
-    A store that holds one deep picture holds all others at 16 bits too, white staying white; they are known by that.
+    A store with one 16-bit image has all others at 16 bits too, by a factor of 257.
 
     >>> in_own_depth(np.array([[0, 257]], np.uint16)).tolist(), in_own_depth(np.array([[0, 256]], np.uint16)).tolist()
     ([[0, 1]], [[0, 256]])
@@ -31,7 +31,7 @@ def minimal_depth(pixels: Pixels) -> Pixels:
 
 
 def quantise(values: NDArray[np.float32], dtype: DTypeLike) -> Pixels:
-    """Grey values in [0, 1] as whole levels: cut off at black and white, rounded, never wrapped around.
+    """Grey values in [0, 1] as integer levels: clipped at black and white, and rounded.
 
     >>> quantise(np.array([-0.1, 0.5, 1.2], np.float32), np.uint8).tolist()
     [0, 128, 255]
@@ -44,12 +44,11 @@ class TwinMaker:
     """The generators of one fold.
 
     Args:
-        folder: Of the part that holds them.
-        device: Where to compute.
+        folder: The folder of their part.
 
     Attributes:
         names: Of the generators, in their order.
-        form: What they are shown; `size` is the side of what they make, too.
+        form: Of their input; their output has the same size.
 
     Raises:
         InputError: There is no such part, or it is damaged.
@@ -62,16 +61,16 @@ class TwinMaker:
         self.network = load_network(part.folder, "generators").to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def make(self, pictures: Sequence[Pixels]) -> list[list[Pixels]]:
-        """The twins of pictures.
+        """The twins of images.
 
         Args:
-            pictures: Grey values (S, S) at the form's size, uint8 or uint16, of any mixture.
+            pictures: Grey values (S, S) at the form's size, uint8 or uint16, mixed or not.
 
         Returns:
-            For each picture what each generator makes of it: (S, S) in the depth that the picture has.
+            For each image the output of each generator: (S, S) in the depth of the image.
 
         Raises:
-            CxrtoolError: The GPU's memory does not hold a single one.
+            CxrtoolError: The GPU's memory does not suffice for one image.
         """
         pictures = [minimal_depth(picture) for picture in pictures]
         scaled = [picture.astype(np.float32) * np.float32(1 / np.iinfo(picture.dtype).max) for picture in pictures]

@@ -1,4 +1,4 @@
-"""Pictures that were never read: noise, into which tests plant what an audit has to find."""
+"""ImageSet that were never read: noise, into which tests plant what an audit has to find."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from cxrtool.auditing.inputs import SIDE, Pictures
+from cxrtool.auditing.inputs import SIDE, ImageSet
 from cxrtool.data.splitting.divider import Divider
 
 
@@ -21,7 +21,7 @@ class Fold:
 
 def _make_pictures(
     images: int = 120, classes: tuple[str, ...] = ("covid", "normal"), per_patient: int = 2, seed: int = 0
-) -> Pictures:
+) -> ImageSet:
     """Noise with two lungs in it; labels go round the patients, two sources take turns within each label."""
     rng = np.random.default_rng(seed)
     lungs = np.zeros((images, SIDE, SIDE), np.float32)
@@ -35,17 +35,23 @@ def _make_pictures(
         patient = i // per_patient
         rows.append(
             {
-                "image_id": f"im{i:03}", "path": f"/nowhere/im{i:03}.png", "patient_id": f"p{patient:03}",
-                "label": classes[patient % len(classes)], "source": "ab"[patient // len(classes) % 2],
-                "width": "300", "height": "300", "bits": "8", "kind": "png",
+                "image_id": f"im{i:03}",
+                "path": f"/nowhere/im{i:03}.png",
+                "patient_id": f"p{patient:03}",
+                "label": classes[patient % len(classes)],
+                "source": "ab"[patient // len(classes) % 2],
+                "width": "300",
+                "height": "300",
+                "bits": "8",
+                "kind": "png",
             }
-        )  # fmt: skip
+        )
     sides = np.full(images, 300)
     kinds, bits = ("png",) * images, np.full(images, 8)
-    return Pictures(tuple(rows), thumbs, lungs, sides, sides, bits, kinds, np.arange(images), "drawn")
+    return ImageSet(tuple(rows), thumbs, lungs, sides, sides, bits, kinds, np.arange(images), "drawn")
 
 
-def _make_folds(pictures: Pictures, count: int = 3, repeats: int = 1, seed: int = 0) -> list[Fold]:
+def _make_folds(pictures: ImageSet, count: int = 3, repeats: int = 1, seed: int = 0) -> list[Fold]:
     divider = Divider(pictures.rows, seed=seed)
     place = {row["image_id"]: int(i) for row, i in zip(pictures.rows, pictures.index, strict=True)}
     folds = []
@@ -59,7 +65,7 @@ def _make_folds(pictures: Pictures, count: int = 3, repeats: int = 1, seed: int 
 
 
 @pytest.fixture(scope="session")
-def make_pictures() -> Callable[..., Pictures]:
+def make_pictures() -> Callable[..., ImageSet]:
     return _make_pictures
 
 

@@ -7,13 +7,13 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from cxrtool.auditing import alarm
-from cxrtool.auditing.alarm import Trial, attempt, deal, level_of, runs_of
+from cxrtool.auditing.alarm import Trial, level_of, permute_labels, run_probe, runs_of
 
 
 def test_labels_are_dealt_to_whole_patients():
     patients = np.repeat(np.arange(30), 2)
     labels = np.repeat(np.arange(30) % 3, 2)
-    dealt = deal(labels, patients, 50, seed=1)
+    dealt = permute_labels(labels, patients, 50, seed=1)
     assert dealt.shape == (60, 51)
     assert (dealt[:, 0] == labels).all()
     assert (dealt[::2] == dealt[1::2]).all()
@@ -29,7 +29,7 @@ def test_a_patient_of_several_labels_hands_them_on_in_their_order():
     labels = np.array([0, 2, 1, 2, 1, 0])
     pairs = {
         tuple(column[patients == patient].tolist())
-        for column in deal(labels, patients, 40, 0).T
+        for column in permute_labels(labels, patients, 40, 0).T
         for patient in range(3)
     }
     assert pairs == {(0, 1), (2, 2), (1, 0)}
@@ -37,7 +37,7 @@ def test_a_patient_of_several_labels_hands_them_on_in_their_order():
 
 def test_an_image_without_a_class_takes_no_part():
     labels = np.array([0, -1, 1, 0, 1, -1])
-    dealt = deal(labels, np.arange(6), 20, 0)
+    dealt = permute_labels(labels, np.arange(6), 20, 0)
     assert (dealt[[1, 5]] == -1).all()
     assert (dealt[[0, 2, 3, 4]] >= 0).all()
 
@@ -55,7 +55,7 @@ def test_reached_is_the_balanced_accuracy_of_all_folds_pooled_and_repeats_averag
     runs = runs_of(pictures, make_folds(pictures, 3, repeats=2), 0)
     features = np.random.default_rng(0).normal(size=(90, 6)) + pictures.numbers(["a", "b", "c"])[:, None] * 0.4
     labels = pictures.numbers(["a", "b", "c"])
-    trial = attempt(features, "linear", labels[:, None], pictures.patients, runs, 3)
+    trial = run_probe(features, "linear", labels[:, None], pictures.patients, runs, 3)
     expected = []
     for repeat in ("0", "1"):
         own = [i for i, run in enumerate(runs) if run.repeat == repeat]
@@ -76,7 +76,7 @@ def test_the_nearest_image_gives_away_who_stands_on_two_sides(make_pictures, mak
     pictures = make_pictures(40)
     values = np.repeat(np.random.default_rng(0).normal(size=(20, 50)), 2, axis=0)
     values += np.random.default_rng(1).normal(0, 0.01, values.shape)
-    labellings = deal(pictures.numbers(pictures.classes), pictures.patients, 200, 0)
+    labellings = permute_labels(pictures.numbers(pictures.classes), pictures.patients, 200, 0)
     honest = runs_of(pictures, make_folds(pictures, 4), 0)
     leaking = [alarm.Run("0", "0", np.arange(0, 40, 2), np.arange(1, 40, 2))]
     assert alarm.nearest(values, labellings, leaking, 2) == pytest.approx(1)
@@ -100,7 +100,7 @@ def test_of_too_many_training_images_a_sample_is_drawn(make_pictures, make_folds
     pictures = make_pictures(60)
     run = runs_of(pictures, make_folds(pictures, 2), 0)[0]
     assert len(run.train) <= 20
-    assert run.left_out > 0
+    assert run.excluded > 0
 
 
 def test_by_chance_one_set_in_a_hundred_raises_an_alarm(make_pictures, make_folds):
@@ -109,9 +109,9 @@ def test_by_chance_one_set_in_a_hundred_raises_an_alarm(make_pictures, make_fold
     for seed in range(150):
         pictures = make_pictures(48, seed=seed)
         runs = runs_of(pictures, make_folds(pictures, 3, seed=seed), seed)
-        labellings = deal(pictures.numbers(pictures.classes), pictures.patients, 99, seed)
+        labellings = permute_labels(pictures.numbers(pictures.classes), pictures.patients, 99, seed)
         features = pictures.thumbs[:, :3].reshape(48, -1), pictures.thumbs[:, -3:].reshape(48, -1)
-        trials = [attempt(part, "linear", labellings, pictures.patients, runs, 2) for part in features]
+        trials = [run_probe(part, "linear", labellings, pictures.patients, runs, 2) for part in features]
         best = np.max([trial.reached for trial in trials], axis=0)
         passed += bool(best[0] > level_of(trials))
         p.append((best >= best[0]).mean())

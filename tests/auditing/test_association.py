@@ -25,8 +25,9 @@ def bergsma(table):
     rows, columns = [sum(row) for row in table], [sum(row[j] for row in table) for j in range(c)]
     phi = sum(
         (table[i][j] / n - rows[i] * columns[j] / n**2) ** 2 / (rows[i] * columns[j] / n**2)
-        for i in range(r) for j in range(c)
-    )  # fmt: skip
+        for i in range(r)
+        for j in range(c)
+    )
     tilde = max(0, phi - (r - 1) * (c - 1) / (n - 1))
     return (tilde / (min(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1)) ** 0.5
 

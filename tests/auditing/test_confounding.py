@@ -15,13 +15,20 @@ def phantoms(count=300, seed=0, plants=(), **options):
     """The table of a set of phantoms, none of which is drawn."""
     return [
         {
-            "image_id": shot.image_id, "path": f"/nowhere/{shot.image_id}.png", "label": shot.subject.label,
-            "patient_id": f"phantoms:{shot.patient_id}", "source": shot.source.name, "view": shot.subject.view,
-            "age": str(shot.subject.age), "sex": shot.subject.sex, "kind": shot.source.file,
-            "width": str(round(256 * shot.source.width)), "height": str(round(256 * shot.source.height)),
+            "image_id": shot.image_id,
+            "path": f"/nowhere/{shot.image_id}.png",
+            "label": shot.subject.label,
+            "patient_id": f"phantoms:{shot.patient_id}",
+            "source": shot.source.name,
+            "view": shot.subject.view,
+            "age": str(shot.subject.age),
+            "sex": shot.subject.sex,
+            "kind": shot.source.file,
+            "width": str(round(256 * shot.source.width)),
+            "height": str(round(256 * shot.source.height)),
         }
         for shot in draw_shots(Cohort(count, seed, plants=plants, **options))
-    ]  # fmt: skip
+    ]
 
 
 def collections(count=120, seed=0, **named):
@@ -71,7 +78,8 @@ def test_labels_that_were_dealt_out_give_no_alarm():
 
 
 @pytest.mark.parametrize(
-    ("plant", "words"), [("source", "Source and label coincide"), ("age", "Age goes"), ("size", "Width goes")]
+    ("plant", "words"),
+    [("source", "Source and label coincide"), ("age", "Age is associated"), ("size", "Width is associated")],
 )
 def test_what_is_planted_is_found(plant, words):
     part = examine(phantoms(300, 1, (plant,)))
@@ -81,7 +89,7 @@ def test_what_is_planted_is_found(plant, words):
 def test_sources_that_hold_one_label_each_are_told_with_the_label_they_hold():
     part = examine(phantoms(200, 2, ("source",), classes=("normal", "covid")))
     (told,) = [text for text in texts(part, ALARM) if text.startswith("Source and label coincide")]
-    assert "all images of covid are from 'county', all of normal from 'university', and no source holds both" in told
+    assert "all images of covid are from 'county', all of normal from 'university', and no source contains both" in told
     assert part.content["apart"][0]["islands"] == (("covid",), ("normal",))
     table = next(sheet for sheet in part.sheets if sheet.title == "Label by source")
     assert [row[0] for row in table.rows] == ["county", "university"]
@@ -93,7 +101,7 @@ def test_one_image_that_crosses_is_no_coincidence_but_still_an_alarm():
     rows[0]["source"] = {"county": "university", "university": "county"}[rows[0]["source"]]
     part = examine(rows)
     assert part.content["apart"] == []
-    assert any(text.startswith("Source goes with the label") for text in texts(part, ALARM))
+    assert any(text.startswith("Source is associated with the label") for text in texts(part, ALARM))
 
 
 def families(**more):
@@ -102,12 +110,12 @@ def families(**more):
 
 def test_names_of_two_collections_warn_and_with_missing_ages_they_prove():
     (told,) = texts(examine(families()), WARNING)
-    assert told.startswith("Ids of patients differ from class to class")
+    assert told.startswith("Patient ids differ between the classes")
     proven = examine(families(age=lambda ill, i: str(30 + i % 40) if ill else ""))
     first = texts(proven, ALARM)[0]
-    assert first.startswith("Source and label coincide, and with them whether the age is known")
+    assert first.startswith("Source and label coincide, and so does whether the age is known")
     assert (
-        "of covid begin with 'ward', those of normal with 'school'; besides, age is known for 100 % of covid and "
+        "of covid begin with 'ward', those of normal with 'school'. In addition, age is known for 100 % of covid and "
         in first
     )
     assert any("No age is known of normal" in text for text in texts(proven, WARNING))
@@ -132,8 +140,12 @@ def test_a_sign_must_part_a_class_from_each_of_the_others():
 
 
 def test_ids_that_repeat_the_label_tell_nothing():
-    part = examine(collections(patient_id=lambda ill, i: f"set:{'COVID' if ill else 'Normal'}-{i}",
-                               age=lambda ill, i: str(30 + i % 40) if ill else ""))  # fmt: skip
+    part = examine(
+        collections(
+            patient_id=lambda ill, i: f"set:{'COVID' if ill else 'Normal'}-{i}",
+            age=lambda ill, i: str(30 + i % 40) if ill else "",
+        )
+    )
     assert not [text for text in texts(part, ALARM) if "coincide" in text]
     assert any("repeat the label" in text for text in texts(part, NOTE))
 
@@ -160,14 +172,14 @@ def test_without_patients_images_count_and_it_is_said():
     rows = [row | {"patient_id": ""} for row in collections(60)]
     part = examine(rows)
     assert part.content["unit"] == "image"
-    assert any(note.startswith("No patient is named") for note in part.sheets[0].notes)
+    assert any(note.startswith("No patient_id") for note in part.sheets[0].notes)
 
 
 def test_what_is_known_of_no_image_is_not_clear_but_unknown():
     rows = [{"image_id": f"i{k}", "path": f"/{k}.png", "label": "ab"[k % 2], "age": "", "view": ""} for k in range(40)]
     part = examine(rows)
     assert texts(part, UNKNOWN) == [
-        "Age and view are not known of any image: whether the label hangs on them could not be looked at."
+        "Age and view are not known for any image: whether the label is associated with them could not be tested."
     ]
     assert levels(part) == {UNKNOWN, CLEAR}
 
@@ -195,6 +207,6 @@ def test_real_sets_are_called_what_they_are_without_being_told(real_data, name, 
         for index, row in enumerate(table.rows)
     ]
     part = examine(rows)
-    coincide = [text for text in texts(part, ALARM) if "coincide, and with them whether the age is known" in text]
+    coincide = [text for text in texts(part, ALARM) if "coincide, and so does whether the age is known" in text]
     assert len(coincide) == alarm
     assert bool(levels(part) & GRAVE) == alarm

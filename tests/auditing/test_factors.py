@@ -12,13 +12,23 @@ def test_columns_are_groups_or_numbers_or_neither(make_rows):
     rows = make_rows(40)
     for index, row in enumerate(rows):
         row |= {
-            "scanner": "xy"[index % 2], "dose": str(0.5 * (index % 30)), "accession": str(1000 + index),
-            "remark": f"said {index}", "severity_mean": str(index % 3), "width": "200", "height": str(100 + index % 2),
-        }  # fmt: skip
+            "scanner": "xy"[index % 2],
+            "dose": str(0.5 * (index % 30)),
+            "accession": str(1000 + index),
+            "remark": f"said {index}",
+            "severity_mean": str(index % 3),
+            "width": "200",
+            "height": str(100 + index % 2),
+        }
     found = by_name(rows)
     assert {name for name, factor in found.items() if factor.origin == MANIFEST} == {
-        "source", "view", "age", "sex", "scanner", "dose"
-    }  # fmt: skip
+        "source",
+        "view",
+        "age",
+        "sex",
+        "scanner",
+        "dose",
+    }
     assert (found["scanner"].kind, found["dose"].kind, found["age"].kind) == (CATEGORY, NUMBER, NUMBER)
     assert found["aspect"].numbers().tolist() == pytest.approx([200 / (100 + i % 2) for i in range(40)])
     assert found["kind"].values == ("png",) * 40
@@ -49,8 +59,10 @@ def test_names_give_families_away(make_rows):
     rows = make_rows(40)
     for index, row in enumerate(rows):
         who = "ward" if index < 20 else "clinic"
-        row |= {"patient_id": f"set:{who}-{index}", "original": f"raw/{who}/IM-{index:04}.png" if index < 20
-                else f"raw/{who}/person{index}_a_{index}.png"}  # fmt: skip
+        row |= {
+            "patient_id": f"set:{who}-{index}",
+            "original": f"raw/{who}/IM-{index:04}.png" if index < 20 else f"raw/{who}/person{index}_a_{index}.png",
+        }
     found = by_name(rows)
     assert found[PATIENTS].values == ("ward",) * 20 + ("clinic",) * 20
     assert found[NAMESPACE].values == ("set",) * 40

@@ -53,7 +53,7 @@ def across(part):
 def test_a_clean_set_is_clear(rows, folds):
     part = examine(rows, folds)
     assert [finding.level for finding in part.findings] == [CLEAR, CLEAR]
-    assert "No patient and no picture is in two subsets of any of the 3 folds." in texts(part, CLEAR)
+    assert "No patient and no image is in two subsets of any of the 3 folds." in texts(part, CLEAR)
     assert part.content["pairs"] == []
     json.dumps(part.as_json())
 
@@ -69,7 +69,7 @@ def test_patients_on_two_sides_are_those_that_splits_refuse(rows):
     assert across(part)["patients"] == len(leaking) > 0
     (told,) = texts(part, ALARM)
     assert told.startswith(
-        f"{len(leaking)} patients of 24 stand in two subsets of a fold (train and test; in 2 of 2 folds)"
+        f"{len(leaking)} patients of 24 are in two subsets of a fold (train and test; in 2 of 2 folds)"
     )
     assert part.content["across_subsets"]["patients"]["with_test"] == len(leaking)
 
@@ -80,13 +80,13 @@ def test_a_patient_in_training_and_validation_is_no_leak_into_test(rows, folds):
     subsets[mover] = "validation"
     part = examine(rows, {("0", "0"): subsets})
     (told,) = texts(part, ALARM)
-    assert "1 patient of 24 stands in two subsets of a fold (train and validation)" in told
-    assert told.endswith("what the choice of a model hangs on was partly learned.")
+    assert "1 patient of 24 is in two subsets of a fold (train and validation)" in told
+    assert told.endswith("the model was partly selected on what it was trained on.")
     assert part.content["across_subsets"]["patients"]["with_test"] == 0
 
 
 @pytest.mark.parametrize(
-    ("bits", "kind", "words"), [(None, "same_pixels", "same pixels"), (9, "look_alike", "look alike")]
+    ("bits", "kind", "words"), [(None, "same_pixels", "same pixels"), (9, "look_alike", "near-duplicate")]
 )
 def test_copies_on_two_sides_are_an_alarm(rows, folds, bits, kind, words):
     # 0 and 9 are of patients 0 and 4: of other folds, and of one label.
@@ -121,7 +121,9 @@ def test_copies_with_two_labels_or_sources_are_a_warning_wherever_they_are(rows)
 def test_copies_of_one_patient_and_label_are_a_note(rows, folds):
     rows[1]["sha256"] = rows[0]["sha256"]
     part = examine(rows, folds)
-    assert texts(part, NOTE) == ["1 pair of images that are or look the same counts twice, such as im000 and im001."]
+    assert texts(part, NOTE) == [
+        "1 pair of identical or near-duplicate images: the same radiograph is listed twice, such as im000 and im001."
+    ]
     assert not texts(part, ALARM) + texts(part, WARNING)
 
 
@@ -139,8 +141,9 @@ def test_versions_of_a_radiograph_are_that_radiograph(rows, folds):
 def test_what_was_made_for_a_fold_counts_in_that_fold_alone(rows, folds):
     made = [
         row | {"image_id": f"{row['image_id']}_f{fold}", "parent_id": row["image_id"], "repeat": "0", "fold": fold}
-        for row in rows for fold in ("0", "1", "2")
-    ]  # fmt: skip
+        for row in rows
+        for fold in ("0", "1", "2")
+    ]
     assert [finding.level for finding in examine(made, folds).findings] == [CLEAR, CLEAR]
 
 
@@ -152,8 +155,16 @@ def test_look_alikes_may_be_chance_where_nearly_alike_ones_are_common():
         bits = base.copy()
         start = 6 * index if index else 3
         bits[start : start + (4 if index < 2 else 9)] ^= 1
-        rows.append({"image_id": f"i{index}", "path": "/x", "label": "a", "patient_id": f"p{index}",
-                     "sha256": str(index), "dhash": np.packbits(bits).tobytes().hex()})  # fmt: skip
+        rows.append(
+            {
+                "image_id": f"i{index}",
+                "path": "/x",
+                "label": "a",
+                "patient_id": f"p{index}",
+                "sha256": str(index),
+                "dhash": np.packbits(bits).tobytes().hex(),
+            }
+        )
     runs = {("0", "0"): {row["image_id"]: ("train", "test")[index % 2] for index, row in enumerate(rows)}}
     images = radiographs(rows)
     pairs = pairs_of(images, runs, 12)

@@ -4,9 +4,13 @@ from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, WARNING, Finding, 
 from cxrtool.evaluation.tables import Sheet
 
 PART = Part(
-    "leakage", "Leakage", {"pairs": 2}, [Finding(ALARM, "two patients are on two sides.")],
-    [Sheet("Pairs", ["a", "b"], [["1", "2"]], ["a note"])], [("pairs.png", "The pairs")],
-)  # fmt: skip
+    "leakage",
+    "Leakage",
+    {"pairs": 2},
+    [Finding(ALARM, "two patients are on two sides.")],
+    [Sheet("Pairs", ["a", "b"], [["1", "2"]], ["a note"])],
+    [("pairs.png", "The pairs")],
+)
 
 
 def test_a_part_comes_back_from_json_as_it_was():

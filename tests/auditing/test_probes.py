@@ -46,15 +46,17 @@ def levels(part):
     return [finding.level for finding in part.findings]
 
 
-def test_a_planted_border_raises_an_alarm_and_is_set_beside_the_model(make_pictures, make_folds, tmp_path):
+def test_a_planted_border_raises_an_alarm_and_is_compared_with_the_model(make_pictures, make_folds, tmp_path):
     pictures = planted(make_pictures(), (slice(0, 3), slice(None)))
     folds = make_folds(pictures, 3, repeats=2)
     model = model_of(pictures, folds, wrong=10)
-    part = examine(pictures, folds, model=model, place=tmp_path, **FEW)
+    part = examine(pictures, folds, model=model, folder=tmp_path, **FEW)
     probes = part.content["probes"]
     assert [name for name, probe in probes.items() if probe["raised"] and probe["level"] == ALARM] == [
-        "border", "centre-blacked", "lungs-erased",
-    ]  # fmt: skip
+        "border",
+        "centre-blacked",
+        "lungs-erased",
+    ]
     alarms = [finding.text for finding in part.findings if finding.level == ALARM]
     assert len(alarms) == 1
     assert alarms[0].startswith("The border alone reaches 1.00, the model 0.90 (balanced accuracy; guessing gives 0.50")
@@ -83,8 +85,8 @@ def test_where_nothing_is_planted_nothing_is_found(make_pictures, make_folds):
     pictures = make_pictures()
     part = examine(pictures, make_folds(pictures), **FEW)
     assert levels(part) == [CLEAR, CLEAR]
-    assert "could not be told apart better than by chance" in part.findings[0].text
-    assert part.findings[1].text.startswith("All files are of one size and kind")
+    assert "no probe separates the classes better than chance" in part.findings[0].text
+    assert part.findings[1].text.startswith("All files have one size and type")
     assert part.content["permuted-labels"]["mean"] == pytest.approx(0.5, abs=0.03)
     assert part.content["probes"]["border"]["difference"]["reason"] == "no model was given"
     assert [row[0] for row in part.sheets[0].rows[1:-1]] == [probe.title for probe in PROBES.values()]
@@ -96,7 +98,7 @@ def test_what_lies_in_the_lungs_alone_raises_no_alarm(make_pictures, make_folds)
     assert ALARM not in levels(part)
     notes = [finding.text for finding in part.findings if finding.level == NOTE]
     assert len(notes) == 1
-    assert "may be the illness itself" in notes[0]
+    assert "may be the disease itself" in notes[0]
 
 
 def test_files_of_another_size_raise_an_alarm(make_pictures, make_folds):
@@ -117,24 +119,24 @@ def test_the_outline_and_what_the_manifest_says_warn(make_pictures, make_folds):
     assert levels(part) == [WARNING, WARNING, CLEAR]
 
 
-def test_labels_dealt_by_chance_are_learnt_where_the_splits_leak(make_pictures, make_folds):
+def test_permuted_labels_are_learnt_where_the_splits_leak(make_pictures, make_folds):
     pictures = make_pictures(per_patient=2)
     # Two nearly equal pictures of each patient, the one for training, the other for test.
     thumbs = np.repeat(pictures.thumbs[::2], 2, axis=0) + pictures.thumbs * 0.05
     fold = replace(make_folds(pictures)[0], subsets={"train": list(range(0, 120, 2)), "test": list(range(1, 120, 2))})
     part = examine(replace(pictures, thumbs=thumbs), [fold], names=["border", "thumbnail"], **FEW)
     assert part.content["permuted-labels"]["mean"] == pytest.approx(1)
-    assert any("stand in training and in test" in f.text for f in part.findings if f.level == WARNING)
+    assert any("are in training and in test" in f.text for f in part.findings if f.level == WARNING)
 
 
-def test_a_model_tested_on_other_images_is_not_set_beside(make_pictures, make_folds):
+def test_a_model_tested_on_other_images_is_not_compared(make_pictures, make_folds):
     pictures = make_pictures()
     folds = make_folds(pictures)
     other = make_folds(pictures, seed=5)
     part = examine(pictures, folds, model=model_of(pictures, other), names=["border"], **FEW)
     assert part.content["model"]["balanced_accuracy"]["value"] is None
     assert "not the same split" in part.content["probes"]["border"]["difference"]["reason"]
-    assert any("cannot be set beside" in note for note in part.sheets[0].notes)
+    assert any("cannot be compared" in note for note in part.sheets[0].notes)
 
 
 def test_a_model_that_lacks_images_is_compared_on_those_it_has(make_pictures, make_folds):
@@ -154,7 +156,7 @@ def test_pictures_without_lungs_leave_probes_unknown(make_pictures, make_folds):
     part = examine(pictures, make_folds(pictures), **FEW)
     unknown = [finding.text for finding in part.findings if finding.level == UNKNOWN]
     assert unknown == [
-        "Probes that could not be made: lungs erased, outline of the lungs, lungs only (the manifest has no masks of "
+        "Probes that could not be run: lungs erased, outline of the lungs, lungs only (the manifest has no masks of "
         "the lungs)."
     ]
 
@@ -179,21 +181,33 @@ def test_a_new_probe_is_one_entry_of_the_catalogue(make_pictures, make_folds, tm
         shown[:, :8, :8] = pictures.thumbs[:, :8, :8]
         return View(shown.reshape(len(shown), -1), shown)
 
-    probe = Probe("corner", "upper left corner", "the upper left corner alone", corner, NO_LUNG, ALARM, elsewhere=4,
-                  source="corner")  # fmt: skip
+    probe = Probe(
+        "corner",
+        "upper left corner",
+        "the upper left corner alone",
+        corner,
+        NO_LUNG,
+        ALARM,
+        external=4,
+        source="corner",
+    )
     monkeypatch.setitem(PROBES, "corner", probe)
     pictures = planted(make_pictures(), (slice(0, 6), slice(0, 6)))
-    part = examine(pictures, make_folds(pictures), place=tmp_path, **FEW)
+    part = examine(pictures, make_folds(pictures), folder=tmp_path, **FEW)
     assert list(part.content["probes"])[:5] == [
-        "size-and-shape", "border", "centre-blacked", "lungs-erased", "corner",
-    ]  # fmt: skip
+        "size-and-shape",
+        "border",
+        "centre-blacked",
+        "lungs-erased",
+        "corner",
+    ]
     assert part.content["probes"]["corner"]["raised"]
     assert "the upper left corner alone 1.00" in part.findings[0].text
     assert "upper left corner" in [row[0] for row in part.sheets[0].rows]
-    assert "of the first five, which alone raise an alarm" in part.sheets[0].notes[1]
+    assert "for the first five, the only ones that can raise an alarm" in part.sheets[0].notes[1]
     assert {name for name, _ in part.pictures} == {"probes.png", "probe_inputs.png"}
     seen = {entry["seen"] for entry in sources.examine({"given": pictures}, **FEW).content["answers"]}
-    assert seen == {"whole picture", "lungs alone", "corner"}
+    assert seen == {"whole image", "lungs alone", "corner"}
     there = replace(pictures, rows=tuple({**row, "patient_id": "x" + row["patient_id"]} for row in pictures.rows))
     answers = transfer.external(pictures, there, resamples=200).content["answers"]
     assert list(dict.fromkeys(entry["seen"] for entry in answers)) == ["thumbnail", "border", "lungs-only", "corner"]
@@ -202,9 +216,9 @@ def test_a_new_probe_is_one_entry_of_the_catalogue(make_pictures, make_folds, tm
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["border", "centre-blacked", "thumbnail"], "; of the first two, which alone raise an alarm"),
-        (["border", "thumbnail"], "dealings of the labels among patients."),
-        (["thumbnail", "border", "centre-blacked"], "; of border, centre blacked, which alone raise an alarm"),
+        (["border", "centre-blacked", "thumbnail"], "; for the first two, the only ones that can raise an alarm"),
+        (["border", "thumbnail"], "permutations of the labels among patients stay."),
+        (["thumbnail", "border", "centre-blacked"], "; for border, centre blacked out, the only ones that can"),
     ],
 )
 def test_the_table_says_of_which_probes_chance_is_that_of_the_best(make_pictures, make_folds, names, told):

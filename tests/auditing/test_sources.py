@@ -25,13 +25,14 @@ def test_a_source_is_told_by_what_is_left_of_it(make_pictures):
     part = examine({"prepared": pictures, "cropped": replace(pictures, thumbs=cropped)}, **FEW)
     told = {(e["stage"], e["label"], e["seen"]): e["told"] for e in part.content["answers"]}
     assert {key for key, value in told.items() if value} == {
-        ("prepared", "covid", "whole picture"), ("prepared", "normal", "whole picture"),
-    }  # fmt: skip
+        ("prepared", "covid", "whole image"),
+        ("prepared", "normal", "whole image"),
+    }
     assert len(told) == 8
     # Each label has as many images of either source.
     (noted,) = (finding.text for finding in part.findings if finding.level == NOTE)
-    assert "whole picture (prepared)" in noted
-    assert "the label does not hang on the source" in noted
+    assert "whole image (prepared)" in noted
+    assert "the label is not associated with the source" in noted
     assert [finding.level for finding in part.findings].count(CLEAR) == 3
     entry = part.content["answers"][0]
     assert entry["patients"] == {"a": 15, "b": 15}
@@ -52,7 +53,7 @@ def test_a_source_that_goes_with_the_label_is_a_warning(make_pictures):
     part = examine({"prepared": pictures}, **FEW)
     assert part.content["source_goes_with_label"]
     assert [finding.level for finding in part.findings] == [WARNING]
-    assert "Source and label go together" in part.findings[0].text
+    assert "Source and label are associated" in part.findings[0].text
 
 
 def test_the_disease_itself_is_no_source(make_pictures):
@@ -71,7 +72,7 @@ def test_one_source_a_label_cannot_be_asked(make_pictures):
     assert "all images of covid come from one source, a" in part.findings[0].text
     rows = tuple({**row, "source": ""} for row in pictures.rows)
     part = examine({"prepared": replace(pictures, rows=rows)}, **FEW)
-    assert "the source of no image of covid is known" in part.findings[0].text
+    assert "no image of covid has a source" in part.findings[0].text
 
 
 def test_a_source_of_few_patients_is_left_out(make_pictures):
@@ -86,7 +87,7 @@ def test_a_source_of_few_patients_is_left_out(make_pictures):
 
 
 def test_who_is_told_apart_is_patients_not_images(make_pictures):
-    """A patient's images look alike; were they divided, each patient would tell its own source."""
+    """The images of a patient are similar; if they were divided, each patient would reveal its source."""
     pictures = make_pictures(120, per_patient=4)
     thumbs = np.repeat(pictures.thumbs[::4], 4, axis=0) + pictures.thumbs * 0.01
     part = examine({"prepared": replace(pictures, thumbs=thumbs, lungs=None, rows=_few(pictures))}, **FEW)

@@ -18,9 +18,9 @@ def audit(*levels, sheets=()):
         ((ALARM, WARNING, CLEAR), "1 alarm, and 1 warning:"),
         ((ALARM, ALARM), "2 alarms:"),
         ((WARNING, WARNING, NOTE), "No alarm, but 2 warnings:"),
-        ((NOTE, CLEAR, UNKNOWN), "Nothing that was looked for was found"),
-        ((UNKNOWN,), "Nothing could be looked for"),
-        ((), "Nothing could be looked for"),
+        ((NOTE, CLEAR, UNKNOWN), "No alarm and no warning"),
+        ((UNKNOWN,), "Nothing could be searched"),
+        ((), "Nothing could be searched"),
     ],
 )
 def test_the_verdict_counts_the_grave(levels, begins):

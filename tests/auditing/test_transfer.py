@@ -1,4 +1,4 @@
-"""What holds elsewhere."""
+"""What holds on external images."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ def signed(pictures, where, grey=0.15, of="covid"):
     return replace(pictures, thumbs=thumbs.clip(0, 1))
 
 
-def elsewhere(pictures):
+def external_set(pictures):
     """The same kind of pictures of other patients."""
     return replace(pictures, rows=tuple({**row, "patient_id": f"x{row['patient_id']}"} for row in pictures.rows))
 
@@ -33,7 +33,7 @@ def by_probe(part):
 
 def test_what_is_the_same_in_both_holds_and_what_is_not_falls_to_chance(make_pictures):
     here = signed(signed(make_pictures(seed=1), LUNG, 0.05), TOP, 0.03)
-    there = signed(elsewhere(make_pictures(seed=2)), LUNG, 0.05)
+    there = signed(external_set(make_pictures(seed=2)), LUNG, 0.05)
     part = external(here, there, names=("one", "other"), **FEW)
     found = by_probe(part)
     assert set(found) == {(seen, name) for seen in ("thumbnail", "border", "lungs-only") for name in ("one", "other")}
@@ -45,7 +45,7 @@ def test_what_is_the_same_in_both_holds_and_what_is_not_falls_to_chance(make_pic
     assert border["outside"]["auc"]["low"] <= 0.5
     texts = {finding.level: finding.text for finding in part.findings if "the border alone" in finding.text.lower()}
     assert WARNING in texts
-    assert "learnt what is peculiar to one, not what the illness looks like" in texts[WARNING]
+    assert "learnt what is specific to one, not the disease" in texts[WARNING]
     assert any(finding.level == CLEAR and "lungs alone" in finding.text for finding in part.findings)
     json.dumps(part.as_json(), allow_nan=False)
     assert len(part.sheets[0].rows) == 12
@@ -53,7 +53,7 @@ def test_what_is_the_same_in_both_holds_and_what_is_not_falls_to_chance(make_pic
 
 def test_a_sign_that_is_reversed_is_worse_than_guessing(make_pictures):
     here = signed(make_pictures(seed=1), TOP, 0.04)
-    there = signed(elsewhere(make_pictures(seed=2)), TOP, 0.04, of="normal")
+    there = signed(external_set(make_pictures(seed=2)), TOP, 0.04, of="normal")
     part = external(here, there, **FEW)
     assert by_probe(part)["border", "here"]["outside"]["auc"]["high"] < 0.5
     assert sum("worse than guessing" in finding.text for finding in part.findings) >= 2
@@ -61,15 +61,15 @@ def test_a_sign_that_is_reversed_is_worse_than_guessing(make_pictures):
 
 def test_figures_are_those_of_the_answers(make_pictures, monkeypatch):
     said = {}
-    original = transfer._ask_elsewhere
+    original = transfer._external_scores
 
     def listening(probe, home, away, features, classes, seed):
         scores = original(probe, home, away, features, classes, seed)
         said[len(said)] = scores
         return scores
 
-    monkeypatch.setattr(transfer, "_ask_elsewhere", listening)
-    here, there = make_pictures(80, seed=1), elsewhere(make_pictures(100, seed=2))
+    monkeypatch.setattr(transfer, "_external_scores", listening)
+    here, there = make_pictures(80, seed=1), external_set(make_pictures(100, seed=2))
     part = external(signed(here, TOP, 0.02), signed(there, TOP, 0.02), **FEW)
     first, scores = part.content["answers"][0]["outside"], said[0]
     assert first["images"] == 100
@@ -81,19 +81,19 @@ def test_figures_are_those_of_the_answers(make_pictures, monkeypatch):
 
 def test_who_is_in_both_is_left_out_of_the_other(make_pictures):
     here = make_pictures(60, seed=1)
-    there = elsewhere(make_pictures(60, seed=2))
+    there = external_set(make_pictures(60, seed=2))
     rows = [dict(row) for row in there.rows]
     for row in rows[:6]:
         row["patient_id"] = row["patient_id"].removeprefix("x").upper()
     part = external(here, replace(there, rows=tuple(rows)), names=("one", "other"), **FEW)
-    assert part.content["notes"] == ["6 images of other, or their patients, are in one too: left out."]
+    assert part.content["notes"] == ["6 images of other (or their patients) are also in one: excluded."]
     assert part.content["answers"][0]["outside"]["images"] == 54
 
 
 def test_two_labels_in_common_are_needed(make_pictures):
-    part = external(make_pictures(), elsewhere(make_pictures(classes=("covid", "lesion"))), **FEW)
+    part = external(make_pictures(), external_set(make_pictures(classes=("covid", "lesion"))), **FEW)
     assert [finding.level for finding in part.findings] == [UNKNOWN]
-    assert "two labels with 5 patients in both are needed; here has covid 30, normal 30" in part.findings[0].text
+    assert "two labels with 5 patients in both sets, found covid 30, normal 30" in part.findings[0].text
 
 
 def test_each_source_is_left_out(make_pictures):

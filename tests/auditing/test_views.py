@@ -59,7 +59,7 @@ def test_where_no_lungs_were_found_all_is_erased_in_which_they_may_lie(make_pict
     centre[FRAME:-FRAME, FRAME:-FRAME] = True
     before = PROBES["lungs-erased"].see(pictures)
     assert (PROBES["lungs-erased"].see(disturbed(pictures, centre)).shown[0] == before.shown[0]).all()
-    assert before.reason == "no lungs were found in 1 of 6 pictures"
+    assert before.reason == "no lungs were found in 1 of 6 images"
 
 
 def test_lungs_that_fill_the_picture_leave_nothing(make_pictures):
@@ -106,7 +106,7 @@ def test_without_lungs_it_is_said(make_pictures, name):
     few[:6] = 0
     view = PROBES[name].see(replace(pictures, lungs=few))
     assert view.features is None
-    assert view.reason == "no lungs were found in 6 of 10 pictures"
+    assert view.reason == "no lungs were found in 6 of 10 images"
 
 
 def test_files_that_are_all_alike_say_nothing(make_pictures):

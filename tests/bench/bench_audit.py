@@ -1,4 +1,4 @@
-"""The probes of an audit: a classifier for every labelling dealt by chance, and memory as the set grows.
+"""The probes of an audit: a classifier for every permutation of the labels, and memory as the set grows.
 
 What a user would write instead is scikit-learn's logistic regression on the same thumbnails, fitted anew for every
 labelling. Here one fold is solved once for all of them. Both have the same pictures and folds, in turns; the logistic
@@ -24,10 +24,10 @@ def test_a_probe_with_all_labellings_against_logistic_regression(in_turns):
         alarm.Run("0", str(fold), np.flatnonzero(patients % FOLDS != fold), np.flatnonzero(patients % FOLDS == fold))
         for fold in range(FOLDS)
     ]
-    labellings = alarm.deal(labels, patients, PERMUTATIONS, 0)
+    labellings = alarm.permute_labels(labels, patients, PERMUTATIONS, 0)
 
     def ours():
-        alarm.attempt(features, "linear", labellings, patients, runs, 3)
+        alarm.run_probe(features, "linear", labellings, patients, runs, 3)
 
     def theirs():
         for run in runs:
@@ -54,10 +54,10 @@ def test_the_time_of_a_fold_stays_within_bounds_as_the_set_grows(in_turns):
         train = np.flatnonzero(patients % 5 != 0)
         kept = classifier.sample(patients[train], rng)
         run = alarm.Run("0", "0", train[kept], np.flatnonzero(patients % 5 == 0))
-        labellings = alarm.deal(np.arange(images) % 3, patients, 20, 0)
+        labellings = alarm.permute_labels(np.arange(images) % 3, patients, 20, 0)
 
         def ask(features=features, labellings=labellings, patients=patients, run=run):
-            alarm.attempt(features, "linear", labellings, patients, [run], 3)
+            alarm.run_probe(features, "linear", labellings, patients, [run], 3)
 
         (seconds[images],) = in_turns(ask, rounds=1)
     told = ", ".join(f"{count} images {time:.1f} s" for count, time in seconds.items())

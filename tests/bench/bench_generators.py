@@ -15,7 +15,13 @@ from cxrtool.models.architecture import Architecture
 from cxrtool.models.class_inherent import NETWORKS, Generators, standardise
 from cxrtool.models.parts import save_part
 from cxrtool.models.registry import build
-from cxrtool.training.class_inherent import VARIATION, GeneratorFit, GeneratorTraining, class_cross_entropy, total_variation
+from cxrtool.training.class_inherent import (
+    VARIATION,
+    GeneratorFit,
+    GeneratorTraining,
+    class_cross_entropy,
+    total_variation,
+)
 from cxrtool.training.device import choose_device, choose_precision
 from cxrtool.training.options import FittingOptions
 from cxrtool.training.twin_maker import TwinMaker

@@ -179,8 +179,11 @@ def test_streams_that_the_caller_closed(tiny):
 def test_a_full_disk_behind_standard_output_is_one_error(tiny):
     result = subprocess.run(
         f"exec {sys.executable} -m cxrtool select {tiny.origin} >/dev/full",
-        shell=True, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 1
     assert "cxrtool select: cannot write: No space left on device" in result.stderr
     assert "Traceback" not in result.stderr

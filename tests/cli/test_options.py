@@ -127,10 +127,17 @@ def test_a_preset_lies_between_the_defaults_and_what_is_given(call, tmp_path):
 
 def test_an_old_run_json_repeats_that_run(call, tmp_path):
     made = {
-        "command": "example", "digest": "x", "seed": 7, "threads": 2,
-        "options": {"size": {"value": 256, "origin": "flag"}, "names": {"value": ["p", "q"], "origin": "flag"},
-                    "gone": {"value": 1, "origin": "default"}, "extra": {"value": None, "origin": "default"}},
-    }  # fmt: skip
+        "command": "example",
+        "digest": "x",
+        "seed": 7,
+        "threads": 2,
+        "options": {
+            "size": {"value": 256, "origin": "flag"},
+            "names": {"value": ["p", "q"], "origin": "flag"},
+            "gone": {"value": 1, "origin": "default"},
+            "extra": {"value": None, "origin": "default"},
+        },
+    }
     (tmp_path / "run.json").write_text(json.dumps(made))
     own, shared = call("a", "--config", tmp_path / "run.json")
     assert own == ExampleOptions((Path("a"),), 256, ("p", "q"))
@@ -231,8 +238,8 @@ def test_the_page_of_help_says_all_that_is_declared(command, capsys, monkeypatch
         "--extra <path> One more. --fit",
         "--fit <str> How it fits: pad, crop. [default: pad]",
         "-o, --out <path> Where to write; exactly there.",
-        "--seed <int range> Everything that is drawn is drawn from it. [default: 0] [x>=0]",
-        "--threads <int range> Threads of the numeric libraries; results depend on it. [default: all processors]",
+        "--seed <int range> Random seed. [default: 0] [x>=0]",
+        "--threads <int range> Threads of the numerical libraries; results depend on it. [default: all processors]",
     ):
         assert line in words
     assert "hidden" not in words

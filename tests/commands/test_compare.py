@@ -65,7 +65,7 @@ def test_a_csv_knows_no_facts_and_takes_the_images_fitted_from_the_run_beside_it
     assert made["methods"]["statistic"] == whole["methods"]["statistic"]
     again = compare(options(*(f"again={path}" for path in folds), *pooled, baseline="pooled"), settings)
     reason = again["comparisons"][0]["methods"]["reason"]
-    assert reason == "how many images again was fitted on is not known; give its RUN folder"
+    assert reason == "the number of images that again was fitted on is not known; give its RUN folder"
 
 
 def test_only_images_that_stand_in_a_table_are_compared(two, study, settings, tmp_path, listener):
@@ -76,7 +76,7 @@ def test_only_images_that_stand_in_a_table_are_compared(two, study, settings, tm
     runs = [answers["runs"]["long"]["images"] for answers in (everything, found)]
     assert runs[0] - runs[1] == 2
     assert found["comparisons"][0]["images"] == runs[1]
-    assert "Rows that do not stand in fewer.csv, left out" in found["runs"]["long"]["notes"][0]
+    assert "Rows excluded because they are not listed in fewer.csv" in found["runs"]["long"]["notes"][0]
 
 
 def test_missing_folds_are_named_or_allowed(two, settings):
@@ -93,7 +93,7 @@ def test_what_the_other_was_trained_on_is_no_test_image(study, train_study, two,
     study.splits.write_text("\n".join(turned) + "\n")
     other = train_study(study, "other", only="r0f0", epochs=1) / "r0f0"
     found = compare(options(two[0] / "r0f0", other, baseline=str(two[0] / "r0f0")), settings)
-    assert found["comparisons"][0]["reason"].startswith("not the same split: 8 test images of the other were seen by")
+    assert "was trained on 8 test images of the other" in found["comparisons"][0]["reason"]
 
 
 def test_a_published_table_stands_beside_the_network_of_its_name(two, settings):
@@ -152,7 +152,7 @@ def test_the_reference_by_name_by_path_or_beside_the_others(files):
 
 
 def test_one_fold_twice_is_no_run(files, settings):
-    with pytest.raises(InputError, match="in each of its 2 files, found some twice"):
+    with pytest.raises(InputError, match="in its 2 files, found some of them twice"):
         compare(options(f"x={files[0]}", f"x={files[1]}"), settings)
 
 
@@ -219,7 +219,7 @@ def test_a_dry_run_writes_nothing(files, tmp_path, listener):
 
 
 def test_what_came_through_a_pipe_makes_no_folder(files, tmp_path):
-    with pytest.raises(UsageError, match="-o: what came through a pipe"):
+    with pytest.raises(UsageError, match="-o: a result from standard input"):
         compare(options("-", files[0]), Settings(out=tmp_path / "out"))
 
 

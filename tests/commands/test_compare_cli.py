@@ -77,7 +77,7 @@ def test_the_help_names_every_metric_and_paper():
         ((), 2, "expected two runs or more"),
         (("{0}", "{1}", "--format", "xml"), 2, "--format: expected one of table, md"),
         (("{0}", "{1}", "--metric", "acc"), 2, "--metric: expected one of accuracy"),
-        (("{0}", "{1}", "--metric", "auc"), 2, "name it with --positive CLASS"),
+        (("{0}", "{1}", "--metric", "auc"), 2, "name the class with --positive CLASS"),
         (("{0}", "{1}", "--positive", "cvid"), 2, "--positive: expected one of covid, normal, pneumonia"),
         (("{0}", "{1}", "--baseline", "best"), 2, "or another run, found 'best'"),
         (("{0}", "{1}", "--published", "paper"), 2, "--published: expected one of"),

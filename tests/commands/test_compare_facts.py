@@ -14,14 +14,14 @@ def run(study, train_study):
 
 def test_a_run_knows_its_network_and_what_it_took(study, run):
     facts = read_facts([run])
-    told = facts.told
-    assert (told["model"], told["weights"]) == ("covid-xnet", "drawn at random")
-    assert told["parameters"] == told["trained_parameters"] == 434_050
+    values = facts.values
+    assert (values["model"], values["weights"]) == ("covid-xnet", "drawn at random")
+    assert values["parameters"] == values["trained_parameters"] == 434_050
     # One sixty-fourth of what 128 x 128 pixels take, but for the output layer.
-    assert told["macs"] == (149_160_448 - 512) // 64 + 512
-    assert (told["epochs"], told["images"]) == (1, 12)
-    assert 0 < told["seconds"] < told["seconds_total"]
-    assert (told["devices"], told["threads"]) == (["cpu"], [1])
+    assert values["macs"] == (149_160_448 - 512) // 64 + 512
+    assert (values["epochs"], values["images"]) == (1, 12)
+    assert 0 < values["seconds"] < values["seconds_total"]
+    assert (values["devices"], values["threads"]) == (["cpu"], [1])
     assert facts.fitted == {(str(r), str(f)): 12 for r in range(2) for f in range(3)}
     for r in range(2):
         for f in range(3):
@@ -34,8 +34,8 @@ def test_seconds_are_the_mean_of_the_folds(run):
         made = json.loads((fold / "run.json").read_text())
         made["training"]["seconds"] = 10.0 + place
         (fold / "run.json").write_text(json.dumps(made))
-    told = read_facts([run]).told
-    assert (told["seconds"], told["seconds_total"]) == (12.5, 75.0)
+    values = read_facts([run]).values
+    assert (values["seconds"], values["seconds_total"]) == (12.5, 75.0)
 
 
 def test_what_one_fold_does_not_know_is_not_told(run):
@@ -45,8 +45,8 @@ def test_what_one_fold_does_not_know_is_not_told(run):
     (fold / "run.json").write_text(json.dumps(made))
     (fold / "fitted_on.csv").unlink()
     facts = read_facts([run])
-    assert not {"seconds", "seconds_total", "macs", "images"} & facts.told.keys()
-    assert facts.told["parameters"] == 434_050
+    assert not {"seconds", "seconds_total", "macs", "images"} & facts.values.keys()
+    assert facts.values["parameters"] == 434_050
     assert ("0", "1") not in facts.fitted
 
 
@@ -56,7 +56,7 @@ def test_folds_and_files(run):
     assert set(two.fitted) == {("0", "1"), ("0", "2")}
     csv = run / "r0f1" / "predictions.csv"
     assert folders_of(csv) == []
-    assert read_facts([csv]).told == {}
+    assert read_facts([csv]).values == {}
 
 
 def test_missing_folds_are_told_or_allowed(run):
@@ -68,5 +68,5 @@ def test_missing_folds_are_told_or_allowed(run):
 
 def test_a_broken_file_is_not_known(run):
     (run / "r0f0" / "model.json").write_text("{")
-    assert "model" not in read_facts([run / "r0f0"]).told
+    assert "model" not in read_facts([run / "r0f0"]).values
     assert len(read_table(run / "r0f0" / "fitted_on.csv")) == 16

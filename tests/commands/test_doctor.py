@@ -57,18 +57,20 @@ def test_a_pair_that_does_not_fit_fails_with_the_remedy(settings, probes):
     (finding,) = found_by(step._torch, settings)
     assert finding.state == FAIL
     assert "operator torchvision::nms does not exist" in finding.found
-    assert "in one command from one place" in finding.advice
+    assert "in one command from the same index" in finding.advice
 
 
 def test_a_probe_that_was_killed_has_no_last_words(settings, probes):
     probes["import json, pathlib, torch"] = ("", "", -9)
-    assert "it was killed" in found_by(step._torch, settings)[0].found
+    assert "the process was killed" in found_by(step._torch, settings)[0].found
 
 
 def test_a_gpu_is_described(settings, probes):
     probes["import json, pathlib, torch"] = (
-        'noise\n{"torch": "2.10", "torchvision": "0.25", "gpus": [["Tesla T4", 16000000000, [7, 5]]]}\n', "", 0,
-    )  # fmt: skip
+        'noise\n{"torch": "2.10", "torchvision": "0.25", "gpus": [["Tesla T4", 16000000000, [7, 5]]]}\n',
+        "",
+        0,
+    )
     assert found_by(step._torch, settings)[1].found == "Tesla T4, 14.9 GiB, compute capability 7.5, no bf16"
 
 
@@ -118,13 +120,13 @@ def test_versions_compare_as_numbers(older, newer):
 def test_a_cache_that_cannot_be_written_fails(settings, tmp_path):
     from dataclasses import replace
 
-    findings = found_by(step._places, replace(settings, cache=tmp_path / "not yet" / "there"))
+    findings = found_by(step._folders, replace(settings, cache=tmp_path / "not yet" / "there"))
     assert findings[0].state in (OK, WARN)
     assert not (tmp_path / "not yet").exists()
     (tmp_path / "file").write_text("")
-    findings = found_by(step._places, replace(settings, cache=tmp_path / "file"))
+    findings = found_by(step._folders, replace(settings, cache=tmp_path / "file"))
     assert findings[0].state == FAIL
-    assert findings[0].advice == "name another folder with --cache"
+    assert findings[0].advice == "choose another folder with --cache"
 
 
 def test_a_hanging_probe_is_given_up(monkeypatch):

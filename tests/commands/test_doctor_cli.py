@@ -26,10 +26,13 @@ def test_a_failure_is_exit_code_one(cxr, findings):
 
 def test_json_for_programs(cxr, findings):
     assert json.loads(cxr("doctor", "--format", "json").out)[1] == {
-        "what": "memory", "state": "warn", "found": "2 GiB", "advice": "use --workers 1",
-    }  # fmt: skip
+        "what": "memory",
+        "state": "warn",
+        "found": "2 GiB",
+        "advice": "use --workers 1",
+    }
 
 
 def test_all_is_well(cxr, findings):
     del findings[1]
-    assert cxr("doctor").err == "all is well\n"
+    assert cxr("doctor").err == "no problems found\n"

@@ -102,16 +102,16 @@ def test_what_decisions_are_worth_is_printed(cxr, file):
     lines = outcome.out.splitlines()
     for title in (
         "Operating point: covid against the rest",
-        "The least confident left undecided",
+        "Least confident images left undecided",
         "Net benefit of acting on covid",
     ):
         assert title in lines
     assert any(line.startswith("PPV where 0.01 are covid") for line in lines)
-    stays = "Probabilities stay as they are (temperature 1) in all 3 runs: the predictions hold no validation rows."
+    stays = "Probabilities are not calibrated (temperature 1) in all 3 runs: the predictions have no validation rows."
     assert stays in lines
     assert max(map(len, lines)) < 180
     content = json.loads(cxr("evaluate", file, "--positive", "covid", "--format", "json").out)
-    assert content["operating"][0]["rule"] == "likeliest class"
+    assert content["operating"][0]["rule"] == "most probable class"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_decisions_are_worth_is_printed(cxr, file):
             1,
             "expected 19 validation images of covid or more",
         ),
-        (("{file}", "--positive", "covid", "--prevalence", "5"), 2, "--prevalence: expected shares over 0 and under 1"),
+        (("{file}", "--positive", "covid", "--prevalence", "5"), 2, "--prevalence: expected shares above 0 and below 1"),
         (("{file}", "--subset", "train"), 1, "expected rows with subset 'train', found: test 90"),
         ((), 2, "expected a RUN or predictions as CSV"),
         (("--confusion-matrix", "{file}"), 1, "line 2"),

@@ -255,9 +255,22 @@ def test_a_radiograph_that_cannot_be_drawn_ends_the_run_by_name(tmp_path):
 
 def test_killed_at_any_time_and_called_again_it_equals_a_clean_run(drawn, tmp_path):
     command = [
-        sys.executable, "-m", "cxrtool", "phantom", "--count", "30", "--size", "64", "--classes", ",".join(LABELS),
-        "--seed", "1", "--workers", "1", "-o",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "cxrtool",
+        "phantom",
+        "--count",
+        "30",
+        "--size",
+        "64",
+        "--classes",
+        ",".join(LABELS),
+        "--seed",
+        "1",
+        "--workers",
+        "1",
+        "-o",
+    ]
     resumed = 0
     for attempt in range(3):
         out = tmp_path / f"out{attempt}"

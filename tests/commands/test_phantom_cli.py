@@ -50,7 +50,7 @@ def test_a_config_repeats_it(cxr, tmp_path):
         ),
         (("--sources", "nowhere"), "--sources: expected some of "),
         (("--sources", "county=many"), "--sources: expected NAME or NAME=WEIGHT, found 'county=many'"),
-        (("--sources", "county=1,county=2"), "--sources: 'county' stands there twice"),
+        (("--sources", "county=1,county=2"), "--sources: 'county' is listed twice"),
         (("--plant", "luck"), "--plant: expected some of marker, border, "),
         (("--plant", "duplicate", "--count", 5), "--plant duplicate: expected a --count of at least 12, found 5"),
         (("--truth", "half"), "--truth: expected one of all, masks, none, found 'half'"),

@@ -30,8 +30,24 @@ def place(tmp_path_factory, make_study):
     rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
     write_table(study.splits, list(rows[0]), rows)
     prepared = folder / "prepared"
-    assert cxrtool(["prepare", str(study.folder / "manifest.csv"), "--size", "20", "--fit", "pad",
-                    "--workers", "1", "-q", "-o", str(prepared)]) == 0  # fmt: skip
+    assert (
+        cxrtool(
+            [
+                "prepare",
+                str(study.folder / "manifest.csv"),
+                "--size",
+                "20",
+                "--fit",
+                "pad",
+                "--workers",
+                "1",
+                "-q",
+                "-o",
+                str(prepared),
+            ]
+        )
+        == 0
+    )
     settings = Settings(cache=folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
@@ -196,8 +212,22 @@ def test_raw_images_are_answered_as_prepared_ones(place, ask, tmp_path):
     own = by_id(read_predictions(folder / "small" / "r0f1" / "predictions.csv"))
     raw = by_id(ask(subset_of(study, tested), "small/r0f1"))
     again = tmp_path / "again"
-    assert cxrtool(["prepare", str(subset_of(study, tested)), "--like", str(folder / "small"), "--workers", "1", "-q",
-                    "-o", str(again)]) == 0  # fmt: skip
+    assert (
+        cxrtool(
+            [
+                "prepare",
+                str(subset_of(study, tested)),
+                "--like",
+                str(folder / "small"),
+                "--workers",
+                "1",
+                "-q",
+                "-o",
+                str(again),
+            ]
+        )
+        == 0
+    )
     prepared = by_id(ask(again, "small/r0f1"))
     assert sorted(raw) == sorted(prepared) == sorted(tested)
     for name in tested:
@@ -214,7 +244,7 @@ def test_images_that_went_through_something_else_are_refused(place, ask):
     with pytest.raises(InputError) as caught:
         ask(folder / "prepared")
     assert "prepared has been through: prepare --size 20 --fit pad" in caught.value.message
-    assert "r0f0 was trained on: images as they are" in caught.value.message
+    assert "r0f0 was trained on: unprocessed images" in caught.value.message
     assert "--like" in caught.value.hint
 
 
@@ -232,11 +262,11 @@ def test_what_a_model_was_fitted_on_is_refused(place, ask, settings, listener, t
         source = tmp_path / "other.csv"
         write_manifest(source, list(row), [row])
     shown = "x" if how == "patient" else name
-    with pytest.raises(LeakageError, match=rf"1 of 1 images, .* were trained on, such as {shown} in r0f0"):
+    with pytest.raises(LeakageError, match=rf"1 of 1 images, .* were used in training, such as {shown} in r0f0"):
         ask(source)
     assert not (tmp_path / "answers.csv").exists()
     assert len(ask(source, allow_leakage=True).rows) == 1
-    assert len([text for text in listener.warned if "were trained on" in text]) == 1
+    assert len([text for text in listener.warned if "were used in training" in text]) == 1
 
 
 def test_a_raw_image_is_recognised_by_a_model_of_prepared_ones(place, ask):
@@ -272,8 +302,8 @@ def test_an_unreadable_image_is_listed_and_the_rest_answered(ask, strangers, tmp
     rejects = read_table(tmp_path / "answers.rejects.csv")
     assert [Path(row["path"]).name for row in rejects.rows] == ["00broken.png", "zz.png"]
     assert all(row["reason"] for row in rejects.rows)
-    assert listener.said[-1] == "3 images answered, 2 rejected"
-    with pytest.raises(StrictError, match="3 images answered, 2 rejected"):
+    assert listener.said[-1] == "3 images predicted, 2 rejected"
+    with pytest.raises(StrictError, match="3 images predicted, 2 rejected"):
         ask(strangers, strict=True)
 
 
@@ -289,7 +319,7 @@ def test_a_picture_unlike_a_chest_is_answered_with_a_warning(ask, strangers):
     sideways = cv2.imread(str(strangers / "0.png"), cv2.IMREAD_UNCHANGED).T
     cv2.imwrite(str(strangers / "sideways.png"), np.ascontiguousarray(sideways))
     warnings = {row["image_id"]: row["warning"] for row in ask(strangers).rows}
-    assert warnings.pop("blank").endswith("out of range: the picture is blank")
+    assert warnings.pop("blank").endswith("out of range: the image is blank")
     assert warnings.pop("sideways").startswith("out of range: unlike the training images")
     assert set(warnings.values()) == {""}
 
@@ -311,14 +341,14 @@ def test_pictures_over_the_limit_are_rejected(ask, strangers, tmp_path):
 def test_a_dry_run_asks_nothing(place, settings, listener, strangers, tmp_path):
     told = PredictOptions(place[0] / "run", str(strangers))
     predict(told, replace(settings, dry_run=True, out=tmp_path / "out.csv"))
-    assert listener.said == ["would ask 2 models about 3 images"]
+    assert listener.said == ["would run 2 models on 3 images"]
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_reading_stays_below_the_root(ask, strangers, tmp_path):
     assert len(ask(strangers, root=tmp_path).rows) == 3
     (strangers / "link.png").symlink_to("/usr/share/nothing.png")
-    with pytest.raises(InputError, match=r"link\.png lies outside --root"):
+    with pytest.raises(InputError, match=r"link\.png is outside --root"):
         ask(strangers, root=tmp_path)
 
 
@@ -338,8 +368,12 @@ def test_what_is_no_model_is_told(ask, strangers, model, message):
 def test_what_is_no_source_is_told(ask, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").write_text("image_id,path\n")
-    for source, message in (("nowhere", "no such image, folder or manifest"), ("empty", "expected images, found none"),
-                            ("empty.csv", "expected images, found none"), ("gone.csv", "no such file")):  # fmt: skip
+    for source, message in (
+        ("nowhere", "no such image, folder or manifest"),
+        ("empty", "expected images, found none"),
+        ("empty.csv", "expected images, found none"),
+        ("gone.csv", "no such file"),
+    ):
         with pytest.raises(InputError, match=message):
             ask(tmp_path / source)
 

@@ -101,5 +101,5 @@ def test_those_that_stay_are_told_with_the_reason(run, picture, settings, listen
     assert np.array_equal(plain.probabilities, found.probabilities)
     assert listener.warned == [
         f"--calibrated: {len(folds)} of {len(folds)} models (such as r0f0) stay at temperature 1: "
-        "only 4 validation images, and 50 are needed"
+        "only 4 validation images; 50 are needed"
     ]

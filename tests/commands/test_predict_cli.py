@@ -43,7 +43,7 @@ def test_an_answer_is_a_table_on_standard_output(place, picture, cxr, tmp_path):
     assert result.out.splitlines()[0] == (
         "image_id,path,repeat,fold,subset,label,predicted,prob_covid,prob_normal,warning,sha256"
     )
-    assert result.err == "1 images answered, 0 rejected\n"
+    assert result.err == "1 images predicted, 0 rejected\n"
     (tmp_path / "out.csv").write_text(result.out)
     read = read_predictions(tmp_path / "out.csv")
     assert read.rows[0]["path"] == str(picture)
@@ -90,7 +90,7 @@ def test_what_a_model_was_fitted_on_is_exit_code_4(place, cxr):
     result = cxr("predict", model, study.folder, *COMMON)
     assert result.code == 4
     assert result.out == ""
-    assert "16 of 24 images, or their patients, were trained on" in result.err
+    assert "16 of 24 images, or their patients, were used in training" in result.err
     allowed = cxr("predict", model, study.folder, *COMMON, "--allow-leakage")
     assert allowed.code == 0
     assert len(allowed.out.splitlines()) == 25
@@ -103,7 +103,7 @@ def test_rejects_are_exit_code_3_where_that_is_asked_for(place, picture, cxr):
     assert result.code == 0
     assert len(result.out.splitlines()) == 2
     assert f"warning: {picture.parent / 'broken.png'}: " in result.err
-    assert result.err.endswith("1 images answered, 1 rejected\n")
+    assert result.err.endswith("1 images predicted, 1 rejected\n")
     strict = cxr("predict", place[0], picture.parent, *COMMON, "--strict")
     assert strict.code == 3
     assert strict.out == result.out

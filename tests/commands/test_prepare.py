@@ -116,12 +116,22 @@ def test_a_folder_of_images(cxr, tree, tmp_path):
     made = json.loads((tmp_path / "out" / "run.json").read_text())
     assert made["chain"] == [{"step": "prepare", "version": VERSION, "size": "native", "fit": "squash"}]
     assert made["counts"] == {
-        "images": 8, "inputs": 8, "skipped": 0, "same_pixels": 0, "look_alike": 0, "contradictions": 0, "rejects": 0,
-    }  # fmt: skip
+        "images": 8,
+        "inputs": 8,
+        "skipped": 0,
+        "same_pixels": 0,
+        "look_alike": 0,
+        "contradictions": 0,
+        "rejects": 0,
+    }
     assert fingerprint(tree) == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "duplicates.csv", "images", "manifest.csv", "rejects.csv", "run.json",
-    ]  # fmt: skip
+        "duplicates.csv",
+        "images",
+        "manifest.csv",
+        "rejects.csv",
+        "run.json",
+    ]
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
@@ -160,8 +170,8 @@ def test_a_table_with_masks_and_columns_of_its_own(cxr, tree, tmp_path):
     assert set(np.unique(written)) == {0, 255}
     assert [bool(row["mask"]) for row in rows.values()] == [True, False, False]
     assert rows["im0"]["warning"] == "old"
-    assert rows["im1"]["warning"] == "mask left out: it is 70 x 45, its image 70 x 90"
-    assert rows["im2"]["warning"] == "mask left out: no such file"
+    assert rows["im1"]["warning"] == "mask excluded: it is 70 x 45, its image 70 x 90"
+    assert rows["im2"]["warning"] == "mask excluded: no such file"
     assert "2 patients" in done.err
 
 
@@ -229,15 +239,22 @@ def test_nothing_nasty_ends_the_run(tmp_path):
     rows, rejects = rows_of(tmp_path / "out"), rejects_of(tmp_path / "out")
     assert len(rows) + len(rejects) == count
     assert {row["original"] for row in rows.values()} == {
-        "no_suffix", "wrong_suffix.png", "spaces and ümläuts (1).png", "trailing.jpg", "CON.png",
-    }  # fmt: skip
+        "no_suffix",
+        "wrong_suffix.png",
+        "spaces and ümläuts (1).png",
+        "trailing.jpg",
+        "CON.png",
+    }
     assert set(rows) == {"no_suffix", "wrong_suffix", "spaces_and_umlauts_1", "trailing", "CON_"}
     assert all(reason and "\n" not in reason for reason in rejects.values())
     # Nothing but our own lines: the decoders' complaints are heard and kept from the user.
     lines = done.stderr.splitlines()
     assert [line[:20] for line in lines] == [
-        "not tried, being no ", "5 images: unlabelled", "  1 x same pixels as", "warning: 28 rejected",
-    ], done.stderr  # fmt: skip
+        "not tried, being no ",
+        "5 images: unlabelled",
+        "  1 x same pixels as",
+        "warning: 28 rejected",
+    ], done.stderr
 
 
 def test_strict_says_so_by_its_exit_code(cxr, tree, tmp_path):
@@ -317,32 +334,65 @@ def test_duplicates_are_marked_listed_and_told(cxr, tmp_path):
     save(source / "covid" / "c.png", cv2.resize(picture(1), (140, 180), interpolation=cv2.INTER_LINEAR))
     save(source / "covid" / "d.png", picture(2))
     done = cxr("prepare", source, "-o", tmp_path / "out")
-    assert "1 x same pixels as an earlier image, 1 x looks like one" in done.err
-    assert "warning: duplicates that CONTRADICT each other: 1; b is labelled normal, a covid" in done.err
+    assert "1 x same pixels as an earlier image, 1 x near-duplicate of one" in done.err
+    assert "warning: duplicates that with DIFFERENT labels: 1; b is labelled normal, a covid" in done.err
     rows = rows_of(tmp_path / "out")
     assert rows["b"]["warning"] == "same pixels as a, which is labelled covid"
-    assert rows["c"]["warning"] == "looks like a"
+    assert rows["c"]["warning"] == "near-duplicate of a"
     assert rows["a"]["warning"] == rows["d"]["warning"] == ""
     with (tmp_path / "out" / "duplicates.csv").open() as file:
         assert {(row["image_id"], row["kind"]) for row in csv.DictReader(file)} == {
-            ("b", "same pixels"), ("c", "looks alike"),
-        }  # fmt: skip
+            ("b", "same pixels"),
+            ("c", "near-duplicate"),
+        }
 
 
 PLANTED = [
-    "DOE^JANE", "19700203", "GENERALHOSPITAL", "1.2.826.0.1.3680043.99.1", "1.2.826.0.1.3680043.99.2",
-    "1.2.826.0.1.3680043.99.3", "ACC12345", "SMITH^DOCTOR", "ELMSTREET", "19990101", "ROOM77", "555-0199",
-    "DEVICE9X", "STATION3", "OTHERID88", "HISTORYTEXT", "COMMENTTEXT", "JONES^OPERATOR", "STUDYTEXT", "PRIVATETEXT",
-]  # fmt: skip
+    "DOE^JANE",
+    "19700203",
+    "GENERALHOSPITAL",
+    "1.2.826.0.1.3680043.99.1",
+    "1.2.826.0.1.3680043.99.2",
+    "1.2.826.0.1.3680043.99.3",
+    "ACC12345",
+    "SMITH^DOCTOR",
+    "ELMSTREET",
+    "19990101",
+    "ROOM77",
+    "555-0199",
+    "DEVICE9X",
+    "STATION3",
+    "OTHERID88",
+    "HISTORYTEXT",
+    "COMMENTTEXT",
+    "JONES^OPERATOR",
+    "STUDYTEXT",
+    "PRIVATETEXT",
+]
 
 
 def planted_dicom(**tags):
     names = [
-        "PatientName", "PatientBirthDate", "InstitutionName", "StudyInstanceUID", "SeriesInstanceUID",
-        "SOPInstanceUID", "AccessionNumber", "ReferringPhysicianName", "PatientAddress", "StudyDate", "Occupation",
-        "PatientTelephoneNumbers", "DeviceSerialNumber", "StationName", "OtherPatientIDs", "AdditionalPatientHistory",
-        "PatientComments", "OperatorsName", "StudyDescription",
-    ]  # fmt: skip
+        "PatientName",
+        "PatientBirthDate",
+        "InstitutionName",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "PatientAddress",
+        "StudyDate",
+        "Occupation",
+        "PatientTelephoneNumbers",
+        "DeviceSerialNumber",
+        "StationName",
+        "OtherPatientIDs",
+        "AdditionalPatientHistory",
+        "PatientComments",
+        "OperatorsName",
+        "StudyDescription",
+    ]
     values = dict(zip(names, PLANTED, strict=False))
     block = Dataset()
     block.add_new(0x00090010, "LO", PLANTED[-1])
@@ -360,8 +410,11 @@ def test_of_a_header_only_the_allowed_is_told(tmp_path):
     plain = run("prepare", source, "-o", tmp_path / "out")
     row = rows_of(tmp_path / "out")["a"]
     assert {name: row[name] for name in ("patient_id", "age", "sex", "view")} == {
-        "patient_id": "set:P-471108154711", "age": "61", "sex": "F", "view": "AP",
-    }  # fmt: skip
+        "patient_id": "set:P-471108154711",
+        "age": "61",
+        "sex": "F",
+        "view": "AP",
+    }
     salted = run("prepare", source, "--salt", "pepper", "-o", tmp_path / "salted")
     assert rows_of(tmp_path / "salted")["a"]["patient_id"].startswith("set:")
     written = {name: data for name, (_, data) in fingerprint(tmp_path).items() if not name.startswith("set/")}

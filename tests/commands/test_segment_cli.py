@@ -16,8 +16,21 @@ def call(cxr, chests, lung_part, tmp_path):
 
 
 def test_everything_at_once_and_a_second_time_nothing(call, tmp_path):
-    asked = ("--crop", "--margin", 0.05, "--margin-of", "box", "--apply-mask", "--tta", "--threshold", 0.4,
-             "--batch-size", 7, "--sheet", 5)  # fmt: skip
+    asked = (
+        "--crop",
+        "--margin",
+        0.05,
+        "--margin-of",
+        "box",
+        "--apply-mask",
+        "--tta",
+        "--threshold",
+        0.4,
+        "--batch-size",
+        7,
+        "--sheet",
+        5,
+    )
     outcome = call(*asked)
     assert (outcome.code, outcome.out) == (0, "")
     assert "Dice with the masks of the manifest: 0.9" in outcome.err
@@ -43,7 +56,7 @@ def test_doubtful_masks_are_told_listed_and_shown(call, chests, tmp_path):
     cv2.imwrite(chests.rows[1]["path"], one_lung)
     outcome = call()
     assert outcome.code == 0
-    assert "2 of 24 images have no plausible mask of lungs" in outcome.err
+    assert "2 of 24 images have no plausible lung mask" in outcome.err
     assert "1 x no lungs found\n" in outcome.err
     assert "1 x only one\n" in outcome.err
     assert (tmp_path / "out" / "sheets" / "warnings.png").is_file()

@@ -85,7 +85,7 @@ def test_what_excludes_one_another_is_refused(options, settings):
 def test_a_selection_never_replaces_the_folder_that_it_reads(options, settings, tmp_path):
     out = tmp_path / "chosen"
     select(options, replace(settings, out=out))
-    with pytest.raises(OutputError, match="expected another folder than the one that is read"):
+    with pytest.raises(OutputError, match="expected another folder than the input"):
         select(SelectOptions((out,)), replace(settings, out=out))
     assert len(read_manifest(out)) == 24
 
@@ -124,7 +124,7 @@ def test_as_many_of_each_class_as_the_smallest_has(options, settings):
     wish = replace(options, where="label = 'normal' or image_id < 'im008'", per_class="smallest")
     counts = Counter(row["label"] for row in select(wish, settings).rows)
     assert counts == {"covid": 4, "normal": 4}
-    with pytest.raises(UsageError, match="--per-class: expected a number over 0, or smallest, found 'least'"):
+    with pytest.raises(UsageError, match="--per-class: expected a number above 0, or smallest, found 'least'"):
         select(replace(options, per_class="least"), settings)
     with pytest.raises(UsageError, match="found '0'"):
         select(replace(options, per_class="0"), settings)

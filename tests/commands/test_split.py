@@ -104,9 +104,9 @@ def test_leaving_out_names_the_value_of_each_fold(options, settings):
     [
         ({}, "expected one of --holdout, --folds, --leave-out, --from-column and --within, found none"),
         ({"folds": 3, "holdout": "80/20"}, "found --holdout and --folds"),
-        ({"leave_out": "source", "repeats": 2}, "--leave-out is the same every time"),
+        ({"leave_out": "source", "repeats": 2}, "found --leave-out, which does not draw"),
         ({"folds": 3, "validation": 1.0}, "--validation: expected a share from 0 to below 1, found 1"),
-        ({"from_column": "view", "validation": 0.1}, "the subsets are those of the column"),
+        ({"from_column": "view", "validation": 0.1}, "the subsets are given by the column"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, settings, wish, told):
@@ -139,18 +139,18 @@ def test_an_empty_manifest_is_said(options, settings, tiny):
 def test_missing_patients_are_warned_of(options, settings, rewrite):
     rewrite(lambda index, row: row.update(patient_id="" if index < 3 else row["patient_id"]))
     warnings = split(replace(options, folds=3), settings).warnings
-    assert warnings == ["3 of 24 images have no patient_id; each counts as a patient of its own"]
+    assert warnings == ["3 of 24 images have no patient_id; each counts as a separate patient"]
     rewrite(lambda index, row: row.pop("patient_id"))
     (warning,) = split(replace(options, folds=3), settings).warnings
     assert warning.startswith("no patient_id in ")
-    assert warning.endswith("every image counts as a patient of its own")
+    assert warning.endswith("every image counts as a separate patient")
 
 
 def test_images_without_a_label_are_left_out_unless_none_has_one(options, settings, rewrite):
     rewrite(lambda index, row: row.update(label="" if index < 4 else row["label"]))
     result = split(replace(options, folds=2), settings)
     assert len({row["image_id"] for row in result.rows}) == 20
-    assert "4 images without a label are left out" in result.warnings
+    assert "4 images without a label are excluded" in result.warnings
     rewrite(lambda index, row: row.update(label=""))
     result = split(replace(options, folds=2), settings)
     assert len({row["image_id"] for row in result.rows}) == 24
@@ -177,10 +177,10 @@ def test_a_column_of_subsets_is_taken_over(options, settings, rewrite):
 
 def test_a_column_that_leaks_is_refused(options, settings, rewrite):
     rewrite(lambda index, row: row.update(part="train" if index < 11 else "test"))
-    with pytest.raises(LeakageError, match="part: 1 patients stand in more than one subset, such as 'p:005'"):
+    with pytest.raises(LeakageError, match="part: 1 patients are in more than one subset, such as 'p:005'"):
         split(replace(options, from_column="part"), settings)
     result = split(replace(options, from_column="part"), replace(settings, allow_leakage=True))
-    assert "1 patients stand in more than one subset" in result.warnings[0]
+    assert "1 patients are in more than one subset" in result.warnings[0]
 
 
 def test_dry_run_writes_nothing(options, settings, tmp_path, listener):

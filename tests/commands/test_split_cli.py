@@ -36,4 +36,4 @@ def test_a_leak_has_its_own_exit_code(cxr, tiny):
     tiny.origin.write_text("\n".join(marked) + "\n")
     outcome = cxr("split", tiny.origin, "--from-column", "part")
     assert outcome.code == 4
-    assert "12 patients stand in more than one subset" in outcome.err
+    assert "12 patients are in more than one subset" in outcome.err

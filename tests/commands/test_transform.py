@@ -113,8 +113,16 @@ def test_masks_follow_and_other_pictures_are_left_out(make, study, listener):
     mask[:12] = 255
     cv2.imwrite(str(study.folder / "mask.png"), mask)
     names = {"im000": "mask.png", "im001": "gone.png"}
-    edit(study, lambda row: row | {"mask": str(study.folder / names.get(row["image_id"], "")) * (
-        row["image_id"] in names), "ribless": row["path"]})  # fmt: skip
+    edit(
+        study,
+        lambda row: (
+            row
+            | {
+                "mask": str(study.folder / names.get(row["image_id"], "")) * (row["image_id"] in names),
+                "ribless": row["path"],
+            }
+        ),
+    )
     manifest = make()
     assert "ribless" not in manifest.columns
     rows = {row["image_id"]: row["mask"] for row in manifest.rows}
@@ -122,7 +130,7 @@ def test_masks_follow_and_other_pictures_are_left_out(make, study, listener):
     written = cv2.imread(rows["im000_r0f0_covid"], cv2.IMREAD_UNCHANGED)
     assert (written == prepare_mask(mask, 24, 28, 16, "squash")).all()
     assert rows["im001_r0f0_covid"] == rows["im002_r0f0_covid"] == ""
-    assert any("1 masks are left out, such as that of im001" in text for text in listener.warned)
+    assert any("1 masks are excluded, such as that of im001" in text for text in listener.warned)
 
 
 def test_the_chain_tells_the_generators_of_every_fold_and_carries_them_without_the_rest(make, generators, tmp_path):
@@ -219,7 +227,7 @@ def test_an_interrupted_command_goes_on_to_the_same_files(make, tmp_path, monkey
     [
         (lambda row: row | {"label": "asthma"}, "expected the classes covid, normal .* found asthma"),
         (lambda row: row | {"image_id": f"x{row['image_id']}"}, "none of its images is in fold r0f0"),
-        (lambda row: row | {"generator": "covid", "parent_id": "a"}, "made by a generator already"),
+        (lambda row: row | {"generator": "covid", "parent_id": "a"}, "is already the output of a generator"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(make, study, change, message, tmp_path):
@@ -243,7 +251,9 @@ def test_one_radiograph_twice_in_a_fold_is_refused(make, study):
 def test_generators_of_other_images_are_refused(make, study, tmp_path, write_generators):
     chain = [{"step": "prepare", "version": 2, "size": 24, "fit": "squash"}]
     other = write_generators(tmp_path / "o", study.splits, read_manifest(study.folder).rows, chain=chain)
-    with pytest.raises(InputError, match=r"images as they are; the generators .* fitted on: prepare --size 24"):
+    with pytest.raises(
+        InputError, match=r"unprocessed images; the generators .* fitted on images with prepare --size 24"
+    ):
         make(generators=other)
 
 

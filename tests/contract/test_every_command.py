@@ -90,10 +90,18 @@ def place(tiny, tmp_path, monkeypatch):
     write_table(tmp_path / "splits.csv", COLUMNS, splits)
     scores = np.random.default_rng(0).random(24)
     predictions = [
-        {**row, "repeat": "0", "fold": "0", "subset": "test", "predicted": "covid" if s >= 0.5 else "normal",
-         "warning": "", "prob_covid": f"{s:.6f}", "prob_normal": f"{1 - s:.6f}"}
+        {
+            **row,
+            "repeat": "0",
+            "fold": "0",
+            "subset": "test",
+            "predicted": "covid" if s >= 0.5 else "normal",
+            "warning": "",
+            "prob_covid": f"{s:.6f}",
+            "prob_normal": f"{1 - s:.6f}",
+        }
         for row, s in zip(tiny.rows, scores, strict=True)
-    ]  # fmt: skip
+    ]
     write_table(tmp_path / "predictions.csv", list(predictions[0]), predictions)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -167,7 +175,7 @@ def test_a_group_names_the_nearest_of_its_commands(cxr, name):
     outcome = cxr(name, member[:-1])
     assert (outcome.code, outcome.out) == (2, "")
     told = f"cxrtool {name}: no such command '{name} {member[:-1]}'; did you mean `{name} {member}`?\n"
-    assert outcome.err == f"{told}  `cxrtool {name} --help` shows what there is\n"
+    assert outcome.err == f"{told}  see `cxrtool {name} --help`\n"
     outcome = cxr(name, "zzz")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"cxrtool {name}: no such command '{name} zzz' among {', '.join(MEMBERS[name])}\n")

@@ -33,7 +33,7 @@ def test_counts_in_any_layout(tmp_path, text):
         ("true,a,b\na,3\nb,1,2\n", "line 2: expected 2 counts, found 1"),
         ("true,a,b\na,3,1\nb,1,0.5\n", r"line 3: expected counts \(0, 1, 2, …\), found '0.5'"),
         ("true,a,b\na,3,-1\nb,1,2\n", "line 2: expected counts .*, found '-1'"),
-        ("true,a,b\na,0,0\nb,0,0\n", "found nothing but zeros"),
+        ("true,a,b\na,0,0\nb,0,0\n", "found only zeros"),
     ],
 )
 def test_what_is_no_confusion_matrix_is_refused_with_its_line(tmp_path, text, told):

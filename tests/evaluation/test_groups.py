@@ -28,7 +28,7 @@ def test_columns_bins_and_orders():
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("age,age", "'age' twice"), ("age:40,0", "rising numbers, found 40, 0"), (":3", "no column before it")],
+    [("age,age", "'age' twice"), ("age:40,0", "rising numbers, found 40, 0"), (":3", "without a column before it")],
 )
 def test_what_cannot_be_read_is_refused(text, told):
     with pytest.raises(UsageError, match=told):
@@ -71,7 +71,7 @@ def test_groups_are_a_partition(make_predictions):
 
 
 def test_an_unknown_column_names_those_there(make_predictions):
-    with pytest.raises(InputError, match=r"--by hospital: no such column in the predictions; they have age, fold"):
+    with pytest.raises(InputError, match=r"--by hospital: expected a column of the predictions, found only age, fold"):
         split_by(scored(make_predictions), Grouping("hospital"))
 
 

@@ -78,7 +78,7 @@ def test_vgg16_portable(published, evaluated):
     # Not recoverable: the mean over classes is 0.78; weighted by support, which is accuracy, it is 0.79.
     assert round(found["overall"]["macro_sensitivity"]["value"], 4) == 0.7849
     agrees(found["overall"]["accuracy"], printed["sensitivity_macro"])
-    assert found["overall"]["macro_auc"]["reason"] == "counts hold no scores"
+    assert found["overall"]["macro_auc"]["reason"] == "counts have no scores"
 
 
 def test_covid_xnet(published, evaluated):

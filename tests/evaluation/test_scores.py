@@ -61,7 +61,7 @@ def test_unlabelled_rows_are_counted_and_left_out(predictions):
         row["label"] = ""
     scores = scores_of(predictions)
     assert len(scores) == 233
-    assert scores.notes == ("Rows without a label, left out: 7.",)
+    assert scores.notes == ("Rows excluded because they have no label: 7.",)
     for row in predictions.rows:
         row["label"] = ""
     with pytest.raises(InputError, match="synthetic: expected labelled images, found 240 rows without a label"):
@@ -84,7 +84,7 @@ def test_validation_parts_of_folds_may_overlap(make_predictions):
 
 @pytest.mark.parametrize(
     ("values", "found"),
-    [((0.9, 0.4, 0.1), "1.4"), ((np.nan, 0.5, 0.5), "no number"), ((1.2, -0.1, -0.1), "no number")],
+    [((0.9, 0.4, 0.1), "1.4"), ((np.nan, 0.5, 0.5), "not a number"), ((1.2, -0.1, -0.1), "not a number")],
 )
 def test_probabilities_must_be_such(predictions, values, found):
     predictions.probabilities[5] = values
@@ -119,7 +119,7 @@ def test_a_decision_need_not_be_the_likeliest_class(predictions):
         row["predicted"] = ""
     scores = scores_of(predictions)
     np.testing.assert_array_equal(scores.predicted, predictions.probabilities.argmax(axis=1))
-    assert scores.notes == ("240 rows have no `predicted`; the class of highest probability is taken.",)
+    assert scores.notes == ("240 rows have no `predicted`; the most probable class is used.",)
 
 
 def test_a_class_alone_cannot_be_evaluated(make_predictions):
@@ -139,8 +139,8 @@ def test_chosen_classes_share_the_probability(predictions):
     np.testing.assert_array_equal(scores.predicted, part.argmax(axis=1))
     moved = sum(predictions.rows[i]["predicted"] == "pneumonia" for i in kept)
     assert scores.notes == (
-        "80 rows of other classes are left out.",
-        f"{moved} rows were called another class; the likeliest of normal, covid is taken.",
+        "80 rows of other classes are excluded.",
+        f"{moved} rows were predicted another class; the most probable of normal, covid is used instead.",
     )
 
 
@@ -148,7 +148,7 @@ def test_chosen_classes_without_any_probability_are_a_tie(predictions):
     predictions.probabilities[0] = (0, 0, 1)
     scores = scores_of(predictions, classes=["covid", "normal"])
     assert scores.probabilities[0].tolist() == [0.5, 0.5]
-    assert any("equally likely" in note for note in scores.notes)
+    assert any("equal probabilities" in note for note in scores.notes)
 
 
 @pytest.mark.parametrize(("classes", "found"), [(["covid", "viral"], "'viral'"), (["covid"], "fewer")])
@@ -163,7 +163,7 @@ def test_without_patients_an_image_is_a_patient(predictions):
     scores = scores_of(predictions)
     assert scores.patients == 120
     assert not scores.by_patient
-    assert scores.notes[0].startswith("No patient is named: every image counts as a patient")
+    assert scores.notes[0].startswith("There is no patient_id: every image counts as a patient")
 
 
 def test_an_image_without_a_patient_is_one_in_all_repeats(predictions):
@@ -174,12 +174,12 @@ def test_an_image_without_a_patient_is_one_in_all_repeats(predictions):
     scores = scores_of(predictions)
     # Patient 0 falls into two images; "im0000" as a patient's name is another one still.
     assert scores.patients == 62
-    assert scores.notes == ("2 images name no patient; each counts as a patient of its own.",)
+    assert scores.notes == ("2 images have no patient_id; each counts as a separate patient.",)
 
 
 def test_warnings_are_counted(predictions):
     predictions.rows[0]["warning"] = "no lungs found"
-    assert scores_of(predictions).notes == ("1 of 240 predictions carry a warning (column `warning`).",)
+    assert scores_of(predictions).notes == ("1 of 240 predictions have a warning (column `warning`).",)
 
 
 def test_a_group_is_scores_of_its_own(predictions):

@@ -96,8 +96,8 @@ def test_strata_of_one_class_are_about_that_class(summary):
     assert list(groups) == ["mild", "moderate", "severe", "(none)"]
     for name in ("mild", "moderate", "severe"):
         assert groups[name]["sensitivity"]["value"] == groups[name]["accuracy"]["value"]
-        assert groups[name]["specificity"]["reason"] == "no images but of covid"
-        assert groups[name]["auc"]["reason"] == "no run holds covid and other images"
+        assert groups[name]["specificity"]["reason"] == "all images are of covid"
+        assert groups[name]["auc"]["reason"] == "no run has images of both covid and the rest"
     assert groups["(none)"]["accuracy"]["value"] is None
     assert groups["(none)"]["images"] == 160
     assert summary["trend"]["severity"]["strata"] == ["mild", "moderate", "severe"]
@@ -170,7 +170,7 @@ def test_an_absent_class_is_null_with_its_reason_and_macros_say_so(make_predicti
     absent = found["per_class"]["pneumonia"]
     assert absent["sensitivity"]["value"] is None
     assert absent["sensitivity"]["reason"] == "no images of pneumonia"
-    assert absent["auc"]["reason"] == "no run holds pneumonia and other images"
+    assert absent["auc"]["reason"] == "no run has images of both pneumonia and the rest"
     assert absent["support"] == 0
     for name in ("macro_sensitivity", "balanced_accuracy", "macro_auc", "hard_auc"):
         assert found["overall"][name]["reason"] == "over 2 of 3 classes, without pneumonia"
@@ -183,12 +183,12 @@ def test_a_model_that_says_one_thing_only(make_predictions):
     for row in predictions.rows:
         row["predicted"] = "covid"
     found = summary_of(predictions, positive="covid")
-    assert found["per_class"]["covid"]["npv"]["reason"] == "everything was called covid"
-    assert found["per_class"]["normal"]["precision"]["reason"] == "nothing was called normal"
-    assert found["overall"]["mcc"]["reason"] == "only one class is true, or only one was called"
+    assert found["per_class"]["covid"]["npv"]["reason"] == "every image was predicted covid"
+    assert found["per_class"]["normal"]["precision"]["reason"] == "no image was predicted normal"
+    assert found["overall"]["mcc"]["reason"] == "only one class is true, or only one was predicted"
     sensitivity = found["per_class"]["covid"]["sensitivity"]
     assert (sensitivity["value"], sensitivity["high"], sensitivity["method"]) == (1.0, 1.0, "Wilson")
-    assert found["overall"]["balanced_accuracy"]["reason"] == "no interval: the same in every resample"
+    assert found["overall"]["balanced_accuracy"]["reason"] == "no interval: the value is the same in every resample"
 
 
 def test_a_figure_that_often_vanishes_has_no_interval(make_predictions):
@@ -239,7 +239,7 @@ def test_counts_give_the_same_object(make_predictions):
     assert set(counted["overall"]) == set(scored["overall"])
     for name in OVERALL:
         if name in ("macro_auc", "average_precision", "ece", "brier"):
-            assert counted["overall"][name]["reason"] == "counts hold no scores"
+            assert counted["overall"][name]["reason"] == "counts have no scores"
             continue
         assert counted["overall"][name]["value"] == scored["overall"][name]["value"]
         for end in ("low", "high"):
@@ -255,7 +255,7 @@ def test_counts_of_an_absent_class(make_predictions):
     assert counted["per_class"]["c"]["sensitivity"]["reason"] == "no images of c"
     assert counted["overall"]["balanced_accuracy"]["value"] == pytest.approx(0.85)
     assert counted["overall"]["balanced_accuracy"]["reason"] == (
-        "over 2 of 3 classes, without c; 20 images only: the interval is rough"
+        "over 2 of 3 classes, without c; only 20 images: the interval is approximate"
     )
 
 
@@ -349,7 +349,7 @@ def test_who_decides_nothing_has_no_accuracy_but_a_coverage(make_predictions):
     predictions = abstain(make_predictions(30), 1)
     overall = summarise(scores_of(predictions, abstaining=True), resamples=50)["overall"]
     assert overall["accuracy"]["value"] is None
-    assert overall["accuracy"]["reason"] == "nothing was decided"
+    assert overall["accuracy"]["reason"] == "no image was decided"
     assert (overall["coverage"]["value"], overall["accuracy_all"]["value"]) == (0, 0)
     assert overall["brier"]["value"] > 0
 

@@ -50,8 +50,8 @@ def test_the_opening_tells_what_was_left_out(make_predictions):
     lines = opening({"": summarise(scores_of(predictions), resamples=20)})
     assert lines[0] == "119 images, 3 classes (covid, normal, pneumonia), 1 run."
     assert lines[1:3] == [
-        "Rows without a label, left out: 1.",
-        "No patient is named: every image counts as a patient, so intervals may be too narrow.",
+        "Rows excluded because they have no label: 1.",
+        "There is no patient_id: every image counts as a patient, so intervals may be too narrow.",
     ]
     assert "resamples of images within label" in lines[3]
 
@@ -78,7 +78,7 @@ def test_one_table_of_all_one_of_classes_one_a_group(summary):
 def test_notes_gather_figures_that_share_a_remark(summary):
     notes = sheets({"": summary})[3].notes
     assert "Wilson's interval: accuracy, sensitivity of mild, moderate, severe." in notes
-    assert "no images but of covid: specificity of mild, moderate, severe." in notes
+    assert "all images are of covid: specificity of mild, moderate, severe." in notes
     assert any(note.startswith("Trend over mild < moderate < severe: accuracy changes by ") for note in notes)
 
 
@@ -112,7 +112,7 @@ def test_the_tidy_table_holds_every_figure_exactly(summary):
     assert float(found["low"]) == expected["low"]
     assert (found["n"], found["method"]) == ("80", "patient bootstrap")
     assert table["severity", "mild", "specificity"]["value"] == ""
-    assert table["severity", "mild", "specificity"]["reason"] == "no images but of covid"
+    assert table["severity", "mild", "specificity"]["reason"] == "all images are of covid"
 
 
 def test_digits(summary):
@@ -130,7 +130,7 @@ def test_markdown_survives_names_with_bars(make_predictions):
 def test_counts_have_tables_too():
     found = sheets({"": summarise_counts(["a", "b"], np.array([[40.0, 2], [3, 50]]), resamples=50)})
     assert [sheet.title for sheet in found] == ["All images", "Each class against the rest", "Confusion matrix"]
-    assert any(note.startswith("counts hold no scores: AUC (macro)") for note in found[0].notes)
+    assert any(note.startswith("counts have no scores: AUC (macro)") for note in found[0].notes)
 
 
 def test_the_folds_stand_under_one_another_with_their_mean(make_predictions):

@@ -185,12 +185,12 @@ class Squared(Network):
 
 
 def test_the_logits_decide_whether_cam_is_exact():
-    with pytest.raises(InputError, match="Squared does not"):
+    with pytest.raises(InputError, match="Squared with another head"):
         Cam(Squared(), pictures())
 
 
 def test_cam_takes_no_layer():
-    with pytest.raises(UsageError, match="last feature maps alone"):
+    with pytest.raises(UsageError, match="only the last feature maps"):
         Cam(make("resnet18"), pictures(), "timm.layer3")
 
 

@@ -87,7 +87,7 @@ def test_the_choice_does_not_depend_on_the_pictures():
 @pytest.mark.parametrize("name", ["thumbnail", "crossvit_tiny_240"])
 def test_a_network_without_a_map_is_told(name):
     size = 240 if "crossvit" in name else 64
-    with pytest.raises(InputError, match="no feature map that lies on the picture"):
+    with pytest.raises(InputError, match="no feature map of the image"):
         GradCam(make(name, size), pictures(name, size))
 
 

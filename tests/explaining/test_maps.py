@@ -87,6 +87,6 @@ def test_scales():
 
 def test_maps_that_say_nothing_are_told():
     values = np.ones((3, 3), np.float32)
-    assert maps.doubt(values * 0, "covid") == "empty map: nothing in the picture speaks for covid"
-    assert maps.doubt(values, "covid") == "flat map: the same everywhere"
+    assert maps.doubt(values * 0, "covid") == "empty map: no region of the image supports covid"
+    assert maps.doubt(values, "covid") == "flat map: the same value everywhere"
     assert maps.doubt(np.eye(3, dtype=np.float32), "covid") == ""

@@ -72,12 +72,12 @@ def test_the_verdict_is_in_words():
         (ALL, Likeness(None, None)),
     ]
     assert verdict(change) == [
-        "with the head drawn anew: rank correlation 0.30, SSIM 0.20",
-        "with all parameters drawn anew: rank correlation 0.10, SSIM 0.10 (1 of 2 maps are empty)",
-        "the maps change: the heatmap depends on what was learnt",
+        "with the head randomised: rank correlation 0.30, SSIM 0.20",
+        "with all parameters randomised: rank correlation 0.10, SSIM 0.10 (1 of 2 maps are empty)",
+        "the maps change: the heatmap depends on what the network learned",
     ]
     alike = [(HEAD, Likeness(0.9, 0.9)), (ALL, Likeness(0.8, 0.9))]
-    assert "does NOT depend on what was learnt" in verdict(alike)[-1]
+    assert "does NOT depend on what the network learned" in verdict(alike)[-1]
     nothing = verdict([(HEAD, Likeness(None, None)), (ALL, Likeness(None, None))])
     assert len(nothing) == 2
     assert all("no map can be compared" in line for line in nothing)

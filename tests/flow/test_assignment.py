@@ -41,7 +41,7 @@ def test_ids_that_the_manifest_lacks_are_counted_and_left_out(study, manifest, s
     fewer = Manifest(manifest.columns, manifest.rows[:-1], manifest.origin)
     assignments = read_assignments(study.splits, fewer, settings)
     assert all(23 not in places for a in assignments for places in a.subsets.values())
-    assert listener.said == [f"{study.splits}: 1 of its 24 images are not in {manifest.name}; left out"]
+    assert listener.said == [f"{study.splits}: 1 of its 24 images are not in {manifest.name}; excluded"]
 
 
 def test_images_without_a_label_are_counted_and_left_out(study, manifest, settings, listener):
@@ -49,7 +49,7 @@ def test_images_without_a_label_are_counted_and_left_out(study, manifest, settin
         manifest.rows[index]["label"] = ""
     assignments = read_assignments(study.splits, manifest, settings)
     assert all(not {0, 1} & set(places) for a in assignments for places in a.subsets.values())
-    assert listener.warned == [f"{study.splits}: 2 of its images have no label; left out"]
+    assert listener.warned == [f"{study.splits}: 2 of its images have no label; excluded"]
 
 
 def test_images_that_the_splits_lack_are_in_no_subset(study, manifest, settings, listener):
@@ -109,7 +109,7 @@ def leak_by_pixels(study, manifest):
     named = {row["image_id"]: row for row in manifest.rows}
     named[study.assigned(0, 0, "validation")[0]]["sha256"] = "same"
     named[study.assigned(0, 0, "train")[0]]["sha256"] = "same"
-    return "fold r0f0: 1 patients or duplicated pictures"
+    return "fold r0f0: 1 patients or duplicate images"
 
 
 def leak_by_derivation(study, manifest):
@@ -172,7 +172,7 @@ def test_a_patient_on_two_sides_is_found_among_what_was_made_for_folds(study, ma
     images = divided(manifest, [(r, f) for r in "01" for f in "012"])
     images.rows[0]["patient_id"] = images.rows[-1]["patient_id"] = "p:shared"
     read_assignments(study.splits, manifest, settings)
-    with pytest.raises(LeakageError, match="patients or duplicated pictures are in more than one subset"):
+    with pytest.raises(LeakageError, match="patients or duplicate images are in more than one subset"):
         read_assignments(study.splits, images, settings)
 
 

@@ -3,17 +3,18 @@ import os
 
 import pytest
 
+from cxrtool.data.file_names import AUDIT
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.errors import InputError
-from cxrtool.flow.audits import FILE, audit_of, audits_near, read_audit
+from cxrtool.flow.audits import audit_of, audits_near, read_audit
 
 
 def lay(folder, rows, *, headline=("Nothing was found.",), age=0):
     folder.mkdir(parents=True)
-    (folder / FILE).write_text(json.dumps({"headline": list(headline), "parts": {}}))
+    (folder / AUDIT).write_text(json.dumps({"headline": list(headline), "parts": {}}))
     write_table(folder / "manifest.csv", ["image_id", "path", "label"], rows)
-    stamp = (folder / FILE).stat().st_mtime - age
-    os.utime(folder / FILE, (stamp, stamp))
+    stamp = (folder / AUDIT).stat().st_mtime - age
+    os.utime(folder / AUDIT, (stamp, stamp))
     return folder
 
 
@@ -34,7 +35,7 @@ def test_the_latest_audit_that_knows_every_image_under_its_label(tmp_path):
 
 
 def test_images_made_of_others_and_twins_count_as_the_radiograph(tmp_path):
-    files = [lay(tmp_path / "audit", rows("a")) / FILE]
+    files = [lay(tmp_path / "audit", rows("a")) / AUDIT]
     made = rows("a_r0f1", parent_id="a", repeat="0", fold="1")
     assert audit_of(made, files) is not None
     twin = rows("a_r0f1_normal", label="covid@normal", parent_id="a", generator="normal", repeat="0", fold="1")
@@ -51,12 +52,12 @@ def test_it_is_looked_for_beside_what_a_run_was_trained_on(tmp_path, monkeypatch
     assert audits_near([run]) == []
     told = {"command": "train", "options": {"manifest": {"value": str(tmp_path / "data" / "m.csv"), "origin": "flag"}}}
     (run / "run.json").write_text(json.dumps(told))
-    assert audits_near([run]) == [tmp_path / "data" / "audit" / FILE]
+    assert audits_near([run]) == [tmp_path / "data" / "audit" / AUDIT]
 
 
 def test_a_damaged_audit_is_passed_over(tmp_path):
     broken = lay(tmp_path / "broken", rows("a"))
-    (broken / FILE).write_text("{")
+    (broken / AUDIT).write_text("{")
     sound = lay(tmp_path / "sound", rows("a"), age=50)
     assert audit_of(rows("a"), audits_near([tmp_path / "run"])).folder == sound
     with pytest.raises(InputError, match="cxrtool audit"):

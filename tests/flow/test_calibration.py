@@ -30,7 +30,7 @@ def test_temperature_and_thresholds_of_every_class(answers):
         assert entries["0.90"]["threshold"] == pytest.approx(own[(len(own) + 1) // 10 - 1], abs=1e-9)
         assert entries["0.95"]["threshold"] == pytest.approx(own[(len(own) + 1) // 20 - 1], abs=1e-9)
         assert entries["0.99"]["threshold"] is None
-        assert entries["0.99"]["reason"] == f"{len(own)} positive validation images, and 99 are needed"
+        assert entries["0.99"]["reason"] == f"{len(own)} positive validation images; 99 are needed"
     json.dumps(found)
 
 
@@ -38,7 +38,7 @@ def test_without_validation_images_there_are_reasons():
     found = decide_on_validation(["a", "b"], [], np.zeros((0, 2)))
     assert found["calibration"]["reason"] == "no validation images"
     assert found["calibration"]["temperature"] == 1.0
-    assert found["thresholds"]["a"]["0.90"]["reason"] == "no positive validation images, and 9 are needed"
+    assert found["thresholds"]["a"]["0.90"]["reason"] == "no positive validation images; 9 are needed"
 
 
 def test_a_network_of_twins_waits_for_their_fusion(answers):

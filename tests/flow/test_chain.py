@@ -30,7 +30,7 @@ def test_what_changes_no_pixel_does_not_count():
 
 def test_a_chain_in_words():
     assert describe([SMALL, ENHANCED]) == "prepare --size 24 --fit pad, then enhance --steps clahe"
-    assert describe([]) == "images as they are"
+    assert describe([]) == "unprocessed images"
 
 
 def test_the_chain_of_an_image_is_that_of_its_step_s_folder(tmp_path):
@@ -135,9 +135,17 @@ def test_what_was_done_fold_by_fold_is_told_of_the_fold_in_whose_folder_an_image
 
 
 def test_what_was_fitted_is_told_shortly_and_apart():
-    entry = {"step": "segment", "version": 1, "part": {"kind": "lungs", "network": "unet", "sha256": "12ab34cd56"},
-             "_at": "/somewhere", "use": "crop+apply", "margin": 0.025, "margin_of": "image", "threshold": 0.5,
-             "tta": True}  # fmt: skip
+    entry = {
+        "step": "segment",
+        "version": 1,
+        "part": {"kind": "lungs", "network": "unet", "sha256": "12ab34cd56"},
+        "_at": "/somewhere",
+        "use": "crop+apply",
+        "margin": 0.025,
+        "margin_of": "image",
+        "threshold": 0.5,
+        "tta": True,
+    }
     assert describe([entry]) == (
         "segment (lungs: unet 12ab34cd) --crop --apply-mask --margin 0.025 --margin-of image --threshold 0.5 --tta"
     )

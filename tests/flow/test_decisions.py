@@ -65,18 +65,18 @@ def test_calibrated_each_run_has_its_temperature_and_better_figures(table, predi
 def test_without_validation_rows_it_stays_and_says_so(make_predictions, tmp_path):
     write_predictions(tmp_path / "t.csv", make_predictions(60))
     found = ask(tmp_path / "t.csv", calibrated=True)[""]
-    assert found["temperature"][0]["reason"] == "the predictions hold no validation rows"
+    assert found["temperature"][0]["reason"] == "the predictions have no validation rows"
     plain = ask(tmp_path / "t.csv")[""]
     assert found["overall"] == plain["overall"]
     assert found["notes"][-1] == (
-        "Probabilities stay as they are (temperature 1): the predictions hold no validation rows."
+        "Probabilities are not calibrated (temperature 1): the predictions have no validation rows."
     )
 
 
 def test_a_sensitivity_decides_and_the_plain_decision_stands_beside_it(table, predictions):
     plain = ask(table, positive="covid")[""]
     found = ask(table, positive="covid", sensitivity=0.97)[""]
-    assert [point["rule"] for point in found["operating"]] == ["likeliest class", "threshold for sensitivity 0.97"]
+    assert [point["rule"] for point in found["operating"]] == ["most probable class", "threshold for sensitivity 0.97"]
     assert found["operating"][0] == plain["operating"][0]
     chosen = found["operating"][1]
     assert chosen["sensitivity"]["value"] > found["operating"][0]["sensitivity"]["value"]
@@ -120,14 +120,14 @@ def test_too_few_positive_validation_images_are_refused(table):
 @pytest.mark.parametrize(
     ("others", "told"),
     [
-        ({"sensitivity": 0.9}, "--sensitivity: expected the class to find"),
-        ({"prevalence": "0.1"}, "--prevalence: expected the class to find"),
-        ({"sensitivity": 95.0, "positive": "covid"}, "expected a share over 0 and under 1 such as 0.95, found 95"),
-        ({"prevalence": "5%", "positive": "covid"}, "expected shares over 0 and under 1 such as 0.05, found '5%'"),
+        ({"sensitivity": 0.9}, "--sensitivity: expected --positive with it"),
+        ({"prevalence": "0.1"}, "--prevalence: expected --positive with it"),
+        ({"sensitivity": 95.0, "positive": "covid"}, "expected a share above 0 and below 1 such as 0.95, found 95"),
+        ({"prevalence": "5%", "positive": "covid"}, "expected shares above 0 and below 1 such as 0.05, found '5%'"),
         ({"prevalence": "1", "positive": "covid"}, "found '1'"),
         ({"sensitivity": 0.9, "positive": "x"}, "--positive: expected one of covid, normal, pneumonia"),
-        ({"calibrated": True, "subset": "validation"}, "--calibrated: expected other images to evaluate"),
-        ({"abstain": True, "confusion_matrix": "m.csv", "inputs": ()}, "does not go with --abstain"),
+        ({"calibrated": True, "subset": "validation"}, "--calibrated: expected another subset to evaluate"),
+        ({"abstain": True, "confusion_matrix": "m.csv", "inputs": ()}, "cannot be combined with --abstain"),
     ],
 )
 def test_what_does_not_go_together(table, others, told):
@@ -160,7 +160,7 @@ def test_the_folder_holds_tables_and_pictures(table, tmp_path, listener):
     assert {"coverage.png", "decision_curve.png"} <= {path.name for path in settings.out.iterdir()}
     assert read_metrics(settings.out / "metrics.json") == found
     text = (settings.out / "tables.md").read_text()
-    for title in ("Operating point: covid", "The least confident left undecided", "Net benefit of acting on covid"):
+    for title in ("Operating point: covid", "Least confident images left undecided", "Net benefit of acting on covid"):
         assert f"## {title}" in text
     assert "![coverage](coverage.png)" in text
     assert "abstention,0.9,coverage," in (settings.out / "metrics.csv").read_text()
@@ -186,7 +186,7 @@ def test_what_fuse_writes_keeps_its_validation_rows(joint_runs, table, tmp_path)
     fuse_mean(MeanOptions((table, table)), Settings(out=tmp_path / "mean.csv"))
     assert {row["subset"] for row in read_predictions(tmp_path / "joint.csv").rows} == {"test", "validation"}
     joint = ask(tmp_path / "joint.csv", calibrated=True)[""]["temperature"]
-    assert all("validation images, and 50 are needed" in run["reason"] for run in joint)
+    assert all("validation images; 50 are needed" in run["reason"] for run in joint)
     assert (
         ask(tmp_path / "mean.csv", calibrated=True)[""]["temperature"] == ask(table, calibrated=True)[""]["temperature"]
     )

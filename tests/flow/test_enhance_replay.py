@@ -73,8 +73,11 @@ def test_what_leaves_the_range_is_cut_off(entry):
 def test_every_step_is_replayed_by_a_chain(entry):
     image = picture()
     quantiles = pack(count_levels(picture(seed=1)))
-    chain = [{"step": "match-histogram", "version": 1, "quantiles": quantiles}, entry, {"step": "clahe", "version": 1,
-             "clip": 2.0, "tiles": 8}]  # fmt: skip
+    chain = [
+        {"step": "match-histogram", "version": 1, "quantiles": quantiles},
+        entry,
+        {"step": "clahe", "version": 1, "clip": 2.0, "tiles": 8},
+    ]
     assert [step["step"] for step in chain] == list(STEPS)
     for step in json.loads(json.dumps(chain)):
         changed = replay(Picture(image), [step]).pixels
@@ -85,10 +88,10 @@ def test_every_step_is_replayed_by_a_chain(entry):
 
 
 def test_a_step_knows_its_own_words_and_those_of_earlier_versions(entry):
-    assert STEPS["suppress-ribs"].told(entry) == f"Ribs were suppressed by a network ({entry['part']['network']})."
-    assert STEPS["match-histogram"].told({}) == "The histogram of grey values was matched to a reference."
+    assert STEPS["suppress-ribs"].describe(entry) == f"Ribs were suppressed by a network ({entry['part']['network']})."
+    assert STEPS["match-histogram"].describe({}) == "The histogram of grey values was matched to a reference."
     for told in ({"clip": 2.0, "tiles": 8}, {"clahe_clip": 2.0, "clahe_tiles": 8}):
-        assert "(clip limit 2, 8 x 8 tiles)" in STEPS["clahe"].told(told)
+        assert "(clip limit 2, 8 x 8 tiles)" in STEPS["clahe"].describe(told)
     assert {name for name, step in STEPS.items() if step.fitted} == {"match-histogram"}
 
 

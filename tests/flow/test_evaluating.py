@@ -50,7 +50,7 @@ def test_missing_folds_are_named_or_allowed(run, settings):
         evaluate(options(run), settings)
     found = evaluate(options(run, partial=True), settings)[""]
     assert found["runs"] == 4
-    assert found["notes"][0] == "Only 4 of 6 folds are there."
+    assert found["notes"][0] == "Only 4 of 6 folds exist."
 
 
 def test_the_folder_tells_every_option_that_bears_on_it(run, tmp_path, settings):
@@ -70,7 +70,7 @@ def test_the_same_run_twice_is_no_second_opinion(run, settings):
     first = run / "r0f0" / "predictions.csv"
     with pytest.raises(InputError, match=r"found repeat '0' fold '0' in both") as caught:
         evaluate(options(first, first), settings)
-    assert caught.value.hint == "set them side by side as first=A.csv second=B.csv"
+    assert caught.value.hint == "evaluate them side by side, as first=A.csv second=B.csv"
 
 
 def test_side_by_side(run, tmp_path, settings):
@@ -90,8 +90,8 @@ def read_back(found, tmp_path):
     [
         ((), {}, "expected a RUN or predictions as CSV"),
         (("a=x.csv", "y.csv"), {}, "found none for y.csv"),
-        (("x.csv",), {"confusion_matrix": "m.csv"}, "does not go with RUN"),
-        ((), {"confusion_matrix": "m.csv", "by": "age"}, "does not go with --by"),
+        (("x.csv",), {"confusion_matrix": "m.csv"}, "cannot be combined with RUN"),
+        ((), {"confusion_matrix": "m.csv", "by": "age"}, "cannot be combined with --by"),
     ],
 )
 def test_options_that_exclude_one_another(inputs, others, told):
@@ -209,7 +209,7 @@ def test_a_dry_run_writes_nothing(run, tmp_path, listener):
 
 
 def test_what_came_through_a_pipe_makes_no_folder(tmp_path):
-    with pytest.raises(UsageError, match="-o: what came through a pipe"):
+    with pytest.raises(UsageError, match="-o: a result from standard input"):
         evaluate(options("-"), Settings(out=tmp_path / "out"))
 
 

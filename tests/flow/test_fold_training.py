@@ -49,7 +49,7 @@ def test_a_fold_is_a_model_folder_with_its_answers(fold):
     assert description.chain == []
     assert description.input == Input(16, "squash")
     assert description.calibration["temperature"] == 1.0
-    assert description.calibration["reason"] == "only 4 validation images, and 50 are needed"
+    assert description.calibration["reason"] == "only 4 validation images; 50 are needed"
     assert set(description.thresholds) == {"covid", "normal"}
     assert description.trained.pop("epoch") in (1, 2)
     assert description.trained == {"preset": None, "weights": "drawn at random"}
@@ -137,7 +137,7 @@ def test_warnings_of_the_manifest_and_of_the_model_stand_side_by_side(study, tra
     manifest.write_text("\n".join(marked) + "\n")
     rows = read_table(train_study(study) / "r0f0" / "predictions.csv").rows
     warnings = {row["image_id"]: row["warning"] for row in rows}
-    assert warnings[first] == "old film; out of range: the picture is blank"
+    assert warnings[first] == "old film; out of range: the image is blank"
     assert sum(map(bool, warnings.values())) < 4
 
 
@@ -152,7 +152,7 @@ def test_an_unreadable_image_is_listed_and_the_rest_goes_on(study, train_study, 
     assert read_run_file(fold)["counts"] == {"train": 11, "validation": 4, "test": 7, "rejects": 2}
     assert not {*ids(read_table(fold / "fitted_on.csv")), *ids(read_table(fold / "predictions.csv"))} & set(broken)
     assert [text for text in listener.warned if "rejects.csv" in text] == [
-        f"2 of 24 images cannot be read and are left out; each with its reason in {fold.parent / 'rejects.csv'}"
+        f"2 of 24 images cannot be read and are excluded; each with its reason in {fold.parent / 'rejects.csv'}"
     ]
 
 
@@ -160,7 +160,7 @@ def test_a_class_of_which_nothing_can_be_read_is_told(study, train_study):
     for name in study.assigned(0, 0, "train"):
         if int(name[2:]) % 4 < 2:
             (study.folder / f"{name}.png").unlink()
-    with pytest.raises(InputError, match="fold r0f0: of class 'covid' no training image can be read"):
+    with pytest.raises(InputError, match="fold r0f0: no training image of class 'covid' can be read"):
         train_study(study)
 
 

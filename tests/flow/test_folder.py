@@ -186,7 +186,7 @@ def test_a_folder_is_needed(tiny, settings):
 def test_what_cannot_be_swapped_is_refused(tiny, tmp_path, settings, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for out in (".", "..", "/"):
-        with pytest.raises(OutputError, match="expected a folder that can be swapped"):
+        with pytest.raises(OutputError, match="expected a folder that can be replaced"):
             StepFolder(Path(out), plan_of(tiny), settings)
 
 
@@ -289,7 +289,7 @@ def test_rejects_are_listed_warned_of_and_strict(tiny, tmp_path, settings, liste
 
     finish(tmp_path / "a", settings)
     assert (tmp_path / "a" / "rejects.csv").read_text() == 'path,reason\n/data/bad.png,"truncated, half a picture"\n'
-    assert listener.warned == [f"1 rejected, each with its reason in {tmp_path / 'a' / 'rejects.csv'}"]
+    assert listener.warned == [f"1 rejected, with reasons in {tmp_path / 'a' / 'rejects.csv'}"]
     with pytest.raises(StrictError):
         finish(tmp_path / "b", replace(settings, strict=True))
     assert len(read_manifest(tmp_path / "b")) == 24

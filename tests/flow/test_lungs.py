@@ -44,11 +44,20 @@ def model(segmented, chests, settings, tmp_path, no_pictures):
     """A tiny network, trained on cropped lungs alone."""
     manifest = segmented(crop=True, apply_mask=True)
     parts = ("train", "train", "validation", "test")
-    splits = [{"image_id": row["image_id"], "repeat": "0", "fold": "0", "subset": parts[k // 4 % 4]}
-              for k, row in enumerate(manifest.rows)]  # fmt: skip
+    splits = [
+        {"image_id": row["image_id"], "repeat": "0", "fold": "0", "subset": parts[k // 4 % 4]}
+        for k, row in enumerate(manifest.rows)
+    ]
     write_table(tmp_path / "splits.csv", list(splits[0]), splits)
-    options = TrainOptions(manifest.origin.parent, tmp_path / "splits.csv", "covid-xnet", size=32, epochs=2,
-                           batch_size=8, augment="none")  # fmt: skip
+    options = TrainOptions(
+        manifest.origin.parent,
+        tmp_path / "splits.csv",
+        model="covid-xnet",
+        size=32,
+        epochs=2,
+        batch_size=8,
+        augment="none",
+    )
     train(options, replace(settings, out=tmp_path / "run", cache=tmp_path / "cache"))
     return tmp_path / "run" / "r0f0"
 
@@ -119,8 +128,10 @@ def test_a_model_without_segmentation_says_nothing_of_lungs(chests):
 def test_heatmaps_take_the_masks_along_and_else_the_lungs_that_are_found(segmented, chests):
     chain = chain_of(_paths(segmented(crop=True, apply_mask=True)))
     raw = chests.rows[0]
-    seen = [view_one(Task(raw["path"], mask), chain=chain, size=32, fit="squash", max_pixels=None)
-            for mask in (raw["mask"], "", chests.rows[2]["path"])]  # fmt: skip
+    seen = [
+        view_one(Task(raw["path"], mask), chain=chain, size=32, fit="squash", max_pixels=None)
+        for mask in (raw["mask"], "", chests.rows[2]["path"])
+    ]
     assert seen[0].mask.shape == seen[1].mask.shape == (seen[0].height, seen[0].width)
     agreeing = np.mean(seen[0].mask == seen[1].mask)
     assert 0.9 < agreeing < 1

@@ -19,7 +19,7 @@ def test_a_part_travels_with_its_chain(part, tmp_path):
     entry = {"step": "segment", "part": part.identity(), parts.AT: str(part.folder)}
     chain = [{"step": "prepare", "size": 64}, entry]
     parts.copy_parts(chain, tmp_path / "step")
-    written = parts.bare(chain)
+    written = parts.without_paths(chain)
     assert written == [chain[0], {"step": "segment", "part": part.identity()}]
     found = parts.locate(written, tmp_path / "step")
     assert found[0] == chain[0]

@@ -29,15 +29,32 @@ def place(tmp_path_factory, make_study, write_generators):
     rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
     write_table(study.splits, list(rows[0]), rows)
     prepared = folder / "prepared"
-    assert cxrtool(["prepare", str(study.folder / "manifest.csv"), "--size", "20", "--fit", "pad",
-                    "--workers", "1", "-q", "-o", str(prepared)]) == 0  # fmt: skip
+    assert (
+        cxrtool(
+            [
+                "prepare",
+                str(study.folder / "manifest.csv"),
+                "--size",
+                "20",
+                "--fit",
+                "pad",
+                "--workers",
+                "1",
+                "-q",
+                "-o",
+                str(prepared),
+            ]
+        )
+        == 0
+    )
     chain = read_run_file(prepared)["chain"]
     write_generators(folder / "generators", study.splits, read_manifest(prepared).rows, folds=FOLDS, chain=chain)
     settings = Settings(cache=folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
-        told = TrainOptions(prepared, study.splits, model="covid-xnet", size=24, epochs=2, batch_size=8,
-                            transform=folder / "generators")  # fmt: skip
+        told = TrainOptions(
+            prepared, study.splits, model="covid-xnet", size=24, epochs=2, batch_size=8, transform=folder / "generators"
+        )
         train(told, replace(settings, out=folder / "run"))
     transform(TransformOptions(prepared, folder / "generators", strips=0), replace(settings, out=folder / "twins"))
     return folder, study
@@ -82,8 +99,9 @@ def kept_of(place, fold, folder):
 def by_twin(predictions):
     return {
         (row["parent_id"], row["generator"]): (row["label"], values)
-        for row, values in zip(predictions.rows, predictions.probabilities, strict=True) if row["subset"] == "test"
-    }  # fmt: skip
+        for row, values in zip(predictions.rows, predictions.probabilities, strict=True)
+        if row["subset"] == "test"
+    }
 
 
 @pytest.mark.parametrize("source", ["study", "prepared", "twins"])
@@ -121,8 +139,9 @@ def test_each_fold_shows_an_image_to_its_own_generators(place, ask, strangers):
 def test_batches_and_sixteen_bits_do_not_matter(place, ask, strangers):
     whole = ask(strangers)
     np.testing.assert_allclose(ask(strangers, batch_size=1).probabilities, whole.probabilities, atol=1e-6)
-    cv2.imwrite(str(strangers / "1.png"), cv2.imread(str(strangers / "1.png"), cv2.IMREAD_UNCHANGED)
-                .astype(np.uint16) * 257)  # fmt: skip
+    cv2.imwrite(
+        str(strangers / "1.png"), cv2.imread(str(strangers / "1.png"), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 257
+    )
     deep = ask(strangers)
     np.testing.assert_allclose(deep.probabilities, whole.probabilities, atol=1e-3)
 
@@ -131,8 +150,8 @@ def test_images_are_counted_not_twins_and_what_comes_next_is_told(ask, strangers
     (strangers / "broken.png").write_bytes(b"x")
     ask(strangers)
     assert listener.said[-2:] == [
-        "3 images answered, 1 rejected",
-        f"a row for each of 6 twins; next: cxrtool fuse twins {tmp_path / 'answers.csv'} gives one an image",
+        "3 images predicted, 1 rejected",
+        f"one row for each of 6 twins; next: `cxrtool fuse twins {tmp_path / 'answers.csv'}` makes one per image",
     ]
 
 
@@ -148,7 +167,7 @@ def test_what_was_trained_on_is_refused(place, ask, listener):
     with pytest.raises(LeakageError):
         ask(place[0] / "trained.csv")
     assert len(ask(place[0] / "trained.csv", allow_leakage=True).rows) == 2
-    assert "1 of 1 images, or their patients, were trained on" in listener.warned[-1]
+    assert "1 of 1 images, or their patients, were used in training" in listener.warned[-1]
 
 
 def test_twins_of_other_generators_are_refused(place, ask):
@@ -160,7 +179,7 @@ def test_a_model_whose_generators_are_gone_says_so(place, ask, strangers):
     parts = place[0] / "run" / "r0f0" / "parts"
     parts.rename(parts.with_name("elsewhere"))
     try:
-        with pytest.raises(InputError, match=r"went through a generators network .fucitnet"):
+        with pytest.raises(InputError, match=r"were made with a generators network .fucitnet"):
             ask(strangers)
     finally:
         parts.with_name("elsewhere").rename(parts)

@@ -16,7 +16,7 @@ def test_a_signal_is_noted_and_told_when_it_is_safe(number, code):
         error = request.error()
         assert error.exit_code == code
         assert number.name in error.message
-        assert "goes on" in error.hint
+        assert "to continue" in error.hint
         with pytest.raises(StoppedError):
             request.raise_if_stopped()
 

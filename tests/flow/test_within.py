@@ -26,7 +26,7 @@ def splits(predictions, tmp_path):
 def test_of_splits_an_image_counts_in_its_own_fold_and_subset(predictions, splits):
     other = replace(predictions, rows=[dict(row) for row in predictions.rows])
     other.rows[0]["fold"] = str((int(other.rows[0]["fold"]) + 1) % 3)
-    assert keep_within(predictions, splits, "test") == ["Rows that do not stand in s.csv, left out: 24."]
+    assert keep_within(predictions, splits, "test") == ["Rows excluded because they are not listed in s.csv: 24."]
     assert {row["image_id"] for row in predictions.rows} == {f"im{k:04}" for k in range(18)}
     assert len(predictions.rows) == len(predictions.probabilities) == 36
     keep_within(other, splits, "test")
@@ -52,7 +52,7 @@ def test_nothing_is_told_where_nothing_is_left_out(predictions, tmp_path):
 def test_answers_without_a_fold_need_splits_of_one(predictions, splits):
     for row in predictions.rows:
         row["repeat"] = row["fold"] = ""
-    with pytest.raises(InputError, match="expected a repeat and a fold of every answer"):
+    with pytest.raises(InputError, match="expected a repeat and a fold for every prediction"):
         keep_within(predictions, splits, "test")
 
 
@@ -74,7 +74,7 @@ def test_an_evaluation_of_a_part_is_that_of_a_table_of_it(predictions, splits, s
     write_predictions(tmp_path / "part.csv", predictions)
     part = evaluate(replace(options, inputs=(str(tmp_path / "part.csv"),)), settings)[""]
     assert {**found, "notes": part["notes"]} == part
-    assert found["notes"] == ["Rows that do not stand in s.csv, left out: 24.", *part["notes"]]
+    assert found["notes"] == ["Rows excluded because they are not listed in s.csv: 24.", *part["notes"]]
 
 
 def test_other_splits_are_another_evaluation(predictions, splits, settings, tmp_path, monkeypatch):

@@ -150,15 +150,15 @@ def _flat():
     ("mask", "told"),
     [
         (np.zeros((50, 50), np.uint8), "no lungs found"),
-        (cv2.copyMakeBorder(chest(), 300, 300, 300, 300, cv2.BORDER_CONSTANT), "far too small (2% of the picture)"),
-        (np.full((50, 50), 255, np.uint8), "far too large (100% of the picture)"),
+        (cv2.copyMakeBorder(chest(), 300, 300, 300, 300, cv2.BORDER_CONSTANT), "far too small (2% of the image)"),
+        (np.full((50, 50), 255, np.uint8), "far too large (100% of the image)"),
         (chest(left=False), "only one"),
         (_running_out(), "running into the left border"),
         (_running_out().T.copy(), "running into the upper border"),
         (_running_out()[:, ::-1].copy(), "running into the right border"),
         (_running_out().T[::-1].copy(), "running into the lower border"),
-        (_unlike(), "very unlike in size (one has"),
-        (_flat(), "of odd proportions (7.2 times as wide as high)"),
+        (_unlike(), "very different in size (one has"),
+        (_flat(), "unusual proportions (7.2 times as wide as high)"),
     ],
 )
 def test_what_can_hardly_be_lungs_is_told(mask, told):

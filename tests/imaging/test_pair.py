@@ -54,7 +54,7 @@ def test_other_proportions_are_refused():
     placed = see(body(), Form(32))
     with pytest.raises(ImageError, match="its mask is 60 x 60, its image 80 x 60"):
         show_mask(np.zeros((60, 60), np.uint8), placed, Form(32))
-    with pytest.raises(ImageError, match="what should become of it is 60 x 60"):
+    with pytest.raises(ImageError, match="its target is 60 x 60"):
         show_target(np.zeros((60, 60), np.uint8), placed, Form(32))
 
 
@@ -71,7 +71,7 @@ def test_another_picture_takes_the_form_and_polarity_of_the_first(form, negative
 
 def test_a_stranger_is_refused():
     noise = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
-    with pytest.raises(ImageError, match="does not look like its image"):
+    with pytest.raises(ImageError, match="does not match its image"):
         show_target(noise, see(body(), Form(32)), Form(32))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxrtool.imaging.fits import FITS, fit_geometry
-from cxrtool.imaging.placing import Move, lay_back, way_back
+from cxrtool.imaging.placing import Move, lay_back, inverse_of
 from cxrtool.imaging.resize import apply_geometry
 
 
@@ -12,11 +12,11 @@ def through(pixels, size, fit):
 
 
 def test_the_way_back_leads_through_cut_size_and_frame():
-    way = way_back([Move.cut((30, 10, 60, 40)), Move((0, 0, 60, 40), (120, 80), (0, 20))])
+    way = inverse_of([Move.cut((30, 10, 60, 40)), Move((0, 0, 60, 40), (120, 80), (0, 20))])
     # Row 0 of the result was row 30; column 20 was column 10.
     assert (way.top, way.down) == (30, 0.5)
     assert way.left + way.across * 20 == 10
-    assert way_back([]) == way_back([Move((0, 0, 7, 9), (7, 9))])
+    assert inverse_of([]) == inverse_of([Move((0, 0, 7, 9), (7, 9))])
 
 
 @pytest.mark.parametrize("fit", FITS)

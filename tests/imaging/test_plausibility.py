@@ -48,7 +48,7 @@ def test_a_blank_picture_is_told_even_where_nothing_is_usual(usual, value):
     blank[0, 0] = 255 - value
     assert not plausibility.thumbnail(blank).any()
     for known in (usual, None):
-        assert plausibility.warn(blank, known) == "out of range: the picture is blank"
+        assert plausibility.warn(blank, known) == "out of range: the image is blank"
 
 
 def test_other_chests_are_usual(usual):

@@ -138,6 +138,6 @@ def test_the_moving_average_is_noticed(tmp_path, state):
 def test_an_input_that_does_not_get_through_is_told():
     small = Architecture("inception_v3", 2, size=32)
     network, _ = build(small)
-    with pytest.raises(UsageError, match="--size 32: inception_v3 does not take such pictures") as caught:
+    with pytest.raises(UsageError, match="--size 32: inception_v3 does not accept images of this size") as caught:
         try_out(network, small, 3)
-    assert caught.value.hint == "its own size is 299"
+    assert caught.value.hint == "its native size is 299"

@@ -33,7 +33,7 @@ def test_a_part_comes_back_as_it_was_saved(saved):
 def test_half_precision_halves_the_file_and_changes_little(saved, tmp_path):
     folder, module = saved
     parts.save_part(tmp_path / "half", "lungs", "unet", module, Form(64), {}, half=True)
-    sizes = [(place / parts.WEIGHTS).stat().st_size for place in (folder, tmp_path / "half")]
+    sizes = [(place / parts.PART_WEIGHTS).stat().st_size for place in (folder, tmp_path / "half")]
     assert sizes[1] < 0.52 * sizes[0]
     loaded = parts.load_network(tmp_path / "half", "lungs")
     assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
@@ -51,9 +51,9 @@ def test_what_is_done_around_the_weights_is_part_of_the_identity(saved, tmp_path
 
 
 def damage_weights(folder):
-    data = bytearray((folder / parts.WEIGHTS).read_bytes())
+    data = bytearray((folder / parts.PART_WEIGHTS).read_bytes())
     data[-1] ^= 1
-    (folder / parts.WEIGHTS).write_bytes(bytes(data))
+    (folder / parts.PART_WEIGHTS).write_bytes(bytes(data))
 
 
 def change_form(folder):
@@ -72,7 +72,7 @@ def cut(folder):
         (damage_weights, "damaged"),
         (change_form, "damaged"),
         (cut, "not readable JSON"),
-        (lambda folder: (folder / parts.WEIGHTS).unlink(), "found none"),
+        (lambda folder: (folder / parts.PART_WEIGHTS).unlink(), "found none"),
         (lambda folder: (folder / parts.PART).write_text("[]"), "expected a part for lungs"),
     ],
 )

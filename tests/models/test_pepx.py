@@ -34,7 +34,7 @@ def test_a_block_sees_all_blocks_before_it_and_the_far_convolution():
 
 
 def test_smaller_pictures_than_it_can_halve_are_refused():
-    with pytest.raises(UsageError, match="--size: pepx takes 32 pixels or more, found 31"):
+    with pytest.raises(UsageError, match="--size: pepx needs 32 pixels or more, found 31"):
         check(Architecture("pepx", 2, size=31), "none")
     check(Architecture("pepx", 2, size=32), "none")
     assert PEPXNet(2).eval()(torch.rand(1, 3, 32, 32)).shape == (1, 2)

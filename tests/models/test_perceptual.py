@@ -46,9 +46,7 @@ def test_weights_that_are_not_at_hand_are_told_with_a_way_out(monkeypatch, tmp_p
     monkeypatch.setattr(perceptual, "build", offline)
     with pytest.raises(InputError, match=r"^--perceptual imagenet: the weights of vgg16") as caught:
         perceptual.load("imagenet")
-    assert caught.value.hint == (
-        "or give a file: --perceptual FILE; --perceptual none leaves this term of the loss out"
-    )
+    assert caught.value.hint == ("or give a file: --perceptual FILE; --perceptual none omits this term of the loss")
     monkeypatch.undo()
     with pytest.raises(InputError, match="no such file"):
         perceptual.load(str(tmp_path / "none.pth"))

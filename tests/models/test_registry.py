@@ -73,7 +73,7 @@ def test_native_forms_of_our_own_and_of_timm_s():
         ({"hidden": -1}, "none", "--hidden"),
         ({"dropout": 1.0}, "none", "--dropout"),
         ({"dropout": float("nan")}, "none", "--dropout"),
-        ({"name": "nothing-like-this-at-all"}, "none", "nothing like it"),
+        ({"name": "nothing-like-this-at-all"}, "none", "nearest: none"),
         ({"name": "covid-xnet", "hidden": 8}, "none", "--hidden: covid-xnet has a head of its own"),
         ({"name": "covid-xnet", "dropout": 0.5}, "none", "--dropout: covid-xnet has a head of its own"),
         ({"name": "covid-xnet"}, "imagenet", "there are no ImageNet weights for covid-xnet"),
@@ -178,7 +178,7 @@ def test_our_own_network_takes_a_file(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path, imagenet):
     torch.save(imagenet, tmp_path / "w.pth")
-    with pytest.raises(InputError, match="tensors are not in it, such as") as caught:
+    with pytest.raises(InputError, match="tensors of the backbone are not in it, such as") as caught:
         build(Architecture("mobilenetv2_100", 3, size=32), weights=str(tmp_path / "w.pth"))
     assert "--model" in caught.value.hint
 
@@ -202,7 +202,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, imagenet):
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, suffix, save):
     trap, path = tmp_path / "trap", tmp_path / f"w{suffix}"
     save({"state_dict": {"conv1.weight": Bomb(trap)}}, path)
-    with pytest.raises(InputError, match="not a file of weights that can be read safely"):
+    with pytest.raises(InputError, match="cannot be read safely as a file of weights"):
         build(TINY, weights=str(path))
     assert not trap.exists()
 
@@ -220,7 +220,7 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
 
 def test_keys_that_are_no_text_are_no_bug(tmp_path):
     torch.save({1: torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(CxrtoolError, match="tensors are not in it"):
+    with pytest.raises(CxrtoolError, match="tensors of the backbone are not in it"):
         build(TINY, weights=str(tmp_path / "w.pth"))
 
 
@@ -254,9 +254,9 @@ def test_kernels_are_kept_and_old_files_without_them_still_load():
     [
         (
             Architecture("resnet10t", 2, size=64, kernels=(3,)),
-            "--kernels: goes with covid-xnet, found --model resnet10t",
+            "--kernels: expected --model covid-xnet, found --model resnet10t",
         ),
-        (Architecture("covid-xnet", 2, size=32, kernels=(3,) * 7), "7 layers leave nothing of 32 x 32 .* at most 6"),
+        (Architecture("covid-xnet", 2, size=32, kernels=(3,) * 7), "7 layers are too many for 32 x 32 .* at most 6"),
     ],
 )
 def test_kernels_that_will_not_do_are_refused(architecture, message):

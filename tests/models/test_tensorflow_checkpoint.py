@@ -43,7 +43,7 @@ def test_a_flipped_bit_is_noticed(write_checkpoint, arrays, tmp_path):
     content = bytearray(data.read_bytes())
     content[-1] ^= 1
     data.write_bytes(content)
-    with pytest.raises(InputError, match="damaged: the values of 'step'"):
+    with pytest.raises(InputError, match="damaged: the checksum of 'step'"):
         read_tensors(stem)
     data.write_bytes(content[:-4])
     with pytest.raises(InputError, match="truncated"):

@@ -8,8 +8,18 @@ import pytest
 from cxrtool.phantom.body import BLEED, CHILD, Pose, draw_body, fill, inset, tube
 
 OF_THE_PATIENT = {
-    "child", "old", "width", "depth", "wall", "heart", "knob", "breast", "bone", "rib_width", "stoop",
-}  # fmt: skip
+    "child",
+    "old",
+    "width",
+    "depth",
+    "wall",
+    "heart",
+    "knob",
+    "breast",
+    "bone",
+    "rib_width",
+    "stoop",
+}
 """Measures that do not change from one day to the next."""
 
 

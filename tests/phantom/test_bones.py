@@ -64,8 +64,12 @@ def test_ribs_leave_gaps(scenes):
 
 def test_ribs_are_the_patients(make, lay):
     scene = lay(make(5), (128, 128))
-    again = draw_ribs(replace(scene.subject, visit=(0, 0), exposure=(0, 0), label="viral", extent=(2, 2)),
-                      scene.body, scene.pose, scene.thorax.across)  # fmt: skip
+    again = draw_ribs(
+        replace(scene.subject, visit=(0, 0), exposure=(0, 0), label="viral", extent=(2, 2)),
+        scene.body,
+        scene.pose,
+        scene.thorax.across,
+    )
     np.testing.assert_array_equal(again, ribs_of(scene))
     other = draw_ribs(replace(scene.subject, body=(8, 8)), scene.body, scene.pose, scene.thorax.across)
     assert (other != ribs_of(scene)).any()

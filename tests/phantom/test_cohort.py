@@ -224,8 +224,10 @@ def test_a_plant_goes_with_the_class_as_often_as_its_strength_says(plain, plant,
     for shot in followers:
         then = before[shot.image_id]
         assert (shot.subject.extent, shot.subject.sex, shot.subset) == (
-            then.subject.extent, then.subject.sex, then.subset,
-        )  # fmt: skip
+            then.subject.extent,
+            then.subject.sex,
+            then.subset,
+        )
 
 
 def test_plants_go_together(plain):
@@ -274,7 +276,7 @@ def test_even_in_a_small_set_two_return(count):
     [
         ({"count": 0}, "--count: expected at least 1 radiograph, found 0"),
         ({"classes": ("normal", "flu")}, "--classes: expected some of normal, pathological, covid, viral, bacterial"),
-        ({"classes": ("normal", "normal")}, "--classes: 'normal' stands there twice"),
+        ({"classes": ("normal", "normal")}, "--classes: 'normal' is listed twice"),
         ({"classes": ()}, "--classes: expected at least one of normal"),
         ({"sources": (("nowhere", 1.0),)}, "--sources: expected some of .*, found 'nowhere'"),
         ({"sources": ((next(iter(SOURCES)), 0.0),)}, "--sources: expected a weight above 0, found .*=0"),

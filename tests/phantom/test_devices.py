@@ -64,5 +64,6 @@ def test_devices_come_in_any_shape(make):
     shapes = ((65, 83), (33, 27), (200, 168))
     assert all(
         found is None or found.shape == shape
-        for shape in shapes for found in (devices_of(make(seed, view="AP"), shape) for seed in range(6))
-    )  # fmt: skip
+        for shape in shapes
+        for found in (devices_of(make(seed, view="AP"), shape) for seed in range(6))
+    )

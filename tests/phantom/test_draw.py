@@ -46,8 +46,10 @@ def check(drawing, shape):
 @pytest.fixture(scope="module")
 def pairs(make, shoot):
     """Patients of every disease, each with lesions and without, the same in all else."""
-    ill = [make(seed, label, extent) for seed, (label, extent) in
-           enumerate(itertools.product(DISEASES, [(1, 1), (2, 3), (4, 4), (0, 3)]))]  # fmt: skip
+    ill = [
+        make(seed, label, extent)
+        for seed, (label, extent) in enumerate(itertools.product(DISEASES, [(1, 1), (2, 3), (4, 4), (0, 3)]))
+    ]
     return [(subject, shoot(subject), shoot(replace(subject, extent=(0, 0)))) for subject in ill]
 
 

@@ -52,8 +52,17 @@ def test_every_lung_is_as_ill_as_was_asked_for(ill, label):
 
 def test_an_extent_is_a_quarter_of_a_lung():
     assert [extent_of(share) for share in (0.0, 0.009, 0.01, 0.25, 0.251, 0.5, 0.51, 0.75, 0.76, 1.0)] == [
-        0, 0, 1, 1, 2, 2, 3, 3, 4, 4,
-    ]  # fmt: skip
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,11 +147,15 @@ def test_consolidation_is_denser_than_ground_glass(half_ill):
 
 def test_bacterial_lesions_gather_around_a_point(half_ill):
     def spread(label):
-        return np.mean([
-            np.hypot(scene.pose.x[ill].std(), scene.pose.y[ill].std()) / np.hypot(
-                scene.pose.x[lung].std(), scene.pose.y[lung].std())
-            for scene, lesions in half_ill[label] for lung in scene.lungs for ill in [lung & (lesions.kinds > 0)]
-        ])  # fmt: skip
+        return np.mean(
+            [
+                np.hypot(scene.pose.x[ill].std(), scene.pose.y[ill].std())
+                / np.hypot(scene.pose.x[lung].std(), scene.pose.y[lung].std())
+                for scene, lesions in half_ill[label]
+                for lung in scene.lungs
+                for ill in [lung & (lesions.kinds > 0)]
+            ]
+        )
 
     assert spread("bacterial") < 0.95 * spread("viral")
 

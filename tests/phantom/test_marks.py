@@ -122,6 +122,8 @@ def test_the_same_shot_is_marked_alike_and_the_next_is_not(make, marker, border)
 
 def test_marks_do_not_tell_the_class(make):
     source = replace(PLAIN, marker="text", border="collimated")
-    one, other = (put_marks(grey((96, 96)), make(1, label, extent), source)
-                  for label, extent in (("normal", (0, 0)), ("covid", (4, 4))))  # fmt: skip
+    one, other = (
+        put_marks(grey((96, 96)), make(1, label, extent), source)
+        for label, extent in (("normal", (0, 0)), ("covid", (4, 4)))
+    )
     np.testing.assert_array_equal(one, other)

@@ -16,7 +16,7 @@ def test_the_table_says_what_the_drawing_shows():
         ["read", "8", "6", "2", "1: no image; 1: the same pixels as another one"],
     ]
     assert sheet.notes == ["training: 5 images, 4 patients.", "test: 3 images, 2 patients.", "a remark"]
-    assert FLOW.left_out() == 2
+    assert FLOW.excluded() == 2
 
 
 def test_the_drawing_grows_with_what_is_in_it(tmp_path):

@@ -56,21 +56,33 @@ def picture(tmp_path):
 def page(picture):
     sheet = Sheet("Odd <names>", ["class", "value"], [["a & b", "0.90 (0.80-0.95)"], ["<i>", "-"]], ["note `x<y`"])
     return Page(
-        "Title <script>alert(1)</script>", "sub & line",
-        [("alarm", "the \"border\" <b>alone</b>"), ("clear", "nothing")],
-        [Section("One", ["para <p>", "$ cxrtool train 'a b' --lr 1"], [sheet],
-                 [Picture(picture, 'shows "<it>"', True)]),
-         Section("One", ["again"], folded=True),
-         Section("Where", [], [Sheet("", ["item", "where"], [["1", "One; nowhere"]], [])])],
+        "Title <script>alert(1)</script>",
+        "sub & line",
+        [("alarm", 'the "border" <b>alone</b>'), ("clear", "nothing")],
+        [
+            Section(
+                "One", ["para <p>", "$ cxrtool train 'a b' --lr 1"], [sheet], [Picture(picture, 'shows "<it>"', True)]
+            ),
+            Section("One", ["again"], folded=True),
+            Section("Where", [], [Sheet("", ["item", "where"], [["1", "One; nowhere"]], [])]),
+        ],
         "made <here>",
-    )  # fmt: skip
+    )
 
 
 def test_what_is_told_is_text_and_never_markup(page):
     text = render(page)
     read = Reader(text)
-    for told in ("Title <script>alert(1)</script>", "sub & line", "the \"border\" <b>alone</b>", "para <p>", "a & b",
-                 "<i>", "made <here>", 'shows "<it>"'):  # fmt: skip
+    for told in (
+        "Title <script>alert(1)</script>",
+        "sub & line",
+        'the "border" <b>alone</b>',
+        "para <p>",
+        "a & b",
+        "<i>",
+        "made <here>",
+        'shows "<it>"',
+    ):
         assert told in read.text, told
     assert "<script" not in text.lower()
     assert "<code>x&lt;y</code>" in text

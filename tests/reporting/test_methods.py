@@ -13,51 +13,96 @@ def option(**values):
 
 
 SUMMARY = {
-    "classes": ["covid", "normal"], "positive": "covid", "runs": 10, "repeats": 2, "patients_known": True,
+    "classes": ["covid", "normal"],
+    "positive": "covid",
+    "runs": 10,
+    "repeats": 2,
+    "patients_known": True,
     "interval": {"confidence": 0.95, "resamples": 2000},
     "per_class": {"covid": {"support": 30}, "normal": {"support": 200}},
-}  # fmt: skip
+}
 
 FACTS = Facts(
     images=230,
     patients=180,
     classes={"normal": 200, "covid": 30},
     sources={"a": 230},
-    left_out=3,
+    excluded=3,
     chain=[
         {"step": "prepare", "size": 256, "fit": "pad"},
         {"step": "segment", "use": "crop", "margin": 0.025, "margin_of": "image", "part": {"network": "unet"}},
         {"step": "clahe", "clip": 2.0, "tiles": 8},
     ],
     divided="Division. By hand.",
-    run={"seed": 7, "machine": {"python": "3.11"}, "options": option(
-        model="resnet50", preset="covid-sdnet", size=64, epochs=30, batch_size=16, opt="sgd", lr=0.001, momentum=0.9,
-        weight_decay=0.0, sched="step", decay_rate=0.1, decay_epochs=5, patience=10, checkpoint="best-loss",
-        class_weights="balanced", augment="rotate=10,flip=0.5", freeze=False)},
-    fold={"versions": {"torch": "2"},
-          "training": {"parameters": 24_558_146, "trained_parameters": 1000, "device": "cpu"}},
-    model={"architecture": {"name": "resnet50", "hidden": 512, "dropout": 0.5}, "input": {"size": 64},
-           "classes": ["covid", "normal"], "trained": {"weights": "drawn at random"}},
+    run={
+        "seed": 7,
+        "machine": {"python": "3.11"},
+        "options": option(
+            model="resnet50",
+            preset="covid-sdnet",
+            size=64,
+            epochs=30,
+            batch_size=16,
+            opt="sgd",
+            lr=0.001,
+            momentum=0.9,
+            weight_decay=0.0,
+            sched="step",
+            decay_rate=0.1,
+            decay_epochs=5,
+            patience=10,
+            checkpoint="best-loss",
+            class_weights="balanced",
+            augment="rotate=10,flip=0.5",
+            freeze=False,
+        ),
+    },
+    fold={
+        "versions": {"torch": "2"},
+        "training": {"parameters": 24_558_146, "trained_parameters": 1000, "device": "cpu"},
+    },
+    model={
+        "architecture": {"name": "resnet50", "hidden": 512, "dropout": 0.5},
+        "input": {"size": 64},
+        "classes": ["covid", "normal"],
+        "trained": {"weights": "drawn at random"},
+    },
     summary=SUMMARY,
     folds=10,
-    enhancing={name: step.told for name, step in STEPS.items()},
-)  # fmt: skip
+    enhancing={name: step.describe for name, step in STEPS.items()},
+)
 
 
 def test_every_setting_is_told():
     text = "\n".join(paragraphs(FACTS))
     for told in (
-        "230 chest radiographs of 180 patients: 200 normal and 30 covid", "3 images had been left out",
-        "256 x 256 pixels", "plus a margin of 2.5 % of the image's side", "clip limit 2, 8 x 8 tiles",
+        "230 chest radiographs of 180 patients: 200 normal and 30 covid",
+        "3 images were excluded before",
+        "256 x 256 pixels",
+        "plus a margin of 2.5 % of the image's side",
+        "clip limit 2, 8 x 8 tiles",
         "Division. By hand.",
-        "24.6 million parameters, 1,000 of them trained", "64 x 64 pixels", "2 classes (covid, normal)", "512 units",
-        "Dropout was 0.5", "drawn at random", "preset covid-sdnet of cxrtool, but for size 64", "up to 30 epochs",
-        "batches of 16", "stochastic gradient descent (momentum 0.9)",
+        "24.6 million parameters, 1,000 of them trained",
+        "64 x 64 pixels",
+        "2 classes (covid, normal)",
+        "512 units",
+        "Dropout was 0.5",
+        "drawn at random",
+        "preset covid-sdnet of cxrtool, but for size 64",
+        "up to 30 epochs",
+        "batches of 16",
+        "stochastic gradient descent (momentum 0.9)",
         "a learning rate of 0.001, which was multiplied by 0.1 every 5 epochs",
-        "weighted inversely to class frequency", "stopped after 10 epochs", "lowest validation loss",
-        "rotation by up to ±10°", "pooled over the folds of a repeat and averaged over repeats",
-        "2,000 resamples of patients", "The positive class was covid", "torch 2", "the seed was 7",
-    ):  # fmt: skip
+        "weighted inversely to class frequency",
+        "stopped after 10 epochs",
+        "lowest validation loss",
+        "rotation by up to ±10°",
+        "pooled over the folds of a repeat and averaged over repeats",
+        "2,000 resamples of patients",
+        "The positive class was covid",
+        "torch 2",
+        "the seed was 7",
+    ):
         assert told in text, told
     assert "None" not in text
 
@@ -117,7 +162,7 @@ def test_steps_that_are_not_known_stand_as_they_are():
 
 def test_an_augmentation_in_words():
     assert augmentation_in_words("zoom=0.1,p=0.5").endswith(
-        "magnification by up to ±0.1, flips apart each with probability 0.5."
+        "magnification by up to ±0.1, each with probability 0.5 (except flips)."
     )
     assert augmentation_in_words("flip=0") == "Training images were not augmented."
 
@@ -126,12 +171,18 @@ def test_limits_follow_from_the_facts():
     found = "\n".join(limits(FACTS))
     assert "All images come from one source." in found
     assert "fewer than 100 test images of covid:" in found
-    assert "No audit was made" in found
+    assert "There is no audit" in found
     assert "64 x 64 pixels" in found
     assert "Patients are not known" not in found
     run = {**FACTS.run, "options": FACTS.run["options"] | option(size=512)}
-    better = replace(FACTS, audited=True, external=True, sources={"a": 100, "b": 130}, run=run,
-                     summary={**SUMMARY, "patients_known": False})  # fmt: skip
+    better = replace(
+        FACTS,
+        audited=True,
+        external=True,
+        sources={"a": 100, "b": 130},
+        run=run,
+        summary={**SUMMARY, "patients_known": False},
+    )
     found = "\n".join(limits(better))
     assert "2 sources" in found
     assert "Patients are not known" in found

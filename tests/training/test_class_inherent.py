@@ -13,9 +13,9 @@ from cxrtool.models.perceptual import Perceptual
 from cxrtool.training.class_inherent import (
     GeneratorFit,
     GeneratorTraining,
-    answer,
-    decide,
     class_cross_entropy,
+    decide,
+    predict,
     term_of,
     total_variation,
 )
@@ -59,13 +59,13 @@ def make_contest(recipe, tmp_path):
     def make(classes=2, count=10, state="state", perceptual=True, changes=None, **fields):
         torch.manual_seed(3)
         names = ["covid", "normal", "pneumonia"][:classes]
-        contest = GeneratorTraining(Generators(names), Small(classes))
+        module = GeneratorTraining(Generators(names), Small(classes))
         see = Perceptual(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())) if perceptual else None
         labels = np.arange(count) % classes
         images = torch.rand(count, 1, SIDE, SIDE) * 0.4 + 0.5 * torch.from_numpy(labels)[:, None, None, None] / classes
         indices = np.arange(count)
         told = {
-            "module": contest,
+            "module": module,
             "training": indices[:-3],
             "validation": indices[-3:],
             "device": CPU,
@@ -88,23 +88,25 @@ def make_contest(recipe, tmp_path):
 
 def brute_force(job, items, own, which):
     """The gradient of one loss alone, written out image by image on a copy that nobody else touches."""
-    contest = copy.deepcopy(job.module).train()
+    module = copy.deepcopy(job.module).train()
     x = ((job.source.batch(items, 0) - MEAN) / STD).repeat(1, 3, 1, 1)
-    target, classes = job.labels[items], len(contest.generators.members)
-    versions = [member(x) for member in contest.generators.members]
-    logits = contest.classifier(torch.cat(versions))
-    answers = [[torch.log_softmax(logits[k * len(items) + b], 0) for b in range(len(items))] for k in range(classes)]
+    target, classes = job.labels[items], len(module.generators.members)
+    versions = [member(x) for member in module.generators.members]
+    logits = module.classifier(torch.cat(versions))
+    predictions = [
+        [torch.log_softmax(logits[k * len(items) + b], 0) for b in range(len(items))] for k in range(classes)
+    ]
     counts = np.bincount(job.labels[job.training], minlength=classes)
     weighted = [
-        -answers[k][b][target[b]] * len(job.training) / (classes * counts[target[b]])
+        -predictions[k][b][target[b]] * len(job.training) / (classes * counts[target[b]])
         for k in range(classes)
         for b in range(len(items))
     ]
     judged = sum(weighted) / len(weighted)
     if which == classes:
         judged.backward()
-        return [weight.grad for weight in contest.classifier.parameters() if weight.requires_grad]
-    mine = [-answers[k][b][which] for k in range(classes) for b in range(len(items)) if target[b] == which]
+        return [weight.grad for weight in module.classifier.parameters() if weight.requires_grad]
+    mine = [-predictions[k][b][which] for k in range(classes) for b in range(len(items)) if target[b] == which]
     of_class = judged if not own else sum(mine) / len(mine) if mine else torch.zeros(())
     made = versions[which]
     variation = 2 * (
@@ -114,7 +116,7 @@ def brute_force(job, items, own, which):
     if job.perceptual is not None:
         loss = loss + 0.006 * ((job.perceptual(made) - job.perceptual(x)) ** 2).mean()
     loss.backward()
-    return [weight.grad for weight in contest.generators.members[which].parameters()]
+    return [weight.grad for weight in module.generators.members[which].parameters()]
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -200,14 +202,14 @@ def test_validation_is_the_classifiers_loss_over_all_versions(make_contest):
     counts = np.bincount(job.labels[job.training])
     with torch.inference_mode():
         made = [member(x) for member in job.module.eval().generators.members]
-        answers = [job.module.classifier(version) for version in made]
+        predictions = [job.module.classifier(version) for version in made]
     losses = [
         -float(torch.log_softmax(each[b], 0)[target[b]]) * len(job.training) / (2 * counts[target[b]])
-        for each in answers
+        for each in predictions
         for b in range(3)
     ]
     assert loss == pytest.approx(sum(losses) / 6, rel=1e-5)
-    named = [int(torch.stack([each[b] for each in answers]).amax(0).argmax()) for b in range(3)]
+    named = [int(torch.stack([each[b] for each in predictions]).amax(0).argmax()) for b in range(3)]
     assert accuracy == pytest.approx(np.mean(named == target))
 
 
@@ -221,31 +223,31 @@ def test_each_generator_learns_to_keep_the_picture_and_to_please_the_classifier(
 
 def test_answers_are_those_of_one_picture_after_the_other(make_contest):
     job = make_contest(3)
-    contest, indices = job.module, np.array([4, 0, 7, 2, 9])
-    found = answer(contest, job.source, indices, 2, shown=[7])
+    module, indices = job.module, np.array([4, 0, 7, 2, 9])
+    found = predict(module, job.source, indices, 2, shown=[7])
     with torch.inference_mode():
         for n, place in enumerate(indices):
             grey = job.source.batch([place], None)
             x = ((grey - MEAN) / STD).repeat(1, 3, 1, 1)
-            made = [member(x) for member in contest.generators.members]
-            best = torch.cat([contest.classifier(version) for version in made]).amax(0)
+            made = [member(x) for member in module.generators.members]
+            best = torch.cat([module.classifier(version) for version in made]).amax(0)
             np.testing.assert_allclose(found.probabilities[n], torch.softmax(best, 0), rtol=1e-4)
-            np.testing.assert_allclose(found.before[n], torch.softmax(contest.classifier(x)[0], 0), rtol=1e-4)
-            for k, picture in enumerate(contest.generators(grey)):
+            np.testing.assert_allclose(found.before[n], torch.softmax(module.classifier(x)[0], 0), rtol=1e-4)
+            for k, picture in enumerate(module.generators(grey)):
                 again = ((picture - MEAN) / STD)[None].repeat(1, 3, 1, 1)
-                after = torch.softmax(contest.classifier(again)[0], 0)
+                after = torch.softmax(module.classifier(again)[0], 0)
                 np.testing.assert_allclose(found.after[k, n], after, rtol=1e-4)
                 error = float(((picture - grey[:, 0]) ** 2).mean())
                 assert found.psnr[k, n] == pytest.approx(-10 * math.log10(error), rel=1e-4)
     assert list(found.pictures) == [7]
     np.testing.assert_allclose(
-        found.pictures[7], contest.generators(job.source.batch([7], None))[:, 0].detach(), atol=1e-5
+        found.pictures[7], module.generators(job.source.batch([7], None))[:, 0].detach(), atol=1e-5
     )
 
 
 def test_nobody_asked_is_an_empty_answer(make_contest):
     job = make_contest()
-    found = answer(job.module, job.source, np.empty(0, np.int64), 2)
+    found = predict(job.module, job.source, np.empty(0, np.int64), 2)
     assert found.probabilities.shape == (0, 2)
     assert found.after.shape == (2, 0, 2)
     assert found.psnr.shape == (2, 0)

@@ -75,7 +75,7 @@ def run(design, tmp_path):
 
 
 def equal(one, other):
-    pairs = zip(one.contest.state_dict().items(), other.contest.state_dict().items(), strict=True)
+    pairs = zip(one.module.state_dict().items(), other.module.state_dict().items(), strict=True)
     same = all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
     return same and np.array_equal(one.probabilities, other.probabilities) and one.history == other.history
 
@@ -87,7 +87,7 @@ class KilledError(Exception):
 def test_stopped_or_killed_it_goes_on_to_the_same_bytes(run, small):
     straight = run("straight")
     assert straight.probabilities.shape == (3, 2)
-    assert list(straight.answers.pictures) == [8]
+    assert list(straight.predictions.pictures) == [8]
     count = itertools.count(1)
     # Two batches and one of validation an epoch: the first one, and the second batch of the second.
     with pytest.raises(StoppedError):
@@ -140,7 +140,7 @@ def test_of_given_weights_the_first_layers_stay_and_their_normalisations_count_o
     found = run("given", weights=str(tmp_path / "r.pth"))
     assert found.weights_from.startswith("r.pth")
     before = given.timm.state_dict()
-    after = found.contest.classifier.timm.state_dict()
+    after = found.module.classifier.timm.state_dict()
     still = {name for name, value in before.items() if value.shape == after[name].shape and value.equal(after[name])}
     weights = {name for name in before if name.split(".")[-1] in ("weight", "bias") and not name.startswith("fc")}
     frozen = {name for name in weights if name.startswith(("conv1", "bn1", "layer1", "layer2"))}
@@ -151,9 +151,9 @@ def test_of_given_weights_the_first_layers_stay_and_their_normalisations_count_o
 
 
 def test_random_layers_are_never_frozen(design):
-    contest, told = build_generator_training(design)
+    module, told = build_generator_training(design)
     assert told == "drawn at random"
-    assert all(weight.requires_grad for weight in contest.parameters())
+    assert all(weight.requires_grad for weight in module.parameters())
 
 
 def test_what_cannot_be_built_is_told(design, tmp_path):
@@ -166,11 +166,11 @@ def test_what_cannot_be_built_is_told(design, tmp_path):
 def test_three_classes(run, small):
     found = run("three", classes=("a", "b", "c"))
     assert found.probabilities.shape == (3, 3)
-    assert found.answers.psnr.shape == (3, 3)
+    assert found.predictions.psnr.shape == (3, 3)
     np.testing.assert_allclose(found.probabilities.sum(1), 1.0)
 
 
 def test_bf16_is_near_to_fp32(run, small):
     low, full = run("bf16", precision="bf16"), run("fp32")
     assert low.history.rows[0]["train_loss"] == pytest.approx(full.history.rows[0]["train_loss"], rel=0.05)
-    assert low.contest.generators.members[0][0].weight.dtype == torch.float32
+    assert low.module.generators.members[0][0].weight.dtype == torch.float32

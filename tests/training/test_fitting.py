@@ -56,7 +56,7 @@ def head_of(fitted):
     return torch.cat([parameter.flatten() for parameter in fitted.network.head_parameters()])
 
 
-def body_of(network):
+def backbone_of(network):
     head = {id(value) for value in network.head_parameters()}
     return [value for value in network.parameters() if id(value) not in head] + list(network.buffers())
 
@@ -139,17 +139,17 @@ def count_images(monkeypatch):
     return sizes
 
 
-def test_a_frozen_body_is_run_once(design, pictures, tmp_path, monkeypatch):
+def test_a_frozen_backbone_is_run_once(design, pictures, tmp_path, monkeypatch):
     sizes = count_images(monkeypatch)
     run(replace(design, **FROZEN), pictures, tmp_path)
-    # One blank picture to try it out, every image once, and the images that are asked about.
+    # One blank image to try it out, every image once, and the images that are asked about.
     assert sum(sizes) == 1 + len(TRAINING) + len(VALIDATION) + len(ASKED)
 
 
-def test_kept_features_give_what_training_through_the_body_gives(design, pictures, tmp_path, monkeypatch):
+def test_kept_features_give_what_training_through_the_backbone_gives(design, pictures, tmp_path, monkeypatch):
     frozen = replace(design, **FROZEN)
     kept = run(frozen, pictures, tmp_path / "a")
-    monkeypatch.setattr(fitting, "_what_is_trained", lambda design, network, images, *rest: (network, images))
+    monkeypatch.setattr(fitting, "_trained_part", lambda design, network, images, *rest: (network, images))
     sizes = count_images(monkeypatch)
     through = run(frozen, pictures, tmp_path / "b")
     assert sum(sizes) > 3 * len(TRAINING)
@@ -161,13 +161,13 @@ def test_kept_features_give_what_training_through_the_body_gives(design, picture
 
 @pytest.mark.parametrize("augmentation", ["none", "rotate=10"])
 @pytest.mark.parametrize("hidden", [0, 8])
-def test_a_frozen_body_does_not_change(design, pictures, tmp_path, augmentation, hidden):
+def test_a_frozen_backbone_does_not_change(design, pictures, tmp_path, augmentation, hidden):
     architecture = Architecture("resnet10t", 2, hidden=hidden, size=SIDE)
     frozen = replace(design, **{**FROZEN, "augmentation": parse(augmentation), "architecture": architecture})
     fitted = run(frozen, pictures, tmp_path)
     with fitting.local_randomness(design.seed, 1):
         drawn, _ = build(architecture)
-    assert all(torch.equal(*pair) for pair in zip(body_of(drawn), body_of(fitted.network), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(backbone_of(drawn), backbone_of(fitted.network), strict=True))
     assert not all(
         torch.equal(*pair) for pair in zip(drawn.head_parameters(), fitted.network.head_parameters(), strict=True)
     )
@@ -283,7 +283,7 @@ def test_a_picture_too_small_for_the_network_is_told(design, pictures, tmp_path,
         # Four poolings leave nothing of 16 pixels minus one.
         monkeypatch.setattr("cxrtool.models.registry.SIZES", range(1, 100))
     small = replace(design, architecture=Architecture(name, 2, size=15 if name in BUILT_IN else 32))
-    with pytest.raises(UsageError, match=rf"--size \d+: {name} does not take such pictures") as caught:
+    with pytest.raises(UsageError, match=rf"--size \d+: {name} does not accept images of this size") as caught:
         fit_fold(small, pictures[0], IDS, pictures[1], TRAINING, VALIDATION, ASKED, tmp_path)
     assert str(own) in caught.value.hint
 
@@ -300,11 +300,11 @@ def test_a_network_that_was_put_aside_answers_as_it_did(design, pictures, tmp_pa
     fitted = run(design, pictures, tmp_path)
     again, _ = build(design.architecture)
     again.load_state_dict(fitted.network.state_dict())
-    probabilities = fitting.answer(design, again, pictures[0], IDS, ASKED)
+    probabilities = fitting.predict(design, again, pictures[0], IDS, ASKED)
     assert np.array_equal(probabilities, fitted.probabilities)
     assert not again.training
     with pytest.raises(StoppedError):
-        fitting.answer(design, again, pictures[0], IDS, ASKED, stop=lambda: StoppedError("stop", 143))
+        fitting.predict(design, again, pictures[0], IDS, ASKED, stop=lambda: StoppedError("stop", 143))
 
 
 def test_capsules_are_trained_and_validated_by_their_margin(design, pictures, tmp_path):

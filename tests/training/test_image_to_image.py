@@ -13,10 +13,10 @@ from cxrtool.training.image_to_image import (
     ImageToImageDesign,
     ImageToImageFit,
     Pairs,
-    answer,
     draw_evenly,
     fit_image_to_image,
     occurrences,
+    predict,
 )
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
@@ -88,7 +88,7 @@ def test_it_learns_where_the_bright_parts_are(run, design):
     assert list(rows[0]) == ["epoch", "lr", "train_loss", "train_dice", "validation_loss", "validation_dice"]
     assert rows[-1]["validation_dice"] > 0.85
     images, targets = stores()
-    for k, found in enumerate(answer(design, fitted.module, images, np.arange(10))):
+    for k, found in enumerate(predict(design, fitted.module, images, np.arange(10))):
         truth = targets.images[k] > 0
         assert 2 * ((found > 0.5) & truth).sum() / ((found > 0.5).sum() + truth.sum()) > 0.85
 
@@ -182,7 +182,7 @@ def job(copies=1, groups=None, training=8):
         state=None,
         kind="lungs",
         pairs=None,
-        lose="bce",
+        criterion="bce",
         copies=copies,
         groups=groups,
     )
@@ -195,7 +195,7 @@ def test_every_copy_of_an_image_comes_once_with_its_own_number():
     assert np.array_equal(items, job(copies=3).order(2))
 
 
-def test_each_group_gives_as_many_and_none_of_its_members_is_left_out():
+def test_each_group_gives_as_many_and_none_of_its_members_is_excluded():
     groups = np.array(["real"] * 2 + ["drawn"] * 6)
     taken = np.zeros(200, int)
     for epoch in range(6):
@@ -225,7 +225,7 @@ def test_a_loss_that_is_no_number_names_the_images(run, design, monkeypatch):
     monkeypatch.setattr(
         "cxrtool.training.losses.cross_entropy_and_dice", lambda outputs, target: outputs.mean() * math.nan
     )
-    with pytest.raises(CxrtoolError, match=r"the loss is not a number, at the images im\d\d, im"):
+    with pytest.raises(CxrtoolError, match=r"the loss is not finite, at the images im\d\d, im"):
         run(recipe=replace(design.recipe, checkpoint="last"))
 
 
@@ -243,5 +243,5 @@ def test_ribs_are_fitted_by_grey_values(design, tmp_path):
     )
     fitted = fit_image_to_image(told, images, wanted, IDS, np.arange(2, 10), np.arange(2), None, tmp_path / "state")
     assert fitted.history.rows[-1]["validation_mse"] < fitted.history.rows[0]["validation_mse"]
-    values = next(answer(told, fitted.module, images, np.array([0])))
+    values = next(predict(told, fitted.module, images, np.array([0])))
     assert 0.0 <= values.min() <= values.max() <= 1.0

@@ -128,5 +128,5 @@ def test_what_memory_does_not_hold_is_asked_in_halves(tmp_path):
     member.network = Narrow(whole, 2)
     np.testing.assert_allclose(ensemble.predict(pictures()), expected, atol=1e-6)
     member.network = Narrow(whole, 0)
-    with pytest.raises(CxrtoolError, match="does not hold a single image"):
+    with pytest.raises(CxrtoolError, match="does not suffice for one image"):
         ensemble.predict(pictures())

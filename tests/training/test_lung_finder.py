@@ -54,5 +54,5 @@ def test_a_full_gpu_halves_the_batch(values, lung_part, monkeypatch):
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(finder, "network", full)
-    with pytest.raises(CxrtoolError, match="does not hold a single image"):
+    with pytest.raises(CxrtoolError, match="does not suffice for one image"):
         finder(values)

@@ -89,7 +89,7 @@ def test_too_little_memory_halves_the_batch_and_then_says_so(folder, monkeypatch
         )
     with monkeypatch.context() as patch:
         patch.setattr(maker.network, "forward", scarce(0))
-        with pytest.raises(CxrtoolError, match="does not hold a single image"):
+        with pytest.raises(CxrtoolError, match="does not suffice for one image"):
             maker.make(given[:1])
 
 

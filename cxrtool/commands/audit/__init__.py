@@ -1,11 +1,11 @@
-"""Say what an accuracy is worth: leaks, confounding, shortcuts.
+"""Show what an accuracy is worth: leakage, confounding, shortcuts.
 
-Looks for patients and pictures on two sides, for what else tells the label, and for how far classifiers get that
-see no lung, on the model's own splits; for heatmaps beside the lungs, and for what becomes of it elsewhere. With -o
-a page (audit.html) and audit.json are written, whose summary evaluate, compare and report repeat. Exit code 4: a
-patient or a picture is on two sides.
+Searches for patients and images on two sides of a split, and for what the label is associated with. Trains classifiers
+that see no lung on the splits of the model, checks where its heatmaps are, and tests it on external images. -o writes
+a page (audit.html) and audit.json; evaluate, compare and report repeat their summary. Exit code 4: a patient or an
+image is on two sides.
 
-Example: cxrtool audit prepared --run run --external elsewhere -o audit
+Example: cxrtool audit prepared --run run --external other-hospital -o audit
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from typing import TYPE_CHECKING, Any
 import cxrtool
 from cxrtool.commands.audit.options import AuditOptions
 from cxrtool.commands.audit.parts import Audited, parts
+from cxrtool.data.file_names import AUDIT, FITTED_ON, MODEL, MODEL_WEIGHTS, PREDICTIONS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import LeakageError, StrictError, UsageError
 from cxrtool.flow import run as runs
-from cxrtool.flow.audits import FILE, PAGE
+from cxrtool.flow.audits import PAGE
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.auditing.part import Part
 
 SCHEMA = 1
-"""Of `audit.json`."""
+"""Version of the schema of `audit.json`."""
 
 VERSION = 1
-"""Raised when the same options would find something else."""
+"""Raised when the same options would give another result."""
 
-CERTAIN = {"patients": "patients", "radiographs": "radiographs", "same_pixels": "pairs of equal pictures"}
-"""What of `across_subsets` is a leak beyond doubt, and what it counts."""
+CERTAIN = {"patients": "patients", "radiographs": "radiographs", "same_pixels": "pairs of images with the same pixels"}
+"""The keys of `across_subsets` that are a leak beyond doubt, and what they count."""
 
 
 def run(options: AuditOptions, settings: Settings) -> None:
-    """Audit, print what was found, and say by the exit code that something is on two sides.
+    """Audit, and print what was found.
 
     Raises:
-        LeakageError: A patient or a picture is on two sides of a split.
+        LeakageError: A patient or an image is on two sides of a split.
     """
     from cxrtool.auditing import summary
 
     if found := audit(options, settings):
         settings.output.report(found, summary, dump_audit)
         if leaking := leaks(found):
-            raise LeakageError(leaking, "cxrtool split keeps patients and equal pictures on one side")
+            raise LeakageError(leaking, "cxrtool split keeps patients and identical images on one side")
 
 
 def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
@@ -61,20 +61,20 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
         The content of `audit.json`; empty under `--dry-run`.
 
     Raises:
-        UsageError: Options that exclude one another.
+        UsageError: Options that exclude each other.
         InputError: A manifest, a run or splits cannot be read, or do not belong together.
-        StrictError: `--strict`, and an image could not be read; the audit is complete all the same.
+        StrictError: `--strict`, and an image could not be read; the audit is still complete.
     """
     stages = _stages(options)
     if options.quick and (options.external or stages or options.probes):
-        raise UsageError("--quick: does what needs no training, and does not go with --external, --stage or --probes")
+        raise UsageError("--quick: trains nothing, so it cannot be combined with --external, --stage or --probes")
     manifest = read_manifest(options.manifest, root=settings.root)
     audited = Audited.read(options, manifest, stages, settings)
     if settings.out is None:
         return _without_folder(audited, settings)
     folder = StepFolder(settings.out, _plan(options, settings, audited), settings)
     if not folder.needs_work():
-        return {} if settings.dry_run else dict(json.loads((folder.out / FILE).read_text(encoding="utf-8")))
+        return {} if settings.dry_run else dict(json.loads((folder.out / AUDIT).read_text(encoding="utf-8")))
     with folder.build() as build:
         found = _describe(audited, _resumed(build, audited, settings))
         _write(build, found)
@@ -84,13 +84,13 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
 
 
 def leaks(found: dict[str, Any]) -> str:
-    """What is in more than one subset for certain, in a line; empty where nothing is.
+    """A line with what is certainly in more than one subset; empty where nothing is.
 
-    Pictures that only look alike are an alarm, which a person has to look at, and no such certainty.
+    Near-duplicates are an alarm for a person to check, but are not certain.
     """
     across = found["parts"]["leakage"]["content"]["across_subsets"]
-    told = [f"{across[name]['count']} {what}" for name, what in CERTAIN.items() if across[name]["count"]]
-    return f"in more than one subset of a fold: {', '.join(told)}" if told else ""
+    counts = [f"{across[name]['count']} {what}" for name, what in CERTAIN.items() if across[name]["count"]]
+    return f"in more than one subset of a fold: {', '.join(counts)}" if counts else ""
 
 
 def dump_audit(found: dict[str, Any]) -> str:
@@ -105,8 +105,8 @@ def _without_folder(audited: Audited, settings: Settings) -> dict[str, Any]:
         settings.report.say(f"would audit {audited.manifest.name}")
         return {}
     rejects: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as place:
-        made = parts(audited, settings, Path(place), lambda path, reason: rejects.update({str(path): reason}))
+    with tempfile.TemporaryDirectory() as folder:
+        made = parts(audited, settings, Path(folder), lambda path, reason: rejects.update({str(path): reason}))
         found = _describe(audited, [make() for _, make in made])
     if rejects:
         path, reason = next(iter(rejects.items()))
@@ -118,11 +118,11 @@ def _without_folder(audited: Audited, settings: Settings) -> dict[str, Any]:
 
 
 def _resumed(build: Build, audited: Audited, settings: Settings) -> list[Part]:
-    """The parts, those that an interrupted run had finished from its journal, with what could not be read for them."""
+    """The parts; those that an interrupted run finished come from its journal, together with their rejects."""
     from cxrtool.auditing.part import Part
 
     def reject(path: Path | str, reason: str) -> None:
-        # The same file may be looked at for several parts, and again once the audit goes on.
+        # The same file may be read for several parts, and again when the audit continues.
         if {"path": str(path), "reason": reason} not in build.rejects:
             build.reject(path, reason)
 
@@ -152,7 +152,7 @@ def _describe(audited: Audited, found: Sequence[Part]) -> dict[str, Any]:
         "classes": audited.manifest.classes(),
         "parts": {part.name: part.as_json() for part in found},
     }
-    # As it will be read again: a pair, say, as a list.
+    # In the form in which it is read again, for example with lists instead of tuples.
     return dict(json.loads(dump_audit(content)))
 
 
@@ -168,7 +168,7 @@ def _write(build: Build, found: dict[str, Any]) -> None:
     sections = [section_of(part, build.path) for part in made]
     page = Page(f"Audit: {verdict(made)}", found["about"], marks, sections, f"Made by cxrtool {cxrtool.__version__}.")
     atomic_write(build.path / PAGE, render(page))
-    atomic_write(build.path / FILE, dump_audit(found))
+    atomic_write(build.path / AUDIT, dump_audit(found))
 
 
 def _stages(options: AuditOptions) -> dict[str, Path]:
@@ -184,7 +184,7 @@ def _stages(options: AuditOptions) -> dict[str, Path]:
 def _plan(options: AuditOptions, settings: Settings, audited: Audited) -> Plan:
     files = [*audited.files]
     if options.run is not None and options.run.is_dir():
-        names = (runs.PREDICTIONS, FITTED, "model.json", "model.safetensors")
+        names = (PREDICTIONS, FITTED_ON, MODEL, MODEL_WEIGHTS)
         folders = [options.run / runs.fold_name(*pair) for pair in runs.whole_folds(options.run)] or [options.run]
         files += [folder / name for folder in folders for name in names if (folder / name).is_file()]
     elif options.run is not None:

@@ -1,4 +1,4 @@
-"""The model itself on images from elsewhere, beside its figures at home."""
+"""The model itself on external images, compared with its internal test images."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from cxrtool.errors import CxrtoolError
 from cxrtool.evaluation.tables import NAMES, Sheet, cell, count_of
 from cxrtool.flow.predicting import Question, answer, to_table
 from cxrtool.flow.settings import Muted, Settings
-from cxrtool.reporting.titles import OUTSIDE
+from cxrtool.flow.sources import model_folders, read_source
+from cxrtool.reporting.titles import EXTERNAL_MODEL
 
 if TYPE_CHECKING:
     from cxrtool.data.tables.predictions import Predictions
     from cxrtool.evaluation.scores import Scores
-from cxrtool.flow.sources import model_folders, read_source
 
-NAME, TITLE = "external_model", OUTSIDE
+NAME, TITLE = "external_model", EXTERNAL_MODEL
 
 OVERALL = ("macro_auc", "balanced_accuracy", "accuracy", "ece", "brier")
 OF_CLASS = ("sensitivity", "specificity", "auc")
 CALIBRATION = ("slope", "intercept")
 
 CHANCE = 0.5
-"""Area under the ROC curve of a coin."""
+"""AUC of guessing."""
 
 
 def examine(
     run: Path, predictions: Predictions, external: Path, settings: Settings, *, partial: bool, max_pixels: int | None
 ) -> Part:
-    """Ask every fold of a run about images from elsewhere.
+    """Run every fold of a run on external images.
 
     Args:
         run: A run of models.
-        predictions: Its own, of its test images.
-        external: A manifest; images of classes that the run does not know are left out.
+        predictions: Its predictions of its internal test images.
+        external: A manifest; images of classes that the run does not know are excluded.
         settings: Device, workers, seed.
         partial: Folds of the run may be missing.
-        max_pixels: Refuse larger pictures before they are decoded.
+        max_pixels: Refuse larger images before they are decoded.
 
     Returns:
-        The part `external_model`: AUC, calibration and operating point (the class of the highest probability) at home
-        and there, of the classes that both have.
+        The part `external_model`: AUC, calibration and operating point (the class of the highest probability) on
+        internal and external images, for the classes that both have.
     """
     try:
-        found = _ask(run, external, settings, partial=partial, max_pixels=max_pixels)
+        found = _predict(run, external, settings, partial=partial, max_pixels=max_pixels)
         both = _common(predictions, found)
     except CxrtoolError as error:
-        text = f"How the model does in {external} is not known: {error.message}"
+        text = f"The results of the model in {external} are not known: {error.message}"
         return Part(NAME, TITLE, findings=[Finding(UNKNOWN, text)])
     from cxrtool.evaluation.summary import summarise
 
@@ -59,8 +59,8 @@ def examine(
     return Part(NAME, TITLE, content, [_judge(here, there, external)], [_tabulate(here, there)])
 
 
-def _ask(run: Path, external: Path, settings: Settings, *, partial: bool, max_pixels: int | None) -> Predictions:
-    """What each fold of a run says of every image; a fold counts as a repeat, for each has seen them all."""
+def _predict(run: Path, external: Path, settings: Settings, *, partial: bool, max_pixels: int | None) -> Predictions:
+    """The predictions of each fold for every image; each fold predicts all images, so it counts as a repeat."""
     question = Question(run, str(external), max_pixels=max_pixels)
     quiet = replace(settings, report=Muted(settings.report))
     manifest = read_source(str(external), quiet)
@@ -73,10 +73,10 @@ def _ask(run: Path, external: Path, settings: Settings, *, partial: bool, max_pi
 
 
 def _common(predictions: Predictions, found: Predictions) -> tuple[Scores, Scores]:
-    """Both on the classes that have images in both.
+    """The scores of both for the classes that have images in both.
 
     Raises:
-        CxrtoolError: These are fewer than two.
+        CxrtoolError: There are fewer than two such classes.
     """
     from cxrtool.evaluation.scores import scores_of
 
@@ -84,7 +84,7 @@ def _common(predictions: Predictions, found: Predictions) -> tuple[Scores, Score
     classes = [name for name in predictions.classes if name in labels[0] & labels[1]]
     if len(classes) < 2:
         raise CxrtoolError(
-            f"expected images of two of its classes or more ({', '.join(predictions.classes)}), found "
+            f"expected images of two or more of its classes ({', '.join(predictions.classes)}), found "
             f"{', '.join(sorted(labels[1] - {''})) or 'no labels'}"
         )
     wanted = classes if set(classes) != set(predictions.classes) else []
@@ -100,29 +100,29 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _judge(here: Mapping[str, Any], there: Mapping[str, Any], external: Path) -> Finding:
     inside, outside = here["overall"]["macro_auc"], there["overall"]["macro_auc"]
     if inside["value"] is None or outside["value"] is None:
-        return Finding(UNKNOWN, f"The model's AUC in {external} is undefined: {outside['reason'] or inside['reason']}.")
-    told = (
-        f"The model's AUC is {cell(inside)} at home and {cell(outside)} in {external} "
+        reason = outside["reason"] or inside["reason"]
+        return Finding(UNKNOWN, f"The AUC of the model in {external} is undefined: {reason}.")
+    text = (
+        f"The AUC of the model is {cell(inside)} on internal images and {cell(outside)} in {external} "
         f"({', '.join(here['classes'])}; {count_of(there['images'], 'image')})"
     )
     low, high = (outside[end] if outside[end] is not None else outside["value"] for end in ("low", "high"))
     if high < CHANCE:
-        return Finding(ALARM, f"{told}: there it is worse than guessing.")
+        return Finding(ALARM, f"{text}: externally it is worse than guessing.")
     if low <= CHANCE:
-        return Finding(ALARM, f"{told}: there it is no better than guessing.")
+        return Finding(ALARM, f"{text}: externally it is no better than guessing.")
     if high < (inside["low"] if inside["low"] is not None else inside["value"]):
-        return Finding(WARNING, f"{told}: there it is worse.")
-    return Finding(CLEAR, f"{told}.")
+        return Finding(WARNING, f"{text}: externally it is worse.")
+    return Finding(CLEAR, f"{text}.")
 
 
 def _tabulate(here: Mapping[str, Any], there: Mapping[str, Any]) -> Sheet:
-    rows = [["images", str(here["images"]), str(there["images"])],
-            ["patients", str(here["patients"]), str(there["patients"])]]  # fmt: skip
+    rows = [[unit, str(here[unit]), str(there[unit])] for unit in ("images", "patients")]
     rows += [[NAMES[name], cell(here["overall"][name]), cell(there["overall"][name])] for name in OVERALL]
     for label in here["classes"]:
         sides = here["per_class"][label], there["per_class"][label]
         rows += [[f"{NAMES[name]} of {label}", *(cell(side[name]) for side in sides)] for name in OF_CLASS]
         fits = [side["calibration"]["per_class"][label] for side in (here, there)]
         rows += [[f"{NAMES[name]} of {label}", *(cell(fit[name]) for fit in fits)] for name in CALIBRATION]
-    notes = ["Every fold was asked about every image from elsewhere; the figures are means over the folds."]
-    return Sheet(TITLE, ["", "at home", "elsewhere"], rows, notes)
+    notes = ["Every fold predicted every external image; external results are means over the folds."]
+    return Sheet(TITLE, ["", "internal", "external"], rows, notes)

@@ -1,4 +1,4 @@
-"""Where a model looks: the heatmaps of some test images, and how much of them lies inside the lungs."""
+"""Where a model looks: the heatmaps of some test images, and how much of them is inside the lungs."""
 
 from __future__ import annotations
 
@@ -23,56 +23,58 @@ FOLDER = "heatmaps"
 NAMES = {"energy_inside": "energy inside the lungs", "peak_inside": "peaks inside the lungs"}
 
 
-def examine(run: Path, manifest: Manifest, rows: Sequence[Row], place: Path, settings: Settings, partial: bool) -> Part:
+def examine(
+    run: Path, manifest: Manifest, rows: Sequence[Row], folder: Path, settings: Settings, partial: bool
+) -> Part:
     """Explain images by Grad-CAM, each by the fold that tested it.
 
     Args:
         run: A run of models.
-        manifest: Whose rows they are; its columns.
+        manifest: The manifest of the images.
         rows: The images, with masks.
-        place: The folder of the audit, in which one with the heatmaps comes to lie.
+        folder: The folder of the audit, in which the heatmaps are written.
         settings: Device, workers, seed.
         partial: Folds of the run may be missing.
 
     Returns:
-        The part `heatmaps`. A map that looks nowhere in particular puts as much energy inside the lungs as they cover
-        of the picture; less than that is a warning.
+        The part `heatmaps`. A map without any preference puts as much energy inside the lungs as they cover of the
+        image; no more than that is a warning.
     """
-    listed = place / f".{FOLDER}.csv"
+    listed = folder / f".{FOLDER}.csv"
     write_manifest(listed, manifest.columns, rows)
-    own = replace(settings, out=place / FOLDER, report=Muted(settings.report), strict=False)
+    quiet = replace(settings, out=folder / FOLDER, report=Muted(settings.report), strict=False)
     try:
-        explain(ExplainOptions(run, str(listed), partial=partial), own)
+        explain(ExplainOptions(run, str(listed), partial=partial), quiet)
     except CxrtoolError as error:
         return Part(NAME, TITLE, findings=[Finding(UNKNOWN, f"Where the model looks is not known: {error.message}")])
     finally:
         listed.unlink(missing_ok=True)
-    explained = (read_run_file(place / FOLDER) or {}).get("explained", {})
+    explained = (read_run_file(folder / FOLDER) or {}).get("explained", {})
     found: dict[str, Any] = explained.get("place", {})
     pictures = [
-        (path.relative_to(place).as_posix(), f"Heatmaps: {path.stem.replace('-', ' ')}")
-        for path in sorted((place / FOLDER / "sheets").glob("*.png"))
+        (path.relative_to(folder).as_posix(), f"Heatmaps: {path.stem.replace('-', ' ')}")
+        for path in sorted((folder / FOLDER / "sheets").glob("*.png"))
     ]
     if "energy_inside" not in found:
-        text = "How much of the heatmaps lies inside the lungs is not known: no image has a mask."
+        text = "How much of the heatmaps is inside the lungs is not known: no image has a mask."
         return Part(NAME, TITLE, dict(found), [Finding(UNKNOWN, text)], pictures=pictures)
     return Part(NAME, TITLE, dict(found), [_judge(found)], [_tabulate(found)], pictures)
 
 
 def _judge(found: dict[str, Any]) -> Finding:
     energy = found["energy_inside"]
-    told = f"Of the energy of {energy['images']} heatmaps {cell(energy)} lies inside the lungs"
+    text = f"The share of heatmap energy inside the lungs is {cell(energy)} ({energy['images']} images)"
     if MASKS not in energy:
-        return Finding(NOTE, f"{told}.")
-    told += f", which cover {energy[MASKS]:.2f} of the pictures"
+        return Finding(NOTE, f"{text}.")
+    text += f"; the lungs cover {energy[MASKS]:.2f} of the images"
     low, high = (energy[end] if energy[end] is not None else energy["value"] for end in ("low", "high"))
     if high < energy[MASKS]:
-        return Finding(WARNING, f"{told}: the model looks beside them, more than by chance.")
+        return Finding(WARNING, f"{text}: the model looks outside the lungs, more than by chance.")
     if energy["value"] <= energy[MASKS]:
-        return Finding(WARNING, f"{told}: no more than if it looked nowhere in particular.")
+        return Finding(WARNING, f"{text}: no more than for a map without any preference.")
     if low <= energy[MASKS]:
-        return Finding(NOTE, f"{told}: not clearly more than if it looked nowhere in particular.")
-    return Finding(CLEAR, f"{told}.")
+        return Finding(NOTE, f"{text}: not clearly more than for a map without any preference.")
+    return Finding(CLEAR, f"{text}.")
 
 
 def _tabulate(found: dict[str, Any]) -> Sheet:
@@ -85,9 +87,9 @@ def _tabulate(found: dict[str, Any]) -> Sheet:
             rows.append([text, cell(found[name]), *cells])
     energy = found["energy_inside"]
     notes = [
-        f"Grad-CAM of the class that was called, {energy['images']} test images of {energy['patients']} patients, each "
+        f"Grad-CAM of the predicted class, {energy['images']} test images of {energy['patients']} patients, each "
         "by the fold that tested it."
     ]
     if MASKS in energy:
-        notes.append(f"The lungs cover {energy[MASKS]:.2f} of the pictures: what a map without any place would reach.")
+        notes.append(f"The lungs cover {energy[MASKS]:.2f} of the images: a map without any preference reaches this.")
     return Sheet(TITLE, ["", "all", *classes], rows, notes)

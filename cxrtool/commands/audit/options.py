@@ -19,19 +19,21 @@ class AuditOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, *READING, *RUNNING, "style")
 
     manifest: Path = common_options.manifest()
-    splits: Path | None = option("The division to look at.", None, shown="that of --run, else five folds")
-    run: Path | None = option("The model to look at, or its predictions.", None, metavar="RUN|CSV", shown="")
-    external: Path | None = option("Images from elsewhere, with the same labels.", None, metavar="MANIFEST", shown="")
+    splits: Path | None = option("The splits to audit.", None, shown="those of --run, else five folds")
+    run: Path | None = option("The model to audit, or its predictions.", None, metavar="RUN|CSV", shown="")
+    external: Path | None = option("External images with the same labels.", None, metavar="MANIFEST", shown="")
     stages: tuple[str, ...] = option(
-        "The same images after another step: can the source still be told? May be given several times.",
+        "The same images after another step: can the source still be predicted? May be given several times.",
         (),
         flags=("--stage",),
         metavar="NAME=MANIFEST",
         shown="",
     )
-    probes: str | None = option("Among {choices}.", None, metavar="NAMES", choices=PROBES, closed=False, shown="all")
-    permutations: int = option("Of the labels, to know what chance alone would reach.", 200, minimum=100)
-    images: int = option("Test images for heatmaps and covered corners; 0 for neither.", 100, minimum=0)
+    probes: str | None = option(
+        "The probes to run, among {choices}.", None, metavar="NAMES", choices=PROBES, closed=False, shown="all"
+    )
+    permutations: int = option("Permutations of the labels, to estimate chance.", 200, minimum=100)
+    images: int = option("Test images for heatmaps and covered corners; 0 for none.", 100, minimum=0)
     quick: bool = option("Only what needs no training.", False)
     partial: bool = common_options.partial()
     max_pixels: int | None = common_options.max_pixels()
@@ -42,7 +44,7 @@ class AuditOptions(Options):
             one_of("--probes", name, PROBES)
 
     def chosen_probes(self) -> list[str] | None:
-        """The names in `--probes`, which have commas between; None for all.
+        """The names in `--probes`, separated by commas; None for all.
 
         >>> AuditOptions(Path("manifest.csv"), probes="border, thumbnail").chosen_probes()
         ['border', 'thumbnail']

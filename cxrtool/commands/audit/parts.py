@@ -1,4 +1,4 @@
-"""The parts of an audit, in order; each is made when it is asked for, so that an interrupted audit goes on."""
+"""The parts of an audit, in order; each is made on request, so that an interrupted audit can continue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cxrtool.flow.cases import Case
 
 FOLDS, FEWEST_FOLDS = 5, 2
-"""Of a division that is drawn because none was given; of a class with fewer patients, fewer."""
+"""Folds that are drawn where no splits are given, and the fewest where a class has few patients."""
 
 PAIRS = "pairs.png"
 
@@ -36,12 +36,12 @@ Reject = Callable[[Path | str, str], None]
 
 @dataclass
 class Audited:
-    """What is audited, read as far as it is needed.
+    """What is audited, read when needed.
 
     Attributes:
-        options: Of the command.
+        options: The options of the command.
         manifest: The images.
-        external: Those from elsewhere, or None.
+        external: The external images, or None.
         stages: The same images after other steps, by name.
         settings: The shared options.
     """
@@ -67,7 +67,7 @@ class Audited:
 
     @property
     def splits(self) -> Path | None:
-        """The file that divides the images: that of `--splits`, else that of the run."""
+        """The file of `--splits`, otherwise that of the run."""
         if self.options.splits is not None:
             return splits_file(self.options.splits)
         run = self.options.run
@@ -75,12 +75,12 @@ class Audited:
 
     @property
     def files(self) -> list[Path]:
-        """What it reads beside manifests and the run."""
+        """The files that it reads in addition to manifests and the run."""
         return [self.splits] if self.splits else []
 
     @cached_property
     def runs(self) -> dict[Run, dict[str, str]]:
-        """The subset of each image id in every repeat and fold; none where nothing was given and none is needed.
+        """The subset of each image id in every repeat and fold; empty where none are given and none are needed.
 
         Raises:
             InputError: The splits cannot be read.
@@ -93,7 +93,7 @@ class Audited:
 
         labelled = [row for row in self.manifest.rows if row["label"]]
         divider = Divider(labelled, seed=self.settings.seed)
-        # A small set is audited in fewer folds, rather than not at all.
+        # A small set is audited in fewer folds instead of not at all.
         folds = min(FOLDS, divider.most_folds())
         if folds < FEWEST_FOLDS:
             return {}
@@ -102,7 +102,7 @@ class Audited:
 
     @cached_property
     def assignments(self) -> list[Assignment]:
-        """The folds: as they are given, with whatever leaks; else drawn by patient. None where there is one class.
+        """The folds: as given, with their leaks; otherwise drawn by patient. None where there is one class.
 
         Raises:
             InputError: The splits do not belong to the manifest.
@@ -112,18 +112,20 @@ class Audited:
         if self.splits:
             lenient = replace(self.settings, allow_leakage=True, report=Muted(self.settings.report))
             return read_assignments(self.splits, self.manifest, lenient)
-        place = {row["image_id"]: i for i, row in enumerate(self.manifest.rows)}
+        indices = {row["image_id"]: i for i, row in enumerate(self.manifest.rows)}
         return [
-            Assignment(*run, {name: sorted(place[i] for i, own in subsets.items() if own == name) for name in SUBSETS})
+            Assignment(
+                *run, {name: sorted(indices[i] for i, subset in subsets.items() if subset == name) for name in SUBSETS}
+            )
             for run, subsets in self.runs.items()
         ]
 
     @cached_property
     def predictions(self) -> Predictions | None:
-        """What the model said, where one is audited.
+        """The predictions of the model, where one is audited.
 
         Raises:
-            InputError: It knows other classes than the manifest, or has answered about twins.
+            InputError: Its classes are not those of the manifest, or they are predictions of twins.
         """
         run = self.options.run
         if run is None:
@@ -131,14 +133,14 @@ class Audited:
         found = runs.read_run_predictions(run, partial=self.options.partial)
         if any(MARK in name for name in found.classes):
             raise InputError(
-                f"--run {run}: expected answers about images, found answers about their twins",
+                f"--run {run}: expected predictions of images, found predictions of their twins",
                 f"cxrtool fuse twins {run} -o fused.csv, and then --run fused.csv",
             )
-        strange = sorted(set(self.manifest.classes()) - set(found.classes))
-        if strange:
+        unknown = sorted(set(self.manifest.classes()) - set(found.classes))
+        if unknown:
             raise InputError(
-                f"--run {run}: expected the classes of {self.manifest.name}, found {', '.join(found.classes)} and not "
-                f"'{strange[0]}'",
+                f"--run {run}: expected the classes of {self.manifest.name}, found {', '.join(found.classes)} without "
+                f"'{unknown[0]}'",
                 "give the manifest that it was trained on, with its labels",
             )
         return found
@@ -151,25 +153,25 @@ class Audited:
         return None if self.predictions is None else scores_of(self.predictions)
 
     def about(self) -> str:
-        """What is audited, in a line."""
+        """A line about what is audited."""
         from cxrtool.evaluation.tables import count_of
 
         rows, classes = self.manifest.rows, self.manifest.classes()
         counts = ", ".join(f"{name} {sum(row['label'] == name for row in rows)}" for name in classes)
-        told = [f"{count_of(len(rows), 'image')} of {count_of(len(set(group_images(rows))), 'patient')} ({counts})"]
+        texts = [f"{count_of(len(rows), 'image')} of {count_of(len(set(group_images(rows))), 'patient')} ({counts})"]
         if self.assignments:
-            what = f"{count_of(len(self.assignments), 'fold')}"
-            told.append(f"{what} of {self.splits}" if self.splits else f"{what} drawn by patient")
+            folds = count_of(len(self.assignments), "fold")
+            texts.append(f"{folds} of {self.splits}" if self.splits else f"{folds} drawn by patient")
         if self.options.run is not None:
-            told.append(f"the model {self.options.run}")
+            texts.append(f"the model {self.options.run}")
         if len(rows) > MOST and not self.options.quick:
-            told.append(f"pictures of a sample of {MOST:,} of them")
+            texts.append(f"pixels of a sample of {MOST:,} images")
         if self.options.external is not None:
-            told.append(f"images from elsewhere {self.options.external}")
-        return f"{self.options.manifest}: " + "; ".join(told)
+            texts.append(f"external images {self.options.external}")
+        return f"{self.options.manifest}: " + "; ".join(texts)
 
     def tested(self, count: int) -> list[Row]:
-        """Images that the model tested, as many of each class, drawn by seed and id alone."""
+        """Images that the model was tested on, the same number of each class, drawn by seed and id alone."""
         from cxrtool.data.splitting.dealing import rank
 
         if self.scores is None:
@@ -183,14 +185,14 @@ class Audited:
         return [row for name in classes for row in per_class[name][:share]]
 
 
-def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> Iterator[tuple[str, Make]]:
+def parts(audited: Audited, settings: Settings, folder: Path, reject: Reject) -> Iterator[tuple[str, Make]]:
     """The parts of an audit by name.
 
     Args:
         audited: What is audited.
         settings: The shared options.
-        place: The folder in which pictures are written.
-        reject: Told of every image that cannot be read.
+        folder: Where figures are written.
+        reject: Called with the path and the reason for every image that cannot be read.
     """
     from cxrtool.auditing import confounding, leakage, probes, sources, transfer
     from cxrtool.commands.audit import (
@@ -205,16 +207,25 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
 
     options, seed = audited.options, settings.seed
     views = Views(
-        audited.manifest, audited.stages, audited.external, place, settings, reject, options.quick, options.max_pixels
+        audited.manifest, audited.stages, audited.external, folder, settings, reject, options.quick, options.max_pixels
     )
-    yield leakage.NAME, lambda: _leakage(audited, place)
+    yield leakage.NAME, lambda: _leakage(audited, folder)
     yield confounding.NAME, lambda: confounding.examine(views.rows, seed=seed)
     if not options.quick:
         names = options.chosen_probes()
-        yield "probes", lambda: probes.examine(
-            views.pictures, audited.assignments, model=audited.scores, seed=seed, permutations=options.permutations,
-            names=names, place=place, report=settings.report,
-        )  # fmt: skip
+        yield (
+            "probes",
+            lambda: probes.examine(
+                views.pictures,
+                audited.assignments,
+                model=audited.scores,
+                seed=seed,
+                permutations=options.permutations,
+                names=names,
+                folder=folder,
+                report=settings.report,
+            ),
+        )
         yield (
             "sources",
             lambda: sources.examine(views.stages, seed=seed, permutations=options.permutations, report=settings.report),
@@ -222,21 +233,29 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
         yield "left_out", lambda: transfer.left_out(views.pictures, seed=seed)
     if audited.external is not None:
         both = str(options.manifest), str(options.external)
-        yield "external", lambda: transfer.external(views.pictures, views.elsewhere, names=both, seed=seed)
+        yield "external", lambda: transfer.external(views.pictures, views.external_images, names=both, seed=seed)
     run = options.run
     if run is None or not (runs.is_run(run) or runs.is_model(run)):
         return
     if audited.predictions is not None and options.external is not None:
-        yield audit_external.NAME, partial(
-            audit_external.examine, run, audited.predictions, options.external, settings,
-            partial=options.partial, max_pixels=options.max_pixels,
-        )  # fmt: skip
+        yield (
+            audit_external.NAME,
+            partial(
+                audit_external.examine,
+                run,
+                audited.predictions,
+                options.external,
+                settings,
+                partial=options.partial,
+                max_pixels=options.max_pixels,
+            ),
+        )
     if options.images:
         chosen = audited.tested(options.images)
         yield (
             audit_heatmaps.NAME,
             lambda: audit_heatmaps.examine(
-                run, audited.manifest, views.with_masks(chosen), place, settings, options.partial
+                run, audited.manifest, views.with_masks(chosen), folder, settings, options.partial
             ),
         )
         yield (
@@ -248,14 +267,14 @@ def parts(audited: Audited, settings: Settings, place: Path, reject: Reject) -> 
     views.close()
 
 
-def _leakage(audited: Audited, place: Path) -> Part:
+def _leakage(audited: Audited, folder: Path) -> Part:
     from cxrtool.auditing import leakage
 
     rows = audited.manifest.rows
     part = leakage.examine(rows, audited.runs or None)
     paths = {row["image_id"]: row["path"] for row in rows}
-    shown = leakage.draw_pairs(part.content["pairs"], paths, place / PAIRS)
-    return replace(part, pictures=[(PAIRS, "Images that are or look the same, side by side")]) if shown else part
+    shown = leakage.draw_pairs(part.content["pairs"], paths, folder / PAIRS)
+    return replace(part, pictures=[(PAIRS, "Identical or near-duplicate images, side by side")]) if shown else part
 
 
 def _cases(run: Path, manifest: Manifest, rows: Sequence[Row], lacking: bool) -> list[Case]:

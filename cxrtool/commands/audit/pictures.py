@@ -1,4 +1,4 @@
-"""The pictures of an audit, each manifest read once and only when a part asks for it."""
+"""The images of an audit; each manifest is read once, and only when a part needs it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cxrtool.flow.settings import Muted, Settings
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.auditing.inputs import Pictures
+    from cxrtool.auditing.inputs import ImageSet
 
 
 ENOUGH = 0.5
-"""Share of the images whose mask the manifest names, from which on its masks are taken. With fewer, the masks of all
-are found anew: where some are drawn by hand and others by a network, the difference could tell the label."""
+"""Share of images with a mask in the manifest from which its masks are used. With fewer, the network finds the lungs of
+all images: outlines of two origins could show the label."""
 
 PRELOAD = ("cxrtool.data.reading.images", "cxrtool.imaging.masks", "cxrtool.imaging.resize")
 
@@ -35,21 +35,21 @@ KINDS = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "dcm": "dicom", "dic": "di
 
 @dataclass(frozen=True)
 class Look:
-    """One image as it is kept.
+    """What is kept of one image.
 
     Attributes:
         thumb: (64, 64) float32 in [0, 1].
-        lungs: (64, 64) float32 share of lung; None where nobody looked.
-        shape: Height and width of the picture.
+        lungs: (64, 64) float32 share of lung; None where it was not searched.
+        shape: Height and width of the image in pixels.
         bits: 8 or 16.
-        doubt: Why the mask that the manifest names was not taken.
+        mask_error: Why the mask in the manifest was not used.
     """
 
     thumb: np.ndarray
     lungs: np.ndarray | None
     shape: tuple[int, int]
     bits: int
-    doubt: str = ""
+    mask_error: str = ""
 
 
 def read_pictures(
@@ -59,22 +59,22 @@ def read_pictures(
     quick: bool = False,
     max_pixels: int | None = None,
     reject: Callable[[Path | str, str], None] = lambda path, reason: None,
-) -> Pictures:
+) -> ImageSet:
     """Read every image of a manifest.
 
     Args:
         manifest: The images.
-        settings: Workers, and who is told.
-        quick: Do not look for lungs where the manifest has no masks.
-        max_pixels: Refuse larger pictures before they are decoded.
-        reject: Told of every image that cannot be read.
+        settings: Workers and messages.
+        quick: Do not search lungs where the manifest has no masks.
+        max_pixels: Refuse larger images before they are decoded.
+        reject: Called with the path and the reason for every image that cannot be read.
 
     Raises:
         InputError: Not a single image can be read.
     """
     import numpy as np
 
-    from cxrtool.auditing.inputs import SIDE, Pictures
+    from cxrtool.auditing.inputs import SIDE, ImageSet
 
     given = sum(bool(row.get("mask")) for row in manifest.rows)
     drawn = given > 0 and given >= ENOUGH * len(manifest.rows)
@@ -82,30 +82,32 @@ def read_pictures(
     see = partial(look_at, drawn=drawn, entry=entry, max_pixels=max_pixels)
     looks: list[Look] = []
     index: list[int] = []
-    doubts: list[str] = []
+    mask_errors: list[str] = []
     reasons: list[str] = []
     workers = min(settings.workers, len(manifest.rows) or 1)
-    with settings.report.progress("looking at images", len(manifest.rows)) as advance:
+    with settings.report.progress("reading images", len(manifest.rows)) as advance:
         results = map_items(see, manifest.rows, workers=workers, preload=PRELOAD)
-        for place, (row, result) in enumerate(results):
+        for i, (row, result) in enumerate(results):
             if isinstance(result, InputError):
                 reject(row["path"], result.message)
                 reasons.append(result.message)
             else:
                 looks.append(result)
-                index.append(place)
-                doubts += [f"{row['image_id']}: {result.doubt}"] if result.doubt else []
+                index.append(i)
+                mask_errors += [f"{row['image_id']}: {result.mask_error}"] if result.mask_error else []
             advance(1)
     if not looks:
         why = f", the first: {reasons[0]}" if reasons else ""
         raise InputError(f"{manifest.name}: none of the {len(manifest)} images can be read{why}")
-    if doubts:
-        settings.report.warn(f"{manifest.name}: {len(doubts)} masks were left out, such as that of {doubts[0]}")
-    rows = [_described(manifest.rows[place], one) for place, one in zip(index, looks, strict=True)]
+    if mask_errors:
+        settings.report.warn(
+            f"{manifest.name}: {len(mask_errors)} masks were not used, such as that of {mask_errors[0]}"
+        )
+    rows = [_described(manifest.rows[i], one) for i, one in zip(index, looks, strict=True)]
     empty = np.zeros((SIDE, SIDE), np.float32)
-    looked = drawn or entry is not None
-    lungs = np.stack([empty if one.lungs is None else one.lungs for one in looks]) if looked else None
-    return Pictures(
+    searched = drawn or entry is not None
+    lungs = np.stack([empty if one.lungs is None else one.lungs for one in looks]) if searched else None
+    return ImageSet(
         tuple(rows),
         np.stack([one.thumb for one in looks]),
         lungs,
@@ -114,7 +116,7 @@ def read_pictures(
         np.array([one.bits for one in looks], np.intp),
         tuple(row["kind"] for row in rows),
         np.array(index, np.intp),
-        _where_from(drawn, looked, given),
+        _origin_of_masks(drawn, searched, given),
     )
 
 
@@ -122,10 +124,10 @@ def look_at(row: Row, *, drawn: bool, entry: Mapping[str, Any] | None, max_pixel
     """Read one image, and its mask or its lungs; run in a worker process.
 
     Args:
-        row: Of the manifest.
-        drawn: Take the mask that the row names.
-        entry: How the network is asked; None does not ask it.
-        max_pixels: Refuse larger pictures.
+        row: A row of the manifest.
+        drawn: Use the mask in the row.
+        entry: The entry of the lung network; None does not run it.
+        max_pixels: Refuse larger images.
 
     Raises:
         ImageError: It cannot be read.
@@ -135,19 +137,19 @@ def look_at(row: Row, *, drawn: bool, entry: Mapping[str, Any] | None, max_pixel
 
     pixels = read_image(row["path"], max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True).pixels
     shape = int(pixels.shape[0]), int(pixels.shape[1])
-    lungs, doubt = None, ""
+    lungs, mask_error = None, ""
     if drawn and row.get("mask"):
         try:
             lungs = _small(read_mask(row["mask"], shape, max_pixels), SIDE)
         except ImageError as error:
-            doubt = error.message
+            mask_error = error.message
     elif entry is not None:
         lungs = _small(find_lungs(pixels, entry)[0], SIDE)
-    return Look(_small(pixels, SIDE), lungs, shape, pixels.dtype.itemsize * 8, doubt)
+    return Look(_small(pixels, SIDE), lungs, shape, pixels.dtype.itemsize * 8, mask_error)
 
 
 def kind_of(row: Row) -> str:
-    """The type of the file that an image came as.
+    """The type of the original file of an image.
 
     >>> kind_of({"path": "a.png", "original": "b/c.JPG"}), kind_of({"path": "a.dcm"}), kind_of({"path": "IM0001"})
     ('jpeg', 'dicom', 'unknown')
@@ -157,7 +159,7 @@ def kind_of(row: Row) -> str:
 
 
 def _small(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(side, side) float32 in [0, 1], the whole picture, averaged over areas."""
+    """(side, side) float32 in [0, 1]: the whole image, averaged over areas."""
     import numpy as np
 
     from cxrtool.imaging.resize import prepare_pixels
@@ -173,123 +175,123 @@ def _described(row: Row, one: Look) -> Row:
 
 
 def _finder_entry() -> dict[str, Any]:
-    """How the lung network that comes with cxrtool is asked."""
+    """The entry of the lung network that comes with cxrtool."""
     from cxrtool.imaging.masks import THRESHOLD
     from cxrtool.models.parts import default_part
 
     return {AT: str(default_part("lungs").folder), "threshold": THRESHOLD}
 
 
-def _where_from(drawn: bool, looked: bool, given: int) -> str:
+def _origin_of_masks(drawn: bool, searched: bool, given: int) -> str:
     if drawn:
-        return "the manifest's masks"
+        return "the masks of the manifest"
     few = f"the manifest has masks of {given} images only" if given else "the manifest has no masks of the lungs"
-    return f"the lung network that comes with cxrtool, as {few}" if looked else few
+    return f"the lung network that comes with cxrtool, because {few}" if searched else few
 
 
 HERE = "these images"
-"""What the manifest itself is called among the stages."""
+"""The name of the manifest itself among the stages."""
 
 LUNGS = ".lungs"
 
 MOST = 10_000
-"""Images of which pictures are looked at, so that memory and time stay bounded: a thumbnail and its lungs take 32 KB,
-and a share is known to a point from so many."""
+"""Most images whose pixels are read, so that memory and time are limited: a thumbnail and its lungs take 32 KB, and
+from so many images a share is known to a percentage point."""
 
 
 @dataclass
 class Views:
-    """Thumbnails of the images, of the same images after other steps, and of those from elsewhere.
+    """Thumbnails of the images, of the same images after other steps, and of external images.
 
     Attributes:
         manifest: The images.
-        others: The same after other steps, by name.
-        external: Those from elsewhere, or None.
-        place: The folder of the audit.
-        settings: Workers, and who is told how far it is.
-        reject: Told of every image that cannot be read.
-        quick: Read no picture.
-        max_pixels: Refuse larger pictures before they are decoded.
+        others: The same images after other steps, by name.
+        external: The external images, or None.
+        folder: The folder of the audit.
+        settings: Workers and messages.
+        reject: Called with the path and the reason for every image that cannot be read.
+        quick: Read no pixels.
+        max_pixels: Refuse larger images before they are decoded.
     """
 
     manifest: Manifest
     others: dict[str, Manifest]
     external: Manifest | None
-    place: Path
+    folder: Path
     settings: Settings
     reject: Callable[[Path | str, str], None]
     quick: bool = False
     max_pixels: int | None = None
 
     @cached_property
-    def pictures(self) -> Pictures:
-        """Those of the manifest; of very many a sample of patients.
+    def pictures(self) -> ImageSet:
+        """The images of the manifest; of more than `MOST`, those of a sample of patients.
 
         Raises:
-            InputError: Not a single one can be read.
+            InputError: None can be read.
         """
         return self._read(self.manifest)
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The manifest's rows, with what the files tell where all were read."""
+        """The rows of the manifest, with properties of the files where all were read."""
         return self.manifest.rows if self.quick or len(self.manifest) > MOST else self.pictures.rows
 
     @cached_property
-    def stages(self) -> dict[str, Pictures]:
-        """Those of the manifest, and of the same images after other steps."""
+    def stages(self) -> dict[str, ImageSet]:
+        """The images of the manifest, and the same images after other steps."""
         return {HERE: self.pictures, **{name: self._read(table) for name, table in self.others.items()}}
 
     @cached_property
-    def elsewhere(self) -> Pictures:
-        """Those from elsewhere.
+    def external_images(self) -> ImageSet:
+        """The external images.
 
         Raises:
-            InputError: There are none, or not a single one can be read.
+            InputError: There are none, or none can be read.
         """
         if self.external is None:
-            raise InputError("expected a manifest from elsewhere, found none")
+            raise InputError("expected a manifest of external images, found none")
         return self._read(self.external)
 
     def with_masks(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows that all name a mask: their own where each has one, else those of the network that comes with cxrtool.
+        """Rows that all have a mask: their own where each has one, otherwise those of the lung network of cxrtool.
 
-        Where some were drawn by hand and others found by a network, the difference could tell the label.
+        They are never mixed, because outlines of two origins could show the label.
         """
         if not rows or all(row.get("mask") for row in rows):
             return list(rows)
-        listed, found = self.place / f"{LUNGS}.csv", self.place / LUNGS
+        listed, found = self.folder / f"{LUNGS}.csv", self.folder / LUNGS
         write_manifest(listed, self.manifest.columns, rows)
         quiet = replace(self.settings, out=found, report=Muted(self.settings.report), strict=False)
         segment(SegmentOptions(listed, sheet=0, max_pixels=self.max_pixels), quiet)
         return read_manifest(found).rows
 
     def close(self) -> None:
-        """Remove what was made on the way."""
-        (self.place / f"{LUNGS}.csv").unlink(missing_ok=True)
-        shutil.rmtree(self.place / LUNGS, ignore_errors=True)
+        """Remove temporary files."""
+        (self.folder / f"{LUNGS}.csv").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / LUNGS, ignore_errors=True)
 
-    def _read(self, manifest: Manifest) -> Pictures:
+    def _read(self, manifest: Manifest) -> ImageSet:
         import numpy as np
 
-        places = sample(manifest.rows, self.settings.seed)
-        some = manifest.subset(manifest.rows[place]["image_id"] for place in places)
+        indices = sample(manifest.rows, self.settings.seed)
+        some = manifest.subset(manifest.rows[i]["image_id"] for i in indices)
         read = read_pictures(some, self.settings, quick=self.quick, max_pixels=self.max_pixels, reject=self.reject)
-        return replace(read, index=np.array(places, np.intp)[read.index])
+        return replace(read, index=np.array(indices, np.intp)[read.index])
 
 
 def sample(rows: Sequence[Row], seed: int, most: int = MOST) -> list[int]:
-    """Places of all images, or of as many whole patients as have `most` images, drawn by seed and ids alone."""
+    """Indices of all images, or of a sample of whole patients with at most `most` images, drawn by seed and ids."""
     from cxrtool.data.splitting.dealing import rank
     from cxrtool.data.splitting.grouping import group_images
 
     if len(rows) <= most:
         return list(range(len(rows)))
     members: dict[int, list[int]] = {}
-    for place, group in enumerate(group_images(rows)):
-        members.setdefault(group, []).append(place)
+    for i, group in enumerate(group_images(rows)):
+        members.setdefault(group, []).append(i)
     chosen: list[int] = []
-    for places in sorted(members.values(), key=lambda own: rank(seed, "sample", min(rows[i]["image_id"] for i in own))):
-        if len(chosen) + len(places) <= most:
-            chosen += places
+    for own in sorted(members.values(), key=lambda own: rank(seed, "sample", min(rows[i]["image_id"] for i in own))):
+        if len(chosen) + len(own) <= most:
+            chosen += own
     return sorted(chosen)

@@ -1,4 +1,4 @@
-"""One image of `enhance`, in a worker process: read, look at, change, write."""
+"""One image of `enhance`, in a worker process: read, measure, change, write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def modules_of(chain: Chain) -> tuple[str, ...]:
-    """What the workers share from the start to measure pictures and to do a chain's steps."""
-    own = (name for entry in chain for name in STEPS[entry["step"]].modules)
-    return ("cxrtool.data.reading.images", "cxrtool.imaging.histogram", *own)
+    """The modules that workers need to measure images and to do a chain's steps."""
+    of_steps = (name for entry in chain for name in STEPS[entry["step"]].modules)
+    return ("cxrtool.data.reading.images", "cxrtool.imaging.histogram", *of_steps)
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Task:
     """An image to enhance.
 
     Attributes:
-        key: What the journal calls it.
+        key: Its key in the journal.
         path: The file to read.
-        outputs: For each way to go on, by its place among the ways, the files to write, relative to the folder.
+        outputs: Pairs of a chain's index among the ways and the files to write for it, relative to the folder.
     """
 
     key: str
@@ -38,10 +38,10 @@ class Task:
 
 
 def enhance_one(task: Task, *, target: Path, before: Chain, ways: Sequence[Chain]) -> dict[str, int]:
-    """Read an image, take it through what all ways share and then each of its own, and write the results.
+    """Read an image, do the steps that all ways share, then the steps of each way, and write the results.
 
     Returns:
-        The bytes of each file written, by which a resumed run knows them as whole.
+        The size of each written file in bytes, by which a resumed run recognises it as complete.
 
     Raises:
         ImageError: It cannot be read.
@@ -64,10 +64,10 @@ def measure_one(task: Task, *, target: Path, before: Chain, keep: bool) -> dict[
         task: The image, with one file to write.
         target: The folder to write into.
         before: The steps.
-        keep: Write what they made, so that they need not be done again.
+        keep: Write the image after these steps.
 
     Returns:
-        `shares`, a list of 256; and the bytes of the file where there is one.
+        `shares`, a list of 256; and the size of the file in bytes where there is one.
 
     Raises:
         ImageError: It cannot be read.
@@ -90,7 +90,7 @@ def count_one(path: str, *, before: Chain) -> Counts:
 
 
 def look_at_stages(path: str, *, chain: Chain, side: int) -> list[np.ndarray]:
-    """An image as it is and after each step, as 8 bits with a longer side of `side` pixels."""
+    """An image before and after each step, as 8 bits with a longer side of `side` pixels."""
     from cxrtool.imaging.sheet import grey_tile
 
     pixels = _read(path)
@@ -102,7 +102,7 @@ def look_at_stages(path: str, *, chain: Chain, side: int) -> list[np.ndarray]:
 
 
 def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
-    """Take a picture (H, W), uint8 or uint16, through a chain of this command's steps."""
+    """Apply a chain of this command's steps to an image (H, W), uint8 or uint16."""
     for entry in chain:
         pixels = STEPS[entry["step"]].replay(pixels, entry)
     return pixels

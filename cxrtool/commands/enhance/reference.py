@@ -1,4 +1,4 @@
-"""The picture whose histogram `enhance` gives the others: one that the user names, or one fitted to the images."""
+"""The reference image of the histogram match: named by the user, or chosen from the images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BEFORE = "before"
-"""The folder in which pictures wait that went through what comes before the match, where that is dear."""
+"""The folder for images after the steps before the match, where these steps are slow."""
 
 
 @dataclass(frozen=True)
@@ -34,52 +34,52 @@ class Fold:
 
     Attributes:
         name: `r0f3`, or `ALL`.
-        repeat: As it stands in the splits, or nothing.
-        fold: As it stands in the splits, or nothing.
-        places: Which rows of the manifest are valid in it.
-        fitted: Which of them the reference is chosen from.
+        repeat: As in the splits; empty for `ALL`.
+        fold: As in the splits; empty for `ALL`.
+        indices: The rows of the manifest that are valid in it.
+        fitted: Those of them that the reference is chosen from.
     """
 
     name: str
     repeat: str
     fold: str
-    places: list[int]
+    indices: list[int]
     fitted: list[int]
 
 
 def divide(rows: Sequence[Row], splits: Splits | None) -> list[Fold]:
-    """The folds that get a reference of their own, with the rows that belong to each.
+    """The folds with a reference of their own, each with its rows.
 
     Raises:
         InputError: A fold has no training image in the manifest.
     """
     if splits is None:
-        everything = list(range(len(rows)))
-        return [Fold(ALL, "", "", everything, everything)]
+        all_indices = list(range(len(rows)))
+        return [Fold(ALL, "", "", all_indices, all_indices)]
     folds = []
     for (repeat, number), subsets in splits.runs.items():
-        places = [i for i, row in enumerate(rows) if known_as(row, subsets) and valid_in(row, (repeat, number))]
-        fitted = [i for i in places if subsets[known_as(rows[i], subsets)] == "train"]
+        indices = [i for i, row in enumerate(rows) if known_as(row, subsets) and valid_in(row, (repeat, number))]
+        fitted = [i for i in indices if subsets[known_as(rows[i], subsets)] == "train"]
         name = fold_name(repeat, number)
         if not fitted:
             raise InputError(
-                f"{splits.name}: fold {name} has no training image in this manifest, and so no reference",
-                "the splits must be those of this manifest; --reference IMAGE needs none",
+                f"{splits.name}: fold {name} has no training image in this manifest, so there is no reference",
+                "use the splits of this manifest, or --reference IMAGE",
             )
-        folds.append(Fold(name, repeat, number, places, fitted))
+        folds.append(Fold(name, repeat, number, indices, fitted))
     return folds
 
 
 @dataclass
 class References:
-    """What was chosen.
+    """The chosen references.
 
     Attributes:
         entries: For each distinct reference its entry of the chain.
-        of_fold: For each fold's name the place of its entry.
+        of_fold: For each fold's name the index of its entry.
         names: For each fold's name the id, or the file, of its reference.
-        path: The file of the first one, to be shown.
-        darkest: For each entry the share of its reference that is as good as black.
+        path: The file of the first one, for the figure.
+        darkest: For each entry the share of its reference that is nearly black.
     """
 
     entries: list[dict[str, Any]]
@@ -88,16 +88,16 @@ class References:
     path: str
     darkest: list[float]
 
-    def told(self) -> dict[str, Any]:
-        """The entry of the chain that stands for all folds."""
+    def entry(self) -> dict[str, Any]:
+        """The entry of the chain with the references of all folds."""
         if list(self.of_fold) == [ALL]:
             return self.entries[0]
-        folds = {name: self.entries[place]["quantiles"] for name, place in self.of_fold.items()}
+        folds = {name: self.entries[index]["quantiles"] for name, index in self.of_fold.items()}
         return MATCH.entry(folds=folds)
 
 
 def given(path: str, before: Chain, root: Path | None) -> References:
-    """The reference that the user names, taken through the steps before the match as any image is.
+    """The reference that the user names, after the steps before the match.
 
     Raises:
         InputError: It cannot be read, or lies outside `root`.
@@ -125,56 +125,52 @@ def choose(
     """For each fold the image whose histogram is nearest to the mean of the fold's training images.
 
     Args:
-        rows: Of the manifest.
-        folds: As `divide` gives them.
+        rows: The rows of the manifest.
+        folds: As `divide` returns them.
         before: The steps before the match.
-        build: The folder in the making.
+        build: The unfinished folder.
         settings: The shared options.
-        keep: Write what the steps before the match made of each image, into `BEFORE`.
+        keep: Write each image after these steps into `BEFORE`.
 
     Returns:
         The references, and the reason for each row that cannot be read.
 
     Raises:
-        InputError: Of a fold's training images none can be read.
+        InputError: None of a fold's training images can be read.
     """
     import numpy as np
 
     from cxrtool.imaging.histogram import darkest_share, nearest_to_mean
 
-    wanted = sorted({place for fold in folds for place in (fold.places if keep else fold.fitted)})
+    wanted = sorted({index for fold in folds for index in (fold.indices if keep else fold.fitted)})
     histograms, failed = _measure(rows, wanted, before, build, settings, keep=keep)
     chosen: dict[str, int] = {}
     for fold in folds:
-        usable = [place for place in fold.fitted if place in histograms]
+        usable = [index for index in fold.fitted if index in histograms]
         if not usable:
             where = f"fold {fold.name}: " if fold.name else ""
             raise InputError(
                 f"{where}none of its {len(fold.fitted)} images can be read, the first: {failed[fold.fitted[0]]}"
             )
-        chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[place] for place in usable]))]
+        chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[index] for index in usable]))]
     distinct = list(dict.fromkeys(chosen.values()))
-    paths = [_place(build, rows[place]) if keep else rows[place]["path"] for place in distinct]
+    paths = [str(build.path / waiting(rows[index])) if keep else rows[index]["path"] for index in distinct]
     work = partial(count_one, before=[] if keep else before)
     counted = map_items(work, paths, workers=min(settings.workers, len(paths)), preload=modules_of(before))
     entries, darkest = [], []
     for path, counts in counted:
         if isinstance(counts, InputError):
-            raise InputError(f"{path}: could be read a moment ago, and now cannot: {counts.message}")
+            raise InputError(f"{path}: was readable before, and is not any more: {counts.message}")
         entries.append(_entry(counts))
         darkest.append(darkest_share(counts))
-    of_fold = {name: distinct.index(place) for name, place in chosen.items()}
-    names = {name: rows[place]["image_id"] for name, place in chosen.items()}
+    of_fold = {name: distinct.index(index) for name, index in chosen.items()}
+    names = {name: rows[index]["image_id"] for name, index in chosen.items()}
     return References(entries, of_fold, names, rows[distinct[0]]["path"], darkest), failed
 
 
 def waiting(row: Row) -> str:
-    """Where a picture waits that went through the steps before the match, relative to the folder."""
+    """The file of an image after the steps before the match, relative to the folder."""
     return f"{BEFORE}/{row['image_id']}.png"
-
-
-def _place(build: Build, row: Row) -> str:
-    return str(build.path / waiting(row))
 
 
 def _measure(
@@ -188,24 +184,24 @@ def _measure(
     if keep:
         (build.path / BEFORE).mkdir(exist_ok=True)
     tasks, pending = [], []
-    for place in wanted:
-        key = f"{BEFORE}/{rows[place]['image_id']}"
+    for index in wanted:
+        key = f"{BEFORE}/{rows[index]['image_id']}"
         record: Mapping[str, Any] | None = build.journal.done.get(key)
         if record and are_whole_pngs(build.path, record["bytes"]):
-            found[place] = np.array(record["shares"], np.float32)
+            found[index] = np.array(record["shares"], np.float32)
         else:
-            pending.append(place)
-            tasks.append(Task(key, rows[place]["path"], ((0, (waiting(rows[place]),)),)))
+            pending.append(index)
+            tasks.append(Task(key, rows[index]["path"], ((0, (waiting(rows[index]),)),)))
     work = partial(measure_one, target=build.path, before=before, keep=keep)
     results = map_items(work, tasks, workers=min(settings.workers, len(tasks) or 1), preload=modules_of(before))
-    with settings.report.progress("looking for a reference", len(tasks)) as advance:
-        for place, (task, result) in zip(pending, results, strict=True):
+    with settings.report.progress("choosing a reference", len(tasks)) as advance:
+        for index, (task, result) in zip(pending, results, strict=True):
             if isinstance(result, InputError):
-                failed[place] = result.message
+                failed[index] = result.message
             else:
-                found[place] = np.array(result["shares"], np.float32)
+                found[index] = np.array(result["shares"], np.float32)
                 if keep:
-                    # Without a picture that waits, to look again costs little more than to note it down.
+                    # Without a file, to measure again costs little more than to record it.
                     build.journal.add(task.key, result)
             advance(1)
     return found, failed

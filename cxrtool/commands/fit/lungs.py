@@ -1,7 +1,7 @@
 """Fit a lung network from masks.
 
-Writes a part that `segment --lungs` takes; with --splits a run of one part for each fold, and the Dice of every test
-image. MANIFEST may be a folder that `cxrtool phantom` drew.
+Writes a part for `segment --lungs`; with --splits a run with a part for each fold, and the Dice of every test image.
+MANIFEST may be a folder of `cxrtool phantom`.
 
 Example: cxrtool fit lungs prepared --splits splits.csv -o lungs
 """
@@ -25,12 +25,12 @@ class LungOptions(PartOptions):
 
     KIND: ClassVar[str] = "lungs"
 
-    network: str = option("{choices}.", next(iter(NETWORKS)), choices=NETWORKS)
-    target_column: str = option("The column that names the mask.", "mask")
-    loss: str = option("{choices}.", "", choices=LOSSES["lungs"], shown="the network's preset")
+    network: str = option("Network: {choices}.", next(iter(NETWORKS)), choices=NETWORKS)
+    target_column: str = option("Column with the path of the mask.", "mask")
+    loss: str = option("Loss: {choices}.", "", choices=LOSSES["lungs"], shown="the network's preset")
 
 
 def run(options: LungOptions, settings: Settings) -> None:
-    """Fit, and print the figures."""
+    """Fit, and print the results."""
     if found := fit(options, settings):
         settings.output.table(*found)

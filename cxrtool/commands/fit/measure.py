@@ -1,11 +1,11 @@
-"""How well a fitted network does: Dice and IoU at each mask's size, errors of rib-free pictures, with intervals."""
+"""Evaluation of fitted networks: Dice and IoU at the size of the mask, errors of rib-free images, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxrtool.data.splitting.grouping import group_images
 from cxrtool.data.tables.manifest import Manifest, Row
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from cxrtool.imaging.fits import Form
 
 FIGURES = {"lungs": ("dice", "iou"), "ribs": ("mse", "mse_before", "ms_ssim", "ms_ssim_before")}
-"""What is measured of each image, by what is fitted. `before`: of the picture with its ribs, which is to be beaten."""
+"""By kind, the metrics of each image. `before`: of the image with ribs, as the baseline."""
 
 TABLES = {"lungs": "dice.csv", "ribs": "errors.csv"}
 
 
 def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str, float]:
-    """Lay an answer back on its picture and compare it with the mask at the mask's own size; run in a worker process.
+    """Map a prediction back to its image and compare it with the mask at the size of the mask; in a worker process.
 
     Args:
-        item: The picture, its mask, and the probabilities (S, S).
-        form: What the network was shown.
+        item: The image, its mask, and the probabilities (S, S).
+        form: The network's input form.
 
     Returns:
-        `dice` and `iou`, both 1 where nothing was found and nothing is there.
+        `dice` and `iou`, both 1 if both masks are empty.
 
     Raises:
         ImageError: One of the two cannot be read.
@@ -43,9 +43,9 @@ def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str
     from cxrtool.imaging.pair import binary
     from cxrtool.imaging.view import lay_back, see
 
-    path, beside, answer = item
+    path, beside, prediction = item
     truth = binary(read_image(beside, capture_decoder_errors=True).pixels) > 0
-    whole = lay_back(answer, see(read_image(path, capture_decoder_errors=True).pixels, form), form)
+    whole = lay_back(prediction, see(read_image(path, capture_decoder_errors=True).pixels, form), form)
     if whole.shape != truth.shape:
         whole = cv2.resize(whole, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
     found = clean(whole) > 0
@@ -54,14 +54,14 @@ def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str
 
 
 def measure_masks(
-    manifest: Manifest, column: str, indices: Sequence[int], answers: Iterable[np.ndarray], form: Form, workers: int
+    manifest: Manifest, column: str, indices: Sequence[int], predictions: Iterable[np.ndarray], form: Form, workers: int
 ) -> list[dict[str, float]]:
-    """Measure every answer; an image that cannot be read any more counts as missed."""
+    """Measure every prediction; an image that can no longer be read has Dice 0."""
     from cxrtool.flow.parallel import map_items
 
     items = (
-        (Path(manifest.rows[i]["path"]), Path(manifest.rows[i][column]), answer)
-        for i, answer in zip(indices, answers, strict=True)
+        (Path(manifest.rows[i]["path"]), Path(manifest.rows[i][column]), prediction)
+        for i, prediction in zip(indices, predictions, strict=True)
     )
     work = partial(measure_mask, form=form)
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.view")
@@ -70,23 +70,23 @@ def measure_masks(
 
 
 def measure_pictures(
-    answers: Iterable[np.ndarray], images: Iterable[np.ndarray], targets: Iterable[np.ndarray]
+    predictions: Iterable[np.ndarray], images: Iterable[np.ndarray], targets: Iterable[np.ndarray]
 ) -> list[dict[str, float]]:
-    """Errors of rib-free pictures at the network's size, of what was found and of what was shown."""
+    """Errors at the network's size, of the predictions and of the images with ribs."""
     import numpy as np
     import torch
 
     from cxrtool.training.losses import SMALLEST, mean_squares, ms_ssim
 
     rows = []
-    for answer, image, target in zip(answers, images, targets, strict=True):
+    for prediction, image, target in zip(predictions, images, targets, strict=True):
         shown, wanted = (x.astype(np.float32) / np.float32(np.iinfo(x.dtype).max) for x in (image, target))
         truth = torch.from_numpy(wanted)[None, None]
         row = {}
-        for name, values in (("", answer), ("_before", shown)):
+        for name, values in (("", prediction), ("_before", shown)):
             found = torch.from_numpy(np.asarray(values))[None, None]
             row["mse" + name] = float(mean_squares(found, truth))
-            small = answer.shape[0] < SMALLEST
+            small = prediction.shape[0] < SMALLEST
             row["ms_ssim" + name] = float("nan") if small else float(ms_ssim(found, truth))
         rows.append(row)
     return rows
@@ -116,16 +116,16 @@ def score_rows(
 
 
 def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[list[str], list[list[str]]]:
-    """A table of each fold and of all, with intervals from resampled patients.
+    """A table of each fold and of all folds, with intervals from resampled patients.
 
     Args:
-        rows: Those of `dice.csv` or `errors.csv`, of all folds.
+        rows: Of `dice.csv` or `errors.csv`, of all folds.
         kind: `lungs` or `ribs`.
-        subset: Which rows to take.
+        subset: The subset of the rows to use.
         seed: Of the resampling.
 
     Returns:
-        Header and rows of text: mean with its interval, median and worst of the first figure, means of the others.
+        Header and rows of text: mean with its interval, median and worst of the first metric, means of the others.
     """
     import numpy as np
 
@@ -156,7 +156,7 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
 
 
 def _unique(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose repeats of one image share a patient: an image stands once in each repeat."""
+    """Rows with unique ids in which the repeats of one image share a patient."""
     return [
         {"image_id": str(i), "patient_id": row["patient_id"] or f"image {row['image_id']}"}
         for i, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""A lung network from masks, or a rib network from rib-free pictures: one part, or one for every fold of a split."""
+"""A lung network from masks, or a rib network from rib-free images: one part, or one for every fold of a split."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.commands.fit.measure import FIGURES, TABLES, summarise
 from cxrtool.commands.fit.options import PartOptions
 from cxrtool.commands.fit.pairs import divide, join, read_folds, read_pairs
+from cxrtool.data.file_names import PART, REJECTS
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
 from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, splits_file
 from cxrtool.flow.container import Summary, raise_if_strict, warn_without_validation
-from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.options import plain
@@ -26,25 +27,24 @@ if TYPE_CHECKING:
     from cxrtool.imaging.fits import Form
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch")
-MARKER = "part.json"
 SUMMARY = "summary.csv"
 WORST = "worst.png"
 LOWEST = 20
 
 
 def fit(options: PartOptions, settings: Settings) -> Summary | None:
-    """Fit a network, or one for each fold of a split, unless it is there.
+    """Fit a network, or one for each fold of a split, unless it is complete.
 
     Returns:
-        The table of figures on the validation images, or on the test images of the folds; None where there was nothing
+        The table of results on the validation images, or on the test images of the folds; None if there was nothing
         to do or to measure.
 
     Raises:
         UsageError: An option is wrong.
-        InputError: No image has a target, or manifest and splits do not fit each other.
-        LeakageError: A patient or a picture is on two sides of a split.
+        InputError: No image has a target, or manifest and splits do not match.
+        LeakageError: A patient or an image is in more than one subset of a fold.
         StoppedError: A signal arrived.
-        StrictError: `--strict`, and an image could not be read; the result is complete all the same.
+        StrictError: `--strict`, and an image could not be read; the result is complete nevertheless.
     """
     options, form = resolve(options)
     kind, column = options.KIND, options.target_column
@@ -66,10 +66,10 @@ def fit(options: PartOptions, settings: Settings) -> Summary | None:
 
 
 def resolve(options: PartOptions) -> tuple[PartOptions, Form]:
-    """The options with the network's own size and loss, and what the network is shown.
+    """The options with the network's default size and loss, and its input form.
 
     Raises:
-        UsageError: A number is out of range, or options do not go together.
+        UsageError: A number is out of range, or options exclude each other.
     """
     from cxrtool.models.parts import networks
 
@@ -95,8 +95,8 @@ class Task:
     settings: Settings
 
     def fit_one(self) -> Summary | None:
-        """One part, a share of the patients held back."""
-        folder = StepFolder(self.settings.out, self.plan, self.settings, marker=MARKER)
+        """Fit one part; a share of the patients is held out."""
+        folder = StepFolder(self.settings.out, self.plan, self.settings, marker=PART)
         if not folder.needs_work():
             return None
         validation = self.options.validation
@@ -114,7 +114,7 @@ class Task:
         )
 
     def fit_folds(self) -> Summary | None:
-        """One part for each fold, in a run."""
+        """Fit one part for each fold, in a run."""
         splits = splits_file(self.options.splits or Path())
         folds = read_folds(splits, self.manifest, self.own, self.settings)
         wanted = runs.select_folds([(a.repeat, a.fold) for a in folds], self.options.only)
@@ -136,7 +136,7 @@ class Task:
     ) -> None:
         options = {**self.plan.options, "repeat": assignment.repeat, "fold": assignment.fold}
         plan = replace(self.plan, options=options)
-        folder = StepFolder(container.out / assignment.name, plan, self.settings, marker=MARKER)
+        folder = StepFolder(container.out / assignment.name, plan, self.settings, marker=PART)
         if folder.needs_work():
             fitter.fit(folder, assignment, request, {"run_digest": container.digest})
 
@@ -147,13 +147,13 @@ class Task:
         return PartFitter(self.options, self.form, self.manifest, self.settings)
 
     def _close(self, container: StepFolder, folds: list[Assignment]) -> Summary | None:
-        """When every fold is there, write what they have in common."""
+        """When every fold is complete, write the files of the run."""
         run, kind, report = container.out, self.options.KIND, self.settings.report
         names = [a.name for a in folds]
         done, rejects = containers.finished(container, names)
         rows = [row for name in done for row in read_table(run / name / TABLES[kind]).rows]
         if len(done) < len(names):
-            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
+            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
             return None
         with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
             subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
@@ -163,13 +163,15 @@ class Task:
             write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
             self._draw_worst(run, [row for row in rows if row["subset"] == subset])
             containers.complete(container, names, rejects, self.manifest)
-        report.say(f"{container.shown}: all {len(names)} folds are there; the worst are in {container.shown / WORST}")
+        report.say(
+            f"{container.shown}: all {len(names)} folds are complete; the worst images are in {container.shown / WORST}"
+        )
         raise_if_strict(rejects, self.settings)
         return header, table, f"{subset.capitalize()} images"
 
     def _draw_worst(self, run: Path, rows: list[Row]) -> None:
         from cxrtool.commands.fit.part import captions
-        from cxrtool.commands.fit.pictures import predict_with, draw_examples
+        from cxrtool.commands.fit.pictures import draw_examples, predict_with
         from cxrtool.models.parts import load_network
 
         kind = self.options.KIND
@@ -181,7 +183,7 @@ class Task:
             (images[row["image_id"]], captions(row, kind), predict_with(load_network(fold, kind), kind))
             for row, fold in zip(worst, folds, strict=True)
         ]
-        title = f"the worst {len(worst)} of {len(rows)}"
+        title = f"the worst {len(worst)} of {len(rows)} images"
         draw_examples(run / WORST, entries, kind, self.column, self.form, title)
 
 

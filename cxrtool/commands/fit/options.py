@@ -1,4 +1,4 @@
-"""The options that lung and rib networks share when they are fitted."""
+"""The shared options of `fit lungs` and `fit ribs`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxrtool.options import option
 from cxrtool.training.image_to_image_options import ImageToImageOptions
 
 SHARED = ("out", "seed", *COMPUTING, "precision", "cache", "allow_leakage", *READING, *RUNNING, "style")
-"""The shared options of all that is fitted."""
+"""The shared options of all `fit` commands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,30 +29,28 @@ class PartOptions(ImageToImageOptions):
 
     manifest: Path = common_options.manifest(effect=False)
     splits: Path | None = option(
-        "Fit one network for each fold of this file that `cxrtool split` wrote.", None, shown="", effect=False
+        "Fit one network for each fold of this splits file of `cxrtool split`.", None, shown="", effect=False
     )
     also: Path | None = option(
-        "Further images that are trained on always, and never validated or tested on.",
+        "Further images for training only.",
         None,
         metavar="MANIFEST",
         shown="",
         effect=False,
     )
     target_column: str = ""
-    validation: float = option(
-        "Share of the patients to choose the epoch by, without --splits.", 0.1, minimum=0, maximum=1
-    )
+    validation: float = option("Share of the patients for validation, without --splits.", 0.1, minimum=0, maximum=1)
     balance: str | None = option(
-        "Draw as many training images from each value of this column.", None, metavar="COLUMN", shown=""
+        "Draw the same number of training images for each value of this column.", None, metavar="COLUMN", shown=""
     )
     only: str | None = common_options.only()
     save_every: float = common_options.save_every()
 
     def check(self) -> None:
-        """Check what no type can.
+        """Check ranges and combinations.
 
         Raises:
-            UsageError: A number is out of range, or options do not go together.
+            UsageError: A number is out of range, or options exclude each other.
         """
         self.check_numbers()
         if not 0.0 <= self.average < 1.0:
@@ -62,10 +60,10 @@ class PartOptions(ImageToImageOptions):
         if not 1 <= self.copies < 1000 or not 0 <= self.dilate < 256:
             raise UsageError("--copies: expected a number from 1 to 999; --dilate: from 0 to 255")
         if self.only and not self.splits:
-            raise UsageError("--only names folds, and there are none without --splits")
+            raise UsageError("--only selects folds, and there are none without --splits")
 
     def identity(self) -> dict[str, Any]:
-        """The options that bear on the result; the share of validation only where there are no splits."""
+        """The options that affect the result; the share of validation only where there are no splits."""
         found = {"kind": self.KIND, **super().identity()}
         if self.splits:
             found.pop("validation")

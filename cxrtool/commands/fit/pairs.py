@@ -1,4 +1,4 @@
-"""The pictures that `fit` learns from, each with what should become of it: listed, divided, decoded."""
+"""The images of `fit` with their targets: listed, divided, decoded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.splitting.splits import SUBSETS, read_splits
-from cxrtool.data.tables.manifest import FILE_NAME, PATH_COLUMNS, Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manifest, read_table
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow.assignment import Assignment, check_sides
 from cxrtool.flow.settings import Settings
@@ -23,29 +24,29 @@ if TYPE_CHECKING:
 
 METADATA, TRUTH = "metadata.csv", "truth.csv"
 TARGETS = {"lungs": "mask", "ribs": "ribless"}
-"""The column that names what a picture should become, by what is fitted."""
+"""By kind, the default column of the target."""
 
-WHAT = {"lungs": "a lung mask", "ribs": "a picture without ribs"}
+WHAT = {"lungs": "a lung mask", "ribs": "an image without ribs"}
 
 
 def read_pairs(path: Path, kind: str, column: str, settings: Settings) -> Manifest:
-    """Read the images that have a target; those without are left out with a count.
+    """Read the images that have a target; those without are excluded with a count.
 
     Args:
-        path: A manifest, a step's folder, or a folder that `cxrtool phantom` drew.
+        path: A manifest, a step's folder, or a folder of `cxrtool phantom`.
         kind: `lungs` or `ribs`.
-        column: Names the target's file; paths are relative to the table's folder.
+        column: Has the path of the target; paths are relative to the table's folder.
         settings: The shared options.
 
     Raises:
-        InputError: It is not readable, has no such column, or no image has a target.
+        InputError: It cannot be read, has no such column, or no image has a target.
     """
-    drawn = path.is_dir() and not (path / FILE_NAME).exists() and (path / METADATA).is_file()
+    drawn = path.is_dir() and not (path / MANIFEST).exists() and (path / METADATA).is_file()
     manifest = _read_drawn(path, settings) if drawn else read_manifest(path, root=settings.root)
     if column not in manifest.columns:
         hint = {
-            "lungs": "`cxrtool prepare` keeps the masks that a data set has; or name another --target-column",
-            "ribs": "`cxrtool phantom --truth all` draws some, `prepare --dataset jsrt` reads them beside BSE-JSRT",
+            "lungs": "`cxrtool prepare` keeps the masks of a data set; or give another --target-column",
+            "ribs": "`cxrtool phantom --truth all` draws them, `prepare --dataset jsrt` reads them from BSE-JSRT",
         }[kind]
         found = ", ".join(manifest.columns)
         raise InputError(
@@ -57,15 +58,15 @@ def read_pairs(path: Path, kind: str, column: str, settings: Settings) -> Manife
             row[column] = str(base / row[column]) if row[column] else ""
     having = [row["image_id"] for row in manifest.rows if row[column]]
     if not having:
-        raise InputError(f"{manifest.name}: of its {len(manifest)} images none has {WHAT[kind]} in '{column}'")
+        raise InputError(f"{manifest.name}: none of its {len(manifest)} images has {WHAT[kind]} in '{column}'")
     if len(having) < len(manifest):
         missing = len(manifest) - len(having)
-        settings.report.say(f"{manifest.name}: {missing} of {len(manifest)} images without {WHAT[kind]}; left out")
+        settings.report.say(f"{manifest.name}: {missing} of {len(manifest)} images without {WHAT[kind]}; excluded")
     return manifest.subset(having)
 
 
 def _read_drawn(folder: Path, settings: Settings) -> Manifest:
-    """A set of phantoms as it was drawn, its truth beside it, without preparing it first."""
+    """Read a folder of phantoms with their truth, without `prepare`."""
     from cxrtool.data.datasets.listing import list_images
     from cxrtool.data.datasets.record import Request
     from cxrtool.data.tables.ids import patient_id
@@ -88,38 +89,38 @@ def _read_drawn(folder: Path, settings: Settings) -> Manifest:
 
 
 def join(manifest: Manifest, more: Manifest, column: str) -> Manifest:
-    """Both tables as one.
+    """Join two tables.
 
     Raises:
-        InputError: An id stands in both.
+        InputError: An id is listed in both.
     """
     twice = sorted({row["image_id"] for row in manifest.rows} & {row["image_id"] for row in more.rows})
     if twice:
-        raise InputError(f"--also {more.name}: the image_id '{twice[0]}' stands in {manifest.name} too")
+        raise InputError(f"--also {more.name}: the image_id '{twice[0]}' is also listed in {manifest.name}")
     columns = list(dict.fromkeys([*manifest.columns, *more.columns]))
     rows = [{**dict.fromkeys(columns, ""), **row} for row in (*manifest.rows, *more.rows)]
     return Manifest(columns, rows, manifest.origin)
 
 
 def divide(manifest: Manifest, own: int, validation: float, balance: str | None, settings: Settings) -> Assignment:
-    """Hold a share of the patients back to choose the epoch by; no patient is on both sides.
+    """Hold out a share of the patients for validation; no patient is in both subsets.
 
     Args:
-        manifest: The images; those from place `own` on only train.
-        own: Number of images that may be held back.
+        manifest: The images; those from index `own` on are for training only.
+        own: Number of images that may be held out.
         validation: Share of them.
-        balance: A column whose values should be held back alike.
+        balance: A column by whose values the split is stratified.
         settings: The seed, and the shared options.
 
     Raises:
         InputError: There are fewer than two patients.
-        LeakageError: A patient is among those that only train and among those held back.
+        LeakageError: A patient has images for training only and images that are held out.
     """
     from cxrtool.data.splitting.divider import Divider
 
     if not validation:
         return Assignment("0", "0", {"train": list(range(len(manifest))), "validation": [], "test": []})
-    # Patients are divided whatever their disease: a class of one patient is no reason to refuse.
+    # Patients are divided without regard to class: a class of one patient must not be an error.
     rows = [{**row, "label": "", "stratum": row.get(balance or "", "")} for row in manifest.rows[:own]]
     placed = Divider(rows, strata=("stratum",), seed=settings.seed).holdout(
         {"train": 1 - validation, "validation": validation}
@@ -129,17 +130,19 @@ def divide(manifest: Manifest, own: int, validation: float, balance: str | None,
 
 
 def read_folds(path: Path, manifest: Manifest, own: int, settings: Settings) -> list[Assignment]:
-    """The folds of a splits file; images from place `own` on train in each of them.
+    """The folds of a splits file; images from index `own` on are training images in each of them.
 
     Raises:
-        InputError: The splits are not readable, or a fold trains on nothing.
-        LeakageError: A patient or a picture is on two sides, and `--allow-leakage` was not given.
+        InputError: The splits cannot be read, or a fold has no training image.
+        LeakageError: A patient or an image is in more than one subset, and `--allow-leakage` was not given.
     """
     splits = read_splits(path)
     known = {row["image_id"] for row in manifest.rows[:own]}
     unknown = len(splits.ids() - known)
     if unknown:
-        settings.report.say(f"{splits.name}: {unknown} of its {len(splits.ids())} images are not among these; left out")
+        settings.report.say(
+            f"{splits.name}: {unknown} of its {len(splits.ids())} images are not in the manifest; excluded"
+        )
     always = {row["image_id"]: "train" for row in manifest.rows[own:]}
     folds = []
     for (repeat, fold), subsets in splits.runs.items():
@@ -159,19 +162,19 @@ def _assign(manifest: Manifest, placed: dict[str, str], repeat: str, fold: str, 
     try:
         check_sides(manifest, placed, assignment.name, settings)
     except LeakageError as error:
-        hint = "`cxrtool split` keeps them together; --allow-leakage fits all the same"
+        hint = "`cxrtool split` keeps them together; --allow-leakage fits nevertheless"
         raise LeakageError(error.message, hint) from error
     return assignment
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pictures and targets, decoded.
+    """Decoded images and targets.
 
     Attributes:
-        images: The pictures as the network sees them.
-        targets: What should become of them.
-        failed: Place and reason of what cannot be used.
+        images: In the input form of the network.
+        targets: In the same form.
+        failed: Index and reason of each pair that cannot be used.
     """
 
     images: Store
@@ -179,7 +182,7 @@ class Decoded:
     failed: dict[int, str]
 
     def usable(self, assignment: Assignment) -> Assignment:
-        """The assignment without what cannot be used."""
+        """The assignment without pairs that cannot be used."""
         kept = {name: [i for i in indices if i not in self.failed] for name, indices in assignment.subsets.items()}
         return replace(assignment, subsets=kept)
 
@@ -194,20 +197,20 @@ def open_pairs(
     request: StopRequest,
     decoder: str,
 ) -> Decoded:
-    """Decode all pictures and targets once, or find them in the cache.
+    """Decode all images and targets once, or find them in the cache.
 
     Args:
         manifest: The images, each with a target.
         kind: `lungs` or `ribs`.
-        column: Names the target's file.
-        form: What the network is shown.
-        dilate: By how many pixels masks are widened.
+        column: Has the path of the target.
+        form: The network's input form.
+        dilate: Side in pixels of the square by which masks are dilated.
         settings: The shared options.
-        request: Heeded between images.
-        decoder: Version of what decodes; part of the cache's key.
+        request: Checked between images.
+        decoder: Version of the decoding library; part of the cache's key.
 
     Raises:
-        InputError: Not a single pair can be read.
+        InputError: Not one pair can be read.
         StoppedError: A signal arrived.
     """
     from cxrtool.flow.parallel import map_items
@@ -250,7 +253,7 @@ def open_pairs(
 
 
 def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
-    """A picture as the network sees it, and the SHA-256 of its pixels; run in a worker process.
+    """An image in the input form of the network, and the SHA-256 of its pixels; run in a worker process.
 
     Raises:
         ImageError: It cannot be read.
@@ -266,10 +269,10 @@ def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
 
 
 def decode_target(item: tuple[Path, Path], *, form: Form, kind: str, dilate: int) -> tuple[np.ndarray, str]:
-    """What a picture should become, at its place before the network, and the SHA-256 of its pixels.
+    """The target in the input form of the network, and the SHA-256 of its pixels.
 
     Raises:
-        ImageError: One of the two cannot be read, or they do not belong together.
+        ImageError: Image or target cannot be read, or they do not match.
     """
     from cxrtool.data.reading.images import read_image
     from cxrtool.errors import ImageError
@@ -288,7 +291,7 @@ def decode_target(item: tuple[Path, Path], *, form: Form, kind: str, dilate: int
 
 
 def seen_rows(manifest: Manifest, assignment: Assignment, store: Store) -> list[Row]:
-    """The rows of `fitted_on.csv`: what was trained on and chosen by."""
+    """The rows of `fitted_on.csv`: training and validation images."""
     rows = []
     for subset in ("train", "validation"):
         for i in assignment.subsets[subset]:

@@ -1,4 +1,4 @@
-"""The fitting of one network: from decoded pairs to a part's folder with its figures and pictures."""
+"""Fit one network: from decoded pairs to the folder of a part, with its results and example images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.commands.fit.measure import FIGURES, TABLES, measure_masks, measure_pictures, score_rows
 from cxrtool.commands.fit.options import PartOptions
 from cxrtool.commands.fit.pairs import Decoded, open_pairs, seen_rows
-from cxrtool.commands.fit.pictures import SHOWN, predict_with, draw_examples
+from cxrtool.commands.fit.pictures import SHOWN, draw_examples, predict_with
+from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.folder import StepFolder
-from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxrtool.imaging.fits import Form
-    from cxrtool.training.image_to_image import ImageToImageDesign, FittedImageToImage
+    from cxrtool.training.image_to_image import FittedImageToImage, ImageToImageDesign
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "subset")
 DECODER = "opencv-python-headless"
 
 
 def make_design(options: PartOptions, form: Form, settings: Settings, seed: int) -> ImageToImageDesign:
-    """Turn resolved options into what the training room takes.
+    """The design that the resolved options describe.
 
     Raises:
         UsageError: An augmentation is wrong.
@@ -56,13 +56,10 @@ def make_design(options: PartOptions, form: Form, settings: Settings, seed: int)
 
 @dataclass
 class PartFitter:
-    """Fits networks of one kind with the same options, on divisions of the same pairs.
+    """Fits networks of one kind with the same options, on different subsets of the same pairs.
 
     Attributes:
-        options: Resolved.
-        form: What the network is shown.
         manifest: The images, each with a target.
-        settings: The shared options.
     """
 
     options: PartOptions
@@ -73,11 +70,11 @@ class PartFitter:
 
     @property
     def kind(self) -> str:
-        """What is fitted."""
+        """`lungs` or `ribs`."""
         return self.options.KIND
 
     def decoded(self, folder: StepFolder, request: StopRequest) -> Decoded:
-        """The pairs, opened once."""
+        """The pairs, decoded once."""
         if self._decoded is None:
             self._decoded = open_pairs(
                 self.manifest,
@@ -91,7 +88,7 @@ class PartFitter:
             )
             if self._decoded.failed:
                 count = len(self._decoded.failed)
-                text = f"{count} of {len(self.manifest)} pairs cannot be read and are left out; each with its reason in"
+                text = f"{count} of {len(self.manifest)} pairs cannot be read and are excluded; each with its reason in"
                 self.settings.report.warn(f"{text} {folder.shown}/rejects.csv")
         return self._decoded
 
@@ -158,24 +155,24 @@ class PartFitter:
         import numpy as np
 
         from cxrtool.training.device import local_randomness
-        from cxrtool.training.image_to_image import answer
+        from cxrtool.training.image_to_image import predict
 
         predicted = [(i, subset) for subset in ("validation", "test") for i in assignment.subsets[subset]]
         indices = np.array([i for i, _ in predicted], np.int64)
         with local_randomness(design.seed, design.threads):
-            answers = answer(design, fitted.module, decoded.images, indices, stop=request.error)
+            predictions = predict(design, fitted.module, decoded.images, indices, stop=request.error)
             if self.kind == "lungs":
                 measured = measure_masks(
                     self.manifest,
                     self.options.target_column,
                     indices.tolist(),
-                    answers,
+                    predictions,
                     self.form,
                     self.settings.workers,
                 )
             else:
                 pictures = (decoded.images.images[i] for i in indices), (decoded.targets.images[i] for i in indices)
-                measured = measure_pictures(answers, *pictures)
+                measured = measure_pictures(predictions, *pictures)
         return score_rows(self.manifest, assignment, predicted, measured)
 
     def _write(
@@ -198,15 +195,15 @@ class PartFitter:
             },
             "figures": {subset: found for subset in ("validation", "test") if (found := self._means(rows, subset))},
         }
-        # By it `segment` tells a picture that is no frontal chest, of which a network may be as sure as of any other.
+        # `segment` uses it to detect images that are not frontal chests, for which a network may be just as certain.
         shown = (decoded.images.images[i] for i in assignment.subsets["train"])
         trained["usual"] = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
         save_part(path, self.kind, options.network, fitted.module, self.form, trained)
-        write_table(path / FITTED, FITTED_COLUMNS, seen)
+        write_table(path / FITTED_ON, FITTED_COLUMNS, seen)
         columns = ("image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[self.kind])
         write_table(path / TABLES[self.kind], columns, rows)
-        write_history(path / "history.csv", fitted.history.rows)
-        draw_history(path / "curves.png", fitted.history, f"{self.kind}, {options.network}, {assignment.name}")
+        write_history(path / HISTORY, fitted.history.rows)
+        draw_history(path / CURVES, fitted.history, f"{self.kind}, {options.network}, {assignment.name}")
         sources = {row["image_id"]: row for row in self.manifest.rows}
         chosen = [row for row in rows if row["subset"] == "validation"] or rows
         spread = [chosen[k * len(chosen) // SHOWN] for k in range(SHOWN)] if len(chosen) > SHOWN else chosen
@@ -235,7 +232,7 @@ class PartFitter:
 
 
 def captions(row: Row, kind: str) -> list[str]:
-    """What stands below a picture: its id and its figures."""
+    """The lines of text below an image: its id and its results."""
     if kind == "lungs":
         return [row["image_id"], f"Dice {float(row['dice']):.3f}"]
     return [row["image_id"], f"MSE {float(row['mse']):.2e}, before {float(row['mse_before']):.2e}"]

@@ -1,4 +1,4 @@
-"""Pictures of what a fitted network does, for the eye: outlines of lungs, rib-free pictures beside their truth."""
+"""Example images of fitted networks: outlines of lungs, or rib-free images beside their targets."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from cxrtool.imaging.fits import Form
 
 Predict = Callable[["np.ndarray"], "np.ndarray"]
-"""Answers a picture (S, S) of values in [0, 1] with one of the same shape."""
+"""From an image (S, S) of values in [0, 1] to one of the same shape."""
 
 TITLES = {
-    "lungs": "green: the mask that was given; red: what was found",
-    "ribs": "each: as it is; without ribs, as found; without ribs, as given",
+    "lungs": "green: the given mask; red: the prediction",
+    "ribs": "each: the image; without ribs, predicted; without ribs, given",
 }
 COLUMNS = {"lungs": 5, "ribs": 2}
 SHOWN = 15
 
 
 def predict_with(module: nn.Module, kind: str) -> Predict:
-    """Ask a lung or rib network about one picture: the probability of lung, or the picture without ribs."""
+    """A function that runs a lung or rib network: the probability of lung, or the image without ribs."""
     import torch
 
     def predict(values: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             outputs = module(torch.from_numpy(values)[None, None])[0, 0].float()
-            answer: np.ndarray = (torch.sigmoid(outputs) if kind == "lungs" else outputs.clamp(0.0, 1.0)).numpy()
-        return answer
+            predict: np.ndarray = (torch.sigmoid(outputs) if kind == "lungs" else outputs.clamp(0.0, 1.0)).numpy()
+        return predict
 
     return predict
 
@@ -46,11 +46,11 @@ def draw_examples(
 
     Args:
         target: The file.
-        entries: A row of the manifest, the lines of text below its picture, and the network to ask about it.
+        entries: A row of the manifest, the lines of text below its image, and the network.
         kind: `lungs` or `ribs`.
-        column: Names the target's file.
-        form: What the network is shown.
-        title: What the sheet is of.
+        column: Has the path of the target.
+        form: The network's input form.
+        title: Of the sheet.
     """
     import cv2
 

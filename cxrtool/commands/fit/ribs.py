@@ -1,7 +1,7 @@
-"""Fit a rib network from pictures with and without ribs.
+"""Fit a rib network from images with and without ribs.
 
-Writes a part that `enhance --ribs` takes; with --splits a run of one part for each fold, and the errors of every test
-image. MANIFEST may be a folder that `cxrtool phantom` drew: phantoms are drawn with and without ribs.
+Writes a part for `enhance --ribs`; with --splits a run with a part for each fold, and the errors of every test image.
+MANIFEST may be a folder of `cxrtool phantom`: phantoms are drawn with and without ribs.
 
 Example: cxrtool fit ribs phantoms -o ribs
 """
@@ -25,12 +25,12 @@ class RibOptions(PartOptions):
 
     KIND: ClassVar[str] = "ribs"
 
-    network: str = option("{choices}.", next(iter(NETWORKS)), choices=NETWORKS)
-    target_column: str = option("The column that names the picture without ribs.", "ribless")
-    loss: str = option("{choices}.", "", choices=LOSSES["ribs"], shown="the network's preset")
+    network: str = option("Network: {choices}.", next(iter(NETWORKS)), choices=NETWORKS)
+    target_column: str = option("Column with the path of the image without ribs.", "ribless")
+    loss: str = option("Loss: {choices}.", "", choices=LOSSES["ribs"], shown="the network's preset")
 
 
 def run(options: RibOptions, settings: Settings) -> None:
-    """Fit, and print the figures."""
+    """Fit, and print the results."""
     if found := fit(options, settings):
         settings.output.table(*found)

@@ -1,6 +1,6 @@
-"""Make one answer of two networks, of an image's twins, or of runs.
+"""Fuse the predictions of two networks, of the twins of an image, or of runs.
 
-All print predictions, which evaluate and compare take, or write them with -o.
+All kinds print predictions, which evaluate and compare accept, or write them with -o.
 
 Example: cxrtool fuse joint run-a run-b -o joint.csv
 """

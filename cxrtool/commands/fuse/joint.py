@@ -1,8 +1,8 @@
-"""Three classes from A (normal or not) and B (covid or not).
+"""Predict three classes from two binary networks: A (normal or not) and B (covid or not).
 
-The joint response of de Moura et al. 2020. B may be trained on fewer images than A, but inside A's subsets: it has
-answered all of A's test images and was trained on none. Prints predictions, which evaluate and compare take, or
-writes them with -o.
+The joint response of de Moura et al. 2020. B may be trained on fewer images than A, but within the subsets of A: B must
+have predictions for all test images of A, and must not be trained on any of them. Prints predictions, which evaluate
+and compare accept, or writes them with -o.
 
 Example: cxrtool fuse joint run-a run-b -o joint.csv
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.commands.fuse.source import SHARED, TEST, Key, Source, examples, fuse, key_of, show, wrong_count
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.file_names import MANIFEST, SPLITS
 from cxrtool.data.splitting.splits import Run, read_splits
-from cxrtool.data.tables.manifest import FILE_NAME, Row, read_manifest
+from cxrtool.data.tables.manifest import Row, read_manifest
 from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.flow import common_options
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from cxrtool.evaluation.metrics.confusion import FloatArray
 
 CONFLICTS = ("prob", "inconclusive", "covid")
-"""What may be said on conflict: the likelier class, nothing, or covid."""
+"""The prediction in a conflict: the more probable class, none, or covid."""
 
 NAMES = "normal,pathological,covid"
 
-SPLIT_HINT = "make B's splits with `cxrtool split --within A's-splits --equal COLUMN --keep test`"
+SPLIT_HINT = "make the splits of B with `cxrtool split --within SPLITS-OF-A --equal COLUMN --keep test`"
 
 Names = tuple[str, str, str]
 
@@ -53,15 +53,21 @@ class JointOptions(Options):
 
     sources: tuple[Path, ...] = argument("The runs of A and B, or CSVs.", metavar="A B")
     names: str = option(
-        "What A and B tell apart, A the first from the rest, B the last from the rest.", NAMES, metavar="NAMES"
+        "Names of the three classes: A separates the first from the rest, B the last from the rest.",
+        NAMES,
+        metavar="NAMES",
     )
     rule: str = option(
-        "{choices}: product takes A and B as independent, nested B as a part of A.", "product", choices=_rules
+        "{choices}: product assumes that A and B are independent, nested that covid is a part of not normal.",
+        "product",
+        choices=_rules,
     )
     on_conflict: str = option(
-        "Where A says normal and B covid: prob (the likelier), inconclusive or covid.", CONFLICTS[0], choices=CONFLICTS
+        "Prediction where A predicts normal and B covid: prob (the more probable class), inconclusive or covid.",
+        CONFLICTS[0],
+        choices=CONFLICTS,
     )
-    prior_correct: bool = option("Scale B's odds from its training shares to A's.", False)
+    prior_correct: bool = option("Scale the odds of B from its training prevalence to that of A.", False)
     partial: bool = common_options.partial()
 
 
@@ -71,7 +77,7 @@ def run(options: JointOptions, settings: Settings) -> None:
 
 
 def fuse_joint(options: JointOptions, settings: Settings) -> Predictions | None:
-    """Join the answers of A and B, and write the predictions where `-o` names a file; None on a dry run.
+    """Join the predictions of A and B, and write them to the file of `-o`; None on a dry run.
 
     Raises:
         UsageError: Not two sources or three names, or the prior cannot be corrected.
@@ -104,40 +110,40 @@ def _names(text: str) -> Names:
 
 
 def correct(
-    b: FloatArray, keys: Sequence[Key], first: Source, second: Source, asked: str, settings: Settings
+    b: FloatArray, keys: Sequence[Key], first: Source, second: Source, positive: str, settings: Settings
 ) -> FloatArray:
-    """Undo B's prior in every fold: from the share of a class in B's training subset to that in A's.
+    """Correct the prior of B in every fold: from the prevalence in the training subset of B to that of A.
 
     Args:
         b: (n,) probability of the class from B.
         keys: (n,) image, repeat, fold and subset of each.
         first: A.
-        second: B; the manifest of its run has the labels of all images, also of those that A alone was trained on.
-        asked: The class.
-        settings: Told what was done.
+        second: B; the manifest of its run must have the labels of all images, including those of A.
+        positive: The class.
+        settings: Reports the correction.
 
     Raises:
-        UsageError: A or B is no run.
-        InputError: A training image has no label in B's manifest, or the class is all or nothing of a training subset.
+        UsageError: A or B is not a run.
+        InputError: A training image has no label in the manifest of B, or a training subset has only one class.
     """
     import numpy as np
 
     from cxrtool.evaluation.fusion import prior_correct
 
     labels = _labels(second)
-    p, q = (_shares(source, labels, asked, {key[1:3] for key in keys}) for source in (first, second))
+    p, q = (_prevalences(source, labels, positive, {key[1:3] for key in keys}) for source in (first, second))
     of_key = [key[1:3] for key in keys]
     corrected = prior_correct(b, np.array([p[run] for run in of_key]), np.array([q[run] for run in of_key]))
     settings.report.say(
-        f"prior of {asked}: {_range(q)} in B's training subset, {_range(p)} in A's, which B's odds are scaled to; B's "
-        f"changed mix of the other images is left as it is"
+        f"prevalence of {positive} in the training subsets: {_range(q)} for B, {_range(p)} for A; the odds of B are "
+        f"scaled to that of A (the mix of the other classes is not corrected)"
     )
     return corrected
 
 
 def _labels(second: Source) -> dict[str, str]:
-    if not (is_run(second.path) and (second.path / FILE_NAME).is_file()):
-        raise UsageError(f"--prior-correct: expected of B a whole run with its manifest, found {second.path}")
+    if not (is_run(second.path) and (second.path / MANIFEST).is_file()):
+        raise UsageError(f"--prior-correct: expected B to be a whole run with its manifest, found {second.path}")
     labels: dict[str, str] = {}
     for row in read_manifest(second.path).rows:
         for name in filter(None, (row["image_id"], row.get("parent_id", ""))):
@@ -145,7 +151,7 @@ def _labels(second: Source) -> dict[str, str]:
     return labels
 
 
-def _shares(source: Source, labels: Mapping[str, str], asked: str, runs: set[Run]) -> dict[Run, float]:
+def _prevalences(source: Source, labels: Mapping[str, str], positive: str, runs: set[Run]) -> dict[Run, float]:
     if not (is_run(source.path) and (source.path / SPLITS).is_file()):
         raise UsageError(f"--prior-correct: expected runs with their {SPLITS}, found {source.path}")
     splits = read_splits(source.path)
@@ -156,14 +162,14 @@ def _shares(source: Source, labels: Mapping[str, str], asked: str, runs: set[Run
         unknown = [name for name in training if not labels.get(name)]
         if unknown:
             raise InputError(
-                f"--prior-correct: expected the labels of all training images of {source.path} in B's manifest, found "
-                f"none of {len(unknown)}, such as {examples(unknown)}",
-                "train B on the whole manifest with its labels renamed; its splits alone leave images out",
+                f"--prior-correct: expected the labels of all training images of {source.path} in the manifest of B, "
+                f"found no label for {len(unknown)}, such as {examples(unknown)}",
+                "train B on the whole manifest with renamed labels, and exclude images by its splits",
             )
-        count = sum(labels[name] == asked for name in training)
+        count = sum(labels[name] == positive for name in training)
         if not 0 < count < len(training):
             raise InputError(
-                f"--prior-correct: expected images of {asked} and others in the training subset of "
+                f"--prior-correct: expected images of {positive} and of the rest in the training subset of "
                 f"{source.path / fold_name(*run)}, found {count} of {len(training)}"
             )
         found[run] = count / len(training)
@@ -177,40 +183,35 @@ def _range(shares: Mapping[Run, float]) -> str:
 
 @dataclass(frozen=True)
 class Binary:
-    """One of the two networks.
+    """The predictions of one of the two networks.
 
     Attributes:
-        source: Its answers.
-        asked: The class whose probability counts.
+        positive: The class whose probability is used.
         other: The other class.
     """
 
     source: Source
-    asked: str
+    positive: str
     other: str
 
     @classmethod
-    def of(cls, source: Source, named: str, *, ask_named: bool, role: str) -> Binary:
-        """Find the two classes.
-
-        Raises:
-            InputError: They are not two, or none of them has the name.
-        """
+    def of(cls, source: Source, named: str, *, named_is_positive: bool, role: str) -> Binary:
+        """Find the two classes; an `InputError` if there are not two, or none has the name."""
         classes = source.predictions.classes
         if len(classes) != 2 or named not in classes:
             raise InputError(
-                f"{source.predictions.name}: expected of {role} two classes, one of them {named}, found "
+                f"{source.predictions.name}: expected two classes of {role}, one of them {named}, found "
                 f"{', '.join(classes)}",
-                "A tells normal from the rest, B covid from the rest; other names with --names",
+                "A separates normal from the rest, B covid from the rest; set other names with --names",
             )
         rest = next(name for name in classes if name != named)
-        return cls(source, named, rest) if ask_named else cls(source, rest, named)
+        return cls(source, named, rest) if named_is_positive else cls(source, rest, named)
 
-    def probability(self, places: list[int]) -> FloatArray:
-        """Of the class asked about, in these rows; scaled, where a table was rounded."""
-        values = self.source.predictions.probabilities[places]
-        own: FloatArray = values[:, self.source.predictions.classes.index(self.asked)] / values.sum(axis=1)
-        return own
+    def probability(self, indices: list[int]) -> FloatArray:
+        """Of the positive class, in these rows; scaled to sum 1, because tables can be rounded."""
+        values = self.source.predictions.probabilities[indices]
+        scaled: FloatArray = values[:, self.source.predictions.classes.index(self.positive)] / values.sum(axis=1)
+        return scaled
 
 
 def join_answers(
@@ -223,44 +224,44 @@ def join_answers(
     corrected: bool,
     settings: Settings,
 ) -> Predictions:
-    """Join the answers of A and B about each image in each repeat, fold and subset.
+    """Join the predictions of A and B for each image in each repeat, fold and subset.
 
     Raises:
-        InputError: Classes or labels do not fit, or B has not answered all of A's test images.
+        InputError: Classes or labels do not fit, or B lacks predictions for test images of A.
         LeakageError: B was trained on one of them, and leakage is not allowed.
-        UsageError: The prior cannot be corrected, because A or B is no run.
+        UsageError: The prior cannot be corrected, because A or B is not a run.
     """
     from cxrtool.evaluation import fusion
 
-    a_of = Binary.of(first, names[0], ask_named=False, role="A")
-    b_of = Binary.of(second, names[2], ask_named=True, role="B")
+    a_of = Binary.of(first, names[0], named_is_positive=False, role="A")
+    b_of = Binary.of(second, names[2], named_is_positive=True, role="B")
     _check_unseen(first, second, settings)
     keys = _shared(first, second, settings)
-    places_a, places_b = [first.places[key] for key in keys], [second.places[key] for key in keys]
-    a, plain = a_of.probability(places_a), b_of.probability(places_b)
-    b = correct(plain, keys, first, second, names[2], settings) if corrected else plain
+    indices_a, indices_b = [first.indices[key] for key in keys], [second.indices[key] for key in keys]
+    a, uncorrected = a_of.probability(indices_a), b_of.probability(indices_b)
+    b = correct(uncorrected, keys, first, second, names[2], settings) if corrected else uncorrected
     conflict = fusion.is_conflict(a, b)
     decided = fusion.joint_decision(a, b, rule)
     rows: list[Row] = []
     for i, key in enumerate(keys):
-        row, other = first.predictions.rows[places_a[i]], second.predictions.rows[places_b[i]]
-        called = names[decided[i]]
+        row, other = first.predictions.rows[indices_a[i]], second.predictions.rows[indices_b[i]]
+        predicted = names[decided[i]]
         if conflict[i] and on_conflict != CONFLICTS[0]:
-            called = names[2] if on_conflict == "covid" else INCONCLUSIVE
+            predicted = names[2] if on_conflict == "covid" else INCONCLUSIVE
         warnings = dict.fromkeys(cell for cell in (row.get("warning"), other.get("warning")) if cell)
-        told = {"label": _label(key, row, other, a_of, b_of, names), "predicted": called}
-        told |= {"warning": "; ".join(warnings), "conflict": "yes" if conflict[i] else ""}
+        cells = {"label": _label(key, row, other, a_of, b_of, names), "predicted": predicted}
+        cells |= {"warning": "; ".join(warnings), "conflict": "yes" if conflict[i] else ""}
         numbers = {"conflict_mass": fusion.conflict_mass(a[i], b[i]), "probability_a": a[i], "probability_b": b[i]}
-        numbers |= {"probability_b_uncorrected": plain[i]} if corrected else {}
-        rows.append({**row, **told, **{name: f"{value:.9g}" for name, value in numbers.items()}})
+        numbers |= {"probability_b_uncorrected": uncorrected[i]} if corrected else {}
+        rows.append({**row, **cells, **{name: f"{value:.9g}" for name, value in numbers.items()}})
     columns = [*first.predictions.columns, "conflict_mass", "conflict", "probability_a", "probability_b"]
     fused = Predictions(list(names), rows, fusion.RULES[rule](a, b), "joint", columns)
-    _tell(fused, {name: make(a, b) for name, make in fusion.RULES.items()}, rule, settings)
+    _report(fused, {name: make(a, b) for name, make in fusion.RULES.items()}, rule, settings)
     return fused
 
 
 def _check_unseen(first: Source, second: Source, settings: Settings) -> None:
-    """Refuse test images of A that B was trained on or chosen by, in the same repeat and fold."""
+    """Refuse test images of A that B was trained or validated on, in the same repeat and fold."""
     found: list[str] = []
     unknown = 0
     for run in first.predictions.runs():
@@ -273,13 +274,13 @@ def _check_unseen(first: Source, second: Source, settings: Settings) -> None:
         found += [f"{key_of(row)[0]} in {folder.name}" for row in rows if key_of(row)[0] in names or seen.by(row)]
     if unknown:
         settings.report.warn(
-            f"{second.predictions.name} is no run: whether it was trained on the test images of "
-            f"{first.predictions.name} cannot be checked"
+            f"{second.predictions.name} is not a run, so it cannot be checked whether it was trained on the test "
+            f"images of {first.predictions.name}"
         )
     if found:
         text = (
-            f"{second.predictions.name}: expected a B that has seen none of A's test images, found {len(found)} that "
-            f"it, or their patients, were trained on, such as {found[0]}"
+            f"{second.predictions.name}: expected B to be trained on none of the test images of A, found {len(found)} "
+            f"that it, or a model of their patient, was trained on, such as {found[0]}"
         )
         if not settings.allow_leakage:
             raise LeakageError(text, SPLIT_HINT)
@@ -287,46 +288,48 @@ def _check_unseen(first: Source, second: Source, settings: Settings) -> None:
 
 
 def _shared(first: Source, second: Source, settings: Settings) -> list[Key]:
-    """What both have answered; of A's test all."""
-    missing = [key[0] for key in first.places if key[3] == TEST and key not in second.places]
+    """The predictions that both have, including all test images of A."""
+    missing = [key[0] for key in first.indices if key[3] == TEST and key not in second.indices]
     if missing:
-        asked = sum(key[3] == TEST for key in first.places)
+        tested = sum(key[3] == TEST for key in first.indices)
         raise InputError(
-            f"{second.predictions.name}: expected answers about all {asked} test images of "
-            f"{first.predictions.name} in the same repeat and fold, found none about {len(missing)}, such as "
+            f"{second.predictions.name}: expected predictions for all {tested} test images of "
+            f"{first.predictions.name} in the same repeat and fold, found none for {len(missing)}, such as "
             f"{examples(missing)}",
             SPLIT_HINT,
         )
-    keys = [key for key in first.places if key in second.places]
+    keys = [key for key in first.indices if key in second.indices]
     if not keys:
-        raise InputError(f"{first.predictions.name} and {second.predictions.name}: expected images in common")
-    left = len(first.places) - len(keys)
-    if left:
-        settings.report.say(f"{left} validation answers of A have none of B beside them and are left out")
+        raise InputError(
+            f"{first.predictions.name} and {second.predictions.name}: expected images in common, found none"
+        )
+    excluded = len(first.indices) - len(keys)
+    if excluded:
+        settings.report.say(f"excluded {excluded} validation predictions of A that B does not have")
     return keys
 
 
 def _label(key: Key, row: Row, other: Row, a_of: Binary, b_of: Binary, names: Names) -> str:
-    """The true class of an image, from what it is called in A and in B; empty where either does not know."""
+    """The true class of an image, from its labels in A and in B; empty where one of them is missing."""
     a, b = row.get("label", ""), other.get("label", "")
     for label, network in ((a, a_of), (b, b_of)):
-        if label not in ("", network.asked, network.other):
+        if label not in ("", network.positive, network.other):
             raise InputError(
-                f"{network.source.predictions.name}: expected the label {network.asked} or {network.other}, found "
+                f"{network.source.predictions.name}: expected the label {network.positive} or {network.other}, found "
                 f"'{label}' of '{key[0]}'"
             )
-    if a == a_of.other and b == b_of.asked:
+    if a == a_of.other and b == b_of.positive:
         raise InputError(
             f"'{key[0]}': expected labels that agree, found {a} in {a_of.source.predictions.name} and {b} in "
             f"{b_of.source.predictions.name}"
         )
     if not a or not b:
         return ""
-    return names[2] if b == b_of.asked else names[1] if a == a_of.asked else names[0]
+    return names[2] if b == b_of.positive else names[1] if a == a_of.positive else names[0]
 
 
-def _tell(fused: Predictions, by_rule: dict[str, FloatArray], rule: str, settings: Settings) -> None:
-    """Say how often the networks contradict one another on test images, and what both rules are worth there."""
+def _report(fused: Predictions, by_rule: dict[str, FloatArray], rule: str, settings: Settings) -> None:
+    """Report the conflicts on test images, the accuracy, and the Brier score of both rules."""
     from cxrtool.evaluation.scores import scores_of
     from cxrtool.evaluation.summary import summarise
     from cxrtool.evaluation.tables import cell
@@ -334,20 +337,21 @@ def _tell(fused: Predictions, by_rule: dict[str, FloatArray], rule: str, setting
     report = settings.report
     tested = [row for row in fused.rows if key_of(row)[3] == TEST] or fused.rows
     conflicts = sum(row["conflict"] == "yes" for row in tested)
-    report.say(f"conflicts (A normal, B covid): {conflicts} of {len(tested)} answers, {conflicts / len(tested):.1%}")
+    share = f"{conflicts} of {len(tested)} predictions, {conflicts / len(tested):.1%}"
+    report.say(f"conflicts (A normal, B covid): {share}")
     if not any(row["label"] for row in tested):
-        report.say("no labels: neither accuracy nor Brier score")
+        report.say("no labels: accuracy and Brier score cannot be computed")
         return
     found: dict[str, dict[str, Any]] = {}
     for name, probabilities in by_rule.items():
         scores = scores_of(replace(fused, probabilities=probabilities), abstaining=True)
         found[name] = summarise(scores, seed=settings.seed)["overall"]
-    own = found[rule]
-    if "coverage" in own:
-        report.say(f"decided: {cell(own['coverage'], 3)} of the images")
-    accuracy = f"accuracy: {cell(own['accuracy'], 3)}"
-    if "accuracy_all" in own:
-        accuracy += f" of those decided, {cell(own['accuracy_all'], 3)} with the inconclusive as wrong"
+    overall = found[rule]
+    if "coverage" in overall:
+        report.say(f"decided: {cell(overall['coverage'], 3)} of the images")
+    accuracy = f"accuracy: {cell(overall['accuracy'], 3)}"
+    if "accuracy_all" in overall:
+        accuracy += f" of the decided images, {cell(overall['accuracy_all'], 3)} with inconclusive counted as wrong"
     report.say(accuracy)
     briers = (f"{name} {cell(figures['brier'], 3)}" for name, figures in found.items())
     report.say(f"Brier score (sum over three classes, lower is better): {', '.join(briers)}")

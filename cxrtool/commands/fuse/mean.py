@@ -1,7 +1,7 @@
-"""The mean probability of several runs, where all have answered.
+"""Average the probabilities of several runs.
 
-Answers count together that are about one image in one repeat, fold and subset. Prints predictions, which evaluate and
-compare take, or writes them with -o.
+Averages the predictions for the same image in the same repeat, fold and subset; predictions that not all runs have are
+excluded. Prints predictions, which evaluate and compare accept, or writes them with -o.
 
 Example: cxrtool fuse mean run-a run-b run-c -o mean.csv
 """
@@ -37,11 +37,11 @@ def run(options: MeanOptions, settings: Settings) -> None:
 
 
 def fuse_mean(options: MeanOptions, settings: Settings) -> Predictions | None:
-    """Average runs, and write the predictions where `-o` names a file; None on a dry run.
+    """Average runs, and write the predictions to the file of `-o`; None on a dry run.
 
     Raises:
-        UsageError: It is one source alone.
-        InputError: They do not fit each other.
+        UsageError: There is only one source.
+        InputError: The sources do not fit each other.
         IncompleteError: A run lacks folds and `partial` is false.
     """
     if len(options.sources) < 2:
@@ -50,13 +50,12 @@ def fuse_mean(options: MeanOptions, settings: Settings) -> Predictions | None:
 
 
 def average(sources: Sequence[Source], settings: Settings) -> Predictions:
-    """Average probabilities where all sources have answered for the same image, repeat, fold and subset.
+    """Average probabilities where all sources have a prediction for the same image, repeat, fold and subset.
 
-    The other columns are those of the first source. An image that one of them was trained on in a fold has no answer of
-    it there and is left out.
+    The other columns are those of the first source.
 
     Raises:
-        InputError: They name different classes, give an image different labels, or have no answer in common.
+        InputError: The sources have different classes, different labels for an image, or no predictions in common.
     """
     import numpy as np
 
@@ -68,35 +67,35 @@ def average(sources: Sequence[Source], settings: Settings) -> Predictions:
                 f"found {', '.join(source.predictions.classes)}"
             )
     if len({source.path.resolve() for source in sources}) < len(sources):
-        settings.report.warn("a source stands twice and counts twice in the mean")
-    shared = [key for key in sources[0].places if all(key in source.places for source in sources)]
-    asked = {key for source in sources for key in source.places}
+        settings.report.warn("a source is listed twice and has twice the weight in the mean")
+    shared = [key for key in sources[0].indices if all(key in source.indices for source in sources)]
+    known = {key for source in sources for key in source.indices}
     if not shared:
         raise InputError(
-            f"{', '.join(source.predictions.name for source in sources)}: expected answers for the same images in the "
-            f"same repeat, fold and subset, found none among {len(asked)}",
+            f"{', '.join(source.predictions.name for source in sources)}: expected predictions for the same images in "
+            f"the same repeat, fold and subset, found none among {len(known)}",
             "train them on the same splits",
         )
     _check_labels(sources, shared)
     terms = []
     for source in sources:
         order = [source.predictions.classes.index(name) for name in first.classes]
-        terms.append(source.predictions.probabilities[np.ix_([source.places[key] for key in shared], order)])
+        terms.append(source.predictions.probabilities[np.ix_([source.indices[key] for key in shared], order)])
     mean = np.mean(terms, axis=0)
     rows = []
     for key, values in zip(shared, mean, strict=True):
-        found = [source.predictions.rows[source.places[key]] for source in sources]
+        found = [source.predictions.rows[source.indices[key]] for source in sources]
         warnings = dict.fromkeys(row["warning"] for row in found if row.get("warning"))
         rows.append({**found[0], "predicted": first.classes[int(values.argmax())], "warning": "; ".join(warnings)})
-    settings.report.say(f"{len(shared)} answers of {len(sources)} sources averaged")
-    if lost := [key[0] for key in asked if key not in sources[0].places or key not in set(shared)]:
-        settings.report.warn(f"{len(lost)} answers that not all sources have are left out: {examples(sorted(lost))}")
+    settings.report.say(f"averaged {len(shared)} predictions of {len(sources)} sources")
+    if lost := [key[0] for key in known.difference(shared)]:
+        settings.report.warn(f"excluded {len(lost)} predictions that not all sources have: {examples(sorted(lost))}")
     return Predictions(first.classes, rows, mean, "mean", first.columns)
 
 
 def _check_labels(sources: Sequence[Source], shared: Sequence[tuple[str, str, str, str]]) -> None:
     for key in shared:
-        labels = [source.predictions.rows[source.places[key]].get("label", "") for source in sources]
+        labels = [source.predictions.rows[source.indices[key]].get("label", "") for source in sources]
         if len(set(labels)) > 1:
             other = next(i for i, label in enumerate(labels) if label != labels[0])
             raise InputError(

@@ -1,4 +1,4 @@
-"""What is fused, looked up by image, repeat, fold and subset; and what all kinds of `fuse` do before and after."""
+"""The sources of `fuse`, with predictions by image, repeat, fold and subset; and the steps that all kinds share."""
 
 from __future__ import annotations
 
@@ -7,35 +7,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cxrtool.data.file_names import FITTED_ON, MANIFEST, PREDICTIONS, SPLITS
 from cxrtool.data.splitting.grouping import original_of
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.splitting.splits import Run, read_splits
-from cxrtool.data.tables.manifest import FILE_NAME as MANIFEST
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.data.tables.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.folder import touch
-from cxrtool.flow.run import PREDICTIONS, STDIN, fold_name, is_fold, is_run, read_run_predictions
-from cxrtool.flow.seen import FITTED
+from cxrtool.flow.run import STDIN, fold_name, is_fold, is_run, read_run_predictions
 from cxrtool.flow.settings import Settings
 
 SHARED = ("out", "dry_run", "quiet", "config")
 """The shared options that every kind takes."""
 
-
 Key = tuple[str, str, str, str]
-"""Image, repeat, fold and subset: only answers that agree in all four are of one image by models of one fold."""
+"""Image, repeat, fold and subset: predictions that agree in all four are fused."""
 
 TEST = "test"
 SHOWN = 3
 
 
 def key_of(row: Row, name: str = "") -> Key:
-    """What an answer is looked up by.
-
-    Args:
-        row: Of predictions.
-        name: The image, where it is not the row's own.
+    """The key of a row of predictions; `name` replaces its image.
 
     >>> key_of({"image_id": "a_r0f1", "parent_id": "a", "repeat": "0", "fold": "1", "subset": ""})
     ('a', '0', '1', 'test')
@@ -45,31 +38,22 @@ def key_of(row: Row, name: str = "") -> Key:
 
 @dataclass(frozen=True)
 class Source:
-    """Predictions and where they come from.
-
-    Attributes:
-        path: A run, the folder of a fold, or a table.
-        predictions: What they say.
-    """
+    """Predictions and their path: a run, the folder of a fold, or a table."""
 
     path: Path
     predictions: Predictions
 
     @cached_property
-    def places(self) -> dict[Key, int]:
-        """The row of every answer.
-
-        Raises:
-            InputError: An image is answered twice.
-        """
+    def indices(self) -> dict[Key, int]:
+        """The row index of every prediction; an `InputError` if an image is predicted twice."""
         found: dict[Key, int] = {}
-        for place, row in enumerate(self.predictions.rows):
+        for index, row in enumerate(self.predictions.rows):
             key = key_of(row)
-            if found.setdefault(key, place) != place:
+            if found.setdefault(key, index) != index:
                 repeat, fold = key[1:3]
                 raise InputError(
-                    f"{self.predictions.name}: expected one answer an image in each repeat, fold and subset, found "
-                    f"'{key[0]}' twice (repeat '{repeat}', fold '{fold}', {key[3]})"
+                    f"{self.predictions.name}: expected one prediction per image in each repeat, fold and subset, "
+                    f"found '{key[0]}' twice (repeat '{repeat}', fold '{fold}', {key[3]})"
                 )
         return found
 
@@ -78,14 +62,14 @@ class Source:
         if self.path.is_dir() and is_run(self.path):
             return self.path / fold_name(*(part or "0" for part in run))
         folder = self.path.parent if self.path.name == PREDICTIONS and self.path.is_file() else self.path
-        return folder if is_fold(folder) and (folder / FITTED).is_file() else None
+        return folder if is_fold(folder) and (folder / FITTED_ON).is_file() else None
 
     def fitted_on(self, run: Run) -> set[str]:
-        """The images that a fold was trained on or chosen by, as its model and the run's splits tell."""
+        """The images that a fold was trained or validated on, from its model and the splits of the run."""
         folder = self.folder_of(run)
         names: set[str] = set()
-        if folder is not None and (folder / FITTED).is_file():
-            names |= {original_of(row) for row in read_table(folder / FITTED).rows}
+        if folder is not None and (folder / FITTED_ON).is_file():
+            names |= {original_of(row) for row in read_table(folder / FITTED_ON).rows}
         if folder is not None and (folder.parent / SPLITS).is_file():
             repeat, fold = (part or "0" for part in run)
             subsets = read_splits(folder.parent).runs.get((repeat, fold), {})
@@ -94,7 +78,7 @@ class Source:
 
 
 def examples(names: Iterable[str]) -> str:
-    """The first few of many names.
+    """The first few names.
 
     >>> examples(["a", "b", "c", "d"])
     'a, b, c, …'
@@ -104,26 +88,16 @@ def examples(names: Iterable[str]) -> str:
 
 
 def wrong_count(call: str, wanted: str, sources: Sequence[Path]) -> UsageError:
-    """What to raise where a kind was given too few sources, or too many.
-
-    Args:
-        call: The kind and what it takes, as typed.
-        wanted: How many, in words.
-        sources: Those given.
-    """
+    """The error for too few or too many sources; `call` is the kind with its arguments, `wanted` their number."""
     return UsageError(f"expected {wanted} RUN or CSV, found {len(sources)}", f"cxrtool fuse {call}")
 
 
 def fuse(
     paths: Sequence[Path], make: Callable[[Sequence[Source]], Predictions], settings: Settings, *, partial: bool
 ) -> Predictions | None:
-    """Read the sources, fuse them, and write the file that `-o` names.
+    """Read the sources, fuse them with `make`, and write the file of `-o`; None on a dry run, which reads nothing.
 
-    Args:
-        paths: Runs, tables of predictions, or - for standard input.
-        make: Makes one table of the sources, in their order.
-        settings: On a dry run nothing is read, and nothing returned.
-        partial: Take a run of which some folds are missing.
+    Paths are runs, tables of predictions, or - for standard input. `partial` accepts a run that lacks folds.
 
     Raises:
         InputError: A source cannot be read.
@@ -139,7 +113,7 @@ def fuse(
 
 
 def show(fused: Predictions | None, settings: Settings) -> None:
-    """Print what was fused, unless it was written to a file."""
+    """Print fused predictions, unless they were written to a file."""
     if fused is not None and settings.out is None:
         settings.output.write(dump_predictions(fused))
 
@@ -151,7 +125,7 @@ def _read(path: Path, *, partial: bool) -> Predictions:
 
 
 def _write(out: Path, fused: Predictions, paths: Sequence[Path]) -> None:
-    """Write the file; one that says the same already is only made newer, so that Make does not redo what follows."""
+    """Write the file; an identical one is only touched if a source is newer, so that Make stops here."""
     text = dump_predictions(fused, out.absolute().parent)
     if out.is_file() and out.read_bytes() == text.encode(errors="backslashreplace"):
         newest = [path / MANIFEST if (path / MANIFEST).is_file() else path for path in paths if path.exists()]

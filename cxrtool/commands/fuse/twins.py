@@ -1,7 +1,7 @@
-"""One answer a radiograph from those about what each generator made of it.
+"""Fuse the predictions for the twins of each radiograph, one twin by each generator.
 
-As COVID-SDNet does it: a class counts with its highest probability among the twins. Prints predictions, which evaluate
-and compare take, or writes them with -o.
+The rule of COVID-SDNet: the score of a class is its highest probability among the twins. Prints predictions, which
+evaluate and compare accept, or writes them with -o.
 
 Example: cxrtool fuse twins twins-run -o answers.csv
 """
@@ -22,10 +22,10 @@ from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument, option
 
 POSITIVE = "covid"
-"""The class that ties go to, where there is one of this name and none is given."""
+"""The class that ties go to by default, if there is a class of this name."""
 
 DECIDING = "twin"
-"""The column that names the generator whose twin holds the highest probability of all."""
+"""The column with the generator whose twin has the highest probability of all."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TwinsOptions(Options):
 
     sources: tuple[Path, ...] = argument("One run of twins, or a CSV.", metavar="RUN")
     positive: str | None = option(
-        "The class that ties go to.", None, metavar="CLASS", shown=f"{POSITIVE}, else the first"
+        "The class that ties go to.", None, metavar="CLASS", shown=f"{POSITIVE}, otherwise the first"
     )
     partial: bool = common_options.partial()
 
@@ -47,11 +47,11 @@ def run(options: TwinsOptions, settings: Settings) -> None:
 
 
 def fuse_twins(options: TwinsOptions, settings: Settings) -> Predictions | None:
-    """Fuse the twins of a run, and write the predictions where `-o` names a file; None on a dry run.
+    """Fuse the twins of a run, and write the predictions to the file of `-o`; None on a dry run.
 
     Raises:
-        UsageError: Not one source, or `positive` is no class.
-        InputError: Its predictions are not of twins.
+        UsageError: Not exactly one source, or `positive` is not a class.
+        InputError: The predictions are not of twins.
         IncompleteError: The run lacks folds and `partial` is false.
     """
     if len(options.sources) != 1:
@@ -67,12 +67,12 @@ def fuse_twins(options: TwinsOptions, settings: Settings) -> Predictions | None:
 def join_twins(source: Source, positive: str | None, settings: Settings) -> Predictions:
     """Fuse the twins of each radiograph in each repeat and fold.
 
-    Columns in which its twins differ, such as their pictures' digest, are not told of the radiograph; its path is that
-    of the twin that holds the maximum.
+    Columns in which the twins differ, such as the digest, are dropped; the path is that of the twin with the highest
+    probability.
 
     Raises:
         InputError: The predictions are not of twins, or no radiograph has all of its twins.
-        UsageError: `positive` is no class.
+        UsageError: `positive` is not a class.
     """
     import numpy as np
 
@@ -81,12 +81,13 @@ def join_twins(source: Source, positive: str | None, settings: Settings) -> Pred
     predictions = source.predictions
     labels, generators = _classes(predictions)
     positive = _positive(positive, labels, settings)
-    places = _places(predictions, generators)
-    whole = {key: found for key, found in places.items() if len(found) == len(generators)}
+    indices = _twin_indices(predictions, generators)
+    whole = {key: found for key, found in indices.items() if len(found) == len(generators)}
     if not whole:
         raise InputError(
-            f"{predictions.name}: expected of each radiograph a twin by {', '.join(generators)}, found none with all",
-            "`cxrtool train --transform` predicts all of them",
+            f"{predictions.name}: expected for each radiograph a twin by each of {', '.join(generators)}, found no "
+            "radiograph with all of them",
+            "`cxrtool train --transform` predicts all twins",
         )
     rows_of = np.array([[whole[key][name] for name in generators] for key in whole])
     label = [labels.index(split_class(name)[0]) for name in predictions.classes]
@@ -94,13 +95,13 @@ def join_twins(source: Source, positive: str | None, settings: Settings) -> Pred
     scores, decided = twins(stacked, label, len(labels), labels.index(positive))
     deciding = stacked.max(axis=2).argmax(axis=1)
     rows = []
-    for key, found, called, twin in zip(whole, rows_of, decided, deciding, strict=True):
+    for key, found, predicted, twin in zip(whole, rows_of, decided, deciding, strict=True):
         row = _radiograph(key, [predictions.rows[i] for i in found], int(twin), predictions.classes)
-        rows.append({**row, "predicted": labels[called], DECIDING: generators[twin]})
-    settings.report.say(f"{len(rows)} radiographs from {len(generators)} twins each, ties to {positive}")
-    if len(whole) < len(places):
-        lost = [key[0] for key in places if key not in whole]
-        settings.report.warn(f"{len(lost)} radiographs lack a twin and are left out: {examples(lost)}")
+        rows.append({**row, "predicted": labels[predicted], DECIDING: generators[twin]})
+    settings.report.say(f"fused {len(rows)} radiographs from {len(generators)} twins each, ties to {positive}")
+    if len(whole) < len(indices):
+        lost = [key[0] for key in indices if key not in whole]
+        settings.report.warn(f"excluded {len(lost)} radiographs that lack a twin: {examples(lost)}")
     columns = [name for name in predictions.columns if any(name in row for row in rows)]
     return Predictions(labels, rows, scores, "twins", [*columns, DECIDING])
 
@@ -126,32 +127,32 @@ def _positive(given: str | None, labels: list[str], settings: Settings) -> str:
     return given or next((name for name in labels if name.casefold() == POSITIVE), labels[0])
 
 
-def _places(predictions: Predictions, generators: list[str]) -> dict[Key, dict[str, int]]:
-    """For each radiograph, repeat, fold and subset the row of each generator's twin."""
+def _twin_indices(predictions: Predictions, generators: list[str]) -> dict[Key, dict[str, int]]:
+    """For each radiograph, repeat, fold and subset: the row index of the twin by each generator."""
     found: dict[Key, dict[str, int]] = {}
-    for place, row in enumerate(predictions.rows):
+    for index, row in enumerate(predictions.rows):
         name, parent = row.get("generator", ""), row.get("parent_id", "")
         if not is_twin(row) or not parent or name not in generators:
             raise InputError(
                 f"{predictions.name}: expected rows of twins, with a parent_id and one of the generators "
                 f"{', '.join(generators)}, found '{row['image_id']}' with '{parent}' and '{name}'"
             )
-        own = found.setdefault(key_of(row, parent), {})
-        if own.setdefault(name, place) != place:
+        twins = found.setdefault(key_of(row, parent), {})
+        if twins.setdefault(name, index) != index:
             raise InputError(f"{predictions.name}: expected one twin of '{parent}' by {name} in a fold, found two")
     return found
 
 
 def _radiograph(key: Key, twins: list[Row], deciding: int, classes: list[str]) -> Row:
-    """What the twins of a radiograph agree about."""
+    """The columns in which the twins of a radiograph agree."""
     first = twins[0]
     agreed = {name: cell for name, cell in first.items() if all(row.get(name, "") == cell for row in twins)}
-    # In a manifest of twins the label is still the radiograph's.
+    # In a manifest of twins the label is that of the radiograph.
     labels = {split_class(label)[0] if label in classes else label for label in (row.get("label", "") for row in twins)}
     if len(labels) > 1:
         raise InputError(f"'{key[0]}': expected twins of one label, found {' and '.join(sorted(labels))}")
     warnings = dict.fromkeys(row["warning"] for row in twins if row.get("warning"))
-    # It has no parent: it is the radiograph itself.
-    own = {name: cell for name, cell in agreed.items() if name not in ("parent_id", "generator")}
-    told = {"image_id": key[0], "path": twins[deciding].get("path", ""), "subset": key[3], "label": labels.pop()}
-    return {**own, **told, "warning": "; ".join(warnings)}
+    # The row is of the radiograph itself, which has no parent.
+    kept = {name: cell for name, cell in agreed.items() if name not in ("parent_id", "generator")}
+    changed = {"image_id": key[0], "path": twins[deciding].get("path", ""), "subset": key[3], "label": labels.pop()}
+    return {**kept, **changed, "warning": "; ".join(warnings)}

@@ -1,7 +1,7 @@
-"""Say what a manifest, model, run or image is.
+"""Describe a manifest, model, run or image.
 
-What it holds, how it was made, what failed on the way, and what looks wrong. Table 1 has age and sex by patient
-and the rest by image; SMD is the largest standardised difference between two columns.
+Prints its content, how it was made, which files were rejected, and warnings. Table 1 has age and sex by patient and
+everything else by image; SMD is the largest standardised mean difference between two columns.
 
 Example: cxrtool info prepared --table1 --format md
 """
@@ -23,24 +23,23 @@ from cxrtool.commands.info.describe import (
     reasons,
     values,
 )
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
+from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, PART, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, tabulate
-from cxrtool.data.tables.manifest import FILE_NAME, Manifest, Table, read_manifest, read_table
+from cxrtool.data.tables.manifest import Manifest, Table, read_manifest, read_table
 from cxrtool.data.tables.predictions import PREFIX, read_predictions
 from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.flow.chain import describe
-from cxrtool.flow.folder import RUN_FILE, read_run_file
-from cxrtool.flow.run import PREDICTIONS, fold_name, is_model, is_run, whole_folds
-from cxrtool.flow.seen import FITTED
+from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.run import fold_name, is_model, is_run, whole_folds
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument, option
 
-THRESHOLDS = "Probability from which a class is called, by the sensitivity wanted"
+THRESHOLDS = "Probability threshold of each class, by target sensitivity"
 NONE = "-"
 
 
 def temperature_in_words(entry: Mapping[str, Any]) -> str:
-    """The entry `calibration` of `model.json`.
+    """The entry `calibration` of `model.json`, in words.
 
     >>> temperature_in_words({"temperature": 1.5, "images": 80, "reason": None})
     'temperature 1.5, fitted on 80 validation images'
@@ -53,7 +52,7 @@ def temperature_in_words(entry: Mapping[str, Any]) -> str:
 
 
 def thresholds_as_table(entry: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
-    """The entry `thresholds` of `model.json`: title, columns and a row a class; a dash where images were too few."""
+    """The entry `thresholds` of `model.json`: title, columns and a row per class; a dash where images were too few."""
     sensitivities = list(next(iter(entry.values())))
     rows = []
     for name, chosen in entry.items():
@@ -63,7 +62,7 @@ def thresholds_as_table(entry: Mapping[str, Any]) -> tuple[str, list[str], list[
     return THRESHOLDS, ["class", "validation images", *sensitivities], rows
 
 
-PART, SUMMARY = "part.json", "summary.csv"
+SUMMARY = "summary.csv"
 KINDS = {"lungs": "lung network", "ribs": "rib-suppressing network", "generators": "class-inherent generators"}
 NEXT = {
     "lungs": "cxrtool segment MANIFEST --lungs {} -o DIR",
@@ -83,25 +82,25 @@ def is_fit(made: Mapping[str, Any] | None, path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """What a part is for, by its own word.
+    """The kind of a part, one of `KINDS`.
 
     Raises:
-        InputError: It is for nothing that cxrtool knows.
+        InputError: The kind is unknown.
     """
     try:
         kind = json.loads((path / PART).read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path / PART}: not readable JSON: {error}") from error
     if kind not in KINDS:
-        raise InputError(f"{path / PART}: expected a part for {' or '.join(KINDS)}, found one for '{kind}'")
+        raise InputError(f"{path / PART}: expected a part of kind {' or '.join(KINDS)}, found '{kind}'")
     return str(kind)
 
 
 def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
-    """A part: its network, what it was fitted on, and how well it does.
+    """Describe a part: its network, the images it was fitted on, and its performance.
 
     Raises:
-        InputError: It is damaged, or of another schema.
+        InputError: It is damaged, or has another schema.
     """
     from cxrtool.models.parts import read_part
 
@@ -111,13 +110,13 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
     shown = [name.replace("_", " ") for name in ("crop_borders", "equalise", "invert") if getattr(part.form, name)]
     result.add("is shown", ", ".join([f"{part.form.size} pixels, {part.form.fit}", *shown]))
     result.add("sha256", part.sha256[:16])
-    for name, told in part.description.items():
+    for name, value in part.description.items():
         if name == "chain":
-            result.add("processing", describe(told))
+            result.add("processing", describe(value))
         elif name not in ("schema", "kind", "network", "form", "sha256", "usual"):
-            result.add(name.replace("_", " "), _plain(told))
-    if (path / FITTED).is_file():
-        table = read_table(path / FITTED)
+            result.add(name.replace("_", " "), _plain(value))
+    if (path / FITTED_ON).is_file():
+        table = read_table(path / FITTED_ON)
         patients = len({row["patient_id"] for row in table.rows if row.get("patient_id")})
         result.add("fitted on", f"{values(table.column('subset'))}; {patients} patients")
     if made:
@@ -127,32 +126,31 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
 
 
 def describe_fit(path: Path, made: Mapping[str, Any]) -> Description:
-    """A run of `fit`: its folds, and the table of how well they do."""
+    """Describe a run of `fit`: its folds, and their performance."""
     kind = made.get("options", {}).get("kind", {}).get("value", "lungs")
     result = Description(f"run of `cxrtool fit {kind}`", str(path))
     expected = [fold_name(*run) for run in read_splits(path / SPLITS).runs]
     missing = [name for name in expected if not is_part(path / name)]
     text = f"{len(expected) - len(missing)} of {len(expected)}"
-    result.add("folds", f"{text}; missing {', '.join(missing[:8])}" if missing else f"{text}, all there")
+    result.add("folds", f"{text}; missing {', '.join(missing[:8])}" if missing else f"{text}, complete")
     if (path / SUMMARY).is_file():
         table = read_table(path / SUMMARY)
         result.tables.append(("", table.columns, [list(row.values()) for row in table.rows]))
     add_making(result, made, path)
-    # Generators are asked fold by fold; of the others any fold's will do for new images.
+    # Generators are used fold by fold; of other parts, any fold is suitable for new images.
     taken = path if kind == "generators" else path / expected[0]
-    result.next = "the same `cxrtool fit` again, which goes on" if missing else NEXT[kind].format(taken)
+    result.next = "run the same `cxrtool fit` again to continue" if missing else NEXT[kind].format(taken)
     return result
 
 
-def _plain(told: object) -> str:
-    if isinstance(told, Mapping):
-        return ", ".join(f"{name} {_plain(entry)}" for name, entry in told.items() if entry is not None)
-    if isinstance(told, list):
-        return ", ".join(map(_plain, told))
-    return f"{told:g}" if isinstance(told, float) else str(told)
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items() if entry is not None)
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-MODEL_FILE = "model.json"
 LOOKED_FOR = "a manifest, a step's folder, a run, a model, a part, splits.csv, predictions.csv, rejects.csv or an image"
 
 
@@ -163,8 +161,8 @@ class InfoOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("root", "quiet", "style")
 
     path: Path = argument("A manifest, a folder, a run, a model, a table or an image.", metavar="PATH")
-    splits: Path | None = option("Count by its subsets.", None, shown="splits.csv beside the manifest")
-    table1: bool = option("Table 1: who is in each subset, or in each class.", False)
+    splits: Path | None = option("Count by the subsets of these splits.", None, shown="splits.csv beside the manifest")
+    table1: bool = option("Table 1: patients and images of each subset, or of each class.", False)
 
 
 def run(options: InfoOptions, settings: Settings) -> None:
@@ -203,17 +201,17 @@ def info(options: InfoOptions, settings: Settings) -> Description:
     """Find out what a path is, and describe it.
 
     Raises:
-        InputError: It is nothing that cxrtool knows; the message says what was looked for.
+        InputError: It is not of a known kind; the hint lists the known kinds.
     """
     path = options.path
-    if path.name in (RUN_FILE, MODEL_FILE) and path.is_file():
+    if path.name in (RUN_FILE, MODEL) and path.is_file():
         path = path.parent
     if options.table1:
         manifest = read_manifest(path, root=settings.root)
         _require_images(manifest)
         return describe_table_one(manifest, _splits(path, manifest, options.splits))
     if str(path) == "-":
-        # A stream can be read once, and only a manifest is ever sent through one.
+        # A stream can be read only once, and only manifests are read from one.
         return _manifest(path, options, settings)
     return _folder(path, options, settings) if path.is_dir() else _file(path, options, settings)
 
@@ -226,11 +224,10 @@ def _folder(path: Path, options: InfoOptions, settings: Settings) -> Description
         return describe_fit(path, made)
     if is_model(path):
         return _model(path, made)
-    if (made is None or made["command"] == "train") and is_run(path) and whole_folds(path):
+    trained = made is not None and made["command"] == "train"
+    if trained or (made is None and is_run(path) and whole_folds(path)):
         return _run(path, made)
-    if made is not None and made["command"] == "train":
-        return _run(path, made)
-    if (path / FILE_NAME).is_file():
+    if (path / MANIFEST).is_file():
         return _manifest(path, options, settings)
     for name in (PREDICTIONS, SPLITS):
         if (path / name).is_file():
@@ -243,7 +240,7 @@ def _file(path: Path, options: InfoOptions, settings: Settings) -> Description:
         table = read_table(path)
     except InputError as error:
         if not path.is_file():
-            raise InputError(error.message, f"looked for {LOOKED_FOR}") from None
+            raise InputError(error.message, f"expected {LOOKED_FOR}") from None
         return _image(path, error)
     columns = set(table.columns)
     if any(name.startswith(PREFIX) for name in columns):
@@ -256,7 +253,7 @@ def _file(path: Path, options: InfoOptions, settings: Settings) -> Description:
         return _manifest(path, options, settings)
     raise InputError(
         f"{table.name}: expected a table that cxrtool writes, found the columns: {', '.join(table.columns)[:200]}",
-        "`cxrtool prepare --dataset csv` makes a manifest of any table that names image files",
+        "`cxrtool prepare --dataset csv` makes a manifest of any table with paths of images",
     )
 
 
@@ -264,7 +261,7 @@ def _manifest(path: Path, options: InfoOptions, settings: Settings) -> Descripti
     manifest = read_manifest(path, root=settings.root)
     result = describe_manifest(manifest, _splits(path, manifest, options.splits))
     folder = manifest.origin.parent if manifest.origin else None
-    made = read_run_file(folder) if folder and manifest.origin and manifest.origin.name == FILE_NAME else None
+    made = read_run_file(folder) if folder and manifest.origin and manifest.origin.name == MANIFEST else None
     if made and folder:
         result.kind = f"folder of `cxrtool {made['command']}`"
         add_making(result, made, folder)
@@ -274,7 +271,7 @@ def _manifest(path: Path, options: InfoOptions, settings: Settings) -> Descripti
 
 def _require_images(manifest: Manifest) -> None:
     if not manifest.rows:
-        raise InputError(f"{manifest.name}: a manifest without a single image", "did the step before leave all out?")
+        raise InputError(f"{manifest.name}: a manifest without images", "see rejects.csv of the step that made it")
 
 
 def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None:
@@ -282,10 +279,10 @@ def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None
         return read_splits(given)
     if manifest.origin is None:
         return None
-    places = [manifest.origin.parent] + ([path.absolute().parent] if path.is_dir() else [])
-    for place in places:
-        if (place / SPLITS).is_file():
-            splits = read_splits(place / SPLITS)
+    folders = [manifest.origin.parent] + ([path.absolute().parent] if path.is_dir() else [])
+    for folder in folders:
+        if (folder / SPLITS).is_file():
+            splits = read_splits(folder / SPLITS)
             # A file of that name may belong to other images.
             named = dict.fromkeys(splits.ids(), "")
             if any(known_as(row, named) for row in manifest.rows):
@@ -296,11 +293,11 @@ def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None
 def _model(path: Path, made: dict[str, Any] | None) -> Description:
     result = Description("model", str(path))
     try:
-        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+        content = json.loads((path / MODEL).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("expected names and values")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path / MODEL_FILE}: cannot be read: {error}", "train the model anew") from error
+        raise InputError(f"{path / MODEL}: cannot be read: {error}", "train the model again") from error
     chain = content.pop("chain", None)
     calibration, thresholds = content.get("calibration"), content.get("thresholds")
     if calibration:
@@ -312,7 +309,7 @@ def _model(path: Path, made: dict[str, Any] | None) -> Description:
         if name not in ("schema", "usual"):
             result.add(name.replace("_", " "), "none" if value is None else _plain(value))
     result.add("processing", describe(chain) if chain is not None else "")
-    fitted_on = path / "fitted_on.csv"
+    fitted_on = path / FITTED_ON
     if fitted_on.is_file():
         table = read_table(fitted_on)
         patients = len({row.get("patient_id") for row in table.rows if row.get("patient_id")})
@@ -333,18 +330,18 @@ def _run(path: Path, made: dict[str, Any] | None) -> Description:
     missing = [fold_name(*run) for run in expected if run not in whole]
     text = f"{len(whole)} of {len(expected)}"
     shown = ", ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
-    result.add("folds", text + (f"; missing {shown}" if missing else ", all there"))
+    result.add("folds", text + (f"; missing {shown}" if missing else ", complete"))
     options = (made or {}).get("options", {})
     for name in ("model", "preset", "weights", "size", "epochs", "batch_size", "lr", "opt", "manifest"):
         entry = options.get(name, {})
         result.add(name.replace("_", " "), _plain(entry["value"]) if entry.get("value") is not None else "")
-    if splits and (path / FILE_NAME).is_file():
+    if splits and (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         result.add("classes", values(manifest.column("label")))
         result.tables.append(("", *tabulate(manifest, splits.runs)))
     if made:
         add_making(result, made, path)
-    result.next = f"cxrtool evaluate {path}" if not missing else "the same `cxrtool train` again, which goes on"
+    result.next = f"cxrtool evaluate {path}" if not missing else "run the same `cxrtool train` again to continue"
     return result
 
 
@@ -356,7 +353,7 @@ def _only_splits(path: Path) -> Description:
     result.add("folds in all", len(splits.runs))
     images = Manifest(["image_id"], [{"image_id": identity} for identity in sorted(splits.ids())])
     columns, rows = tabulate(images, splits.runs)
-    # Who the patients are, only the manifest knows.
+    # Only the manifest has the patients.
     result.tables.append(("", columns[:3], [row[:3] for row in rows]))
     result.next = f"cxrtool info MANIFEST --splits {path}"
     return result
@@ -378,7 +375,7 @@ def _predictions(path: Path) -> Description:
 
 
 def _rejects(table: Table) -> Description:
-    result = Description("what a step left out", table.name)
+    result = Description("rejected files of a step", table.name)
     result.add("files", str(len(table)))
     result.add("reasons", reasons(table.rows))
     return result
@@ -391,8 +388,8 @@ def _image(path: Path, no_table: InputError) -> Description:
         image = read_image(path, capture_decoder_errors=True)
     except CxrtoolError as error:
         looks_like_table = path.suffix.lower() in (".csv", ".tsv", ".txt")
-        told = no_table.message if looks_like_table else f"{path}: {error.message}"
-        raise InputError(told, f"looked for {LOOKED_FOR}") from None
+        text = no_table.message if looks_like_table else f"{path}: {error.message}"
+        raise InputError(text, f"expected {LOOKED_FOR}") from None
     result = Description("image", str(path), warnings=list(image.warnings))
     height, width = image.pixels.shape
     result.add("width x height", f"{width} x {height}")
@@ -407,7 +404,7 @@ def _image(path: Path, no_table: InputError) -> Description:
 def _files(path: Path) -> Description:
     counts = Counter(file.suffix.lower() or "no suffix" for file in path.rglob("*") if file.is_file())
     if not counts:
-        raise InputError(f"{path}: an empty folder", f"looked for {LOOKED_FOR}")
+        raise InputError(f"{path}: an empty folder", f"expected {LOOKED_FOR}")
     result = Description("folder of files, without a manifest", str(path))
     result.add("files", str(counts.total()))
     result.add("kinds", ", ".join(f"{suffix} {count}" for suffix, count in counts.most_common(8)))

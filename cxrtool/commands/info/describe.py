@@ -1,4 +1,4 @@
-"""What a manifest, and the folder around it, tells of its images: the facts that `cxrtool info` prints."""
+"""The facts that `cxrtool info` prints about a manifest and its folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cxrtool.data.file_names import REJECTS
 from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
 from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
@@ -17,7 +18,6 @@ from cxrtool.data.tables.twins import is_twin
 from cxrtool.errors import InputError
 from cxrtool.flow.chain import describe
 from cxrtool.flow.fold_chains import ALL, chain_of_manifest, own_fold
-from cxrtool.flow.folder import REJECTS
 
 SHOWN_VALUES = 8
 
@@ -27,15 +27,13 @@ Table = tuple[str, list[str], list[list[str]]]
 
 @dataclass
 class Description:
-    """What a thing is.
+    """The description of a file or folder.
 
     Attributes:
         kind: What it is, in a few words.
-        path: Where it lies.
-        facts: Names and values.
-        tables: Titles, headers and rows.
+        path: Its path.
         warnings: What the user should look at.
-        next: The command to go on with.
+        next: The command to continue with.
     """
 
     kind: str
@@ -46,13 +44,13 @@ class Description:
     next: str = ""
 
     def add(self, name: str, value: object) -> None:
-        """Note a fact, unless there is nothing to tell."""
+        """Add a fact, unless its value is empty."""
         if value not in (None, "", 0):
             self.facts[name] = str(value)
 
 
 def values(cells: Iterable[str]) -> str:
-    """How often each value stands there, the commonest first.
+    """How often each value occurs, the most common first.
 
     >>> values(["PA", "AP", "PA", ""])
     'PA 2, AP 1, missing 1'
@@ -68,11 +66,11 @@ def values(cells: Iterable[str]) -> str:
 
 
 def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
-    """The images of a manifest: classes, patients, what is known of them, and what looks wrong."""
+    """Describe the images of a manifest: classes, patients, other columns, and warnings."""
     result = Description("manifest", manifest.name)
     whole, folds = manifest, len({own_fold(row) for row in manifest.rows} - {ALL})
     if folds:
-        # Each radiograph counts once, however many folds have a version of it, and however many twins.
+        # Each radiograph counts once, however many folds have a version of it or twins.
         named = {row["parent_id"] if is_twin(row) else original_of(row): row for row in whole.rows}
         manifest = replace(whole, rows=list(named.values()), lines=[])
     result.add("images", f"{len(whole)}, of {len(manifest)} radiographs for {folds} folds" if folds else len(manifest))
@@ -102,13 +100,13 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
 
 
 def describe_table_one(manifest: Manifest, splits: Splits | None) -> Description:
-    """Table 1: by subset where the splits divide once, else by class."""
+    """Table 1: by subset where the splits have a single division, else by class."""
     table, warnings = table_of_study(manifest, splits)
     return Description("Table 1", manifest.name, tables=[("", *table)], warnings=warnings)
 
 
 def add_making(result: Description, made: Mapping[str, Any], folder: Path) -> None:
-    """Which command made a folder, when, and what it had to leave out."""
+    """Add the command that made a folder, its time, and the files that it rejected."""
     result.add("made by", shlex.join(str(word) for word in made.get("argv", [])) or f"cxrtool {made.get('command')}")
     version = made.get("versions", {}).get("cxrtool", "?")
     result.add("made on", f"{made.get('started', '?')}, in {made.get('seconds', '?')} s, by cxrtool {version}")
@@ -118,7 +116,7 @@ def add_making(result: Description, made: Mapping[str, Any], folder: Path) -> No
 
 
 def reasons(rejects: Sequence[Row]) -> str:
-    """The reasons in a table of rejects, the commonest first."""
+    """The reasons in a table of rejects, the most common first."""
     return "; ".join(
         f"{count} × {reason[:60]}" for reason, count in Counter(row.get("reason", "") for row in rejects).most_common(4)
     )
@@ -154,7 +152,7 @@ def _suspicions(manifest: Manifest) -> list[str]:
     found = []
     lost = [row["path"] for row in manifest.rows if not Path(row["path"]).is_file()]
     if lost:
-        found.append(f"{len(lost)} of {len(manifest)} image files are not there, such as {lost[0]}")
+        found.append(f"{len(lost)} of {len(manifest)} image files are missing, such as {lost[0]}")
     first: dict[str, Row] = {}
     twins = [
         (row, other)
@@ -163,9 +161,9 @@ def _suspicions(manifest: Manifest) -> list[str]:
     ]
     if twins:
         differing = sum(row.get("label") != other.get("label") for row, other in twins)
-        labels = f", {differing} under another label" if differing else ""
+        labels = f", {differing} with another label" if differing else ""
         found.append(
-            f"{len(twins)} images have exactly the pixels of another{labels}, such as {twins[0][0]['image_id']} and "
+            f"{len(twins)} images have the same pixels as another{labels}, such as {twins[0][0]['image_id']} and "
             f"{twins[0][1]['image_id']}; `cxrtool select --drop-duplicates` keeps one of each"
         )
     return found
@@ -187,6 +185,6 @@ def _add_splits(result: Description, manifest: Manifest, splits: Splits) -> None
         if leaks:
             shown = leaks[0][0].get(PATIENT) or leaks[0][0]["image_id"]
             result.warnings.append(
-                f"r{repeat}f{fold}: {len(leaks)} patients stand in more than one subset, such as {shown}"
+                f"r{repeat}f{fold}: {len(leaks)} patients are in more than one subset, such as {shown}"
             )
             break

@@ -1,4 +1,4 @@
-"""Print a published system's whole chain of commands.
+"""Print the commands that reproduce a published system.
 
 As a Makefile, a shell script, or a script that submits itself to SLURM; without a name it lists the systems. The
 variables at the top can be set when the script is run, or here.
@@ -24,23 +24,23 @@ from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument, option
 
 ITEM = "NETWORK"
-"""The variable that holds the one of a list that a step is about, unless a recipe calls it otherwise."""
+"""The loop variable of steps that are done for every item of a list, unless a recipe has another name for it."""
 
 
 def _listed(suffix: str) -> list[str]:
-    """The names, without the suffix, of what lies among the recipes, in order."""
+    """The names, without the suffix, of the files of recipes, in order."""
     return sorted(
         entry.name.removesuffix(suffix) for entry in files("cxrtool.recipes").iterdir() if entry.name.endswith(suffix)
     )
 
 
 def names() -> list[str]:
-    """The systems of which there is a recipe."""
+    """The systems with a recipe."""
     return _listed(".toml")
 
 
 def formats() -> list[str]:
-    """What a recipe can be printed as: there is a template of each."""
+    """The output formats of a recipe, each with a template."""
     return _listed(".template")
 
 
@@ -50,19 +50,19 @@ class RecipeOptions(Options):
 
     SHARED: ClassVar[tuple[str, ...]] = ("threads", "device", "quiet")
 
-    name: str | None = argument("The system; without it, those that there are.", None, metavar="NAME", shown="")
+    name: str | None = argument("The system; without it, the list of systems.", None, metavar="NAME", shown="")
     values: tuple[str, ...] = argument(
-        "Values in the place of the recipe's own, such as DATA=images EPOCHS=4.",
+        "Values instead of the recipe's defaults, such as DATA=images EPOCHS=4.",
         (),
         metavar="VARIABLE=VALUE...",
         shown="",
     )
-    format: str = option("As what: {choices}.", "make", choices=formats)
-    estimate: bool = option("Say instead how much there is to do, and about how long it takes here.", False)
+    format: str = option("Output format: {choices}.", "make", choices=formats)
+    estimate: bool = option("Print the number of trainings and a rough time on this machine instead.", False)
 
 
 def run(options: RecipeOptions, settings: Settings) -> None:
-    """Print a recipe, what it costs, or which there are."""
+    """Print a recipe, its estimated time, or the list of recipes."""
     if options.name is None:
         settings.output.table(*listing())
     elif options.estimate:
@@ -78,7 +78,7 @@ def run(options: RecipeOptions, settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class Variable:
-    """What a user may set: its name, its value where nobody does, and what it is."""
+    """A variable that a user may set: its name, default and description."""
 
     name: str
     default: str
@@ -102,14 +102,14 @@ class Step:
     Attributes:
         name: Its name as a target.
         help: What it does, in a line.
-        makes: The file that says it is done, below OUT.
+        makes: The file below OUT that exists once it is done.
         command: The command line, without the program's own name.
         needs: Files below OUT that it reads.
-        each: The list for every one of whose items it is called.
-        over: The list whose items it takes all at once, as `arguments` and as `needs`.
-        arguments: What `{arguments}` stands for, once for each of `over`.
-        forced: It has options that are variables, so that only it can tell whether it is up to date.
-        array: A scheduler's array is over its items and folds; steps of which this holds follow one another.
+        each: A list; the command is called for every item.
+        over: A list; the command takes all items at once, as `arguments` and as `needs`.
+        arguments: The replacement of `{arguments}`, once for each item of `over`.
+        forced: It has variables as options, so only the command itself can decide whether it is up to date.
+        array: A scheduler runs it as an array over items and folds; such steps follow one another.
     """
 
     name: str
@@ -129,19 +129,15 @@ class Recipe:
     """A system as a chain of commands.
 
     Attributes:
-        name: Of its file.
-        title: In a line.
         about: What the paper states and what is ours.
-        small: Variables with which it is quickly tried.
-        preset: What its trainings have in common.
-        item: The variable that holds the one of a list that a step is about.
-        networks: What is trained, as often as it is, for an estimate of the time; may name variables.
+        small: Variables for a quick trial.
+        preset: The preset of its trainings.
+        item: The loop variable of steps that are done for every item of a list.
+        networks: The networks that are trained, repeated as often as they are trained; may contain variables.
         uncounted: What else is trained, in words.
-        holdout: The share of the images that trains, without folds.
-        variables: In order.
+        holdout: The share of the images that is used for training, without folds.
         lists: Variables made of others.
         choices: Variables that depend on others.
-        steps: In order.
     """
 
     name: str
@@ -167,16 +163,16 @@ class Recipe:
         return any(variable.name == name for variable in self.variables)
 
     def trained(self) -> list[str]:
-        """The networks that are trained, as often as they are."""
+        """The networks that are trained, repeated as often as they are trained."""
         return re.sub(r"\$\{(\w+)\}", lambda found: self.value(found[1]), self.networks).split()
 
 
 def read_recipe(name: str, values: Sequence[str] = ()) -> Recipe:
-    """Read a system's file, with values in the place of its defaults.
+    """Read a system's file, with values instead of its defaults.
 
     Args:
         name: The system.
-        values: `VARIABLE=VALUE`.
+        values: Texts `VARIABLE=VALUE`.
 
     Raises:
         UsageError: There is no such system, or no such variable.
@@ -212,30 +208,41 @@ def recipe(options: RecipeOptions, settings: Settings) -> str:
     system = read_recipe(options.name or "", options.values)
     environment = Environment(
         loader=FunctionLoader(lambda name: (files("cxrtool.recipes") / name).read_text(encoding="utf-8")),
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
         autoescape=False,
-    )  # fmt: skip
+    )
     environment.filters |= {
-        "comment": _comment, "quote": shlex.quote, "escape_make": _escape_make, "every": partial(_every, system.item),
-        "stem": partial(_stem, system.item), "call_make": partial(_call_make, system.item),
-        "call_sh": partial(_call_sh, system.item), "call_one": _call_one,
-    }  # fmt: skip
-    arrays = [place for place, step in enumerate(system.steps) if step.array]
+        "comment": _comment,
+        "quote": shlex.quote,
+        "escape_make": _escape_make,
+        "every": partial(_every, system.item),
+        "stem": partial(_stem, system.item),
+        "call_make": partial(_call_make, system.item),
+        "call_sh": partial(_call_sh, system.item),
+        "call_one": _call_one,
+    }
+    arrays = [index for index, step in enumerate(system.steps) if step.array]
     first, last = arrays[0], arrays[-1] + 1
     trained = system.steps[first:last]
     text = environment.get_template(f"{options.format}.template").render(
         **{entry: getattr(system, entry) for entry in Recipe.__dataclass_fields__},
-        before=system.steps[:first], arrays=trained, waves=waves(trained), after=system.steps[last:],
-    )  # fmt: skip
+        before=system.steps[:first],
+        arrays=trained,
+        waves=waves(trained),
+        after=system.steps[last:],
+    )
     text = re.sub(r" +\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
 
 def waves(steps: Sequence[Step]) -> list[list[Step]]:
-    """Trainings that a scheduler may do at once, one list after the other: a new one where a step needs another's run.
+    """Groups of trainings that a scheduler may run at once; a new group begins where a step needs the run of another.
 
     Args:
-        steps: Those of its arrays, in order.
+        steps: The steps of its arrays, in order.
     """
     found: list[list[Step]] = []
     for step in steps:
@@ -259,7 +266,7 @@ def _escape_make(text: str) -> str:
 
 
 def _every(item: str, path: str, items: str) -> str:
-    """A file below OUT, or as many as a list has items, as make writes it."""
+    """A file below OUT, or one for every item of a list, in the syntax of make."""
     mark = f"${{{item}}}"
     if mark not in path:
         return f"$(OUT)/{path}"

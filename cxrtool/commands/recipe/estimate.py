@@ -1,4 +1,4 @@
-"""How much work a recipe is: images, trainings and epochs, and a rough time from a few steps measured here."""
+"""The work of a recipe: images, trainings and epochs, and a rough time from a few training steps on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxrtool.training.fitting import Design
 
 STEPS = 4
-"""Training steps that are measured of each network; the first does not count."""
+"""Training steps of each network that are timed; the first does not count."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,9 @@ class Row:
     """One network.
 
     Attributes:
-        network: Its name.
         trainings: How often it is trained.
-        steps: Of one training.
-        seconds: Of one step, measured.
+        steps: Steps of one training.
+        seconds: Time of one step, measured.
     """
 
     network: str
@@ -42,23 +41,23 @@ class Row:
 
     @property
     def hours(self) -> float:
-        """Of all its trainings."""
+        """The time of all its trainings."""
         return self.trainings * self.steps * self.seconds / 3600
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a recipe will do.
+    """The work of a recipe.
 
     Attributes:
         images: Listed in DATA, whether they can be read or not.
-        classes: By their labels.
-        epochs: Of a training.
-        batch_size: Images a step.
+        classes: Different labels in DATA.
+        epochs: Epochs of a training.
+        batch_size: Images per step.
         size: Side of the input in pixels.
         device: Where the steps were measured.
-        rows: One a network.
-        uncounted: What else there is to do, in words.
+        rows: One per network.
+        uncounted: What else is trained, in words.
     """
 
     images: int
@@ -71,26 +70,26 @@ class Estimate:
     uncounted: str = ""
 
     def sentences(self) -> tuple[str, str]:
-        """What is to do, and what the times are worth."""
+        """The number of trainings, and how reliable the times are."""
         trainings = sum(row.trainings for row in self.rows)
         more = f"\n{self.uncounted}" if self.uncounted else ""
         return (
             f"{self.images} images of {self.classes} classes; {trainings} trainings of {self.epochs} epochs at "
             f"{self.size} x {self.size} pixels",
-            f"A rough guess: of each network {STEPS - 1} training steps of {self.batch_size} images were measured here "
-            f"({self.device}), beside whatever else this machine is doing, and multiplied.\nDecoding, predictions, the "
-            f"thumbnail and the tables are not counted; on another machine, or a GPU, it is another time.{more}",
+            f"A rough estimate: {STEPS - 1} training steps of {self.batch_size} images of each network were timed here "
+            f"({self.device}) and multiplied; other work on this machine affects the result.\nDecoding, predictions, "
+            f"the thumbnail and the tables are not counted. Another machine, or a GPU, takes another time.{more}",
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """One row a network, and their sum."""
+        """One row per network, and their sum."""
         rows = [
             [row.network, str(row.trainings), f"{row.steps:,}", f"{row.seconds:.3f}", _duration(row.hours)]
             for row in self.rows
         ]
         total = sum(row.hours for row in self.rows)
         return (
-            ["network", "trainings", "steps each", "seconds a step", "about"],
+            ["network", "trainings", "steps each", "seconds per step", "time"],
             [*rows, ["all", str(sum(row.trainings for row in self.rows)), "", "", _duration(total)]],
         )
 
@@ -106,7 +105,7 @@ def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
 
     system = read_recipe(options.name or "", options.values)
     images, classes = _count(system)
-    folds, repeats = (_number(system, name) if _told(system, name) else 1 for name in ("FOLDS", "REPEATS"))
+    folds, repeats = (_number(system, name) if _is_set(system, name) else 1 for name in ("FOLDS", "REPEATS"))
     share = 1 - 1 / folds if folds > 1 else system.holdout
     epochs, batch, size = (_number(system, name) for name in ("EPOCHS", "BATCH", "SIZE"))
     steps = epochs * math.ceil(images * share / batch)
@@ -117,7 +116,7 @@ def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
         for network, times in networks.items():
             seconds = seconds_a_step(_design(system, network, classes, settings))
             rows.append(Row(network, times * folds * repeats, steps, seconds))
-            settings.report.note(f"{network}: {seconds:.3f} s a step")
+            settings.report.note(f"{network}: {seconds:.3f} s per step")
             advance(1)
     shown = f"cpu, {settings.threads} threads" if device.type == "cpu" else str(device)
     return Estimate(images, classes, epochs, batch, size, shown, rows, system.uncounted)
@@ -132,10 +131,10 @@ def _count(system: Recipe) -> tuple[int, int]:
 
 
 STATED = {"EPOCHS": "epochs", "BATCH": "batch_size", "SIZE": "size"}
-"""Variables that, where they are empty, leave it to what the system's preset states."""
+"""Variables whose value, where they are empty, is that of the system's preset."""
 
 
-def _told(system: Recipe, name: str) -> bool:
+def _is_set(system: Recipe, name: str) -> bool:
     return system.has(name) and bool(system.value(name))
 
 
@@ -154,22 +153,18 @@ def _design(system: Recipe, network: str, classes: int, settings: Settings) -> D
 
     check_name(network)
     size, batch = _number(system, "SIZE"), _number(system, "BATCH")
-    # What the weights are makes no step slower, and they need not be fetched for it.
+    # The values of the weights do not change the time of a step, so none are downloaded.
     options = TrainingOptions.of(
         preset=system.preset, model=network, epochs=1, size=size, batch_size=batch, weights="none"
     )
     if system.has("WEIGHTS") and system.value("WEIGHTS") == "none":
-        # As `train` does: a random body is never frozen.
+        # As `train` does: a random backbone is never frozen.
         options = replace(options, freeze=False)
     return make_design(replace(options, kernels=network_kernels(network, options.kernels)), classes, settings, 0)
 
 
 def seconds_a_step(design: Design) -> float:
-    """Seconds of one training step on random pictures: the fastest of several after the first.
-
-    Args:
-        design: What to train; its batch, augmentation, device and precision count.
-    """
+    """Seconds of one training step on random images: the fastest of several after the first."""
     import numpy as np
     import torch
 
@@ -178,22 +173,29 @@ def seconds_a_step(design: Design) -> float:
 
     side, count = design.architecture.size, STEPS * design.recipe.batch_size
     generator = np.random.default_rng(0)
-    pictures = generator.integers(0, 256, (count, side, side), np.uint8)
+    images = generator.integers(0, 256, (count, side, side), np.uint8)
     labels = np.arange(count) % design.architecture.classes
     times: list[float] = []
 
-    def look() -> None:
+    def record_time() -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.monotonic())
 
-    nothing = np.empty(0, np.int64)
+    no_images = np.empty(0, np.int64)
     with tempfile.TemporaryDirectory() as folder:
         fit_fold(
-            replace(design, recipe=replace(design.recipe, epochs=1)), Store(pictures, [""] * count),
-            [str(i) for i in range(count)], labels, np.arange(count), nothing, nothing, Path(folder), save_every=1e9,
-            stop=look,
-        )  # fmt: skip
+            replace(design, recipe=replace(design.recipe, epochs=1)),
+            Store(images, [""] * count),
+            [str(i) for i in range(count)],
+            labels,
+            np.arange(count),
+            no_images,
+            no_images,
+            Path(folder),
+            save_every=1e9,
+            stop=record_time,
+        )
     return min(after - before for before, after in itertools.pairwise(times))
 
 

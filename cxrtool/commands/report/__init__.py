@@ -1,8 +1,8 @@
 """One page on a run, to read, print and send: results to methods.
 
-A single HTML file with results, the most confident errors with heatmaps, the audit of the same images, the flow of
-images with reasons of exclusion, Table 1, settings, training curves, a methods text to paste and edit, limits, and
-versions. It needs no network and shows nothing that is not in it.
+A single HTML file with the flow of images and reasons of exclusion, Table 1, results, the most confident errors with
+heatmaps, the audit of the same images, settings, training curves, a methods text to paste and edit, limits, and
+versions. It loads nothing from the network.
 
 Example: cxrtool report run --positive covid --checklist claim -o report.html
 """
@@ -24,10 +24,10 @@ VERSION = 1
 """Raised when the same options would give another page."""
 
 HEAD = 600
-"""Characters at the start of a page among which its digest stands."""
+"""Characters at the start of a page that contain its digest."""
 
 LARGEST = 8 * 2**20
-"""Bytes that a page should not exceed, so that it can be mailed."""
+"""Bytes that a page should not exceed, so that it can be sent by e-mail."""
 
 
 def run(options: ReportOptions, settings: Settings) -> None:
@@ -44,15 +44,15 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
         The file; None under `--dry-run`.
 
     Raises:
-        UsageError: Options that exclude one another, or an unknown class.
+        UsageError: Options that exclude each other, or an unknown class.
         IncompleteError: A run lacks folds.
         InputError: Predictions, manifest or audit cannot be read.
-        OutputError: The output is not ours to write.
+        OutputError: The output exists and was not made by `cxrtool report`.
     """
-    options.evaluation().about_decisions(settings.seed)
+    options.evaluation().decision_options(settings.seed)
     sources = find_sources(options.evaluation())
     if any(STDIN in paths for paths in sources.values()):
-        raise UsageError("report: what comes through a pipe has no place to look for its run", "save it as CSV first")
+        raise UsageError("expected a run or a CSV, found predictions on standard input", "save them as CSV first")
     out = _target(settings)
     study = Study.read(sources, partial=options.partial, manifest=options.manifest, audit=options.audit)
     if not study.tested:
@@ -70,7 +70,7 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
 
 def _target(settings: Settings) -> Path:
     if settings.out is None:
-        raise InputError("`cxrtool report` writes a page and needs -o FILE", "add -o report.html")
+        raise InputError("expected -o FILE, found none", "add -o report.html")
     if settings.out.is_dir():
         raise OutputError(
             f"-o {settings.out}: expected the name of a file, found a folder", f"-o {settings.out / 'report.html'}"
@@ -90,7 +90,7 @@ def _plan(options: ReportOptions, settings: Settings, study: Study) -> Plan:
 
 
 def _needs_work(out: Path, digest: str, plan: Plan, settings: Settings) -> bool:
-    """Whether the page has to be made; refuses a file that is none of ours."""
+    """Whether the page has to be made; refuses to replace a file that `cxrtool report` did not make."""
     from cxrtool.reporting.html import read_digest
 
     found = ""
@@ -108,7 +108,9 @@ def _needs_work(out: Path, digest: str, plan: Plan, settings: Settings) -> bool:
         settings.report.say(f"{out}: up to date, nothing to do")
         return False
     if settings.dry_run:
-        why = "it is not there yet" if not found else "--force" if found == digest else "inputs or options have changed"
+        why = (
+            "it does not exist yet" if not found else "--force" if found == digest else "inputs or options have changed"
+        )
         settings.report.say(f"would write {out}: {why}")
         return False
     return True
@@ -120,11 +122,11 @@ def _write(out: Path, digest: str, options: ReportOptions, settings: Settings, s
     from cxrtool.commands.report.page import Maker
     from cxrtool.reporting.html import render
 
-    with tempfile.TemporaryDirectory(prefix="cxrtool-report-") as place:
-        page = Maker(study, options, settings, Path(place)).page()
+    with tempfile.TemporaryDirectory(prefix="cxrtool-report-") as folder:
+        page = Maker(study, options, settings, Path(folder)).page()
         text = render(page, digest)
     if len(text.encode()) > LARGEST:
         settings.report.warn(
-            f"{out}: {len(text.encode()) / 2**20:.1f} MiB, more than a mail may take; fewer --errors help"
+            f"{out}: {len(text.encode()) / 2**20:.1f} MiB, which may be too large for an e-mail; use a lower --errors"
         )
     atomic_write(out, text)

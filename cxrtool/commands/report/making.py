@@ -1,4 +1,4 @@
-"""How a run was made: its options and where each came from, how its folds trained, and on what, for a report."""
+"""How a run was made, for a report: its options and their origins, training curves, software and machines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.commands.report.study import CURVES, Study
+from cxrtool.commands.report.study import Study
+from cxrtool.data.file_names import CURVES
 from cxrtool.flow.folder import read_run_file
 
 if TYPE_CHECKING:
@@ -33,24 +34,25 @@ def settings_section(study: Study) -> Section | None:
         return None
     rows = [
         [name.replace("_", "-"), _plain(entry.get("value")), ORIGINS.get(entry["origin"], entry["origin"])]
-        for name, entry in options.items() if isinstance(entry, dict) and "origin" in entry
-    ]  # fmt: skip
+        for name, entry in options.items()
+        if isinstance(entry, dict) and "origin" in entry
+    ]
     rows.append(["seed", str(study.made.get("seed")), ""])
-    sheet = Sheet("Options", ["option", "value", "from"], rows, [
-        "From: what set the value; a preset holds what a publication states, a default what cxrtool does otherwise.",
-    ])  # fmt: skip
+    sheet = Sheet(
+        "Options",
+        ["option", "value", "from"],
+        rows,
+        [
+            "From: what set the value. A preset has the values of a publication, a default is that of cxrtool.",
+        ],
+    )
     preset = (options.get("preset") or {}).get("value")
-    lines = [f"Preset {preset}, changed where the command line said so."] if preset else []
+    lines = [f"Preset {preset}, with the changes of the command line."] if preset else []
     return Section(SETTINGS, lines, [sheet], folded=True)
 
 
 def curves_section(study: Study, mean: Sequence[Path]) -> Section | None:
-    """The training curves: the mean over the folds, and those of the first folds; None where there are none.
-
-    Args:
-        study: What is reported.
-        mean: Pictures of the mean over the folds.
-    """
+    """The training curves: `mean` over the folds, and those of the first folds; None where there are none."""
     from cxrtool.commands.report.results import caption_of
     from cxrtool.reporting.page import Picture, Section
     from cxrtool.reporting.titles import CURVES as TITLE
@@ -60,11 +62,11 @@ def curves_section(study: Study, mean: Sequence[Path]) -> Section | None:
         return None
     pictures = [Picture(path, caption_of(path.stem)) for path in mean]
     pictures += [
-        Picture(path, f"Loss and accuracy of fold {path.parent.name} over the epochs; dashed, the epoch that was kept.")
+        Picture(path, f"Loss and accuracy of fold {path.parent.name} by epoch; dashed line: the epoch that was kept.")
         for path in drawn[:SHOWN_FOLDS]
     ]
     rest = len(drawn) - SHOWN_FOLDS
-    lines = [f"The curves of the other {rest} folds lie in their folders as {CURVES}."] if rest > 0 else []
+    lines = [f"The curves of the other {rest} folds are in their folders as {CURVES}."] if rest > 0 else []
     return Section(TITLE, lines, (), pictures, folded=True)
 
 
@@ -98,12 +100,12 @@ def machines_section(study: Study) -> Section:
         sheets.append(_network(study.fold["training"]))
     lines = [COMMAND + line for line in command_lines(study)]
     if not lines:
-        lines = ["The predictions came without the run that made them, so what made them is not known."]
+        lines = ["The run that made the predictions is not available, so how they were made is not known."]
     return Section(MACHINES, lines, sheets)
 
 
 def command_lines(study: Study) -> list[str]:
-    """The commands that led to a run, in order, as they were typed."""
+    """The command lines that led to a run, in order."""
     made = [origin.made for origin in study.origins if origin.made]
     made += [study.made] if study.made else []
     return [_typed(entry) for entry in made if entry.get("argv")]
@@ -112,16 +114,16 @@ def command_lines(study: Study) -> list[str]:
 def _typed(made: Mapping[str, Any]) -> str:
     words = [str(word) for word in made["argv"]]
     command = str(made.get("command"))
-    # How Python was started says nothing of the command.
-    place = words.index(command) if command in words else 1
-    return shlex.join(["cxrtool", *words[place:]])
+    # The words before the command only show how Python was started.
+    start = words.index(command) if command in words else 1
+    return shlex.join(["cxrtool", *words[start:]])
 
 
 def _network(notes: Mapping[str, Any]) -> Sheet:
     from cxrtool.evaluation.tables import Sheet
 
     rows = [[name.replace("_", " "), _plain(value)] for name, value in notes.items()]
-    return Sheet("Training of the first fold", ["figure", "value"], rows, [])
+    return Sheet("Training of the first fold", ["quantity", "value"], rows, [])
 
 
 def _plain(value: object) -> str:

@@ -26,17 +26,21 @@ class ReportOptions(Options):
         shown="",
     )
     by: str | None = option(
-        "Groups, as `cxrtool evaluate` takes them.",
+        "Groups, as in `cxrtool evaluate`.",
         None,
         metavar="COLUMNS",
         shown="severity, view, source, sex and age, where known",
     )
     positive: str | None = common_options.positive()
-    manifest: Path | None = option("The images, for Table 1 and their flow.", None, shown="that of the run")
-    audit: Path | None = option("What `cxrtool audit` wrote.", None, metavar="DIR", shown="one of these images")
-    errors: int = option("Show so many of the most confident errors.", 8, minimum=0)
-    checklist: str | None = option("Which section answers which item: {choices}.", None, choices=CHECKLISTS, shown="")
-    heatmaps: bool = option("Show what the models saw in the errors.", True, flags=("--heatmaps/--no-heatmaps",))
+    manifest: Path | None = option("The images, for Table 1 and the flow of images.", None, shown="that of the run")
+    audit: Path | None = option(
+        "The folder of `cxrtool audit`.", None, metavar="DIR", shown="the latest audit of these images"
+    )
+    errors: int = option("Number of the most confident errors to show.", 8, minimum=0)
+    checklist: str | None = option(
+        "Add a checklist with the section that answers each item: {choices}.", None, choices=CHECKLISTS, shown=""
+    )
+    heatmaps: bool = option("Show heatmaps of the errors.", True, flags=("--heatmaps/--no-heatmaps",))
     calibrated: bool = common_options.calibrated()
     sensitivity: float | None = common_options.sensitivity()
     prevalence: str | None = common_options.prevalence()

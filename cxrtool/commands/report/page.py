@@ -1,4 +1,4 @@
-"""A report put together: from a study to a page."""
+"""Makes the page of a report from a study."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cxrtool.reporting.page import Page, Section
 
 TWINS = (
-    "These are answers about single twins of images, not yet about patients: `cxrtool fuse twins` makes one answer of "
-    "an image's twins, and a report of that says how well patients are told apart."
+    "These are predictions of single twins of images, not of images. `cxrtool fuse twins` combines the twins of an "
+    "image into one prediction; a report of its output shows the performance on images."
 )
 
 
@@ -39,15 +39,15 @@ class Maker:
 
     Attributes:
         study: What is reported.
-        options: Of the command.
+        options: The options of the command.
         settings: The shared options.
-        place: A folder for pictures, thrown away once they are in the page.
+        folder: A temporary folder for images and figures.
     """
 
     study: Study
     options: ReportOptions
     settings: Settings
-    place: Path
+    folder: Path
 
     def page(self) -> Page:
         """The page.
@@ -64,12 +64,11 @@ class Maker:
 
         study, report = self.study, self.settings.report
         report.note("evaluating")
-        place = self.place / "evaluation"
-        results = evaluate_for(self.options.evaluation(), study.tested, place, self.settings)
+        results = evaluate_for(self.options.evaluation(), study.tested, self.folder / "evaluation", self.settings)
         flow = self._flow()
         facts = self._facts(results, flow)
         report.note("drawing")
-        # As in a paper: who, how well, what went wrong, what it is worth, how it was done.
+        # The order of a paper: patients, results, errors, audit, methods.
         sections = [
             self._flow_section(flow),
             self._table_one(),
@@ -92,7 +91,7 @@ class Maker:
             marks.insert(0, (WARNING, TWINS))
         what = ", ".join(str(source.path) for source in study.sources[:3]) + (" …" if len(study.sources) > 3 else "")
         footer = (
-            f"Made by cxrtool report {cxrtool.__version__} of {what}. This page needs no network and sends nothing."
+            f"Made by cxrtool report {cxrtool.__version__} from {what}. This page needs no network and sends nothing."
         )
         return Page(f"Report: {self._name()}", self._about(results), marks, shown, footer)
 
@@ -123,22 +122,22 @@ class Maker:
             title = f"{ERRORS}: {name}" if name and len(found) > 1 else ERRORS
             shown = wrong[: self.options.errors]
             if not shown:
-                sections.append(Section(title, ["No test image was called another class than its own."]))
+                sections.append(Section(title, ["The predicted class of every test image is right."]))
                 continue
             lines = [
-                f"{len(wrong)} of {scores.images} test images were called another class than their own"
+                f"The predicted class is wrong for {len(wrong)} of {scores.images} test images"
                 + (" in at least one test" if any(one.of > 1 for one in wrong) else "")
-                + f". Here are the {len(shown)} of which the model was surest; each is worth a radiologist's look: "
-                "is the label right, is the image in order, did the model look at the lungs?"
+                + f". These are the {len(shown)} most confident errors. A radiologist should look at each: "
+                "is the label right, is the image usable, did the model look at the lungs?"
             ]
             if self.options.sensitivity is not None:
-                lines.append("Called: the likeliest class, not by the threshold for a sensitivity.")
+                lines.append("Predicted: the most probable class; the threshold of --sensitivity is not used here.")
             folds = [fold for source in self.study.sources if source.name == name for fold in source.folds]
             known = {row["path"]: row for row in self.study.rows if row.get("path")}
-            place = self.place / f"errors{len(sections)}"
-            place.mkdir()
+            folder = self.folder / f"errors{len(sections)}"
+            folder.mkdir()
             pictures, remarks = errors.draw_errors(
-                shown, folds, known, place, self.settings, heatmaps=self.options.heatmaps
+                shown, folds, known, folder, self.settings, heatmaps=self.options.heatmaps
             )
             sheets = [errors.tabulate(shown)]
             drawn = [Picture(path, caption) for path, caption in pictures]
@@ -168,9 +167,9 @@ class Maker:
         from cxrtool.reporting.page import Picture, Section
         from cxrtool.reporting.titles import FLOW
 
-        path = self.place / "flow.png"
+        path = self.folder / "flow.png"
         draw_flow(flow, path)
-        caption = "The flow of images from the source to the subsets; the table above says the same."
+        caption = "The flow of images from the source to the subsets, as in the table above."
         return Section(FLOW, [], [tabulate(flow)], [Picture(path, caption)])
 
     def _table_one(self) -> Section:
@@ -181,9 +180,11 @@ class Maker:
 
         study = self.study
         manifest = Manifest(list(study.rows[0]), study.rows) if study.rows else Manifest([], [])
-        notes = ["SMD: the largest standardised difference between two of the groups; over 0.1 is worth a thought, "
-                 "and between the subsets of a random division it should be small.",
-                 "Age and sex are a patient's, the rest an image's."]  # fmt: skip
+        notes = [
+            "SMD: the largest standardised difference between two of the groups; over 0.1 is worth a thought, "
+            "and between the subsets of a random division it should be small.",
+            "Age and sex are a patient's, the rest an image's.",
+        ]
         divisions: list[tuple[str, Splits | None]] = [("By class", None)]
         if study.splits is not None:
             first = next(iter(study.splits.runs))
@@ -196,7 +197,7 @@ class Maker:
             (columns, rows), _ = table_of_study(manifest, splits)
             sheets.append(Sheet(title, columns, rows, [] if sheets else notes))
         lines = [
-            f"From {study.named}." if study.named else "From what travels with the predictions; no manifest is there."
+            f"From {study.named}." if study.named else "From the columns of the predictions; there is no manifest."
         ]
         return Section(TABLE_ONE, lines, sheets)
 
@@ -217,7 +218,7 @@ class Maker:
             patients=last.patients,
             classes=study.counts("label"),
             sources=study.counts("source"),
-            left_out=flow.left_out(),
+            excluded=flow.excluded(),
             chain=told if chain is not None or study.origins else None,
             divided=divided_in_words(study.splits, study.made),
             run=study.made,
@@ -230,12 +231,12 @@ class Maker:
             external=len(summaries) > 1,
             calibrated=self.options.calibrated,
             sensitivity=self.options.sensitivity,
-            enhancing={name: step.told for name, step in STEPS.items()},
+            enhancing={name: step.describe for name, step in STEPS.items()},
         )
 
 
 def _loss(study: Study) -> str:
-    """What the network of a run was trained by."""
+    """The loss of the network of a run; empty where the network is not known."""
     name = study.model.get("architecture", {}).get("name")
     if not name:
         return ""

@@ -1,4 +1,4 @@
-"""The results of a report: the evaluation that `cxrtool evaluate` makes, its tables and pictures with captions."""
+"""The results of a report: the evaluation of `cxrtool evaluate`, its tables, and its figures with captions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from cxrtool.reporting.page import Picture, Section
 
 GROUPS = ("severity", "view", "source", "sex", "age:18,40,65")
-"""What figures are grouped by where the columns are there; ages under 18 are children's."""
+"""Default groups, where the columns exist; under 18 are children."""
 
 MOST_GROUPS = 12
 
 CAPTIONS = {
-    "roc": "ROC curves: sensitivity over the share of false alarms; of good ones the upper left corner is enlarged.",
-    "precision_recall": "Precision over recall; dotted, the share of the class, which is what guessing reaches.",
-    "reliability": "Calibration: how often the model is right, over how sure it is; below, how often it is so sure.",
+    "roc": "ROC curves: sensitivity against false positive rate; of good ones, the upper left corner is enlarged.",
+    "precision_recall": "Precision against recall; dotted: the share of the class, which guessing reaches.",
+    "reliability": "Calibration: share of correct predictions against confidence; below: distribution of confidence.",
     "confusion": "Confusion matrix: counts, and shares of each true class.",
-    "decision_curve": "Decision curve: net benefit over the threshold, beside treating all and treating none.",
-    "coverage": "What happens when the model may leave cases undecided: accuracy of the others over their share.",
-    "repetitions": "How training went: mean over the folds and one standard deviation.",
+    "decision_curve": "Decision curve: net benefit against threshold, compared with treating all and treating none.",
+    "coverage": "Abstaining: accuracy of the decided cases against their share.",
+    "repetitions": "Training curves: mean over the folds and one standard deviation.",
 }
-"""By the name of the file, what a picture shows."""
+"""File name without suffix to caption."""
 
 TRAINING = "repetitions"
 BY, EACH = "By ", "Each fold"
@@ -40,14 +40,14 @@ class Results:
 
     Attributes:
         summaries: Name to the content of `metrics.json`; a single evaluation has an empty name.
-        pictures: Name to the pictures of that evaluation.
+        pictures: Name to the figures of that evaluation.
     """
 
     summaries: dict[str, Summary]
     pictures: dict[str, list[Path]]
 
     def sections(self) -> list[Section]:
-        """The tables and pictures of the whole, those by group, and those of each fold."""
+        """Sections with tables and figures of all images, by group, and of each fold."""
         from cxrtool.evaluation import tables
         from cxrtool.reporting.page import Section
         from cxrtool.reporting.titles import RESULTS
@@ -60,15 +60,17 @@ class Results:
         lines = [line.strip() for line in tables.opening(self.summaries) if line not in audit]
         found = [Section(RESULTS, lines, whole, self._shown(lambda stem: not stem.startswith("by_")))]
         if by:
-            lines = ["Small groups have wide intervals; a difference between groups may come from another column, such "
-                     "as the source."]  # fmt: skip
+            lines = [
+                "Small groups have wide intervals; a difference between groups may come from another column, such "
+                "as the source."
+            ]
             found.append(Section(f"{RESULTS} by group", lines, by, self._shown(lambda stem: stem.startswith("by_"))))
         if each:
             found.append(Section(f"{RESULTS} of each fold", [], each, folded=True))
         return found
 
     def training(self) -> list[Path]:
-        """The pictures of how folds trained."""
+        """The training curves."""
         return [path for paths in self.pictures.values() for path in paths if path.stem == TRAINING]
 
     def _shown(self, wanted: Any) -> list[Picture]:
@@ -76,36 +78,38 @@ class Results:
 
         return [
             Picture(path, f"{name}: {caption_of(path.stem)}" if name else caption_of(path.stem))
-            for name, paths in self.pictures.items() for path in paths if path.stem != TRAINING and wanted(path.stem)
-        ]  # fmt: skip
+            for name, paths in self.pictures.items()
+            for path in paths
+            if path.stem != TRAINING and wanted(path.stem)
+        ]
 
 
-def evaluate_for(asked: EvaluateOptions, rows: Sequence[Row], place: Path, settings: Settings) -> Results:
-    """Evaluate as `cxrtool evaluate` does, into a folder that is thrown away later.
+def evaluate_for(options: EvaluateOptions, rows: Sequence[Row], folder: Path, settings: Settings) -> Results:
+    """Evaluate as `cxrtool evaluate` does, into a temporary folder.
 
     Args:
-        asked: What to evaluate; without `by`, the groups that there are.
-        rows: Of the predictions, by which the groups are chosen.
-        place: The folder.
+        options: The evaluation; without `by`, the default groups are used.
+        rows: Rows of the predictions, to choose default groups.
+        folder: Where figures are written.
         settings: The shared options.
 
     Raises:
         CxrtoolError: They cannot be evaluated.
     """
-    asked = replace(asked, by=asked.by or default_groups(rows))
-    quiet = replace(settings, out=place, force=False, dry_run=False, strict=False, report=Muted(settings.report))
-    summaries = evaluate(asked, quiet)
+    options = replace(options, by=options.by or default_groups(rows))
+    quiet = replace(settings, out=folder, force=False, dry_run=False, strict=False, report=Muted(settings.report))
+    summaries = evaluate(options, quiet)
     pictures = {}
-    for name in find_sources(asked):
+    for name in find_sources(options):
         order = [*CAPTIONS, *(f"by_{column}" for column in summaries[name]["per_group"])]
         ranks = {stem: rank for rank, stem in enumerate(order)}
-        drawn = (place / name).glob("*.png")
+        drawn = (folder / name).glob("*.png")
         pictures[name] = sorted(drawn, key=lambda path: (ranks.get(path.stem, len(ranks)), path.name))
     return Results(summaries, pictures)
 
 
 def default_groups(rows: Sequence[Row]) -> str | None:
-    """The groups that every row may have a say in: columns that are there, with two to a dozen values.
+    """The groups of a report: columns that all rows have, with 2 to `MOST_GROUPS` values.
 
     >>> default_groups([{"sex": "F", "view": "PA"}, {"sex": "M", "view": "PA"}])
     'sex'
@@ -121,13 +125,13 @@ def default_groups(rows: Sequence[Row]) -> str | None:
 
 
 def caption_of(stem: str) -> str:
-    """What a picture of an evaluation shows.
+    """The caption of a figure of an evaluation.
 
     >>> caption_of("by_sex")
-    'Accuracy by sex with intervals; dashed, that of all images.'
+    'Accuracy by sex with intervals; dashed line: all images.'
     """
     if stem.startswith("by_"):
-        return f"Accuracy by {stem[3:].replace('_', ' ')} with intervals; dashed, that of all images."
+        return f"Accuracy by {stem[3:].replace('_', ' ')} with intervals; dashed line: all images."
     return CAPTIONS.get(stem, f"{stem.replace('_', ' ').capitalize()}.")
 
 
@@ -147,10 +151,10 @@ def first_lines(summaries: Mapping[str, Summary]) -> list[str]:
         if positive is not None:
             of = summary["per_class"][positive]
             figures = [(f"sensitivity for {positive}", of["sensitivity"]), ("specificity", of["specificity"]), *figures]
-        said = ", ".join(f"{what} {cell(measure)}" for what, measure in figures)
+        text = ", ".join(f"{what} {cell(measure)}" for what, measure in figures)
         patients = f" of {count_of(summary['patients'], 'patient')}" if summary["patients_known"] else ""
         start = f"{name}: " if name else ""
         tested = count_of(summary["images"], "test image")
         level = f"{summary['interval']['confidence']:.0%}"
-        lines.append(f"{start}{said[0].upper()}{said[1:]}, on {tested}{patients}; in brackets, {level} intervals.")
+        lines.append(f"{start}{text[0].upper()}{text[1:]}, on {tested}{patients}; {level} intervals in brackets.")
     return lines

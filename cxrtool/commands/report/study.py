@@ -1,4 +1,4 @@
-"""What a report is about: the predictions, the run behind them, its images and where they come from, the audit."""
+"""What a report is about: predictions, their run, its images and the steps that made them, and the audit."""
 
 from __future__ import annotations
 
@@ -12,36 +12,47 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.file_names import (
+    AUDIT,
+    CURVES,
+    HISTORY,
+    MANIFEST,
+    MODEL,
+    MODEL_WEIGHTS,
+    PREDICTIONS,
+    REJECTS,
+    RUN_FILE,
+    SPLITS,
+)
 from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
-from cxrtool.data.splitting.splits import FILE_NAME as SPLITS
 from cxrtool.data.splitting.splits import SUBSETS, Splits, read_splits
-from cxrtool.data.tables.manifest import FILE_NAME, Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
 from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
 from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
-from cxrtool.flow.audits import FILE, Audit, audit_of, audits_near, read_audit
-from cxrtool.flow.folder import REJECTS, RUN_FILE, read_run_file
+from cxrtool.flow.audits import Audit, audit_of, audits_near, read_audit
+from cxrtool.flow.folder import read_run_file
 
 if TYPE_CHECKING:
     from cxrtool.reporting.flow_chart import Flow, Stage
 
 
 MOST_STEPS = 20
-"""A chain that seems longer leads in a circle."""
+"""Most steps that are followed, in case folders refer to each other in a circle."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """One step on the way to the images of a run.
+    """One step that led to the images of a run.
 
     Attributes:
-        place: A step's folder, or a manifest that is a plain file.
+        path: The folder of a step, or a manifest that is a plain file.
         manifest: Its images.
         made: Its `run.json`; None for a plain file.
-        rejects: What it left out, with reasons.
+        rejects: Excluded images, with reasons.
     """
 
-    place: Path
+    path: Path
     manifest: Manifest
     made: Mapping[str, Any] | None = None
     rejects: Sequence[Row] = field(default=())
@@ -52,68 +63,68 @@ class Origin:
         return str(self.made["command"]) if self.made else ""
 
     def files(self) -> list[Path]:
-        """The files that tell of it."""
-        names = (FILE_NAME, RUN_FILE, REJECTS) if self.made else ()
-        return [self.place / name for name in names if (self.place / name).is_file()] or [self.place]
+        """The files that describe it."""
+        names = (MANIFEST, RUN_FILE, REJECTS) if self.made else ()
+        return [self.path / name for name in names if (self.path / name).is_file()] or [self.path]
 
 
-def trace(first: Iterable[Path], rows: Sequence[Row]) -> list[Origin]:
+def trace(candidates: Iterable[Path], rows: Sequence[Row]) -> list[Origin]:
     """The steps behind images, the earliest first.
 
     Args:
-        first: Where the last step may be: the manifest that was trained on, by its possible places.
-        rows: The images; their own folder is taken where none of the places is there.
+        candidates: Possible paths of the manifest that was trained on.
+        rows: The images; their folder is used where no candidate exists.
     """
     found: list[Origin] = []
-    place = next((path for path in first if _is_table(path)), None) or step_folder(rows)
-    while place is not None and len(found) < MOST_STEPS and all(place != origin.place for origin in found):
-        origin = _read(place)
+    path = next((path for path in candidates if _is_table(path)), None) or step_folder(rows)
+    while path is not None and len(found) < MOST_STEPS and all(path != origin.path for origin in found):
+        origin = _read(path)
         if origin is None:
             break
         found.append(origin)
-        named = inputs_of(place, origin.made) if origin.made else []
-        if len(named) > 1:
-            # Which image came from which of several tables is not told.
+        inputs = inputs_of(path, origin.made) if origin.made else []
+        if len(inputs) > 1:
+            # It is not recorded which image came from which table.
             break
-        place = named[0] if named else None if origin.made else step_folder(origin.manifest.rows)
+        path = inputs[0] if inputs else None if origin.made else step_folder(origin.manifest.rows)
     return found[::-1]
 
 
 def manifest_of_run(run: Path, made: Mapping[str, Any] | None) -> list[Path]:
-    """Where the manifest that a run was trained on may be: by its command line, and by the name that was given."""
+    """Possible paths of the manifest that a run was trained on: relative to where it was started, and to here."""
     if not made:
         return []
-    told = (made.get("options", {}).get("manifest") or {}).get("value")
-    return [base / str(told) for base in (base_of(run, made), Path.cwd()) if base is not None] if told else []
+    name = (made.get("options", {}).get("manifest") or {}).get("value")
+    return [base / str(name) for base in (base_of(run, made), Path.cwd()) if base is not None] if name else []
 
 
-def inputs_of(place: Path, made: Mapping[str, Any]) -> list[Path]:
-    """The manifests on the command line of a step folder, those first that do not stand behind an option."""
-    words, base = [str(word) for word in made.get("argv", [])], base_of(place, made)
+def inputs_of(folder: Path, made: Mapping[str, Any]) -> list[Path]:
+    """The manifests on the command line of a step: its arguments, otherwise the first value of an option."""
+    words, base = [str(word) for word in made.get("argv", [])], base_of(folder, made)
     command = made.get("command")
     if base is None or command not in words:
         return []
     words = words[words.index(str(command)) + 1 :]
-    bare: list[Path] = []
-    behind: list[Path] = []
+    arguments: list[Path] = []
+    after_options: list[Path] = []
     for number, word in enumerate(words):
         path = _plain(base / word)
-        if word.startswith("-") or path == _plain(place) or not _is_table(path):
+        if word.startswith("-") or path == _plain(folder) or not _is_table(path):
             continue
-        (behind if number and words[number - 1].startswith("-") else bare).append(path)
-    # Behind an option without a value there may stand the manifest itself.
-    return bare or behind[:1]
+        (after_options if number and words[number - 1].startswith("-") else arguments).append(path)
+    # The manifest itself may follow an option that takes no value.
+    return arguments or after_options[:1]
 
 
-def base_of(place: Path, made: Mapping[str, Any]) -> Path | None:
-    """The folder in which a step was called, found by the name that it was given for its output."""
+def base_of(folder: Path, made: Mapping[str, Any]) -> Path | None:
+    """The working directory in which a step was started, derived from the value of its `-o`."""
     words = [str(word) for word in made.get("argv", [])]
     name = next((after for word, after in pairwise(words) if word in ("-o", "--out")), None)
     name = next((word.removeprefix("--out=") for word in words if word.startswith("--out=")), name)
     if name is None:
         return None
     parts = Path(os.path.normpath(name)).parts
-    here = _plain(place)
+    here = _plain(folder)
     if Path(name).is_absolute():
         return Path.cwd()
     if ".." in parts or here.parts[-len(parts) :] != parts:
@@ -122,17 +133,17 @@ def base_of(place: Path, made: Mapping[str, Any]) -> Path | None:
 
 
 def step_folder(rows: Sequence[Row]) -> Path | None:
-    """The step folder in which the first image lies."""
+    """The step folder that contains the first image."""
     for row in rows[:1]:
         folder = Path(row.get("path", "")).absolute().parent
         for ancestor in (folder, *list(folder.parents)[:2]):
-            if (ancestor / FILE_NAME).is_file() and read_run_file(ancestor) is not None:
+            if (ancestor / MANIFEST).is_file() and read_run_file(ancestor) is not None:
                 return ancestor
     return None
 
 
 def radiographs(rows: Sequence[Row]) -> list[Row]:
-    """One row a radiograph, under its own id, however many versions or twins of it there are."""
+    """One row per radiograph, under its own id, for any number of versions or twins."""
     found: dict[str, Row] = {}
     for row in rows:
         identity = radiograph_id(row) if is_twin(row) else original_of(row)
@@ -142,21 +153,21 @@ def radiographs(rows: Sequence[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _read(place: Path) -> Origin | None:
+def _read(path: Path) -> Origin | None:
     try:
-        manifest = read_manifest(place)
-        made = read_run_file(place) if place.is_dir() else None
-        rejects = read_table(place / REJECTS).rows if made and (place / REJECTS).is_file() else []
+        manifest = read_manifest(path)
+        made = read_run_file(path) if path.is_dir() else None
+        rejects = read_table(path / REJECTS).rows if made and (path / REJECTS).is_file() else []
     except InputError:
-        # A step whose folder was damaged since ends what can be told, and nothing else.
+        # A damaged folder of a step only shortens the flow of images.
         return None
-    return Origin(place, manifest, made, rejects)
+    return Origin(path, manifest, made, rejects)
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a path is a manifest, by its columns, or a step's folder with one."""
+    """Whether a path is a manifest (by its columns), or the folder of a step with one."""
     if path.is_dir():
-        return (path / FILE_NAME).is_file()
+        return (path / MANIFEST).is_file()
     if path.suffix.lower() not in (".csv", ".tsv", ".txt") or not path.is_file():
         return False
     try:
@@ -176,15 +187,15 @@ SHOWN_REASONS = 5
 
 WORDS = {
     "prepare": "read as grey images (prepare)",
-    "select": "chosen (select)",
+    "select": "selected (select)",
     "segment": "lungs found (segment)",
     "enhance": "enhanced (enhance)",
     "transform": "transformed (transform)",
     "phantom": "drawn (phantom)",
 }
-"""What the images of each step's folder are."""
+"""Titles of the steps in the flow of images."""
 
-UNTOLD = "why is not recorded (`cxrtool select` with a folder behind -o records it)"
+NO_REASON = "reason not recorded (`cxrtool select -o FOLDER` records it)"
 
 
 def flow_of(
@@ -194,17 +205,15 @@ def flow_of(
 
     Args:
         origins: The steps behind it, the earliest first.
-        rows: The images that were trained on and tested, one a radiograph; or those of the predictions.
-        splits: Which image is in which subset; None for predictions from elsewhere.
-        unread: What training could not read.
-        tested: The labelled images whose predictions are evaluated, one a radiograph.
+        rows: The images that were trained and tested on, one row per radiograph; or those of the predictions.
+        splits: The subset of each image; None for predictions without a run.
+        unread: Images that training could not read.
+        tested: The labelled images whose predictions are evaluated, one row per radiograph.
     """
     from cxrtool.reporting.flow_chart import Flow
 
     stages = _steps(origins)
-    notes = (
-        [] if origins else ["Where the images come from is not known: the folders of the steps before are not there."]
-    )
+    notes = [] if origins else ["The origin of the images is not known: the folders of the earlier steps are missing."]
     parts: list[tuple[str, str]] = []
     if splits is not None:
         known = splits.ids()
@@ -218,14 +227,14 @@ def flow_of(
         parts = parts_of(readable, splits)
         lost = len({row["image_id"] for row in readable} - {row["image_id"] for row in tested})
         if tested and lost and len(splits.runs) > 1:
-            notes.append(f"{lost} of these images were tested in no fold that is evaluated here.")
+            notes.append(f"{lost} of these images are not tested in any fold that is evaluated here.")
     else:
         stages.append(_stage("evaluated", tested, []))
     return Flow(stages, parts, notes)
 
 
 def parts_of(rows: Sequence[Row], splits: Splits) -> list[tuple[str, str]]:
-    """The subsets with their sizes: of one division exactly, of several as the range over the folds."""
+    """The subsets with their sizes: exact for one fold, as a range for several."""
     by_id = {row["image_id"]: row for row in rows}
     sizes: dict[str, list[tuple[int, int | None]]] = {name: [] for name in SUBSETS}
     for subsets in splits.runs.values():
@@ -258,8 +267,8 @@ def _steps(origins: Sequence[Origin]) -> list[Stage]:
         now = {row["image_id"] for row in rows}
         gone = len(before - now) - sum(count for count, _ in left)
         if before and gone > 0:
-            left.append((gone, UNTOLD if not origin.made else "not in the table that this step was given"))
-        title = WORDS.get(origin.command, origin.command) or f"listed in {origin.place.name}"
+            left.append((gone, NO_REASON if not origin.made else "not in the input table of this step"))
+        title = WORDS.get(origin.command, origin.command) or f"listed in {origin.path.name}"
         stages.append(_stage(title, rows, left))
         before = now
     return stages
@@ -276,12 +285,12 @@ def _patients(rows: Sequence[Row]) -> int | None:
 
 
 def _reasons(rejects: Sequence[Row]) -> list[tuple[int, str]]:
-    """How often each reason is given, the commonest first; names of single images are left away."""
-    counts = Counter(re.sub(r"'[^']*'|\S*/\S+", "…", row.get("reason", "")) or "no reason told" for row in rejects)
+    """Counts of each reason, the most common first; names of single images are removed."""
+    counts = Counter(re.sub(r"'[^']*'|\S*/\S+", "…", row.get("reason", "")) or "no reason given" for row in rejects)
     common = counts.most_common()
     rest = sum(count for _, count in common[SHOWN_REASONS:])
     found = [(count, reason) for reason, count in common[:SHOWN_REASONS]]
-    return found + ([(rest, "other reasons, in the step's rejects.csv")] if rest else [])
+    return found + ([(rest, "other reasons, in rejects.csv of the step")] if rest else [])
 
 
 def _span(values: Sequence[int]) -> str:
@@ -289,12 +298,6 @@ def _span(values: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def places(origins: Sequence[Origin]) -> list[Path]:
-    """The files that tell of the steps."""
-    return [path for origin in origins for path in origin.files()]
-
-
-MODEL_FILE, HISTORY, CURVES = "model.json", "history.csv", "curves.png"
 TEST = "test"
 
 
@@ -303,9 +306,9 @@ class Source:
     """One RUN or CSV.
 
     Attributes:
-        name: Before `=`; empty where none was given.
-        path: As it was given.
-        run: The run's folder, where it is one or one of its folds.
+        name: The name before `=`; empty where none was given.
+        path: As given.
+        run: The folder of the run, where it is a run or one of its folds.
         folds: The folders of its folds that are evaluated; empty for a CSV.
         tables: The tables of predictions.
     """
@@ -318,43 +321,44 @@ class Source:
 
     @classmethod
     def of(cls, name: str, path: Path, *, partial: bool) -> Source:
-        """Find what a path is.
+        """The source at a path.
 
         Raises:
             IncompleteError: A run lacks folds and `partial` is false.
-            InputError: There is nothing.
+            InputError: There is no run and no table of predictions.
         """
         if path.is_dir() and runs.is_run(path):
             folds = [path / runs.fold_name(*pair) for pair in runs.check_whole(path, partial=partial)]
-            return cls(name, path, path, folds, [fold / runs.PREDICTIONS for fold in folds])
-        if path.is_dir() and (path / runs.PREDICTIONS).is_file():
+            return cls(name, path, path, folds, [fold / PREDICTIONS for fold in folds])
+        if path.is_dir() and (path / PREDICTIONS).is_file():
             of_run = runs.is_fold(path.absolute()) and runs.is_model(path)
-            return cls(name, path, path.absolute().parent if of_run else None, [path] if of_run else [],
-                       [path / runs.PREDICTIONS])  # fmt: skip
+            return cls(
+                name, path, path.absolute().parent if of_run else None, [path] if of_run else [], [path / PREDICTIONS]
+            )
         if not path.exists():
             raise InputError(f"{path}: no such run or file", "a run is the folder that `cxrtool train -o` wrote")
         if path.is_dir():
-            raise InputError(f"{path}: expected a run or a {runs.PREDICTIONS}, found neither")
+            raise InputError(f"{path}: expected a run or a {PREDICTIONS}, found neither")
         return cls(name, path, None, [], [path])
 
 
 @dataclass
 class Study:
-    """All that a report reads, but for images and pictures.
+    """All that a report reads, except images and figures.
 
     Attributes:
         sources: What is evaluated.
         tested: The labelled test rows of all predictions.
-        rows: The images, one a radiograph: of the manifest, else of the predictions.
-        named: Where `rows` come from, for the reader; empty for predictions.
-        splits: Which image is in which subset; None where no run is there.
+        rows: The images, one row per radiograph: of the manifest, otherwise of the predictions.
+        named: The name of the manifest of `rows`; empty for predictions.
+        splits: The subset of each image; None where there is no run.
         origins: The steps behind the images.
-        audit: What is known of the images, or None.
-        made: `run.json` of the first run; empty where none is there.
-        fold: That of its first fold.
+        audit: The audit of the images, or None.
+        made: `run.json` of the first run; empty where there is none.
+        fold: `run.json` of its first fold.
         model: `model.json` of its first fold.
-        unread: What its training could not read.
-        files: All of which the report is made, but for the audit's pictures.
+        unread: Images that its training could not read.
+        files: All input files of the report, except the figures of the audit.
     """
 
     sources: list[Source]
@@ -387,7 +391,7 @@ class Study:
         folds = list(first.folds) if first else []
         made = (read_run_file(run) if run else None) or (read_run_file(folds[0]) if folds else None) or {}
         rows, named, table = radiographs(tested), "", None
-        own = run / FILE_NAME if run else None
+        own = run / MANIFEST if run else None
         table = manifest or (own if own and own.is_file() else None)
         if table is not None:
             rows, named = radiographs(read_manifest(table).rows), str(table)
@@ -400,12 +404,22 @@ class Study:
             row["path"] = os.path.normpath((run or Path()).absolute() / row.get("path", ""))
         files = [path for source in found for path in _files_of(source)]
         files += [path for origin in origins for path in origin.files()] + ([table] if table else [])
-        files += [known.folder / FILE] if known else []
+        files += [known.folder / AUDIT] if known else []
         fold = (read_run_file(folds[0]) if folds else None) or {}
         return cls(
-            found, tested, rows, named, splits, origins, known, made, fold,
-            _read_json(folds[0] / MODEL_FILE) if folds else {}, unread, list(dict.fromkeys(files)),
-        )  # fmt: skip
+            found,
+            tested,
+            rows,
+            named,
+            splits,
+            origins,
+            known,
+            made,
+            fold,
+            _read_json(folds[0] / MODEL) if folds else {},
+            unread,
+            list(dict.fromkeys(files)),
+        )
 
     @property
     def run(self) -> Path | None:
@@ -422,13 +436,13 @@ class Study:
         return radiographs(self.tested)
 
     def counts(self, column: str) -> dict[str, int]:
-        """How many images have each value of a column, the commonest first; those without one are left out."""
+        """Number of images with each value of a column, the most common first, without missing values."""
         labels = [row.get(column, "").strip() for row in self.rows]
         return dict(Counter(label for label in labels if label).most_common())
 
 
 def divided_in_words(splits: Splits | None, made: Mapping[str, Any]) -> str:
-    """How the images were divided, as sentences for the methods."""
+    """The division of the images, as sentences for the methods."""
     if splits is None:
         return ""
     repeats = len({repeat for repeat, _ in splits.runs})
@@ -437,7 +451,7 @@ def divided_in_words(splits: Splits | None, made: Mapping[str, Any]) -> str:
     spans = {name: f"{min(v)}" if min(v) == max(v) else f"{min(v)} to {max(v)}" for name, v in sizes.items()}
     if folds == 1:
         how = "Division. The images were divided once"
-        told = f"{spans['train']} for training, {spans['validation']} for validation and {spans['test']} for test"
+        text = f"{spans['train']} for training, {spans['validation']} for validation and {spans['test']} for test"
     else:
         per = folds // repeats
         if per > 1:
@@ -445,20 +459,20 @@ def divided_in_words(splits: Splits | None, made: Mapping[str, Any]) -> str:
             how = f"Division. The images were divided {times}into {per} folds, of which each was the test set once"
         else:
             how = f"Division. The images were divided {repeats} times"
-        told = f"in each division {spans['train']} were for training, {spans['validation']} for validation and "
-        told += f"{spans['test']} for test"
+        text = f"in each division {spans['train']} were for training, {spans['validation']} for validation and "
+        text += f"{spans['test']} for test"
     allowed = "--allow-leakage" in [str(word) for word in made.get("argv", [])]
-    apart = (
-        "Images of one patient, or equal pictures, may stand on two sides, which was allowed by hand."
+    leakage = (
+        "A patient or an image may be in two subsets, which was explicitly allowed (--allow-leakage)."
         if allowed
-        else "Before training it was checked that no patient and no picture, by the digest of its pixels, stands in "
-        "two subsets of a division."
+        else "Before training it was checked that no patient and no image (by the digest of its pixels) is in two "
+        "subsets of a division."
     )
-    return f"{how}: {told}. {apart}"
+    return f"{how}: {text}. {leakage}"
 
 
 def _tested(path: Path) -> list[Row]:
-    """The labelled test rows of a table of predictions; all labelled ones where none is marked as test."""
+    """The labelled test rows of a table of predictions; all labelled rows where none is marked as test."""
     table = read_table(path)
     table.require("image_id")
     base = table.origin.absolute().parent if table.origin else Path.cwd()
@@ -471,10 +485,10 @@ def _tested(path: Path) -> list[Row]:
 
 
 def _files_of(source: Source) -> list[Path]:
-    names = (MODEL_FILE, "model.safetensors", RUN_FILE, HISTORY, CURVES)
+    names = (MODEL, MODEL_WEIGHTS, RUN_FILE, HISTORY, CURVES)
     files = [*source.tables, *(fold / name for fold in source.folds for name in names)]
     if source.run is not None:
-        files += [source.run / name for name in (SPLITS, RUN_FILE, REJECTS, FILE_NAME)]
+        files += [source.run / name for name in (SPLITS, RUN_FILE, REJECTS, MANIFEST)]
     return [path for path in files if path.is_file()]
 
 

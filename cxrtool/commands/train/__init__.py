@@ -1,7 +1,7 @@
 """Train a network on every fold of a split.
 
-Writes a run: a folder rRfF for each repeat R and fold F, with the model, its history and curves, and what it says
-of the validation and test images. Interrupted, the same command goes on and ends with the same weights.
+Writes a run: a folder rRfF for each repeat R and fold F, with the model, its history and curves, and its predictions
+for the validation and test images. After an interruption the same command continues and ends with the same weights.
 
 Example: cxrtool train prepared --splits splits.csv --preset covid-xnet -o run
 """
@@ -18,6 +18,7 @@ from cxrtool.commands.train.combinations import Combination, draw, parse_grid, w
 from cxrtool.commands.train.grid import SHOWN, GridTrainer, check_validation, rule_of, tabulate
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.train.twins import TwinTraining, find_generators
+from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import StrictError, UsageError
@@ -27,7 +28,7 @@ from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.container import warn_without_validation
 from cxrtool.flow.fold_chains import chain_of_manifest
 from cxrtool.flow.fold_training import FoldTrainer, Task, check_design
-from cxrtool.flow.folder import REJECTS, Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.settings import Settings, Silent
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.stores import Stores
@@ -36,16 +37,16 @@ from cxrtool.options import declared, plain
 from cxrtool.training.options import TrainingOptions
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
-UNFROZEN = "--weights none: the whole network is trained, since a random body must not be frozen"
+UNFROZEN = "--weights none: the whole network is trained, since a backbone with random weights must not be frozen"
 
 
 def run(options: TrainOptions, settings: Settings) -> None:
-    """Train, and show how a search went."""
+    """Train, and print the table of a grid search."""
     rows = train(options, settings)
     if not rows:
         return
     columns, lines = tabulate(rows)
-    title = "Grid search, by validation images; mean of folds"
+    title = "Grid search on validation images, mean of the folds"
     settings.report.say("\n" + settings.output.aligned(columns, lines[:SHOWN], title))
     if len(lines) > SHOWN:
         settings.report.say(f"… and {len(lines) - SHOWN} more in {settings.out}/grid.csv")
@@ -53,31 +54,31 @@ def run(options: TrainOptions, settings: Settings) -> None:
 
 
 def train(options: TrainOptions, settings: Settings) -> list[Row]:
-    """Train every fold that is not there yet.
+    """Train every fold that is not complete yet.
 
     Returns:
-        The rows of `grid.csv`, where there was a grid and something to do.
+        The rows of `grid.csv` if there was a grid and something to do.
 
     Raises:
         UsageError: An option is wrong.
-        InputError: Manifest and splits do not fit each other.
-        LeakageError: A patient or a picture is on two sides of a split.
+        InputError: Manifest and splits do not match.
+        LeakageError: A patient or an image is in more than one subset of a fold.
         StoppedError: A signal arrived.
-        StrictError: `--strict`, and an image could not be read; the run is complete all the same.
+        StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
     if str(options.splits) == "-":
         raise UsageError("--splits: expected a file or a run, found standard input")
     splits = splits_file(options.splits)
     combinations, settings = combine(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
-    learnt, classes = as_classes(manifest)
+    labelled, classes = as_classes(manifest)
     generators = find_generators(options.transform, manifest) if options.transform else None
-    assignments = read_assignments(splits, learnt, settings)
+    assignments = read_assignments(splits, labelled, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     chain = chain_of_manifest(manifest)
     files = {c.options.weights: None for c in combinations if c.options.weights not in ("imagenet", "none")}
     inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
-    # The splits count by content alone: the same division written again is no reason to train again.
+    # Only the content of the splits counts: the same splits written again are no reason to train again.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
     shared: dict[str, Any] = {"splits": sha256_file(splits), "precision": settings.precision}
     if generators:
@@ -100,7 +101,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     containers.create_run_folder(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
     warn_without_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
-    task = Task(options.preset, options.save_every, settings, learnt, classes, chain, container, stores)
+    task = Task(options.preset, options.save_every, settings, labelled, classes, chain, container, stores)
     trainer = _trainer(options, combinations, task)
     with StopRequest() as request:
         for assignment in mine:
@@ -118,26 +119,28 @@ def _trainer(options: TrainOptions, combinations: Sequence[Combination], task: T
 
 
 def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination], Settings]:
-    """What shall be trained: one combination of options, or all that `--grid` and `--budget` ask for.
+    """What to train: one combination of options, or all of `--grid` and `--budget`.
 
     Raises:
         UsageError: An option or a value of the grid is wrong.
     """
     if not options.grid:
         if options.budget is not None:
-            raise UsageError("--budget draws from the combinations of --grid, and there is none", "add --grid KEY=A,B")
+            raise UsageError(
+                "--budget: expected --grid, from whose combinations it draws, found none", "add --grid KEY=A,B"
+            )
         return [Combination(resolve(options, settings))], settings
     names = {name for name, (_, declaration) in declared(TrainingOptions).items() if declaration.effect}
     kinds = {name: kind for name, kind in get_type_hints(TrainingOptions).items() if name in names}
     grid = parse_grid(options.grid, kinds)
     quiet = replace(settings, report=Silent())
-    # Without --model there may be nothing that the other options say on their own.
+    # Without --model the other options may not be a combination of their own.
     own = resolve(options, quiet).identity() if options.model else {}
     grid = with_kernels(grid, own.get("size") or options.size or None)
     found = []
     for changes in draw(grid, options.budget, settings.seed, own):
         combination = Combination(options, changes)
-        # What the grid sets is asked for as if it were a flag.
+        # Values of the grid are treated as flags.
         grid_settings = replace(quiet, origins={**settings.origins, **dict.fromkeys(changes, "flag")})
         try:
             resolved = resolve(replace(options, **changes), grid_settings)
@@ -159,7 +162,7 @@ def _check_designs(combinations: Sequence[Combination], classes: int, settings: 
 
 
 def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, Any]:
-    """The options as `run.json` tells them, and as `--config run.json` takes them again."""
+    """The options as `run.json` lists them, and as `--config run.json` reads them."""
     tried = [combination.options.identity() for combination in combinations]
     shown = {
         name: value if all(other[name] == value for other in tried) else plain(getattr(options, name))
@@ -172,23 +175,25 @@ def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[s
 
 
 def _native_sizes(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, int]:
-    """The size of every network for which the user named none: asking timm for it again would take seconds."""
+    """The native size of every network for which no size was given: a query of timm would take seconds."""
     if options.size or "size" in combinations[0].changes:
         return {}
     return {combination.options.model: combination.options.size for combination in combinations}
 
 
 def resolve(options: TrainOptions, settings: Settings) -> TrainOptions:
-    """The options with what depends on the network: its kernels, the source of its weights, its size.
+    """The options with those that depend on the network: kernels, weights, size.
 
     Raises:
-        UsageError: No such network, or values that exclude one another.
+        UsageError: There is no such network, or values exclude each other.
     """
     from cxrtool.models.registry import BUILT_IN, check_name, native_size, network_kernels
 
     model, size, freeze = options.model, options.size, options.freeze
     if not model:
-        raise UsageError("train needs --model NAME, or a --preset that names one", "for instance --model resnet18")
+        raise UsageError(
+            "train needs --model NAME, or a --preset that names a network", "for instance --model resnet18"
+        )
     kernels = network_kernels(model, options.kernels)
     weights = options.weights or ("none" if model in BUILT_IN else "imagenet")
     size = size or _size_in(settings.out, model)
@@ -198,16 +203,16 @@ def resolve(options: TrainOptions, settings: Settings) -> TrainOptions:
     if weights == "none" and freeze:
         if settings.origins.get("freeze", "flag") not in ("preset", "default"):
             raise UsageError(
-                "--freeze with --weights none would train a head on a body of random numbers", "leave --freeze out"
+                "--freeze with --weights none would train a head on a backbone with random weights", "omit --freeze"
             )
-        # The features of an untrained, frozen body rank initialisations, not networks.
+        # With an untrained, frozen backbone one would compare initialisations, not networks.
         settings.report.warn(UNFROZEN)
         freeze = False
     return replace(options, kernels=kernels, weights=weights, size=size, freeze=freeze)
 
 
 def _size_in(out: Path | None, model: str) -> int:
-    """The network's own size as the run that is there already tells it; 0 where none does."""
+    """The native size of the network from the `run.json` of an earlier run; 0 if there is none."""
     made = (read_run_file(out) if out else None) or {}
     same = made.get("versions", {}).get("timm") == _timm_version()
     size = made.get("native_sizes", {}).get(model)
@@ -228,7 +233,7 @@ def _close_container(
     settings: Settings,
     trainer: FoldTrainer | GridTrainer,
 ) -> list[Row]:
-    """When every fold is there, write what they have in common; the last of several tasks does it.
+    """When every fold is complete, write the files of the run; the last of several tasks does it.
 
     Raises:
         StrictError: `--strict`, and an image could not be read.
@@ -241,9 +246,9 @@ def _close_container(
         if len(done) == len(names):
             containers.complete(container, names, rejects, manifest)
     if len(done) < len(names):
-        report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
+        report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
     else:
-        report.say(f"{container.shown}: all {len(names)} folds are there; next: cxrtool evaluate {container.shown}")
+        report.say(f"{container.shown}: all {len(names)} folds are complete; next: cxrtool evaluate {container.shown}")
     if rejects and settings.strict:
         raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS} of every fold")
     return table

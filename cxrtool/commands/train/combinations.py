@@ -1,4 +1,4 @@
-"""What a grid search tries: combinations of values of `train`'s options, all of them or some that are drawn."""
+"""The combinations of options that a grid search tries: all, or a random sample."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from cxrtool.commands.train.options import TrainOptions
 from cxrtool.errors import UsageError
 
 Grid = dict[str, Sequence[Any]]
-"""Every key, as an option's field is called, with its values in order."""
+"""By field of an option, its values in order."""
 
 MOST = 10_000
-"""Combinations beyond which one did not mean it."""
+"""Maximum number of combinations without `--budget`."""
 
 KERNELS = "kernels"
 LISTS = ("augment", KERNELS)
-"""Options whose values hold commas themselves."""
+"""Options whose values contain commas."""
 
 TRUE, FALSE = ("yes", "true", "on"), ("no", "false", "off")
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One setting of `train`'s options.
+    """One setting of the options of `train`.
 
     Attributes:
-        options: Resolved.
-        changes: Those that the grid set, by field; empty in a plain training.
+        changes: The values of the grid, by field; empty in a plain training.
     """
 
     options: TrainOptions
@@ -38,12 +37,12 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """As one would type it: `model=resnet18 lr=0.01`."""
+        """As on the command line: `model=resnet18 lr=0.01`."""
         return " ".join(f"{flag(key)}={show(value)}" for key, value in self.changes.items())
 
 
 def flag(key: str) -> str:
-    """A field's name in the spelling of its flag.
+    """The flag of a field.
 
     >>> flag("batch_size")
     'batch-size'
@@ -52,7 +51,7 @@ def flag(key: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as one would type it."""
+    """A value as on the command line."""
     if isinstance(value, bool):
         return TRUE[0] if value else FALSE[0]
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -61,18 +60,18 @@ def show(value: Any) -> str:
 def parse_grid(texts: Sequence[str], kinds: Mapping[str, Any]) -> Grid:
     """Read `KEY=a,b` of every `--grid`.
 
-    Commas part the values. Where a value holds commas itself, `|` parts them, or `--grid` is repeated with the same
-    key: its values are put together. For `augment` and `kernels` commas never part.
+    Commas separate the values. If a value contains commas, use `|` as separator, or repeat `--grid` with the same key:
+    its values are joined. For `augment` and `kernels` a comma never separates.
 
     >>> parse_grid(["lr=0.1,0.01", "augment=none|rotate=10,flip=0.5"], {"lr": float | None, "augment": str | None})
     {'lr': [0.1, 0.01], 'augment': ['none', 'rotate=10,flip=0.5']}
 
     Args:
-        texts: As they were given.
+        texts: The values of `--grid`.
         kinds: The type of every option that may be varied, by field.
 
     Raises:
-        UsageError: An unknown key, no value, or one that is no number.
+        UsageError: A key is unknown, or a value is missing or not a number.
     """
     grid: Grid = {}
     for text in texts:
@@ -111,11 +110,11 @@ def _read(key: str, text: str, kind: Any) -> Any:
 
 
 def with_kernels(grid: Grid, size: int | None) -> Grid:
-    """A grid with all networks in the place of the names of families, such as `kernels=uniform`.
+    """The grid with names of families, such as `kernels=uniform`, replaced by their networks.
 
     Args:
         grid: Keys and values.
-        size: Side of the input in pixels where the grid does not vary it; None takes the network's own.
+        size: Side of the input in pixels if the grid does not vary it; None means the network's own.
     """
     if KERNELS not in grid:
         return grid
@@ -127,23 +126,25 @@ def with_kernels(grid: Grid, size: int | None) -> Grid:
 
 
 def draw(grid: Grid, budget: int | None, seed: int, own: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The combinations to try, in the grid's order: the last key changes fastest.
+    """The combinations to try, in the order of the grid: the last key changes fastest.
 
-    With a budget, so many of them are drawn without repetition. Where the grid holds what the other options say
-    already, that combination is the first and always among them.
+    With a budget, as many are drawn without repetition. If the grid contains the combination of the other options, it
+    is the first and always among them.
 
     Args:
         grid: Keys and values.
         budget: How many; None tries all.
         seed: Of the draw.
-        own: What the options say without the grid; keys that nobody set are left out.
+        own: The values of the options without the grid; options that were not set are missing.
 
     Raises:
-        UsageError: More than one could mean.
+        UsageError: There are more than `MOST`.
     """
     total = prod(len(values) for values in grid.values())
     if budget is None and total > MOST:
-        raise UsageError(f"--grid: {total:,} combinations", "draw some of them: --budget 50")
+        raise UsageError(
+            f"--grid: expected at most {MOST:,} combinations, found {total:,}", "draw some of them: --budget 50"
+        )
     first = _index_of(grid, own)
     rest = [index for index in _drawn(total, budget, seed, first) if index != first]
     return [_at(grid, index) for index in ([] if first is None else [first]) + sorted(rest)]
@@ -152,7 +153,7 @@ def draw(grid: Grid, budget: int | None, seed: int, own: Mapping[str, Any]) -> l
 def _drawn(total: int, budget: int | None, seed: int, first: int | None) -> list[int]:
     if budget is None or budget >= total:
         return list(range(total))
-    # Fisher and Yates, on the few that are moved. Of Python's generator `random` alone is promised to stay the same.
+    # A sparse Fisher-Yates shuffle. Of Python's generator only `random` is guaranteed to stay the same.
     generator, wanted = random.Random(seed), budget - (first is not None)
     moved: dict[int, int] = {}
     result: list[int] = []

@@ -1,9 +1,8 @@
-"""Grid search inside `train`: every fold tries all combinations and keeps the one that its validation images choose.
+"""Grid search in `train`: every fold tries all combinations and keeps the best on its validation images.
 
-What is tried lies in `candidates/rRfF/ID/`, each a step folder of its own, whose name is the digest of all that bears
-on it: an interrupted search goes on with the candidate it was at, and a grid that has grown trains only what is new. A
-candidate is never asked about a test image; only the chosen one is, after the choice. By which rule one is chosen,
-`cxrtool.commands.train.grid` says.
+Each candidate is a step folder `candidates/rRfF/ID/`, whose name is the digest of everything that affects it: an
+interrupted search continues with the same candidate, and a larger grid trains only what is new. A candidate is never
+run on a test image; only the chosen one is, after the choice. The rules are `ACCURATE` and `ONE_STANDARD_ERROR`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.train.combinations import KERNELS, Combination, flag, show
+from cxrtool.data.file_names import HISTORY, MODEL_WEIGHTS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import CxrtoolError, DivergedError, InputError
@@ -41,12 +41,11 @@ ONE_STANDARD_ERROR = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """One combination on one fold, trained.
+    """One combination, trained on one fold.
 
     Attributes:
-        place: Among the combinations, from 0.
-        path: Its folder.
-        score: What its `score.json` says; `reason` is not empty where the training broke down.
+        index: Among the combinations, from 0.
+        score: Its `score.json`; `reason` is not empty if the training failed.
     """
 
     index: int
@@ -55,7 +54,7 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Smaller is better: most right on validation, then the lower loss, then fewer parameters, then the earlier."""
+        """Sort key, best first: higher validation accuracy, lower loss, fewer parameters, lower index."""
         if self.score["reason"]:
             return (1.0, 0.0, 0.0, self.index)
         return (
@@ -67,18 +66,18 @@ class Candidate:
 
     @property
     def cost(self) -> tuple[float, ...]:
-        """Smaller is better among those that are accurate enough."""
+        """Sort key of candidates that are accurate enough, best first."""
         if self.score["reason"]:
             return (math.inf, 0.0, 0.0, self.index)
         return (self.score["macs"], -self.score["validation_accuracy"], self.score["validation_loss"], self.index)
 
 
 def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Candidate:
-    """The one that a fold keeps.
+    """The candidate that a fold keeps.
 
     Args:
-        candidates: At least one; those that broke down are chosen only where all did.
-        one_standard_error: By `ONE_STANDARD_ERROR`, else by `ACCURATE`.
+        candidates: At least one; a failed one is chosen only if all failed.
+        one_standard_error: Choose by `ONE_STANDARD_ERROR`, else by `ACCURATE`.
     """
     best = min(candidates, key=lambda candidate: candidate.rank)
     if not one_standard_error or best.score["reason"]:
@@ -90,9 +89,9 @@ def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Cand
 
 
 def pareto_front(candidates: Sequence[Candidate], *, one_standard_error: bool) -> list[Candidate]:
-    """Those that may yet be chosen, whatever else comes: the weights of all others can go.
+    """The candidates that can still be chosen, whatever is tried later: the weights of all others can be deleted.
 
-    By `ONE_STANDARD_ERROR` that is whoever no other beats in cost without being less accurate.
+    With `ONE_STANDARD_ERROR` these are the candidates for which no cheaper one is at least as accurate.
     """
     if not one_standard_error:
         return [choose(candidates, one_standard_error=False)]
@@ -104,15 +103,14 @@ def pareto_front(candidates: Sequence[Candidate], *, one_standard_error: bool) -
 
 
 SCORE = "score.json"
-WEIGHTS = "model.safetensors"
 FIGURES = ("validation_accuracy", "validation_loss", "epoch_kept", "parameters", "macs")
 COLUMNS = (*FIGURES, "seconds", "chosen", "reason", "candidate")
 SHOWN = 20
-"""Combinations in the table that the user sees; the file has all."""
+"""Maximum number of combinations in the printed table; the file has all."""
 
 
 def check_validation(assignments: Sequence[Assignment]) -> None:
-    """Check that every fold has images to choose by.
+    """Check that every fold has validation images.
 
     Raises:
         InputError: One has none.
@@ -122,18 +120,13 @@ def check_validation(assignments: Sequence[Assignment]) -> None:
         raise InputError(
             f"--grid: {len(without)} of {len(assignments)} folds have no validation images to choose a combination by, "
             f"such as {without[0]}",
-            "split anew with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; to choose by test images is no "
-            "choice",
+            "split again with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; test images must not be used "
+            "for the choice",
         )
 
 
 class GridTrainer:
-    """Trains folds, each with the best of several combinations.
-
-    Args:
-        combinations: What to try, in order.
-        task: What is trained on, and where to.
-    """
+    """Trains folds, each with the best of several combinations."""
 
     def __init__(self, combinations: Sequence[Combination], task: Task) -> None:
         self.combinations, self.task = combinations, task
@@ -141,10 +134,10 @@ class GridTrainer:
         self.one_standard_error = KERNELS in combinations[0].changes
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
-        """Try every combination on one fold, unless it is there, and write the fold's folder with the best.
+        """Try every combination on one fold, unless it is complete, and write its folder with the best.
 
         Raises:
-            DivergedError: Not a single combination could be trained.
+            DivergedError: Not one combination could be trained.
         """
         report, folder = self.task.settings.report, self.task.folder(assignment)
         if not folder.needs_work():
@@ -158,13 +151,13 @@ class GridTrainer:
             best = choose(tried, one_standard_error=self.one_standard_error)
             if best.score["reason"]:
                 raise DivergedError(
-                    f"fold {assignment.name}: not one of {len(self.combinations)} combinations could be trained, the "
+                    f"fold {assignment.name}: none of {len(self.combinations)} combinations could be trained, the "
                     f"first: {best.score['reason']}",
-                    "a lower learning rate, most likely: --grid lr=1e-3,1e-4",
+                    "the learning rate is probably too high: --grid lr=1e-3,1e-4",
                 )
             _drop_weights(tried, [best])
-            if not (best.path / WEIGHTS).exists():
-                # A former grid had a better one, and this one's weights went.
+            if not (best.path / MODEL_WEIGHTS).exists():
+                # Its weights were deleted because an earlier grid had a better candidate.
                 best = self._try(best.index, assignment, request, again=True)
             chosen = self.combinations[best.index]
             of = f"of {len(self.combinations)} on {best.score['images']} validation images"
@@ -173,7 +166,7 @@ class GridTrainer:
             store, usable = trainer.open(assignment, request)
             fitted = self._predict(best, trainer, usable, store, request)
             trainer.write(build, usable, store, fitted)
-            # What the folder says of itself is the combination that it holds; what it is known by stays the search.
+            # The folder describes the combination that it holds; its digest stays that of the search.
             own = self._folder(best.index, assignment.name)
             folder.plan = replace(folder.plan, options=own.plan.options)
             folder.settings = replace(folder.settings, origins=own.settings.origins)
@@ -182,7 +175,7 @@ class GridTrainer:
             trainer.close(build, usable, store, fitted, {"digest": folder.digest, "grid": found})
 
     def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
-        """Write `grid.csv` of the folds that are there; once all are, remove what no combination belongs to any more.
+        """Write `grid.csv` of the complete folds; once all are complete, remove the candidates of earlier grids.
 
         Returns:
             Its rows.
@@ -195,7 +188,7 @@ class GridTrainer:
             repeat, fold = runs.parse_fold(name)
             chosen = (read_run_file(run / name) or {}).get("grid", {}).get("chosen")
             for combination, folder in zip(self.combinations, folders, strict=True):
-                # Who needs the space may remove what was tried: the run does not need it any more.
+                # The user may have deleted the candidates: a complete run does not need them.
                 score = _read_score(folder.out) if (folder.out / SCORE).exists() else {}
                 made = read_run_file(folder.out) or {}
                 score["seconds"] = made.get("training", {}).get("seconds")
@@ -218,7 +211,7 @@ class GridTrainer:
     def _folder(self, index: int, fold: str) -> StepFolder:
         container, combination = self.task.container, self.combinations[index]
         repeat, number = runs.parse_fold(fold)
-        # The same that a plain training of this combination would be known by.
+        # The same options as in a plain training of this combination.
         known = container.plan.options
         shared = {name: known[name] for name in ("splits", "precision", "transform") if name in known}
         plan = replace(
@@ -230,7 +223,7 @@ class GridTrainer:
         return StepFolder(container.out / CANDIDATES / fold / name, plan, quiet, marker=SCORE)
 
     def _try(self, index: int, assignment: Assignment, request: StopRequest, *, again: bool = False) -> Candidate:
-        """Train one combination on one fold, unless that is done."""
+        """Train one combination on one fold, unless it is complete."""
         trainer, report = self.trainers[index], self.task.settings.report
         name = f"{assignment.name}  {self.combinations[index].name}"
         folder = self._folder(index, assignment.name)
@@ -257,9 +250,9 @@ class GridTrainer:
         return Candidate(index, folder.out, _read_score(folder.out))
 
     def _score(self, trainer: FoldTrainer, assignment: Assignment, fitted: Fitted) -> dict[str, Any]:
-        """Accuracy and mean negative log-likelihood on validation, by the answers in full precision.
+        """Accuracy and mean negative log-likelihood on the validation images, in full precision.
 
-        Not the losses of the history: classes may weigh there, and differently from one combination to the next.
+        The losses of the history may have class weights, which may differ between combinations.
         """
         import numpy as np
 
@@ -281,42 +274,42 @@ class GridTrainer:
         from cxrtool.training.curves import write_history
 
         save_model(path, fitted.network, trainer.describe(assignment, fitted))
-        write_history(path / "history.csv", fitted.history.rows)
+        write_history(path / HISTORY, fitted.history.rows)
 
     def _predict(
         self, best: Candidate, trainer: FoldTrainer, assignment: Assignment, store: Store, request: StopRequest
     ) -> Fitted:
-        """The chosen candidate as a trained fold: now, and only now, the test images are shown to it.
+        """The chosen candidate as a trained fold: only now it is run on the test images.
 
-        All is read from its folder, whether it was trained a moment ago or before an interruption.
+        Everything is read from its folder, whether it was trained just now or before an interruption.
         """
         import numpy as np
 
         from cxrtool.training.checkpoint import load_model
         from cxrtool.training.engine import History
-        from cxrtool.training.fitting import Fitted, answer
+        from cxrtool.training.fitting import Fitted, predict
 
         network, description = load_model(best.path)
-        table = read_table(best.path / "history.csv")
+        table = read_table(best.path / HISTORY)
         history = [{name: float(row[name]) if row[name] else None for name in table.columns} for row in table.rows]
         asked = np.array([i for name in ("validation", "test") for i in assignment.subsets[name]], np.int64)
-        probabilities = answer(
+        probabilities = predict(
             trainer.design(assignment), network, store, self.task.manifest.column("image_id"), asked, stop=request.error
         )
         made = read_run_file(best.path)
         if made is None:
-            raise CxrtoolError(f"{best.path}: its run.json is gone", "--force tries all combinations anew")
+            raise CxrtoolError(f"{best.path}: expected a run.json, found none", "--force tries all combinations again")
         trained = description.trained
         return Fitted(network, History(history, trained["epoch"]), probabilities, trained["weights"], made["training"])
 
 
 def rule_of(rows: Sequence[Row]) -> str:
-    """By which rule the chosen ones of `grid.csv` were chosen, in words."""
+    """The rule by which the candidates of `grid.csv` were chosen, as text."""
     return ONE_STANDARD_ERROR if KERNELS in rows[0] else ACCURATE
 
 
 def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The search as a table for the eye: one row a combination, best first, figures averaged over the folds.
+    """The search as a table: one row per combination, best first, averaged over the folds.
 
     Args:
         rows: Those of `grid.csv`.
@@ -334,7 +327,7 @@ def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             _mean(members, name) for name in ("validation_accuracy", "validation_loss", "seconds")
         )
         chosen = sum(row["chosen"] == "yes" for row in members)
-        broken = sum(bool(row["reason"]) for row in members)
+        failed = sum(bool(row["reason"]) for row in members)
         parameters = next((f"{int(row['parameters']):,}" for row in members if row["parameters"]), "")
         macs = next((amount(float(row["macs"])) for row in members if row["macs"]), "")
         cells = [
@@ -344,7 +337,7 @@ def tabulate(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             parameters,
             macs,
             "" if seconds is None else f"{seconds:.1f}",
-            f"{chosen} of {folds}" + (f" ({broken} broke down)" if broken else ""),
+            f"{chosen} of {folds}" + (f" ({failed} failed)" if failed else ""),
         ]
         rank = (-1.0 if accuracy is None else accuracy, -(loss or 0.0), -index)
         lines.append((rank, cells))
@@ -369,15 +362,15 @@ def _read_score(folder: Path) -> dict[str, Any]:
 
 
 def _drop_weights(candidates: Sequence[Candidate], keep: Sequence[Candidate]) -> None:
-    """A search may try hundreds of networks; what is left of those that cannot be chosen is how they learned."""
+    """Delete the weights of all other candidates: a search may try hundreds of networks."""
     kept = {candidate.index for candidate in keep}
     for candidate in candidates:
         if candidate.index not in kept:
-            (candidate.path / WEIGHTS).unlink(missing_ok=True)
+            (candidate.path / MODEL_WEIGHTS).unlink(missing_ok=True)
 
 
 def _remove_others(parent: Path, keep: set[Path]) -> None:
-    """Remove the candidates of former grids, and of folds that former splits had."""
+    """Remove the candidates of earlier grids, and of folds of earlier splits."""
     if not parent.is_dir():
         return
     for fold in list(parent.iterdir()):

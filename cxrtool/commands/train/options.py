@@ -14,7 +14,7 @@ from cxrtool.training.options import TrainingOptions
 
 @dataclass(frozen=True)
 class TrainOptions(TrainingOptions):
-    """What is trained on and searched for; how it is trained, `TrainingOptions` says."""
+    """The options of `train`; those of the training itself are `TrainingOptions`."""
 
     SHARED: ClassVar[tuple[str, ...]] = (
         "out",
@@ -30,7 +30,7 @@ class TrainOptions(TrainingOptions):
     manifest: Path = common_options.manifest(effect=False)
     splits: Path = option("The splits file that `cxrtool split` wrote.", effect=False)
     transform: Path | None = option(
-        "Train on what the generators of `fit generators` make of the images in each fold, without writing it.",
+        "Train on twins, made in each fold by the generators of this run of `fit generators`; they are not saved.",
         None,
         metavar="RUN",
         shown="",
@@ -39,11 +39,13 @@ class TrainOptions(TrainingOptions):
     only: str | None = common_options.only()
     save_every: float = common_options.save_every()
     grid: tuple[str, ...] = option(
-        "Values to try for an option, say lr=0.01,0.001; repeatable. Each fold keeps the combination that is best on "
-        "its validation images. Where values hold commas, | parts them: 'augment=none|rotate=10,flip=0.5'.",
+        "Values to try for an option, such as lr=0.01,0.001; repeatable. Each fold keeps the combination that is best "
+        "on its validation images. If values contain commas, separate them by |: 'augment=none|rotate=10,flip=0.5'.",
         (),
         metavar="KEY=A,B",
         shown="",
         effect=False,
     )
-    budget: int | None = option("Draw so many of the grid's combinations.", None, minimum=1, shown="", effect=False)
+    budget: int | None = option(
+        "Draw this number of combinations of the grid.", None, minimum=1, shown="", effect=False
+    )

@@ -1,4 +1,4 @@
-"""Training on twins that nobody writes: each fold's are made when it is trained, and gone when it is done."""
+"""Training on twins that are not saved: those of a fold are made when it is trained, and deleted when it is done."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 OPTION = "--transform"
 COLUMNS = ("sha256", "parent_id", "generator", "repeat", "fold")
-"""What a manifest of twins has beside the columns of their radiographs."""
+"""The columns of a manifest of twins beside those of their radiographs."""
 
 
 def find_generators(argument: Path, manifest: Manifest) -> GeneratorRun:
     """The run that `--transform` names.
 
     Raises:
-        InputError: It is none, or the images are twins already.
+        InputError: It is not such a run, or the images are twins already.
     """
     refuse_twins(manifest, "train --transform")
     return GeneratorRun.find(argument, OPTION)
@@ -45,17 +45,14 @@ class TwinTraining:
     """Turns folds of radiographs into folds of their twins.
 
     Args:
-        run: The generators.
-        wanted: The folds that shall be trained.
-        manifest: The radiographs.
-        settings: The shared options.
+        wanted: The folds to train.
 
     Attributes:
         classes: Those of the twins, in order.
 
     Raises:
-        InputError: A fold has no generators, or they are of other classes or were fitted on other images.
-        LeakageError: They have seen a test image, as far as the manifest tells pixels and patients.
+        InputError: A fold has no generators, or they have other classes or were fitted on other images.
+        LeakageError: They were fitted on a test image, as far as the manifest has digests and patients.
     """
 
     def __init__(self, run: GeneratorRun, wanted: Sequence[Assignment], manifest: Manifest, settings: Settings) -> None:
@@ -68,17 +65,17 @@ class TwinTraining:
             chain = chain_of_rows([manifest.rows[i] for i in _used(assignment)])
             run.check_chain(fold, chain, manifest.name)
             if not settings.allow_leakage:
-                # Once more, with a warning at most, when the pixels of all images are known.
+                # `TwinStores` checks again when the pixels of all images are known.
                 fold.refuse_seen([manifest.rows[i] for i in assignment.subsets["test"]], settings)
             self.folds[fold.name] = fold, [*chain, fold.entry()]
 
     def prepare(self, task: Task, radiographs: Stores, assignment: Assignment) -> tuple[Task, Assignment]:
-        """The task and the assignment of one fold's twins; nothing is computed yet.
+        """The task and the assignment of the twins of one fold; nothing is computed yet.
 
         Args:
             task: Of the whole command.
-            radiographs: The images, decoded when they are first asked for.
-            assignment: The fold, with places of radiographs.
+            radiographs: Decoded when they are first used.
+            assignment: The fold, with indices of radiographs.
         """
         fold, chain = self.folds[assignment.name]
         indices = _used(assignment)
@@ -99,7 +96,7 @@ class TwinTraining:
 
 
 def _used(assignment: Assignment) -> list[int]:
-    """The places of a fold in the manifest's order, which is that in which `transform` writes them."""
+    """The indices of a fold in the order of the manifest, in which `transform` writes them."""
     return sorted(index for indices in assignment.subsets.values() for index in indices)
 
 
@@ -108,23 +105,20 @@ class TwinTask(Task):
     """The training on one fold's twins."""
 
     def chain_of(self, assignment: Assignment) -> Chain:
-        """What they have been through, the generators of this fold at the end."""
+        """Their processing steps, with the generators of this fold at the end."""
         return self.chain
 
 
 class TwinStores:
-    """Makes the twins of one fold when they are first asked for.
+    """Makes the twins of one fold when they are first used.
 
-    They lie in files without a name in the cache's folder, so that nothing is left of them when the fold is done, nor
-    when the process is killed.
+    They are in unnamed files in the folder of the cache, which are deleted when the fold is done or the process is
+    killed.
 
     Args:
-        settings: The shared options.
-        fold: The generators.
-        radiographs: The images.
-        places: Of the images that the fold uses.
-        tested: Of its test images.
-        rows: Those of the twins, whose digests are filled in with those of the radiographs.
+        indices: Of the images that the fold uses.
+        tested: Indices of its test images.
+        rows: Of the twins; missing digests are set to those of the radiographs.
     """
 
     def __init__(
@@ -142,16 +136,16 @@ class TwinStores:
         self._opened: dict[tuple[int, str], Store] = {}
 
     def open(self, size: int, fit: str, request: StopRequest) -> Store:
-        """The twins at one size, those of a radiograph that cannot be read among the failed.
+        """The twins at one size; those of a radiograph that cannot be read are in `failed`.
 
         Args:
             size: Side in pixels.
-            fit: How a picture becomes square, as `--fit`.
-            request: Heeded between images.
+            fit: How an image becomes square, as `--fit`.
+            request: Checked between images.
 
         Raises:
-            InputError: Not a single image can be read.
-            LeakageError: The generators have seen a test image.
+            InputError: Not one image can be read.
+            LeakageError: The generators were fitted on a test image.
             StoppedError: A signal arrived.
         """
         if self._made is None:
@@ -178,7 +172,7 @@ class TwinStores:
             if index in given.failed
             for g in range(count)
         }
-        images = self._room(given.images.dtype, len(self.rows), form.size)
+        images = self._allocate(given.images.dtype, len(self.rows), form.size)
         readable = [k for k, index in enumerate(self.indices) if index not in given.failed]
         with self.settings.report.progress(f"{self.fold.name}  twins", len(readable)) as advance:
             for k, twins in make_twins(self.settings, self.fold, given, self.indices, readable, request):
@@ -188,19 +182,19 @@ class TwinStores:
         return Store(images, [digests[index] for index in self.indices for _ in range(count)], failed)
 
     def _resize(self, made: Store, size: int, fit: str) -> Store:
-        """As a written twin would be resized: in its own depth."""
+        """Resize as if the twins had been saved: in their own depth."""
         from cxrtool.imaging.resize import prepare_pixels
         from cxrtool.training.store import deepen
         from cxrtool.training.twin_maker import minimal_depth
 
-        images = self._room(made.images.dtype, len(made), size)
+        images = self._allocate(made.images.dtype, len(made), size)
         for k, picture in enumerate(made.images):
             resized = prepare_pixels(minimal_depth(picture), size, fit)
             images[k] = deepen(resized) if images.dtype.itemsize > 1 else resized
         return replace(made, images=images, _resident=None)
 
-    def _room(self, dtype: np.dtype[np.generic], count: int, size: int) -> np.ndarray:
-        """An empty array (count, size, size) in a file without a name, with all of its room taken on the disk."""
+    def _allocate(self, dtype: np.dtype[np.generic], count: int, size: int) -> np.ndarray:
+        """An empty array (count, size, size) in an unnamed file, with all of its disk space allocated."""
         import numpy as np
 
         from cxrtool.training.store import default_cache
@@ -210,6 +204,6 @@ class TwinStores:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=cache) as file:
                 if hasattr(os, "posix_fallocate"):
-                    # Writing into a mapped file whose room is only promised kills the process when the disk is full.
+                    # Writing into a mapped file without allocated space kills the process when the disk is full.
                     os.posix_fallocate(file.fileno(), 0, max(1, count * size * size * dtype.itemsize))
                 return np.memmap(file, dtype, "r+", shape=(count, size, size))

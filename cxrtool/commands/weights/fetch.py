@@ -1,6 +1,6 @@
-"""Bring ImageNet weights onto a machine with a network, so that one without finds them.
+"""Download ImageNet weights, for later use without a network connection.
 
-They go into timm's cache, where `train --weights imagenet` looks, or with -o to a file.
+They are saved in the cache of timm, where `train --weights imagenet` finds them, or with -o in a file.
 
 Example: cxrtool weights fetch vgg16 densenet201
 """
@@ -26,16 +26,16 @@ class FetchOptions(Options):
 
 
 def run(options: FetchOptions, settings: Settings) -> None:
-    """Fetch."""
+    """Fetch the weights."""
     fetch(options, settings)
 
 
 def fetch(options: FetchOptions, settings: Settings) -> None:
-    """Fetch the ImageNet weights of timm networks into the cache of timm's hub, or one network's to `settings.out`.
+    """Fetch the ImageNet weights of timm networks into the cache, or of one network into `settings.out`.
 
     Raises:
-        InputError: They could not be fetched.
-        UsageError: timm knows no such network, or has no weights for it.
+        InputError: They could not be downloaded.
+        UsageError: timm has no such network, or no weights for it.
     """
     from cxrtool.models.architecture import Architecture
     from cxrtool.models.pretrained import Published, hub_folder, published
@@ -46,31 +46,31 @@ def fetch(options: FetchOptions, settings: Settings) -> None:
         raise UsageError(
             f"-o {out}: expected one network and a file that ends in .safetensors, found {len(names)} "
             f"and '{out.suffix or out.name}'",
-            "without -o they go into the cache, where `train --weights imagenet` finds them",
+            "without -o they are saved in the cache, where `train --weights imagenet` finds them",
         )
     wanted: list[Published] = []
     for name in names:
         entry = published(name)
         if entry is None:
             raise UsageError(
-                f"there are no ImageNet weights for {name} in timm", "`cxrtool weights list` shows what there is"
+                f"there are no ImageNet weights for {name} in timm",
+                "`cxrtool weights list` shows some networks with weights",
             )
         wanted.append(entry)
     for entry in wanted:
         if entry.path and out is None and not settings.force:
-            say(f"{entry.name}: there already, {_megabytes(entry.place)} at {entry.place}")
+            say(f"{entry.name}: already on this machine, {_megabytes(entry.path)} at {entry.path}")
             continue
         if settings.dry_run:
             say(f"would fetch {entry.weights} to {out or hub_folder()}")
             continue
         try:
-            # By the very way that `train` takes, and it is loaded: a damaged file is noticed here, not in the queue.
+            # As `train` does it, including loading: a damaged file is detected here, not in the queue.
             network, _ = build(Architecture(entry.name, entry.classes), weights="imagenet")
         except InputError as error:
             raise InputError(
                 error.message.removeprefix("--weights imagenet: "),
-                "run this where there is a network connection, such as a login node (a proxy is taken from "
-                "HTTPS_PROXY)",
+                "run this on a machine with a network connection, such as a login node (HTTPS_PROXY sets a proxy)",
             ) from error
         if out is None:
             _report_cache(published(entry.name), settings)
@@ -80,7 +80,7 @@ def fetch(options: FetchOptions, settings: Settings) -> None:
 
 
 def _report_cache(entry: Any, settings: Settings) -> None:
-    size = f"{_megabytes(entry.place)} at {entry.place}" if entry.path else "in timm's cache"
+    size = f"{_megabytes(entry.path)} at {entry.path}" if entry.path else "in timm's cache"
     settings.report.say(f"{entry.name}: {entry.weights}, {size}; `train --weights imagenet` finds it without a network")
 
 
@@ -90,7 +90,7 @@ def _write(state: dict[str, Any], out: Path) -> None:
     from cxrtool.data.files import atomic_path
 
     with atomic_path(out) as temporary:
-        # By timm's own names, so that timm can load it too.
+        # With timm's own names, so that timm can load it too.
         save_file({name.removeprefix("timm."): value.contiguous() for name, value in state.items()}, temporary)
 
 

@@ -1,19 +1,19 @@
-"""The images that a network from elsewhere was trained on, kept beside it so that leakage can be found."""
+"""The training images of an imported network, listed beside it to detect leakage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from cxrtool.data.file_names import FITTED_ON
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.errors import CxrtoolError
 from cxrtool.flow.fold_training import FITTED_COLUMNS
 from cxrtool.flow.folder import Build
-from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 
 
 def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
-    """Write `fitted_on.csv`; pixels without a digest in the manifest are read for one."""
+    """Write `fitted_on.csv`; images without a digest in the manifest are read to compute it."""
     from functools import partial
 
     from cxrtool.flow.chain import decode
@@ -31,7 +31,7 @@ def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
         )
         for row, (_, result) in zip(without, results, strict=True):
             if isinstance(result, CxrtoolError):
-                # Its patient counts all the same.
+                # It is listed nevertheless, because its patient counts.
                 build.reject(row["path"], result.message)
             else:
                 known[row["image_id"]] = result[1]
@@ -47,4 +47,4 @@ def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
         }
         for row in manifest.rows
     ]
-    write_table(build.path / FITTED, FITTED_COLUMNS, rows)
+    write_table(build.path / FITTED_ON, FITTED_COLUMNS, rows)

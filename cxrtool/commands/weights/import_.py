@@ -1,9 +1,9 @@
-"""Make a model folder of a network that was trained elsewhere.
+"""Make a model folder from a network that was trained with another program.
 
-Takes a checkpoint of timm, head included; predict and explain take the folder as one of their own. No code in the file
-is run. With --fitted-on the images it was trained on are kept, and refused as test images.
+Reads a checkpoint of timm, including the head. predict and explain use the folder like any other model. No code in the
+file is run. With --fitted-on the training images are listed, and refused as test images.
 
-With --kind ribs it makes a part of the published weights of a rib-suppressing network (model.index beside
+With --kind ribs it makes a part from the published weights of a rib-suppressing network (model.index beside
 model.data-00000-of-00001), for `enhance --ribs`; TensorFlow is not needed.
 
 Example: cxrtool weights import best.pth --model resnet50 --classes covid,normal --size 224 -o model
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.commands.weights.images import list_images
 from cxrtool.commands.weights.part import PARTS, import_part
+from cxrtool.data.file_names import MODEL
 from cxrtool.data.files import sha256_file
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, UsageError
@@ -25,7 +26,6 @@ from cxrtool.flow.calibration import IMPORTED, undecided
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.settings import READING, Settings
 from cxrtool.imaging.fits import FITS
-from cxrtool.models.description import MODEL
 from cxrtool.options import Options, argument, declared, flag_of, option
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "timm")
 
 OF_PARTS = ("file", "kind", "fitted_on")
-"""The options that an import of a part takes; it brings all the rest with it."""
+"""The options of an import of a part; the rest is known."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class ImportOptions(Options):
     file: Path = argument(
         "A .pth, .pt or .safetensors file; with --kind ribs a TensorFlow checkpoint or an .npz.", metavar="FILE"
     )
-    kind: str | None = option("ribs: a part that enhance takes, no classifier.", None, choices=PARTS)
-    model: str = option("The network it is of, by timm's name.", "")
-    classes: str = option("What its outputs mean, in their order.", "", metavar="A,B,C")
+    kind: str | None = option("Import a part instead of a classifier: ribs, for enhance.", None, choices=PARTS)
+    model: str = option("Name of the network in timm.", "")
+    classes: str = option("Classes in the order of the outputs.", "", metavar="A,B,C")
     size: int | None = option("Side of the input in pixels.", None, shown="the network's own")
-    fit: str = option("How a picture becomes square: squash, pad or crop.", "squash", choices=FITS)
-    mean: str | None = option("Of grey values from 0 to 1.", None, metavar="R,G,B", shown="timm's")
-    std: str | None = option("Standard deviation, likewise.", None, metavar="R,G,B", shown="timm's")
-    fitted_on: Path | None = option("What it was trained on.", None, metavar="MANIFEST", shown="not known")
+    fit: str = option("How an image becomes square: squash, pad or crop.", "squash", choices=FITS)
+    mean: str | None = option("Mean of grey values from 0 to 1.", None, metavar="R,G,B", shown="timm's")
+    std: str | None = option("Standard deviation of grey values from 0 to 1.", None, metavar="R,G,B", shown="timm's")
+    fitted_on: Path | None = option("Images that it was trained on.", None, metavar="MANIFEST", shown="not known")
 
 
 def run(options: ImportOptions, settings: Settings) -> None:
-    """Take in a network or, with `--kind`, a part.
+    """Import a network or, with `--kind`, a part.
 
     Raises:
-        UsageError: What it needs is missing, or an option is given that a part does not take.
+        UsageError: An option is missing, or is not possible for a part.
     """
     if options.kind is None:
         if not options.model or not options.classes:
@@ -77,11 +77,11 @@ def run(options: ImportOptions, settings: Settings) -> None:
 
 
 def import_model(options: ImportOptions, settings: Settings) -> None:
-    """Make a model folder of a network that was trained elsewhere.
+    """Make a model folder from a network that was trained with another program.
 
     Raises:
         InputError: The file is not there, cannot be read safely, or is not of this network and these classes.
-        OutputError: Something else has the output's name.
+        OutputError: The output exists and was not made by this command.
         StrictError: `--strict`, and an image of `--fitted-on` could not be read.
         UsageError: An option is wrong.
     """
@@ -95,7 +95,7 @@ def import_model(options: ImportOptions, settings: Settings) -> None:
     size = options.size if options.size is not None else native_size(options.model)
     architecture = Architecture(options.model, len(classes), size=size)
     check(architecture, "none")
-    form, whose = _normalisation(options)
+    form, source = _normalisation(options)
     manifest = read_manifest(options.fitted_on, root=settings.root) if options.fitted_on else None
     inputs = Inputs.of(manifest, files=[options.file], verify=settings.verify)
     identity = {
@@ -118,13 +118,13 @@ def import_model(options: ImportOptions, settings: Settings) -> None:
         build.close(counts={"parameters": facts["parameters"], "fitted_on": len(manifest) if manifest else 0})
     say = settings.report.say
     say(f"{folder.shown}: {options.model} for {size} x {size} pixels, {facts['parameters']:,} parameters")
-    say(f"classes, in the order of its outputs: {', '.join(classes)}")
-    say(f"mean {_numbers(form['mean'])}, standard deviation {_numbers(form['std'])} ({whose})")
+    say(f"classes in the order of its outputs: {', '.join(classes)}")
+    say(f"mean {_numbers(form['mean'])}, standard deviation {_numbers(form['std'])} ({source})")
     say(f"from {facts['weights']}, sha256 {facts['sha256']}")
     if manifest is None:
         settings.report.warn(
-            "what it was trained on is not known, so no leakage of test images can be found; "
-            "--fitted-on MANIFEST tells it"
+            "its training images are not known, so leakage of test images cannot be found; "
+            "--fitted-on MANIFEST adds them"
         )
     say(f"next: cxrtool predict {folder.shown} IMAGES")
 
@@ -150,7 +150,7 @@ def _save(
         "sha256": sha256_file(options.file),
         "parameters": count_parameters(network)["parameters"],
     }
-    # Without its training images nobody knows what is usual to it.
+    # Without its training images the input statistics are not known.
     description = ModelDescription(
         classes,
         architecture.to_json(),
@@ -168,16 +168,16 @@ def _classes(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     twice = [name for name in names if names.count(name) > 1]
     if len(names) < 2 or not all(names) or twice:
-        found = f"'{twice[0]}' twice" if twice and twice[0] else f"'{text}'"
+        found = f"'{twice[0]}' listed twice" if twice and twice[0] else f"'{text}'"
         raise UsageError(f"--classes: expected two or more different names, such as covid,normal, found {found}")
     return names
 
 
 def _normalisation(options: ImportOptions) -> tuple[dict[str, list[float]], str]:
-    """Mean and standard deviation per channel, and in words whose they are.
+    """Mean and standard deviation per channel, and their source as text.
 
     Raises:
-        UsageError: A text is no list of numbers, of another length than the network's channels, or out of range.
+        UsageError: A text is not a list of numbers, of another length than the network's channels, or out of range.
     """
     from cxrtool.models.registry import BUILT_IN, input_form
 
@@ -195,15 +195,15 @@ def _normalisation(options: ImportOptions) -> tuple[dict[str, list[float]], str]
         if not all(0 <= value <= 1 and (value or name == "mean") for value in values):
             raise UsageError(
                 f"--{name}: expected values for grey values from 0 to 1, such as {form[name][0]:g}, found '{text}'",
-                "what was computed on values up to 255 has to be divided by 255",
+                "divide values for grey levels up to 255 by 255",
             )
         form[name] = values
-    whose = f"{'the usual' if options.model in BUILT_IN else 'those of timm'} for {options.model}"
+    source = f"{'the defaults' if options.model in BUILT_IN else 'those of timm'} for {options.model}"
     if given:
-        whose = "as given" if len(given) == 2 else f"--{given[0]} as given, the other {whose}"
+        source = "as given" if len(given) == 2 else f"--{given[0]} as given, the other {source}"
     else:
-        whose += "; --mean and --std give others"
-    return form, whose
+        source += "; --mean and --std set others"
+    return form, source
 
 
 def _numbers(values: Sequence[float]) -> str:

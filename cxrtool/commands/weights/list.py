@@ -1,6 +1,6 @@
-"""Show the weights that cxrtool knows of, and which are on this machine.
+"""List weights, and which of them are on this machine.
 
-Those that come with cxrtool first, then ImageNet weights of the networks of Makris et al. 2020.
+First those that come with cxrtool, then ImageNet weights of the networks of Makris et al. 2020.
 
 Example: cxrtool weights list --format csv
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import cxrtool
-from cxrtool.commands.weights.part import MARKER
+from cxrtool.data.file_names import PART
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options
 
@@ -27,8 +27,8 @@ MAKRIS = (
     "resnetv2_101",
     "nasnetalarge",
 )
-"""The nine networks of Makris et al. 2020 by timm's names; the paper's ResNet152V2 has no ImageNet weights in timm, and
-ResNet101V2 stands for it."""
+"""The nine networks of Makris et al. 2020 by timm's names; the paper's ResNet152V2 has no ImageNet weights in timm, so
+ResNet101V2 is listed instead."""
 
 SHIPPED = Path(cxrtool.__file__).parent / "weights"
 COLUMNS = ("name", "weights", "licence", "on this machine", "where")
@@ -47,12 +47,12 @@ def run(options: ListOptions, settings: Settings) -> None:
 
 
 def list_weights(settings: Settings) -> list[list[str]]:
-    """A row for each of the weights that cxrtool knows of, as `COLUMNS`."""
+    """The rows of the list, as `COLUMNS`."""
     from cxrtool.models.pretrained import hub_folder, published
 
-    rows = [_shipped(path) for path in sorted(SHIPPED.glob(f"*/{MARKER}"))]
+    rows = [_shipped(path) for path in sorted(SHIPPED.glob(f"*/{PART}"))]
     if not rows:
-        settings.report.say("with cxrtool itself come no weights yet")
+        settings.report.say("this installation of cxrtool comes without weights")
     settings.report.say(f"ImageNet weights of the networks of Makris et al. 2020; the cache is {hub_folder()}")
     for name in MAKRIS:
         entry = published(name)
@@ -65,7 +65,7 @@ def list_weights(settings: Settings) -> list[list[str]]:
 
 
 def _shipped(path: Path) -> list[str]:
-    """The row of a part that comes with cxrtool, with what its `part.json` tells of how good it is."""
+    """The row of a part that comes with cxrtool, with the results in its `part.json`."""
     from cxrtool.models.parts import read_part
 
     folder = path.parent

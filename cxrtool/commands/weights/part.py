@@ -1,4 +1,4 @@
-"""`weights import --kind`: take in the published weights of a part of the preprocessing."""
+"""`weights import --kind`: import the published weights of a part of the preprocessing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.weights.images import list_images
+from cxrtool.data.file_names import PART
 from cxrtool.data.files import sha256_file
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError
@@ -16,26 +17,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 PARTS = ("ribs",)
-"""The parts of which published weights are known."""
+"""The parts with published weights."""
 
 NETWORK = "autoencoder"
-MARKER = "part.json"
 VERSION = 1
-"""Raised when the same file would give another part."""
+"""Is increased when the same file gives another part."""
 
 
 def import_part(file: Path, kind: str, fitted_on: Path | None, settings: Settings) -> None:
-    """Make a part of published weights, which `enhance --ribs` takes.
+    """Make a part from published weights, for `enhance --ribs`.
 
     Args:
         file: Either file of a TensorFlow checkpoint, their folder, or an .npz of plain arrays.
         kind: One of `PARTS`.
         fitted_on: A manifest of the images it was trained on.
-        settings: Where to write it.
+        settings: The shared options.
 
     Raises:
-        InputError: The file is not there, is damaged, or holds another network.
-        OutputError: Something else has the output's name.
+        InputError: The file is missing or damaged, or holds another network.
+        OutputError: The output exists and was not made by this command.
         StrictError: `--strict`, and an image of `--fitted-on` could not be read.
     """
     files = _files(file)
@@ -48,7 +48,7 @@ def import_part(file: Path, kind: str, fitted_on: Path | None, settings: Setting
         "version": VERSION,
         "fitted_on": manifest is not None,
     }
-    folder = StepFolder(settings.out, Plan("weights", identity, inputs, (), ("torch",)), settings, marker=MARKER)
+    folder = StepFolder(settings.out, Plan("weights", identity, inputs, (), ("torch",)), settings, marker=PART)
     if not folder.needs_work():
         return
     with folder.build() as build:
@@ -60,13 +60,14 @@ def import_part(file: Path, kind: str, fitted_on: Path | None, settings: Setting
     say(f"{folder.shown}: {kind}, {NETWORK}, from {files[-1].name}, sha256 {sha256_file(files[-1])}")
     if manifest is None:
         settings.report.warn(
-            "what it was trained on is not known, so no test image can be found among it; --fitted-on MANIFEST tells it"
+            "its training images are not known, so leakage of test images cannot be found; "
+            "--fitted-on MANIFEST adds them"
         )
     say(f"next: cxrtool enhance MANIFEST --steps suppress-ribs --ribs {folder.shown} -o enhanced")
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that a path stands for, the one with the values last.
+    """The files of a path, the one with the values last.
 
     Raises:
         InputError: There is none, or it is of another kind.

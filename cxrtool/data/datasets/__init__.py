@@ -1,11 +1,11 @@
-"""Layouts of data sets, one file each: every module in this folder is imported, and a data set's enters it."""
+"""Layouts of data sets, one module each; every module in this folder is imported and registers its data set."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 
-# These two read what is no published set, and stand first in the help.
+# These two do not read a published set, and come first in the help.
 from cxrtool.data.datasets import folder, table  # noqa: F401
 from cxrtool.data.datasets.registry import ADAPTERS
 

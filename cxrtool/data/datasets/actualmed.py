@@ -2,7 +2,7 @@
 
 Layout: `metadata.csv` and `images/<imagename>`.
 
-- `label`: `finding` (`COVID-19`, `No finding`); an empty one says that the case was inconclusive, and the image stays
+- `label`: `finding` (`COVID-19`, `No finding`); an empty cell means an inconclusive case, and the image stays
   unlabelled. A patient may be positive on one day and have no finding on another.
 - `patient_id`: `patientid`. `view`: `PA` or `AP`.
 

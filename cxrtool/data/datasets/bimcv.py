@@ -1,20 +1,21 @@
 """`bimcv`: BIMCV-COVID19+ and BIMCV-COVID19- (de la Iglesia Vayá et al. 2020, arXiv:2006.01174), Valencia, Spain.
 
-Layout, in MIDS, after all archives were unpacked into one folder or side by side:
-`sub-S03047/ses-E07985/mod-rx/sub-S03047_ses-E07985_run-1_bp-chest_vp-ap_cr.png` and, of the same name, `.json`, the
-DICOM header as PS3.18 F.2 writes it; `participants.tsv` (`participant, modality_dicom, body_parts, age, gender`);
+Layout (MIDS), after all archives were unpacked into one folder or side by side:
+`sub-S03047/ses-E07985/mod-rx/sub-S03047_ses-E07985_run-1_bp-chest_vp-ap_cr.png` and a `.json` of the same name, the
+DICOM header in the format of PS3.18 F.2; `participants.tsv` (`participant, modality_dicom, body_parts, age, gender`);
 `derivatives/labels/*.tsv` (`PatientID, ReportID, Report, Labels, …`), where `ReportID` is the session.
 
-**The PNGs hold raw stored values**: some inverted (MONOCHROME1), most a dark strip of 16 bits. `prepare` shows each by
-its header's window and photometric interpretation, by the rules for DICOM. The conversion to PNG has applied the
-rescale already, so that it is not applied again. An image without its `.json` is read as it is, with a warning.
+**The PNGs contain raw stored values**: some are inverted (MONOCHROME1), most use a small dark part of the 16 bits.
+`prepare` applies the window and photometric interpretation of the header, by the rules for DICOM. The conversion to PNG
+has already applied the rescale, so it is not applied again. An image without its `.json` is read as it is, with a
+warning.
 
-- `label`: `COVID-19`, `COVID-19 uncertain`, `pneumonia`, `normal`, `other findings`, or empty, of the session's report
-  by the rule of `cells.class_of`; `labels` is the set's own list. Everybody in BIMCV-COVID19+ had a positive test at
-  some time: `cohort` says `positive` or `negative`, by the names of the table or the folders.
-- `patient_id`: `sub-…`; `session`: `ses-…`. `sex`: `gender`. `age`: where `participants.tsv` gives a single one, else
-  from the header. `view`: `vp-`; without one, from the header.
-- Left out as unwanted: body parts other than the chest, and laterals unless `--view` asks for them. CT is not listed.
+- `label`: `COVID-19`, `COVID-19 uncertain`, `pneumonia`, `normal`, `other findings`, or empty, from the session's
+  report by the rule of `cells.class_of`; `labels` is the set's own list. All patients of BIMCV-COVID19+ had a positive
+  test at some time: `cohort` is `positive` or `negative`, by the names of the table or the folders.
+- `patient_id`: `sub-…`; `session`: `ses-…`. `sex`: `gender`. `age`: from `participants.tsv` if it is a single number,
+  else from the header. `view`: `vp-`; without it, from the header.
+- Excluded: body parts other than the chest, and lateral views unless `--view` includes them. CT is not listed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row, read_table
 
 RADIOGRAPHS = "mod-rx"
-BARE = "no .json beside it: its window, and whether it is inverted, are not known"
+NO_HEADER = "no .json file beside it: its window is unknown, and the image may be inverted"
 _COHORTS = (("posi", "positive"), ("neg", "negative"))
 
 
@@ -52,10 +53,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         request.remarks.append("no derivatives/labels/*.tsv was found: the images are unlabelled")
     empty = True
     for record in folder.read(source, request):
-        if record.path.parent.name != RADIOGRAPHS:
-            request.skipped.append(record.path)
-            continue
-        if record.path.suffix.lower() != ".png":
+        if record.path.parent.name != RADIOGRAPHS or record.path.suffix.lower() != ".png":
             request.skipped.append(record.path)
             continue
         empty = False
@@ -70,14 +68,19 @@ def _record(record: Record, people: dict[str, Row], sessions: dict[str, Row], re
     person, report = people.get(patient, {}), sessions.get(session, {})
     view, ages = view_of(parts.get("vp", "")), items_of(person.get("age", ""))
     columns = {
-        "label": class_of(items_of(report.get("labels", ""))), "labels": report.get("labels", ""),
-        "patient_id": patient, "session": session, "view": view, "sex": sex_of(person.get("gender", "")),
-        "age": years_of(ages[0]) if len(ages) == 1 else "", "source": "bimcv",
+        "label": class_of(items_of(report.get("labels", ""))),
+        "labels": report.get("labels", ""),
+        "patient_id": patient,
+        "session": session,
+        "view": view,
+        "sex": sex_of(person.get("gender", "")),
+        "age": years_of(ages[0]) if len(ages) == 1 else "",
+        "source": "bimcv",
         "cohort": report.get("cohort") or _cohort(record.relative),
-    }  # fmt: skip
+    }
     header = record.path.with_suffix(".json")
     if not header.is_file():
-        columns["warning"] = BARE
+        columns["warning"] = NO_HEADER
     body = parts.get("bp", "chest").lower()
     unwanted = not_frontal(view, request) if body == "chest" else f"body part {body}, not a chest"
     return replace(record, columns=columns, unwanted=unwanted, header=header if header.is_file() else None)
@@ -97,7 +100,7 @@ def _sessions(source: Path) -> dict[str, Row]:
 
 
 def _tables(source: Path, pattern: str) -> list[Path]:
-    """Archives that were unpacked side by side each have a folder of their own."""
+    """The tables in the source, or in the folders of archives that were unpacked side by side."""
     return sorted({*source.glob(pattern), *source.glob(f"*/{pattern}"), *source.glob(f"*/*/{pattern}")})
 
 

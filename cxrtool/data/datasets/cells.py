@@ -1,4 +1,4 @@
-"""Cells of published tables in one spelling: views, ages, sexes, and lists of findings that were written as text."""
+"""Cells of published tables in one spelling: views, ages, sexes, and lists of findings written as text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"
 
 COVID = re.compile(r"^(?:covid[ -]?19|sars[ -]?cov[ -]?2)(?P<doubt> uncertain)?$", re.IGNORECASE)
 NO_FINDINGS = {"", "unchanged", "exclude", "suboptimal study"}
-"""What the lists of PadChest and BIMCV hold beside findings: how the study compares, or what it is worth."""
+"""Entries in the lists of PadChest and BIMCV that are not findings."""
 
 
 def view_of(text: str) -> str:
-    """A view in capitals, those lying on the back as `AP SUPINE`.
+    """A view in capitals; all supine views become `AP SUPINE`.
 
     >>> view_of(" AP Supine"), view_of("AP_horizontal"), view_of("Lateral")
     ('AP SUPINE', 'AP SUPINE', 'L')
@@ -29,7 +29,7 @@ def view_of(text: str) -> str:
 
 
 def without_letter(identity: str) -> str:
-    """The patient of an image's id in Figure 1, where a letter tells images of one patient apart.
+    """The patient in an image's id of Figure 1, where a letter distinguishes images of one patient.
 
     >>> without_letter("COVID-00003a"), without_letter("COVID-00004")
     ('COVID-00003', 'COVID-00004')
@@ -38,15 +38,15 @@ def without_letter(identity: str) -> str:
 
 
 def not_frontal(view: str, request: Request) -> str:
-    """Why a view is left out unless `--view` asks for views by name; empty for a frontal or an unknown one."""
+    """Why a view is excluded without `--view`; empty for a frontal or an unknown view."""
     if request.views or not view or view.split()[0] in ("PA", "AP"):
         return ""
-    kind = "a lateral" if view.split()[0] in LATERAL else "no frontal view"
+    kind = "a lateral view" if view.split()[0] in LATERAL else "not a frontal view"
     return f"view {view}, {kind} (--view {view.split()[0]} keeps it)"
 
 
 def years_of(text: str) -> str:
-    """An age as a number of years; empty where the text is none, such as `50+`.
+    """An age as a number of years; empty where the text is not a number, such as `50+`.
 
     >>> years_of("65.0"), years_of("045Y"), years_of("50+"), years_of("nan")
     ('65', '45', '', '')
@@ -74,7 +74,7 @@ def years_between(birth: str, study: str) -> str:
 
 
 def items_of(text: str) -> list[str]:
-    """The items of a list that was written as text, without outer spaces, each once, in their order.
+    """The distinct items of a list written as text, in order, without outer spaces.
 
     >>> items_of("['pneumonia', ' kyphosis', 'pneumonia', '']"), items_of("nan"), items_of("normal")
     (['pneumonia', 'kyphosis'], [], ['normal'])
@@ -87,34 +87,34 @@ def items_of(text: str) -> list[str]:
     try:
         listed = _literal(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        # Some rows were cut or quoted twice: what stands between the quotes is still legible.
+        # Some rows were cut or quoted twice: the text between the quotes is still readable.
         listed = tuple(re.findall(r"'([^']*)'", text))
     return list(dict.fromkeys(str(item).strip() for item in listed if str(item).strip()))
 
 
 @lru_cache(maxsize=4096)
 def _literal(text: str) -> tuple[object, ...]:
-    # The same few lists stand in most rows of a table of 160,000.
+    # Most rows of a table of 160,000 have one of the same few lists.
     return tuple(ast.literal_eval(text))
 
 
 def class_of(findings: list[str]) -> str:
-    """One class of the findings of a report, by the first rule that holds.
+    """One class from the findings of a report, by the first rule that applies.
 
     1. `COVID 19` among them: `COVID-19`; 2. `COVID 19 uncertain`: `COVID-19 uncertain`; 3. any pneumonia: `pneumonia`;
-    4. `normal` and nothing else: `normal`; 5. nothing that is a finding: empty; 6. else `other findings`.
+    4. `normal` and nothing else: `normal`; 5. no finding: empty; 6. else `other findings`.
 
     >>> class_of(["pneumonia", "COVID 19"]), class_of(["normal", "unchanged"]), class_of(["normal", "nodule"])
     ('COVID-19', 'normal', 'other findings')
     >>> class_of(["atypical pneumonia", "infiltrates"]), class_of(["unchanged"]), class_of(["COVID 19 uncertain"])
     ('pneumonia', '', 'COVID-19 uncertain')
     """
-    told = [finding for finding in findings if finding.lower() not in NO_FINDINGS]
-    covid = [match for match in map(COVID.match, told) if match]
+    relevant = [finding for finding in findings if finding.lower() not in NO_FINDINGS]
+    covid = [match for match in map(COVID.match, relevant) if match]
     if covid:
         return "COVID-19" if any(not match["doubt"] for match in covid) else "COVID-19 uncertain"
-    if any("pneumonia" in finding.lower() for finding in told):
+    if any("pneumonia" in finding.lower() for finding in relevant):
         return "pneumonia"
-    if not told:
+    if not relevant:
         return ""
-    return "normal" if {finding.lower() for finding in told} == {"normal"} else "other findings"
+    return "normal" if {finding.lower() for finding in relevant} == {"normal"} else "other findings"

@@ -1,18 +1,18 @@
 """`cohen`: COVID-19 Image Data Collection (Cohen, Morrison, Dao 2020), github.com/ieee8023/covid-chestxray-dataset.
 
-Layout: `metadata.csv` and the folders that its column `folder` names (`images/`, and `volumes/` for CT); early versions
-have no such column. Published figures of several hundred patients, with one row an image.
+Layout: `metadata.csv` and the folders of its column `folder` (`images/`, and `volumes/` for CT); early versions have no
+such column. Images from publications on several hundred patients, with one row an image.
 
-- `label`: of `finding` the first of several (early: `COVID-19, ARDS`), and of that the last level of the hierarchy
+- `label`: the first entry of `finding` (early: `COVID-19, ARDS`), and of that the last level of the hierarchy
   (late: `Pneumonia/Viral/COVID-19`): `COVID-19`, `SARS`, `Streptococcus`, `No Finding`. `finding` itself is kept.
 - `patient_id`: `patientid`. One patient has up to some twenty images.
-- `view`: `PA`, `AP`, `AP SUPINE`, `AP ERECT`, `L`. Left out as unwanted: CT, the findings `todo` and `Unknown`, and
-  laterals unless `--view` asks for them.
-- `annotations/covid-severity-scores.csv`, where it is there (Cohen et al. 2020, Cureus 12(7)): `geographic_mean`, the
+- `view`: `PA`, `AP`, `AP SUPINE`, `AP ERECT`, `L`. Excluded: CT, the findings `todo` and `Unknown`, and lateral views
+  unless `--view` includes them.
+- `annotations/covid-severity-scores.csv`, if present (Cohen et al. 2020, Cureus 12(7)): `geographic_mean`, the
   extent of lung involvement from 0 to 8, and `opacity_mean`, the degree from 0 to 6, of three raters.
 
 Every other column passes through: days since onset, survival, intensive care, laboratory, location, licence, source.
-The masks below `annotations/` were made by a network, not drawn by a reader, and are left alone.
+The masks below `annotations/` were made by a network, not drawn by a reader, and are not used.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
 
 
 def label_of(finding: str) -> str:
-    """The class that a finding names.
+    """The class in a finding.
 
     >>> label_of("Pneumonia/Viral/COVID-19"), label_of("COVID-19, ARDS"), label_of(" No Finding ")
     ('COVID-19', 'COVID-19', 'No Finding')

@@ -1,7 +1,7 @@
-"""The table that the COVID-19 image data collection and the sets modelled on it share: `metadata.csv` and `images/`.
+"""The layout of the COVID-19 image data collection and of the sets modelled on it: `metadata.csv` and `images/`.
 
-Columns go by their names whatever their case: `patientid` (early: `Patientid`), `sex`, `age`, `finding`, `view`,
-`modality` (absent in the first versions, whose `view` says `CT`, `Axial` or `Coronal`), and others that pass through.
+Columns are found by name in any case: `patientid` (early: `Patientid`), `sex`, `age`, `finding`, `view`, `modality`
+(absent in the first versions, whose `view` is `CT`, `Axial` or `Coronal`). Other columns pass through.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cxrtool.data.tables.manifest import Row
 
 TABLE = "metadata.csv"
 UNKNOWN = {"todo", "unknown"}
-"""Findings that stand for none: nobody has looked yet, or nobody knows."""
+"""Findings that mean that the class is not known."""
 
 _CT_VIEWS = {"CT", "AXIAL", "CORONAL", "SAGITTAL"}
 _RENAMED = {"patientid": "patient_id", "sex": "sex", "age": "age", "view": "view"}
@@ -28,7 +28,7 @@ class Layout:
     """How one of these sets differs from the others.
 
     Attributes:
-        name: The adapter, which is also the source that patients are namespaced by.
+        name: The adapter, which is also the source in the prefix of patient ids.
         marked_by: A column that some of the other sets lack.
         without: A column that only another set has.
         place: The file of a row: from the set's folder and the row by lower-case column.
@@ -47,10 +47,10 @@ class Layout:
 
 
 def read(source: Path, request: Request, layout: Layout) -> Iterator[Record]:
-    """Yield one record a row; slices of CT, unknown findings and laterals are unwanted, with the reason.
+    """Yield one record a row; CT slices, unknown findings and lateral views get a reason to exclude them.
 
     Raises:
-        InputError: There is no such table, or it is that of another set.
+        InputError: There is no such table, or it belongs to another set.
     """
     root, listed = root_of(source), set[Path]()
     table = table_of(source if source.is_file() else root, layout.name, f"{TABLE} and images/", TABLE)
@@ -64,9 +64,13 @@ def read(source: Path, request: Request, layout: Layout) -> Iterator[Record]:
         columns = {name: row[name] for name in row if name not in _RENAMED and name not in layout.used_up}
         view = view_of(row["view"])
         columns |= {
-            "label": layout.label(row["finding"]), "patient_id": layout.patient(row["patientid"]), "view": view,
-            "age": years_of(row.get("age", "")), "sex": sex_of(row.get("sex", "")), "source": layout.name,
-        }  # fmt: skip
+            "label": layout.label(row["finding"]),
+            "patient_id": layout.patient(row["patientid"]),
+            "view": view,
+            "age": years_of(row.get("age", "")),
+            "sex": sex_of(row.get("sex", "")),
+            "source": layout.name,
+        }
         if row.get("age") and not columns["age"]:
             columns["age_as_given"] = row["age"]
         path = layout.place(root, row)
@@ -77,11 +81,11 @@ def read(source: Path, request: Request, layout: Layout) -> Iterator[Record]:
         yield Record(path, columns, path.relative_to(root).as_posix(), _unwanted(row, view, request))
     others = sum(path not in listed for path in find(root / "images", "*"))
     if others:
-        request.remarks.append(f"{others} files in {root / 'images'} stand in no row of {TABLE} and are not read")
+        request.remarks.append(f"{others} files in {root / 'images'} are not listed in {TABLE} and are not read")
 
 
 def root_of(source: Path) -> Path:
-    """The folder in which the table lies."""
+    """The folder of the table."""
     return within(source, TABLE) if source.is_dir() else folder_of(source)
 
 

@@ -1,4 +1,4 @@
-"""`covidgr`: COVIDGR-1.0 (Tabik et al. 2020): folders `P` and `N`, and a table of the severities of the positives."""
+"""`covidgr`: COVIDGR-1.0 (Tabik et al. 2020): folders `P` and `N`, and a table with the severities of the positives."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SEVERITIES = ("normal-pcr+", "mild", "moderate", "severe")
 def read(root: Path, request: Request) -> Iterator[Record]:
     """Yield the images of both classes; severities are in lower case, and there are no patient ids.
 
-    A severity whose image is missing is tolerated, as is an image without one: published copies lack some of either.
+    A severity without an image and an image without a severity are accepted: published copies lack some of both.
 
     Raises:
-        InputError: There is neither `P` nor `N`, or the table holds a severity that is none of the four.
+        InputError: There is neither `P` nor `N`, or the table has a severity other than these four.
     """
     if not any((root / label).is_dir() for label in LABELS):
         raise misfit(root, "covidgr", "the folders P and N")

@@ -5,15 +5,15 @@ first versions without source), and the folders `train`, `val`, `test` of images
 `test.txt` (Kaggle), `train_COVIDx9A.txt` (three classes) and `…9B.txt` (two), or `train_split_v3.txt`; where a folder
 holds several versions, name the ones to read: `prepare train_COVIDx9A.txt test_COVIDx9A.txt --dataset covidx`.
 
-- `label`: `normal`, `pneumonia`, `COVID-19`, or `positive`, `negative`, as the file says.
+- `label`: `normal`, `pneumonia`, `COVID-19`, or `positive`, `negative`, as in the file.
 - `source`: the set that the image came from, by the name of that set's own adapter (`cohen`, `figure1`, `actualmed`,
-  `rsna`, `bimcv`), or as the file says (`sirm`, `ricord`). Patients are namespaced by it, so that an image that is also
-  prepared from the original set is known to be the same patient. Class and source are nearly the same thing here.
+  `rsna`, `bimcv`), or as in the file (`sirm`, `ricord`). It is the prefix of the patient ids, so that an image that is
+  also prepared from the original set has the same patient. In this set, class and source are almost identical.
 - `subset`: `train`, `validation` or `test`, by the name of the text file, for `split --from-column subset`.
 
 A patient or a file name may contain spaces: the label is the last word that is one of the five, and of the words before
-it the file name is the longest ending that exists as a file. `COVID(1).png` is also looked for as `COVID-1.png`, as the
-SIRM renamed its files. COVIDx CT is a set of slices, and refused.
+it the file name is the longest ending that exists as a file. `COVID(1).png` is also searched as `COVID-1.png`, because
+the SIRM renamed its files. COVIDx CT is a set of CT slices and is refused.
 """
 
 from __future__ import annotations
@@ -50,35 +50,37 @@ def read(source: Path, request: Request) -> Iterator[Record]:
                 continue
             patient, image, label, origin = _parts(line.split(), folders, f"{path}, line {number}")
             columns = {
-                "label": label, "patient_id": without_letter(patient) if origin == "figure1" else patient,
-                "subset": subset, **({"source": origin} if origin else {}),
-            }  # fmt: skip
+                "label": label,
+                "patient_id": without_letter(patient) if origin == "figure1" else patient,
+                "subset": subset,
+                **({"source": origin} if origin else {}),
+            }
             yield Record(image, columns, image.relative_to(root).as_posix())
 
 
 def _lists(source: Path) -> list[tuple[Path, str]]:
-    """The text files with the subset that each tells of."""
+    """The text files, each with its subset."""
     paths = [source] if source.is_file() else find(source, "*.txt")
     named = [(path, SUBSETS[match[1].lower()]) for path in paths if (match := _NAME.fullmatch(path.name))]
     if not named:
         raise misfit(source, "covidx", "text files such as train_COVIDx9A.txt and test_COVIDx9A.txt")
     if any("covidx_ct" in path.name.lower() or "covidx-ct" in path.name.lower() for path, _ in named):
-        raise InputError(f"{source}: COVIDx CT is a set of slices of CT, not of radiographs")
+        raise InputError(f"{source}: expected radiographs, found the CT slices of COVIDx CT")
     for subset in dict.fromkeys(subset for _, subset in named):
-        mine = [path.name for path, other in named if other == subset]
-        if len(mine) > 1:
+        names = [path.name for path, other in named if other == subset]
+        if len(names) > 1:
             raise InputError(
-                f"{source}: expected one list of the images for {subset}, found {', '.join(mine)}",
-                f"name those of one version: cxrtool prepare {source / mine[0]} … --dataset covidx",
+                f"{source}: expected one list of the images for {subset}, found {', '.join(names)}",
+                f"name those of one version: cxrtool prepare {source / names[0]} … --dataset covidx",
             )
     return named
 
 
 def _folders(root: Path, path: Path, subset: str) -> list[Path]:
-    """Where images of a subset may lie: its folder beside the list, or beside the folder of the lists."""
+    """The folders to search for images of a subset."""
     names = dict.fromkeys([subset, *(name for name, other in SUBSETS.items() if other == subset)])
-    places = [place / name for place in (root, root / "data") for name in names]
-    return [*(place for place in places if place.is_dir()), places[0], path.parent]
+    folders = [parent / name for parent in (root, root / "data") for name in names]
+    return [*(folder for folder in folders if folder.is_dir()), folders[0], path.parent]
 
 
 def _parts(words: list[str], folders: list[Path], place: str) -> tuple[str, Path, str, str]:

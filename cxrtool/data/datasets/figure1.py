@@ -3,11 +3,12 @@
 Layout: `metadata.csv`, in Latin-1, and `images/<patientid>.jpg` or `.png`; the table does not name the files.
 
 - `label`: `finding` (`COVID-19`, `Pneumonia`, `No finding`); most cells are empty, and the image stays unlabelled.
-- `patient_id`: `patientid` without the letter that tells images of one patient apart (`COVID-00003a`, `COVID-00003b`).
-- `age`: years; what is no number (`50+`) stands in `age_as_given`.
-- `view`: as given; laterals are left out as unwanted unless `--view` asks for them.
+- `patient_id`: `patientid` without the letter that distinguishes images of one patient (`COVID-00003a`,
+  `COVID-00003b`).
+- `age`: years; an age that is not a number (`50+`) is in `age_as_given`.
+- `view`: as given; lateral views are excluded unless `--view` includes them.
 
-Every other column passes through; the rows without a file, some of every version, are rejected as missing.
+Every other column passes through. Every version has some rows without a file; these are rejected as missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`folder`: any tree of images, where the class is the name of the folder in which an image lies."""
+"""`folder`: any tree of images, where the class is the name of an image's folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 
-NOT_IMAGES = {
-    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg",
-    ".html", ".htm", ".css", ".js", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".odt", ".ppt", ".pptx", ".rtf",
-    ".tex", ".bib", ".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".py", ".ipynb", ".r", ".m", ".sh",
-    ".bat", ".log", ".sql", ".db", ".sqlite", ".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pt", ".pth", ".onnx",
-    ".safetensors", ".md5", ".sha256", ".lock", ".exe", ".dll", ".so",
-}  # fmt: skip
-"""Suffixes that no image has: such files are skipped and counted; all else is tried, and rejected if unreadable."""
+_OTHER_SUFFIXES = """
+txt md rst csv tsv json jsonl xml yaml yml toml ini cfg html htm css js
+pdf doc docx xls xlsx ods odt ppt pptx rtf tex bib
+zip gz tgz tar bz2 xz 7z rar
+py ipynb r m sh bat log sql db sqlite npy npz h5 hdf5 mat pkl pt pth onnx safetensors
+md5 sha256 lock exe dll so
+"""
+NOT_IMAGES = {f".{suffix}" for suffix in _OTHER_SUFFIXES.split()}
+"""Suffixes of files that are skipped and counted; all other files are tried, and rejected if they cannot be read."""
 
 _NOT_IMAGES_BY_NAME = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "makefile", "checksums"}
 
@@ -25,8 +26,8 @@ _NOT_IMAGES_BY_NAME = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "licens
 def read(root: Path, request: Request) -> Iterator[Record]:
     """Yield every file below `root` that may be an image, sorted by path; images directly in `root` have no label.
 
-    A single file is a tree of one. Hidden files and folders are left alone. Links to folders are followed, but no
-    folder is entered twice; one that cannot be listed is yielded itself, so that it is rejected with a reason.
+    `root` may be a single file. Hidden files and folders are ignored. Links to folders are followed, but no folder is
+    entered twice; a folder that cannot be listed is yielded itself, so that it is rejected with a reason.
     """
     if not root.is_dir():
         yield Record(root, {}, root.name)

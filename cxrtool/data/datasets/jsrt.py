@@ -1,14 +1,14 @@
-"""`jsrt`: the data base of the Japanese Society of Radiological Technology (Shiraishi et al. 2000), 247 radiographs.
+"""`jsrt`: the database of the Japanese Society of Radiological Technology (Shiraishi et al. 2000), 247 radiographs.
 
-Layout: `All247images/JPCLN001.IMG` (154 with a nodule) and `JPCNN001.IMG` (93 without), raw as `jsrt_raw` tells;
-`Clinical_Information/CLNDAT_EN.txt` and `CNNDAT_EN.TXT`. Laid beside them, and each optional:
+Layout: `All247images/JPCLN001.IMG` (154 with a nodule) and `JPCNN001.IMG` (93 without), in the raw format of
+`jsrt_raw`; `Clinical_Information/CLNDAT_EN.txt` and `CNNDAT_EN.TXT`. Optional, in the same folder:
 
-- the masks of the SCR data base (van Ginneken et al. 2006): `scr/fold1/masks/left lung/JPCLN001.gif` and so on;
-- the rib-free pictures of BSE-JSRT (Juhász et al. 2010): a folder whose name has `bse` or `bone` in it, with files of
-  the same stems, of any kind that cxrtool reads.
+- the masks of the SCR database (van Ginneken et al. 2006): `scr/fold1/masks/left lung/JPCLN001.gif` and so on;
+- the rib-free images of BSE-JSRT (Juhász et al. 2010): a folder with `bse` or `bone` in its name, with files of the
+  same stems, in any format that cxrtool reads.
 
-Columns: `label` `nodule` or `no nodule`; `mask`, of both lungs joined; `ribless`; `age`, `sex`, and of nodules their
-`diagnosis`, from the tables; `view` PA. `patient_id`: one image a patient.
+Columns: `label` `nodule` or `no nodule`; `mask`, both lungs joined; `ribless`; `age`, `sex`, and the `diagnosis` of
+nodules, from the tables; `view` PA. `patient_id`: one image a patient.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _FACTS = re.compile(r"\b(\d{1,3})\s+(male|female)\b", re.IGNORECASE)
 
 @adapter("jsrt", mark=lambda root: any(root.rglob("JPC[LN]N001.IMG")))
 def read(source: Path, request: Request) -> Iterator[Record]:
-    """Yield every `.IMG` below the source, with what lies beside.
+    """Yield every `.IMG` file below the source, with its masks and its rib-free image.
 
     Raises:
         InputError: There is none.
     """
     root = folder_of(source)
-    beside = _index(root, request)
+    companions = _companions(root, request)
     tables = _tables(root)
     empty = True
     for record in folder.read(root, request):
@@ -53,15 +53,15 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         columns = {"image_id": stem, "patient_id": stem, "label": LABELS[match[1].upper()]}
         columns |= {"source": "jsrt", "view": "PA"}
         columns |= tables.get(stem, {})
-        parts = [beside[name, stem] for name in LUNGS if (name, stem) in beside]
+        parts = [companions[name, stem] for name in LUNGS if (name, stem) in companions]
         masks = tuple(parts) if len(parts) == len(LUNGS) else ()
-        yield replace(record, columns=columns, masks=masks, ribless=beside.get(("ribless", stem)))
+        yield replace(record, columns=columns, masks=masks, ribless=companions.get(("ribless", stem)))
     if empty:
         raise misfit(source, "jsrt", "JPCLN001.IMG and so on, in any folder below")
 
 
-def _index(root: Path, request: Request) -> dict[tuple[str, str], Path]:
-    """The files beside the pictures by what they are and whose."""
+def _companions(root: Path, request: Request) -> dict[tuple[str, str], Path]:
+    """Masks and rib-free images by kind and stem."""
     found: dict[tuple[str, str], Path] = {}
     for record in folder.read(root, Request(exclude=request.exclude)):
         path = record.path
@@ -77,8 +77,8 @@ def _index(root: Path, request: Request) -> dict[tuple[str, str], Path]:
 
 
 def _tables(root: Path) -> dict[str, Row]:
-    """Age, sex and diagnosis by image: columns differ between the two tables, but an age stands before a sex."""
-    told: dict[str, Row] = {}
+    """Age, sex and diagnosis by image; the two tables have different columns, but age always precedes sex."""
+    patients: dict[str, Row] = {}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() != ".txt" or not path.name.upper().startswith(("CLNDAT", "CNNDAT")):
             continue
@@ -87,5 +87,5 @@ def _tables(root: Path) -> dict[str, Row]:
             if name and facts:
                 cells = [cell.strip() for cell in line.strip().split("\t")]
                 last = cells[-1] if len(cells) > 5 and not cells[-1].isdigit() else ""
-                told[name[0].upper()] = {"age": facts[1], "sex": sex_of(facts[2]), "diagnosis": last}
-    return told
+                patients[name[0].upper()] = {"age": facts[1], "sex": sex_of(facts[2]), "diagnosis": last}
+    return patients

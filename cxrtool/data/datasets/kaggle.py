@@ -1,16 +1,17 @@
 """`kaggle-pneumonia`: Chest X-Ray Images (Pneumonia), of Kermany et al. 2018 (Cell 172:1122), as Kaggle has them.
 
-Layout: `{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, sometimes with a copy of all of it in a folder within. Names tell
-the rest: `person9_bacteria_41.jpeg`, `person100_virus_184.jpeg`, `IM-0115-0001.jpeg`, `NORMAL2-IM-0335-0001.jpeg`;
-those of the Mendeley edition, `BACTERIA-1008087-0001.jpeg` and `VIRUS-…`, `NORMAL-…`, are understood too.
+Layout: `{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, sometimes with a full copy in a subfolder. File names contain
+cause and patient: `person9_bacteria_41.jpeg`, `person100_virus_184.jpeg`, `IM-0115-0001.jpeg`,
+`NORMAL2-IM-0335-0001.jpeg`; those of the Mendeley edition, `BACTERIA-1008087-0001.jpeg` and `VIRUS-…`, `NORMAL-…`, are
+read too.
 
-- `label`: `NORMAL`, `bacterial` or `virus`, from the name; `PNEUMONIA` where the name does not tell.
-- `patient_id`: the number in the name, `person9` or `normal-0115`. Numbers were given anew in parts of the set, so that
-  two children may share one: grouped together they cannot leak, apart they might. `train` and `test` share numbers,
-  which is why `split --from-column subset` refuses them.
+- `label`: `NORMAL`, `bacterial` or `virus`, from the file name; `PNEUMONIA` where the name has no cause.
+- `patient_id`: the number in the name, `person9` or `normal-0115`. Parts of the set reuse numbers, so that two children
+  may share one. They are kept together, because otherwise a child could be on both sides of a split. `train` and `test`
+  share numbers, which is why `split --from-column subset` refuses them.
 - `subset`: the folder, `train`, `validation` or `test`, for `split --from-column subset`.
-- `view`: `AP`, of all of them, by the set's description. `population`: `paediatric, 1 to 5 years`; a network that tells
-  these images from those of adults has learnt nothing about pneumonia.
+- `view`: `AP` for all images, by the set's description. `population`: `paediatric, 1 to 5 years`; a network that
+  distinguishes these images from those of adults has learnt nothing about pneumonia.
 """
 
 from __future__ import annotations
@@ -43,25 +44,31 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         InputError: No subset has either class.
     """
     root = within(source, "train")
-    places = [(subset, label) for subset in SUBSETS for label in CLASSES if (root / subset / label).is_dir()]
-    if not places:
+    folders = [(subset, label) for subset in SUBSETS for label in CLASSES if (root / subset / label).is_dir()]
+    if not folders:
         raise misfit(source, "kaggle-pneumonia", "{train,val,test}/{NORMAL,PNEUMONIA}")
-    request.remarks.append(f"{POPULATION}: not to be mixed with adults; the column population says so")
-    for subset, label in places:
+    request.remarks.append(f"{POPULATION}: do not mix these images with adults; see the column population")
+    for subset, label in folders:
         for record in folder.read(root / subset / label, request):
-            cause, patient = told_by(record.path.name)
+            cause, patient = parse_name(record.path.name)
             columns = {
-                "label": (cause or label) if label == "PNEUMONIA" else label, "patient_id": patient, "view": "AP",
-                "source": "kaggle-pneumonia", "subset": SUBSETS[subset], "population": POPULATION,
-            }  # fmt: skip
+                "label": (cause or label) if label == "PNEUMONIA" else label,
+                "patient_id": patient,
+                "view": "AP",
+                "source": "kaggle-pneumonia",
+                "subset": SUBSETS[subset],
+                "population": POPULATION,
+            }
             yield replace(record, columns=columns, relative=f"{subset}/{label}/{record.relative}")
 
 
-def told_by(name: str) -> tuple[str, str]:
-    """Cause and patient by a file's name; empty where it tells neither.
+def parse_name(name: str) -> tuple[str, str]:
+    """Cause and patient in a file name; empty where the name has neither.
 
-    >>> told_by("person9_bacteria_41.jpeg"), told_by("NORMAL2-IM-0335-0001.jpeg"), told_by("VIRUS-1008087-0001.jpeg")
-    (('bacterial', 'person9'), ('', 'normal-0335'), ('virus', 'person1008087'))
+    >>> parse_name("person9_bacteria_41.jpeg"), parse_name("NORMAL2-IM-0335-0001.jpeg")
+    (('bacterial', 'person9'), ('', 'normal-0335'))
+    >>> parse_name("VIRUS-1008087-0001.jpeg")
+    ('virus', 'person1008087')
     """
     if match := _PERSON.match(name):
         return CAUSES[match[2].lower()], f"person{match[1]}"

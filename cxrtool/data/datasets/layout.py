@@ -1,4 +1,4 @@
-"""Where a published data set keeps what, told by names alone: what an adapter looks for, and which one would fit."""
+"""The layouts of published data sets, by file names alone: finding files, and the adapters that fit a folder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cxrtool.data.tables.manifest import Table, read_table
 from cxrtool.errors import InputError
 
 _SHOWN = 6
-"""Names of what was found that a message repeats."""
+"""Names of found files that a message lists."""
 
 
 def folder_of(source: Path) -> Path:
-    """The folder of a data set that is named by its folder or by the table in it."""
+    """The folder of a data set; `source` is this folder or a table in it."""
     return source if source.is_dir() else source.parent
 
 
 def within(root: Path, *names: str) -> Path:
-    """The folder that holds all of these names: `root`, or the only one below it, as archives unpack themselves."""
+    """The folder that contains all of these names: `root`, or the only such subfolder, as archives often have one."""
     if all((root / name).exists() for name in names) or not root.is_dir():
         return root
     deeper = [child for child in _children(root) if child.is_dir() and all((child / name).exists() for name in names)]
@@ -27,24 +27,24 @@ def within(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, *patterns: str) -> list[Path]:
-    """The files right in `root` whose names match one of the patterns, sorted, hidden ones left out."""
+    """The files directly in `root` whose names match one of the patterns, sorted, without hidden files."""
     found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 def locate(folders: Iterable[Path], name: str) -> Path:
-    """The first of the folders' files of this name that exists; the first folder's where none does."""
+    """The file of this name in the first folder that has it; the path in the first folder where none has."""
     first = None
     for folder in folders:
-        place = folder / name
-        if place.is_file():
-            return place
-        first = first or place
+        path = folder / name
+        if path.is_file():
+            return path
+        first = first or path
     return first or Path(name)
 
 
 def table_of(source: Path, adapter: str, expected: str, *patterns: str) -> Table:
-    """Read the one table of a data set: the source itself where it is a file, else the one whose name matches.
+    """Read the table of a data set: the source itself where it is a file, else the only file that matches.
 
     Raises:
         InputError: There is none, or more than one.
@@ -61,7 +61,7 @@ def table_of(source: Path, adapter: str, expected: str, *patterns: str) -> Table
 
 
 def columns_of(table: Table, *names: str) -> list[str]:
-    """The table's own spelling of columns, whatever their case; `a|b` is a column that went by either name.
+    """The table's own spelling of columns, whatever their case; `a|b` is a column with either name.
 
     Raises:
         InputError: One is missing.
@@ -78,30 +78,30 @@ def columns_of(table: Table, *names: str) -> list[str]:
 
 
 def misfit(source: Path, adapter: str, expected: str) -> InputError:
-    """The error that a layout is not the adapter's: what was expected, what is there, and who could read that."""
+    """The error for a layout that does not fit the adapter: expected, found, and the adapters that would fit."""
     root = folder_of(source)
     names = [path.name + "/" * path.is_dir() for path in _children(root)]
     found = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") if names else "nothing"
     fitting = [name for name in fitting_adapters(root) if name != adapter]
-    hint = f"it looks like --dataset {' or '.join(fitting)}" if fitting else (
-        "--dataset folder reads any tree by its folders' names, --dataset csv any table that names images"
-    )  # fmt: skip
+    hint = "--dataset folder reads any tree of images, --dataset csv any table that lists images"
+    if fitting:
+        hint = f"it looks like --dataset {' or '.join(fitting)}"
     return InputError(f"{source}: expected {expected} for --dataset {adapter}, found {found}", hint)
 
 
 def fitting_adapters(root: Path) -> list[str]:
-    """The published sets that are laid out as this folder is."""
+    """The published sets with the layout of this folder."""
     return [name for name, known in ADAPTERS.items() if known.mark and _holds(known.mark, root)]
 
 
 def header_of(path: Path) -> set[str]:
-    """The columns of a table with commas, in lower case."""
+    """The columns of a comma-separated table, in lower case."""
     with path.open(encoding="latin-1") as file:
         return {cell.strip().strip('"').lower() for cell in file.readline().split(",")}
 
 
 def has_columns(root: Path, *columns: str, without: str | None = None) -> bool:
-    """Whether the folder has a `metadata.csv` with these columns, and without another."""
+    """Whether the folder has a `metadata.csv` with these columns, and without the column `without`."""
     header = header_of(root / "metadata.csv")
     return header.issuperset(columns) and without not in header
 

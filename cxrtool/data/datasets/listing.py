@@ -16,23 +16,23 @@ from cxrtool.data.tables.manifest import Manifest, order_columns
 from cxrtool.errors import InputError
 
 ORIGINAL = "original"
-"""The column that says from which file of the source an image was made."""
+"""The column with the source file of an image."""
 
 TABLES = (".csv", ".tsv")
 
-# Names that say what lies in a folder, not whose it is: the data set's name is that of the folder above.
+# Generic folder names: the data set has the name of the folder above.
 _GENERIC = {"images", "image", "img", "data", "dataset", "png", "jpg", "jpeg", "dicom", "dcm", "raw", "cxr", "train"}
 
 
 @dataclass
 class Listing:
-    """What sources list.
+    """The images of all sources.
 
     Attributes:
-        records: One an image, their files absolute. `columns` of each is its row: `image_id`, `path` (empty where a row
-            of a table names no file), `source`, `original`, and what is known.
-        skipped: Files that were not taken for images.
-        remarks: What the user should know of a set as a whole.
+        records: One an image, with absolute paths. `columns` is its row of the manifest: `image_id`, `path` (empty
+            where a row of a table has no file), `source`, `original`, and all other known columns.
+        skipped: Files that are not images by their names.
+        remarks: Messages about a set as a whole.
     """
 
     records: list[Record]
@@ -46,7 +46,7 @@ class Listing:
 
     @property
     def tables(self) -> list[Manifest]:
-        """The rows by source, to take a digest of."""
+        """The rows by source, as inputs of the step's digest."""
         by_source = itertools.groupby(self.records, attrgetter("listed_in"))
         return [Manifest([], [record.columns for record in records], source) for source, records in by_source]
 
@@ -56,12 +56,12 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
 
     Args:
         sources: Folders, tables, or single images.
-        dataset: A key of `ADAPTERS`; None takes `csv` for a table and `folder` for all else.
-        request: What the adapters are told.
-        source_name: The name of the data set; None takes the one that the table gives, else the folder's.
+        dataset: A key of `ADAPTERS`; None means `csv` for a table and `folder` for all else.
+        request: Passed to the adapters.
+        source_name: The name of the data set; None takes the name in the table, else the folder's.
 
     Raises:
-        InputError: A source does not exist, is not what its adapter expects, or lists nothing.
+        InputError: A source does not exist, does not fit its adapter, or has no images.
     """
     records: list[Record] = []
     namings: list[Naming] = []
@@ -77,7 +77,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     if not records:
         where = ", ".join(map(str, sources))
         raise InputError(
-            f"{where}: expected images, found none", "`cxrtool prepare --help` says how data may be laid out"
+            f"{where}: expected images, found none", "`cxrtool prepare --help` lists the layouts that it reads"
         )
     for record, identity in zip(records, unique_ids(namings), strict=True):
         record.columns["image_id"] = identity
@@ -85,7 +85,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
 
 
 def default_source(source: Path) -> str:
-    """The name of a data set by its place: that of the folder, or of the one above where it only says `images`.
+    """The default name of a data set: that of its folder, or of the folder above a generic name such as `images`.
 
     >>> default_source(Path("/data/padchest/images")), default_source(Path("/data/nih/metadata.csv"))
     ('padchest', 'nih')
@@ -102,9 +102,9 @@ def printable(path: Path | str) -> str:
 
 
 def _absolute(record: Record, listed_in: Path, source: str) -> Record:
-    """The record with its files by their absolute places, and its row of the manifest."""
-    masks = tuple(map(_place, record.masks))
-    path, ribless = _place(record.path), _place(record.ribless) if record.ribless else None
+    """The record with absolute paths and its full row of the manifest."""
+    masks = tuple(map(_absolute_path, record.masks))
+    path, ribless = _absolute_path(record.path), _absolute_path(record.ribless) if record.ribless else None
     row = {
         **record.columns,
         **({"mask": str(masks[0])} if masks else {}),
@@ -113,9 +113,9 @@ def _absolute(record: Record, listed_in: Path, source: str) -> Record:
         "source": source.replace(":", "_"),
     }
     row.setdefault(ORIGINAL, printable(record.relative or record.path))
-    header = _place(record.header) if record.header else None
+    header = _absolute_path(record.header) if record.header else None
     return replace(record, path=path, columns=row, header=header, masks=masks, ribless=ribless, listed_in=listed_in)
 
 
-def _place(path: Path) -> Path:
+def _absolute_path(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100

@@ -3,8 +3,8 @@
 Layout: `MontgomerySet/CXR_png/MCUCXR_0001_0.png`, `ManualMask/{leftMask,rightMask}/` with the same names, and
 `ClinicalReadings/MCUCXR_0001_0.txt`.
 
-- `label`: `normal` (80) or `tuberculosis` (58), by the digit that ends the name.
-- `mask`: both lungs, joined of the two files; they leave out the heart and what lies below the dome.
+- `label`: `normal` (80) or `tuberculosis` (58), by the last digit of the name.
+- `mask`: both lungs, joined from the two files; without the heart and the lung below the dome of the diaphragm.
 - `age`, `sex`, `reading` from the readings; `view` PA, as the set describes itself. `patient_id`: one image a patient.
 """
 
@@ -25,7 +25,7 @@ IMAGES, MASKS = "CXR_png", ("ManualMask/leftMask", "ManualMask/rightMask")
 
 @adapter("montgomery", mark=lambda root: any((within(root, IMAGES) / IMAGES).glob("MCUCXR_*")))
 def read(source: Path, request: Request) -> Iterator[Record]:
-    """Yield every image with the masks of its lungs, where both are there.
+    """Yield every image, with its lung masks where both exist.
 
     Raises:
         InputError: There is no folder of images.

@@ -1,16 +1,16 @@
 """`radiography-db`: COVID-19 Radiography Database (Chowdhury et al. 2020, Rahman et al. 2021), as Kaggle has it.
 
-Layout, from version 4 on: `{COVID,Lung_Opacity,Normal,Viral Pneumonia}/{images,masks}/*.png` and beside them one
-`<class>.metadata.xlsx` each (`FILE NAME`, `FORMAT`, `SIZE`, `URL`). Before: the images right in `COVID` or `COVID-19`,
-`NORMAL` and `Viral Pneumonia`, without masks; some copies write `Viral_Pneumonia` and `Lung Opacity`.
+Layout, from version 4 on: `{COVID,Lung_Opacity,Normal,Viral Pneumonia}/{images,masks}/*.png` and for each class a
+`<class>.metadata.xlsx` (`FILE NAME`, `FORMAT`, `SIZE`, `URL`). Before: the images directly in `COVID` or `COVID-19`,
+`NORMAL` and `Viral Pneumonia`, without masks; some copies have `Viral_Pneumonia` and `Lung Opacity`.
 
 - `label`: `COVID`, `Lung_Opacity`, `Normal` or `Viral Pneumonia`, however the folder spells it.
-- `mask`: the lung mask of the same name, 256 pixels wide to the image's 299.
-- `url`: from the workbook, where it is there: the collection that the image came from. The classes came from
-  different ones (COVID-19 from several, among them BIMCV; Normal from RSNA and the paediatric set of Kermany et al.),
-  so that this column tells the class almost alone: see what a network has learnt with `evaluate --by url`.
+- `mask`: the lung mask of the same name, 256 pixels wide; the image has 299.
+- `url`: from the workbook, if present: the collection that the image came from. The classes come from different
+  collections (COVID-19 from several, among them BIMCV; Normal from RSNA and the paediatric set of Kermany et al.), so
+  that this column almost determines the class: see what a network has learnt with `evaluate --by url`.
 
-There are no patient ids, ages or views: images of one patient cannot be kept together, and figures will be too good.
+There are no patient ids, ages or views: images of one patient cannot be kept together, and results will be too good.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from cxrtool.data.tables.ids import stem_of
 from cxrtool.errors import InputError
 
 CLASSES = {
-    "covid": "COVID", "covid-19": "COVID", "lung opacity": "Lung_Opacity", "normal": "Normal",
+    "covid": "COVID",
+    "covid-19": "COVID",
+    "lung opacity": "Lung_Opacity",
+    "normal": "Normal",
     "viral pneumonia": "Viral Pneumonia",
-}  # fmt: skip
+}
 """The class of a folder's name, in lower case and without underscores."""
 
 BOOK = ".metadata.xlsx"
 LARGEST = 1 << 27
-"""Bytes that a workbook may inflate to: a table of a million cells has some forty million."""
+"""Largest uncompressed size of a workbook in bytes; a table of a million cells has about forty million."""
 
 ROWS = 1 << 20
-"""Rows that Excel has; a cell may claim to lie further down."""
+"""Rows of an Excel sheet; a damaged file may claim more."""
 
 
 @adapter("radiography-db", mark=lambda root: (within(root, "Viral Pneumonia") / "Viral Pneumonia").is_dir())
@@ -67,7 +70,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
 
 
 def _root(source: Path) -> Path:
-    """The folder of the classes: `source`, or the only one below it that has some."""
+    """The folder of the classes: `source`, or its only subfolder that has classes."""
     if not source.is_dir() or len(_classes(source)) >= 2:
         return source
     deeper = [child for child in sorted(source.iterdir()) if child.is_dir() and len(_classes(child)) >= 2]
@@ -81,7 +84,7 @@ def _classes(root: Path) -> list[tuple[Path, str]]:
 
 
 def _origins(root: Path, label: str) -> dict[str, str]:
-    """The address of each image's origin, by its name in one spelling: workbooks say `NORMAL-1`, files `Normal-1`."""
+    """The URL of each image by its normalised name: workbooks have `NORMAL-1`, files `Normal-1`."""
     books = (path for path in sorted(root.glob(f"*{BOOK}")) if CLASSES.get(_key(path.name[: -len(BOOK)])) == label)
     book = next(books, None)
     rows = read_book(book) if book else []
@@ -89,10 +92,10 @@ def _origins(root: Path, label: str) -> dict[str, str]:
 
 
 def read_book(path: Path) -> list[dict[str, str]]:
-    """The first sheet of an Excel workbook as text, one dictionary a row, by the cells of the first row.
+    """The first sheet of an Excel workbook as text, one dictionary a row; the first row is the header.
 
     Raises:
-        InputError: It is no workbook, damaged, or too large.
+        InputError: It is not a workbook, damaged, or too large.
     """
     import pandas as pd
 
@@ -101,15 +104,15 @@ def read_book(path: Path) -> list[dict[str, str]]:
             parts = archive.infolist()
             starts = [archive.open(part).read(4096) for part in parts if part.filename.endswith((".xml", ".rels"))]
         if sum(part.file_size for part in parts) > LARGEST or any(b"<!DOCTYPE" in start for start in starts):
-            raise InputError(f"{path}: its parts are larger than any table, or declare entities")
+            raise InputError(f"{path}: the workbook is too large, or declares XML entities")
         with warnings.catch_warnings():
-            # It warns of styles and lists of choices, which are none of a table.
+            # It warns of styles and drop-down lists, which are not needed.
             warnings.simplefilter("ignore")
             sheet = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl", nrows=ROWS)
     except InputError:
         raise
     except Exception as error:
-        # What openpyxl raises on nonsense is anything from KeyError to the error of its XML parser.
+        # On damaged files openpyxl raises anything from KeyError to the error of its XML parser.
         raise InputError(f"{path}: expected an Excel workbook (.xlsx), cannot read it: {error}") from error
     rows: list[dict[str, str]] = sheet.rename(columns=lambda name: str(name).strip()).to_dict("records")
     return rows

@@ -1,7 +1,7 @@
-"""The clinical readings beside the tuberculosis sets of the National Library of Medicine: a text of a few words each.
+"""The clinical readings of the tuberculosis sets of the National Library of Medicine: a short text file each.
 
-Montgomery writes `Patient's Sex: F`, `Patient's Age: 027Y` and the finding on lines of their own; Shenzhen writes
-`male 45yrs`, `Female, 32yrs` or `male 24days`, and the finding below.
+Montgomery has `Patient's Sex: F`, `Patient's Age: 027Y` and the finding on separate lines; Shenzhen has `male 45yrs`,
+`Female, 32yrs` or `male 24days`, and the finding below.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PER_YEAR = {"y": 1.0, "m": 12.0, "d": 365.25}
 
 
 def label_of(stem: str) -> str:
-    """The class that a file's name tells: `MCUCXR_0001_0` is normal."""
+    """The class in a file name: `MCUCXR_0001_0` is normal."""
     return LABELS.get(stem.rpartition("_")[2], "")
 
 
@@ -33,10 +33,10 @@ def read_reading(root: Path, stem: str) -> Row:
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.replace("\ufeff", "").splitlines() if line.strip()]
-    told = [line for line in lines if _SEX.search(line) or "age" in line.lower()]
-    finding = " ".join(line for line in lines if line not in told)
-    sex = _SEX.search(" ".join(line.partition(":")[2] or line for line in told if "age:" not in line.lower()))
-    return {"age": _age(" ".join(told)), "sex": sex_of(sex[1]) if sex else "", "reading": finding}
+    patient = [line for line in lines if _SEX.search(line) or "age" in line.lower()]
+    finding = " ".join(line for line in lines if line not in patient)
+    sex = _SEX.search(" ".join(line.partition(":")[2] or line for line in patient if "age:" not in line.lower()))
+    return {"age": _age(" ".join(patient)), "sex": sex_of(sex[1]) if sex else "", "reading": finding}
 
 
 def _age(text: str) -> str:

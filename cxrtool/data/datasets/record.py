@@ -1,4 +1,4 @@
-"""What an adapter is told, and what it yields."""
+"""The input and the output of an adapter."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cxrtool.data.tables.manifest import Row
 
 @dataclass
 class Request:
-    """What an adapter is told beside the place of the data.
+    """The options of an adapter, and its messages.
 
     Attributes:
-        path_column: The column of a table that names the image; None finds it.
-        label_column: The column that names the class; None finds it.
-        patient_column: The column that names the patient; None finds it.
-        exclude: Folders that are not searched: the output itself may lie in the source.
-        views: The views that `--view` asks for, in capitals; where there are none, a published set leaves out what is
-            no frontal view.
-        skipped: Files that were not taken for images; filled by the adapter.
-        remarks: What the user should know of the set as a whole; filled by the adapter.
+        path_column: The table's column of files; None finds it.
+        label_column: The column of classes; None finds it.
+        patient_column: The column of patients; None finds it.
+        exclude: Folders that are not searched, because the output may be inside the source.
+        views: The views of `--view`, in capitals; where it is empty, adapters of published sets exclude views that are
+            not frontal.
+        skipped: Files that are not images by their names; filled by the adapter.
+        remarks: Messages about the set as a whole; filled by the adapter.
     """
 
     path_column: str | None = None
@@ -37,15 +37,15 @@ class Record:
     """One image that a data set lists.
 
     Attributes:
-        path: The file; it may turn out to be missing or unreadable.
-        columns: What else is known of it, by the manifest's columns; others pass through. Of a listed image this is its
-            whole row of the manifest, with the files that are named below.
-        relative: The path below the source, with slashes; empty where a row of a table names no file.
-        unwanted: Why the set lists it but it is none of what is asked for, such as a lateral view or a slice of CT; it
-            is then not opened, and stands in `rejects.csv` with this reason. Empty for all else.
-        header: A file beside the image that tells how its stored values are to be shown, as DICOM headers do.
-        masks: The files of its mask, which are joined where there are several: one for each lung.
-        ribless: The same picture without ribs.
+        path: The file; it may be missing or unreadable.
+        columns: Other known values, by column of the manifest; unknown columns pass through. After `list_images` this
+            is the full row of the manifest, including the files below.
+        relative: The path below the source, with slashes; empty where a row of a table has no file.
+        unwanted: Why the image is excluded, such as a lateral view or a CT slice; it is then not opened, and listed in
+            `rejects.csv` with this reason. Empty for all other images.
+        header: A DICOM header in a file beside the image, for how its stored values are displayed.
+        masks: The files of its mask, one for each lung where there are several; they are joined.
+        ribless: The same image without ribs.
         listed_in: The source that lists it.
     """
 
@@ -60,5 +60,5 @@ class Record:
 
     @property
     def image_id(self) -> str:
-        """The id that the set gives, or nothing; of a listed image the one that is unique."""
+        """The id in the set, or empty; after `list_images` the unique id."""
         return self.columns.get("image_id", "")

@@ -1,4 +1,4 @@
-"""The register of data sets: the file of each enters itself, with the name that `prepare --dataset` takes."""
+"""The registry of data sets: each module registers its adapter under the name for `prepare --dataset`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from cxrtool.data.datasets.record import Record, Request
 
 Read = Callable[[Path, Request], Iterator[Record]]
-"""Yields one record an image of the source, and tells the request what else the user should know."""
+"""Yields one record for each image of the source, and adds messages to the request."""
 
 Mark = Callable[[Path], bool]
-"""Whether a folder is laid out as the set is, by names alone; only for the hint when another set was asked for."""
+"""Whether a folder has the layout of the set, by names alone; only for the hint about a wrong `--dataset`."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What is known of the layout of a data set."""
+    """The reader of a data set, and the test of its layout."""
 
     read: Read
     mark: Mark | None = None
@@ -28,12 +28,7 @@ ADAPTERS: dict[str, Adapter] = {}
 
 
 def adapter(name: str, mark: Mark | None = None) -> Callable[[Read], Read]:
-    """Enter what is decorated as the reader of a data set.
-
-    Args:
-        name: The name of the data set.
-        mark: By what its layout is known.
-    """
+    """Register the decorated function as the reader of the data set `name`."""
 
     def enter(read: Read) -> Read:
         ADAPTERS[name] = Adapter(read, mark)

@@ -5,13 +5,13 @@ three boxes has three; `stage_2_detailed_class_info.csv` (`patientId, class`), w
 `stage_2_train_images/<patientId>.dcm`. The names of stage 1 are read too.
 
 - One row an image. `label`: `Normal`, `Lung Opacity` or `No Lung Opacity / Not Normal`; where the class table is
-  missing, `pneumonia` or `no pneumonia` by `Target`. `target`: 1 where any row says so.
-- `boxes`: number; `box`: `x y width height` of each in pixels of the image, with semicolons between.
-- `patient_id`: a `patientId` names an image, not a patient. Where `pneumonia-challenge-dataset-mappings_2018.json` of
-  the RSNA lies beside the tables, it is the patient of the NIH set that the images come from, as `nih:00013774`.
+  missing, `pneumonia` or `no pneumonia` by `Target`. `target`: 1 where any row of the image has 1.
+- `boxes`: number; `box`: `x y width height` of each in pixels of the image, separated by semicolons.
+- `patient_id`: a `patientId` identifies an image, not a patient. With `pneumonia-challenge-dataset-mappings_2018.json`
+  of the RSNA beside the tables, it is the patient of the NIH set that the images come from, as `nih:00013774`.
 - Age, sex and view are read from the DICOM headers by `prepare`.
 
-The images of `stage_2_test_images` have no answers, and are not listed.
+The images of `stage_2_test_images` have no labels, and are not listed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
     if not folders:
         raise misfit(source, "rsna", expected)
     if any(root.glob("stage_*_test_images")):
-        request.remarks.append("the images of the challenge's test part have no answers and are not listed")
+        request.remarks.append("the test images of the challenge have no labels and are not listed")
     images: dict[str, tuple[bool, list[str]]] = {}
     for row in table.rows:
         name = row[identity].strip()
@@ -59,9 +59,12 @@ def read(source: Path, request: Request) -> Iterator[Record]:
     for name, (positive, boxes) in images.items():
         columns = {
             "label": classes.get(name, "") if classes else ("pneumonia" if positive else "no pneumonia"),
-            "patient_id": patients.get(name, name), "source": "rsna", "target": str(int(positive)),
-            "boxes": str(len(boxes)), "box": "; ".join(boxes),
-        }  # fmt: skip
+            "patient_id": patients.get(name, name),
+            "source": "rsna",
+            "target": str(int(positive)),
+            "boxes": str(len(boxes)),
+            "box": "; ".join(boxes),
+        }
         if not name:
             yield Record(Path(table.name), columns, "")
             continue
@@ -84,7 +87,9 @@ def _classes(root: Path) -> dict[str, str]:
 def _patients(root: Path, request: Request) -> dict[str, str]:
     paths = find(root, MAPPING)
     if not paths:
-        request.remarks.append("patientId names an image: without the mapping file a patient may stand on two sides")
+        request.remarks.append(
+            "patientId identifies an image: without the mapping file a patient may be on both sides of a split"
+        )
         return {}
     try:
         entries: list[Row] = json.loads(paths[0].read_text(encoding="utf-8"))

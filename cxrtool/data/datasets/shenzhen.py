@@ -1,12 +1,12 @@
 """`shenzhen`: the Shenzhen set (Jaeger et al. 2014), 662 radiographs of a hospital in China, and its masks.
 
 Layout: `ChinaSet_AllFiles/CXR_png/CHNCXR_0001_0.png` and `ClinicalReadings/CHNCXR_0001_0.txt`. The 566 masks were made
-later, by students of Kyiv (Stirenko et al. 2018), and lie in a folder `mask` or `masks` as `CHNCXR_0001_0_mask.png`,
-beside or inside the set, depending on who packed it.
+later, by students in Kyiv (Stirenko et al. 2018), and are in a folder `mask` or `masks` as `CHNCXR_0001_0_mask.png`,
+beside or inside the set, depending on the copy.
 
-- `label`: `normal` (326) or `tuberculosis` (336), by the digit that ends the name. `mask` where there is one.
+- `label`: `normal` (326) or `tuberculosis` (336), by the last digit of the name. `mask` where there is one.
 - `age`, `sex`, `reading` from the readings. `patient_id`: one image a patient.
-- `view` stays empty: most are PA, but some of the children's are AP, and nothing tells which.
+- `view` stays empty: most are PA, but some images of children are AP, and it is not documented which.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         raise misfit(source, "shenzhen", f"the folder {IMAGES} with {PREFIX}*.png")
     folders = [place / name for place in (root, root / IMAGES, source) for name in MASKS if (place / name).is_dir()]
     if not folders:
-        request.remarks.append("no folder mask or masks was found: the images come without masks")
+        request.remarks.append("no folder mask or masks was found: the images have no masks")
     for record in folder.read(root / IMAGES, request):
         stem = record.path.stem
         if not stem.startswith(PREFIX) or stem.endswith("_mask"):

@@ -1,4 +1,4 @@
-"""`csv`: any table with one row an image, whose columns name its file and, where known, its class and patient."""
+"""`csv`: any table with one row an image, with columns for its file and, where known, its class and patient."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def read(source: Path, request: Request) -> Iterator[Record]:
     Columns that the manifest knows are found whatever their case; all others pass through untouched.
 
     Raises:
-        InputError: No column names the image, or one that was asked for is missing.
+        InputError: No column of files was found, or a column of the options is missing.
     """
     table = read_table(source)
     path_column = _find(table, request.path_column, PATHS, "--path-column")
     if path_column is None:
         found = ", ".join(table.columns)
         raise InputError(
-            f"{table.name}: expected a column that names the image, such as path or file, found: {found}",
-            "name it with --path-column",
+            f"{table.name}: expected a column of image files, such as path or file, found: {found}",
+            "choose it with --path-column",
         )
     label_column = _find(table, request.label_column, LABELS, "--label-column")
     patient_column = _find(table, request.patient_column, PATIENTS, "--patient-column")
@@ -44,9 +44,9 @@ def read(source: Path, request: Request) -> Iterator[Record]:
             if column is not None:
                 columns.pop(names[column], None)
                 columns[role] = row[column].strip()
-        beside = {name: _locate(folder, columns[name]) for name in ("mask", "ribless") if columns.get(name)}
-        masks = (beside["mask"],) if "mask" in beside else ()
-        record = Record(Path(table.place(index)), columns, "", masks=masks, ribless=beside.get("ribless"))
+        files = {name: _locate(folder, columns[name]) for name in ("mask", "ribless") if columns.get(name)}
+        masks = (files["mask"],) if "mask" in files else ()
+        record = Record(Path(table.place(index)), columns, "", masks=masks, ribless=files.get("ribless"))
         name = row[path_column].strip()
         if name:
             path = _locate(folder, name)
@@ -54,11 +54,11 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         yield record
 
 
-def _find(table: Table, asked: str | None, known: Sequence[str], flag: str) -> str | None:
-    if asked is not None:
-        if asked not in table.columns:
-            raise InputError(f"{table.name}: {flag}: expected a column '{asked}', found: {', '.join(table.columns)}")
-        return asked
+def _find(table: Table, wanted: str | None, known: Sequence[str], flag: str) -> str | None:
+    if wanted is not None:
+        if wanted not in table.columns:
+            raise InputError(f"{table.name}: {flag}: expected a column '{wanted}', found: {', '.join(table.columns)}")
+        return wanted
     lowered = {column.lower(): column for column in reversed(table.columns)}
     return next((lowered[name] for name in known if name in lowered), None)
 
@@ -71,7 +71,7 @@ def _canonical(column: str, columns: Sequence[str]) -> str:
 def _locate(folder: Path, name: str) -> Path:
     path = Path(os.path.normpath(folder / name))
     if not path.exists():
-        beside = Path(os.path.normpath(folder / "images" / name))
-        if beside.exists():
-            return beside
+        in_images = Path(os.path.normpath(folder / "images" / name))
+        if in_images.exists():
+            return in_images
     return path

@@ -1,8 +1,8 @@
-"""The DICOM reader: modality transformation, window, inversion, and of the header no more than four tags.
+"""The DICOM reader: modality transformation, window, inversion, and four tags of the header.
 
 Order after PS3.4 section N.2: stored values, modality transformation (lookup table or rescale), window or VOI lookup
 table, and last the inversion of MONOCHROME1. All of it is computed on the at most 65,536 stored values that BitsStored
-allows and applied as one lookup, so that the pixels are touched once.
+allows and applied as one lookup, so that the pixels are processed once.
 """
 
 from __future__ import annotations
@@ -26,25 +26,49 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _SHAPE = (
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio",
-)  # fmt: skip
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelAspectRatio",
+)
 _DISPLAY = (
-    "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
-)  # fmt: skip
-_TOLD = (
-    "PatientID", "PatientAge", "PatientSex", "ViewPosition",
-    "Modality", "BurnedInAnnotation", "PresentationIntentType",
-)  # fmt: skip
+    "ModalityLUTSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    *(
+        f"{colour}PaletteColorLookupTable{part}"
+        for part in ("Descriptor", "Data")
+        for colour in ("Red", "Green", "Blue")
+    ),
+)
+_METADATA = (
+    "PatientID",
+    "PatientAge",
+    "PatientSex",
+    "ViewPosition",
+    "Modality",
+    "BurnedInAnnotation",
+    "PresentationIntentType",
+)
 _PIXELS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-TAGS = [*_SHAPE, *_DISPLAY, *_TOLD]
+TAGS = [*_SHAPE, *_DISPLAY, *_METADATA]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER_ROOM = 1 << 22
-"""Bytes that a header may take when it lies in a deflated stream."""
+"""Largest header in a deflated stream, in bytes."""
 
 _CODECS = {
     "1.2.840.10008.1.2.4.51": ("JPEG Extended (12 bits)", "pylibjpeg-libjpeg (GPL)"),
@@ -57,7 +81,7 @@ _CODECS = {
     "1.2.840.10008.1.2.4.90": ("JPEG 2000", "pylibjpeg-openjpeg"),
     "1.2.840.10008.1.2.4.91": ("JPEG 2000", "pylibjpeg-openjpeg"),
 }
-"""Name of a compression and the package that decodes it; those with a licence stricter than ours are never required."""
+"""Name of a compression and the package that decodes it; packages with a stricter licence than ours are optional."""
 
 _RADIOGRAPHY = {"", "CR", "DX", "RG", "OT"}
 _OTHER_MODALITIES = {"CT", "MR", "US", "MG", "NM", "PT", "XA", "RF", "PX", "IO", "SC", "SR", "KO", "PR"}
@@ -67,15 +91,15 @@ _DAYS = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 def read_dicom(file: BinaryIO, *, max_pixels: int) -> Radiograph:
     """Read one radiograph from a DICOM file that is open at its start.
 
-    The pixels are as the picture should be looked at: black is 0. They have 8 bits where at most 8 are stored, else 16,
-    and span the window, or where there is none the whole range that BitsStored allows.
+    The pixels are as displayed: black is 0. They have 8 bits where at most 8 are stored, else 16, and span the window,
+    or without a window the whole range that BitsStored allows.
 
     Args:
         file: Opened for reading; with or without the 128-byte preamble.
-        max_pixels: More than these are refused from the header.
+        max_pixels: Larger images are refused from the header.
 
     Raises:
-        ImageError: Truncated, not a picture, several frames, too large, or compressed with a codec that is not
+        ImageError: Truncated, not an image, several frames, too large, or compressed with a codec that is not
             installed. The message never repeats a value of the header.
     """
     with python_warnings.catch_warnings():
@@ -102,8 +126,8 @@ def _read(file: BinaryIO, max_pixels: int) -> Radiograph:
         source = file
     dataset = pydicom.dcmread(source, force=True, specific_tags=[*TAGS, *_PIXELS])
     if "PixelData" not in dataset:
-        raise ImageError("truncated DICOM: the file ends before its pixels, or it holds no picture")
-    _settle_transfer_syntax(dataset)
+        raise ImageError("truncated DICOM: the file ends before its pixels, or it has no image")
+    _set_transfer_syntax(dataset)
     _check_codec(dataset)
     radiograph = Radiograph(np.zeros((1, 1), np.uint8), tags_of(dataset), remarks_on(dataset))
     radiograph.pixels = _pixels(dataset, radiograph.warnings)
@@ -111,7 +135,7 @@ def _read(file: BinaryIO, max_pixels: int) -> Radiograph:
 
 
 def _transfer_syntax(file: BinaryIO) -> str:
-    """The transfer syntax, read before pydicom may inflate a stream without limit; the file stands behind the group."""
+    """The transfer syntax, read first because pydicom inflates without limit; leaves the file after group 2."""
     from pydicom.filereader import read_dataset, read_preamble
 
     read_preamble(file, force=True)
@@ -122,7 +146,7 @@ def _transfer_syntax(file: BinaryIO) -> str:
 
 
 def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
-    """Inflate a deflated data set, no further than its own header says that it reaches."""
+    """Inflate a deflated data set, up to the size in its own header."""
     import pydicom
 
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -130,32 +154,32 @@ def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
         data = inflater.decompress(file.read(), _HEADER_ROOM)
         header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(TAGS))
         _check_shape(header, max_pixels)
-        # As 16-bit RGB at the most, whatever the header says of bits and samples.
+        # At most 16-bit RGB, whatever bits and samples are in the header.
         size = 6 * int(header.Rows) * int(header.Columns)
         if not inflater.eof:
             data += inflater.decompress(inflater.unconsumed_tail, size + _HEADER_ROOM)
     except zlib.error as error:
         raise ImageError("damaged DICOM: its deflated part cannot be inflated") from error
     if not inflater.eof:
-        more = "inflates to more than its header says" if inflater.unconsumed_tail else "its deflated part has no end"
-        raise ImageError(f"damaged or truncated DICOM: {more}")
+        reason = "is larger than in its header" if inflater.unconsumed_tail else "has no end"
+        raise ImageError(f"damaged or truncated DICOM: its deflated part {reason}")
     return data
 
 
 def _check_shape(header: Dataset, max_pixels: int) -> None:
     if header.get("Rows") is None or header.get("Columns") is None:
-        raise ImageError("expected a DICOM picture, found none (no Rows and Columns): a report, an index, or truncated")
+        raise ImageError("expected a DICOM image, found none (no Rows and Columns): a report, an index, or truncated")
     frames = int(header.get("NumberOfFrames") or 1)
     rows, columns = int(header.Rows), int(header.Columns)
     check_size(columns, rows, max(frames, 1), max_pixels)
     if rows < 1 or columns < 1:
-        raise ImageError(f"malformed DICOM: its header says {columns} x {rows} pixels")
+        raise ImageError(f"malformed DICOM: its header has {columns} x {rows} pixels")
     if frames != 1:
         raise ImageError(f"expected a radiograph of one frame, found {frames}")
 
 
-def _settle_transfer_syntax(dataset: Dataset) -> None:
-    """Where the file does not name its transfer syntax, take the one by which pydicom could read it."""
+def _set_transfer_syntax(dataset: Dataset) -> None:
+    """Where the file has no transfer syntax, set the one with which pydicom could read it."""
     from pydicom import uid
 
     if dataset.file_meta.get("TransferSyntaxUID"):
@@ -166,7 +190,7 @@ def _settle_transfer_syntax(dataset: Dataset) -> None:
 
 
 def _check_codec(dataset: Dataset) -> None:
-    """Check that a decoder is there and that the compressed stream has the size that the header says."""
+    """Check that a decoder is installed and that the compressed stream has the size in the header."""
     from pydicom.encaps import get_frame
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -182,7 +206,7 @@ def _check_codec(dataset: Dataset) -> None:
         size = _jpeg2000_size(stream)
         if frame := jpeg_frame(stream):
             size = frame[0], frame[1]
-            # Pillow takes this transfer syntax too, but only its pictures of 8 bits.
+            # Pillow accepts this transfer syntax too, but only images of 8 bits.
             available = frame[2] <= 8 or "libjpeg" not in package or find_spec("libjpeg") is not None
     if not available:
         raise ImageError(
@@ -190,8 +214,8 @@ def _check_codec(dataset: Dataset) -> None:
             f"pip install {package.split()[0]}" if package else "convert the file to another transfer syntax",
         )
     if size and size != (dataset.Columns, dataset.Rows):
-        said = f"{dataset.Columns} x {dataset.Rows}"
-        raise ImageError(f"its header says {said} pixels, its compressed stream {size[0]} x {size[1]}")
+        expected = f"{dataset.Columns} x {dataset.Rows}"
+        raise ImageError(f"its header has {expected} pixels, its compressed stream {size[0]} x {size[1]}")
 
 
 def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
@@ -203,37 +227,37 @@ def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
-    """Patient, age, sex and view, where a header tells them in a form that can be used."""
-    told = {
+    """Patient, age, sex and view, where the header has a valid value."""
+    tags = {
         "patient_id": str(dataset.get("PatientID") or "").strip(),
         "age": _years(str(dataset.get("PatientAge") or "")),
         "sex": str(dataset.get("PatientSex") or "").strip().upper(),
         "view": str(dataset.get("ViewPosition") or "").strip().upper(),
     }
-    if told["sex"] not in ("M", "F", "O"):
-        told["sex"] = ""
-    if not re.fullmatch(r"[A-Z0-9 _]{1,16}", told["view"]):
-        told["view"] = ""
-    return {name: value for name, value in told.items() if value}
+    if tags["sex"] not in ("M", "F", "O"):
+        tags["sex"] = ""
+    if not re.fullmatch(r"[A-Z0-9 _]{1,16}", tags["view"]):
+        tags["view"] = ""
+    return {name: value for name, value in tags.items() if value}
 
 
 def _years(age: str) -> str:
-    """Age in years from `045Y`, `006M`, `010W` or `003D`; a bare number, as many writers leave it, is years."""
+    """Age in years from `045Y`, `006M`, `010W` or `003D`; a number without a unit, which many writers use, is years."""
     match = re.fullmatch(r"(\d{1,3})([DWMY]?)", age.strip().upper())
     return f"{int(match[1]) / _DAYS[match[2] or 'Y']:.3g}" if match else ""
 
 
 def remarks_on(dataset: Dataset) -> list[str]:
-    """What a user should know of a picture by its header."""
+    """Warnings about an image by its header."""
     remarks = []
     modality = str(dataset.get("Modality") or "").strip().upper()
     if modality not in _RADIOGRAPHY:
         known = modality if modality in _OTHER_MODALITIES else "unknown"
         remarks.append(f"modality {known}, not a plain radiograph")
     if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
-        remarks.append("text is burned into the pixels (BurnedInAnnotation), it may name the patient")
+        remarks.append("text is burned into the pixels (BurnedInAnnotation) and may identify the patient")
     if str(dataset.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING":
-        remarks.append("raw detector data (FOR PROCESSING), not meant for looking at")
+        remarks.append("raw detector data (FOR PROCESSING), not meant for display")
     ratio = [float(part) for part in dataset.get("PixelAspectRatio") or (1, 1)]
     if ratio[0] != ratio[1]:
         remarks.append("its pixels are not square")
@@ -251,7 +275,7 @@ def _pixels(dataset: Dataset, warnings: list[str]) -> Grey:
     if interpretation == "PALETTE COLOR":
         array = apply_color_lut(array, dataset)
     if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
-        raise ImageError("a DICOM picture of this colour model is not supported")
+        raise ImageError("a DICOM image of this colour model is not supported")
     if interpretation != "PALETTE COLOR" and dataset.BitsStored != array.dtype.itemsize * 8:
         raise ImageError(f"a colour DICOM of {dataset.BitsStored} bits is not supported")
     return to_grey(np.ascontiguousarray(array[..., ::-1]), warnings)
@@ -267,12 +291,12 @@ def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
         raise ImageError(f"its highest bit is {dataset.HighBit}, which does not fit {bits} stored bits")
     stored = pixel_array(dataset, correct_unused_bits=False)
     if stored.ndim != 2:
-        raise ImageError(f"expected one grey picture, found an array of {stored.ndim} axes")
+        raise ImageError(f"expected one grey image, found an array of {stored.ndim} axes")
     signed = int(dataset.PixelRepresentation) == 1
     mask = (1 << bits) - 1
     raw = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"u{stored.dtype.itemsize}")
     if not signed and int(raw.max()) > mask:
-        warnings.append("bits above those that its header calls stored are in use; they were dropped")
+        warnings.append("pixels use more bits than BitsStored in its header; these bits were removed")
     lowest = -(1 << (bits - 1)) if signed else 0
     # Two's complement, shifted so that the lowest stored value becomes index 0.
     index = (raw + raw.dtype.type(-lowest)) & raw.dtype.type(mask)
@@ -281,46 +305,46 @@ def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
 
 
 def _show(index: Grey, domain: NDArray[np.int64], dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
-    """Every pixel by the brightness of its stored value, `domain[index]`; padding is black."""
+    """The displayed grey value of every pixel, whose stored value is `domain[index]`; padding is black."""
     lookup = quantise(_brightness(domain, dataset, warnings), 8 if len(domain) <= 256 else 16, inverted=inverted)
     padding = _padding(domain, dataset)
     if padding is not None and int(lookup[padding].max()) and bool(np.isin(index, padding).any()):
         lookup[padding] = 0
-        warnings.append("pixels that its header calls padding are shown as black")
+        warnings.append("pixels that are padding by its header are shown as black")
     return np.asarray(lookup[index])
 
 
 def _padding(domain: NDArray[np.int64], dataset: Dataset) -> NDArray[np.intp] | None:
-    """The places in `domain` of the values that stand for no part of the picture (PS3.3, section C.7.5.1.1.2)."""
+    """The indices in `domain` of padding values (PS3.3, section C.7.5.1.1.2)."""
     value = dataset.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
     ends = [end for end in (value, limit) if isinstance(end, int)]
     if domain[0] < 0:
-        # Many writers give a negative value as unsigned.
+        # Many writers store a negative value as unsigned.
         ends = [end - (1 << 16) if end > int(domain[-1]) else end for end in ends]
-    places = np.flatnonzero((domain >= min(ends)) & (domain <= max(ends)))
-    # A padding of all that can be stored is a mistake.
-    return places if 0 < len(places) < len(domain) else None
+    indices = np.flatnonzero((domain >= min(ends)) & (domain <= max(ends)))
+    # A padding of all possible values is a mistake.
+    return indices if 0 < len(indices) < len(domain) else None
 
 
 def show_stored(stored: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
-    """Show stored values that lie outside the DICOM file as the file itself would show them.
+    """Display stored values from outside a DICOM file as the file itself would be displayed.
 
-    Their conversion has applied the rescale, and left the rest of the header to be applied.
+    The conversion has applied the rescale; the rest of the header is applied here.
 
     Args:
         stored: (height, width), unsigned, as they were converted.
-        dataset: The header; of its tags those that say how to show a picture.
-        warnings: What is odd is appended here.
+        dataset: The header's display tags.
+        warnings: Warnings are appended here.
 
     Raises:
-        ImageError: The header is none of a grey picture, or contradicts the values.
+        ImageError: The header is not that of a grey image, or contradicts the values.
     """
     interpretation = str(dataset.get("PhotometricInterpretation") or "").strip()
     if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ImageError(f"expected the header of a grey picture, found {interpretation or 'no interpretation'}")
+        raise ImageError(f"expected the header of a grey image, found {interpretation or 'no interpretation'}")
     available = stored.dtype.itemsize * 8
     bits = min(max(int(dataset.get("BitsStored") or available), 2), available)
     if int(stored.max()) >= 1 << bits:
@@ -330,13 +354,13 @@ def show_stored(stored: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
 
 
 def _brightness(domain: NDArray[np.int64], dataset: Dataset, warnings: list[str]) -> NDArray[np.float64]:
-    """Brightness in [0, 1] of every value that can be stored, in the order of `domain`."""
+    """Brightness in [0, 1] of every value of `domain`."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     values = np.asarray(apply_modality_lut(domain, dataset))
     if dataset.get("VOILUTSequence"):
         entries, first, depth = (int(part) for part in dataset.VOILUTSequence[0].LUTDescriptor)
-        # pydicom subtracts the first value in 16 bits, where values beyond the table would wrap round.
+        # pydicom subtracts the first value in 16 bits, where values beyond the table would wrap around.
         within = np.clip(np.rint(values).astype(np.int64), first, first + (entries or 1 << 16) - 1)
         shown = np.asarray(apply_voi(within, dataset), np.float64)
         return shown / ((1 << depth) - 1)

@@ -1,7 +1,7 @@
-"""What the first bytes of a picture say: its format, size and orientation, and whether the file is whole.
+"""The header of an image file: its format, size and orientation, and whether the file is complete.
 
-Nothing is decoded here. The size decides whether decoding is affordable at all, and decoders return half a picture
-without a word, so that the ends have to be checked apart.
+Nothing is decoded here. The size decides whether the image is decoded at all. Decoders return half an image without an
+error, so that the end of a file has to be checked separately.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KNOWN_BUT_REFUSED = (
     (b"<!DOCTYPE", "a web page"),
     (b"<!doctype", "a web page"),
     (b"<html", "a web page"),
-    (b"version https://git-lfs", "a Git LFS pointer instead of the picture"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the image"),
     (b"\x00\x05\x16\x07", "macOS metadata"),
 )
 
@@ -37,8 +37,9 @@ INKS = "printing inks (CMYK), reduced to grey without their colour profile"
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _JPEG_CUT = "truncated JPEG: the file ends before its end marker"
 _JPEG_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
-_JPEG_OTHER_FRAMES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
-                      0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical"}  # fmt: skip
+_JPEG_OTHER_FRAMES = {0xC3: "lossless", 0xCB: "lossless"} | dict.fromkeys(
+    (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"
+)
 
 # (bits a pixel, compression): everything but the run-length encoded and those that wrap another format.
 _BMP_LAYOUTS = {(1, 0), (4, 0), (8, 0), (16, 0), (24, 0), (32, 0), (32, 3)}
@@ -46,21 +47,21 @@ _BMP_LAYOUTS = {(1, 0), (4, 0), (8, 0), (16, 0), (24, 0), (32, 0), (32, 3)}
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before decoding it.
+    """What is known of an image before decoding it.
 
     Attributes:
         kind: `PNG`, `JPEG`, `TIFF` or `BMP`.
         width: Columns, as stored.
         height: Rows, as stored.
         bits: Bits a sample after decoding: 8 or 16, or 32 or 64 for quantities.
-        form: How a sample is written: `u` unsigned, `i` signed, `f` floating-point. All but unsigned samples of at most
-            16 bits are quantities, which have to be stretched to grey.
-        stored: Bits that a decoded sample uses, the upper ones; 0 stands for all.
-        alpha: What a fourth sample means: empty for opacity that is yet to be applied, `applied` where the decoder or
-            the writer did so, `none` where it is not opacity at all.
+        form: Type of a sample: `u` unsigned, `i` signed, `f` floating-point. All but unsigned samples of at most 16
+            bits are quantities, which have to be stretched to grey.
+        stored: Used upper bits of a decoded sample; 0 means all.
+        alpha: Meaning of a fourth sample: empty for opacity that is not yet applied, `applied` where the decoder or the
+            writer has applied it, `none` where it is not opacity.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
-        inverted: The decoder gives white for 0 and leaves the inversion to us.
-        scans: Passes over the picture that the decoder has to make.
+        inverted: 0 is white after decoding.
+        scans: Passes of a progressive JPEG.
         note: A warning, or empty.
     """
 
@@ -78,16 +79,16 @@ class Header:
 
 
 def sniff(head: bytes) -> str:
-    """Name the format by content: `PNG`, `JPEG`, `TIFF`, `BMP` or `DICOM`.
+    """The format by content: `PNG`, `JPEG`, `TIFF`, `BMP` or `DICOM`.
 
     Args:
-        head: The first 1024 bytes of the file, or all of a shorter one.
+        head: The first 1024 bytes of the file, or all bytes of a shorter one.
 
     Raises:
-        ImageError: It is none of these; the message names what it is, where that is known.
+        ImageError: It is none of these; the message names the format where it is known.
     """
-    # A DICOM file may carry the header of a TIFF, or of anything else, in its first 128 bytes.
-    if head[128:132] == b"DICM" or _bare_dicom(head):
+    # The first 128 bytes of a DICOM file may be the header of a TIFF, or anything else.
+    if head[128:132] == b"DICM" or _is_dicom_without_preamble(head):
         return "DICOM"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -98,7 +99,7 @@ def sniff(head: bytes) -> str:
     if head.startswith(b"BM") and len(head) >= 30:
         return "BMP"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        raise ImageError(f"expected {FORMATS}, found a WebP picture")
+        raise ImageError(f"expected {FORMATS}, found a WebP image")
     if head[4:8] == b"ftyp":
         raise ImageError(f"expected {FORMATS}, found a HEIF, AVIF or video file")
     stripped = head.lstrip()
@@ -112,7 +113,7 @@ def sniff(head: bytes) -> str:
     raise ImageError(f"expected {FORMATS}, found an unknown format (it starts with {head[:8].hex(' ')})")
 
 
-def _bare_dicom(head: bytes) -> bool:
+def _is_dicom_without_preamble(head: bytes) -> bool:
     # Some archives strip the 128-byte preamble: the file then starts with group 2 or 8, with or without explicit types.
     if head[:2] not in (b"\x02\x00", b"\x08\x00") or len(head) < 16 or head[3] != 0:
         return False
@@ -138,17 +139,17 @@ def read_png(data: bytes) -> Header:
         elif name == b"eXIf":
             orientation = exif_orientation(data[position + 8 : position + 8 + length])
         elif name == b"tRNS" and colour != 3:
-            note = "its transparent colour was taken as a grey value like any other"
+            note = "its transparent colour was read as an ordinary grey value"
         position += 12 + length
     if animated:
-        raise ImageError("expected one picture, found an animated PNG")
+        raise ImageError("expected one image, found an animated PNG")
     return Header("PNG", width, height, bits=16 if depth == 16 else 8, orientation=orientation, note=note)
 
 
 def read_jpeg(data: bytes) -> Header:
     """Read a JPEG's frame header and EXIF orientation, and walk its segments to the end marker.
 
-    Four components are CMYK or YCCK; the decoder takes the inks as inverted, which is how Adobe's programs store them.
+    Four components are CMYK or YCCK; the decoder assumes inverted inks, which is how Adobe's programs store them.
     """
     frame: tuple[int, int] | None = None
     orientation, scans, variant = 1, 0, ""
@@ -157,7 +158,7 @@ def read_jpeg(data: bytes) -> Header:
         if code == 0xDA:
             scans += 1
             if variant != "progressive":
-                # Entropy-coded data hold no end marker by chance; only the scans of a progressive picture are counted.
+                # Entropy-coded data contain no end marker by chance; only the scans of a progressive JPEG are counted.
                 if data.rfind(b"\xff\xd9", start + length) < 0:
                     raise ImageError(_JPEG_CUT)
                 break
@@ -175,9 +176,9 @@ def read_jpeg(data: bytes) -> Header:
         elif code == 0xE1 and data[start : start + 6] == b"Exif\0\0":
             orientation = exif_orientation(data[start + 6 : start + length])
     if frame is None or not scans:
-        raise ImageError("malformed JPEG: it holds no picture")
+        raise ImageError("malformed JPEG: it has no image")
     if inks and not adobe:
-        # Adobe stores inks inverted and says so; what others do, no file tells.
+        # Adobe stores inks inverted and marks such files; for other writers this is not documented.
         raise ImageError("a CMYK JPEG without Adobe's marker: whether its inks are stored inverted is not known")
     return Header("JPEG", *frame, orientation=orientation, scans=scans, note=INKS if inks else "")
 
@@ -203,7 +204,7 @@ def _jpeg_segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]
 
 
 def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
-    """Width, height and bits that a JPEG stream declares, whatever its variant; None when it declares none."""
+    """Width, height and bits in the header of a JPEG stream of any variant; None without a header."""
     if data[:2] != b"\xff\xd8":
         return None
     try:
@@ -217,7 +218,7 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
 
 
 def exif_orientation(block: bytes) -> int:
-    """The orientation tag (0x0112) in an EXIF block, 1 where it has none or the block is broken."""
+    """The orientation tag (0x0112) of an EXIF block; 1 where it is missing or the block is damaged."""
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
         return 1
@@ -234,7 +235,7 @@ def exif_orientation(block: bytes) -> int:
 
 
 def read_bmp(data: bytes) -> Header:
-    """Read a BMP's header and check that its rows lie in the file."""
+    """Read a BMP's header and check that all rows are in the file."""
     offset, header_size = struct.unpack_from("<II", data, 10)
     if header_size == 12:
         width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
@@ -247,7 +248,7 @@ def read_bmp(data: bytes) -> Header:
     if (depth, compression) not in _BMP_LAYOUTS:
         raise ImageError(f"a BMP of {depth} bits with compression {compression} is not supported; convert it to PNG")
     row = (width * depth + 31) // 32 * 4
-    # A negative height says that the top row comes first.
+    # A negative height means that the top row comes first.
     if offset + row * abs(height) > len(data) or offset < 14 + header_size + (step if depth <= 8 else 0):
         raise ImageError("truncated BMP: the file ends before its last row")
     return Header("BMP", width, abs(height))

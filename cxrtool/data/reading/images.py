@@ -1,7 +1,7 @@
-"""The one reader of pictures, and the one writer: every command gets its pixels here.
+"""Reading and writing images; all commands use these functions.
 
-Formats are recognised by content. OpenCV decodes without any reduction of its own, because its grey mode cuts 16 bits
-to 8; the reduction to grey, the turning upright and the checks that the file is whole are ours.
+Formats are recognised by content. OpenCV decodes without any conversion, because its grey mode reduces 16 bits to 8;
+the conversion to grey, the orientation and the checks that the file is complete are done here.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _HEADERS: dict[str, Callable[[bytes], Header]] = {
     "BMP": read_bmp,
 }
 
-# An uncompressed picture of 16-bit RGBA, and room for what else a file may carry.
+# An uncompressed image of 16-bit RGBA, and room for metadata.
 _PIXEL_BYTES, _SLACK = 8, 1 << 26
 
 _SCANS = 20
-"""Passes of a progressive JPEG over the largest picture allowed; a few kilobytes can ask for thousands."""
+"""Largest number of passes of a progressive JPEG of the largest size; a few kilobytes can contain thousands."""
 
 _TURNS: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     2: lambda a: a[:, ::-1],
@@ -50,37 +50,37 @@ _TURNS: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     7: lambda a: a[::-1, ::-1].T,
     8: lambda a: a.T[::-1],
 }
-"""How to turn a picture upright, by EXIF orientation (Exif 2.3, section 4.6.4)."""
+"""How to turn an image upright, by EXIF orientation (Exif 2.3, section 4.6.4)."""
 
 _DAMAGE = re.compile(rb"Corrupt JPEG data: (?!\d+ extraneous)|Premature end of JPEG|Inconsistent progression")
 _EXTRANEOUS = re.compile(rb"Corrupt JPEG data: (\d+) extraneous")
 
-# Only newer OpenCV lets the filter be chosen; older ones take the difference to the left, and write larger files.
+# Older OpenCV has no choice of filter: it uses the difference to the left pixel, and writes larger files.
 _FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
 
 ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY, *_FILTER]
-"""How pictures are written: differences to the row above, Huffman coded. The differences in a radiograph never repeat:
-searching for repetitions, as zlib does by default, takes ten times as long for a tenth of the bytes."""
+"""Encoding of images: differences to the row above, Huffman coded. The differences in a radiograph rarely repeat:
+searching for repetitions, as zlib does by default, takes ten times as long and saves a tenth of the bytes."""
 
 MASK_ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTER]
-"""How masks are written: run lengths, of which a mask has few."""
+"""Encoding of masks: run lengths."""
 
 
 def read_image(
     path: Path | str, *, max_pixels: int = MAX_PIXELS, capture_decoder_errors: bool = False, header: Path | None = None
 ) -> Radiograph:
-    """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name, or from a raw one of JSRT.
+    """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name, or from a raw JSRT file.
 
     Args:
         path: A regular file.
-        max_pixels: Pictures with more pixels are refused from their header, before anything is decoded.
-        capture_decoder_errors: Also refuse a JPEG whose decoder complained of damage in its middle. This redirects the
-            process's standard error for the time of decoding, so only ask for it where one thread runs.
-        header: A DICOM header as JSON (PS3.18, section F.2) beside a picture whose samples are stored values: they are
-            shown as those of a DICOM file would be. A DICOM file has its own, and a colour picture none.
+        max_pixels: Images with more pixels are refused from their header, before anything is decoded.
+        capture_decoder_errors: Also refuse a JPEG whose decoder reports damage. This redirects the process's standard
+            error during decoding, so use it only in a process with one thread.
+        header: A DICOM header as JSON (PS3.18, section F.2) for an image of stored values, which are displayed as in a
+            DICOM file. It is ignored for DICOM and not applied to colour images.
 
     Raises:
-        ImageError: It cannot be read whole, and exactly, as one grey picture. The message does not repeat the path.
+        ImageError: It cannot be read completely and exactly as one grey image. The message does not repeat the path.
     """
     with _open_regular(Path(path), _PIXEL_BYTES * max_pixels + _SLACK) as file:
         size = os.fstat(file.fileno()).st_size
@@ -96,22 +96,22 @@ def read_image(
         else:
             radiograph = _decode(kind, file.read(), max_pixels, capture_decoder_errors)
             if header:
-                from cxrtool.data.reading.sidecar import show_by
+                from cxrtool.data.reading.sidecar import apply_header
 
-                radiograph = show_by(radiograph, header)
+                radiograph = apply_header(radiograph, header)
     check_contrast(radiograph.pixels, radiograph.warnings)
     return radiograph
 
 
 def write_png(path: Path | str, pixels: Grey, *, mask: bool = False) -> int:
-    """Write a grey picture as PNG of 8 or 16 bits; return the number of bytes.
+    """Write a grey image as PNG of 8 or 16 bits; return the number of bytes.
 
-    Meant for a step's own temporary folder: files are not flushed to the disk one by one.
+    For a step's own temporary folder: the file is not flushed to the disk.
 
     Args:
-        path: Where to write.
+        path: The file.
         pixels: (height, width), uint8 or uint16.
-        mask: Choose the encoding that suits a mask.
+        mask: Use `MASK_ENCODING`.
 
     Raises:
         OutputError: It cannot be encoded.
@@ -140,7 +140,7 @@ def _open_regular(path: Path, largest: int) -> Iterator[BinaryIO]:
         if status.st_size == 0:
             raise ImageError("the file is empty")
         if status.st_size > largest:
-            raise ImageError(f"a file of {status.st_size:,} bytes holds more than --max-pixels allows")
+            raise ImageError(f"a file of {status.st_size:,} bytes is larger than --max-pixels allows")
         with os.fdopen(handle, "rb", closefd=False) as file:
             yield file
     finally:
@@ -161,20 +161,20 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     if kind == "TIFF" and header.orientation != 1:
         data = upright(data)
     warnings = [header.note] if header.note else []
-    said: list[bytes] = []
-    with _overheard(said) if capture_decoder_errors else contextlib.nullcontext():
+    captured: list[bytes] = []
+    with _captured_stderr(captured) if capture_decoder_errors else contextlib.nullcontext():
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error
     if pixels is None:
         raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
-    _heed(b"".join(said), len(data), warnings)
+    _check_decoder_messages(b"".join(captured), len(data), warnings)
     same = pixels.dtype.itemsize == expected.itemsize and (pixels.dtype.kind == "f") == (expected.kind == "f")
     if pixels.shape[:2] != (header.height, header.width) or not same:
         found = f"{pixels.shape[1]} x {pixels.shape[0]} of {pixels.dtype}"
         raise ImageError(f"expected {header.width} x {header.height} of {expected}, decoded {found}")
-    # Some versions of OpenCV call unsigned samples of 32 bits signed.
+    # Some versions of OpenCV return unsigned samples of 32 bits as signed.
     grey = _to_grey(pixels.view(expected), header, warnings)
     turn = _TURNS.get(header.orientation)
     plain = pixels.ndim == 2 and expected.kind == "u" and expected.itemsize <= 2 and not header.stored
@@ -182,14 +182,14 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
 
 
 def _to_grey(pixels: NDArray[Any], header: Header, warnings: list[str]) -> Grey:
-    """Grey of 8 or 16 bits over the full range, whatever the samples are."""
+    """Grey of 8 or 16 bits over the full range, for any type of samples."""
     if header.form != "u" or header.bits > 16:
         return stretch(pixels, header.inverted, warnings)
     if header.alpha == "none" and pixels.ndim == 3:
         pixels = np.ascontiguousarray(pixels[..., :3])
     grey = to_grey(pixels, warnings, applied=header.alpha == "applied")
     if header.stored:
-        # Bits that nobody stored are zero: full white would be 4095/4096 of the range.
+        # The unused lower bits are zero: full white would be 4095/4096 of the range.
         full = (1 << header.stored) - 1
         lookup = np.floor(np.arange(full + 1) * (65535 / full) + 0.5).astype(np.uint16)
         grey = lookup[grey >> (16 - header.stored)]
@@ -202,29 +202,29 @@ def _header(kind: str, data: bytes) -> Header:
     except (struct.error, IndexError) as error:
         raise ImageError(f"truncated {kind}: the file ends inside its header") from error
     if not (header.width > 0 and header.height > 0):
-        raise ImageError(f"malformed {kind}: its header says {header.width} x {header.height} pixels")
+        raise ImageError(f"malformed {kind}: its header has {header.width} x {header.height} pixels")
     return header
 
 
-def _heed(said: bytes, size: int, warnings: list[str]) -> None:
-    """Judge what libjpeg wrote to standard error.
+def _check_decoder_messages(messages: bytes, size: int, warnings: list[str]) -> None:
+    """Check what libjpeg wrote to standard error.
 
     Raises:
-        ImageError: Part of the picture is missing.
+        ImageError: Part of the image is missing.
     """
-    if _DAMAGE.search(said):
-        raise ImageError("damaged JPEG: its decoder met corrupt data, part of the picture is missing")
-    extra = _EXTRANEOUS.search(said)
+    if _DAMAGE.search(messages):
+        raise ImageError("damaged JPEG: its data are corrupt, part of the image is missing")
+    extra = _EXTRANEOUS.search(messages)
     if extra:
-        # A few stray bytes before the end marker are a habit of some writers; many are a picture that ended too early.
+        # Some writers add a few bytes before the end marker; many such bytes mean an image that ended too early.
         if int(extra[1]) * 100 > size:
             raise ImageError(f"damaged JPEG: {int(extra[1]):,} of its bytes belong to no pixel")
-        warnings.append("stray bytes in the JPEG")
+        warnings.append("extra bytes in the JPEG")
 
 
 @contextlib.contextmanager
-def _overheard(said: list[bytes]) -> Iterator[None]:
-    """Collect in `said` what libraries in C write to standard error."""
+def _captured_stderr(captured: list[bytes]) -> Iterator[None]:
+    """Append to `captured` what C libraries write to standard error."""
     try:
         saved = os.dup(2)
     except OSError:
@@ -238,10 +238,10 @@ def _overheard(said: list[bytes]) -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             scratch.seek(0)
-            said.append(scratch.read())
+            captured.append(scratch.read())
 
 
 def _scratch() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("overheard"), "w+b")
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()

@@ -1,4 +1,4 @@
-"""What every reader gives back: one grey picture, what the file tells about it, and what is odd about it."""
+"""The result of every reader: one grey image, the tags of its file, and warnings."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MAX_PIXELS = 100_000_000
 """More than any radiograph has: the largest detectors give about 20 million."""
 
 _NARROW = 16
-"""A picture that uses less than this part of its range is told as such."""
+"""An image that uses less than 1 / 16 of its range gets a warning."""
 
 _BLOCK = 1 << 20
-"""Pixels that are stretched at once, so that a large picture does not stand in memory a third time."""
+"""Pixels that are stretched at once, so that a large image is not in memory a third time."""
 
 
 @dataclass
 class Radiograph:
-    """One radiograph as it should be looked at: upright, black is 0.
+    """One radiograph as displayed: upright, black is 0.
 
     Attributes:
         pixels: (height, width), uint8 or uint16, over the full range of its type.
-        tags: `patient_id`, `age`, `sex` and `view` where a DICOM header tells them; nothing else of it is read out.
-        warnings: What a user should know before trusting it.
-        plain: The pixels are the file's own samples, neither reduced from colour nor brought to another range.
+        tags: `patient_id`, `age`, `sex` and `view` where a DICOM header has them; no other tags are kept.
+        warnings: What is doubtful about the image.
+        plain: The pixels are the file's own samples, without conversion from colour or to another range.
     """
 
     pixels: Grey
@@ -41,7 +41,7 @@ class Radiograph:
 
 
 def check_size(width: int, height: int, frames: int, limit: int) -> None:
-    """Refuse a picture that is too large to decode.
+    """Refuse an image that is too large to decode.
 
     Raises:
         ImageError: It has more than `limit` pixels.
@@ -49,33 +49,33 @@ def check_size(width: int, height: int, frames: int, limit: int) -> None:
     if width * height * frames > limit:
         many = f"{frames} frames of " if frames > 1 else ""
         raise ImageError(
-            f"its header says {many}{width:,} x {height:,} pixels, more than --max-pixels {limit:,}",
-            "raise --max-pixels if it is a radiograph all the same",
+            f"its header has {many}{width:,} x {height:,} pixels, more than --max-pixels {limit:,}",
+            "increase --max-pixels if it is a radiograph",
         )
 
 
 def to_grey(pixels: Grey, warnings: list[str], *, applied: bool = False) -> Grey:
-    """Reduce colour and transparency to grey.
+    """Convert colour and transparency to grey.
 
-    Weights are those of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), in integer arithmetic that gives a grey picture
-    which was stored as RGB exactly its grey values. What is transparent is laid over black, the colour of air.
+    Weights are those of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), in integer arithmetic that keeps the exact values
+    of a grey image that was stored as RGB. Transparent parts are placed over black, the colour of air.
 
     Args:
         pixels: (height, width), or (height, width, 3 or 4) in OpenCV's order B, G, R, alpha.
-        warnings: What is odd is appended here.
-        applied: The colours are multiplied by the opacity already, which lays them over black.
+        warnings: Warnings are appended here.
+        applied: The colours are already multiplied by the opacity.
 
     Raises:
-        ImageError: It has another number of channels, or nothing in it is opaque.
+        ImageError: It has another number of channels, or is fully transparent.
     """
     if pixels.ndim == 2:
         return pixels
     channels = pixels.shape[2]
     if channels not in (3, 4):
-        raise ImageError(f"expected a grey, RGB or RGBA picture, found {channels} channels")
+        raise ImageError(f"expected a grey, RGB or RGBA image, found {channels} channels")
     full = np.iinfo(pixels.dtype).max
     if _is_coloured(pixels, int(full)):
-        warnings.append("coloured picture, reduced to grey")
+        warnings.append("colour image, converted to grey")
     if channels == 3:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), pixels.dtype)
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY), pixels.dtype)
@@ -84,8 +84,8 @@ def to_grey(pixels: Grey, warnings: list[str], *, applied: bool = False) -> Grey
     if lowest == full:
         return grey
     if highest == 0:
-        raise ImageError("every pixel is transparent: nothing to see")
-    warnings.append("transparent parts were laid over black")
+        raise ImageError("every pixel is transparent")
+    warnings.append("transparent parts were placed over black")
     if applied:
         return grey
     product = grey.astype(np.uint32) * alpha
@@ -95,19 +95,19 @@ def to_grey(pixels: Grey, warnings: list[str], *, applied: bool = False) -> Grey
 def stretch(values: NDArray[Any], inverted: bool, warnings: list[str]) -> Grey:
     """Quantities, such as floating-point or signed samples, as grey of 16 bits.
 
-    Floating-point values that all lie from 0 to 1 are brightness, and keep it: 0 becomes 0, and 1 becomes 65,535. All
-    else has no scale of its own: the least value becomes 0 and the greatest 65,535, and a warning says so.
+    Floating-point values from 0 to 1 are brightness: 0 becomes 0, and 1 becomes 65,535. All other values are stretched:
+    the lowest becomes 0 and the highest 65,535, with a warning.
 
     Args:
         values: (height, width), of any real type.
-        inverted: The least value is white.
-        warnings: What is odd is appended here.
+        inverted: The lowest value is white.
+        warnings: Warnings are appended here.
 
     Raises:
         ImageError: It has several channels, or a value that is not finite.
     """
     if values.ndim != 2:
-        raise ImageError(f"expected one grey picture, found {values.shape[2]} channels of {values.dtype}")
+        raise ImageError(f"expected one grey image, found {values.shape[2]} channels of {values.dtype}")
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("some of its values are not finite (NaN or infinity)")
@@ -124,13 +124,13 @@ def stretch(values: NDArray[Any], inverted: bool, warnings: list[str]) -> Grey:
 
 
 def check_contrast(pixels: Grey, warnings: list[str]) -> None:
-    """Say when a picture is blank or uses a small part of its range."""
+    """Warn when an image is blank or uses a small part of its range."""
     lowest, highest, _, _ = cv2.minMaxLoc(pixels)
     full = int(np.iinfo(pixels.dtype).max)
     if lowest == highest:
-        warnings.append("blank picture: every pixel has the same value")
+        warnings.append("blank image: every pixel has the same value")
     elif (highest - lowest) * _NARROW < full:
-        warnings.append(f"hardly any contrast: grey values from {lowest:.0f} to {highest:.0f} of {full}")
+        warnings.append(f"very low contrast: grey values from {lowest:.0f} to {highest:.0f} of {full}")
 
 
 def _is_coloured(pixels: Grey, full: int) -> bool:

@@ -1,8 +1,8 @@
-"""A picture beside which lies its DICOM header: its samples are stored values, and are shown as the header says.
+"""An image with its DICOM header in a JSON file: its samples are stored values, and the header defines their display.
 
-Such pairs are what SimpleITK and the converters of hospital archives leave: the PNG has the values of the detector,
-inverted where the header says MONOCHROME1 and without any window. The rescale is part of the conversion, and is not
-applied a second time. The header is JSON, by tag (`{"00281050": {"vr": "DS", "Value": [2048]}}`, PS3.18 section F.2) or
+SimpleITK and the converters of hospital archives write such pairs: the PNG has the values of the detector, inverted
+where the header has MONOCHROME1 and without any window. The rescale is part of the conversion, and is not applied
+again. The header is JSON, by tag (`{"00281050": {"vr": "DS", "Value": [2048]}}`, PS3.18 section F.2) or
 by keyword (`{"WindowCenter": 2048}`).
 """
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 LARGEST = 1 << 24
-"""Bytes of a header: a lookup table of 65,536 entries takes half a million."""
+"""Largest size of a header in bytes; a lookup table of 65,536 entries takes half a million."""
 
 _CONVERTED = ("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept")
 """Tags that the conversion has applied."""
 
 
-def show_by(radiograph: Radiograph, header: Path) -> Radiograph:
-    """The same picture, shown by its header, with the tags that the header tells.
+def apply_header(radiograph: Radiograph, header: Path) -> Radiograph:
+    """Display an image by its header, and add the tags of the header.
 
-    A picture that was not stored as plain grey is returned as it is, with a warning.
+    An image that was not stored as plain grey is returned unchanged, with a warning.
 
     Raises:
-        ImageError: The header cannot be read, or does not fit the picture.
+        ImageError: The header cannot be read, or does not fit the image.
     """
     if not radiograph.plain:
-        radiograph.warnings.append("its header was not applied: it is no plain grey picture")
+        radiograph.warnings.append("its header was not applied: it is not a plain grey image")
         return radiograph
     with python_warnings.catch_warnings():
         # pydicom warns with values from the header, which may be a patient's.
@@ -46,13 +46,13 @@ def show_by(radiograph: Radiograph, header: Path) -> Radiograph:
             size = dataset.get("Columns"), dataset.get("Rows")
             height, width = radiograph.pixels.shape
             if all(isinstance(side, int) for side in size) and size != (width, height):
-                raise ImageError(f"{header.name} says {size[0]} x {size[1]} pixels, the picture has {width} x {height}")
+                raise ImageError(f"{header.name} has {size[0]} x {size[1]} pixels, the image {width} x {height}")
             pixels = show_stored(radiograph.pixels, dataset, radiograph.warnings)
             return Radiograph(pixels, tags_of(dataset), [*radiograph.warnings, *remarks_on(dataset)])
         except (ImageError, MemoryError):
             raise
         except Exception as error:
-            # What pydicom raises on nonsense is anything from KeyError to OverflowError.
+            # On damaged headers pydicom raises anything from KeyError to OverflowError.
             raise ImageError(f"its header {header.name} cannot be read ({type(error).__name__})") from error
 
 
@@ -64,13 +64,13 @@ def _read(path: Path) -> Dataset:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise ImageError(f"its header {path.name} is larger than {LARGEST:,} bytes")
-    told: dict[str, Any] = json.loads(data)
+    entries: dict[str, Any] = json.loads(data)
     dataset = Dataset()
     for keyword in TAGS:
         if keyword in _CONVERTED:
             continue
         key = f"{tag_for_keyword(keyword):08X}"
-        entry = told.get(key, told.get(key.lower(), told.get(keyword)))
+        entry = entries.get(key, entries.get(key.lower(), entries.get(keyword)))
         if isinstance(entry, dict) and "vr" in entry:
             dataset.update(Dataset.from_json({key: entry}))
         elif isinstance(entry, str | int | float) or (isinstance(entry, list) and entry):

@@ -1,7 +1,7 @@
-"""Deal groups of images into parts of given shares, so that every stratum is spread as the whole is.
+"""Distribute groups of images over parts of given shares, so that every stratum is spread as the whole is.
 
 Greedy, the largest group first, then improved by moving and exchanging groups while that helps. scikit-learn's
-`StratifiedGroupKFold` knows only equal parts, one level of strata and no improvement; it is the oracle in the tests.
+`StratifiedGroupKFold` has only equal parts, one level of strata and no improvement; it is the reference in the tests.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from itertools import combinations, product
 Counts = Mapping[Hashable, int]
 
 EXCHANGE_LIMIT = 300
-"""Up to so many groups pairs are exchanged too; more groups come as near without."""
+"""Up to this many groups, pairs are exchanged too; with more groups, moving single groups is enough."""
+
 _TINY = 1e-8
 
 
 def rank(*parts: object) -> str:
-    """A number that looks random and depends on nothing but `parts`: the order of rows never bears on a draw."""
+    """A pseudo-random text that depends on `parts` alone, so that the order of rows never affects a draw."""
     return hashlib.sha256("\0".join(map(str, parts)).encode(errors="backslashreplace")).hexdigest()
 
 
 class _Table:
-    """How much of every stratum each part holds too much of, and what a change would cost.
+    """The excess of every stratum in each part over its expected count, and the cost of a change.
 
     The cost is Pearson's chi-squared: the squared excess over the expected count, summed over parts and strata.
     """
@@ -38,7 +39,7 @@ class _Table:
         """What adding `change` to a part adds to the cost."""
         excess, share = self.excess[part], self.shares[part]
         terms = (count * (2 * excess[key] + count) / (share * self.totals[key]) for key, count in change.items())
-        # Rounded, because sums in another order differ in the last bits, and ties must not hang on those.
+        # Rounded, because sums in another order differ in the last bits, and ties must not depend on those.
         return round(sum(terms), 9)
 
     def add(self, change: Counts, part: int, sign: int = 1) -> None:
@@ -53,15 +54,15 @@ def deal(
     seed: Hashable,
     everywhere: Sequence[Hashable] = (),
 ) -> list[int]:
-    """Give every group to a part.
+    """Assign every group to a part.
 
     Args:
-        counts: For each group, how many images it holds of each stratum.
-        shares: The part of the whole that each part shall get, positive, adding up to 1.
+        counts: For each group, its number of images in each stratum.
+        shares: The share of each part, positive, adding up to 1.
         names: For each group a name that depends on its content alone.
         seed: Which of the many good divisions is drawn.
-        everywhere: Strata of which every part gets a group, where there are as many groups; a small share of a small
-            stratum would else come to nothing.
+        everywhere: Strata of which every part gets a group, where there are enough groups; otherwise a small share of a
+            small stratum could be empty.
 
     Returns:
         The part of each group.
@@ -98,7 +99,7 @@ def _move(table: _Table, counts: Sequence[Counts], parts: list[int], order: Sequ
 
 
 def _exchange(table: _Table, counts: Sequence[Counts], parts: list[int], order: Sequence[int]) -> bool:
-    # Groups with equal counts are interchangeable: one pair of each kind of pair is looked at.
+    # Groups with equal counts are interchangeable: one pair of each kind of pair is tried.
     kinds: list[dict[frozenset[tuple[Hashable, int]], list[int]]] = [{} for _ in table.shares]
     for group in order:
         kinds[parts[group]].setdefault(frozenset(counts[group].items()), []).append(group)

@@ -1,7 +1,7 @@
 """Divide images into training, validation and test.
 
-Groups of images (`data.splitting.grouping`) are dealt, never single images, so that a patient on two sides is
-impossible. Without pandas: the dealing takes a count of each group, and a group is seldom more than a few rows.
+Groups of images (`data.splitting.grouping`) are divided, never single images, so that a patient cannot be on two sides.
+Without pandas: the division needs a count of each group, and a group seldom has more than a few rows.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def equalise(
 ) -> dict[Run, dict[str, str]]:
     """Thin out a division until every subset of every fold has as many images of each value as of its rarest.
 
-    Images are drawn by seed, repeat and id alone: the order of rows, the fold and what is kept whole do not bear on
-    which come first, so that the same images are preferred everywhere. No image changes sides, hence no patient does.
+    Images are drawn by seed, repeat and id alone: the order of rows, the fold and the subsets that stay whole do not
+    affect the draw, so that the same images are preferred everywhere. No image changes sides, hence no patient does.
 
     Args:
-        runs: The subset of each image id, for every repeat and fold; ids without a value are left out.
-        values: What to make equal, of each image id; an image with an empty one is in no subset but those kept whole.
+        runs: The subset of each image id, for every repeat and fold; ids without a value are excluded.
+        values: The value of each image id; an image with an empty value is kept only in subsets that stay whole.
         keep: Subsets that stay whole.
         seed: Which of the many draws.
 
@@ -81,7 +81,7 @@ class Divider:
     """Divides the images of a manifest, group by group, into subsets in which every stratum has its share.
 
     Args:
-        rows: Rows of a manifest; their order does not bear on the result.
+        rows: Rows of a manifest; their order does not affect the result.
         group: The column that names the patient.
         strata: Columns; each is balanced within the values of those before it. An empty cell is a value.
         seed: Which of the many good divisions is drawn.
@@ -104,7 +104,7 @@ class Divider:
         Raises:
             InputError: A class has fewer patients than there are subsets.
         """
-        self._check_patients(len(shares), "subsets", "smaller classes can be joined or left out with `cxrtool select`")
+        self._check_patients(len(shares), "subsets", "smaller classes can be joined or excluded with `cxrtool select`")
         chosen = self._deal(range(len(self.groups)), list(shares.values()), ("holdout", repeat))
         names = list(shares)
         return self._subsets({group: names[part] for group, part in chosen.items()})
@@ -115,7 +115,7 @@ class Divider:
         Raises:
             InputError: A class has fewer patients than there are folds.
         """
-        self._check_patients(count, "folds", "take fewer --folds, or join or leave out small classes with `select`")
+        self._check_patients(count, "folds", "take fewer --folds, or join or exclude small classes with `select`")
         chosen = self._deal(range(len(self.groups)), [1 / count] * count, ("folds", repeat))
         return [
             self._with_validation({group for group in chosen if chosen[group] == fold}, validation, (repeat, fold))
@@ -123,7 +123,7 @@ class Divider:
         ]
 
     def most_folds(self) -> int:
-        """How many folds the smallest class has patients for."""
+        """The largest number of folds for which every class has enough patients."""
         return min(self._patients_of(label) for label in {row.get("label", "") for row in self.rows})
 
     def leave_out(self, column: str, validation: float) -> dict[str, dict[str, str]]:
@@ -141,8 +141,8 @@ class Divider:
         for fold, value in enumerate(values):
             tested = {g for g, group in enumerate(self.groups) if any(self.rows[i].get(column) == value for i in group)}
             subsets = self._with_validation(tested, validation, (column, fold))
-            strangers = {row["image_id"] for row in self.rows if row.get(column) != value}
-            result[value] = {i: subset for i, subset in subsets.items() if subset != "test" or i not in strangers}
+            others = {row["image_id"] for row in self.rows if row.get(column) != value}
+            result[value] = {i: subset for i, subset in subsets.items() if subset != "test" or i not in others}
         return result
 
     def _with_validation(self, tested: set[int], share: float, run: Hashable) -> dict[str, str]:
@@ -167,7 +167,7 @@ class Divider:
         for index in group:
             stratum = tuple(self.rows[index].get(column, "") for column in self.strata)
             counts.update(stratum[: depth + 1] for depth in range(len(stratum)))
-        # Patients beside images: a class with one patient of thirty images is balanced in neither alone.
+        # Patients as well as images: a class with one patient of thirty images is balanced in neither alone.
         counts.update({("patients", 1, label): 1 for label in sorted({self.rows[i].get("label", "") for i in group})})
         return counts
 

@@ -1,6 +1,6 @@
-"""Whose image is it: images of one patient, of one original and of identical content form a group.
+"""Groups: images of one patient, of one original and of identical content belong together.
 
-Groups are what splits divide, what resampling draws, and what a leak is counted in.
+Splits divide groups, resampling draws groups, and leakage is counted in groups.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def normalised(identity: str) -> str:
 
 
 def original_of(row: Row) -> str:
-    """The id of the radiograph that a row is about: what image processing made of one is the same radiograph still.
+    """The id of the radiograph that a row shows; after image processing it is still the same radiograph.
 
     What a generator made of an image is another image.
 
@@ -42,12 +42,12 @@ def group_images(rows: Sequence[Row], column: str = PATIENT) -> list[int]:
 
     Args:
         rows: Rows of a manifest.
-        column: The column that names the patient.
+        column: The column of patients.
 
     Returns:
         The group of each row, numbered from 0 in order of appearance.
     """
-    # By hand: scipy's connected components take longer to import than this takes for ten thousand images.
+    # Union-find by hand: scipy's takes longer to import than this takes for ten thousand images.
     roots = list(range(len(rows)))
 
     def root(index: int) -> int:

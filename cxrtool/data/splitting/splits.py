@@ -6,23 +6,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrtool.data.file_names import SPLITS
 from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.tables.manifest import Manifest, Row, Table, read_table
 from cxrtool.errors import InputError
 
 SUBSETS = ("train", "validation", "test")
 COLUMNS = ("image_id", "repeat", "fold", "subset")
-FILE_NAME = "splits.csv"
 
 SYNONYMS = {
-    "train": "train", "training": "train", "fit": "train", "learn": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "tune": "validation",
-    "test": "test", "testing": "test", "eval": "test", "holdout": "test",
-}  # fmt: skip
-"""What data sets call the three subsets."""
+    "train": "train",
+    "training": "train",
+    "fit": "train",
+    "learn": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "tune": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "holdout": "test",
+}
+"""The names of the three subsets in data sets."""
 
 Run = tuple[str, str]
-"""Repeat and fold, as they stand in the file."""
+"""Repeat and fold, as written in the file."""
 
 
 @dataclass
@@ -31,19 +41,19 @@ class Splits:
 
     Attributes:
         runs: For every repeat and fold, in numeric order, the subset of each image id.
-        name: What to call it in a message.
+        name: For messages.
     """
 
     runs: dict[Run, dict[str, str]]
-    name: str = FILE_NAME
+    name: str = SPLITS
 
     def ids(self) -> set[str]:
-        """All image ids that it names."""
+        """The ids of all listed images."""
         return {identity for subsets in self.runs.values() for identity in subsets}
 
 
 def known_as(row: Row, subsets: Mapping[str, str]) -> str:
-    """The id by which a division knows an image: its own, else that of the one it is derived from; empty if neither.
+    """The id under which a split lists an image: its own, else that of its original; empty if neither is listed.
 
     >>> known_as({"image_id": "a_r0f1", "parent_id": "a"}, {"a": "test"})
     'a'
@@ -52,7 +62,7 @@ def known_as(row: Row, subsets: Mapping[str, str]) -> str:
 
 
 def valid_in(row: Row, run: Run) -> bool:
-    """Whether an image may be used in a repeat and fold: what was made for one fold is valid in that one alone.
+    """Whether an image may be used in a repeat and fold: one that was made for a fold is valid in that fold alone.
 
     >>> valid_in({"repeat": "0", "fold": "1"}, ("0", "2")), valid_in({}, ("0", "2"))
     (False, True)
@@ -64,18 +74,18 @@ def read_splits(argument: Path | str) -> Splits:
     """Read a splits file, or the one in a folder, such as a run.
 
     Raises:
-        InputError: It is missing, lacks a column, names an unknown subset, or places an image twice in one fold.
+        InputError: It is missing, lacks a column, has an unknown subset, or lists an image in two subsets of one fold.
     """
     path = Path(argument)
     if path.is_dir():
-        path = path / FILE_NAME
+        path = path / SPLITS
     table = read_table("-" if str(argument) == "-" else path)
     table.require("image_id", "subset")
     return Splits(_runs(table), table.name)
 
 
 def _runs(table: Table) -> dict[Run, dict[str, str]]:
-    # By hand: a training that is up to date has read its splits to know so, and does without pandas.
+    # Without pandas, whose import is slow: a step reads its splits only to find that it is up to date.
     runs: dict[Run, dict[str, str]] = {}
     for index, row in enumerate(table.rows):
         subset = SYNONYMS.get(row["subset"].strip().casefold())
@@ -86,7 +96,7 @@ def _runs(table: Table) -> dict[Run, dict[str, str]]:
         run = (row.get("repeat") or "0", row.get("fold") or "0")
         if runs.setdefault(run, {}).setdefault(row["image_id"], subset) != subset:
             raise InputError(
-                f"{table.place(index)}: '{row['image_id']}' stands in two subsets of repeat {run[0]}, fold {run[1]}"
+                f"{table.place(index)}: '{row['image_id']}' is listed in two subsets of repeat {run[0]}, fold {run[1]}"
             )
     if not runs:
         raise InputError(f"{table.name}: expected rows of {', '.join(COLUMNS)}, found none")
@@ -94,7 +104,7 @@ def _runs(table: Table) -> dict[Run, dict[str, str]]:
 
 
 def run_order(run: Run) -> list[tuple[bool, str]]:
-    """Sorts runs by repeat and fold as numbers.
+    """Sort key of runs: repeat and fold as numbers.
 
     >>> sorted([("0", "10"), ("0", "9")], key=run_order)
     [('0', '9'), ('0', '10')]
@@ -103,24 +113,24 @@ def run_order(run: Run) -> list[tuple[bool, str]]:
 
 
 def overlaps(rows: Sequence[Row], subsets: Mapping[str, str], column: str = PATIENT) -> list[list[Row]]:
-    """The groups of images that stand in more than one subset; none, unless somebody else made the split."""
-    placed: dict[int, list[Row]] = {}
+    """The groups of images that are in more than one subset; a split by `cxrtool split` has none."""
+    groups: dict[int, list[Row]] = {}
     for row, group in zip(rows, group_images(rows, column), strict=True):
         if known_as(row, subsets):
-            placed.setdefault(group, []).append(row)
-    return [group for group in placed.values() if len({subsets[known_as(row, subsets)] for row in group}) > 1]
+            groups.setdefault(group, []).append(row)
+    return [group for group in groups.values() if len({subsets[known_as(row, subsets)] for row in group}) > 1]
 
 
 def from_column(rows: Sequence[Row], column: str, place: Callable[[int], str]) -> dict[str, str]:
-    """The subset that a column names; images whose cell is empty are in none.
+    """The subset of each image by a column; images whose cell is empty are in none.
 
     Args:
         rows: Rows of a manifest.
-        column: The column.
-        place: Names file and line of a row, for the message.
+        column: The column of subsets.
+        place: Gives file and line of a row, for messages.
 
     Raises:
-        InputError: A value is no known name of a subset.
+        InputError: A value is not a known name of a subset.
     """
     subsets = {}
     for index, row in enumerate(rows):
@@ -136,7 +146,7 @@ def from_column(rows: Sequence[Row], column: str, place: Callable[[int], str]) -
 
 
 def split_rows(runs: Mapping[Run, Mapping[str, str]]) -> list[Row]:
-    """Rows of a splits file, sorted so that equal divisions are equal bytes."""
+    """Rows of a splits file, sorted so that equal divisions give equal bytes."""
     return [
         {"image_id": identity, "repeat": repeat, "fold": fold, "subset": subsets[identity]}
         for (repeat, fold), subsets in runs.items()
@@ -145,7 +155,7 @@ def split_rows(runs: Mapping[Run, Mapping[str, str]]) -> list[Row]:
 
 
 SHOWN_RUNS = 6
-"""With more repeats and folds than this a table shows ranges over them."""
+"""With more repeats and folds than this, a table shows ranges over them."""
 
 
 def tabulate(
@@ -157,10 +167,10 @@ def tabulate(
     """Images, patients and classes of every subset, as a header and rows of text.
 
     Args:
-        manifest: The images; ids that it lacks do not count.
+        manifest: The images; ids that it lacks are ignored.
         runs: The subset of each image id, for every repeat and fold.
-        group: The column that names the patient.
-        names: What to say of a fold beside its number.
+        group: The column of patients.
+        names: A text for each fold, shown after its number.
     """
     import pandas as pd
 
@@ -182,9 +192,9 @@ def tabulate(
     labels = pd.crosstab([placed["run"], placed["subset"]], placed["label"]).reindex(columns=classes, fill_value=0)
     figures = pd.concat([parts.size(), parts["patient"].nunique(), labels], axis="columns")
     if len(runs) <= SHOWN_RUNS:
-        told = [" ".join(filter(None, (f"r{run[0]}f{run[1]}", names.get(run)))) for run in runs]
+        titles = [" ".join(filter(None, (f"r{run[0]}f{run[1]}", names.get(run)))) for run in runs]
         return columns, [
-            [told[number], SUBSETS[subset], *map(str, cells)]
+            [titles[number], SUBSETS[subset], *map(str, cells)]
             for (number, subset), *cells in figures.itertuples(name=None)
         ]
     by_subset = figures.groupby("subset")

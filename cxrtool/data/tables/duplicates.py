@@ -1,4 +1,4 @@
-"""Images that stand twice in a manifest: with the same pixels, or as copies that look alike."""
+"""Duplicate images in a manifest: with identical pixels, or near-duplicates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from cxrtool.data.tables.manifest import Row
 from cxrtool.imaging.neighbours import NEAR, near_duplicates
 
 COLUMNS = (
-    "image_id", "duplicate_of", "kind", "bits", "label", "label_of_other", "patient_id", "patient_id_of_other",
-)  # fmt: skip
+    "image_id",
+    "duplicate_of",
+    "kind",
+    "bits",
+    "label",
+    "label_of_other",
+    "patient_id",
+    "patient_id_of_other",
+)
 
 
 @dataclass(frozen=True)
@@ -18,9 +25,9 @@ class Duplicate:
     """A later image that repeats an earlier one.
 
     Attributes:
-        later: Index of the later row.
-        earlier: Index of the earlier row.
-        bits: Differing bits of the perceptual hash; None when the pixels are equal.
+        later: Row index.
+        earlier: Row index.
+        bits: Differing bits of the perceptual hash; None when the pixels are identical.
     """
 
     later: int
@@ -31,12 +38,12 @@ class Duplicate:
 def find_duplicates(rows: Sequence[Row], near: int = NEAR) -> list[Duplicate]:
     """Compare `sha256` and `dhash` of all rows.
 
-    Of several with the same pixels each is paired with the first; a pair that only looks alike is told once, between
-    the first of either.
+    Of several images with identical pixels, each is paired with the first. Near-duplicates are compared among these
+    first images only, so that a pair is listed once.
 
     Args:
         rows: Rows of a manifest.
-        near: The most bits of `dhash` in which pictures that look alike may differ.
+        near: The largest number of bits of `dhash` in which near-duplicates may differ.
     """
     first: dict[str, int] = {}
     found = []
@@ -46,7 +53,7 @@ def find_duplicates(rows: Sequence[Row], near: int = NEAR) -> list[Duplicate]:
         earlier = first.setdefault(row["sha256"], index)
         if earlier != index:
             found.append(Duplicate(index, earlier, None))
-    # A blank picture has no brighter cell than another, and looks like every other blank one.
+    # All blank images have the same hash, of zeros.
     unique = [index for index in first.values() if rows[index].get("dhash", "").strip("0")]
     for earlier, later, bits in near_duplicates([rows[index]["dhash"] for index in unique], near):
         found.append(Duplicate(unique[later], unique[earlier], bits))
@@ -54,14 +61,16 @@ def find_duplicates(rows: Sequence[Row], near: int = NEAR) -> list[Duplicate]:
 
 
 def remark(duplicate: Duplicate, rows: Sequence[Row]) -> str:
-    """What the `warning` column says of the later image."""
+    """The text for the `warning` column of the later image."""
     other = rows[duplicate.earlier]
-    text = f"same pixels as {other['image_id']}" if duplicate.bits is None else f"looks like {other['image_id']}"
-    return text + (f", which is labelled {other['label']}" if conflicts(duplicate, rows) else "")
+    kind = "same pixels as" if duplicate.bits is None else "near-duplicate of"
+    return f"{kind} {other['image_id']}" + (
+        f", which is labelled {other['label']}" if conflicts(duplicate, rows) else ""
+    )
 
 
 def conflicts(duplicate: Duplicate, rows: Sequence[Row]) -> bool:
-    """Whether both have a label, and not the same."""
+    """Whether both images have a label, and the labels differ."""
     one, other = rows[duplicate.later].get("label", ""), rows[duplicate.earlier].get("label", "")
     return bool(one and other and one != other)
 
@@ -75,7 +84,7 @@ def as_table(duplicates: Sequence[Duplicate], rows: Sequence[Row]) -> list[Row]:
             {
                 "image_id": later["image_id"],
                 "duplicate_of": earlier["image_id"],
-                "kind": "same pixels" if duplicate.bits is None else "looks alike",
+                "kind": "same pixels" if duplicate.bits is None else "near-duplicate",
                 "bits": "0" if duplicate.bits is None else str(duplicate.bits),
                 "label": later.get("label", ""),
                 "label_of_other": earlier.get("label", ""),

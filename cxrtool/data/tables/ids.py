@@ -1,4 +1,4 @@
-"""Image ids that are unique and safe as file names; patient ids that are told apart by source, or hashed."""
+"""Image ids that are unique and safe as file names; patient ids that are unique across sources, or hashed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LONGEST = 120
-"""Characters of an id; a file name may have 255 bytes, and steps put words before and behind an id."""
+"""Characters of an id; a file name may have 255 bytes, and steps add words before and after an id."""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".dic", ".ima"}
 
-# Names that Windows keeps for devices, whatever their suffix.
+# Names that Windows reserves for devices, whatever their suffix.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(10)), *(f"lpt{n}" for n in range(10))}
 
 
@@ -25,8 +25,8 @@ class Naming:
 
     Attributes:
         stem: The file's name without its suffix, or the id that a table gives.
-        parent: The name of the folder in which the file lies.
-        relative: The path below the source, which tells the file apart on every machine.
+        parent: The name of the file's folder.
+        relative: The path below the source, which identifies the file on every machine.
     """
 
     stem: str
@@ -35,7 +35,7 @@ class Naming:
 
 
 def stem_of(name: str) -> str:
-    """A file's name without the suffix of a picture; other dots belong to the name.
+    """A file's name without the suffix of an image; other dots belong to the name.
 
     >>> stem_of("1.2.840.113619"), stem_of("person1_virus.JPEG")
     ('1.2.840.113619', 'person1_virus')
@@ -45,7 +45,7 @@ def stem_of(name: str) -> str:
 
 
 def safe_name(text: str) -> str:
-    """Reduce a text to letters, digits, dots, hyphens and underscores, as every file system takes them.
+    """Reduce a text to letters, digits, dots, hyphens and underscores, which every file system accepts.
 
     >>> safe_name("../../etc/passwd"), safe_name("Thorax de côté (1)"), safe_name("..")
     ('etc_passwd', 'Thorax_de_cote_1', 'image')
@@ -60,8 +60,8 @@ def safe_name(text: str) -> str:
 def unique_ids(namings: Sequence[Naming]) -> list[str]:
     """Give every image an id that differs from all others, also where upper and lower case are the same.
 
-    The stem alone where it is unique; all that share one get the parent folder before it, and those that still clash a
-    digest of their path behind it. What an image is called does so not depend on the order of the others.
+    The id is the stem where it is unique. Images that share a stem get the parent folder as a prefix; those that still
+    clash get a digest of their path as a suffix. So an id does not depend on the order of the other images.
 
     >>> unique_ids([Naming("a", "x", "x/a.png"), Naming("A", "y", "y/A.png"), Naming("b", "y", "y/b.png")])
     ['x_a', 'y_A', 'b']
@@ -72,7 +72,7 @@ def unique_ids(namings: Sequence[Naming]) -> list[str]:
         ids = [rename(naming) if counts[name.lower()] > 1 else name for naming, name in zip(namings, ids, strict=True)]
     taken: set[str] = set()
     for index, name in enumerate(ids):
-        # One file that a table lists twice.
+        # For a file that a table lists twice.
         candidate, number = name, 1
         while candidate.lower() in taken:
             number += 1
@@ -95,13 +95,13 @@ def _short(text: str) -> str:
 
 
 def patient_id(identity: str, source: str, salt: str | None = None) -> str:
-    """Tell a patient apart from those of other sources, and hide who it is where a salt is given.
+    """A patient id with its source as prefix; with a salt, the id is replaced by a keyed hash.
 
     Args:
-        identity: As the table or the header gives it; one that holds a colon is namespaced already.
+        identity: As in the table or the header; an id with a colon has a prefix already.
         source: The name of the data set.
-        salt: With it the identity is replaced by 16 hexadecimal digits of its HMAC-SHA256 (RFC 2104). The same salt
-            gives the same digits, so that data sets prepared apart can be joined.
+        salt: With it the id is replaced by 16 hexadecimal digits of its HMAC-SHA256 (RFC 2104). The same salt gives
+            the same digits, so that data sets that were prepared separately can be joined.
 
     >>> patient_id("007", "clinic"), patient_id("clinic:007", "other"), patient_id("", "clinic")
     ('clinic:007', 'clinic:007', '')
@@ -111,9 +111,9 @@ def patient_id(identity: str, source: str, salt: str | None = None) -> str:
     identity = identity.strip()
     if not identity:
         return ""
-    namespace, colon, plain = identity.partition(":")
+    prefix, colon, plain = identity.partition(":")
     if not colon:
-        namespace, plain = source, identity
+        prefix, plain = source, identity
     if salt is not None:
-        plain = hmac.new(salt.encode(), f"{namespace}:{plain}".encode(), hashlib.sha256).hexdigest()[:16]
-    return f"{namespace}:{plain}"
+        plain = hmac.new(salt.encode(), f"{prefix}:{plain}".encode(), hashlib.sha256).hexdigest()[:16]
+    return f"{prefix}:{plain}"

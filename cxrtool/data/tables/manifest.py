@@ -1,9 +1,9 @@
-"""The manifest: the one table that steps exchange, one row an image, text all the way.
+"""The manifest: the table that steps exchange, one row an image, all cells text.
 
-Everything stays text, because a reader that guesses turns the id `001` into 1 and the label `None` into nothing. In
-memory `path` and masks are absolute; in a file they are relative to that file's folder.
+Everything stays text, because a reader that guesses types turns the id `001` into 1 and the label `None` into nothing.
+In memory `path` and masks are absolute; in a file they are relative to that file's folder.
 
-Files are read here alone, and without pandas: a step that finds itself up to date reads its tables and does no more.
+Files are read without pandas, whose import is slow: a step that is up to date reads its tables and does no more.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
@@ -28,13 +29,31 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 
 COLUMNS = (
-    "image_id", "path", "label", "patient_id", "severity", "source", "view", "age", "sex", "mask", "mask_reference",
-    "ribless", "width", "height", "sha256", "dhash", "warning", "parent_id", "generator", "repeat", "fold",
-)  # fmt: skip
-"""The columns that cxrtool knows, in the order in which it writes them; others pass through behind them."""
+    "image_id",
+    "path",
+    "label",
+    "patient_id",
+    "severity",
+    "source",
+    "view",
+    "age",
+    "sex",
+    "mask",
+    "mask_reference",
+    "ribless",
+    "width",
+    "height",
+    "sha256",
+    "dhash",
+    "warning",
+    "parent_id",
+    "generator",
+    "repeat",
+    "fold",
+)
+"""The columns that cxrtool knows, in the order in which it writes them; other columns pass through after them."""
 
 PATH_COLUMNS = ("path", "mask", "mask_reference", "ribless")
-FILE_NAME = "manifest.csv"
 _CELL_LIMIT = 10_000_000
 
 
@@ -45,7 +64,7 @@ class Table:
     Attributes:
         columns: The header, in order.
         rows: One dictionary a row; every column is present, empty where the file was.
-        frame: The same as a frame.
+        frame: The rows as a pandas frame.
         origin: The file, or None for standard input.
         lines: The line in the file at which each row ends, for messages.
     """
@@ -58,28 +77,28 @@ class Table:
 
     @classmethod
     def of_frame(cls, frame: pd.DataFrame, origin: Path | None = None) -> Self:
-        """A table of what stands in a frame."""
+        """A table with the cells of a frame."""
         table = cls([], [], origin)
         table.frame = frame
         return table
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """The table's name in messages."""
         return str(self.origin) if self.origin else "standard input"
 
     def __len__(self) -> int:
         return len(rows_of(self))
 
     def column(self, name: str) -> list[str]:
-        """The cells of a column, all empty where the table lacks it."""
+        """The cells of a column; all empty where the table lacks it."""
         return [row.get(name, "") for row in rows_of(self)]
 
     def require(self, *columns: str) -> None:
-        """Check that columns are there.
+        """Check that the table has these columns.
 
         Raises:
-            InputError: One is missing; the message names the file, the column and those that were found.
+            InputError: A column is missing; the message names the file, the column and those that were found.
         """
         for name in columns:
             if name not in self.columns:
@@ -90,7 +109,7 @@ class Table:
                 )
 
     def place(self, index: int) -> str:
-        """Name file and line of a row, for messages."""
+        """File and line of a row, for messages."""
         return f"{self.name}, line {self.lines[index]}" if index < len(self.lines) else self.name
 
 
@@ -99,7 +118,7 @@ class Manifest(Table):
     """A table of images with at least `image_id` and `path`; ids are unique."""
 
     def classes(self) -> list[str]:
-        """The distinct labels, sorted; an empty label is no label."""
+        """The distinct labels, sorted, without the empty label."""
         return sorted({row["label"] for row in self.rows if row.get("label")})
 
     def subset(self, ids: Iterable[str]) -> Manifest:
@@ -111,10 +130,10 @@ class Manifest(Table):
 
 
 def read_table(source: Path | str) -> Table:
-    """Read any CSV: comma, semicolon or tab; UTF-8 with or without a mark, or Latin-1; any line ends; `-` is stdin.
+    """Read any CSV: comma, semicolon or tab; UTF-8 with or without a BOM, or Latin-1; any line ends; `-` is stdin.
 
     Raises:
-        InputError: No such file, no header, a name twice in it, or a row with more cells than the header.
+        InputError: No such file, no header, a repeated column, or a row with more cells than the header.
     """
     if str(source) == "-":
         if sys.stdin is None:
@@ -134,11 +153,11 @@ def read_table(source: Path | str) -> Table:
     except StopIteration:
         raise InputError(
             f"{name}: expected a CSV table with a header, found an empty file",
-            "did the step before it fail? `cxrtool info` on its folder says",
+            "did the step before it fail? `cxrtool info` on its folder shows that",
         ) from None
-    twice = sorted({cell for cell in header if header.count(cell) > 1 and cell})
-    if twice:
-        raise InputError(f"{name}, line 1: the column '{twice[0]}' stands twice in the header")
+    repeated = sorted({cell for cell in header if header.count(cell) > 1 and cell})
+    if repeated:
+        raise InputError(f"{name}, line 1: the column '{repeated[0]}' is listed twice in the header")
     rows, lines = [], []
     try:
         for cells in reader:
@@ -147,7 +166,7 @@ def read_table(source: Path | str) -> Table:
             if len(cells) > len(header):
                 raise InputError(
                     f"{name}, line {reader.line_num}: expected {len(header)} cells, found {len(cells)}",
-                    "a cell that holds the delimiter must stand in double quotes",
+                    "a cell that contains the delimiter must be in double quotes",
                 )
             cells += [""] * (len(header) - len(cells))
             rows.append({column: cell for column, cell in zip(header, cells, strict=True) if column})
@@ -167,19 +186,19 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
         root: When given, every image must lie below this folder.
 
     Raises:
-        InputError: It is missing, not a table, lacks a column, repeats an id, or leads out of `root`.
+        InputError: It is missing, not a table, lacks a column, repeats an id, or has a path outside `root`.
     """
     if str(argument) == "-":
         table, base = read_table("-"), Path.cwd()
     else:
         path = Path(argument)
         if path.is_dir():
-            if not (path / FILE_NAME).exists():
+            if not (path / MANIFEST).exists():
                 raise InputError(
-                    f"{path}: expected a folder with {FILE_NAME} in it, found none",
+                    f"{path}: expected a folder with {MANIFEST} in it, found none",
                     f"for a folder of images run `cxrtool prepare {path} -o prepared` first",
                 )
-            path = path / FILE_NAME
+            path = path / MANIFEST
         table, base = read_table(path), path.absolute().parent
     manifest = Manifest(table.columns, table.rows, table.origin, table.lines)
     manifest.require("image_id", "path")
@@ -193,21 +212,21 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
         if identity in seen:
             first = manifest.lines[seen[identity]]
             raise InputError(
-                f"{manifest.place(index)}: the image_id '{identity}' stands on line {first} too",
+                f"{manifest.place(index)}: the image_id '{identity}' is on line {first} too",
                 "ids must be unique; `cxrtool prepare` makes them so",
             )
         seen[identity] = index
         for column in PATH_COLUMNS:
             if row.get(column):
-                # normpath, not resolve: a link that the user made is the name that the user knows.
+                # normpath, not resolve: the user knows a link by its own name, not by its target.
                 row[column] = os.path.normpath(base / row[column])
                 if confined and not Path(row[column]).resolve().is_relative_to(confined):
-                    raise InputError(f"{manifest.place(index)}: {row[column]} lies outside --root {root}")
+                    raise InputError(f"{manifest.place(index)}: {row[column]} is outside --root {root}")
     return manifest
 
 
 def order_columns(columns: Sequence[str], rows: Sequence[Row] = ()) -> list[str]:
-    """Known columns first, in their order, then the others as they came; none that only rows carry is lost."""
+    """Known columns first, in the order of `COLUMNS`, then all others, also those that only rows have."""
     present = dict.fromkeys(columns)
     for row in rows:
         for name in row:
@@ -219,7 +238,7 @@ def order_columns(columns: Sequence[str], rows: Sequence[Row] = ()) -> list[str]
 def dump_table(columns: Sequence[str], rows: Iterable[Row]) -> str:
     """A table as CSV text: comma, line feed, quotes only where they are needed."""
     lines = _Lines()
-    # Told that a row ends in both, the writer quotes a cell that holds either; told of one, it forgets the other.
+    # The writer quotes only the characters of its line terminator: with both, a cell with either one is quoted.
     writer = csv.DictWriter(lines, list(columns), restval="", extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -281,5 +300,5 @@ def _decode(data: bytes, name: str) -> str:
 
 def _delimiter(text: str) -> str:
     first = text.split("\n", 1)[0]
-    # A header of one column has no delimiter at all: then the comma stands.
+    # A header of one column has no delimiter: then the first of these is taken.
     return max((",", ";", "\t"), key=first.count)

@@ -1,4 +1,4 @@
-"""`predictions.csv`: what a model said of each image, one row an image and run."""
+"""`predictions.csv`: the probabilities of a model for each image, one row an image and run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PREFIX = "prob_"
 HEAD = ("image_id", "path", "repeat", "fold", "subset", "label", "predicted")
 INCONCLUSIVE = "inconclusive"
-"""What stands in `predicted` where no class was decided for."""
+"""The value of `predicted` where the model abstained."""
 
 GROUPING = ("patient_id", "severity", "source", "view", "age", "sex", "parent_id", "generator", "sha256")
 """Manifest columns that travel with a prediction, so that it can be evaluated by group without its manifest."""
@@ -33,9 +33,9 @@ class Predictions:
     Attributes:
         classes: Class names, in the model's order.
         rows: Text columns, one dictionary an image and run: `HEAD`, the grouping columns, `warning`.
-        text: The same as a frame.
+        text: The rows as a pandas frame.
         probabilities: Array (n, K) of float64 in [0, 1], rows as in `rows`.
-        name: What to call them in a message or a table.
+        name: For messages and tables.
     """
 
     classes: list[str]
@@ -56,8 +56,8 @@ class Predictions:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The text, and behind it `prob_<class>` as float64."""
-        numbers = {PREFIX + name: self.probabilities[:, place] for place, name in enumerate(self.classes)}
+        """The text columns, followed by `prob_<class>` as float64."""
+        numbers = {PREFIX + name: self.probabilities[:, index] for index, name in enumerate(self.classes)}
         frame: pd.DataFrame = self.text.assign(**numbers)
         return frame
 
@@ -79,7 +79,7 @@ def read_predictions(path: Path) -> Predictions:
     """Read one `predictions.csv`; in memory its paths are absolute.
 
     Raises:
-        InputError: A column is missing, no `prob_<class>` column is there, or a probability is not a number in [0, 1];
+        InputError: A column is missing, there is no `prob_<class>` column, or a probability is not a number in [0, 1];
             the message names file and line.
     """
     table = read_table(path)
@@ -101,7 +101,7 @@ def read_predictions(path: Path) -> Predictions:
 def _probabilities(table: Table, columns: Sequence[str]) -> pd.DataFrame:
     import numpy as np
 
-    # Not by pandas.to_numeric, which before version 3 errs in the last bit.
+    # Not by pandas.to_numeric, which before version 3 is wrong in the last bit.
     values = table.frame[columns].map(_number).astype(np.float64)
     wrong = np.argwhere(~((values >= 0.0) & (values <= 1.0)).to_numpy())
     if len(wrong):
@@ -119,7 +119,7 @@ def _number(cell: str) -> float:
 
 
 def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:
-    """As CSV text; paths relative to `base` where it is given, else as they are (absolute).
+    """Predictions as CSV text; paths are relative to `base`, or absolute without it.
 
     Probabilities are written with 9 significant digits, which gives a float32 back exactly.
     """
@@ -131,7 +131,7 @@ def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:
 
 
 def write_predictions(path: Path, predictions: Predictions, base: Path | None = None) -> None:
-    """Write them to a file, whole or not at all; paths are relative to `base`, or to the file's folder."""
+    """Write predictions to a file, whole or not at all; paths are relative to `base`, or to the file's folder."""
     atomic_write(path, dump_predictions(predictions, base or Path(path).absolute().parent))
 
 
@@ -145,10 +145,10 @@ def _columns(predictions: Predictions) -> list[str]:
 
 
 def join(parts: Sequence[Predictions], name: str) -> Predictions:
-    """Put the predictions of several runs of the same classes under one another.
+    """Concatenate the predictions of several runs of the same classes.
 
     Raises:
-        InputError: They name different classes.
+        InputError: Their classes differ.
     """
     import pandas as pd
 

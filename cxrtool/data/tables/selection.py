@@ -1,4 +1,4 @@
-"""Choose, relabel, thin out and join rows of manifests; what is left out is told with its reason."""
+"""Choose, relabel, thin out and join rows of manifests; every excluded row gets a reason."""
 
 from __future__ import annotations
 
@@ -23,30 +23,29 @@ class Selection(Table):
     """The rows that are kept, in the order of the input, and those that are not.
 
     Attributes:
-        rejects: Path and reason of what is not kept.
-        warnings: What the user should know about it.
+        rejects: Path and reason of each excluded row.
     """
 
     rejects: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def keep(self, wanted: pd.Series, reason: pd.Series | str) -> None:
-        """Keep the rows that are wanted, and note the reason for every other.
+        """Keep the rows that are wanted, and record the reason for every other.
 
         Args:
             wanted: Booleans, indexed as the frame is.
-            reason: One for all, or of each row.
+            reason: One for all, or one for each row.
         """
-        told = self.frame[["path"]].assign(reason=reason)
-        self.rejects += told[~wanted].to_dict("records")
+        reasons = self.frame[["path"]].assign(reason=reason)
+        self.rejects += reasons[~wanted].to_dict("records")
         self.frame = self.frame[wanted]
 
     def cells(self, column: str) -> pd.Series:
-        """The cells of a column, indexed as the frame is; all empty where there is no such column."""
+        """The cells of a column, indexed as the frame is; all empty where the column is missing."""
         return self.frame[column] if column in self.frame else self.frame["path"].map(lambda _: "")
 
     def drawn(self, seed: int) -> pd.Index:
-        """The index of the frame in an order that hangs on the seed and the ids alone."""
+        """The index of the frame in a random order that depends on the seed and the ids alone."""
         return self.frame["image_id"].map(lambda name: rank(seed, name)).sort_values().index
 
 
@@ -56,10 +55,10 @@ def _require(selection: Selection, column: str, option: str, hint: str | None = 
 
 
 def concatenate(manifests: Sequence[Manifest]) -> Selection:
-    """Put manifests under one another.
+    """Concatenate manifests.
 
-    An image that stands in two of them is kept once. Where another image has the same id (in any case), the folder in
-    which its path first differs is put before the id, and where that does not help a digest behind it.
+    An image that is in two of them is kept once. Where another image has the same id (in any case), the folder in
+    which its path first differs is added before the id, and if that id is taken too, a digest after it.
 
     Raises:
         InputError: Two manifests give one image different labels.
@@ -79,7 +78,7 @@ def concatenate(manifests: Sequence[Manifest]) -> Selection:
         if renamed:
             old, new = next(iter(renamed.items()))
             warnings.append(
-                f"{manifest.name}: {len(renamed)} ids belong to other images already and were renamed, "
+                f"{manifest.name}: {len(renamed)} ids are already used by other images and were renamed, "
                 f"such as '{old}' to '{new}'"
             )
     selection = Selection.of_frame(pd.concat(parts))
@@ -89,7 +88,7 @@ def concatenate(manifests: Sequence[Manifest]) -> Selection:
 
 @dataclass(frozen=True)
 class _Known:
-    """An image that an earlier row has brought in, by the id that it has now."""
+    """An image of an earlier row; the key is its present id."""
 
     path: str
     label: str
@@ -97,7 +96,7 @@ class _Known:
 
 
 def _names(manifest: Manifest, known: dict[str, _Known]) -> tuple[list[str], dict[str, str]]:
-    """The id of each row, empty where the image is known already; and the new id of each one that is renamed.
+    """The id of each row, empty where the image is known already; and the new id of each renamed image.
 
     Row by row, because an id that was renamed can be the next one's.
     """
@@ -110,7 +109,7 @@ def _names(manifest: Manifest, known: dict[str, _Known]) -> tuple[list[str], dic
                 raise InputError(
                     f"{manifest.place(index)}: '{identity}' is labelled '{label}', "
                     f"but '{other.label}' in {other.origin}",
-                    "make the labels agree with --relabel, or leave the image out of one of them with --where",
+                    "make the labels agree with --relabel, or exclude the image from one of them with --where",
                 )
             names.append("")
             continue
@@ -129,7 +128,7 @@ def _another_id(identity: str, path: str, other: str, known: Container[str]) -> 
 
 
 def parse_relabel(arguments: Iterable[str]) -> dict[str, str]:
-    """What each label becomes.
+    """The new name of each label.
 
     >>> parse_relabel(["pathological,covid=positive"])
     {'pathological': 'positive', 'covid': 'positive'}
@@ -165,7 +164,7 @@ def relabel(selection: Selection, mapping: Mapping[str, str]) -> None:
 
 
 def drop_duplicates(selection: Selection) -> None:
-    """Of images with identical pixels (`sha256`) keep the first; where their labels differ, warn.
+    """Keep the first of each set of images with identical pixels (`sha256`); where their labels differ, warn.
 
     Raises:
         InputError: There is no column `sha256`.
@@ -173,21 +172,21 @@ def drop_duplicates(selection: Selection) -> None:
     _require(selection, "sha256", "--drop-duplicates", "`cxrtool prepare` writes it")
     images = selection.frame.assign(label=selection.cells("label"))
     digests = images["sha256"].str.lower()
-    places = images.index.to_series()
-    firsts = places.groupby(digests).transform("first").where(digests != "", places)
-    twins = images.loc[firsts].set_axis(images.index)
-    differing = images.index[twins["label"] != images["label"]]
+    indices = images.index.to_series()
+    firsts = indices.groupby(digests).transform("first").where(digests != "", indices)
+    kept = images.loc[firsts].set_axis(images.index)
+    differing = images.index[kept["label"] != images["label"]]
     if len(differing):
-        row, twin = images.loc[differing[0]], twins.loc[differing[0]]
+        row, first = images.loc[differing[0]], kept.loc[differing[0]]
         selection.warnings.append(
             f"{len(differing)} duplicates have another label than the image that is kept, such as '{row['image_id']}' "
-            f"({row['label']}) and '{twin['image_id']}' ({twin['label']})"
+            f"({row['label']}) and '{first['image_id']}' ({first['label']})"
         )
-    selection.keep(firsts == places, "--drop-duplicates: the pixels of " + twins["image_id"])
+    selection.keep(firsts == indices, "--drop-duplicates: same pixels as " + kept["image_id"])
 
 
 def one_per(selection: Selection, column: str, seed: int) -> None:
-    """Keep one image for each value of a column, drawn by the seed; an empty cell is a value of its own.
+    """Keep one image for each value of a column, drawn by the seed; every image with an empty cell is kept.
 
     Raises:
         InputError: There is no such column.
@@ -196,14 +195,14 @@ def one_per(selection: Selection, column: str, seed: int) -> None:
     cells = selection.cells(column)
     values = cells.map(normalised)
     others = values.loc[selection.drawn(seed)].duplicated().sort_index() & (values != "")
-    selection.keep(~others, f"--one-per {column}: another of " + cells)
+    selection.keep(~others, f"--one-per {column}: another image of " + cells)
 
 
 SMALLEST = "smallest"
 
 
 def parse_per_class(text: str) -> int | None:
-    """How many images of each class; None for as many as the smallest class has.
+    """The number of images of each class; None for as many as the smallest class has.
 
     >>> parse_per_class("40"), parse_per_class("smallest")
     (40, None)
@@ -211,27 +210,27 @@ def parse_per_class(text: str) -> int | None:
     if text == SMALLEST:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--per-class: expected a number over 0, or {SMALLEST}, found '{text}'")
+        raise UsageError(f"--per-class: expected a number above 0, or {SMALLEST}, found '{text}'")
     return int(text)
 
 
 def smallest_class(selection: Selection) -> int:
-    """How many images the smallest class has; 0 where nothing has a label."""
+    """The number of images of the smallest class; 0 where no image has a label."""
     labels = selection.cells("label")
     return min(labels[labels != ""].value_counts(), default=0)
 
 
 def sample(selection: Selection, seed: int, *, per_class: int | None = None, fraction: float | None = None) -> None:
-    """Draw so many images of each class, or such a share of each.
+    """Draw a number of images of each class, or a share of each class.
 
-    The draw hangs on seed and ids alone: the order of rows does not matter, and a smaller sample lies in the greater.
-    Images without a label are a class for `fraction`, and left out by `per_class`.
+    The draw depends on seed and ids alone: the order of rows does not matter, and a larger sample contains the smaller.
+    Images without a label are a class for `fraction`, and excluded by `per_class`.
     """
     labels = selection.cells("label")
     sizes = labels.groupby(labels).size()
     if fraction is not None:
         option = f"--fraction {fraction:g}"
-        # At least one: a share of a small class must not be a class less.
+        # At least one: no class may become empty.
         counts = sizes.map(lambda size: max(1, round(size * fraction)))
     else:
         option = f"--per-class {per_class}"

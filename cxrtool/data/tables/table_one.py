@@ -1,8 +1,8 @@
-"""Table 1 of a study: who is in each group, what is missing, and how far the groups differ.
+"""Table 1 of a study: characteristics of each group, missing values, and how much the groups differ.
 
-Age and sex are a patient's, the rest an image's. The last column is the largest standardised difference between two of
-the groups (Austin 2009, Statistics in Medicine 28:3083): for a mean (m1 - m2) / sqrt((s1² + s2²) / 2), for a share
-(p1 - p2) / sqrt((p1 q1 + p2 q2) / 2); empty where the denominator is 0.
+Age and sex are counted by patient, the rest by image. The last column is the largest standardised mean difference
+between two groups (Austin 2009, Statistics in Medicine 28:3083): for a mean (m1 - m2) / sqrt((s1² + s2²) / 2), for a
+share (p1 - p2) / sqrt((p1 q1 + p2 q2) / 2); empty where the denominator is 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CATEGORIES = ("label", "severity", "view", "source")
 LEVELS = 12
-"""Of a column with more values than this only the number of values is told."""
+"""Of a column with more values than this, only the number of values is shown."""
 
 _SIDE = "side"
 
@@ -37,10 +37,10 @@ def table_one(
 
     Args:
         images: Rows of a manifest.
-        group_of: The group of each image id, such as its subset; images that it lacks are left out.
+        group_of: The group of each image id, such as its subset; images without a group are excluded.
         columns: The groups, in the order of the table's columns.
-        categories: The columns of the manifest of which every value is counted.
-        column: The column that names the patient.
+        categories: The columns of the manifest whose values are counted.
+        column: The column of patients.
 
     Returns:
         The header, and rows of text.
@@ -48,13 +48,13 @@ def table_one(
     import pandas as pd
 
     patients = pd.Series(group_images(images.rows, column))
-    places = {name: place for place, name in enumerate(columns)}
-    sides = images.frame["image_id"].map(group_of).map(places).dropna().astype(int).sort_values(kind="stable")
-    # Every image stands in its group, and once more in the last one: that of all.
+    indices = {name: index for index, name in enumerate(columns)}
+    sides = images.frame["image_id"].map(group_of).map(indices).dropna().astype(int).sort_values(kind="stable")
+    # Every image is counted in its group, and once more in the last group, which is that of all images.
     sides = pd.concat([sides, pd.Series(len(columns), sides.index)])
     cells = images.frame.reindex(columns=["age", "sex", *categories], fill_value="").loc[sides.index]
     cells.index = pd.MultiIndex.from_arrays([sides, patients[sides.index]], names=[_SIDE, PATIENT])
-    # One row a patient; of several images the first that tells.
+    # One row a patient; of several images, the first with a value.
     people = cells[["age", "sex"]].map(str.strip)
     people = people.where(people != "").groupby(level=[_SIDE, PATIENT], sort=False).first().fillna("")
     table = [
@@ -86,9 +86,10 @@ def _numeric(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
     values = cells.map(parse_age).astype(float)
     if values.isna().all():
         return []
-    told = values.groupby(level=_SIDE).agg(["size", "count", "mean", "std", "min", "max"]).reindex(range(groups + 1))
-    sizes, counts = (told[name].fillna(0).astype(int) for name in ("size", "count"))
-    found = list(zip(counts, told["mean"], told["std"], told["min"], told["max"], strict=True))
+    summary = values.groupby(level=_SIDE).agg(["size", "count", "mean", "std", "min", "max"])
+    summary = summary.reindex(range(groups + 1))
+    sizes, counts = (summary[name].fillna(0).astype(int) for name in ("size", "count"))
+    found = list(zip(counts, summary["mean"], summary["std"], summary["min"], summary["max"], strict=True))
     means = [f"{mean:.1f} ± {sd:.1f}" if n > 1 else f"{mean:.1f}" if n else "" for n, mean, sd, _, _ in found]
     ranges = [f"{low:g} to {high:g}" if n else "" for n, _, _, low, high in found]
     moments = [(mean, sd**2) for n, mean, sd, _, _ in found[:groups] if n > 1]
@@ -103,7 +104,7 @@ def _numeric(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
 def _categorical(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
     counts = cells.groupby(level=_SIDE).value_counts().unstack(_SIDE, fill_value=0)
     counts = counts.reindex(columns=range(groups + 1), fill_value=0)
-    # A patient of two groups, of whom they tell different things, counts among all with what the first one tells.
+    # A patient with different values in two groups is counted among all with the value of the first group.
     shown = counts[counts[groups] > 0].sort_index(key=lambda levels: levels == "", kind="stable")
     levels = sum(shown.index != "")
     if not levels:
@@ -131,12 +132,12 @@ def _largest(moments: Sequence[tuple[float, float]]) -> str:
 
 
 def table_of_study(manifest: Manifest, splits: Splits | None) -> tuple[tuple[list[str], list[list[str]]], list[str]]:
-    """Table 1 by subset where the splits divide once, else by class; and what the reader should know of the choice."""
+    """Table 1 by subset where there is a single split, else by class; and warnings."""
     run = next(iter(splits.runs)) if splits and len(splits.runs) == 1 else None
     if splits and run:
         subsets = splits.runs[run]
         return table_one(manifest, subsets, [name for name in SUBSETS if name in subsets.values()]), []
-    warnings = [f"{splits.name} divides {len(splits.runs)} times; Table 1 is by class"] if splits else []
+    warnings = [f"{splits.name} has {len(splits.runs)} repeats and folds; Table 1 is by class"] if splits else []
     ids, cells = manifest.column("image_id"), manifest.column("label")
     labels = {name: label or "unlabelled" for name, label in zip(ids, cells, strict=True)}
     others = [name for name in CATEGORIES if name != "label"]

@@ -1,8 +1,8 @@
-"""Twins: what the generators of several classes made of one radiograph, and the classes that are told apart then.
+"""Twins: the images that the generators of several classes make of one radiograph, and the classes of twins.
 
 A row of a twin has the radiograph's id in `parent_id`, the class whose generator made it in `generator`, and the fold
-in which it is valid. Its `label` stays the radiograph's. A classifier of twins tells apart each pair of a label and a
-generator: for two classes P and N those that the paper calls P+, P-, N+ and N- (Tabik et al. 2020, COVID-SDNet).
+in which it is valid. Its `label` stays the radiograph's. A classifier of twins has one class for each pair of a label
+and a generator: for two classes P and N the paper calls them P+, P-, N+ and N- (Tabik et al. 2020, COVID-SDNet).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MARK = "@"
 """Between the label and the generator in the name of a twin's class."""
 
 LONGEST = 60
-"""Characters of a generator in an id, which is a file's name."""
+"""Characters of a generator's name in an id, which is a file name."""
 
 
 def twin_id(image_id: str, repeat: str, fold: str, generator: str) -> str:
-    """The id of a twin; without a repeat it is that of a twin of no one fold.
+    """The id of a twin; without a repeat the twin belongs to no single fold.
 
-    A generator whose name no file may have, or is long, gets a digest behind it, so that `P+` and `P-` stay apart.
+    A generator whose name is long or not allowed in a file name gets a digest after it, so that `P+` and `P-` differ.
 
     >>> twin_id("a", "0", "3", "covid"), twin_id("a", "", "", "covid")
     ('a_r0f3_covid', 'a_covid')
@@ -38,7 +38,7 @@ def twin_id(image_id: str, repeat: str, fold: str, generator: str) -> str:
 
 
 def twin_class(label: str, generator: str) -> str:
-    """The class of a twin; without a label there is none.
+    """The class of a twin; empty without a label.
 
     >>> twin_class("normal", "covid")
     'normal@covid'
@@ -50,7 +50,7 @@ def split_class(name: str) -> tuple[str, str]:
     """Label and generator of a twin's class.
 
     Raises:
-        InputError: It is none.
+        InputError: The name is not a class of twins.
 
     >>> split_class("normal@covid")
     ('normal', 'covid')
@@ -62,7 +62,7 @@ def split_class(name: str) -> tuple[str, str]:
 
 
 def twin_classes(labels: Sequence[str], generators: Sequence[str]) -> list[str]:
-    """The classes that a classifier of twins tells apart, label by label.
+    """The classes of a classifier of twins, label by label.
 
     >>> twin_classes(["P", "N"], ["P", "N"])
     ['P@P', 'P@N', 'N@P', 'N@N']
@@ -71,10 +71,10 @@ def twin_classes(labels: Sequence[str], generators: Sequence[str]) -> list[str]:
 
 
 def labels_of(classes: Iterable[str]) -> list[str]:
-    """The labels behind classes of twins, in order.
+    """The labels in classes of twins, in order.
 
     Raises:
-        InputError: One is no class of twins.
+        InputError: A name is not a class of twins.
 
     >>> labels_of(["P@P", "P@N", "N@P", "N@N"])
     ['P', 'N']
@@ -83,7 +83,7 @@ def labels_of(classes: Iterable[str]) -> list[str]:
 
 
 def radiograph_id(row: Mapping[str, str]) -> str:
-    """The id of the radiograph of which a twin was made; of any other image its own."""
+    """The id of the radiograph that a twin was made of; for any other image its own id."""
     return row["parent_id"] if is_twin(row) else row["image_id"]
 
 
@@ -93,11 +93,11 @@ def is_twin(row: Mapping[str, str]) -> bool:
 
 
 def twin_rows(row: Row, repeat: str, fold: str, generators: Sequence[str]) -> list[Row]:
-    """The rows of what each generator of a fold makes of one radiograph; their `path` stays that of the radiograph.
+    """The rows of the twins that the generators of a fold make of one radiograph; `path` stays that of the radiograph.
 
     Args:
-        row: The radiograph, or what image processing made of it for the same fold.
-        repeat: Empty where the twins are those of no one fold.
+        row: The radiograph, or its processed image for the same fold.
+        repeat: Empty where the twins belong to no single fold.
         fold: Likewise.
         generators: Names, in order.
 
@@ -107,7 +107,13 @@ def twin_rows(row: Row, repeat: str, fold: str, generators: Sequence[str]) -> li
     parent = row.get("parent_id") if row.get("repeat") else row["image_id"]
     identity = parent or row["image_id"]
     return [
-        {**row, "image_id": twin_id(identity, repeat, fold, name), "parent_id": identity, "generator": name,
-         "repeat": repeat, "fold": fold}
+        {
+            **row,
+            "image_id": twin_id(identity, repeat, fold, name),
+            "parent_id": identity,
+            "generator": name,
+            "repeat": repeat,
+            "fold": fold,
+        }
         for name in generators
-    ]  # fmt: skip
+    ]

@@ -1,6 +1,6 @@
-"""Two views of one table of text, rows and a pandas frame, of which each is made of the other when it is asked for.
+"""Two views of one table of text, rows and a pandas frame; each is made from the other when it is needed.
 
-A frame groups, joins and counts; rows go one by one through the steps, and need no pandas.
+A frame groups, joins and counts; steps process rows one by one, without pandas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STORED, _FRAME = "_rows", "_frame"
 class RowsField:
     """A dataclass's field `rows`: one dictionary a row.
 
-    Who asks for them may change them, so a frame that was made of them is forgotten, and made anew when it is needed.
+    The caller may change the rows, so a frame that was made from them is dropped, and made again when it is needed.
     """
 
     @overload
@@ -40,9 +40,9 @@ ROWS = RowsField()
 
 
 class FrameOfText:
-    """The rows as a frame: every cell text and none undefined, the index the row's number.
+    """The rows as a frame: every cell is text and none is undefined; the index is the row's number.
 
-    It is not to be changed in place; one that is set in its place becomes text, and brings its own `columns`.
+    Do not change it in place. A frame that is assigned is converted to text and sets `columns`.
     """
 
     @overload
@@ -65,7 +65,7 @@ class FrameOfText:
 
 
 def rows_of(table: object) -> list[dict[str, str]]:
-    """The rows of a table for one who will not change them."""
+    """The rows of a table for reading only."""
     state = vars(table)
     if _STORED not in state:
         state[_STORED] = state[_FRAME].to_dict("records")
@@ -78,5 +78,5 @@ def _frame_of(columns: Iterable[str], rows: Sequence[dict[str, str]]) -> pd.Data
 
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
     cells = {name: [row.get(name, "") for row in rows] for name in names}
-    # Not pandas' own type for text: where pyarrow holds it, it refuses file names that are not UTF-8.
+    # Not pandas' own type for text: with pyarrow it rejects file names that are not UTF-8.
     return pd.DataFrame(cells, index=range(len(rows)), dtype=object)

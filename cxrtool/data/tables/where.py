@@ -1,6 +1,6 @@
 """`--where`: keep the rows of a table for which an SQLite expression over its columns holds.
 
-The rows stand in a database in memory; an authorizer allows reading them and nothing else.
+The rows are in a database in memory; an authorizer allows reading them and nothing else.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _FORBIDDEN_FUNCTIONS = frozenset({"random", "randomblob", "load_extension", "rea
 def choose_where(selection: Selection, expression: str) -> None:
     """Keep the rows for which an SQLite expression over the columns holds.
 
-    Numbers compare as numbers, in columns that hold any; there an empty cell is NULL. The expression can read these
+    In a column with numbers, numbers are compared as numbers and an empty cell is NULL. The expression can read these
     rows and nothing else.
 
     Raises:
-        UsageError: The expression is not one; the message names the columns.
+        UsageError: The expression is not valid; the message names the columns.
     """
     import sqlite3
 
@@ -54,11 +54,11 @@ def choose_where(selection: Selection, expression: str) -> None:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
         connection.set_authorizer(authorize)
         _check_quoted(expression, names)
-        # The line break ends a comment in the expression, which would swallow the parenthesis.
+        # The line break ends a comment in the expression, which would hide the parenthesis.
         found = [number for (number,) in connection.execute(f"SELECT rowid - 1 FROM manifest WHERE ({expression}\n)")]
     except (sqlite3.Error, sqlite3.Warning) as error:
-        told = str(error).replace("\n)", "")
-        raise UsageError(f"--where: {told}{_nearest(told, names)}", f"the columns: {', '.join(names)}") from None
+        message = str(error).replace("\n)", "")
+        raise UsageError(f"--where: {message}{_nearest(message, names)}", f"the columns: {', '.join(names)}") from None
     finally:
         connection.close()
     _warn_of_text(selection, sorted(read & numeric))
@@ -76,8 +76,8 @@ def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
         others = [cell for cell in selection.column(name) if cell and not _NUMBER.fullmatch(cell)]
         if others:
             selection.warnings.append(
-                f"--where reads '{name}', in which {len(others)} cells are no number, such as '{others[0]}'; "
-                "SQLite takes text for greater than any number"
+                f"--where: in '{name}' {len(others)} cells are not numbers, such as '{others[0]}'; "
+                "SQLite treats text as greater than any number"
             )
 
 
@@ -86,12 +86,12 @@ def _quoted(name: str) -> str:
 
 
 def _check_quoted(expression: str, names: Sequence[str]) -> None:
-    # SQLite takes a name in double quotes that it does not know for a text, and the condition silently never holds.
+    # SQLite treats an unknown name in double quotes as text, and the condition silently never holds.
     without_text = re.sub(r"'(?:[^']|'')*'", "''", expression)
     for name in re.findall(r'"((?:[^"]|"")*)"', without_text):
         if name.replace('""', '"').casefold() not in {known.casefold() for known in names}:
             raise UsageError(
-                f'--where: no such column: "{name}"; a text stands in single quotes', f"the columns: {', '.join(names)}"
+                f'--where: no such column: "{name}"; write text in single quotes', f"the columns: {', '.join(names)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Two runs brought to the very same test images, or the reason why they cannot be compared."""
+"""Aligns two runs on the same test images, or gives the reason why they cannot be compared."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Key = tuple[str, str, str]
 
 
 def in_order(scores: Scores, classes: Sequence[str]) -> Scores:
-    """The same scores with their classes in another order, where they are the same classes."""
+    """The same scores with their classes in the order of `classes`; unchanged if the classes differ."""
     if tuple(classes) == scores.classes or set(classes) != set(scores.classes):
         return scores
     columns = [scores.classes.index(name) for name in classes]
-    place = np.argsort(columns).astype(np.intp)
+    new_index = np.argsort(columns).astype(np.intp)
     return replace(
         scores,
         classes=tuple(classes),
-        truth=place[scores.truth],
-        predicted=place[scores.predicted],
+        truth=new_index[scores.truth],
+        predicted=new_index[scores.predicted],
         probabilities=scores.probabilities[:, columns],
     )
 
 
 def keys_of(scores: Scores) -> list[Key]:
-    """Repeat, fold and image id of every row; what is not named is called 0, as in splits."""
+    """Repeat, fold and image id of every row; a missing repeat or fold is 0, as in splits."""
     return [key_of(row) for row in scores.rows]
 
 
 def key_of(row: Row) -> Key:
-    """Repeat, fold and image id of one row; of a derived image, that of the radiograph it was made of."""
+    """Repeat, fold and image id of one row; for a derived image, the id of its radiograph."""
     return row.get("repeat") or "0", row.get("fold") or "0", original_of(row)
 
 
@@ -47,11 +47,11 @@ class Alignment:
     """Two runs on their common images.
 
     Attributes:
-        first: Rows of the one, None where they cannot be compared.
-        second: The same rows of the other.
-        differs: In one line what one of them lacks; empty where both have the same images.
+        first: Rows of the first run, None where they cannot be compared.
+        second: The same rows of the second run.
+        differs: One line on missing images; empty where both have the same images.
         reason: Why they cannot be compared.
-        whole: Whether nothing was left out and no patient renumbered, so that what was estimated of each still holds.
+        whole: Whether no row was excluded and no patient renumbered, so that earlier estimates of each still hold.
     """
 
     first: Scores | None = None
@@ -64,17 +64,11 @@ class Alignment:
 def align(
     first: Scores, second: Scores, names: tuple[str, str], seen: tuple[Collection[Key], Collection[Key]] = ((), ())
 ) -> Alignment:
-    """Bring two runs to the same rows in the same order; refuse where they were not tested alike.
+    """Bring two runs to the same rows in the same order; refuse if their splits differ.
 
-    Images that one of them lacks are left out if the others stand in the same repeat and fold of both: then it is one
-    split, of which something is missing. An image that one tests and the other has seen, or tests in another fold,
-    makes it another split.
-
-    Args:
-        first: Test predictions of the one.
-        second: Test predictions of the other.
-        names: What to call them.
-        seen: What each was fitted or validated on, where that is known.
+    Images that only one run has are excluded if the other images are in the same repeat and fold of both: then it is
+    one split with missing predictions. If one run tests an image that the other was fitted or validated on (`seen`,
+    where known), or tests it in another fold, the splits differ.
     """
     if first.classes != second.classes:
         return Alignment(
@@ -84,16 +78,16 @@ def align(
     for tested, others, who in ((ours, seen[1], names[1]), (theirs, seen[0], names[0])):
         taken = {key[2] for key in others if key in tested}
         if taken:
-            what = f"{count_of(len(taken), 'test image')} of the other were seen by {who}, such as {min(taken)}"
+            what = f"{who} was trained on {count_of(len(taken), 'test image')} of the other, such as {min(taken)}"
             return Alignment(reason=f"not the same split: {what}")
     moved = _moved(set(ours), set(theirs))
     if moved:
-        what = f"{count_of(len(moved), 'image')} tested in another fold, such as {min(moved)}"
+        what = f"{count_of(len(moved), 'image')} tested in different folds, such as {min(moved)}"
         return Alignment(reason=f"not the same split: {what}")
     common = [key for key in ours if key in theirs]
     if not common:
         return Alignment(reason="not the same split: no test image in a common repeat and fold")
-    a, b = (np.array([places[key] for key in common], np.intp) for places in (ours, theirs))
+    a, b = (np.array([rows[key] for key in common], np.intp) for rows in (ours, theirs))
     if (first.truth[a] != second.truth[b]).any():
         wrong = int(np.flatnonzero(first.truth[a] != second.truth[b])[0])
         sides = zip((first, second), (a, b), names, strict=True)
@@ -103,7 +97,7 @@ def align(
     if first.by_patient and second.by_patient:
         pairs = len(set(zip(first.patient[a].tolist(), second.patient[b].tolist(), strict=True)))
         if pairs != len(np.unique(first.patient[a])) or pairs != len(np.unique(second.patient[b])):
-            return Alignment(reason=f"other patients: images that share one in {names[0]} do not in {names[1]}")
+            return Alignment(reason=f"other patients: {names[0]} and {names[1]} group the images differently")
     patient = known.patient[other]
     one, two = (_take(scores, rows, patient, known.by_patient) for scores, rows in ((first, a), (second, b)))
     lacking = [
@@ -111,7 +105,7 @@ def align(
         for name, missing in ((names[1], set(ours) - set(theirs)), (names[0], set(theirs) - set(ours)))
         if missing
     ]
-    differs = f"{'; '.join(lacking)}: compared on the {len(one)} that both have" if lacking else ""
+    differs = f"{'; '.join(lacking)}: compared on the {len(one)} predictions that both have" if lacking else ""
     same = all(
         len(rows) == len(scores) and bool((patient == scores.patient[rows]).all())
         for scores, rows in ((first, a), (second, b))
@@ -124,7 +118,7 @@ def _shown(key: Key) -> str:
 
 
 def _moved(ours: set[Key], theirs: set[Key]) -> set[str]:
-    """Images that the two test in different folds of one repeat that both have."""
+    """Images that the two test in different folds of the same repeat."""
     fold = {(repeat, image): fold for repeat, fold, image in ours}
     return {image for repeat, f, image in theirs if fold.get((repeat, image), f) != f}
 

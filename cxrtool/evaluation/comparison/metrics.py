@@ -1,4 +1,4 @@
-"""What models can be compared by, without numpy, so that a command line can name it at once."""
+"""The metrics by which models can be compared. Imports no numpy, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure by which models are compared.
+    """A metric by which models are compared.
 
     Attributes:
-        ranked: It is made of scores within one run; others are of decisions, and made of confusion matrices.
-        of_a_class: It is a figure of the positive class.
+        ranked: Computed from the scores within one run; other metrics are computed from confusion matrices.
+        of_a_class: A metric of the positive class.
     """
 
     ranked: bool = False
@@ -35,11 +35,11 @@ METRICS: dict[str, Metric] = {
     "average_precision": Metric(ranked=True),
     "auc": Metric(ranked=True, of_a_class=True),
 }
-"""By name, as `metrics.json` has it."""
+"""Keyed by the names in `metrics.json`."""
 
 
 def in_words() -> str:
-    """The names, those apart that need a positive class."""
+    """The names for the help text; metrics that need a positive class come last."""
     overall = [name for name, metric in METRICS.items() if not metric.of_a_class]
-    own = [name for name, metric in METRICS.items() if metric.of_a_class]
-    return f"{', '.join(overall)}; with --positive also {', '.join(own)}"
+    of_a_class = [name for name, metric in METRICS.items() if metric.of_a_class]
+    return f"{', '.join(overall)}; with --positive also {', '.join(of_a_class)}"

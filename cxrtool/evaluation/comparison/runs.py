@@ -1,4 +1,4 @@
-"""Several runs beside one another: what each reaches, and how it differs from the reference on the very same images."""
+"""Compares several runs: the metrics of each, and its difference from the reference on the same images."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from cxrtool.evaluation.summary import MEANING, find_positive, measures_of
 from cxrtool.evaluation.tables import count_of
 
 TESTS = ("models", "methods", "delong", "mcnemar")
-"""In `comparison.json`: the permutation of two trained models, the corrected t of two methods, DeLong, McNemar."""
+"""In `comparison.json`: permutation test of two trained models, corrected t test of two methods, DeLong, McNemar."""
 
 
 @dataclass
 class Entry:
-    """One run, or what stands for one.
+    """One run, or a table of predictions.
 
     Attributes:
-        name: What to call it.
-        scores: Its test predictions.
-        fitted: Number of images that each (repeat, fold) was fitted on, where that is known.
-        seen: The images that it was fitted or validated on, where that is known.
-        validation: Its validation predictions: key to whether they were right; empty where there are none.
-        facts: What else is known: model, seconds, parameters, ….
-        notes: What was left out or assumed.
+        scores: Test predictions.
+        fitted: Number of images that each (repeat, fold) was fitted on, where known.
+        seen: Images that it was fitted or validated on, where known.
+        validation: Whether each validation prediction is correct; empty where there are none.
+        facts: Model, seconds, parameters, ….
+        notes: Exclusions and assumptions, in words.
     """
 
     name: str
@@ -58,30 +57,25 @@ def compare_runs(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Everything that `comparison.json` holds, but for published figures.
+    """The content of `comparison.json`, without published values.
 
-    Args:
-        entries: At least one; classes in the order of the first one's where they are the same.
-        metric: A key of `METRICS`: what differences are differences of.
-        positive: The class that metrics of a class and DeLong's test are about.
-        baseline: Name of the reference; None takes the best on validation images, or else the best on test images.
-        by: Columns by whose values accuracies are told, of the runs that have them.
-        seed: Of resamples and permutations.
-        resamples: How many.
+    `metric`, a key of `METRICS`, is the one whose differences are computed; `by` are columns by which accuracies are
+    shown, for the runs that have them. Without a `baseline` the reference is the best on validation images, otherwise
+    the best on test images.
 
     Raises:
         UsageError: Unknown class, or a metric that needs one.
     """
     check_metric(metric, positive)
     entries = [replace(entry, scores=in_order(entry.scores, entries[0].scores.classes)) for entry in entries]
-    abouts = [find_positive(entry.scores.classes, positive) for entry in entries]
+    positive_indices = [find_positive(entry.scores.classes, positive) for entry in entries]
     found = [
-        estimate(entry.scores, seed=seed, resamples=resamples, calibrated=False, about=about)
-        for entry, about in zip(entries, abouts, strict=True)
+        estimate(entry.scores, seed=seed, resamples=resamples, calibrated=False, positive_index=positive_index)
+        for entry, positive_index in zip(entries, positive_indices, strict=True)
     ]
     runs = {
-        entry.name: _describe(entry, estimates, metric, about)
-        for entry, estimates, about in zip(entries, found, abouts, strict=True)
+        entry.name: _describe(entry, estimates, metric, positive_index)
+        for entry, estimates, positive_index in zip(entries, found, positive_indices, strict=True)
     }
     for entry in entries:
         strata = _strata(entry.scores, by, seed, resamples)
@@ -97,11 +91,11 @@ def compare_runs(
     }
     if reference is None:
         return result
-    place = [entry.name for entry in entries].index(reference["name"])
-    contest = _Contest(metric, abouts[place], seed, resamples)
+    best = [entry.name for entry in entries].index(reference["name"])
+    pairwise = _Pairwise(metric, positive_indices[best], seed, resamples)
     for index, entry in enumerate(entries):
-        if index != place:
-            made = contest.against(entry, found[index], entries[place], found[place])
+        if index != best:
+            made = pairwise.compare(entry, found[index], entries[best], found[best])
             result["comparisons"].append({"name": entry.name, "against": reference["name"], **made})
     for test in TESTS:
         raw = [made[test]["p"] for made in result["comparisons"]]
@@ -111,24 +105,20 @@ def compare_runs(
 
 
 def check_metric(metric: str, positive: str | None) -> None:
-    """Check what is to be compared.
-
-    Raises:
-        UsageError: A metric that needs a class, where none is named.
-    """
+    """Raise a `UsageError` for a metric of a class without `--positive`."""
     if METRICS[metric].of_a_class and positive is None:
-        raise UsageError(f"--metric {metric} is a figure of one class", "name it with --positive CLASS")
+        raise UsageError(f"--metric {metric} is a metric of one class", "name the class with --positive CLASS")
 
 
 def choose_reference(
     entries: Sequence[Entry], baseline: str | None, reached: Mapping[str, float | None]
 ) -> dict[str, Any] | None:
-    """What all others are compared with: the one that is named, the best on validation, or else the best on test.
+    """The reference run: the one named, otherwise the best on validation, otherwise the best on test.
 
-    Validation images count that all runs have in the same repeat and fold; ties go to the first.
+    Only validation images that all runs have in the same repeat and fold are used; ties go to the first run.
 
     Returns:
-        `name`, `chosen` (`named`, `validation` or `test`), `validation` (accuracy by name, where it was looked at) and
+        `name`, `chosen` (`named`, `validation` or `test`), `validation` (accuracy by name, where it was used) and
         `sentence`; None for a single run.
     """
     if len(entries) < 2:
@@ -141,28 +131,26 @@ def choose_reference(
         best = max(accuracy, key=accuracy.__getitem__)
         images = len({key[2] for key in common})
         text = f"The reference, {best}, has the best accuracy on {count_of(images, 'validation image')}"
-        text += f" ({accuracy[best]:.3f}); test images had no say."
+        text += f" ({accuracy[best]:.3f}); test images were not used to choose it."
         shown = {name: round(value, DIGITS) for name, value in accuracy.items()}
         return {"name": best, "chosen": "validation", "validation": shown, "sentence": text}
     known = {name: value for name, value in reached.items() if value is not None}
     best = max(known, key=known.__getitem__) if known else entries[0].name
     text = (
-        f"The reference, {best}, is the best of {len(entries)} on the test images themselves, for want of validation "
-        f"images that all share: what the best of {len(entries)} reaches on test is optimistic. Name a --baseline."
+        f"The reference, {best}, is the best of {len(entries)} runs on the test images, because the runs share no "
+        f"validation images. The best of {len(entries)} on the test images is optimistic: name a --baseline."
     )
     return {"name": best, "chosen": "test", "validation": {}, "sentence": text}
 
 
 @dataclass(frozen=True)
-class _Contest:
-    """Compares pairs by one metric."""
-
+class _Pairwise:
     metric: str
-    about: int | None
+    positive_index: int | None
     seed: int
     resamples: int
 
-    def against(self, entry: Entry, own: Estimates, other: Entry, theirs: Estimates) -> dict[str, Any]:
+    def compare(self, entry: Entry, own: Estimates, other: Entry, theirs: Estimates) -> dict[str, Any]:
         aligned = align(entry.scores, other.scores, (entry.name, other.name), (entry.seen, other.seen))
         first, second = aligned.first, aligned.second
         if first is None or second is None:
@@ -171,7 +159,9 @@ class _Contest:
             return sizes | {"difference": Measure(reason=aligned.reason).as_json()} | nothing
         if not aligned.whole:
             own, theirs = (
-                estimate(s, seed=self.seed, resamples=self.resamples, calibrated=False, about=self.about)
+                estimate(
+                    s, seed=self.seed, resamples=self.resamples, calibrated=False, positive_index=self.positive_index
+                )
                 for s in (first, second)
             )
         sizes = {"images": first.images, "patients": first.patients, "runs": len(first.runs)}
@@ -179,7 +169,7 @@ class _Contest:
         apart = self._composition(own, theirs, first.classes)
         result["difference"] = self._difference(own, theirs, first, apart).as_json()
         defined = {name: ~np.isnan(values) for name, values in own.value.items() if name in BY_CLASS}
-        pair = Pair(first, second, self.metric, self.about, defined)
+        pair = Pair(first, second, self.metric, self.positive_index, defined)
         result["models"] = _as_json(Verdict(reason=apart) if apart else sign_flip(pair, seed=self.seed))
         result["methods"] = _as_json(self._methods(own, theirs, entry, other, first))
         single = _why_not_one_test(first)
@@ -189,21 +179,22 @@ class _Contest:
         return result
 
     def _composition(self, own: Estimates, theirs: Estimates, classes: Sequence[str]) -> str:
-        """Why two averages over classes are none of a kind; empty where they are."""
+        """Why two averages over classes cannot be compared; empty where they can."""
         source = SOURCES.get(self.metric)
-        if source is None or (self.metric == "average_precision" and self.about is not None):
+        if source is None or (self.metric == "average_precision" and self.positive_index is not None):
             return ""
         a, b = (~np.isnan(level.value[source]) for level in (own, theirs))
         if (a == b).all():
             return ""
         which = ", ".join(classes[k] for k in np.flatnonzero(a != b).tolist())
-        return f"the averages are not over the same classes: for one of the two it is undefined for {which}"
+        return f"the averages are not over the same classes: in one of the two runs the metric is undefined for {which}"
 
     def _difference(self, own: Estimates, theirs: Estimates, scores: Scores, apart: str) -> Measure:
         if apart:
             return Measure(reason=apart)
         value, replicates, by_run, by_repeat = (
-            pick(getattr(own, level), self.metric, self.about) - pick(getattr(theirs, level), self.metric, self.about)
+            pick(getattr(own, level), self.metric, self.positive_index)
+            - pick(getattr(theirs, level), self.metric, self.positive_index)
             for level in ("value", "replicates", "by_run", "by_repeat")
         )
         return measure(
@@ -214,15 +205,15 @@ class _Contest:
             method="paired " + (PATIENTS if scores.by_patient else IMAGES),
             sd_runs=float(spread(by_run)),
             sd_repeats=float(spread(by_repeat)),
-            undefined=f"{self.metric} is undefined for one of the two",
+            undefined=f"{self.metric} is undefined for one of the two runs",
         )
 
     def _methods(self, own: Estimates, theirs: Estimates, entry: Entry, other: Entry, first: Scores) -> Verdict:
-        d = pick(own.by_run, self.metric, self.about) - pick(theirs.by_run, self.metric, self.about)
+        d = pick(own.by_run, self.metric, self.positive_index) - pick(theirs.by_run, self.metric, self.positive_index)
         pairs = [(repeat or "0", fold or "0") for repeat, fold in first.runs]
         kept = np.flatnonzero(~np.isnan(d))
-        # Where one of the two was fitted on fewer images, the runs hang together less than the larger number says.
-        # A table of predictions does not tell; where it is of the same division, the other's number is as good.
+        # The smaller number of fitted images is the conservative one. A table of predictions has no such number; if its
+        # splits are the same, the number of the other run applies.
         known = [e for e in (entry, other) if e.fitted]
         fitted = [min((e.fitted.get(pairs[i], 0) for e in known), default=0) for i in kept.tolist()]
         n_test = float(np.mean([(first.run == i).sum() for i in kept])) if len(kept) else 0.0
@@ -230,42 +221,44 @@ class _Contest:
         verdict = comparison.corrected_t(d[kept], n_test, n_train)
         if len(d) > 1 and verdict.reason and n_train <= 0 and len(kept) > 1:
             lacking = known or (entry, other)
-            bare = next(e.name for e in lacking if any(not e.fitted.get(pairs[i]) for i in kept.tolist()))
-            return replace(verdict, reason=f"how many images {bare} was fitted on is not known; give its RUN folder")
+            name = next(e.name for e in lacking if any(not e.fitted.get(pairs[i]) for i in kept.tolist()))
+            return replace(
+                verdict, reason=f"the number of images that {name} was fitted on is not known; give its RUN folder"
+            )
         notes = []
         if len(kept) < len(d):
             notes.append(f"{self.metric} is defined in {len(kept)} of {len(d)} runs")
         if verdict.p is not None and len(known) == 1:
             table = next(e.name for e in (entry, other) if not e.fitted)
-            notes.append(f"how many images {table} was fitted on is taken to be what {known[0].name} was")
+            notes.append(f"{table} is assumed to be fitted on as many images as {known[0].name}")
         return replace(verdict, reason="; ".join(filter(None, (*notes, verdict.reason))) or None)
 
     def _delong(self, first: Scores, second: Scores) -> Verdict:
-        about = self.about
-        if about is None:
+        positive_index = self.positive_index
+        if positive_index is None:
             if len(first.classes) > 2:
-                return Verdict(reason="DeLong compares one class with the rest; name it with --positive")
-            about = 1
-        if (first.truth == about).all() or not (first.truth == about).any():
-            return Verdict(reason="DeLong needs images of the class and others")
-        columns = first.probabilities[:, about], second.probabilities[:, about]
-        return comparison.delong(*columns, first.truth == about)
+                return Verdict(reason="DeLong compares one class with the rest; name the class with --positive")
+            positive_index = 1
+        if (first.truth == positive_index).all() or not (first.truth == positive_index).any():
+            return Verdict(reason="DeLong needs images of the class and of the rest")
+        columns = first.probabilities[:, positive_index], second.probabilities[:, positive_index]
+        return comparison.delong(*columns, first.truth == positive_index)
 
 
 def _why_not_one_test(scores: Scores) -> str:
-    """Why DeLong's and McNemar's tests, which take rows for independent, must not be used; empty where they may."""
+    """Why DeLong's and McNemar's tests, which assume independent rows, cannot be used; empty where they can."""
     if len(scores.runs) > 1:
         return f"{len(scores.runs)} runs: scores and errors of different models must not be pooled into one test"
     if scores.patients < len(scores):
-        return f"{len(scores)} images of {scores.patients} patients: it needs one image a patient"
+        return f"{len(scores)} images of {scores.patients} patients: the test needs one image a patient"
     return ""
 
 
-def _describe(entry: Entry, found: Estimates, metric: str, about: int | None) -> dict[str, Any]:
+def _describe(entry: Entry, found: Estimates, metric: str, positive_index: int | None) -> dict[str, Any]:
     scores = entry.scores
-    told = measures_of(scores, found, about)
-    of = told["per_class"][scores.classes[about or 0]] if METRICS[metric].of_a_class else told["overall"]
-    chosen = of[metric]
+    measures = measures_of(scores, found, positive_index)
+    of_a_class = METRICS[metric].of_a_class
+    level = measures["per_class"][scores.classes[positive_index or 0]] if of_a_class else measures["overall"]
     return {
         "images": scores.images,
         "patients": scores.patients,
@@ -273,15 +266,15 @@ def _describe(entry: Entry, found: Estimates, metric: str, about: int | None) ->
         "runs": len(scores.runs),
         "repeats": len(set(scores.repeat_of_run.tolist())),
         "classes": list(scores.classes),
-        "metric": chosen,
-        **told,
+        "metric": level[metric],
+        **measures,
         "facts": dict(entry.facts),
         "notes": [*entry.notes, *scores.notes],
     }
 
 
 def _strata(scores: Scores, by: Sequence[str], seed: int, resamples: int) -> dict[str, Any]:
-    """Column to its values to accuracy, images and patients; without columns that no row has."""
+    """Accuracy, images and patients by column and value, without columns that are empty."""
     known = [column for column in by if any(row.get(column) for row in scores.rows)]
     found: dict[str, Any] = {}
     for column in known:
@@ -290,9 +283,9 @@ def _strata(scores: Scores, by: Sequence[str], seed: int, resamples: int) -> dic
             if name == NONE:
                 continue
             part = scores.where(mask)
-            told = measures_of(part, estimate(part, seed=seed, resamples=resamples, calibrated=False), None)
+            measures = measures_of(part, estimate(part, seed=seed, resamples=resamples, calibrated=False), None)
             sizes = {"images": part.images, "patients": part.patients}
-            found[column][name] = {"accuracy": told["overall"]["accuracy"], **sizes}
+            found[column][name] = {"accuracy": measures["overall"]["accuracy"], **sizes}
     return found
 
 

@@ -1,4 +1,4 @@
-"""A comparison of runs as tables of text."""
+"""The comparison of runs as text tables."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from cxrtool.evaluation.sheet import as_markdown
 from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, audit_lines, cell, count_of
 
 FIGURES = ("precision", "sensitivity", "f1", "specificity")
-"""What papers print of a class, in their order."""
+"""The metrics of a class that papers print, in their order."""
 
 AS_PRINTED = ("precision", "recall", "f1", "specificity")
-"""The same as the files of printed figures call them."""
+"""The same metrics under the names in the files of published values."""
 
 WHOLE = ("balanced_accuracy", "macro_auc")
 PRINTED = {
@@ -34,12 +34,7 @@ Line = tuple[str, str, dict[str, str]]
 
 
 def published(found: Mapping[str, Any], digits: int = 2) -> Sheet:
-    """The printed figures beside ours.
-
-    Args:
-        found: The content of `comparison.json`, with `published`.
-        digits: Decimals of our own figures.
-    """
+    """The values printed in a paper beside ours, from a `comparison.json` that has `published`."""
     paper = found["published"]
     style = _Style(digits, paper.get("percent", False))
     entries: list[Line] = []
@@ -50,7 +45,7 @@ def published(found: Mapping[str, Any], digits: int = 2) -> Sheet:
         counted, printed = row["accuracy_recomputed"], row["accuracy_printed"]
         if None not in (counted, printed) and abs(counted - printed) >= _precision(printed):
             share = f"{row['right']} of {row['images']} images right are {counted:.4f}"
-            notes.append(f"{row['name']}: {share}, not {printed:.4g}.")
+            notes.append(f"{row['name']}: {share}; the paper prints {printed:.4g}.")
         notes += [f"{row['name']}: {note}." for note in row["notes"]]
         if row["stands_in"]:
             notes.append(f"{row['run']}: {row['stands_in']}.")
@@ -58,12 +53,12 @@ def published(found: Mapping[str, Any], digits: int = 2) -> Sheet:
         if absent:
             notes.append(f"{row['run']} has no class {', '.join(absent)}.")
     if not paper["rows"]:
-        notes.append("None of the networks here stands in the paper's table.")
+        notes.append("None of these networks is in the table of the paper.")
     if paper["not_run_here"] and paper["rows"]:
         notes.append(f"In the paper, but not here: {', '.join(paper['not_run_here'])}.")
     notes = [*dict.fromkeys(notes), *paper["notes"], paper["source"]]
-    notes.append("Other test images than here: figures side by side, not compared.")
-    # Means over many runs follow from no counts.
+    notes.append("The paper used other test images: its values are shown beside ours, but not compared with them.")
+    # Means over many runs do not follow from counts.
     always = ALWAYS if not style.percent else [key for key in ALWAYS if key != "counted"]
     shown = [key for key in PRINTED if key in always or any(cells.get(key) for _, _, cells in entries)]
     rows = [[run, label, *(cells.get(key, "") for key in shown)] for run, label, cells in entries]
@@ -73,18 +68,18 @@ def published(found: Mapping[str, Any], digits: int = 2) -> Sheet:
 
 @dataclass(frozen=True)
 class _Style:
-    """How figures are written beside those of one paper.
+    """How values are written beside those of one paper.
 
     Attributes:
-        digits: Decimals of our own figures.
-        percent: As percentages, and standard deviations behind them where the paper has some.
+        digits: Decimals of our own values.
+        percent: As percentages, with standard deviations where the paper has them.
     """
 
     digits: int
     percent: bool
 
     def ours(self, entry: Mapping[str, Any], more: int = 0, spread: str = "") -> str:
-        """One of our figures, with its standard deviation where one is asked for: `sd_runs` or `sd_repeats`."""
+        """One of our values; `spread` (`sd_runs` or `sd_repeats`) adds its standard deviation."""
         if entry["value"] is None:
             return ABSENT
         sd = entry[spread] if spread else None
@@ -93,14 +88,13 @@ class _Style:
         return f"{100 * entry['value']:.{self.digits}f}" + (f" ± {100 * sd:.{self.digits}f}" if sd is not None else "")
 
     def theirs(self, value: float, sd: float | None = None) -> str:
-        """A figure as the paper prints it."""
+        """A value as the paper prints it."""
         if not self.percent:
             return _as_printed(value)
         return f"{100 * value:.2f}" + (f" ± {100 * sd:.2f}" if sd is not None else "")
 
 
 def _beside(row: Mapping[str, Any], run: Mapping[str, Any], name: str, style: _Style) -> list[Line]:
-    """The lines of one run and of what a paper printed of the same: run, class, and cells by the keys of `PRINTED`."""
     overall, per_class, sd = run["overall"], row["per_class"], row.get("sd") or {}
     counted, printed = row["accuracy_recomputed"], row["accuracy_printed"]
     spread = "sd_runs" if sd else ""
@@ -112,7 +106,7 @@ def _beside(row: Mapping[str, Any], run: Mapping[str, Any], name: str, style: _S
         ours |= {key: style.ours(overall[key], 1) for key in WHOLE}
         theirs |= {key: f"{row['overall'][key]:.4g}" for key in WHOLE if key in row["overall"]}
     lines: list[Line] = []
-    # What is said of all classes goes before them where there is more of it than the accuracy.
+    # Values over all classes get a line of their own where the paper prints more of them than the accuracy.
     if (row["overall"] and len(per_class) != 1) or not per_class:
         names = {f"macro_{metric}": figure for metric, figure in zip(FIGURES, AS_PRINTED, strict=True)}
         if row["overall"]:
@@ -132,7 +126,7 @@ def _beside(row: Mapping[str, Any], run: Mapping[str, Any], name: str, style: _S
 
 
 def _strata(row: Mapping[str, Any], run: Mapping[str, Any], name: str, style: _Style) -> list[Line]:
-    """Accuracies by the values of a column; what the paper has not, ours has alone, and the other way round."""
+    """Accuracies by the values of a column; a value that only one side has gets one line."""
     lines: list[Line] = []
     for column, printed in (row.get("groups") or {}).items():
         own = {label.lower(): found for label, found in run.get("per_group", {}).get(column, {}).items()}
@@ -161,7 +155,7 @@ def _counted(value: float | None) -> str:
 
 
 def _as_printed(value: float) -> str:
-    """A share with the decimals that it has, but at least two.
+    """A proportion with four decimals, or with two where two are exact.
 
     >>> _as_printed(0.96), _as_printed(0.9671), _as_printed(1.0)
     ('0.96', '0.9671', '1.00')
@@ -170,7 +164,7 @@ def _as_printed(value: float) -> str:
 
 
 def _precision(value: float) -> float:
-    """From which difference on a figure is not what was printed; two decimals are round figures.
+    """The difference from which a recomputed value contradicts the printed one, given the decimals printed.
 
     >>> _precision(0.79), _precision(0.9588)
     (0.005, 5e-05)
@@ -192,15 +186,17 @@ FACT_NAMES = {
 }
 TEST_NAMES = {"models": "p models", "methods": "p methods", "delong": "p DeLong", "mcnemar": "p McNemar"}
 MEANINGS = {
-    "models": "p models: are these two trained models different? Their answers exchanged patient by patient.",
-    "methods": "p methods: is one way of training better? Corrected resampled t (Nadeau & Bengio 2003) over the runs.",
+    "models": "p models: are these two trained models different? Permutation test that exchanges their predictions "
+    "patient by patient.",
+    "methods": "p methods: is one way of training better? Corrected resampled t test (Nadeau & Bengio 2003) over the "
+    "runs.",
     "delong": "p DeLong: two areas under the ROC curve on one test set (DeLong et al. 1988).",
-    "mcnemar": "p McNemar: two accuracies on one test set, exact.",
+    "mcnemar": "p McNemar: two accuracies on one test set, exact test.",
 }
 
 
 def metric_name(found: Comparison) -> str:
-    """What the runs are compared by, in words; a figure of a class names it."""
+    """The metric of the comparison, in words; for a metric of a class with the name of the class."""
     metric = found["metric"]
     of_class = found["positive"] and metric in (
         "sensitivity",
@@ -215,7 +211,7 @@ def metric_name(found: Comparison) -> str:
 
 
 def opening(found: Comparison) -> list[str]:
-    """Lines in plain words that go before the tables."""
+    """The lines of text before the tables."""
     noted: dict[str, list[str]] = {}
     for name, run in found["runs"].items():
         for note in run["notes"]:
@@ -226,7 +222,7 @@ def opening(found: Comparison) -> list[str]:
         lines.append(found["reference"]["sentence"])
     interval = found["interval"]
     known = all(run["patients_known"] for run in found["runs"].values())
-    unit = "patients" if known else "patients, or of images where none is named,"
+    unit = "patients" if known else "patients (of images where there is no patient_id)"
     lines.append(
         f"In brackets: {interval['confidence']:.0%} intervals from {interval['resamples']} resamples of {unit} within "
         f"label ({interval['meaning']})."
@@ -235,12 +231,7 @@ def opening(found: Comparison) -> list[str]:
 
 
 def sheets(found: Comparison, digits: int = 2) -> list[Sheet]:
-    """All tables of a comparison.
-
-    Args:
-        found: The content of `comparison.json`.
-        digits: Decimals.
-    """
+    """All tables of a `comparison.json`."""
     tables = [_main(found, digits), _classes(found, digits)]
     if found["comparisons"]:
         tables.append(_differences(found, digits))
@@ -250,7 +241,7 @@ def sheets(found: Comparison, digits: int = 2) -> list[Sheet]:
 
 
 def markdown(found: Comparison, digits: int = 2) -> str:
-    """Opening, tables and notes as one Markdown document."""
+    """Opening lines, tables and notes as one Markdown document."""
     parts = [f"{line}  " for line in opening(found)]
     for sheet in sheets(found, digits):
         parts += as_markdown(sheet, f"## {sheet.title}")
@@ -261,7 +252,7 @@ TIDY = ("section", "name", "of", "metric", "value", "low", "high", "p", "p_holm"
 
 
 def tidy(found: Comparison) -> tuple[list[str], list[list[str]]]:
-    """One row a figure, for spreadsheets and scripts: of runs, of their classes, facts, differences and tests."""
+    """Header and rows of `comparison.csv`, one value a row: runs, classes, facts, differences and tests."""
     rows: list[list[str]] = []
 
     def add(section: str, name: str, of: str, metric: str, **cells: Any) -> None:
@@ -328,7 +319,7 @@ def amount(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Seconds, with a decimal where it tells something.
+    """Seconds, with one decimal below 100.
 
     >>> seconds(3.14159), seconds(1234.5), seconds(None)
     ('3.1', '1234', '-')
@@ -337,7 +328,7 @@ def seconds(value: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p value in three decimals.
+    """A p value with three decimals.
 
     >>> p_value(0.04321), p_value(0.0001), p_value(None)
     ('0.043', '<0.001', '-')
@@ -360,7 +351,7 @@ def signed(measure: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def _sign(value: float, digits: int) -> str:
-    # Nothing is neither more nor less: no -0.00.
+    # Zero gets no sign: never -0.00.
     rounded = round(value, digits) + 0.0
     return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
 
@@ -390,12 +381,12 @@ def _main(found: Comparison, digits: int) -> Sheet:
     names = [metric_name(found) if figure == metric else NAMES[figure] for figure in shown]
     columns = ["run", *names, *(FACT_NAMES[fact] for fact in facts)]
     if reference:
-        notes.insert(0, f"* the reference; {_sizes(found['runs'][reference])}.")
+        notes.insert(0, f"* reference; {_sizes(found['runs'][reference])}.")
     several = any(run["runs"] > 1 for run in found["runs"].values())
     if facts:
         means = " (means over the runs of each)" if several else ""
-        notes.append(f"Seconds of one training, without reading images; epochs and images fitted alike{means}.")
-        notes.append("Trained: parameters that training changes. MACs: multiply-accumulates of one image.")
+        notes.append(f"Seconds of one training, without reading images; epochs and images fitted likewise{means}.")
+        notes.append("Trained: trainable parameters. MACs: multiply-accumulate operations for one image.")
     machines = {
         (tuple(run["facts"].get("devices", ())), tuple(run["facts"].get("threads", ())))
         for run in found["runs"].values()
@@ -403,7 +394,7 @@ def _main(found: Comparison, digits: int) -> Sheet:
     }
     if len(machines) > 1:
         text = "; ".join(sorted(f"{', '.join(d)} with {', '.join(map(str, t))} threads" for d, t in machines))
-        notes.append(f"Seconds were not measured under like conditions: {text}.")
+        notes.append(f"Seconds were not measured under the same conditions: {text}.")
     return Sheet("Runs", columns, rows, notes)
 
 
@@ -444,28 +435,28 @@ def _differences(found: Comparison, digits: int) -> Sheet:
         columns += [TEST_NAMES[test], *(["Holm"] if several else [])]
     notes = [MEANINGS[test] for test in tests]
     if several and tests:
-        notes.append(f"Holm: adjusted for all {len(made)} comparisons of the column before it.")
+        notes.append(f"Holm: the p values of the column before it, adjusted for all {len(made)} comparisons.")
     notes += _reasons(made)
     title = f"Difference in {metric_name(found)} from {made[0]['against']}"
     return Sheet(title, columns, rows, notes)
 
 
 def _reasons(made: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What differs and why a test was refused, one line for all comparisons and tests that share it."""
-    told: dict[str, dict[str, list[str]]] = {}
+    """Differences of the images, and why a test was refused: one line for all comparisons and tests that share it."""
+    by_reason: dict[str, dict[str, list[str]]] = {}
     for entry in made:
         if entry["differs"]:
-            told.setdefault(entry["differs"], {}).setdefault("", []).append(entry["name"])
+            by_reason.setdefault(entry["differs"], {}).setdefault("", []).append(entry["name"])
         if entry["reason"]:
-            told.setdefault(entry["reason"], {}).setdefault("not compared", []).append(entry["name"])
+            by_reason.setdefault(entry["reason"], {}).setdefault("not compared", []).append(entry["name"])
             continue
         parts = [("difference", entry["difference"]["reason"])]
         parts += [(TEST_NAMES[test].removeprefix("p "), entry[test]["reason"]) for test in TEST_NAMES]
         for what, reason in parts:
             if reason:
-                told.setdefault(reason, {}).setdefault(what, []).append(entry["name"])
+                by_reason.setdefault(reason, {}).setdefault(what, []).append(entry["name"])
     lines = []
-    for text, by_what in told.items():
+    for text, by_what in by_reason.items():
         shared: dict[tuple[str, ...], list[str]] = {}
         for what, names in by_what.items():
             shared.setdefault(tuple(names), []).append(what)

@@ -1,9 +1,9 @@
-"""Tests of the difference between two models, and between two methods, each for what it can show and nothing more.
+"""Tests of the difference between two trained models, and between two methods of training.
 
-Two questions are kept apart. *Are these two trained models different on such patients?* is answered by exchanging the
-models patient by patient (`sign_flip`), and, where one run each has seen one image a patient, by DeLong's test of two
-areas and McNemar's of two accuracies. *Is one method better than the other?* needs several trainings, whose test
-results hang together because their training images overlap: `corrected_t` allows for that.
+Two questions are kept apart. *Are these two trained models different?* is answered by exchanging their predictions
+patient by patient (`sign_flip`) and, for one run each with one image a patient, by DeLong's test of two areas under the
+ROC curve and McNemar's test of two accuracies. *Is one method better than the other?* needs several trainings. Their
+test results are correlated because their training images overlap; `corrected_t` allows for that.
 
 All p values are two-sided.
 """
@@ -28,16 +28,15 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one test says.
+    """The result of one test.
 
     Attributes:
         p: Two-sided, in [0, 1]; None where the test does not apply.
-        statistic: Its test statistic.
-        difference: The difference that it is about.
+        difference: First minus second.
         low: Lower end of its 95 % interval, where the test gives one.
         high: Upper end.
-        detail: Numbers that belong to it.
-        reason: Why there is no p, or what has to be known about it.
+        detail: Further numbers by name.
+        reason: Why there is no p, or a caveat.
     """
 
     p: float | None = None
@@ -52,11 +51,12 @@ class Verdict:
 def corrected_t(differences: FloatArray, n_test: float, n_train: float) -> Verdict:
     """Corrected resampled t test of Nadeau & Bengio (2003), "Inference for the generalization error", section 3.
 
-    t = mean(d) / sqrt((1/J + n_test/n_train) s²) with J - 1 degrees of freedom. The second term stands for what the
-    runs share: their training images. Without it the same images, divided more often, would prove anything.
+    t = mean(d) / sqrt((1/J + n_test/n_train) s²) with J - 1 degrees of freedom. The second term corrects for the
+    training images that the runs share. Without it, more repeats on the same images would make any difference
+    significant.
 
     Args:
-        differences: (J,) metric of the one method minus that of the other in each run.
+        differences: (J,) metric of the first method minus that of the second in each run.
         n_test: Test images of a run.
         n_train: Images that a run was fitted on.
 
@@ -65,9 +65,9 @@ def corrected_t(differences: FloatArray, n_test: float, n_train: float) -> Verdi
     """
     runs = len(differences)
     if runs < 2:
-        return Verdict(reason="one run each: that tells two trained models apart, not two methods")
+        return Verdict(reason="one run each: this compares two trained models, not two methods")
     if n_train <= 0:
-        return Verdict(reason="it is not known how many images were fitted")
+        return Verdict(reason="the number of fitted images is not known")
     from scipy.special import stdtr, stdtrit
 
     mean, spread = float(differences.mean()), float(differences.std(ddof=1))
@@ -82,11 +82,11 @@ def corrected_t(differences: FloatArray, n_test: float, n_train: float) -> Verdi
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Verdict:
-    """McNemar's test (1947) in its exact form: among images that one model alone got right, is it a coin's toss?
+    """McNemar's exact test (1947): of the images that only one model predicted correctly, are both shares one half?
 
     Args:
-        first: (n,) whether the one model was right.
-        second: (n,) whether the other was; n independent images.
+        first: (n,) whether the first model is correct.
+        second: (n,) whether the second is; n independent images.
 
     >>> mcnemar(np.array([True] * 8), np.array([True] * 2 + [False] * 6)).p
     0.03125
@@ -96,60 +96,59 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Verdict:
     detail = (("only_first_right", one), ("only_second_right", other))
     difference = (one - other) / len(first)
     if n == 0:
-        return Verdict(1.0, 0.0, difference, detail=detail, reason="both are right about the same images")
-    # Whole numbers until the last division: no rounding, however many images.
+        return Verdict(1.0, 0.0, difference, detail=detail, reason="both are correct for the same images")
+    # Integers until the last division: no rounding, however many images.
     tail = sum(math.comb(n, k) for k in range(min(one, other) + 1))
     return Verdict(min(1.0, 2 * tail / 2**n), float(min(one, other)), difference, detail=detail)
 
 
 def delong(first: FloatArray, second: FloatArray, positive: NDArray[np.bool_]) -> Verdict:
-    """DeLong, DeLong & Clarke-Pearson (1988): two correlated areas under the ROC curve, compared without resampling.
+    """DeLong, DeLong & Clarke-Pearson (1988): compares two correlated areas under the ROC curve.
 
-    The structural components are had from midranks (Sun & Xu 2014), in n log n instead of all pairs.
+    The structural components are computed from midranks (Sun & Xu 2014), in n log n instead of all pairs.
 
     Args:
-        first: (n,) scores of the one model; only their order counts.
-        second: (n,) scores of the other, on the same independent images.
+        first: (n,) scores of the first model; only their order matters.
+        second: (n,) scores of the second, on the same independent images.
         positive: (n,) whether the image is of the class.
     """
     m, n = int(positive.sum()), int((~positive).sum())
     if m < 2 or n < 2:
-        return Verdict(reason="DeLong needs two images of the class and two others")
+        return Verdict(reason="DeLong needs at least two images of the class and two of the rest")
     tens, ones, areas = [], [], []
     for score in (first, second):
-        everyone = midranks(score)
-        tens.append((everyone[positive] - midranks(score[positive])) / n)
-        ones.append(1 - (everyone[~positive] - midranks(score[~positive])) / m)
+        ranks = midranks(score)
+        tens.append((ranks[positive] - midranks(score[positive])) / n)
+        ones.append(1 - (ranks[~positive] - midranks(score[~positive])) / m)
         areas.append(float(tens[-1].mean()))
     difference = areas[0] - areas[1]
     variance = float((tens[0] - tens[1]).var(ddof=1)) / m + float((ones[0] - ones[1]).var(ddof=1)) / n
     detail = (("auc_first", areas[0]), ("auc_second", areas[1]))
     if variance < 1e-18:
         if abs(difference) < 1e-12:
-            return Verdict(1.0, 0.0, difference, detail=detail, reason="both rank the images alike")
-        return Verdict(difference=difference, detail=detail, reason="the areas differ without any spread")
+            return Verdict(1.0, 0.0, difference, detail=detail, reason="both rank the images in the same order")
+        return Verdict(difference=difference, detail=detail, reason="the areas differ, but their variance is 0")
     z = difference / math.sqrt(variance)
     half = 1.959963984540054 * math.sqrt(variance)
     return Verdict(math.erfc(abs(z) / math.sqrt(2)), z, difference, difference - half, difference + half, detail)
 
 
 def midranks(values: FloatArray) -> FloatArray:
-    """Ranks from 1, equal values sharing the mean of theirs.
+    """Ranks from 1; equal values get the mean of their ranks.
 
     >>> midranks(np.array([0.3, 0.1, 0.3])).tolist()
     [2.5, 1.0, 2.5]
     """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = counts.cumsum()
-    shared: FloatArray = (ends - (counts - 1) / 2)[place]
+    shared: FloatArray = (ends - (counts - 1) / 2)[inverse]
     return shared
 
 
 def holm(raw: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down adjustment, which keeps the chance of any false alarm among all at its level.
+    """Holm's (1979) step-down adjustment of p values, which controls the family-wise error rate.
 
-    Args:
-        raw: p values; None, where a test did not apply, is none of the family.
+    None, where a test did not apply, is not part of the family.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -169,49 +168,46 @@ CELLS_AT_ONCE = 2_000_000
 Bools = NDArray[np.bool_]
 
 
-def pick(figures: Figures, metric: str, about: int | None) -> FloatArray:
-    """One metric of a level of estimates; of the class `about` where it is a metric of a class."""
+def pick(figures: Figures, metric: str, positive_index: int | None) -> FloatArray:
+    """One metric of a level of estimates; for a metric of a class, of the positive one."""
     values = figures[metric]
-    return values[..., about] if METRICS[metric].of_a_class else values
+    return values[..., positive_index] if METRICS[metric].of_a_class else values
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models' answers about the same images, row by row.
+    """The predictions of two models for the same images, patients and runs in the same order.
 
     Attributes:
-        first: The one.
-        second: The other: same images, patients and runs in the same order.
         metric: A key of `METRICS`.
-        about: Index of the positive class, where there is one.
         defined: The classes that macro averages are over, by the metric of the class that they average.
     """
 
     first: Scores
     second: Scores
     metric: str
-    about: int | None
+    positive_index: int | None
     defined: dict[str, Bools]
 
 
 def sign_flip(pair: Pair, *, seed: int = 0, permutations: int = PERMUTATIONS) -> Verdict:
     """The patient-level sign-flip permutation test of the difference first - second.
 
-    Where so few patients tell the models apart that all exchanges can be had, all are taken and p is exact; else as
-    many are drawn as asked for, and the one that was seen counts as one of them. An exchange in which the metric is
-    undefined counts as one at least as extreme.
+    If the predictions differ for so few patients that all exchanges can be enumerated, p is exact. Otherwise
+    `permutations` exchanges are drawn, and the observed arrangement is counted as one more. An exchange in which the
+    metric is undefined counts as at least as extreme.
     """
-    turner = _Ranks(pair) if METRICS[pair.metric].ranked else _Decisions(pair)
-    observed = float(turner(np.ones((1, pair.first.patients), np.bool_))[0])
-    active = np.flatnonzero(turner.differing)
+    statistic = _Ranks(pair) if METRICS[pair.metric].ranked else _Decisions(pair)
+    observed = float(statistic(np.ones((1, pair.first.patients), np.bool_))[0])
+    active = np.flatnonzero(statistic.differing)
     if not len(active):
-        return Verdict(1.0, 0.0, observed, reason="the two say the same of every image")
+        return Verdict(1.0, 0.0, observed, reason="both models predict the same for every image")
     exact = 2 ** min(len(active), 60) <= permutations
     count = 2 ** len(active) if exact else permutations
     extreme = 0
-    for flips in _flips(active, pair.first.patients, count, exact, seed, turner.cells):
-        difference = turner(flips)
-        # Rounding must not keep the arrangement that was seen from being as extreme as itself.
+    for flips in _flips(active, pair.first.patients, count, exact, seed, statistic.cells):
+        difference = statistic(flips)
+        # The tolerance makes the observed arrangement at least as extreme as itself in spite of rounding.
         extreme += int((~(np.abs(difference) < abs(observed) - 1e-12)).sum())
     p = extreme / count if exact else (1 + extreme) / (1 + count)
     detail = (("patients_differing", len(active)), ("permutations", count), ("exact", float(exact)))
@@ -219,7 +215,7 @@ def sign_flip(pair: Pair, *, seed: int = 0, permutations: int = PERMUTATIONS) ->
 
 
 def _flips(active: IntArray, patients: int, count: int, exact: bool, seed: int, cells: int) -> Iterator[Bools]:
-    """Parts of (count, P): True leaves a patient as he is, False exchanges the models."""
+    """Chunks of (count, P): True keeps the predictions for a patient, False exchanges those of the models."""
     rng = np.random.default_rng(seed)
     step = max(1, CELLS_AT_ONCE // max(cells, 1))
     for begin in range(0, count, step):
@@ -252,7 +248,7 @@ class _Decisions:
 
     def __call__(self, flips: Bools) -> FloatArray:
         one, other = self.tallies
-        # What goes to the one leaves the other: the sum of the two stays.
+        # The sum of the two stays the same.
         moved = ((one - other) @ flips.T.astype(np.float64)).transpose(0, 2, 1)
         first = other.sum(axis=2)[:, None, :] + moved
         second = one.sum(axis=2)[:, None, :] - moved
@@ -267,11 +263,13 @@ class _Decisions:
             "mcc": metrics.matthews(confusion),
         }
         level = {name: metrics.mean_defined(values) for name, values in level.items()}
-        return pick(derive(level, self.pair.defined, self.pair.about), self.pair.metric, self.pair.about)
+        return pick(
+            derive(level, self.pair.defined, self.pair.positive_index), self.pair.metric, self.pair.positive_index
+        )
 
 
 class _Ranks:
-    """Areas under curves, computed inside each run from midranks, averaged over the runs where they are defined."""
+    """Areas under curves, computed within each run from midranks, averaged over the runs where they are defined."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -297,23 +295,22 @@ class _Ranks:
         areas = []
         for patient, truth, one, other in self.runs:
             kept = flips[:, patient]
-            found = [
-                histogram_areas(np.where(kept, one[k], other[k]), truth == k) for k in range(len(one))
-            ]  # (auc, average precision) of each class
+            # (AUC, average precision) of each class.
+            found = [histogram_areas(np.where(kept, one[k], other[k]), truth == k) for k in range(len(one))]
             areas.append(np.array(found).transpose(1, 2, 0))
         auc, precision = (metrics.mean_defined(np.stack(part)) for part in zip(*areas, strict=True))
         values, source = (precision, "class_ap") if self.pair.metric == "average_precision" else (auc, "auc")
-        if self.pair.about is not None and self.pair.metric != "macro_auc":
-            one_class: FloatArray = values[:, self.pair.about]
+        if self.pair.positive_index is not None and self.pair.metric != "macro_auc":
+            one_class: FloatArray = values[:, self.pair.positive_index]
             return one_class
         return metrics.macro(values, self.pair.defined[source])
 
 
 def histogram_areas(values: IntArray, positive: Bools) -> tuple[FloatArray, FloatArray]:
-    """Area under the ROC curve and average precision of many scorings at once, for scores that are small whole numbers.
+    """Area under the ROC curve and average precision of B scorings at once, for scores that are small integers.
 
     Args:
-        values: (B, n) scores of B scorings, from 0.
+        values: (B, n) scores, from 0.
         positive: (n,) whether the image is of the class.
 
     Returns:
@@ -324,16 +321,16 @@ def histogram_areas(values: IntArray, positive: Bools) -> tuple[FloatArray, Floa
     [1.0, 0.25]
     """
     many, width = len(values), int(values.max(initial=0)) + 1
-    places = values + width * np.arange(many)[:, None]
+    cells = values + width * np.arange(many)[:, None]
     hits, misses = (
-        np.bincount(places[:, mask].ravel(), minlength=many * width).reshape(many, width)[:, ::-1].astype(np.float64)
+        np.bincount(cells[:, mask].ravel(), minlength=many * width).reshape(many, width)[:, ::-1].astype(np.float64)
         for mask in (positive, ~positive)
     )
     found, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
     positives, negatives = found[:, -1], false[:, -1]
     pairs = (hits * (negatives[:, None] - false + 0.5 * misses)).sum(axis=1)
-    called = found + false
-    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    predicted = found + false
+    precision = np.divide(found, predicted, out=np.zeros_like(found), where=predicted > 0)
     return (
         divide(pairs, positives * negatives),
         divide((hits * precision).sum(axis=1), np.where(negatives > 0, positives, 0.0)),

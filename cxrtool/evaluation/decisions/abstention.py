@@ -1,9 +1,9 @@
-"""Leaving the least confident images undecided: how many are left out, and how right the others are.
+"""Abstention: the least confident images are left undecided; coverage, and accuracy of the others.
 
 El-Yaniv & Wiener (2010), "On the Foundations of Noise-free Selective Classification"; the area under the risk-coverage
 curve is the quality that Geifman et al. (2019), "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", call
-AURC. The cut that a wanted coverage takes comes from each run's own validation part: on the test part itself the
-coverage would be exact by construction, and nobody who sees one patient after the other could repeat it.
+AURC. The confidence limit for a coverage comes from the validation images of each run. On the test images themselves
+the coverage would be exact by construction, which is not possible in practice, where patients come one by one.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from cxrtool.evaluation.sheet import cell
 
 COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 FEWEST = 20
-"""Validation images of a run from which its cuts are taken."""
+"""Validation images that a run needs for its confidence limits; with fewer they come from its test images."""
 
 FROM_VALIDATION, FROM_TEST = "validation", "test"
 _ROUND = 9
 
 
-def confidence(probabilities: FloatArray, about: int | None = None, threshold: float = 0.5) -> FloatArray:
-    """How sure the decisions of one run are.
+def confidence(probabilities: FloatArray, positive_index: int | None = None, threshold: float = 0.5) -> FloatArray:
+    """The confidence of the decisions of one run.
 
     Args:
         probabilities: (n, K).
-        about: The positive class where a threshold decides; None where the likeliest class does.
-        threshold: From which the positive class is called.
+        positive_index: The positive class where a threshold decides; None where the most probable class is predicted.
+        threshold: Probability from which the positive class is predicted.
 
     Returns:
-        (n,) the highest probability in [0, 1]; where a threshold decides, how far the log odds are from those at which
-        another class would be called: from the threshold, and below it from the second of the other classes.
+        (n,) the highest probability in [0, 1]; where a threshold decides, the distance of the log odds to the nearest
+        change of the decision: to the threshold, and below it also to the second of the other classes.
 
     >>> confidence(np.array([[0.7, 0.2, 0.1]])).tolist()
     [0.7]
     >>> confidence(np.array([[0.5, 0.5], [0.2, 0.8]]), 1, 0.8).round(3).tolist()
     [1.386, 0.0]
     """
-    if about is None:
+    if positive_index is None:
         top: FloatArray = probabilities.max(axis=1)
         return top
-    margin = logit(probabilities[:, about]) - float(logit(np.array([threshold]))[0])
-    others = np.sort(np.delete(probabilities, about, axis=1), axis=1)
+    margin = logit(probabilities[:, positive_index]) - float(logit(np.array([threshold]))[0])
+    others = np.sort(np.delete(probabilities, positive_index, axis=1), axis=1)
     if others.shape[1] < 2:
         return np.abs(margin)
     between = np.log(np.maximum(others[:, -1], CLIP) / np.maximum(others[:, -2], CLIP))
@@ -62,7 +62,7 @@ def confidence(probabilities: FloatArray, about: int | None = None, threshold: f
 
 
 def cut_for(confidences: FloatArray, coverage: float) -> float:
-    """The least confidence that is decided for: floor(n (1 - coverage)) of the n lie below it, fewer where some tie.
+    """The confidence limit for a coverage: floor(n (1 - coverage)) of the n are below it, fewer where some tie.
 
     >>> cut_for(np.array([0.5, 0.6, 0.7, 0.8, 0.9]), 0.8)
     0.6
@@ -74,7 +74,7 @@ def cut_for(confidences: FloatArray, coverage: float) -> float:
 def risk_area(confident: FloatArray, wrong: FloatArray, weights: FloatArray) -> FloatArray:
     """Area under the risk-coverage curve: the mean error rate of the most confident 1, 2, ... n images.
 
-    Images that are equally confident are let in together.
+    Images with equal confidence are added together.
 
     Args:
         confident: (n,).
@@ -82,7 +82,7 @@ def risk_area(confident: FloatArray, wrong: FloatArray, weights: FloatArray) -> 
         weights: (n, B).
 
     Returns:
-        (B,) in [0, 1]; lower is better, and an order by chance gives the error rate.
+        (B,) in [0, 1]; lower is better, and a random order gives the error rate.
 
     >>> risk_area(np.array([0.9, 0.8, 0.7]), np.array([0.0, 0.0, 1.0]), np.ones((3, 1))).round(4).tolist()
     [0.1111]
@@ -100,34 +100,26 @@ def abstain(
     scores: Scores,
     validation: Validation,
     *,
-    about: int | None = None,
+    positive_index: int | None = None,
     thresholds: Sequence[float] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Coverage and accuracy when the least confident are left undecided.
+    """Coverage and accuracy when the least confident images are left undecided: `abstention` of `metrics.json`.
 
-    Args:
-        scores: What is evaluated, with its decisions.
-        validation: The validation rows of its runs, at the same temperature.
-        about: The positive class, where thresholds decide.
-        thresholds: One a run, where they decide.
-        seed: Of the resamples.
-        resamples: How many.
-
-    Returns:
-        `abstention` of `metrics.json`.
+    `validation` holds the validation rows of the runs, at the same temperature. `thresholds`, one a run, are given
+    where they decide.
     """
     limits = list(thresholds) or [0.5] * len(scores.runs)
-    asked = about if len(thresholds) else None
+    thresholded = positive_index if len(thresholds) else None
     sure, cuts, sources = np.zeros(len(scores)), [], []
     for run, (pair, limit) in enumerate(zip(scores.runs, limits, strict=True)):
         rows = scores.run == run
-        sure[rows] = confidence(scores.probabilities[rows], asked, limit)
+        sure[rows] = confidence(scores.probabilities[rows], thresholded, limit)
         reference, source = sure[rows & scores.decided], FROM_TEST
         part = validation.of(pair)
         if part is not None and part.decided.sum() >= FEWEST:
-            reference, source = confidence(part.probabilities, asked, limit)[part.decided], FROM_VALIDATION
+            reference, source = confidence(part.probabilities, thresholded, limit)[part.decided], FROM_VALIDATION
         cuts.append([cut_for(reference, coverage) for coverage in COVERAGES])
         sources.append(source)
     limits_of = np.array(cuts)
@@ -137,7 +129,7 @@ def abstain(
     ]
     area, by_chance = _area(scores, sure, seed, resamples)
     return {
-        "confidence": "distance of the log odds from another decision" if len(thresholds) else "highest probability",
+        "confidence": "distance of the log odds to another decision" if len(thresholds) else "highest probability",
         "cuts_from": {name: sources.count(name) for name in (FROM_VALIDATION, FROM_TEST)},
         "points": points,
         "area_under_risk_coverage": area,
@@ -155,13 +147,13 @@ def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) 
     by_repeat, by_run = _figures(repeats.observed, count), _figures(tallies.observed, count)
     drawn = _figures(repeats.drawn, count)
     defined = ~np.isnan(metrics.mean_defined(by_repeat["sensitivity"]))
-    there = np.unique(scores.truth)
+    present = np.unique(scores.truth)
 
-    def tell(name: str, proportion: bool, patients: int, why: str) -> dict[str, Any]:
+    def measured(name: str, proportion: bool, patients: int, why: str) -> dict[str, Any]:
         if name == "balanced_accuracy":
-            # Over the classes that the images have: one that is no longer decided for must not drop out unseen.
+            # Over all classes of the images: undefined, not averaged over fewer, where a class is never decided.
             value, replicates, runs, per_repeat = (
-                metrics.macro(level, np.isin(np.arange(count), there))
+                metrics.macro(level, np.isin(np.arange(count), present))
                 for level in (
                     metrics.mean_defined(by_repeat["sensitivity"]),
                     metrics.mean_defined(drawn["sensitivity"]),
@@ -183,16 +175,16 @@ def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) 
             undefined=why,
         ).as_json()
 
-    lost = [scores.classes[k] for k in there if not defined[k]]
+    lost = [scores.classes[k] for k in present if not defined[k]]
     left = len(np.unique(scores.patient[decided]))
-    coverage = tell("coverage", True, scores.patients, "")
+    coverage = measured("coverage", True, scores.patients, "")
     if decided.all():
         coverage = Measure(1.0).as_json()
     return {
         "coverage_wanted": wanted,
         "coverage": coverage,
-        "accuracy": tell("accuracy", True, left, "nothing was decided"),
-        "balanced_accuracy": tell("balanced_accuracy", False, left, f"no image of {', '.join(lost)} was decided"),
+        "accuracy": measured("accuracy", True, left, "no image was decided"),
+        "balanced_accuracy": measured("balanced_accuracy", False, left, f"no image of {', '.join(lost)} was decided"),
     }
 
 
@@ -206,7 +198,7 @@ def _figures(cells: FloatArray, count: int) -> dict[str, FloatArray]:
 
 
 def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[dict[str, Any], float | None]:
-    """The area inside each run, averaged over the runs: confidences of different models share no scale."""
+    """The area within each run, averaged over the runs: confidences of different models share no scale."""
     draws = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
     wrong = (scores.truth != scores.predicted).astype(np.float64)
     values, drawn, errors = [], [], []
@@ -224,7 +216,7 @@ def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[
         ]
         drawn.append(np.concatenate(parts))
     if not values:
-        return Measure(reason="nothing was decided").as_json(), None
+        return Measure(reason="no image was decided").as_json(), None
     found = measure(
         float(np.mean(values)),
         metrics.mean_defined(np.stack(drawn)),
@@ -237,11 +229,7 @@ def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[
 
 
 def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
-    """Accuracy, and balanced accuracy, over the share of images that is decided, with the accuracy's interval.
-
-    Args:
-        entry: `abstention` of `metrics.json`.
-        path: The picture.
+    """Plot accuracy and balanced accuracy over the coverage, from `abstention` of `metrics.json`.
 
     Returns:
         Whether there was anything to draw.
@@ -274,8 +262,8 @@ def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
         floor = min([*low, *values, *(b for _, b in known)])
         left = min(0.45, float(x.min()) - 0.02)
         axes.set(xlim=(1.0, left), ylim=(max(0.0, floor - 0.05), 1.02))
-        axes.set(xlabel="share of images decided (the most confident first)", ylabel="accuracy of those decided")
+        axes.set(xlabel="share of images decided (most confident first)", ylabel="accuracy of the decided images")
         area = cell(entry["area_under_risk_coverage"], 3)
-        axes.set_title(f"Does leaving the least confident undecided help?\narea under the risk-coverage curve {area}")
+        axes.set_title(f"Least confident images left undecided\narea under the risk-coverage curve {area}")
         axes.legend(loc="lower right")
     return True

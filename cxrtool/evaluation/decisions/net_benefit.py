@@ -1,13 +1,12 @@
-"""Net benefit of acting on a model's probability, beside acting on all images and on none.
+"""Net benefit of acting on the probability of a model, beside acting on all images and on none.
 
-Vickers & Elkin (2006), "Decision Curve Analysis: A Novel Method for Evaluating Prediction Models": who would act from a
-risk of t on takes one true positive to be worth (1 - t) / t false ones, so that
+Vickers & Elkin (2006), "Decision Curve Analysis: A Novel Method for Evaluating Prediction Models": a threshold risk of
+t weighs one true positive like (1 - t) / t false positives, so that
 
     net benefit(t) = true positives / n - false positives / n * t / (1 - t).
 
-It is computed inside each run and averaged over the runs. At a prevalence other than that of the test images, the
-probabilities are moved with the prevalence (odds times a constant, as where only the prior changes), because a risk of
-t there is not what the model calls t here.
+It is computed within each run and averaged over the runs. At a prevalence other than that of the test images, the
+probabilities are adjusted to the prevalence (odds times a constant: only the prior changes).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RE
 from cxrtool.evaluation.scores import Scores
 
 THRESHOLDS = (0.01, 0.02, 0.03, 0.04, *(round(0.05 * k, 2) for k in range(1, 20)))
-"""Risks from which on somebody might act; where few are ill, one acts from low ones."""
+"""Threshold risks; more of them are low, for low prevalences."""
 
 PANEL = 4.2
 CURVES = ("act on the model", "act on all", "act on none")
@@ -37,7 +36,7 @@ CURVES = ("act on the model", "act on all", "act on none")
 def net_benefit(
     true_rate: FloatArray, false_rate: FloatArray, prevalence: FloatArray, threshold: FloatArray
 ) -> FloatArray:
-    """Net benefit, in true positives per image, from rates among the positive and among the negative images.
+    """Net benefit, in true positives per image, from the true and the false positive rate.
 
     >>> net_benefit(np.array(0.9), np.array(0.2), np.array(0.25), np.array(0.2)).round(4).item()
     0.1875
@@ -48,31 +47,20 @@ def net_benefit(
 
 
 def decision_curve(
-    scores: Scores, about: int, *, prevalences: Sequence[float] = (), seed: int = 0, resamples: int = RESAMPLES
+    scores: Scores, positive_index: int, *, prevalences: Sequence[float] = (), seed: int = 0, resamples: int = RESAMPLES
 ) -> list[dict[str, Any]]:
-    """The decision curve at the prevalence of the test images, and at others.
-
-    Args:
-        scores: What is evaluated.
-        about: The class to act on.
-        prevalences: Other shares of it, in (0, 1).
-        seed: Of the resamples.
-        resamples: How many.
-
-    Returns:
-        `decision_curve` of `metrics.json`: one entry a prevalence, the observed one first.
-    """
-    return [_curve(scores, about, stated, seed, resamples) for stated in (None, *prevalences)]
+    """`decision_curve` of `metrics.json`: one entry for the observed prevalence and one for each other in (0, 1)."""
+    return [_curve(scores, positive_index, stated, seed, resamples) for stated in (None, *prevalences)]
 
 
-def _curve(scores: Scores, about: int, stated: float | None, seed: int, resamples: int) -> dict[str, Any]:
-    positive = scores.truth == about
-    own = scores.probabilities[:, about]
+def _curve(scores: Scores, positive_index: int, stated: float | None, seed: int, resamples: int) -> dict[str, Any]:
+    positive = scores.truth == positive_index
+    own = scores.probabilities[:, positive_index]
     runs = len(scores.runs)
     sizes = np.bincount(scores.run, minlength=runs).astype(np.float64)
     share = divide(np.bincount(scores.run, positive, minlength=runs).astype(np.float64), sizes)
     if stated is not None:
-        # Where a run has one class only nothing tells the prior; its net benefit is undefined below.
+        # A run with one class has no prior to correct; its net benefit is undefined below.
         known = np.where((share > 0) & (share < 1), share, stated)[scores.run]
         own = prior_correct(own, np.full(len(own), stated), known)
     count = len(THRESHOLDS)
@@ -86,9 +74,9 @@ def _curve(scores: Scores, about: int, stated: float | None, seed: int, resample
     limits = np.array(THRESHOLDS)
     rate = share if stated is None else np.full(runs, stated)
     one = np.ones(1)
-    everyone = np.mean([net_benefit(one, one, np.array([r]), limits) for r in rate], axis=0)
+    treat_all = np.mean([net_benefit(one, one, np.array([r]), limits) for r in rate], axis=0)
     undefined = bool(np.isnan(value).any())
-    best = [] if undefined else _ranges(value > np.maximum(everyone, 0.0))
+    best = [] if undefined else _ranges(value > np.maximum(treat_all, 0.0))
     return {
         "prevalence": round(float(rate.mean()), DIGITS),
         "stated": stated is not None,
@@ -97,14 +85,14 @@ def _curve(scores: Scores, about: int, stated: float | None, seed: int, resample
         "low": None if low is None else _listed(low),
         "high": None if high is None else _listed(high),
         "method": None if low is None else PATIENTS if scores.by_patient else IMAGES,
-        "treat_all": _listed(everyone),
+        "treat_all": _listed(treat_all),
         "best_between": best,
-        "reason": "no run holds both the class and others" if undefined else None,
+        "reason": "no run has images of both the class and the rest" if undefined else None,
     }
 
 
 def _benefits(cells: FloatArray, stated: float | None) -> FloatArray:
-    """(runs, ..., thresholds) net benefit from counts by how many thresholds a score reaches."""
+    """(runs, ..., thresholds) net benefit, from counts of images by the number of thresholds that they reach."""
     count = len(THRESHOLDS)
     positives, negatives = cells[..., : count + 1], cells[..., count + 1 :]
     reached = [part[..., ::-1].cumsum(axis=-1)[..., ::-1] for part in (positives, negatives)]
@@ -121,12 +109,12 @@ def _benefits(cells: FloatArray, stated: float | None) -> FloatArray:
 
 
 def _ranges(better: Any) -> list[list[float]]:
-    """First and last threshold of each stretch in which something holds."""
+    """First and last threshold of each range in which `better` is true."""
     found = []
     for holds, group in groupby(enumerate(better), key=lambda pair: bool(pair[1])):
-        places = [place for place, _ in group]
+        indices = [index for index, _ in group]
         if holds:
-            found.append([THRESHOLDS[places[0]], THRESHOLDS[places[-1]]])
+            found.append([THRESHOLDS[indices[0]], THRESHOLDS[indices[-1]]])
     return found
 
 
@@ -135,13 +123,7 @@ def _listed(values: FloatArray) -> list[float | None]:
 
 
 def draw_decision_curve(entries: Sequence[Mapping[str, Any]], positive: str, path: Path) -> None:
-    """Net benefit over the risk from which on one would act, one panel a prevalence.
-
-    Args:
-        entries: `decision_curve` of `metrics.json`.
-        positive: The class to act on.
-        path: The picture.
-    """
+    """Plot net benefit over the threshold risk, from `decision_curve` of `metrics.json`, one panel a prevalence."""
     with picture(path, PANEL * len(entries) + 0.4, 4.6) as figure:
         panels = figure.subplots(1, len(entries), squeeze=False)[0]
         for axes, entry in zip(panels, entries, strict=True):
@@ -156,9 +138,9 @@ def draw_decision_curve(entries: Sequence[Mapping[str, Any]], positive: str, pat
             bottom = min(-0.12 * top, float(np.nanmin(model)) if not np.isnan(model).all() else 0.0)
             height = max([1.12 * top, *(1.03 * end for end in entry["high"] or ())])
             axes.set(xlim=(0, 1), ylim=(max(bottom, -top), height))
-            axes.set(xlabel=f"risk of {shorten(positive, 16)} from which on one would act", ylabel="net benefit")
-            kind = "as if" if entry["stated"] else "as here,"
-            axes.set_title(f"{kind} {top:.3g} of the images are {shorten(positive, 14)}")
-        # Below the panels: inside them there is no place that no curve can reach.
+            axes.set(xlabel=f"threshold risk of {shorten(positive, 16)}", ylabel="net benefit")
+            kind = "assumed" if entry["stated"] else "observed"
+            axes.set_title(f"{kind} prevalence of {shorten(positive, 14)} {top:.3g}")
+        # Below the panels: inside them a curve can be anywhere.
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CURVES))
-        figure.suptitle("What is acting on the model worth?", x=0.01, ha="left", fontsize=10)
+        figure.suptitle("Net benefit of acting on the model", x=0.01, ha="left", fontsize=10)

@@ -1,8 +1,8 @@
-"""The operating point of one class against the rest: the 2x2 table and what a reader at the bedside asks of it.
+"""The operating point of one class against the rest: the 2x2 table and the clinical metrics that follow from it.
 
-Counts are pooled over the folds of a repeat and averaged over the repeats, and so are sensitivity, specificity and the
-predictive values; likelihood ratios, and predictive values at a stated prevalence (Bayes' theorem), follow from
-sensitivity and specificity as they are shown, and in each resample from those of the resample.
+Counts, sensitivity, specificity and predictive values are pooled over the folds of a repeat and averaged over the
+repeats. Likelihood ratios, and predictive values at a stated prevalence (Bayes' theorem), follow from the sensitivity
+and specificity shown, and in each resample from those of the resample.
 """
 
 from __future__ import annotations
@@ -35,44 +35,37 @@ CELLS = ("tp", "fn", "fp", "tn")
 SHARES = ("sensitivity", "specificity", "ppv", "npv")
 RATIOS = ("lr_positive", "lr_negative")
 WILSON_ENDS = "Wilson's ends of sensitivity and specificity"
-LIKELIEST, GIVEN = "likeliest class", "as predicted"
-"""The rule of decisions as they stand in the predictions: the likeliest class, or another that only they know."""
+LIKELIEST, GIVEN = "most probable class", "as predicted"
+"""The rule of the decisions in the predictions: the most probable class, or an unknown other rule."""
 
 
 def operating_point(
     scores: Scores,
-    about: int,
+    positive_index: int,
     *,
     rule: str | None = None,
     prevalences: Sequence[float] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """The operating point of the decisions in `scores`.
+    """The operating point of the decisions in `scores`: an entry of `operating` in `metrics.json`.
 
-    Args:
-        scores: What is evaluated; what was left undecided does not count.
-        about: The positive class; the others together are negative.
-        rule: What the decisions were made by; None takes what they look like.
-        prevalences: Shares of the positive class, in (0, 1), at which predictive values are wanted.
-        seed: Of the resamples.
-        resamples: How many.
-
-    Returns:
-        An entry of `operating` in `metrics.json`.
+    The other classes together are negative; undecided images are not counted. `rule` names how the decisions were made
+    (None: `LIKELIEST` where they match it, otherwise `GIVEN`); `prevalences`, in (0, 1), are those for further
+    predictive values.
     """
-    true, called = scores.truth == about, scores.predicted == about
-    kind = np.where(true, np.where(called, TP, FN), np.where(called, FP, TN))
+    true, predicted = scores.truth == positive_index, scores.predicted == positive_index
+    kind = np.where(true, np.where(predicted, TP, FN), np.where(predicted, FP, TN))
     made = scores.decided
     tallies = tally(scores, np.where(made, kind, NOT_COUNTED), len(CELLS), seed=seed, resamples=resamples)
     repeats = tallies.by_repeat()
     likeliest = np.array_equal(scores.predicted[made], scores.probabilities[made].argmax(axis=1))
-    sizes = {"sensitivity": true, "specificity": ~true, "ppv": called, "npv": ~called}
+    sizes = {"sensitivity": true, "specificity": ~true, "ppv": predicted, "npv": ~predicted}
     patients = {name: len(np.unique(scores.patient[mask & made])) for name, mask in sizes.items()}
     rule = rule or (LIKELIEST if likeliest else GIVEN)
     return _entry(
         scores.classes,
-        about,
+        positive_index,
         rule,
         prevalences,
         repeats.observed,
@@ -87,27 +80,20 @@ def operating_point(
 def operating_counts(
     classes: Sequence[str],
     counts: FloatArray,
-    about: int,
+    positive_index: int,
     *,
     prevalences: Sequence[float] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """The operating point of a confusion matrix, as papers print them, with Wilson's intervals.
-
-    Args:
-        classes: K names.
-        counts: (K, K), rows = true.
-        about: The positive class.
-        prevalences: As in `operating_point`.
-        seed: Of the resamples.
-        resamples: How many.
-    """
-    observed = _cells(counts, about)[None]
-    drawn = _cells(draw_counts(counts, resamples, np.random.default_rng(seed)), about)[None]
+    """The operating point of a confusion matrix (K, K), rows = true, with Wilson's intervals."""
+    observed = _cells(counts, positive_index)[None]
+    drawn = _cells(draw_counts(counts, resamples, np.random.default_rng(seed)), positive_index)[None]
     tp, fn, fp, tn = (int(count) for count in observed[0])
     images = {"sensitivity": tp + fn, "specificity": fp + tn, "ppv": tp + fp, "npv": fn + tn}
-    return _entry(classes, about, GIVEN, prevalences, observed, drawn, images, observed, few=math.inf, method=IMAGES)
+    return _entry(
+        classes, positive_index, GIVEN, prevalences, observed, drawn, images, observed, few=math.inf, method=IMAGES
+    )
 
 
 def shares(cells: FloatArray) -> dict[str, FloatArray]:
@@ -138,9 +124,9 @@ def ratios(sensitivity: FloatArray, specificity: FloatArray) -> dict[str, FloatA
 
 
 def at_prevalence(sensitivity: FloatArray, specificity: FloatArray, prevalence: float) -> dict[str, FloatArray]:
-    """Predictive values where another share of the images is positive, by Bayes' theorem.
+    """Predictive values at another prevalence, by Bayes' theorem.
 
-    They hold if sensitivity and specificity are the same there, which a change of the kind of patients may undo.
+    Assumes that sensitivity and specificity are the same there, which other patients may change.
 
     >>> at_prevalence(np.array(0.9), np.array(0.9), 0.1)["ppv"].round(4).item()
     0.5
@@ -153,17 +139,17 @@ def at_prevalence(sensitivity: FloatArray, specificity: FloatArray, prevalence: 
     }
 
 
-def _cells(confusion: FloatArray, about: int) -> FloatArray:
+def _cells(confusion: FloatArray, positive_index: int) -> FloatArray:
     """(..., K, K) counts to the (..., 4) of one class against the rest."""
-    tp = confusion[..., about, about]
-    fn = confusion[..., about, :].sum(axis=-1) - tp
-    fp = confusion[..., :, about].sum(axis=-1) - tp
+    tp = confusion[..., positive_index, positive_index]
+    fn = confusion[..., positive_index, :].sum(axis=-1) - tp
+    fp = confusion[..., :, positive_index].sum(axis=-1) - tp
     return np.stack([tp, fn, fp, confusion.sum(axis=(-2, -1)) - tp - fn - fp], axis=-1)
 
 
 def _entry(
     classes: Sequence[str],
-    about: int,
+    positive_index: int,
     rule: str,
     prevalences: Sequence[float],
     observed: FloatArray,
@@ -174,12 +160,12 @@ def _entry(
     few: float,
     method: str,
 ) -> dict[str, Any]:
-    """Put together what (repeats, 4) counts, (repeats, B, 4) resamples and (runs, 4) counts of the runs tell."""
+    """The entry, from (repeats, 4) counts, (repeats, B, 4) resamples and (runs, 4) counts."""
     by_repeat, of_runs = shares(observed), shares(by_run)
     value = {name: metrics.mean_defined(values) for name, values in by_repeat.items()}
     replicates = {name: metrics.mean_defined(values) for name, values in shares(drawn).items()}
-    label = classes[about]
-    told = {
+    label = classes[positive_index]
+    measures = {
         name: measure(
             float(value[name]),
             replicates[name],
@@ -193,15 +179,14 @@ def _entry(
         )
         for name in SHARES
     }
-    se, sp = told["sensitivity"], told["specificity"]
+    se, sp = measures["sensitivity"], measures["specificity"]
 
-    def follow(name: str, function: Any, *more: float) -> dict[str, Any]:
-        """What follows from sensitivity and specificity: the figure as JSON."""
+    def derived(name: str, function: Any, *more: float) -> dict[str, Any]:
         figure = float(function(value["sensitivity"], value["specificity"], *more)[name])
         if WILSON in (se.method, sp.method) and not math.isnan(figure):
             pairs = (wilson(float(value[share]), patients[share]) for share in ("sensitivity", "specificity"))
             ends = sorted(float(function(np.array(a), np.array(b), *more)[name]) for a, b in zip(*pairs, strict=True))
-            # Both at once at their lower, or upper, end: wide, but never too narrow.
+            # Both at their lower, or both at their upper, end: wide, but never too narrow.
             return Measure(figure, ends[0], ends[1], WILSON_ENDS).as_json()
         return measure(
             figure,
@@ -219,10 +204,10 @@ def _entry(
         "rule": rule,
         "counts": {name: round(float(count), DIGITS) for name, count in zip(CELLS, mean, strict=True)},
         "prevalence": _known(float(metrics.mean_defined(divide(observed[:, TP] + observed[:, FN], total)))),
-        **{name: entry.as_json() for name, entry in told.items()},
-        **{name: follow(name, ratios) for name in RATIOS},
+        **{name: entry.as_json() for name, entry in measures.items()},
+        **{name: derived(name, ratios) for name in RATIOS},
         "at_prevalence": {
-            f"{prevalence:g}": {name: follow(name, at_prevalence, prevalence) for name in ("ppv", "npv")}
+            f"{prevalence:g}": {name: derived(name, at_prevalence, prevalence) for name in ("ppv", "npv")}
             for prevalence in prevalences
         },
     }
@@ -235,9 +220,9 @@ def _known(value: float) -> float | None:
 def _why(name: str, label: str) -> str:
     return {
         "sensitivity": f"no images of {label}",
-        "specificity": f"no images but of {label}",
-        "ppv": f"nothing was called {label}",
-        "npv": f"everything was called {label}",
-        "lr_positive": f"no image was wrongly called {label}, so the ratio has no upper bound",
+        "specificity": f"all images are of {label}",
+        "ppv": f"no image was predicted {label}",
+        "npv": f"every image was predicted {label}",
+        "lr_positive": f"no image was wrongly predicted {label}, so the ratio has no upper bound",
         "lr_negative": "specificity is 0 or undefined",
     }[name]

@@ -1,4 +1,4 @@
-"""What decisions are made by and what they are worth, as tables and sentences: the optional parts of `metrics.json`."""
+"""Tables and notes of the optional parts of `metrics.json`: temperature, threshold, operating point, net benefit."""
 
 from __future__ import annotations
 
@@ -21,24 +21,18 @@ FIGURES = {
 ABSTAINING = {"coverage": "decided", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 SHOWN_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 SHOWN_RISKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_BARE = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None, "reason": None}
+_NO_INTERVAL = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None, "reason": None}
 
 Figure = tuple[str, str, str, Mapping[str, Any], int]
 
 
 def decision_notes(summary: Summary) -> list[str]:
-    """What was fitted on validation, in a sentence each."""
+    """One sentence on each thing that was fitted on validation images."""
     return [*_temperature_notes(summary.get("temperature", ())), *_threshold_notes(summary.get("thresholds"))]
 
 
 def decision_sheets(summary: Summary, of: str, digits: int) -> list[Sheet]:
-    """The tables of what an evaluation was asked about decisions; none where it was not.
-
-    Args:
-        summary: The content of `metrics.json`.
-        of: Behind each title, whose they are.
-        digits: Decimals.
-    """
+    """The tables on decisions that a `metrics.json` has; `of` is appended to each title."""
     found = []
     if ("temperature" in summary or "thresholds" in summary) and summary["runs"] <= MOST_RUNS:
         found.append(_choices(summary, of, digits))
@@ -52,12 +46,18 @@ def decision_sheets(summary: Summary, of: str, digits: int) -> list[Sheet]:
 
 
 def decision_figures(summary: Summary) -> Iterator[Figure]:
-    """Every figure for `metrics.csv`: section, name, metric, measure, images."""
+    """Every value for `metrics.csv`: section, name, metric, measure, images."""
     images = summary["images"]
     for entry in summary.get("temperature", ()):
-        yield "temperature", _run(entry), "temperature", {**_BARE, **_valued(entry, "temperature")}, entry["images"]
+        yield (
+            "temperature",
+            _run(entry),
+            "temperature",
+            {**_NO_INTERVAL, **_valued(entry, "temperature")},
+            entry["images"],
+        )
     for entry in summary.get("thresholds", {}).get("runs", ()):
-        yield "threshold", _run(entry), "threshold", {**_BARE, **_valued(entry, "threshold")}, entry["positives"]
+        yield "threshold", _run(entry), "threshold", {**_NO_INTERVAL, **_valued(entry, "threshold")}, entry["positives"]
     for point in summary.get("operating", ()):
         for metric in FIGURES:
             yield "operating", point["rule"], metric, point[metric], images
@@ -74,8 +74,8 @@ def decision_figures(summary: Summary) -> Iterator[Figure]:
     for curve in summary.get("decision_curve", ()):
         for k, risk in enumerate(curve["thresholds"]):
             ends = {end: curve[end][k] if curve[end] else None for end in ("low", "high")}
-            told = {"value": curve["net_benefit"][k], "method": curve["method"], "reason": curve["reason"]}
-            measure = {**_BARE, **ends, **told}
+            measure = {**_NO_INTERVAL, **ends, "value": curve["net_benefit"][k]}
+            measure |= {"method": curve["method"], "reason": curve["reason"]}
             yield "decision_curve", f"prevalence {curve['prevalence']:.4g}", f"net_benefit_at_{risk:g}", measure, images
 
 
@@ -86,8 +86,8 @@ def _temperature_notes(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     if fitted:
         notes.append(
-            f"Probabilities are calibrated: {_spread('temperature', fitted)}, fitted on each run's own validation "
-            "images (above 1: they were too extreme)."
+            f"Probabilities are calibrated: {_spread('temperature', fitted)}, fitted on the validation images of each "
+            "run (above 1: they were too extreme)."
         )
     reasons: dict[str, list[str]] = {}
     for entry in entries:
@@ -96,7 +96,7 @@ def _temperature_notes(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     several = len(entries) > 1
     for reason, runs in reasons.items():
         where = f" in {_several(runs, len(entries))}" if several else ""
-        notes.append(f"Probabilities stay as they are (temperature 1){where}: {reason}.")
+        notes.append(f"Probabilities are not calibrated (temperature 1){where}: {reason}.")
     return notes
 
 
@@ -108,9 +108,9 @@ def _threshold_notes(chosen: Mapping[str, Any] | None) -> list[str]:
     few = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     each = " in each" if len(values) > 1 else ""
     return [
-        f"Called {chosen['positive']} from the probability that keeps a sensitivity of {chosen['sensitivity']:g} on "
-        f"each run's own validation images: {_spread('threshold', values)}, from {few} images of "
-        f"{chosen['positive']}{each}."
+        f"An image is predicted {chosen['positive']} from the threshold that keeps a sensitivity of "
+        f"{chosen['sensitivity']:g} on the validation images of each run: {_spread('threshold', values)}, chosen on "
+        f"{few} images of {chosen['positive']}{each}."
     ]
 
 
@@ -131,7 +131,7 @@ def _choices(summary: Summary, of: str, digits: int) -> Sheet:
     chosen = summary.get("thresholds")
     first = temperatures or chosen["runs"] if chosen else temperatures
     columns = ["fold"]
-    columns += ["validation images", "temperature", "log-likelihood loss before", "and after"] if temperatures else []
+    columns += ["validation images", "temperature", "log loss before", "log loss after"] if temperatures else []
     columns += [f"of {chosen['positive']}", "threshold"] if chosen else []
     rows = []
     for k, entry in enumerate(first):
@@ -143,7 +143,7 @@ def _choices(summary: Summary, of: str, digits: int) -> Sheet:
             own = chosen["runs"][k]
             row += [str(own["positives"]), fixed(own["threshold"], digits + 1)]
         rows.append(row)
-    return Sheet(f"Chosen on validation{of}", columns, rows, [])
+    return Sheet(f"Chosen on validation images{of}", columns, rows, [])
 
 
 def _operating(points: Sequence[Mapping[str, Any]], of: str, digits: int) -> Sheet:
@@ -165,21 +165,23 @@ def _operating(points: Sequence[Mapping[str, Any]], of: str, digits: int) -> She
         for metric in ("ppv", "npv"):
             name = f"{FIGURES[metric]} where {float(prevalence):.4g} are {positive}"
             measures = [point["at_prevalence"][prevalence][metric] for point in points]
-            # Where few are ill, the NPV differs from 1 only behind the digits that do for the others.
+            # One more decimal: at a low prevalence the NPV is close to 1.
             rows.append([name, *(cell(measure, digits + 1) for measure in measures)])
     share = points[0]["prevalence"]
     if share is not None:
-        notes.say(f"PPV and NPV hold where {share:.3g} of the images are {positive}, as here; elsewhere they differ.")
+        notes.add_line(
+            f"PPV and NPV apply at the prevalence of these images ({share:.3g} are {positive}); at another they differ."
+        )
     if points[0]["at_prevalence"]:
-        notes.say(
-            "At a stated prevalence they are what Bayes' theorem makes of sensitivity and specificity, should these "
-            "be the same there."
+        notes.add_line(
+            "At a stated prevalence they follow from sensitivity and specificity by Bayes' theorem, assuming that both "
+            "are the same there."
         )
     if any(not float(count).is_integer() for point in points for count in point["counts"].values()):
-        notes.say("Counts are means over the repeats.")
+        notes.add_line("Counts are means over the repeats.")
     return Sheet(
         f"Operating point: {positive} against the rest{of}",
-        ["called by", *(point["rule"] for point in points)],
+        ["predicted by", *(point["rule"] for point in points)],
         rows,
         notes.lines(),
     )
@@ -196,27 +198,27 @@ def _abstention(found: Mapping[str, Any], of: str, digits: int) -> Sheet:
             notes.add(point[metric], name, wanted)
         rows.append([wanted, *(cell(point[metric], digits) for metric in ABSTAINING)])
     from_validation, from_test = (found["cuts_from"][name] for name in ("validation", "test"))
-    notes.say(f"The least confident are left undecided; confidence is the {found['confidence']}.")
+    notes.add_line(f"The least confident images are left undecided; confidence is the {found['confidence']}.")
     if from_validation:
         runs = f" in {from_validation} of {from_validation + from_test} runs" if from_test else ""
-        notes.say(f"How confident one has to be was taken from each run's own validation images{runs}.")
+        notes.add_line(f"The confidence limits were chosen on the validation images of each run{runs}.")
     if from_test:
         runs = f" in {from_test} of {from_validation + from_test} runs" if from_validation else ""
-        notes.say(
-            f"How confident one has to be was taken from the test images themselves{runs} (fewer than 20 "
-            "validation images): the share decided is met by construction."
+        notes.add_line(
+            f"The confidence limits were chosen on the test images themselves{runs} (fewer than 20 validation "
+            "images): the coverage is exact by construction."
         )
     area = found["area_under_risk_coverage"]
     if area["value"] is not None:
-        notes.say(
-            f"Area under the risk-coverage curve {cell(area, digits + 1)}; leaving images out by chance would give "
+        notes.add_line(
+            f"Area under the risk-coverage curve {cell(area, digits + 1)}; random abstention would give "
             f"{found['area_by_chance']:.{digits + 1}f}."
         )
-    return Sheet(f"The least confident left undecided{of}", ["asked for", *ABSTAINING.values()], rows, notes.lines())
+    return Sheet(f"Least confident images left undecided{of}", ["coverage", *ABSTAINING.values()], rows, notes.lines())
 
 
 def _curves(curves: Sequence[Mapping[str, Any]], positive: str, of: str, digits: int) -> Sheet:
-    columns = ["act from a risk of"]
+    columns = ["threshold risk"]
     for curve in curves:
         at = f" at {curve['prevalence']:.3g}" if len(curves) > 1 else ""
         columns += [f"the model{at}", f"all{at}"]
@@ -231,7 +233,7 @@ def _curves(curves: Sequence[Mapping[str, Any]], positive: str, of: str, digits:
             row.append(fixed(curve["treat_all"][k], digits + 1))
         rows.append(row)
     notes = [
-        "In true positives per image: what is gained by acting on the model, on all images, or on none (which is 0)."
+        "Net benefit in true positives per image, of acting on the predictions, on all images, or on none (which is 0)."
     ]
     for curve in curves:
         where = f"Where {curve['prevalence']:.3g} of the images are {positive}"
@@ -239,9 +241,10 @@ def _curves(curves: Sequence[Mapping[str, Any]], positive: str, of: str, digits:
             notes.append(f"{where} it is undefined: {curve['reason']}.")
             continue
         stretches = [f"{low:g} to {high:g}" if low < high else f"{low:g}" for low, high in curve["best_between"]]
-        told = f"from a risk of {' and of '.join(stretches)}" if stretches else "at none of these risks"
+        better = f"at a risk of {' and of '.join(stretches)}" if stretches else "at none of these risks"
         notes.append(
-            f"{where}, acting on the model gains more than acting on all or on none {told}, by the figures alone."
+            f"{where}, acting on the model has a higher net benefit than acting on all or on none {better} (point "
+            "estimates)."
         )
     return Sheet(f"Net benefit of acting on {positive}{of}", columns, rows, notes)
 

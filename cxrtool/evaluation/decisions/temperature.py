@@ -1,8 +1,8 @@
-"""Temperature scaling: one number per run that makes stated probabilities less, or more, extreme.
+"""Temperature scaling: one number per run that makes predicted probabilities less, or more, extreme.
 
 Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2: softmax(z / T). Only probabilities are known
-here, and softmax(log(p) / T) is the same, because log p and z differ by a constant per image. Other than there, ln T
-has a normal prior of standard deviation 0.5, so that a small validation part cannot drive T far from 1.
+here, and softmax(log(p) / T) is the same, because log p and z differ by a constant per image. Unlike in the paper, ln T
+has a normal prior of standard deviation 0.5, so that few validation images cannot move T far from 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PRIOR_SD = 0.5
 """Of ln T."""
 
 FEWEST = 50
-"""Validation images from which a temperature is fitted."""
+"""Validation images that a temperature needs."""
 
 _REACH = 6.0
 _POINTS = 97
@@ -36,8 +36,8 @@ class Temperature:
     """A temperature, or 1 with the reason why none was fitted.
 
     Attributes:
-        value: T, over 0; above 1 it makes probabilities less extreme.
-        images: Validation images that were there.
+        value: T > 0; above 1 it makes probabilities less extreme.
+        images: Number of validation images.
         reason: Why T is 1.
         nll_before: Mean negative log-likelihood of the validation labels, in nats, at T = 1.
         nll_after: The same at T.
@@ -72,11 +72,7 @@ class Temperature:
 
 
 def apply(probabilities: FloatArray, temperature: float) -> FloatArray:
-    """Probabilities at a temperature: p^(1/T), scaled to add up to one; the order of the classes stays.
-
-    Args:
-        probabilities: (..., K) in [0, 1].
-        temperature: T, over 0; at 1 nothing changes, to the last digit.
+    """Probabilities (..., K) at a temperature T > 0: p^(1/T), scaled to sum 1; at 1 they are returned unchanged.
 
     >>> apply(np.array([[0.8, 0.2]]), 2.0).round(4).tolist()
     [[0.6667, 0.3333]]
@@ -90,22 +86,22 @@ def apply(probabilities: FloatArray, temperature: float) -> FloatArray:
 
 
 def fit(probabilities: FloatArray, truth: IntArray) -> Temperature:
-    """The temperature of a validation part: least negative log-likelihood + (ln T)^2 / (2 * 0.5^2).
+    """The temperature that minimises negative log-likelihood + (ln T)^2 / (2 * 0.5^2) on validation images.
 
     Args:
-        probabilities: (n, K) what the model said of its validation images.
+        probabilities: (n, K) predicted for the validation images.
         truth: (n,) their classes.
 
     Returns:
         T, or 1 with the reason where there are fewer than `FEWEST` images, or only one class.
 
     >>> fit(np.full((10, 2), 0.5), np.zeros(10, np.intp)).reason
-    'only 10 validation images, and 50 are needed'
+    'only 10 validation images; 50 are needed'
     """
     n = len(truth)
     if n < FEWEST:
-        told = f"only {n} validation image{'' if n == 1 else 's'}, and {FEWEST} are needed"
-        return Temperature(images=n, reason=told if n else "no validation images")
+        few = f"only {n} validation image{'' if n == 1 else 's'}; {FEWEST} are needed"
+        return Temperature(images=n, reason=few if n else "no validation images")
     if len(np.unique(truth)) < 2:
         return Temperature(images=n, reason=f"all {n} validation images are of one class")
     logarithms = _logarithms(probabilities)
@@ -116,43 +112,40 @@ def fit(probabilities: FloatArray, truth: IntArray) -> Temperature:
         top = scaled.max(axis=1, keepdims=True)
         return float((top[:, 0] + np.log(np.exp(scaled - top).sum(axis=1)) - scaled[own]).sum())
 
-    u = _least(lambda u: likelihood(u) + u * u / (2 * PRIOR_SD**2))
+    u = _minimise(lambda u: likelihood(u) + u * u / (2 * PRIOR_SD**2))
     return Temperature(float(np.exp(u)), n, None, likelihood(0.0) / n, likelihood(u) / n)
 
 
 def calibrate(scores: Scores, validation: Validation) -> tuple[Scores, list[Temperature]]:
-    """Bring every run of an evaluation to the temperature of its own validation part.
+    """Apply to every run the temperature fitted on its validation images; returns one temperature a run.
 
-    Decisions stay: a temperature does not change which class is the likeliest.
-
-    Returns:
-        The scores, and one temperature a run.
+    Decisions do not change: a temperature does not change which class is the most probable.
     """
     probabilities = scores.probabilities.copy()
     found = []
-    for place, run in enumerate(scores.runs):
+    for index, run in enumerate(scores.runs):
         part = validation.of(run)
         if part is None:
             reason = validation.reason if validation.scores is None else "this run has no validation rows"
             found.append(Temperature(reason=reason))
             continue
         fitted = fit(part.probabilities, part.truth)
-        rows = scores.run == place
+        rows = scores.run == index
         probabilities[rows] = apply(probabilities[rows], fitted.value)
         found.append(fitted)
     return replace(scores, probabilities=probabilities), found
 
 
 def _logarithms(probabilities: FloatArray) -> FloatArray:
-    """Logarithms, a 0 taken as at most the smallest other probability, so that no order changes."""
+    """Logarithms; a 0 is replaced by at most the smallest other probability, so that no order changes."""
     positive = probabilities[probabilities > 0]
     floor = min(CLIP, float(positive.min())) if len(positive) else CLIP
     logarithms: FloatArray = np.log(np.maximum(probabilities, floor))
     return logarithms
 
 
-def _least(loss: Callable[[float], float]) -> float:
-    """Where a loss of ln T is least: the best of a grid, then golden section around it."""
+def _minimise(loss: Callable[[float], float]) -> float:
+    """The minimum of a loss of ln T: the best of a grid, then golden-section search around it."""
     grid = np.linspace(-_REACH, _REACH, _POINTS)
     best = int(np.argmin([loss(float(u)) for u in grid]))
     low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _POINTS - 1)])

@@ -1,8 +1,8 @@
-"""A threshold for a wanted sensitivity, from order statistics of the positive validation scores.
+"""The threshold for a given sensitivity, from order statistics of the positive validation scores.
 
-With k the floor((n + 1)(1 - s))-th lowest of n positive scores as threshold, a further positive image of the same kind
-lies below it with a probability of at most k / (n + 1), hence at most 1 - s: no assumption about the distribution.
-(Wilks 1941, "Determination of sample sizes for setting tolerance limits", on which split conformal prediction rests.)
+The threshold is the k-th lowest of n positive scores, k = floor((n + 1)(1 - s)). A further positive image of the same
+kind is below it with a probability of at most k / (n + 1) <= 1 - s, whatever the distribution of the scores (Wilks
+1941, "Determination of sample sizes for setting tolerance limits", the basis of split conformal prediction).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _ROUND = 9
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score from which an image is called positive.
+    """A score from which an image is predicted positive.
 
     Attributes:
-        value: The threshold in [0, 1], or None.
-        rank: Which of the lowest positive scores it is, from 1.
-        positives: How many positive validation images there were.
-        reason: Why there is none.
+        value: In [0, 1], or None.
+        rank: Rank of the threshold among the positive scores, the lowest being 1.
+        positives: Number of positive validation images.
+        reason: Why there is no threshold.
     """
 
     value: float | None
@@ -50,17 +50,17 @@ class Threshold:
 
 
 def rank_of(positives: int, sensitivity: float) -> int:
-    """Which of the lowest positive scores keeps a sensitivity: floor((n + 1)(1 - s)); 0 where none does.
+    """The rank of the positive score that keeps a sensitivity: floor((n + 1)(1 - s)); 0 where none does.
 
     >>> rank_of(19, 0.95), rank_of(18, 0.95), rank_of(9, 0.9), rank_of(99, 0.9)
     (1, 0, 1, 10)
     """
-    # 1 - 0.9 is a little under 0.1, and what is whole must not be rounded down for that.
+    # 1 - 0.9 is slightly below 0.1; without rounding, floor would lose one.
     return math.floor(round((positives + 1) * (1 - sensitivity), _ROUND))
 
 
 def needed(sensitivity: float) -> int:
-    """How many positive images a sensitivity takes at least.
+    """The number of positive images that a sensitivity needs.
 
     >>> needed(0.9), needed(0.95), needed(0.99)
     (9, 19, 99)
@@ -69,33 +69,23 @@ def needed(sensitivity: float) -> int:
 
 
 def threshold(positive_scores: FloatArray, sensitivity: float) -> Threshold:
-    """The highest score that may be asked for so that new positive images reach it with a wanted probability.
-
-    Args:
-        positive_scores: (n,) scores of the positive validation images.
-        sensitivity: In (0, 1).
+    """The highest threshold that new positive images reach with a probability of at least `sensitivity`, in (0, 1).
 
     >>> threshold(np.arange(1, 20) / 20, 0.95).value
     0.05
     >>> threshold(np.array([0.5]), 0.95).reason
-    '1 positive validation image, and 19 are needed'
+    '1 positive validation image; 19 are needed'
     """
     n = len(positive_scores)
     rank = rank_of(n, sensitivity)
     if rank < 1:
-        told = f"{n or 'no'} positive validation image{'' if n == 1 else 's'}, and {needed(sensitivity)} are needed"
-        return Threshold(None, 0, n, told)
+        few = f"{n or 'no'} positive validation image{'' if n == 1 else 's'}; {needed(sensitivity)} are needed"
+        return Threshold(None, 0, n, few)
     return Threshold(float(np.partition(positive_scores, rank - 1)[rank - 1]), rank, n)
 
 
-def choose(scores: Scores, validation: Validation, about: int, sensitivity: float) -> list[Threshold]:
-    """The threshold of every run, from its own validation part.
-
-    Args:
-        scores: What is evaluated, K classes.
-        validation: Its validation rows, at the same temperature as `scores`.
-        about: The positive class.
-        sensitivity: The one that is wanted.
+def choose(scores: Scores, validation: Validation, positive_index: int, sensitivity: float) -> list[Threshold]:
+    """The threshold of every run, from its validation images at the same temperature as `scores`.
 
     Raises:
         InputError: A run has too few positive validation images.
@@ -103,7 +93,7 @@ def choose(scores: Scores, validation: Validation, about: int, sensitivity: floa
     found = []
     for run in scores.runs:
         part = validation.of(run)
-        own = np.zeros(0) if part is None else part.probabilities[part.truth == about, about]
+        own = np.zeros(0) if part is None else part.probabilities[part.truth == positive_index, positive_index]
         found.append(threshold(own, sensitivity))
     lacking = [(run, entry) for run, entry in zip(scores.runs, found, strict=True) if entry.value is None]
     if lacking:
@@ -111,30 +101,25 @@ def choose(scores: Scores, validation: Validation, about: int, sensitivity: floa
         where = f" in r{repeat or '0'}f{fold or '0'}" if len(scores.runs) > 1 else ""
         others = f", and too few in {count_of(len(lacking) - 1, 'other run')}" if len(lacking) > 1 else ""
         fewest = min(entry.positives for _, entry in lacking)
-        name = scores.classes[about]
+        name = scores.classes[positive_index]
         raise InputError(
             f"--sensitivity {sensitivity:g}: expected {needed(sensitivity)} validation images of {name} or more, found "
             f"{first.positives}{where}{others}" + (f" ({validation.reason})" if validation.scores is None else ""),
-            f"with {fewest} at most --sensitivity {math.floor(1000 * fewest / (fewest + 1)) / 1000:g} can be had; or "
-            "give more images to validation: `cxrtool split --validation`"
+            f"{fewest} allow at most --sensitivity {math.floor(1000 * fewest / (fewest + 1)) / 1000:g}; or use more "
+            "validation images: `cxrtool split --validation`"
             if fewest
-            else "a run of `cxrtool train` keeps its validation rows; what `predict` writes has none",
+            else "a run of `cxrtool train` has validation rows; the output of `predict` has none",
         )
     return found
 
 
-def decide(scores: Scores, about: int, thresholds: Sequence[float]) -> Scores:
-    """Call positive what reaches its run's threshold, and the rest the likeliest of the other classes.
+def decide(scores: Scores, positive_index: int, thresholds: Sequence[float]) -> Scores:
+    """Predict the positive class from the threshold of the run, otherwise the most probable other class.
 
-    What was left undecided stays so.
-
-    Args:
-        scores: K classes.
-        about: The positive class.
-        thresholds: One a run.
+    Undecided images stay undecided.
     """
-    reached = scores.probabilities[:, about] >= np.asarray(thresholds)[scores.run]
+    reached = scores.probabilities[:, positive_index] >= np.asarray(thresholds)[scores.run]
     rest = scores.probabilities.copy()
-    rest[:, about] = -1.0
-    called: IntArray = np.where(reached, about, rest.argmax(axis=1)).astype(np.intp)
-    return replace(scores, predicted=np.where(scores.decided, called, UNDECIDED).astype(np.intp))
+    rest[:, positive_index] = -1.0
+    predicted: IntArray = np.where(reached, positive_index, rest.argmax(axis=1)).astype(np.intp)
+    return replace(scores, predicted=np.where(scores.decided, predicted, UNDECIDED).astype(np.intp))

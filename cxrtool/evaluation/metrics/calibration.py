@@ -1,6 +1,6 @@
-"""How far stated probabilities can be believed: expected calibration error, Brier score, slope and intercept.
+"""Calibration of predicted probabilities: expected calibration error, Brier score, slope and intercept.
 
-All of it is computed within one run, and takes weights, an (images, resamples) array, for resampling.
+Everything is computed within one run, with weights, an (images, resamples) array, for resampling.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def top_label(probabilities: FloatArray, truth: IntArray) -> tuple[FloatArray, F
 
 
 def bin_count(images: int) -> int:
-    """How many bins so many images allow: min(15, n / 20), at least one.
+    """The number of bins for n images: min(15, n / 20), at least one.
 
     >>> bin_count(67), bin_count(1000), bin_count(5)
     (3, 15, 1)
@@ -49,10 +49,10 @@ def equal_mass_bins(confidence: FloatArray, count: int | None = None) -> IntArra
 
     Args:
         confidence: (n,).
-        count: Number of bins; by default what `bin_count` allows.
+        count: Number of bins; by default `bin_count(n)`.
 
     Returns:
-        (n,) number of the bin of each image, rising with confidence; some numbers may be unused where many tie.
+        (n,) bin of each image, rising with confidence; some bins may be empty where many confidences tie.
 
     >>> equal_mass_bins(np.linspace(0.5, 1.0, 40)).tolist() == [0] * 20 + [1] * 20
     True
@@ -64,7 +64,7 @@ def equal_mass_bins(confidence: FloatArray, count: int | None = None) -> IntArra
 
 
 def bin_membership(bins: IntArray) -> FloatArray:
-    """(used bins, n) 1.0 where an image lies in the bin."""
+    """(used bins, n) 1.0 where an image is in the bin."""
     return np.equal(np.unique(bins)[:, None], bins).astype(np.float64)
 
 
@@ -93,19 +93,18 @@ def calibration_error(
 def error_if_calibrated(
     confidence: FloatArray, membership: FloatArray, rng: np.random.Generator, draws: int = LABEL_DRAWS
 ) -> float:
-    """The calibration error that a perfectly calibrated model would show on as many images.
+    """The calibration error that a perfectly calibrated model would have on as many images.
 
-    Labels are drawn from the stated probabilities themselves; what remains is the noise of a finite sample.
+    Labels are drawn from the predicted probabilities; the error that remains is the noise of a finite sample.
     """
     hit = (rng.random((len(confidence), draws)) < confidence[:, None]).astype(np.float64)
     return float(calibration_error(confidence, hit, membership, np.ones((len(confidence), draws))).mean())
 
 
 def brier_terms(probabilities: FloatArray, truth: IntArray) -> FloatArray:
-    """What each image adds to the Brier score: squared errors summed over classes; of two classes, of one.
+    """The terms (n,) of the Brier score: squared errors summed over the classes, or of one of two classes.
 
-    Returns:
-        (n,) in [0, 2], for two classes in [0, 1].
+    They are in [0, 2], for two classes in [0, 1].
 
     >>> brier_terms(np.array([[0.8, 0.2]]), np.array([0])).round(2).tolist()
     [0.04]
@@ -133,11 +132,11 @@ def slope(
         log_odds: (n,) x, from `logit`.
         positive: (n,) y.
         weights: (n, B).
-        start: (a, b) to begin with; near the solution a few steps are enough.
+        start: (a, b) of the first step; near the solution a few steps are enough.
 
     Returns:
-        Slope and its constant, (B,) each; NaN where no finite solution exists: one class only, or the score tells the
-        classes apart without overlap.
+        Slope and constant, (B,) each; NaN where no finite solution exists: one class only, or scores that separate the
+        classes without overlap.
     """
     x, y = log_odds[:, None], positive[:, None].astype(np.float64)
     count = weights.shape[1]
@@ -156,7 +155,7 @@ def slope(
         determinant = h00 * h11 - h01 * h01
         step_a = divide(h11 * g0 - h01 * g1, determinant)
         step_b = divide(h00 * g1 - h01 * g0, determinant)
-        # A Newton step may overshoot far from the solution; a bounded one gets there all the same.
+        # Far from the solution a Newton step may overshoot; bounded steps converge.
         size = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)) / 4.0)
         a[active] += step_a / size
         b[active] += step_b / size
@@ -178,10 +177,10 @@ def intercept(log_odds: FloatArray, positive: NDArray[np.bool_], weights: FloatA
         log_odds: (n,) x, from `logit`.
         positive: (n,) y.
         weights: (n, B).
-        start: Where to begin.
+        start: a of the first step.
 
     Returns:
-        (B,); NaN where only one class is there.
+        (B,); NaN where only one class is present.
     """
     x, y = log_odds[:, None], positive[:, None].astype(np.float64)
     observed = (weights * y).sum(axis=0)
@@ -198,6 +197,6 @@ def intercept(log_odds: FloatArray, positive: NDArray[np.bool_], weights: FloatA
 
 
 def _expit(x: FloatArray) -> FloatArray:
-    # tanh neither overflows nor needs two branches.
+    # tanh does not overflow and needs no second branch.
     probability: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * x))
     return probability

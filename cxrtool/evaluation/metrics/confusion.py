@@ -1,8 +1,8 @@
-"""Metrics of decisions, all from confusion matrices, for one matrix or a whole stack of them at once.
+"""Metrics of decisions, all computed from confusion matrices, for one matrix or a stack of them.
 
-A confusion matrix has rows = true class, columns = predicted class; its entries may be weights, of a resample.
-Per class means one-vs-rest: tp, fn, fp, tn of that class against all others. What is undefined (a denominator of 0) is
-NaN here and becomes null with a reason in `cxrtool.evaluation.summary`; it is never 0.
+A confusion matrix has rows = true class, columns = predicted class; its entries may be the weights of a resample. Per
+class means one-vs-rest: tp, fn, fp, tn of that class against all others. Undefined values (a denominator of 0) are NaN
+here and become null with a reason in `cxrtool.evaluation.summary`; they are never 0.
 """
 
 from __future__ import annotations
@@ -29,15 +29,7 @@ def divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
 
 
 def confusion_matrix(truth: IntArray, predicted: IntArray, classes: int) -> FloatArray:
-    """Count images by true and predicted class.
-
-    Args:
-        truth: (n,) class indices.
-        predicted: (n,) class indices.
-        classes: Number of classes K.
-
-    Returns:
-        (K, K) counts, rows = true.
+    """Count images by true and predicted class: (K, K), rows = true, from (n,) class indices.
 
     >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
     [[1.0, 1.0], [0.0, 1.0]]
@@ -53,8 +45,8 @@ def class_metrics(confusion: FloatArray) -> dict[str, FloatArray]:
         confusion: (..., K, K), rows = true.
 
     Returns:
-        One (..., K) array a name of `PER_CLASS`, NaN where undefined. F1 is 2 tp / (2 tp + fp + fn), hence 0 for a
-        class that was never called but is there.
+        One (..., K) array for each name of `PER_CLASS`, NaN where undefined. F1 is 2 tp / (2 tp + fp + fn), hence 0
+        for a class that is present but never predicted.
 
     >>> counts = np.array([[8.0, 2.0], [1.0, 9.0]])
     >>> class_metrics(counts)["sensitivity"].tolist()
@@ -74,7 +66,7 @@ def class_metrics(confusion: FloatArray) -> dict[str, FloatArray]:
 
 
 def accuracy(confusion: FloatArray) -> FloatArray:
-    """Share of images called their own class, of (..., K, K) matrices.
+    """Share of correctly predicted images, of (..., K, K) matrices.
 
     >>> accuracy(np.array([[8.0, 2.0], [1.0, 9.0]])).item()
     0.85
@@ -86,38 +78,35 @@ def matthews(confusion: FloatArray) -> FloatArray:
     """Matthews correlation coefficient for any number of classes, in [-1, 1].
 
     The R_K statistic of Gorodkin (2004), "Comparing two K-category assignments by a K-category correlation
-    coefficient"; for two classes it is Matthews' own. NaN where one class only is true, or one only was called.
+    coefficient"; for two classes it is Matthews' own. NaN where only one class is true or predicted.
 
     Args:
         confusion: (..., K, K), rows = true.
-
-    Returns:
-        (...) coefficients.
 
     >>> matthews(np.array([[5.0, 0.0], [0.0, 5.0]])).item()
     1.0
     """
     total = confusion.sum(axis=(-2, -1))
     true = confusion.sum(axis=-1)
-    called = confusion.sum(axis=-2)
-    agreement = np.trace(confusion, axis1=-2, axis2=-1) * total - (true * called).sum(axis=-1)
+    predicted = confusion.sum(axis=-2)
+    agreement = np.trace(confusion, axis1=-2, axis2=-1) * total - (true * predicted).sum(axis=-1)
     spread_true = total**2 - (true**2).sum(axis=-1)
-    spread_called = total**2 - (called**2).sum(axis=-1)
-    return divide(agreement, np.sqrt(spread_true * spread_called))
+    spread_predicted = total**2 - (predicted**2).sum(axis=-1)
+    return divide(agreement, np.sqrt(spread_true * spread_predicted))
 
 
 def macro(values: FloatArray, defined: NDArray[np.bool_]) -> FloatArray:
     """Unweighted mean over the classes that are defined in the whole sample.
 
-    A resample in which one of these classes is undefined yields NaN instead of a mean over fewer classes: otherwise the
-    replicates would mix statistics of different composition.
+    A resample in which one of these classes is undefined gives NaN instead of a mean over fewer classes: otherwise the
+    replicates would mix different statistics.
 
     Args:
         values: (..., K).
-        defined: (K,) the classes that count.
+        defined: (K,) the classes to average over.
 
     Returns:
-        (...) means; NaN where no class counts.
+        (...) means; NaN where no class is defined.
 
     >>> macro(np.array([0.5, np.nan, 1.0]), np.array([True, False, True])).item()
     0.75

@@ -1,7 +1,7 @@
-"""All figures of a set of scores at once: the value, its resamples, its spread over runs and over repeats.
+"""All metrics of a set of scores: the value, its resamples, its spread over runs and over repeats.
 
 Decisions are pooled over the folds of a repeat, then averaged over the repeats. Rankings and calibration are computed
-inside each run and averaged over the runs in which they are defined, because scores of different models share no scale.
+within each run and averaged over the runs in which they are defined, because scores of different models share no scale.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients
 from cxrtool.evaluation.scores import Scores
 
 Figures = dict[str, FloatArray]
-"""Figures by name. Those in `BY_CLASS` end with an axis of K classes, the others do not."""
+"""Arrays by the name of the metric. Those in `BY_CLASS` end with an axis of K classes, the others do not."""
 
 ABSTENTIONS = ("coverage", "accuracy_all")
-"""Figures that are there only where some decision was not made: the share of images that was decided, and the share
-that was called its own class, what was not decided being wrong."""
+"""Metrics that exist only where some images are undecided: the share of images that is decided, and the accuracy with
+undecided images counted as wrong."""
 
 DECISIONS = (*metrics.PER_CLASS, "accuracy", "mcc", *ABSTENTIONS)
 RANKINGS = ("auc", "class_ap")
 CALIBRATIONS = ("slope", "intercept")
-COUNTS = ("confusion", "asked")
-"""What decisions are counted in, and pooled as."""
+COUNTS = ("confusion", "all_images")
+"""Counts, which are pooled by summing."""
 
 BY_CLASS = (*metrics.PER_CLASS, *RANKINGS, *CALIBRATIONS)
 
@@ -40,21 +40,21 @@ MACROS = {
     "macro_f1": "f1",
     "macro_auc": "auc",
 }
-"""Figure of the whole to the figure of a class that it is the unweighted mean of."""
+"""Overall metric to the metric of a class of which it is the unweighted mean."""
 
 SOURCES = {**MACROS, "balanced_accuracy": "sensitivity", "average_precision": "class_ap"}
-"""Figure of the whole to the figure of the classes that it is made of."""
+"""Overall metric to the metric of the classes that it is computed from."""
 
 CELLS_AT_ONCE = 100_000
-"""Images of a run times resamples that are held at once: an array of them stays within a processor's cache."""
+"""Images of a run times resamples in one array, so that it fits into the cache of a processor."""
 
 FEWEST_AT_ONCE = 16
-"""Resamples at once however many the images: single ones would pay the calls and not the arithmetic."""
+"""Resamples at once however many images: with fewer, the overhead of the calls dominates."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """Every figure four times: as it is, in each resample, in each run, in each repeat.
+    """Every metric four times: its value, in each resample, in each run, in each repeat.
 
     Attributes:
         value: () or (K,).
@@ -69,7 +69,7 @@ class Estimates:
     by_repeat: Figures
 
     def defined_units(self, name: str) -> tuple[FloatArray, int, str]:
-        """In how many units a figure is averaged over it is defined, how many there are, and what they are called."""
+        """In how many of the units that a metric is averaged over it is defined, their number, and their name."""
         pooled = name in DECISIONS
         units = self.by_repeat[name] if pooled else self.by_run[name]
         defined: FloatArray = (~np.isnan(units)).sum(axis=0).astype(np.float64)
@@ -77,13 +77,7 @@ class Estimates:
 
 
 class RunStatistics:
-    """One run, prepared for any number of weightings of its patients.
-
-    Args:
-        scores: Of which this run is a part.
-        run: Its index.
-        calibrated: Whether calibration is asked for; groups do without.
-    """
+    """One run, prepared for any number of weightings of its patients; calibration is optional."""
 
     def __init__(self, scores: Scores, run: int, *, calibrated: bool) -> None:
         rows = np.flatnonzero(scores.run == run)
@@ -108,20 +102,20 @@ class RunStatistics:
                 self.starts[k] = (a, b, shift) if np.isfinite([a, b, shift]).all() else None
 
     def __call__(self, weights: FloatArray) -> Figures:
-        """The run's figures under each weighting.
+        """The metrics of the run under each weighting.
 
         Args:
             weights: (P, B) how often each patient counts.
 
         Returns:
-            `confusion` (B, K, K) of what was decided, `asked` (B,) images where some were not, `RANKINGS` (B, K); with
-            calibration `ece`, `brier` (B,) and `CALIBRATIONS` (B, K).
+            `confusion` (B, K, K) of the decided images; where some are undecided `all_images` (B,); `RANKINGS` (B, K);
+            with calibration `ece`, `brier` (B,) and `CALIBRATIONS` (B, K).
         """
         own = weights[self.patient]
         count = self.classes
         result: Figures = {"confusion": (self.cells @ own).T.reshape(-1, count, count)}
         if self.abstaining:
-            result["asked"] = own.sum(axis=0)
+            result["all_images"] = own.sum(axis=0)
         areas = [ranking.areas(own) for ranking in self.rankings]
         result["auc"], result["class_ap"] = (np.stack(part, axis=-1) for part in zip(*areas, strict=True))
         if self.calibrated:
@@ -142,17 +136,17 @@ class RunStatistics:
 
 
 def estimate(
-    scores: Scores, *, seed: int = 0, resamples: int = RESAMPLES, calibrated: bool = True, about: int | None = None
+    scores: Scores,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    calibrated: bool = True,
+    positive_index: int | None = None,
 ) -> Estimates:
-    """Compute every figure of a set of scores.
+    """Compute every metric of at least one row of scores, with or without calibration.
 
-    Args:
-        scores: At least one row.
-        seed: Of the resamples.
-        resamples: How many, B.
-        calibrated: Whether calibration is asked for.
-        about: The class that `sensitivity_about`, `specificity_about`, `auc_about` and `average_precision` are of;
-            None takes the mean over the classes.
+    `sensitivity_positive`, `specificity_positive`, `auc_positive` and `average_precision` are of the positive class, or
+    the mean over the classes if there is none.
     """
     runs = [
         RunStatistics(scores, run, calibrated=calibrated)
@@ -176,7 +170,7 @@ def estimate(
         for begin in range(0, resamples, step)
     ]
     replicates = {name: np.concatenate([part[name] for part in parts]) for name in value}
-    return Estimates(*(derive(level, defined, about) for level in (value, replicates, by_run, by_repeat)))
+    return Estimates(*(derive(level, defined, positive_index) for level in (value, replicates, by_run, by_repeat)))
 
 
 def _stack(runs: list[RunStatistics], weights: FloatArray) -> Figures:
@@ -185,12 +179,12 @@ def _stack(runs: list[RunStatistics], weights: FloatArray) -> Figures:
 
 
 def _decide(figures: Figures) -> Figures:
-    """Replace confusion matrices by the metrics that follow from them."""
+    """Replace confusion matrices by their metrics."""
     rest = {name: values for name, values in figures.items() if name not in COUNTS}
     confusion = figures["confusion"]
-    if "asked" in figures:
-        rest["coverage"] = metrics.divide(confusion.sum(axis=(-2, -1)), figures["asked"])
-        rest["accuracy_all"] = metrics.divide(np.trace(confusion, axis1=-2, axis2=-1), figures["asked"])
+    if "all_images" in figures:
+        rest["coverage"] = metrics.divide(confusion.sum(axis=(-2, -1)), figures["all_images"])
+        rest["accuracy_all"] = metrics.divide(np.trace(confusion, axis1=-2, axis2=-1), figures["all_images"])
     return {
         **metrics.class_metrics(confusion),
         "accuracy": metrics.accuracy(confusion),
@@ -200,7 +194,7 @@ def _decide(figures: Figures) -> Figures:
 
 
 def _per_repeat(figures: Figures, repeat: IntArray) -> Figures:
-    """One value a repeat: decisions pooled over its folds, the others averaged over its runs."""
+    """One value a repeat: decisions pooled over its folds, other metrics averaged over its runs."""
     members = [np.flatnonzero(repeat == r) for r in range(repeat.max() + 1)]
     return _decide(
         {
@@ -213,23 +207,27 @@ def _per_repeat(figures: Figures, repeat: IntArray) -> Figures:
 
 
 def _pool(figures: Figures, repeat: IntArray) -> Figures:
-    """One value in all: the mean over repeats of decisions, over runs of the others, where they are defined."""
+    """One overall value: the mean over repeats for decisions, over runs for other metrics, where defined."""
     pooled = _per_repeat({name: figures[name] for name in COUNTS if name in figures}, repeat)
     rest = {name: values for name, values in figures.items() if name not in COUNTS}
     return {name: metrics.mean_defined(values) for name, values in {**pooled, **rest}.items()}
 
 
-def derive(level: Figures, defined: dict[str, NDArray[np.bool_]], about: int | None) -> Figures:
-    """Add what is made of the classes' figures: macro averages, and the figures of the class asked about."""
+def derive(level: Figures, defined: dict[str, NDArray[np.bool_]], positive_index: int | None) -> Figures:
+    """Add macro averages, and the metrics of the positive class."""
     added = {name: metrics.macro(level[source], defined[source]) for name, source in MACROS.items() if source in level}
     added["balanced_accuracy"] = added["macro_sensitivity"]
     added["hard_auc"] = (added["macro_sensitivity"] + added["macro_specificity"]) / 2
     for name, source in (
-        ("sensitivity_about", "sensitivity"),
-        ("specificity_about", "specificity"),
-        ("auc_about", "auc"),
+        ("sensitivity_positive", "sensitivity"),
+        ("specificity_positive", "specificity"),
+        ("auc_positive", "auc"),
         ("average_precision", "class_ap"),
     ):
         if source in level:
-            added[name] = metrics.macro(level[source], defined[source]) if about is None else level[source][..., about]
+            added[name] = (
+                metrics.macro(level[source], defined[source])
+                if positive_index is None
+                else level[source][..., positive_index]
+            )
     return {**level, **added}

@@ -1,8 +1,8 @@
 """Metrics of scores within one run: area under the ROC curve and average precision, and the curves themselves.
 
-Areas take weights, an (images, resamples) array, so that 2,000 resamples cost a few cumulative sums instead of 2,000
-sorts, which no library offers; the curves of one run are scikit-learn's. Scores of different runs are never put into one
-ranking: the offsets between models alone can pull the area down (see `cxrtool.evaluation.metrics.estimates`).
+Areas take weights, an (images, resamples) array, so that 2,000 resamples need a few cumulative sums instead of 2,000
+sorts, which no library offers. The curves of one run are those of scikit-learn. Scores of different runs are never
+pooled: offsets between models alone can lower the area (see `cxrtool.evaluation.metrics.estimates`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
 
 @dataclass(frozen=True)
 class Ranking:
-    """Images of one run ordered by falling score, prepared once for any number of weightings.
+    """Images of one run in descending order of the score, prepared for any number of weightings.
 
     Attributes:
-        order: (n,) row numbers, highest score first.
-        starts: (g,) positions in `order` at which a new score begins; g < n where scores tie.
-        positive: (n, 1) 1.0 where the image in that place of `order` is of the class.
+        order: (n,) row indices, highest score first.
+        starts: (g,) indices into `order` at which a new score begins; g < n where scores tie.
+        positive: (n, 1) 1.0 where the image, in the order of `order`, is of the class.
     """
 
     order: IntArray
@@ -53,8 +53,8 @@ class Ranking:
     def areas(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Area under the ROC curve (ties count one half) and average precision of every weighting.
 
-        Average precision is the sum of the steps in recall times the precision reached there, without interpolation,
-        as scikit-learn defines it.
+        Average precision is the sum of the steps in recall times the precision there, without interpolation, as
+        scikit-learn defines it.
 
         Args:
             weights: (n, B) how often each image counts, in the order of the rows given to `of`.
@@ -66,8 +66,8 @@ class Ranking:
         positives, negatives = found[-1], false[-1]
         pairs = (hits * (negatives - false + 0.5 * misses)).sum(axis=0)
         auc = divide(pairs, positives * negatives)
-        called = found + false
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        predicted = found + false
+        precision = np.divide(found, predicted, out=np.zeros_like(found), where=predicted > 0)
         steps = (hits * precision).sum(axis=0)
         return auc, divide(steps, np.where(negatives > 0, positives, 0.0))
 
@@ -82,23 +82,22 @@ class Ranking:
         positive = self.positive[:, 0]
         if positive.min() == positive.max():
             return tuple(np.full(len(self.starts), np.nan) for _ in range(3))  # type: ignore[return-value]
-        # Where a score stands among the distinct ones says as much as the score itself.
+        # Ranks among the distinct scores give the same curves as the scores.
         falling = -np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.order)))
         false_rate, true_rate, _ = roc_curve(positive, falling, drop_intermediate=False)
         precision, _, _ = precision_recall_curve(positive, falling)
-        # scikit-learn adds a point at (0, 0), and lists precision from the lowest score up.
+        # scikit-learn adds a point at (0, 0), and returns precision from the lowest score up.
         return false_rate[1:], true_rate[1:], precision[-2::-1]
 
 
 def mean_roc(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> FloatArray:
-    """Mean true positive rate of several ROC curves at given false positive rates (vertical averaging, Fawcett 2006).
+    """Mean true positive rate (m,) of ROC curves at false positive rates (vertical averaging, Fawcett 2006).
+
+    Where a curve rises vertically, its highest value is used.
 
     Args:
         curves: (false positive rate, true positive rate) of each run.
         grid: (m,) rising rates in [0, 1].
-
-    Returns:
-        (m,) mean rates. At a rate where a curve rises steeply, its highest value counts.
     """
     total = np.zeros_like(grid)
     for false_rate, true_rate in curves:
@@ -112,18 +111,15 @@ def mean_roc(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> F
 
 
 def mean_precision(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> FloatArray:
-    """Mean precision of several curves at given recalls, each taken as the steps that average precision sums.
+    """Mean precision (m,) of curves at given recalls, each curve as the steps that average precision sums.
 
     Args:
-        curves: (recall, precision) of each run, as `Ranking.curve` gives them.
+        curves: (recall, precision) of each run, from `Ranking.curve`.
         grid: (m,) rising recalls in [0, 1].
-
-    Returns:
-        (m,) mean precisions.
     """
     total = np.zeros_like(grid)
     for recall, precision in curves:
-        # Rounding may leave the last recall a hair below 1.
+        # After rounding, the last recall may be slightly below 1.
         reached = np.minimum(np.searchsorted(recall, grid - 1e-12, side="left"), len(recall) - 1)
         total += precision[reached]
     return total / max(len(curves), 1)

@@ -1,4 +1,4 @@
-"""Counts of rows by kind in every run, as they are and in each resample of patients: what shares are made of."""
+"""Counts of rows by kind in every run, observed and in each resample of patients, from which proportions follow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Tallies:
     """Counts of M kinds of rows.
 
     Attributes:
-        observed: (runs, M) as they are.
-        drawn: (runs, B, M) in each resample; those of `estimates.estimate` with the same seed.
+        observed: (runs, M).
+        drawn: (runs, B, M) in each resample; the same resamples as `estimates.estimate` with the same seed.
         repeat: (runs,) index of the repeat of each run.
     """
 
@@ -29,7 +29,7 @@ class Tallies:
     repeat: IntArray
 
     def by_repeat(self) -> Tallies:
-        """The same with the runs of a repeat added up: (repeats, M) and (repeats, B, M)."""
+        """The counts with the runs of a repeat summed: (repeats, M) and (repeats, B, M)."""
         members = [np.flatnonzero(self.repeat == r) for r in range(int(self.repeat.max()) + 1)]
         return Tallies(
             np.stack([self.observed[m].sum(axis=0) for m in members]),
@@ -39,15 +39,7 @@ class Tallies:
 
 
 def tally(scores: Scores, kind: IntArray, kinds: int, *, seed: int = 0, resamples: int = RESAMPLES) -> Tallies:
-    """Count.
-
-    Args:
-        scores: n rows.
-        kind: (n,) kind of each row, 0 to `kinds` - 1; `NOT_COUNTED` counts nowhere.
-        kinds: Number of kinds M.
-        seed: Of the resamples.
-        resamples: How many, B.
-    """
+    """Count the rows of `scores` by `kind` (n,), 0 to `kinds` - 1 or `NOT_COUNTED`."""
     draws = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
     count = len(scores.runs)
     observed, drawn = np.zeros((count, kinds)), np.zeros((count, resamples, kinds))
@@ -55,12 +47,12 @@ def tally(scores: Scores, kind: IntArray, kinds: int, *, seed: int = 0, resample
         rows = np.flatnonzero((scores.run == run) & (kind != NOT_COUNTED))
         if not len(rows):
             continue
-        members, place = np.unique(scores.patient[rows], return_inverse=True)
-        own = np.zeros((len(members), kinds))
-        np.add.at(own, (place, kind[rows]), 1.0)
-        observed[run] = own.sum(axis=0)
+        members, patient = np.unique(scores.patient[rows], return_inverse=True)
+        counts = np.zeros((len(members), kinds))
+        np.add.at(counts, (patient, kind[rows]), 1.0)
+        observed[run] = counts.sum(axis=0)
         step = max(FEWEST_AT_ONCE, CELLS_AT_ONCE // len(members))
         for begin in range(0, resamples, step):
             weights = draws[members, begin : begin + step].astype(np.float64)
-            drawn[run, begin : begin + step] = weights.T @ own
+            drawn[run, begin : begin + step] = weights.T @ counts
     return Tallies(observed, drawn, scores.repeat_of_run)

@@ -1,4 +1,4 @@
-"""What all pictures of an evaluation share: size, style, colours, and bytes that do not depend on the day."""
+"""Size, style and colours of all figures; the same data gives the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-"""Colours of Okabe & Ito, which people with any kind of colour vision tell apart."""
+"""Colours of Okabe & Ito, which can be distinguished with any kind of colour vision."""
 
 GREY = "#767676"
 
@@ -25,7 +25,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.titlelocation": "left",
     "legend.frameon": False,
-    # Names of classes and groups are text, whatever dollar signs they hold.
+    # Names of classes and groups are text, even with dollar signs.
     "text.parse_math": False,
 }
 
@@ -34,13 +34,8 @@ STYLE = {
 def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield an empty figure and save it as PNG on leaving.
 
-    It is drawn without a display and without the user's matplotlibrc, and carries neither date nor version, so that the
-    same data gives the same bytes.
-
-    Args:
-        path: The file to write.
-        width: In inches, of `DPI` pixels.
-        height: In inches.
+    It is drawn without a display and without the matplotlibrc of the user, and has neither date nor version, so that
+    the same data gives the same bytes. Width and height are in inches of `DPI` pixels.
     """
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,7 +49,7 @@ def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def shorten(text: str, length: int = 22) -> str:
-    """Cut a long name in its middle, so that both ends stay.
+    """Shorten a long name in its middle.
 
     >>> shorten("a" * 15 + "b" * 15, 11)
     'aaaaa…bbbbb'

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: what each run reaches, how it differs from the reference, how long it was trained."""
+"""Figures of a comparison: the metric of each run, its difference from the reference, its training time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,14 @@ Comparison = Mapping[str, Any]
 WIDTH = 7.2
 LINE = 0.36
 MANY_FOLD = 30
-"""Times that differ by more than this stand on a logarithmic axis: a bar of a hair's breadth cannot be read."""
+"""Times that differ by more than this factor are drawn on a logarithmic axis."""
 
 
 def draw_comparison(found: Comparison, folder: Path) -> list[Path]:
-    """Draw every picture that a comparison allows.
-
-    Args:
-        found: The content of `comparison.json`.
-        folder: Where the pictures go.
+    """Draw the figures of a `comparison.json` into a folder.
 
     Returns:
-        The files written: the forest always, differences where something was compared, seconds where they are known.
+        The files: `forest.png`; `differences.png` where runs were compared; `seconds.png` where times are known.
     """
     files = [folder / "forest.png"]
     draw_forest(found, files[0])
@@ -43,18 +39,18 @@ def draw_comparison(found: Comparison, folder: Path) -> list[Path]:
 
 
 def draw_forest(found: Comparison, path: Path) -> None:
-    """The metric of every run with its interval; hollow dots carry Wilson's."""
+    """The metric of every run with its interval; hollow markers have Wilson's interval."""
     metric, reference = shorten(metric_name(found), 40), (found["reference"] or {}).get("name")
     shown = [(name, run) for name, run in found["runs"].items() if run["metric"]["value"] is not None]
     with picture(path, WIDTH, _height(len(shown))) as figure:
         axes = figure.subplots()
         wilson = False
-        for place, (name, run) in enumerate(shown):
+        for y, (name, run) in enumerate(shown):
             measure = run["metric"]
             hollow = measure["method"] == "Wilson"
             wilson = wilson or hollow
-            _interval(axes, place, measure, VERMILION if name == reference else BLUE, hollow=hollow)
-            _beside(axes, place, cell(measure))
+            _interval(axes, y, measure, VERMILION if name == reference else BLUE, hollow=hollow)
+            _beside(axes, y, cell(measure))
         if reference is not None and found["runs"][reference]["metric"]["value"] is not None:
             value = found["runs"][reference]["metric"]["value"]
             axes.axvline(value, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
@@ -67,47 +63,48 @@ def draw_forest(found: Comparison, path: Path) -> None:
         axes.set(xlim=_limits(min(lows, default=0.0), max(highs, default=1.0)))
         axes.set(xlabel=metric + ("   (hollow: Wilson)" * wilson))
         first = next(iter(found["runs"].values()))
-        alike = all(run["images"] == first["images"] for run in found["runs"].values())
-        axes.set_title(_capital(metric) + (f", {count_of(first['images'], 'test image')}" if alike else ""))
+        same = all(run["images"] == first["images"] for run in found["runs"].values())
+        title = metric[0].upper() + metric[1:]
+        axes.set_title(title + (f", {count_of(first['images'], 'test image')}" if same else ""))
 
 
 def draw_differences(found: Comparison, path: Path) -> None:
-    """Every run's difference from the reference on the same images, with its paired interval and p values."""
+    """The difference of every run from the reference on the same images, with its paired interval and p values."""
     made = [entry for entry in found["comparisons"] if entry["difference"]["value"] is not None]
     several = len(found["comparisons"]) > 1
     with picture(path, WIDTH, _height(len(made)) + 0.3) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
-        for place, entry in enumerate(made):
+        for y, entry in enumerate(made):
             measure = entry["difference"]
-            _interval(axes, place, measure, BLUE)
+            _interval(axes, y, measure, BLUE)
             key = "p_holm" if several else "p"
             tests = [test for test in ("models", "methods") if entry[test][key] is not None]
             parts = [f"{test} {_shown_p(entry[test][key])}" for test in tests]
-            _beside(axes, place, signed(measure, 3) + ("\n" + ", ".join(parts) if parts else ""), size=8)
+            _beside(axes, y, signed(measure, 3) + ("\n" + ", ".join(parts) if parts else ""), size=8)
         _lines(axes, [shorten(entry["name"], 26) for entry in made])
         ends = [entry["difference"][end] for entry in made for end in ("value", "low", "high")]
         known = [0.0, *(end for end in ends if end is not None)]
         margin = max(0.01, 0.06 * (max(known) - min(known)))
         axes.set(xlim=(min(known) - margin, max(known) + margin))
         against = shorten(made[0]["against"], 26)
-        axes.set_xlabel(f"difference in {shorten(metric_name(found), 30)}   (over 0: better than {against})")
+        axes.set_xlabel(f"difference in {shorten(metric_name(found), 30)}   (above 0: better than {against})")
         adjusted = f"\np adjusted for {len(found['comparisons'])} comparisons (Holm)" if several else ""
         axes.set_title(f"Difference from {against} on the same images{adjusted}")
 
 
 def draw_seconds(found: Comparison, path: Path) -> None:
-    """Seconds of one training of every run that knows them."""
+    """Seconds of one training of every run for which they are known."""
     shown = [(name, run["facts"]["seconds"]) for name, run in found["runs"].items() if "seconds" in run["facts"]]
     values = [max(value, 0.01) for _, value in shown]
     wide = max(values) / min(values) > MANY_FOLD
     with picture(path, WIDTH, _height(len(shown))) as figure:
         axes = figure.subplots()
         axes.barh(range(len(shown)), values, height=0.62, color=SKY)
-        for place, (_, value) in enumerate(shown):
+        for y, (_, value) in enumerate(shown):
             axes.annotate(
                 f"{seconds(value)} s",
-                (max(value, 0.01), place),
+                (max(value, 0.01), y),
                 (4, 0),
                 textcoords="offset points",
                 va="center",
@@ -117,7 +114,7 @@ def draw_seconds(found: Comparison, path: Path) -> None:
         _lines(axes, [shorten(name, 26) for name, _ in shown])
         if wide:
             axes.set(xscale="log", xlim=(min(values) / 2, max(values) * 2))
-            # Plain numbers: powers of ten would be set as formulas, which names of runs must never be.
+            # Plain numbers: powers of ten need math text, which is off so that names of runs stay text.
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.xaxis.set_minor_formatter(lambda value, _: "")
         else:
@@ -127,20 +124,20 @@ def draw_seconds(found: Comparison, path: Path) -> None:
         axes.set_title(f"Seconds of one training{folds}, without reading images")
 
 
-def _interval(axes: Axes, place: int, measure: Mapping[str, Any], colour: str, *, hollow: bool = False) -> None:
+def _interval(axes: Axes, y: int, measure: Mapping[str, Any], colour: str, *, hollow: bool = False) -> None:
     if measure["low"] is not None:
-        axes.plot([measure["low"], measure["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot([measure["low"], measure["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     face = "white" if hollow else colour
-    axes.plot(measure["value"], place, "o", color=colour, markersize=7, markerfacecolor=face, clip_on=False)
+    axes.plot(measure["value"], y, "o", color=colour, markersize=7, markerfacecolor=face, clip_on=False)
 
 
-def _beside(axes: Axes, place: int, text: str, size: int = 9) -> None:
+def _beside(axes: Axes, y: int, text: str, size: int = 9) -> None:
     where: Any = ("axes fraction", "data")
-    axes.annotate(text, (1.02, place), xycoords=where, va="center", annotation_clip=False, fontsize=size)
+    axes.annotate(text, (1.02, y), xycoords=where, va="center", annotation_clip=False, fontsize=size)
 
 
 def _lines(axes: Axes, labels: Sequence[str]) -> None:
-    """One line a run, the first on top, with faint vertical lines to read values by."""
+    """One line a run, the first on top, with a faint grid."""
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -148,7 +145,7 @@ def _lines(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Limits of an axis of shares: as near as the intervals allow, on round numbers, within what can be."""
+    """Limits of the axis of a metric: close to the intervals, and at most 1."""
     margin = max(0.02, 0.06 * (high - low))
     below, above = low - margin, high + margin
     return (max(below, 0.0) if low >= 0 else below), min(above, 1.0) + (0.005 if above >= 1.0 else 0.0)
@@ -161,7 +158,3 @@ def _height(lines: int) -> float:
 def _shown_p(p: float) -> str:
     text = p_value(p)
     return f"p{text}" if text.startswith("<") else f"p={text}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

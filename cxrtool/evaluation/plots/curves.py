@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: ROC and precision-recall curves of every run, confusion matrix, calibration, groups."""
+"""Figures of an evaluation: ROC and precision-recall curves of every run, confusion matrix, calibration, groups."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Summary = Mapping[str, Any]
 
 ZOOM = 0.2
-"""The inset shows this much of both axes: few false alarms, few misses."""
+"""The inset shows this much of both axes: few false positives, few false negatives."""
 
 RUN_COLOURS = (SKY, VERMILION, GREEN, ORANGE, PURPLE)
-"""Of few runs that are told apart; their mean is blue."""
+"""For a few runs with a colour each; their mean is blue."""
 
 PANEL = 3.5
 COLUMNS = 3
@@ -34,16 +34,7 @@ _GRID = np.linspace(0.0, 1.0, 501)
 
 
 def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
-    """Draw every picture that scores allow.
-
-    Args:
-        scores: What `summary` was made of.
-        summary: The content of `metrics.json`.
-        folder: Where the pictures go.
-
-    Returns:
-        The files written.
-    """
+    """Draw the figures of scores and of their `metrics.json` into a folder; returns the files."""
     files = [folder / "roc.png", folder / "precision_recall.png", folder / "reliability.png"]
     draw_roc(scores, summary, files[0])
     draw_precision_recall(scores, summary, files[1])
@@ -52,9 +43,9 @@ def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
     draw_confusion(summary, files[-1])
     for number, (column, groups) in enumerate(summary["per_group"].items()):
         if all(entry["accuracy"]["value"] is None for entry in groups.values()):
-            # A column in which nothing stands makes no groups, and no picture.
+            # An empty column has no groups.
             continue
-        # Numbered, not named: a column's name need not be a file name.
+        # Numbered where the name of the column is not a file name.
         files.append(folder / (f"by_{column}.png" if column.isidentifier() else f"by_{number}.png"))
         draw_groups(column, groups, summary, files[-1])
     return files
@@ -68,7 +59,7 @@ def draw_roc(scores: Scores, summary: Summary, path: Path) -> None:
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
             rankings = _rankings(scores, k)
             curves = [ranking.curve()[:2] for ranking in rankings.values()]
-            # One class and a few runs: each has a colour, and its area in the legend, as papers draw their folds.
+            # One class and a few runs: each has a colour, and its area in the legend, as in papers.
             styles = [_thin(len(curves)) for _ in curves]
             if len(shown) == 1 and 1 < len(curves) <= FEW_RUNS:
                 styles = [{"color": colour, "linewidth": 1.1} for colour in RUN_COLOURS[: len(curves)]]
@@ -79,7 +70,7 @@ def draw_roc(scores: Scores, summary: Summary, path: Path) -> None:
             _title(axes, scores, summary, k, f"AUC {cell(measure)}", measure)
             corner = None
             if measure["value"] is not None and measure["value"] > 0.75:
-                # Lower right of the diagonal no curve of any use comes along.
+                # A useful curve never reaches the area below the diagonal.
                 corner = axes.inset_axes((0.46, 0.08, 0.5, 0.5))
                 corner.set(xlim=(0, ZOOM), ylim=(1 - ZOOM, 1), xticks=[0, ZOOM / 2, ZOOM], yticks=[1 - ZOOM, 1])
                 corner.tick_params(labelsize=8)
@@ -87,14 +78,14 @@ def draw_roc(scores: Scores, summary: Summary, path: Path) -> None:
                 for spine in corner.spines.values():
                     spine.set_color(GREY)
                 axes.indicate_inset_zoom(corner, edgecolor=GREY, alpha=0.5, linewidth=0.8)
-            for place in (axes, corner) if corner else (axes,):
-                place.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+            for panel in (axes, corner) if corner else (axes,):
+                panel.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
                 for (false_rate, true_rate), style in zip(curves, styles, strict=True):
                     x, y = np.concatenate(([0.0], false_rate)), np.concatenate(([0.0], true_rate))
-                    place.plot(x, y, **style)
+                    panel.plot(x, y, **style)
                 if len(curves) > 1:
                     mean = np.concatenate(([0.0], mean_roc(curves, _GRID)))
-                    place.plot(np.concatenate(([0.0], _GRID)), mean, color=BLUE, linewidth=2)
+                    panel.plot(np.concatenate(([0.0], _GRID)), mean, color=BLUE, linewidth=2)
             axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="1 - specificity", ylabel="sensitivity")
         _legend(figure, len(scores.runs), "chance", single)
 
@@ -142,7 +133,7 @@ def draw_confusion(summary: Summary, path: Path) -> None:
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(length=0)
         summed = f", {repeats} repeats summed" if repeats > 1 else ""
-        axes.set(xlabel="called", ylabel="true")
+        axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(f"Confusion matrix\n{summary['images']} images{summed}")
         bar = figure.colorbar(image, ax=axes, shrink=0.75)
         bar.set_label("share of the true class")
@@ -153,7 +144,7 @@ def draw_reliability(scores: Scores, summary: Summary, path: Path) -> None:
     """Accuracy over confidence in bins of equal mass, one line a run and their mean, above the histogram."""
     lines: list[tuple[FloatArray, FloatArray]] = []
     confidences = []
-    # As many bins in every run, so that the runs have a mean.
+    # The same number of bins in every run, so that the runs have a mean.
     count = calibration.bin_count(int(np.bincount(scores.run).min()))
     for run in range(len(scores.runs)):
         rows = scores.run == run
@@ -171,7 +162,7 @@ def draw_reliability(scores: Scores, summary: Summary, path: Path) -> None:
         several = len(lines) > 1
         for number, (x, y) in enumerate(lines):
             label = ("one run" if several else "in bins of equal mass") if number == 0 else None
-            # The lines of many runs would be a thicket; their dots are a cloud.
+            # Many runs are drawn without lines, which would hide one another.
             dots: dict[str, Any] = {"marker": "o", "markersize": 3 if several else 5, "clip_on": False}
             dots |= {"linestyle": "none"} if len(lines) > FEW_RUNS else {}
             axes.plot(x, y, label=label, **_thin(len(lines)) | dots)
@@ -181,7 +172,7 @@ def draw_reliability(scores: Scores, summary: Summary, path: Path) -> None:
             axes.plot(x, y, color=BLUE, marker="o", linewidth=2, label=f"mean of {len(lines)} runs", clip_on=False)
         axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(lowest, 1.0))
         axes.set_title(
-            f"Can the stated confidence be believed? {summary['images']} images\n"
+            f"Calibration: accuracy over confidence, {summary['images']} images\n"
             f"ECE {cell(ece)}; perfectly calibrated: about {expected:.2f}"
         )
         axes.legend(loc="lower right")
@@ -192,22 +183,22 @@ def draw_reliability(scores: Scores, summary: Summary, path: Path) -> None:
 
 
 def draw_groups(column: str, groups: Mapping[str, Any], summary: Summary, path: Path) -> None:
-    """Accuracy of every group with its interval; hollow dots carry Wilson's."""
+    """Accuracy of every group with its interval; hollow markers have Wilson's interval."""
     shown = [(name, entry) for name, entry in groups.items() if entry["accuracy"]["value"] is not None]
     overall = summary["overall"]["accuracy"]["value"]
     with picture(path, 6.4, 1.75 + 0.42 * len(shown)) as figure:
         axes = figure.subplots()
         wilson = False
-        for place, (_, entry) in enumerate(shown):
+        for y, (_, entry) in enumerate(shown):
             measure = entry["accuracy"]
             hollow = measure["method"] == "Wilson"
             wilson = wilson or hollow
             if measure["low"] is not None:
-                axes.plot([measure["low"], measure["high"]], [place, place], color=BLUE, linewidth=2)
+                axes.plot([measure["low"], measure["high"]], [y, y], color=BLUE, linewidth=2)
             face = "white" if hollow else BLUE
-            axes.plot(measure["value"], place, "o", color=BLUE, markersize=7, markerfacecolor=face, clip_on=False)
+            axes.plot(measure["value"], y, "o", color=BLUE, markersize=7, markerfacecolor=face, clip_on=False)
             axes.annotate(
-                cell(measure), (1.03, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
+                cell(measure), (1.03, y), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
             )
         if overall is not None:
             axes.axvline(overall, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
@@ -228,12 +219,12 @@ def draw_groups(column: str, groups: Mapping[str, Any], summary: Summary, path: 
 def _classes_shown(scores: Scores, summary: Summary) -> list[int]:
     if summary["positive"] is not None:
         return [scores.classes.index(summary["positive"])]
-    # The curves of two classes mirror one another.
+    # The curves of two classes are mirror images.
     return [1] if len(scores.classes) == 2 else list(range(len(scores.classes)))
 
 
 def _rankings(scores: Scores, k: int) -> dict[str, Ranking]:
-    """The class in every run that holds it and others, by the run's name."""
+    """The ranking by class k in every run that has images of it and of others, by the name of the run."""
     found = {}
     for run, (repeat, fold) in enumerate(scores.runs):
         rows = scores.run == run
@@ -252,10 +243,10 @@ def _panels(count: int) -> tuple[float, float]:
 def _grid(figure: Figure, count: int) -> list[Axes]:
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
-    places: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for spare in places[count:]:
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for spare in panels[count:]:
         spare.set_visible(False)
-    return places[:count]
+    return panels[:count]
 
 
 def _title(axes: Axes, scores: Scores, summary: Summary, k: int, figure: str, measure: Any) -> None:
@@ -283,6 +274,6 @@ def _legend(figure: Figure, runs: int, dotted: str, single: Sequence[tuple[str, 
     if runs > 1:
         entries.insert(0, Line2D([], [], color=BLUE, linewidth=2, label=f"mean of {runs} runs"))
         each = single or [("one run", {"color": SKY, "linewidth": 1})]
-        entries[1:1] = [Line2D([], [], label=label, **style) for label, style in each]
-    told: dict[str, Any] = {"title": "area under each curve", "ncols": 3} if single else {"ncols": len(entries)}
-    figure.legend(handles=entries, loc="outside lower center", columnspacing=1.2, **told)
+        entries[1:1] = [Line2D([], [], label=label, **line) for label, line in each]
+    style: dict[str, Any] = {"title": "area under each curve", "ncols": 3} if single else {"ncols": len(entries)}
+    figure.legend(handles=entries, loc="outside lower center", columnspacing=1.2, **style)

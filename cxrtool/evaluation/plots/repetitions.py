@@ -1,6 +1,6 @@
-"""How the folds and repetitions of a training went, epoch by epoch: mean and standard deviation over them.
+"""The history of training, epoch by epoch: mean and standard deviation over folds and repeats.
 
-As de Moura et al. 2020 draw their five repetitions, over a logarithmic axis, with the best mean accuracy and its epoch.
+Like the figure of de Moura et al. 2020 of five repetitions: a logarithmic axis, the best mean accuracy and its epoch.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEWEST = 2
-"""Runs that a mean and its spread are of."""
+"""Runs that a mean and its standard deviation need."""
 
 PARTS = {"train": BLUE, "validation": VERMILION}
 FEW_EPOCHS = 10
-"""With fewer, every one has its mark on the axis."""
+"""With fewer, every epoch has a tick."""
 
 BOUNDED = ("accuracy", "dice")
 """Scores from 0 to 1."""
 
 STEEP = 20
-"""A mean loss of so many times the median one makes its axis logarithmic."""
+"""The axis of the loss is logarithmic if the highest mean loss is more than so many times the median."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Repetitions:
     Attributes:
         epochs: (E,) from the first to the last that any run reached.
         runs: (E,) how many runs reached each.
-        mean: Name of a column of `history.csv` to (E,) its mean over these runs, NaN where none measured it.
+        mean: (E,) mean over these runs by the column of `history.csv`, NaN where no run has a value.
         sd: Likewise the standard deviation (ddof 1), NaN for fewer than two.
-        score: What stands beside the loss: `accuracy`.
+        score: The score beside the loss: `accuracy`.
     """
 
     epochs: IntArray
@@ -53,27 +53,20 @@ class Repetitions:
 
     @property
     def shared(self) -> int:
-        """The last epoch that all runs reached; those who stopped early are not in what comes after."""
+        """The last epoch that all runs reached."""
         return int(self.epochs[self.runs == self.runs[0]][-1])
 
     def best(self) -> tuple[int, float] | None:
-        """The epoch of the best mean validation score among those that all runs reached, and that score."""
+        """The epoch of the best mean validation score, among the epochs that all runs reached, and that score."""
         values = self.mean.get(f"validation_{self.score}", np.array([]))[self.epochs[: len(self.runs)] <= self.shared]
         if not len(values) or np.isnan(values).all():
             return None
-        place = int(np.nanargmax(values))
-        return int(self.epochs[place]), float(values[place])
+        index = int(np.nanargmax(values))
+        return int(self.epochs[index]), float(values[index])
 
 
 def average(histories: Sequence[Sequence[Row]]) -> Repetitions | None:
-    """Average the rows of several `history.csv`, epoch by epoch.
-
-    Args:
-        histories: For each run its rows, as text; an empty cell was not measured.
-
-    Returns:
-        None for fewer than two runs.
-    """
+    """Average the rows of several `history.csv`, epoch by epoch; None for fewer than two runs."""
     histories = [rows for rows in histories if rows]
     if len(histories) < FEWEST:
         return None
@@ -91,22 +84,22 @@ def average(histories: Sequence[Sequence[Row]]) -> Repetitions | None:
 
 
 def tabulate(found: Repetitions) -> tuple[list[str], list[Row]]:
-    """Header and rows of `repetitions.csv`: `epoch`, `runs`, and of each figure `_mean` and `_sd`."""
+    """Header and rows of `repetitions.csv`: `epoch`, `runs`, and `_mean` and `_sd` of each column."""
     columns = ["epoch", "runs", *(f"{name}_{what}" for name in found.mean for what in ("mean", "sd"))]
     rows: list[Row] = []
-    for place, epoch in enumerate(found.epochs):
-        row = {"epoch": str(epoch), "runs": str(found.runs[place])}
+    for index, epoch in enumerate(found.epochs):
+        row = {"epoch": str(epoch), "runs": str(found.runs[index])}
         for name in found.mean:
             for what, values in (("mean", found.mean[name]), ("sd", found.sd[name])):
-                row[f"{name}_{what}"] = "" if np.isnan(values[place]) else f"{values[place]:.9g}"
+                row[f"{name}_{what}"] = "" if np.isnan(values[index]) else f"{values[index]:.9g}"
         rows.append(row)
     return columns, rows
 
 
 def draw(found: Repetitions, path: Path) -> None:
-    """Mean and SD of loss and score over the epochs, on a logarithmic axis.
+    """Plot mean and SD of loss and score over the epochs, on a logarithmic axis.
 
-    Past the last epoch that all runs reached the line is dotted: it is of the runs that had not stopped.
+    After the last epoch that all runs reached the line is dotted: the mean of the runs that had not stopped.
     """
     epochs, shared, best = found.epochs, found.shared, found.best()
     with picture(path, 9.2, 4.1) as figure:
@@ -120,7 +113,7 @@ def draw(found: Repetitions, path: Path) -> None:
                     low, high = low.clip(0, 1), high.clip(0, 1)
                 own, late = epochs <= shared, epochs >= shared
                 if own.sum() == 1:
-                    # One epoch makes neither a line nor a band.
+                    # A single epoch has no line and no band.
                     reach = np.stack([mean - low, high - mean])[:, own]
                     axes.errorbar(epochs[own], mean[own], reach, color=colour, label=part, marker="o", capsize=3)
                 else:
@@ -142,7 +135,7 @@ def draw(found: Repetitions, path: Path) -> None:
 
 
 def _scale(axes: Axes, means: Sequence[FloatArray]) -> None:
-    """From 0; logarithmic where one epoch, most often the first, would flatten all others."""
+    """Start the axis at 0, or make it logarithmic where one epoch, usually the first, would flatten all others."""
     values = np.concatenate(means)
     positive = values[values > 0]
     if positive.size and positive.max() > STEEP * np.median(positive):
@@ -158,13 +151,14 @@ def _title(found: Repetitions) -> str:
     if best is not None:
         lines[0] += f"; best mean validation {found.score} {best[1]:.3f} at epoch {best[0]} (dashed)"
     if found.shared < found.epochs[-1]:
-        lines.append(f"Dotted after epoch {found.shared}: the runs that had not stopped")
+        lines.append(f"Dotted after epoch {found.shared}: only the runs that had not stopped")
     return "\n".join(lines)
 
 
 def _ticks(last: int) -> tuple[list[int], list[str]]:
     if last < FEW_EPOCHS:
-        return list(range(1, last + 1)), [str(place) for place in range(1, last + 1)]
-    places = [step * 10**power for power in range(len(str(last))) for step in (1, 2, 5)]
-    kept = [place for place in places if place <= last]
-    return kept, [str(place) for place in kept]
+        ticks = list(range(1, last + 1))
+    else:
+        steps = [step * 10**power for power in range(len(str(last))) for step in (1, 2, 5)]
+        ticks = [tick for tick in steps if tick <= last]
+    return ticks, [str(tick) for tick in ticks]

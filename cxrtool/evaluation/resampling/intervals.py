@@ -1,7 +1,7 @@
-"""Intervals: resamples of patients, percentiles, and Wilson's where resampling cannot see.
+"""Intervals: percentiles over resamples of patients, and Wilson's interval where resampling fails.
 
-An interval here says how far the figure would move with other test patients from the same source, the trained models
-being fixed. It says nothing about other hospitals, nor about training again.
+An interval shows how much the metric would change with other test patients from the same source and the same trained
+models. It does not cover other hospitals or another training.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ IMAGES = "image bootstrap"
 CENTRED = ", centred"
 WILSON = "Wilson"
 DIGITS = 10
-"""Decimals kept in `metrics.json`: more would differ between processors."""
+"""Decimals in `metrics.json`: further ones differ between processors."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure with what is known about its uncertainty; `None` is undefined, and `reason` says why.
+    """A value with its uncertainty; `None` is undefined, with the reason.
 
     Attributes:
-        value: The figure.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        method: How the interval was made.
+        method: Of the interval.
         sd_runs: Standard deviation (ddof 1) over the runs.
         sd_repeats: Standard deviation (ddof 1) over the repeats.
-        reason: Why something is missing, or what has to be known about the figure.
+        reason: Why a value is missing, or a caveat.
     """
 
     value: float | None = None
@@ -63,8 +62,8 @@ def wilson(proportion: float, n: float, confidence: float = CONFIDENCE) -> tuple
     """Wilson's score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001 recommend it for small n).
 
     Args:
-        proportion: The observed share in [0, 1]; not necessarily a multiple of 1/n.
-        n: Number of independent observations, more than 0.
+        proportion: Observed, in [0, 1]; not necessarily a multiple of 1/n.
+        n: Number of independent observations, above 0.
         confidence: Nominal coverage.
 
     >>> low, high = wilson(8 / 10, 10)
@@ -74,17 +73,12 @@ def wilson(proportion: float, n: float, confidence: float = CONFIDENCE) -> tuple
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n))
-    # At 0 and 1 one end is the proportion itself; rounding would leave it 1e-17 beside.
+    # At 0 and 1 one end is the proportion itself; without this, rounding would move it by 1e-17.
     return min(max(0.0, centre - half), proportion), max(min(1.0, centre + half), proportion)
 
 
 def draw_patients(strata: IntArray, resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Resample patients with replacement within each stratum, so that every resample has as many of each label.
-
-    Args:
-        strata: (P,) stratum of each patient.
-        resamples: How many, B.
-        rng: The source of chance.
+    """Resample patients with replacement within each stratum (P,), so that every resample has as many of each label.
 
     Returns:
         (P, B) how often each patient is drawn.
@@ -114,21 +108,21 @@ def measure(
     undefined: str = "",
     caveat: str = "",
 ) -> Measure:
-    """Put a figure and its resamples together.
+    """A value with the interval from its resamples.
 
     Args:
-        value: The figure, NaN where undefined.
-        replicates: (B,) the same figure in each resample, NaN where undefined there.
+        value: NaN where undefined.
+        replicates: (B,) the value in each resample, NaN where undefined there.
         patients: Patients in its denominator.
-        proportion: Whether it is a share, for which Wilson's interval stands in where resampling fails.
-        noisy: Whether the figure grows with the noise of a sample, as a calibration error does. A resample is noisier
-            than the sample, so its percentiles lie above the figure; they are moved back by the median difference.
-        method: What to call the resampling.
+        proportion: Whether it is a proportion, for which Wilson's interval is used where resampling fails.
+        noisy: Whether the value grows with the noise of a sample, like a calibration error. A resample is noisier than
+            the sample, so its percentiles are above the value; they are moved back by the median difference.
+        method: Name of the resampling.
         few: A proportion of fewer patients than this gets Wilson's interval.
         sd_runs: Standard deviation over runs, or NaN.
         sd_repeats: Standard deviation over repeats, or NaN.
-        undefined: Why the value is undefined, should it be.
-        caveat: What has to be known about a value that is defined.
+        undefined: The reason if the value is undefined.
+        caveat: The remark if the value is defined.
     """
     if math.isnan(value):
         return Measure(reason=undefined or "undefined")
@@ -144,10 +138,10 @@ def measure(
         reasons.append(f"no interval: undefined in {lost} of {len(replicates)} resamples")
         return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
     if np.ptp(defined) < 1e-12:
-        reasons.append("no interval: the same in every resample")
+        reasons.append("no interval: the value is the same in every resample")
         return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
     if patients < FEW_PATIENTS:
-        reasons.append(f"{patients} {'images' if method == IMAGES else 'patients'} only: the interval is rough")
+        reasons.append(f"only {patients} {'images' if method == IMAGES else 'patients'}: the interval is approximate")
     low, high = (float(end) for end in np.percentile(defined, percents(patients)))
     if noisy:
         excess = float(np.median(defined)) - value
@@ -159,9 +153,9 @@ def measure(
 def percents(patients: int) -> tuple[float, float]:
     """The percentiles of the resamples that are the ends of an interval.
 
-    A resample has the spread of the sample, which with few patients is narrower than that of the population. The
-    percentiles are moved outwards as far as Student's t lies beyond the normal distribution (the expanded percentile
-    interval of Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
+    With few patients the spread of a resample is narrower than that of the population. The percentiles are moved
+    outwards as far as Student's t is wider than the normal distribution (the expanded percentile interval of Hesterberg
+    2015, "What Teachers Should Know About the Bootstrap").
 
     >>> [round(end, 2) for end in percents(40)], [round(end, 2) for end in percents(1000)]
     ([2.03, 97.97], [2.48, 97.52])
@@ -169,7 +163,7 @@ def percents(patients: int) -> tuple[float, float]:
     if patients < 2:
         return 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
     z, n = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2), patients - 1
-    # Abramowitz & Stegun 26.7.5; scipy would take longer to import than a table takes to print.
+    # Abramowitz & Stegun 26.7.5, because importing scipy is slow.
     student = z + (
         (z**3 + z) / (4 * n)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)

@@ -1,4 +1,4 @@
-"""The mean of one number an image, with an interval over patients."""
+"""Means over images, with an interval over patients."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ from cxrtool.evaluation.resampling.intervals import RESAMPLES, Measure, draw_pat
 def mean_over_patients(
     values: Iterable[float], patients: Sequence[int] | Sequence[str], seed: int, *, proportion: bool
 ) -> Measure:
-    """A mean over images, resampled by patient: the one place where such an interval is made.
+    """The mean of (n,) values, one an image, resampled by patient; the same `seed` draws the same patients.
 
-    Args:
-        values: (n,) one number an image, at least one.
-        patients: (n,) whose image each is, by numbers or names.
-        seed: Of the resamples: the same patients are drawn for any numbers of theirs.
-        proportion: Whether the numbers count successes (0 or 1), for which Wilson's interval stands in where resampling
-            fails; a share of something else is no such count.
+    `proportion` means that the values count successes (0 or 1), for which Wilson's interval is used where resampling
+    fails. Other values in [0, 1], such as shares of energy, are not proportions in this sense.
     """
     known = np.array(list(values), np.float64)
     _, groups = np.unique(np.array(patients), return_inverse=True)
@@ -34,7 +30,7 @@ def mean_over_patients(
 def mean_of_images(
     rows: Sequence[dict[str, Any]], values: Iterable[float], seed: int, *, proportion: bool
 ) -> dict[str, Any]:
-    """`mean_over_patients` of a manifest's rows, one number a row, as JSON: with the numbers of images and patients."""
+    """`mean_over_patients` of the rows of a manifest as JSON, with the numbers of images and patients."""
     patients = group_images(rows)
     figure = mean_over_patients(values, patients, seed, proportion=proportion)
     return {**figure.as_json(), "images": len(rows), "patients": len(set(patients))}

@@ -1,4 +1,4 @@
-"""`explain`: heatmaps of what a model, or of each image the fold that tested it, looked at; and what they are worth."""
+"""`explain`: heatmaps of a model, or of the fold of a run that tested each image, and their measures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.tables.manifest import FILE_NAME, Manifest
+from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, MODEL_WEIGHTS, PREDICTIONS, RUN_FILE
+from cxrtool.data.tables.manifest import Manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.cases import assign
-from cxrtool.flow.folder import RUN_FILE, Inputs, Plan, StepFolder
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.heatmaps.energy import (
     beside_in_words,
     compare_beside,
@@ -21,28 +22,28 @@ from cxrtool.flow.heatmaps.energy import (
 )
 from cxrtool.flow.heatmaps.images import COLUMNS, Explanation
 from cxrtool.flow.heatmaps.options import ExplainOptions
-from cxrtool.flow.seen import FITTED, Seen
+from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.sources import model_folders, read_source
 
 VERSION = 5
-"""Raised when the same options would give other files."""
+"""Increased when the same options give different files."""
 
 
 def explain(options: ExplainOptions, settings: Settings) -> int | None:
-    """Make the heatmaps of images: a folder with maps, overlays, contact sheets and a manifest that measures them.
+    """Make the heatmaps of images: a folder with maps, overlays, contact sheets and a manifest with their measures.
 
     Returns:
         The number of images, or None where there was nothing to do.
 
     Raises:
-        UsageError: Options that do not go together, or a name that the model does not know.
-        InputError: Model or source is not there, no image fits the model, or its network has no map.
+        UsageError: Options exclude one another, or the model does not have a class or layer.
+        InputError: Model or source do not exist, no image fits the model, or its network has no map.
         StrictError: `--strict`, and an image was rejected.
     """
     single = runs.is_model(options.model)
     if single and options.subset != ExplainOptions.subset:
-        raise UsageError("--subset: goes with a run; a model explains every image that it is given")
+        raise UsageError("--subset: can be used only with a run; a single model explains every image")
     folders = model_folders(options.model, partial=options.partial)
     manifest = _read(options, settings)
     others = read_other(options.beside) if options.beside else []
@@ -53,7 +54,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
     if not cases:
         raise InputError(
             f"{options.model} tested none of the {len(rejects)} images; {rejects[0]['path']}: {rejects[0]['reason']}",
-            f"a single model, such as {folders[0]}, explains any image",
+            f"a single model, such as {folders[0]}, explains every image",
         )
     from cxrtool.training.device import local_randomness
 
@@ -70,7 +71,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         found: dict[str, Any] = {"layers": explanation.layers(), "place": measured, "randomised": checked}
         if second := explanation.second():
             found["opposite"] = measure_place(second, settings.seed)
-            lines += [f"why the opposite: {line.strip()}" for line in in_words(found["opposite"])]
+            lines += [f"maps of the opposite class: {line.strip()}" for line in in_words(found["opposite"])]
         if options.beside:
             found["beside"] = compare_beside(explanation.rows, others, settings.seed)
             lines.append(beside_in_words(found["beside"], options.beside))
@@ -79,7 +80,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         for line in lines:
             settings.report.say(line)
         columns = [name for name in COLUMNS if any(name in row for row in explanation.rows)]
-        # To leave out what a run was trained on is what was asked for.
+        # Excluding the images that a run was not tested on is intended.
         wanted = len(build.rejects) == len(rejects)
         if rejects and wanted:
             settings.report.say(f"{len(rejects)} of {len(manifest)} images were not explained: {rejects[0]['reason']}")
@@ -90,7 +91,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
 def _read(options: ExplainOptions, settings: Settings) -> Manifest:
     manifest = read_source(options.source, settings)
     if settings.out is not None:
-        # A folder of images in which the output lies must not become its own input.
+        # If the output is inside the folder of images, it must not become its own input.
         own = settings.out.resolve()
         manifest.rows = [row for row in manifest.rows if not Path(row["path"]).resolve().is_relative_to(own)]
     if not manifest.rows:
@@ -98,15 +99,15 @@ def _read(options: ExplainOptions, settings: Settings) -> Manifest:
     if options.inside_lungs and not any(manifest.column("mask")):
         raise InputError(
             f"--inside-lungs: no image of {manifest.name} has a mask",
-            "the manifest's column 'mask' names them; `cxrtool prepare` keeps those that a data set brings",
+            "masks are listed in the column 'mask' of the manifest; `cxrtool segment` makes them",
         )
     return manifest
 
 
 def _plan(options: ExplainOptions, settings: Settings, manifest: Manifest, folders: Sequence[Path]) -> Plan:
-    names = ("model.json", "model.safetensors", FITTED, runs.PREDICTIONS)
-    files = [place / name for place in folders for name in names if (place / name).is_file()]
-    files += [options.beside / name for name in (FILE_NAME, RUN_FILE)] if options.beside else []
+    names = (MODEL, MODEL_WEIGHTS, FITTED_ON, PREDICTIONS)
+    files = [folder / name for folder in folders for name in names if (folder / name).is_file()]
+    files += [options.beside / name for name in (MANIFEST, RUN_FILE)] if options.beside else []
     return Plan(
         command="explain",
         options={**options.identity(), "version": VERSION},
@@ -118,7 +119,7 @@ def _plan(options: ExplainOptions, settings: Settings, manifest: Manifest, folde
 
 
 def _warn(explanation: Explanation, settings: Settings) -> None:
-    """Tell how often each remark stands in the manifest, with an example."""
+    """Report the count of each remark, with an example."""
     remarks: dict[str, list[str]] = {}
     for row, texts in zip(explanation.rows, explanation.remarks, strict=True):
         for text in texts:

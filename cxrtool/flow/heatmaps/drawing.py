@@ -1,4 +1,4 @@
-"""The images of `explain` one by one: what a worker process reads and draws, and what goes together on a sheet."""
+"""Reading and drawing of single images in worker processes, captions, and the choice of images on contact sheets."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ if TYPE_CHECKING:
     from cxrtool.imaging.placing import Move
 
 SHEETS = {
-    "true_positive": "true positives: {positive} called {positive}",
-    "false_negative": "false negatives: {positive} called something else",
-    "false_positive": "false positives: called {positive} without being it",
-    "true_negative": "true negatives: neither {positive} nor called so",
-    "correct": "correct answers",
-    "wrong": "wrong answers",
-    "unlabelled": "images without a label of the model's",
+    "true_positive": "true positives: {positive} predicted {positive}",
+    "false_negative": "false negatives: {positive} predicted as another class",
+    "false_positive": "false positives: another class predicted {positive}",
+    "true_negative": "true negatives: neither {positive} nor predicted {positive}",
+    "correct": "correct predictions",
+    "wrong": "wrong predictions",
+    "unlabelled": "images without a label that the model knows",
 }
-"""The contact sheets, and what stands above each."""
-
+"""The contact sheets, with their titles."""
 
 OPPOSITE = "opposite"
-"""The other class than the one decided for: what may be explained, alone or beside it."""
+"""The target for the most probable class other than the predicted one."""
 
 INPUT, ORIGINAL = "input", "original"
-OVERS = {INPUT: "what the model was shown", ORIGINAL: "the picture as given"}
-"""What a map is laid over: the picture after its chain, or as it was given."""
+OVERS = {INPUT: "the image as the model received it", ORIGINAL: "the original image"}
+"""The image under a map: after its preprocessing, or the original."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """An image to be read: its file, and the file of its mask or nothing."""
+    """An image to be read: its file, and the file of its mask or an empty string."""
 
     path: str
     mask: str
@@ -47,18 +46,18 @@ class Task:
 
 @dataclass
 class View:
-    """An image as a network sees it, and as its map is shown.
+    """An image as input of a network, and as background of its map.
 
     Attributes:
-        pixels: (S, S), the network's input, uint8 or uint16.
-        height: Of the picture that the map is laid over, in pixels.
-        width: Of that picture.
-        moves: How that picture became the network's input.
-        mask: (h, w), 0 or 255, at the size at which a map is kept: the image's own, else the lungs that the model's
-            own chain finds; None where there is neither.
-        sha256: Of the pixels as they were read.
-        warning: What is odd about the image.
-        trouble: Why its mask was left out.
+        pixels: (S, S), the network input, uint8 or uint16.
+        height: Of the image under the map, in pixels.
+        width: Of the image under the map, in pixels.
+        moves: The steps from the image under the map to the network input.
+        mask: (h, w), 0 or 255, at the size of a saved map: that of the image, otherwise the lungs segmented by the
+            preprocessing of the model; None where there is neither.
+        sha256: Of the pixels as read.
+        warning: Warnings on the image.
+        trouble: Why its mask was excluded.
     """
 
     pixels: np.ndarray
@@ -80,10 +79,9 @@ class Drawing:
     """An overlay to be drawn.
 
     Attributes:
-        task: The image.
-        maps: What is laid over it, one after the other.
+        maps: The maps to draw, each over a copy of the image.
         overlay: The file to write.
-        highest: The raw value that becomes the last colour; None takes the map's own largest.
+        highest: The raw value of the last colour; None takes the maximum of the map.
         caption: Above the overlay.
         sheet_caption: Below a tile of a contact sheet; empty where it is on none.
         titles: Above each map, where there are several.
@@ -99,10 +97,10 @@ class Drawing:
 
 
 def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None, over: str = INPUT) -> View:
-    """Read an image and its mask, do the steps in `chain`, and fit it to a network's input; run in a worker process.
+    """Read an image and its mask, run the steps in `chain`, and fit it to the network input; in a worker process.
 
     Raises:
-        ImageError: The image cannot be read. A mask that cannot is left out with a warning.
+        ImageError: The image cannot be read. A mask that cannot be read is excluded with a warning.
     """
     from cxrtool.imaging.fits import fit_geometry
     from cxrtool.imaging.placing import Move
@@ -113,18 +111,18 @@ def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int |
     before = picture.pixels.shape
     fitting = Move.of(fit_geometry(before[0], before[1], size, fit))
     moves = [*picture.moves, fitting] if over == ORIGINAL else [fitting]
-    pixels, odd = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
-    return View(pixels, height, width, moves, found.mask, found.sha256, odd, found.trouble)
+    pixels, warning = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
+    return View(pixels, height, width, moves, found.mask, found.sha256, warning, found.trouble)
 
 
 def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: str = INPUT) -> Exhibit | None:
-    """Draw and write the overlay of an image; run in a worker process.
+    """Draw and write the overlay of an image, in a worker process.
 
     Returns:
-        What a contact sheet shows of it, where it is on one.
+        The tile of a contact sheet, where it is on one.
 
     Raises:
-        ImageError: The image cannot be read any more.
+        ImageError: The image can no longer be read.
     """
     import numpy as np
 
@@ -132,7 +130,7 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
     from cxrtool.imaging.resize import resample
 
     if over == ORIGINAL and (drawing.task.mask or not any(entry["step"] == "segment" for entry in chain)):
-        # Nothing of the way to the network is shown, and lungs need not be found again.
+        # The preprocessed image is not shown, and no lungs have to be segmented.
         chain = []
     found = _prepare(drawing.task, chain, max_pixels, over)
     height, width = found.shown.shape
@@ -140,13 +138,13 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
     for path, peak in drawing.maps:
         values = np.load(path)
         maxima.append(float(values.max()))
-        place = None if peak is None else ((peak[0] + 0.5) / width, (peak[1] + 0.5) / height)
-        shown.append(overlay.Layer(maps.rescale(values, drawing.highest), place))
+        share = None if peak is None else ((peak[0] + 0.5) / width, (peak[1] + 0.5) / height)
+        shown.append(overlay.Layer(maps.rescale(values, drawing.highest), share))
     pixels = resample(found.shown, *maps.kept_size(height, width))
     exhibit = overlay.Exhibit(
         pixels, shown[0].values, found.mask, shown[0].peak, drawing.caption, shown[1:], drawing.titles
     )
-    # Maps on scales of their own have no value in common to write at the colours.
+    # Maps with a scale each have no common values to write at the colour scale.
     highest = drawing.highest if drawing.highest is not None else maxima[0] if len(maxima) == 1 else None
     overlay.write_picture(drawing.overlay, overlay.draw_overlay(exhibit, highest))
     if not drawing.sheet_caption:
@@ -157,14 +155,14 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
 
 @dataclass
 class _Prepared:
-    """An image on its way to a network.
+    """An image after the steps of the chain.
 
     Attributes:
-        picture: The image and its mask after the steps of the chain.
-        shown: The grey values that a map is laid over.
-        mask: That of `shown`, at the size at which its map is kept; None where there is none.
-        sha256: Of the pixels as they were read.
-        trouble: Why its own mask was left out.
+        picture: The image and its mask after the steps.
+        shown: The grey values under a map.
+        mask: That of `shown`, at the size of a saved map; None where there is none.
+        sha256: Of the pixels as read.
+        trouble: Why its own mask was excluded.
     """
 
     picture: Picture
@@ -175,11 +173,6 @@ class _Prepared:
 
 
 def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Prepared:
-    """Read an image and its mask, and do the steps in `chain`.
-
-    Raises:
-        ImageError: The image cannot be read.
-    """
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
     from cxrtool.explaining.maps import kept_size
     from cxrtool.flow.lungs import read_mask
@@ -194,10 +187,10 @@ def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Pr
         try:
             lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEADY)]
             if lost:
-                raise ImageError(f"it cannot follow its image through '{lost[0]}'")
+                raise ImageError(f"it cannot be transformed like its image by '{lost[0]}'")
             picture.mask = read_mask(task.mask, given.shape, max_pixels)
         except ImageError as error:
-            trouble = f"mask left out: {error.message}"
+            trouble = f"mask excluded: {error.message}"
     own = picture.mask
     replay(picture, chain)
     shown = picture.pixels if over == INPUT else given
@@ -215,7 +208,7 @@ def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Pr
 
 
 def sheet_of(row: Mapping[str, str], classes: Sequence[str], positive: str | None) -> str:
-    """The contact sheet that an answer belongs to.
+    """The contact sheet of a prediction.
 
     >>> sheet_of({"label": "covid", "predicted": "normal"}, ["covid", "normal"], "covid")
     'false_negative'
@@ -233,13 +226,7 @@ def sheet_of(row: Mapping[str, str], classes: Sequence[str], positive: str | Non
 
 
 def choose(ids: Mapping[str, Sequence[str]], count: int, seed: int) -> dict[str, list[str]]:
-    """Draw at most `count` images for each sheet by chance, so that it shows what is usual and not what is best.
-
-    Args:
-        ids: The images of each sheet.
-        count: At most so many.
-        seed: Each sheet has a generator of its own.
-    """
+    """Draw at most `count` images at random for each sheet, so that it shows typical images, not the best."""
     import random
 
     chosen = {}
@@ -251,38 +238,42 @@ def choose(ids: Mapping[str, Sequence[str]], count: int, seed: int) -> dict[str,
 
 def captions(row: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions of an overlay and of its tile on a sheet."""
-    called = f"called {row['predicted']} {float(row['probability']):.2f}"
+    predicted = f"predicted {row['predicted']} {float(row['probability']):.2f}"
     label = row.get("label") or "no label"
     last = (str(row["warning"]),) if row["warning"] else ()
-    first = f"{row['image_id']}: {label}, {called}"
+    first = f"{row['image_id']}: {label}, {predicted}"
     if row.get("twin"):
-        reasons = titles(row)
-        places = [_place(row, prefix) for prefix in ("", f"{OPPOSITE}_")[: len(reasons)]]
-        tile = str(row["image_id"]), f"{label}, {called}", "; ".join(reasons)
-        return (first, *(f"{why}: {place}" for why, place in zip(reasons, places, strict=True)), *last), tile
-    about = f"map of {row['target']} ({float(row['target_probability']):.2f})"
-    short = "empty map" if row["warning"] and "empty map" in row["warning"] else about
-    return (first, about + _inside(row["energy_inside"]), *last), (str(row["image_id"]), f"{label}, {called}", short)
+        targets = titles(row)
+        sources = [_source(row, prefix) for prefix in ("", f"{OPPOSITE}_")[: len(targets)]]
+        tile = str(row["image_id"]), f"{label}, {predicted}", "; ".join(targets)
+        return (first, *(f"{title}: {source}" for title, source in zip(targets, sources, strict=True)), *last), tile
+    target = f"map of {row['target']} ({float(row['target_probability']):.2f})"
+    short = "empty map" if row["warning"] and "empty map" in row["warning"] else target
+    return (first, target + _inside(row["energy_inside"]), *last), (
+        str(row["image_id"]),
+        f"{label}, {predicted}",
+        short,
+    )
 
 
 def titles(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the maps of twins explain, one after the other; empty for the one map of an ordinary answer.
+    """The titles of the maps of twins; empty for a model without twins.
 
     >>> titles({"twin": "N", "target": "P", "target_probability": "0.8", "peak_x": "3"})
-    ('why P 0.80',)
+    ('map of P 0.80',)
     """
     if not row.get("twin"):
         return ()
     parts = [("target", "target_probability", "peak_x"), (OPPOSITE, f"{OPPOSITE}_probability", f"{OPPOSITE}_peak_x")]
     return tuple(
-        f"why {row[name]} {float(row[probability]):.2f}" + ("" if row[peak] else " (empty map)")
+        f"map of {row[name]} {float(row[probability]):.2f}" + ("" if row[peak] else " (empty map)")
         for name, probability, peak in parts
         if row.get(name)
     )
 
 
 def map_of(row: Mapping[str, Any]) -> str:
-    """What a map explains, and how probable that is.
+    """The title of a map: its target with the probability.
 
     >>> map_of({"target": "P", "target_probability": "0.8"})
     'map of P 0.80'
@@ -290,10 +281,9 @@ def map_of(row: Mapping[str, Any]) -> str:
     return f"map of {row['target']} {float(row['target_probability']):.2f}"
 
 
-def _place(row: Mapping[str, Any], prefix: str) -> str:
-    """Whose map it is, and how much of it lies inside the mask."""
-    of = f"{row[f'{prefix}output']} of the twin by the generator of {row[f'{prefix}twin']}"
-    return of + _inside(row[f"{prefix}energy_inside"])
+def _source(row: Mapping[str, Any], prefix: str) -> str:
+    output = f"output {row[f'{prefix}output']} for the twin by the generator of {row[f'{prefix}twin']}"
+    return output + _inside(row[f"{prefix}energy_inside"])
 
 
 def _inside(share: str) -> str:

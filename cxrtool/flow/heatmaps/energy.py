@@ -1,4 +1,4 @@
-"""How much of what a network looks at lies inside the lungs: of one folder of heatmaps, and of two side by side."""
+"""The share of the energy of heatmaps that is inside the lungs: for one folder, and for two side by side."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from cxrtool.data.tables.manifest import Row, read_manifest
 from cxrtool.errors import InputError
 from cxrtool.flow.folder import read_run_file
 
-FIGURES = {"energy_inside": "of the maps' energy lies inside the masks", "peak_inside": "of the peaks do"}
-"""Columns of the manifest that `explain` writes, and what they say."""
+FIGURES = {
+    "energy_inside": "of the energy of the maps is inside the masks",
+    "peak_inside": "of the peaks are inside the masks",
+}
+"""Columns of the manifest that `explain` writes, and their description."""
 
 ALIKE = ("method", "target", "over", "layer")
-"""Options of two folders that must be the same, or something else differs beside what was meant."""
+"""Options that must be the same in two folders, so that their difference has no other cause."""
 
 BY_CLASS = "by_class"
 
 MASKS = "mask_share"
-"""The share of the pictures that their masks cover: what maps that look nowhere in particular would reach."""
+"""The share of the images that their masks cover, which a uniform map would reach."""
 
 
 def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
-    """Mean share of the maps' energy inside the masks, and share of peaks there, with intervals over patients.
+    """Mean share of the energy of the maps inside the masks, and share of peaks inside, with intervals over patients.
 
-    Args:
-        rows: Of the manifest that `explain` writes; those without a figure are left out.
-        seed: Of the resamples.
+    Rows without a value are excluded.
 
     Returns:
-        `energy_inside` and `peak_inside`, each a figure as in `metrics.json`, with its number of images, and
-        `by_class` the same of every label, where there are several; empty where no image has a mask.
+        `energy_inside` and `peak_inside`, each a measure as in `metrics.json` with its number of images, and `by_class`
+        with the same for each of several labels; empty where no image has a mask.
     """
     from cxrtool.evaluation.resampling.means import mean_of_images
 
@@ -41,7 +42,7 @@ def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[s
         known = [row for row in rows if row[name] != ""]
         if not known:
             continue
-        # A share of energy is no count of successes: Wilson's interval is for peaks alone.
+        # A share of energy is not a count of successes: Wilson's interval is only for peaks.
         counted = name == "peak_inside"
         found[name] = mean_of_images(known, [float(row[name]) for row in known], seed, proportion=counted)
         shares = [float(row["mask_share"]) for row in known if row.get("mask_share")]
@@ -58,44 +59,37 @@ def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[s
 
 
 def read_other(folder: Path) -> list[Row]:
-    """The rows of another folder of heatmaps.
-
-    Raises:
-        InputError: It is none.
-    """
+    """The rows of another folder of heatmaps; an `InputError` if it is not one."""
     made = read_run_file(folder)
     if made is None or made.get("command") != "explain":
-        found = f"the output of `{made['command']}`" if made else "none"
-        raise InputError(f"--beside {folder}: expected a folder that `cxrtool explain` wrote, found {found}")
+        found = f"the output of `{made['command']}`" if made else "no run.json"
+        raise InputError(f"--beside {folder}: expected the output folder of `cxrtool explain`, found {found}")
     return read_manifest(folder).rows
 
 
 def differing(folder: Path, own: Mapping[str, Any]) -> list[str]:
-    """In what another folder's maps were made otherwise, so that a difference may come of that alone."""
+    """Options with which the maps of the other folder were made differently, which may explain a difference."""
     options = (read_run_file(folder) or {}).get("options", {})
-    told = {name: entry["value"] if isinstance(entry, Mapping) else entry for name, entry in options.items()}
-    # What an older version did not ask about was done as by default.
+    theirs = {name: entry["value"] if isinstance(entry, Mapping) else entry for name, entry in options.items()}
+    # Options that an older version did not have were at their default.
     return [
-        f"--{name} is {own[name] or 'not given'} here and {told[name] or 'not given'} there"
+        f"--{name} is {own[name] or 'not given'} here and {theirs[name] or 'not given'} there"
         for name in ALIKE
-        if name in told and told[name] != own[name]
+        if name in theirs and theirs[name] != own[name]
     ]
 
 
 def compare_beside(rows: Sequence[dict[str, Any]], others: Sequence[Row], seed: int) -> dict[str, Any]:
-    """The energy inside the masks here less that of the same images elsewhere, with an interval over patients.
+    """The energy inside the masks here minus that of the same images in the other folder, over patients.
 
-    Args:
-        rows: Of the manifest that `explain` is about to write.
-        others: Of the other one; images are found by their ids, derived ones by those of their originals.
-        seed: Of the resamples.
+    Images are paired by their ids, derived ones by the ids of their originals.
 
     Returns:
-        The difference as a figure, `here` and `there` the means of the pairs, and how many images have no partner with
-        a figure.
+        The difference as a measure, `here` and `there` as means of the pairs, and `alone`, the number of images without
+        a pair.
 
     Raises:
-        InputError: No image has one.
+        InputError: There is no pair.
     """
     from cxrtool.evaluation.resampling.means import mean_of_images
 
@@ -103,8 +97,8 @@ def compare_beside(rows: Sequence[dict[str, Any]], others: Sequence[Row], seed: 
     known = [row for row in rows if row["energy_inside"] != "" and original_of(row) in theirs]
     if not known:
         raise InputError(
-            f"--beside: not one of {len(rows)} images has its energy inside a mask measured in both folders",
-            "explain the same manifest in both, one whose images have masks: `cxrtool segment` makes them",
+            f"--beside: expected images with a value of energy_inside in both folders, found none of {len(rows)}",
+            "explain the same manifest with masks for both folders: `cxrtool segment` makes masks",
         )
     here = [float(row["energy_inside"]) for row in known]
     there = [float(theirs[original_of(row)]) for row in known]
@@ -113,13 +107,13 @@ def compare_beside(rows: Sequence[dict[str, Any]], others: Sequence[Row], seed: 
 
 
 def in_words(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What `measure_place` found, a line a figure."""
+    """The result of `measure_place`, one line per measure."""
     lines = []
     for name, text in FIGURES.items():
         if name not in measured:
             continue
         figure = measured[name]
-        covered = f", which cover {figure[MASKS]:.1%} of the pictures" if MASKS in figure else ""
+        covered = f", which cover {figure[MASKS]:.1%} of the images" if MASKS in figure else ""
         lines.append(f"{_share(figure)} {text}{covered} ({_count(figure)})")
         classes = figure.get(BY_CLASS, {})
         if classes and name == "energy_inside":
@@ -129,13 +123,13 @@ def in_words(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def beside_in_words(found: Mapping[str, Any], folder: Path) -> str:
-    """What `compare_beside` found, in a line."""
+    """The result of `compare_beside`, in one line."""
     low, high = found["low"], found["high"]
     interval = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if low is not None else ""
-    alone = f"; {found['alone']} have no partner" if found["alone"] else ""
+    alone = f"; {found['alone']} images without a pair" if found["alone"] else ""
     return (
         f"energy inside the masks: {found['here']:.1%} here, {found['there']:.1%} in {folder}: "
-        f"{100 * found['value']:+.1f} points{interval} ({_count(found)}{alone})"
+        f"{100 * found['value']:+.1f} percentage points{interval} ({_count(found)}{alone})"
     )
 
 

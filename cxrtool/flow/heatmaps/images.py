@@ -1,4 +1,4 @@
-"""What one call of `explain` makes: the maps, their rows in the manifest, overlays, contact sheets."""
+"""The outputs of one call of `explain`: maps, rows of the manifest, overlays, contact sheets."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from cxrtool.explaining.overlay import Exhibit
 
 
-OWN = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
-"""What a row tells of its map."""
+MAP_COLUMNS = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
+"""The columns on a map."""
 
-SECOND = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_')}" for name in OWN}}
-"""What a row calls the same of its second map: that of the opposite, where twins are explained."""
+OPPOSITE_COLUMNS = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_')}" for name in MAP_COLUMNS}}
+"""The columns on the second map, that of the opposite class for twins, by the column on the first map."""
 
 COLUMNS = (
     "image_id",
@@ -57,8 +57,8 @@ COLUMNS = (
     "probability",
     "overlay",
     "target",
-    *OWN,
-    *SECOND.values(),
+    *MAP_COLUMNS,
+    *OPPOSITE_COLUMNS.values(),
     "warning",
     "mask",
     "mask_share",
@@ -70,8 +70,8 @@ COLUMNS = (
 """The columns of the manifest that `explain` writes."""
 
 
-def tell_of_map(record: Mapping[str, Any], name: str) -> dict[str, str]:
-    """What a row tells of one map."""
+def map_cells(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The cells of a row on one map."""
     inside, peak = record["energy_inside"], record["peak"]
     twin = {key: record[key] for key in ("twin", "output") if record.get(key)}
     return {
@@ -87,26 +87,25 @@ def tell_of_map(record: Mapping[str, Any], name: str) -> dict[str, str]:
 
 
 def second_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as they tell of the second maps; those without one are left out."""
+    """The rows with the values of their second maps in the columns of the first; without rows that have none."""
     known = [row for row in rows if OPPOSITE in row]
-    return [{**row, **{name: row.get(other, "") for name, other in SECOND.items()}} for row in known]
+    return [{**row, **{name: row.get(other, "") for name, other in OPPOSITE_COLUMNS.items()}} for row in known]
 
 
 RANDOMISED, CHECKED = "randomised.csv", 32
-"""The table of `--check-randomised`, and how many images it is made of, at most."""
+"""The table of `--check-randomised`, and the highest number of its images."""
 
-TRAINED_ON = "the model was fitted on this image or patient: no test result"
+TRAINED_ON = "the model was trained on this image or patient: not a test result"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What remains of a model after its maps are made: a run's networks together may not fit into memory.
+    """The facts on a model that are kept after its maps are made, because memory may not hold all networks.
 
     Attributes:
-        folder: Where it lies.
-        chain: What its images had yet to go through.
-        names: What an image may be called, in order.
-        layer: Which its maps are made of.
+        chain: The preprocessing steps that its images needed.
+        names: The possible predictions, in order.
+        layer: Of its maps.
     """
 
     folder: Path
@@ -117,17 +116,15 @@ class Model:
 
 @dataclass
 class Explanation:
-    """The maps of one call, in the making.
+    """The maps of one call, while they are made.
 
     Attributes:
-        options: Of the command.
-        settings: Shared by all commands.
-        build: The folder in the making.
-        seen: What a single model was fitted on; None for a run, whose folds explain what they did not see.
+        build: The output folder.
+        seen: The training images of a single model; None for a run, whose folds explain their test images.
         beside: The rows of the other folder of heatmaps by image id; empty where there is none.
         rows: Of the manifest, once the maps are made.
-        models: In the order in which they were used.
-        remarks: What is odd about each map; what is odd about the image itself, the manifest tells.
+        models: In the order of their use.
+        remarks: Warnings on each map, without those on the image itself.
     """
 
     options: ExplainOptions
@@ -141,15 +138,15 @@ class Explanation:
     _cases: list[tuple[Case, dict[str, Any], Model]] = field(default_factory=list)
 
     def make_maps(self, cases: Sequence[Case]) -> None:
-        """Make and keep the map of every image, model by model."""
+        """Make and save the map of every image, model by model."""
         for name in ("maps", "overlays", "sheets"):
             (self.build.path / name).mkdir(exist_ok=True)
-        places: dict[Path, list[int]] = {}
+        indices_of: dict[Path, list[int]] = {}
         for index, case in enumerate(cases):
-            places.setdefault(case.folder, []).append(index)
+            indices_of.setdefault(case.folder, []).append(index)
         done: dict[int, tuple[dict[str, Any], Model]] = {}
         with self.settings.report.progress("explaining", len(cases)) as advance:
-            for folder, indices in places.items():
+            for folder, indices in indices_of.items():
                 subject = self._load(folder, [cases[i] for i in indices])
                 if self.options.positive is not None:
                     class_index("--positive", self.options.positive, subject.names)
@@ -159,7 +156,7 @@ class Explanation:
                     done[index] = record, model
         if not done:
             raise InputError(
-                f"{self.options.source}: none of the {len(cases)} images can be explained, the last: "
+                f"{self.options.source}: none of the {len(cases)} images can be explained; the reason of the last: "
                 f"{self.build.rejects[-1]['reason']}"
             )
         for index in sorted(done):
@@ -168,7 +165,7 @@ class Explanation:
         self.settings.report.say("; ".join(self.layers()))
 
     def layers(self) -> list[str]:
-        """Which layers the maps are made of, in words."""
+        """The layers of the maps, in words."""
         layers = dict.fromkeys(model.layer for model in self.models)
         return [
             f"{self.options.method} of {layer.name}: {layer.shape.side} x {layer.shape.side} cells, "
@@ -186,7 +183,7 @@ class Explanation:
     def _explain_with(
         self, subject: Subject, cases: Sequence[Case], indices: Sequence[int], advance: Callable[[int], None]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The records of a model's images, those of an interrupted run as they were noted."""
+        """The records of the images of a model; those of an interrupted run come from the journal."""
         options, journal = self.options, self.build.journal
         subject.check_target(options.target)
         pending = []
@@ -213,23 +210,23 @@ class Explanation:
             advance(len(batch))
 
     def _keep(self, subject: Subject, case: Case, view: View, explained: Explained) -> dict[str, Any] | None:
-        """Write an image's maps and say what they hold; None where one is no map."""
+        """Save the maps of an image and return their record; None where a map is not finite."""
         import numpy as np
 
         from cxrtool.imaging import plausibility
 
         reasons = explained.reasons
         if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in reasons):
-            self.build.reject(case.row["path"], "its map holds values that are not finite numbers")
+            self.build.reject(case.row["path"], "its map has values that are not finite numbers")
             return None
-        strange = plausibility.warn(reasons[0].pixels, subject.description.usual)
+        implausible = plausibility.warn(reasons[0].pixels, subject.description.usual)
         remarks: list[str] = []
-        kept = [self._keep_map(case, view, one, place, remarks) for place, one in enumerate(reasons)]
+        kept = [self._keep_map(case, view, one, index, remarks) for index, one in enumerate(reasons)]
         remarks.append(view.trouble)
         if self.options.inside_lungs and view.mask is None:
-            remarks.append("no mask: the map is shown whole")
+            remarks.append("no mask: the whole map is shown")
         if case.recorded and case.recorded != explained.predicted:
-            remarks.append(f"the fold's own predictions say {case.recorded}")
+            remarks.append(f"the saved predictions of the fold have {case.recorded}")
         return {
             "predicted": explained.predicted,
             "probability": explained.probability,
@@ -237,71 +234,70 @@ class Explanation:
             **({OPPOSITE: kept[1]} if len(kept) > 1 else {}),
             "sha256": view.sha256,
             "masked": view.mask is not None,
-            "odd": "; ".join(filter(None, [case.row.get("warning", "") or view.warning, strange])),
+            "odd": "; ".join(filter(None, [case.row.get("warning", "") or view.warning, implausible])),
             "remarks": [text for text in remarks if text],
         }
 
-    def _keep_map(self, case: Case, view: View, reason: Reason, place: int, remarks: list[str]) -> dict[str, Any]:
-        """Write one map and say what it holds."""
+    def _keep_map(self, case: Case, view: View, reason: Reason, index: int, remarks: list[str]) -> dict[str, Any]:
+        """Save one map and return its record."""
         import numpy as np
 
         from cxrtool.explaining import maps
 
-        laid = maps.lay_on(reason.values, view.moves, view.height, view.width)
-        # Measured before anything is cut away, or a map that looks elsewhere would seem to look at the lungs.
-        figures = maps.figures(laid, view.height, view.width, view.mask)
-        remarks.append(maps.doubt(laid, reason.target))
+        values = maps.lay_on(reason.values, view.moves, view.height, view.width)
+        # Measured before masking: afterwards all energy would be inside the lungs.
+        figures = maps.figures(values, view.height, view.width, view.mask)
+        remarks.append(maps.doubt(values, reason.target))
         if self.options.inside_lungs and view.mask is not None:
-            laid = laid * (view.mask > 0)
-        path = self._map(case, place)
+            values = values * (view.mask > 0)
+        path = self._map(case, index)
         path.parent.mkdir(exist_ok=True)
-        np.save(path, laid.astype(np.float32))
+        np.save(path, values.astype(np.float32))
         return {
             "target": reason.target,
             "target_probability": reason.probability,
             "twin": reason.twin,
             "output": reason.output,
             **asdict(figures),
-            "highest": float(laid.max()),
+            "highest": float(values.max()),
             "bytes": path.stat().st_size,
         }
 
-    def _map(self, case: Case, place: int = 0) -> Path:
-        """The file of an image's map, or of its second."""
-        return self.build.path / "maps" / (OPPOSITE if place else "") / f"{case.row['image_id']}.npy"
+    def _map(self, case: Case, index: int = 0) -> Path:
+        """The file of the first or second map of an image."""
+        return self.build.path / "maps" / (OPPOSITE if index else "") / f"{case.row['image_id']}.npy"
 
     def _has_maps(self, case: Case, record: Mapping[str, Any]) -> bool:
-        """Whether the maps that a record of the journal speaks of are there as they were written."""
+        """Whether the maps of a record of the journal exist with their full size."""
         parts = [record, *([record[OPPOSITE]] if OPPOSITE in record else [])]
-        return all(_is_whole(self._map(case, place), part["bytes"]) for place, part in enumerate(parts))
+        return all(_is_whole(self._map(case, index), part["bytes"]) for index, part in enumerate(parts))
 
     def _row(self, case: Case, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The manifest's row of an image."""
         row, name = case.row, case.row["image_id"]
         digest = row.get("sha256") or record["sha256"]
         remarks = list(record["remarks"])
         patient = normalised(row.get(PATIENT, ""))
-        if self.seen is not None and (digest in self.seen.pictures or patient in self.seen.patients):
+        if self.seen is not None and (digest in self.seen.images or patient in self.seen.patients):
             remarks.append(TRAINED_ON)
         self.remarks.append(remarks)
         repeat, fold = runs.parse_fold(case.folder.name) if case.subset else ("", "")
-        second = tell_of_map(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
+        second = map_cells(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
         return {
             **{key: cell for key, cell in row.items() if key in ("image_id", "path", "label", "mask", *GROUPING)},
             "probability": f"{record['probability']:.6g}",
             "label": row.get("label", ""),
             "predicted": record["predicted"],
             "overlay": f"overlays/{name}.png",
-            **tell_of_map(record, f"maps/{name}.npy"),
+            **map_cells(record, f"maps/{name}.npy"),
             "mask_share": "" if record["mask_share"] is None else f"{record['mask_share']:.6g}",
-            **{SECOND[key]: cell for key, cell in second.items()},
+            **{OPPOSITE_COLUMNS[key]: cell for key, cell in second.items()},
             "warning": "; ".join(filter(None, [record["odd"], *remarks])),
             "sha256": digest,
             **({"repeat": repeat, "fold": fold, "subset": case.subset} if case.subset else {}),
         }
 
     def second(self) -> list[dict[str, Any]]:
-        """The rows as they tell of the second maps; empty where there are none."""
+        """The rows with the values of their second maps; empty where there are none."""
         return second_of(self.rows)
 
     def draw(self) -> None:
@@ -324,8 +320,8 @@ class Explanation:
         with self.settings.report.progress("drawing", len(self._cases)) as advance:
             for model in self.models:
                 drawings = {}
-                for row, (case, record, own) in zip(self.rows, self._cases, strict=True):
-                    if own is model:
+                for row, (case, record, of_case) in zip(self.rows, self._cases, strict=True):
+                    if of_case is model:
                         drawings[row["image_id"]] = self._drawing(row, case, record, highest, row["image_id"] in shown)
                 work = partial(draw_one, chain=model.chain, max_pixels=options.max_pixels, over=options.over)
                 workers = min(self.settings.workers, len(drawings) or 1)
@@ -349,8 +345,8 @@ class Explanation:
         above, below = captions(row)
         parts = [record, *([record[OPPOSITE]] if OPPOSITE in record else [])]
         shown_maps = tuple(
-            (self._map(case, place), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
-            for place, part in enumerate(parts)
+            (self._map(case, index), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
+            for index, part in enumerate(parts)
         )
         beside, named = self._beside(row)
         return Drawing(
@@ -364,15 +360,15 @@ class Explanation:
         )
 
     def _beside(self, row: Mapping[str, Any]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
-        """The map of the other folder that goes with a row, where its picture has the same size; titles of all maps."""
+        """The map of the other folder for a row, where it has the same size; and the titles of all maps."""
         import numpy as np
 
         other, folder, named = self.beside.get(row["image_id"]), self.options.beside, titles(row)
         if other is None or folder is None or not other.get("map"):
             return (), named
         path = folder / other["map"]
-        own = np.load(self.build.path / row["map"], mmap_mode="r").shape
-        if not path.is_file() or np.load(path, mmap_mode="r").shape != own:
+        shape = np.load(self.build.path / row["map"], mmap_mode="r").shape
+        if not path.is_file() or np.load(path, mmap_mode="r").shape != shape:
             return (), named
         peak = (int(other["peak_x"]), int(other["peak_y"])) if other["peak_x"] else None
         return ((path, peak),), (*(named or (map_of(row),)), f"{folder.name}: {map_of(other)}")
@@ -381,16 +377,16 @@ class Explanation:
         from cxrtool.explaining import overlay
 
         text = SHEETS[name].format(positive=positive)
-        drawn = f"{len(exhibits)} of {count}, drawn by chance" if len(exhibits) < count else f"all {count}"
+        drawn = f"{len(exhibits)} of {count}, drawn at random" if len(exhibits) < count else f"all {count}"
         title = f"{text}: {drawn}; {self.options.method}, {SCALES[self.options.scale]}"
         if any(exhibit.others for exhibit in exhibits):
-            parts = ["why its class", "why the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
-            parts += [f"that in {self.options.beside.name}"] if self.options.beside else []
+            parts = ["map of the predicted class", "map of the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
+            parts += [f"the map in {self.options.beside.name}"] if self.options.beside else []
             title += f"; the image, {', '.join(parts)}"
         overlay.write_picture(self.build.path / "sheets" / f"{name}.png", overlay.draw_sheet(exhibits, title))
 
     def randomise(self) -> list[str]:
-        """Compare maps with those of networks that have learnt nothing, write the table, and say what it means."""
+        """Compare maps with those of randomised networks, write the table, and return the conclusion."""
         from cxrtool.explaining.randomised import verdict
 
         ids = [row["image_id"] for row in self.rows]
@@ -399,15 +395,15 @@ class Explanation:
         compared = []
         with self.settings.report.progress("randomising", len(sample)) as advance:
             for model in self.models:
-                own = [case for case, _, other in self._cases if other is model and case.row["image_id"] in sample]
-                if not own:
+                cases = [case for case, _, other in self._cases if other is model and case.row["image_id"] in sample]
+                if not cases:
                     continue
-                subject = self._load(model.folder, own)
-                tasks = [Task(case.row["path"], "") for case in own]
+                subject = self._load(model.folder, cases)
+                tasks = [Task(case.row["path"], "") for case in cases]
                 for batch in subject.views(
                     tasks, self.options.batch_size, self.settings.workers, self.options.max_pixels
                 ):
-                    views = [(own[k].row["image_id"], view) for k, view in batch if isinstance(view, View)]
+                    views = [(cases[k].row["image_id"], view) for k, view in batch if isinstance(view, View)]
                     if views:
                         found = subject.compare_randomised(
                             [view for _, view in views], self.options.target, self.settings.seed
@@ -427,7 +423,6 @@ class Explanation:
 
 
 def _is_whole(path: Path, size: int) -> bool:
-    """Whether a file that a record of the journal speaks of is there as it was written."""
     try:
         return path.stat().st_size == size
     except OSError:

@@ -1,4 +1,4 @@
-"""What is asked of heatmaps."""
+"""The options of heatmaps."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make heatmaps.
+    """A method for heatmaps.
 
     Attributes:
-        words: The networks that it is for.
-        make: From a network, an example (B, C, S, S) of what it sees, and a layer or None.
+        words: The networks that it supports.
+        make: From a network, an example (B, C, S, S) of its input, and a layer or None.
     """
 
     words: str
@@ -53,11 +53,10 @@ METHODS: dict[str, Method] = {
 
 EACH, RUN = "image", "run"
 SCALES = {EACH: "each on its own scale", RUN: "one scale for all"}
-"""What colours stand for, and what a contact sheet says of it."""
+"""The scales of the colours, with their description."""
 
 
-def _told(words: Mapping[str, str]) -> str:
-    """Choices with what each means, as the help lists them."""
+def _with_meaning(words: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({text})" for name, text in words.items())
 
 
@@ -67,25 +66,27 @@ class ExplainOptions(Options):
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, *READING, *RUNNING)
 
-    model: Path = argument("A run, which explains each image by the fold that tested it; or a model folder.")
+    model: Path = argument("A run (each image is explained by the fold that tested it), or a model folder.")
     source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")
     method: str = option(
-        f"{_told({name: method.words for name, method in METHODS.items()})}.", "grad-cam", choices=METHODS
+        f"{_with_meaning({name: method.words for name, method in METHODS.items()})}.", "grad-cam", choices=METHODS
     )
     target: str = option(
-        "The class to explain: predicted, opposite (the next best), or a name.", "predicted", metavar="CLASS"
+        "The class to explain: predicted, opposite (the most probable other class), or a name.",
+        "predicted",
+        metavar="CLASS",
     )
-    layer: str | None = option("The module to look at.", None, metavar="NAME", shown="last map before pooling")
-    inside_lungs: bool = option("Show maps inside the masks alone; figures stay those of the whole.", False)
-    over: str = option(f"What maps are laid over: {_told(OVERS)}.", "input", choices=OVERS)
-    scale: str = option(f"Colours: {_told(SCALES)}.", EACH, choices=SCALES)
+    layer: str | None = option("The module to use.", None, metavar="NAME", shown="last map before pooling")
+    inside_lungs: bool = option("Show maps only inside the masks; the measures are still of the whole map.", False)
+    over: str = option(f"The image under the maps: {_with_meaning(OVERS)}.", "input", choices=OVERS)
+    scale: str = option(f"Colours: {_with_meaning(SCALES)}.", EACH, choices=SCALES)
     subset: str = option("Images of a run: {choices} (both of them).", "test", choices=SUBSETS)
     positive: str | None = common_options.positive()
     beside: Path | None = option(
-        "Heatmaps of the same images to show beside and compare with.", None, metavar="FOLDER", shown=""
+        "Another folder of heatmaps of the same images, to show and compare.", None, metavar="FOLDER", shown=""
     )
-    check_randomised: bool = option("Do the maps change when what was learnt is replaced by chance?", False)
+    check_randomised: bool = option("Test whether the maps change when learned parameters are randomised.", False)
     sheet: int = option("Images on a contact sheet; 0 makes none.", 16, minimum=0)
     partial: bool = common_options.partial()
-    batch_size: int = option("Images at once.", 16, minimum=1)
+    batch_size: int = option("Images per batch.", 16, minimum=1)
     max_pixels: int | None = common_options.max_pixels()

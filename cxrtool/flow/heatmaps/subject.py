@@ -1,4 +1,4 @@
-"""A loaded model that explains itself: the chain its images need, the class that is asked about, the maps."""
+"""A loaded model that is explained: the preprocessing of its images, the target class, the maps."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ PRELOAD = ("cxrtool.data.reading.images", "cxrtool.imaging.hashing", "cxrtool.im
 
 @dataclass
 class Answer:
-    """What a model says of a batch, and why.
+    """The predictions of a model for a batch, with their maps.
 
     Attributes:
-        maps: (B, S, S) float32, at least 0, at the size of the network's input; not scaled.
+        maps: (B, S, S) float32, at least 0, at the size of the network input; not scaled.
         probabilities: (B, K) float64.
         targets: (B,) index of the class that each map explains.
     """
@@ -49,15 +49,15 @@ class Answer:
 
 @dataclass
 class Reason:
-    """Why an image might be called something.
+    """The map that explains one target for an image.
 
     Attributes:
-        target: The name that is explained.
-        probability: What the model gives it.
-        values: (S, S) float32, the map at the size to which `Subject.form` brings the image; not scaled.
-        pixels: What the network was shown, uint8 or uint16.
-        twin: Whose generator made that of the image; empty where it is the image itself.
-        output: The network's class that the map is about.
+        target: The class or label that is explained.
+        probability: Its predicted probability.
+        values: (S, S) float32, the map at the size of `Subject.form`; not scaled.
+        pixels: The input of the network, uint8 or uint16.
+        twin: The class whose generator made that input; empty where it is the image itself.
+        output: The output class of the network that the map explains.
     """
 
     target: str
@@ -70,7 +70,7 @@ class Reason:
 
 @dataclass
 class Explained:
-    """What a model calls an image, with which probability, and one or two reasons."""
+    """The predicted class of an image, its probability, and one or two reasons."""
 
     predicted: str
     probability: float
@@ -79,17 +79,15 @@ class Explained:
 
 @dataclass
 class Subject:
-    """One model, loaded.
+    """A loaded model.
 
     Attributes:
-        folder: Where it lies.
+        folder: The model folder.
         description: Its `model.json`.
         network: In evaluation mode, on the device.
-        chain: What its images have yet to go through, but for the generators.
-        explainer: What makes its maps.
-        normalise: From grey values in [0, 1] to the network's input.
-        device: Where it computes.
-        generators: The located entry of the generators that its images have yet to go through, or None.
+        chain: The preprocessing steps that its images still need, without the generators.
+        normalise: From grey values in [0, 1] to the network input.
+        generators: The entry of the generators that its images still need, with located paths; or None.
     """
 
     folder: Path
@@ -105,18 +103,10 @@ class Subject:
     def load(
         cls, folder: Path, paths: Iterable[Path], source: str, method: str, layer: str | None, device: torch.device
     ) -> Subject:
-        """Load a model and find the layer that its maps are made of.
-
-        Args:
-            folder: The model folder.
-            paths: The images that it is to explain.
-            source: What to call them in a message.
-            method: A key of `METHODS`.
-            layer: The module to look at, or None.
-            device: Where to compute.
+        """Load a model and find the layer for its maps; `source` is the name of the images at `paths` in messages.
 
         Raises:
-            InputError: The images have been through another preprocessing; or the network has no map.
+            InputError: The images have another preprocessing, or the network has no map.
             UsageError: There is no such layer.
         """
         import torch
@@ -129,7 +119,7 @@ class Subject:
         chain, generators = before_twins(missing)
         network = network.to(device)
         form, size = description.normalization, description.input.size
-        # Noise, so that neither the layer nor what is checked depends on the picture that happens to come first.
+        # Noise, so that the layer and the checks do not depend on the first image.
         example = torch.randn((2, len(form.mean), size, size), generator=torch.Generator().manual_seed(0))
         explainer = METHODS[method].make(network, example.to(device), layer)
         normalise = Normalisation(form.mean, form.std, device)
@@ -142,31 +132,27 @@ class Subject:
 
     @property
     def names(self) -> list[str]:
-        """What an image may be called."""
+        """The possible predictions."""
         return self.classes
 
     @property
     def form(self) -> Input:
-        """What an image is brought to: size and fit."""
+        """Size and fit of the prepared image."""
         return self.description.input
 
     @property
     def shown(self) -> int:
-        """Pictures that the network is shown of one image."""
+        """Number of network inputs per image."""
         return 1
 
     def check_target(self, target: str) -> None:
-        """Check `--target`.
-
-        Raises:
-            UsageError: It names no class; the message names the nearest.
-        """
+        """Raise a `UsageError`, with the nearest name, if `--target` is not a class."""
         chooser(target, self.classes)
 
     def views(
         self, tasks: Sequence[Task], batch_size: int, workers: int, max_pixels: int | None, over: str = INPUT
     ) -> Iterator[list[tuple[int, View | InputError]]]:
-        """The images in batches, each with its place among the tasks, read by worker processes."""
+        """The images in batches, each with its index in `tasks`, read by worker processes."""
         from cxrtool.flow.parallel import map_items
 
         form = self.form
@@ -178,20 +164,17 @@ class Subject:
             yield batch
 
     def why(self, pictures: Sequence[np.ndarray], target: str) -> list[Explained]:
-        """What the model calls pictures (S, S) at `form`, and why it would call them what `--target` says."""
+        """The predictions for prepared images (S, S), and the maps for `--target`."""
         answer = self.explain(pictures, chooser(target, self.classes))
         found = []
-        for k, (own, place) in enumerate(zip(answer.probabilities, answer.targets, strict=True)):
-            reason = Reason(self.classes[place], float(own[place]), answer.maps[k], pictures[k])
-            found.append(Explained(self.classes[int(own.argmax())], float(own.max()), [reason]))
+        for k, (probabilities, index) in enumerate(zip(answer.probabilities, answer.targets, strict=True)):
+            reason = Reason(self.classes[index], float(probabilities[index]), answer.maps[k], pictures[k])
+            predicted = self.classes[int(probabilities.argmax())]
+            found.append(Explained(predicted, float(probabilities.max()), [reason]))
         return found
 
     def explain(self, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor]) -> Answer:
-        """The maps of pictures (S, S), uint8 or uint16, in fp32.
-
-        Raises:
-            CxrtoolError: The GPU's memory does not hold them.
-        """
+        """The maps of prepared images (S, S), uint8 or uint16, in fp32; a `CxrtoolError` if GPU memory is too small."""
         return self._explain_with(self.explainer, pictures, choose)
 
     def _explain_with(
@@ -211,11 +194,7 @@ class Subject:
         return Answer(maps.cpu().numpy(), probabilities.cpu().numpy(), found.targets.cpu().numpy())
 
     def ask(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities (B, K) of pictures (S, S) at the network's input, without a map.
-
-        Raises:
-            CxrtoolError: The GPU's memory does not hold them.
-        """
+        """Probabilities (B, K) of network inputs (S, S), without maps; a `CxrtoolError` if GPU memory is too small."""
         import torch
 
         from cxrtool.explaining.layers import at_rest
@@ -236,7 +215,7 @@ class Subject:
         return self.normalise(torch.from_numpy(np.stack(scaled)).unsqueeze(1).to(self.device))
 
     def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
-        """As `randomise`, for what `--target` says."""
+        """As `randomise`, for `--target`."""
         return self.randomise(views, chooser(target, self.classes), seed)
 
     def randomise(
@@ -248,12 +227,12 @@ class Subject:
     def randomise_pictures(
         self, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor], seed: int
     ) -> list[tuple[int, str, int, Likeness]]:
-        """Compare the maps of pictures (S, S) with those of the same network after its parameters were drawn anew.
+        """Compare the maps of prepared images (S, S) with those of the same network with random parameters.
 
-        The class that a map is about stays the one that the trained network was asked about.
+        The target class of a map stays that of the trained network.
 
         Returns:
-            For each comparison the picture's index, the stage, the draw, and how alike the maps are.
+            For each comparison the index of the image, the stage, the draw, and the similarity of the maps.
         """
         import torch
 
@@ -261,11 +240,11 @@ class Subject:
         from cxrtool.explaining.cam import GradCam
         from cxrtool.models.registry import build
 
-        own = self.explain(pictures, choose)
+        trained = self.explain(pictures, choose)
         architecture = self.description.architecture
         layer = self.explainer.layer.name if isinstance(self.explainer, GradCam) else None
-        example = torch.randn((2, len(self.description.normalization.mean), *own.maps.shape[1:]))
-        targets = torch.from_numpy(own.targets).to(self.device)
+        example = torch.randn((2, len(self.description.normalization.mean), *trained.maps.shape[1:]))
+        targets = torch.from_numpy(trained.targets).to(self.device)
         found = []
         for stage in randomised.STAGES:
             for draw in range(randomised.DRAWS):
@@ -274,26 +253,26 @@ class Subject:
                 randomised.redraw(other, lambda: build(architecture)[0], stage)
                 explainer = METHODS[self.explainer.name].make(other, example.to(self.device), layer)
                 answer = self._explain_with(explainer, pictures, lambda _: targets)
-                for index, (one, drawn) in enumerate(zip(own.maps, answer.maps, strict=True)):
+                for index, (one, drawn) in enumerate(zip(trained.maps, answer.maps, strict=True)):
                     found.append((index, stage, draw, randomised.compare(one, drawn)))
         return found
 
 
 def _too_large(count: int) -> CxrtoolError:
     return CxrtoolError(
-        f"the GPU's memory does not hold {count} images", "take a smaller --batch-size, or --device cpu"
+        f"the memory of the GPU is too small for {count} images", "use a smaller --batch-size, or --device cpu"
     )
 
 
 def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
-    """From logits (B, K) to the classes (B,) to explain.
+    """The function from logits (B, K) to the classes (B,) to explain.
 
     Args:
         target: `predicted`, `opposite`, or the name of a class.
-        classes: The names.
+        classes: Names in the order of the outputs.
 
     Raises:
-        UsageError: No such class; the message names the nearest.
+        UsageError: There is no such class; the message has the nearest name.
     """
     if target == PREDICTED:
         return lambda logits: logits.argmax(1)
@@ -304,11 +283,7 @@ def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
 
 
 def class_index(option: str, name: str, classes: Sequence[str], others: Sequence[str] = ()) -> int:
-    """The place of a class.
-
-    Raises:
-        UsageError: There is none of this name; the message names the nearest.
-    """
+    """The index of a class; a `UsageError` with the nearest name if there is no such class."""
     if name in classes:
         return list(classes).index(name)
     known = [*others, *classes]

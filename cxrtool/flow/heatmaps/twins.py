@@ -1,8 +1,7 @@
-"""A model of twins that explains itself: why it calls an image what it calls it, and why it might call it the opposite.
+"""A model of twins that is explained: maps for the predicted label of an image, and for the opposite label.
 
-Each target is a label. Its score is the highest probability that any twin of the image gives to any of the label's
-classes, and its map is that of the twin and of the class that hold it (Tabik et al. 2020, COVID-SDNet, show both maps;
-which twin's map is shown they do not say).
+The score of a label is the highest probability of any of its classes for any twin of the image, and its map is that of
+this twin and class (Tabik et al. 2020, COVID-SDNet, show both maps, but do not describe which twin they are of).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 def load_subject(
     folder: Path, paths: Iterable[Path], source: str, method: str, layer: str | None, device: torch.device
 ) -> Subject:
-    """Load a model as `Subject.load` does; one whose images have yet to be transformed explains their twins."""
+    """Load a model as `Subject.load` does; a `TwinSubject` if its images still need to be transformed."""
     subject = Subject.load(folder, paths, source, method, layer, device)
     if subject.generators is None:
         return subject
@@ -38,8 +37,8 @@ def load_subject(
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What is to be explained: its name, and the twin and the class, by their places, that hold its probability."""
+class _Maximum:
+    """The highest probability of a target, with the indices of its twin and output class."""
 
     name: str
     twin: int
@@ -49,11 +48,7 @@ class _Held:
 
 @dataclass
 class TwinSubject(Subject):
-    """A loaded model of twins, asked about radiographs.
-
-    Attributes:
-        twins: Makes the twins of a radiograph.
-    """
+    """A loaded model of twins, applied to radiographs; `twins` makes their twins."""
 
     twins: TwinInput = field(init=False)
 
@@ -67,28 +62,23 @@ class TwinSubject(Subject):
 
     @property
     def form(self) -> Input:
-        """What a radiograph is brought to before its twins are made."""
+        """Size and fit of a radiograph before its twins are made."""
         return self.twins.form
 
     @property
     def shown(self) -> int:
-        """Pictures that the network is shown of one image."""
+        """Number of network inputs per image."""
         return len(self.twins.names)
 
     def check_target(self, target: str) -> None:
-        """Check that `--target` names a label, a class of twins, or what depends on the answer.
-
-        Raises:
-            UsageError: It does not; the message names the nearest.
-        """
+        """Raise a `UsageError`, with the nearest name, if `--target` is neither a label nor a class of twins."""
         if target not in (PREDICTED, OPPOSITE):
             class_index("--target", target, [*self.names, *self.classes], (PREDICTED, OPPOSITE))
 
     def why(self, pictures: Sequence[np.ndarray], target: str) -> list[Explained]:
-        """What the twins together say of radiographs (S, S) at `form`, and why.
+        """The fused predictions for prepared radiographs (S, S), and the maps for `--target`.
 
-        By default for the label decided for and for the next best; `opposite` explains the next best alone, and a name
-        what it names.
+        `predicted` explains the predicted and the second most probable label, `opposite` only the latter.
         """
         from cxrtool.evaluation.fusion import twins as fuse
 
@@ -99,36 +89,37 @@ class TwinSubject(Subject):
         label = [names.index(split_class(name)[0]) for name in self.classes]
         shares, decided = fuse(probabilities, label, len(names), 0)
         found = []
-        wanted: list[tuple[Explained, _Held, np.ndarray]] = []
-        for i, (own, share) in enumerate(zip(probabilities, shares, strict=True)):
+        wanted: list[tuple[Explained, _Maximum, np.ndarray]] = []
+        for i, (of_twins, share) in enumerate(zip(probabilities, shares, strict=True)):
             first = int(decided[i])
             found.append(Explained(names[first], float(share[first]), []))
             second = max((k for k in range(len(names)) if k != first), key=lambda k: share[k])
             for name in {PREDICTED: [names[first], names[second]], OPPOSITE: [names[second]]}.get(target, [target]):
-                held = self._hold(name, own)
-                wanted.append((found[i], held, made[i][held.twin]))
+                maximum = self._maximum(name, of_twins)
+                wanted.append((found[i], maximum, made[i][maximum.twin]))
         for start in range(0, len(wanted), len(flat)):
             part = wanted[start : start + len(flat)]
-            answer = self.explain([picture for _, _, picture in part], _fixed([held.output for _, held, _ in part]))
-            for values, (explained, held, picture) in zip(answer.maps, part, strict=True):
-                twin, output = self.twins.names[held.twin], self.classes[held.output]
+            choose = _fixed([maximum.output for _, maximum, _ in part])
+            answer = self.explain([picture for _, _, picture in part], choose)
+            for values, (explained, maximum, picture) in zip(answer.maps, part, strict=True):
+                twin, output = self.twins.names[maximum.twin], self.classes[maximum.output]
                 explained.reasons.append(
-                    Reason(held.name, held.probability, self._at_form(values), picture, twin, output)
+                    Reason(maximum.name, maximum.probability, self._at_form(values), picture, twin, output)
                 )
         return found
 
-    def _hold(self, name: str, probabilities: np.ndarray) -> _Held:
-        """Which twin holds the highest probability (K, C) of a label's classes, or of a class of twins, and which."""
+    def _maximum(self, name: str, probabilities: np.ndarray) -> _Maximum:
+        """The maximum over the twins (K, C), for the classes of a label or for one class of twins."""
         import numpy as np
 
-        outputs = [k for k, own in enumerate(self.classes) if name in (own, split_class(own)[0])]
-        place = int(probabilities[:, outputs].argmax())
-        twin, column = np.unravel_index(place, (len(probabilities), len(outputs)))
+        outputs = [k for k, output in enumerate(self.classes) if name in (output, split_class(output)[0])]
+        index = int(probabilities[:, outputs].argmax())
+        twin, column = np.unravel_index(index, (len(probabilities), len(outputs)))
         output = outputs[int(column)]
-        return _Held(name, int(twin), output, float(probabilities[twin, output]))
+        return _Maximum(name, int(twin), output, float(probabilities[twin, output]))
 
     def _at_form(self, values: np.ndarray) -> np.ndarray:
-        """A map at the size of the network's input as one at the size of the twins."""
+        """Convert a map from the size of the network input to that of the radiograph."""
         from cxrtool.imaging.fits import fit_geometry
         from cxrtool.imaging.placing import Move, lay_back
 
@@ -137,14 +128,14 @@ class TwinSubject(Subject):
         return lay_back(values, [move], (side, side), (side, side))
 
     def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
-        """As `randomise`, with the twins and the classes that the first map of each radiograph is about."""
+        """As `randomise`, with the twin and the class of the first map of each radiograph."""
         found = self.why([view.pixels for view in views], target)
         columns = [self.classes.index(explained.reasons[0].output) for explained in found]
         return self.randomise_pictures([one.reasons[0].pixels for one in found], _fixed(columns), seed)
 
 
 def _fixed(columns: Sequence[int]) -> Any:
-    """A choice that does not depend on the answers."""
+    """A choice that does not depend on the logits."""
     import torch
 
     return lambda logits: torch.tensor(columns, device=logits.device)

@@ -1,4 +1,4 @@
-"""`segment`: find the lungs in every image, and crop to them, keep nothing else, or erase them."""
+"""`segment`: find the lungs in every image, and crop to them, mask them, or erase them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from cxrtool.options import Options, option
 if TYPE_CHECKING:
     from cxrtool.models.parts import Part
 
-FIGURES = {"dice": "Dice", "iou": "IoU"}
+MEASURES = {"dice": "Dice", "iou": "IoU"}
 BOX = ("crop_top", "crop_left", "crop_height", "crop_width")
 COLUMNS = ("mask", "mask_reference", "mask_area", "mask_dice", "mask_iou", *BOX, "width", "height", "sha256", "warning")
-"""What the manifest of `segment` says beside what that of its input says."""
+"""The columns that `segment` adds to the manifest."""
 
 _SHOWN = 6
-"""Kinds of warnings that the summary names."""
+"""The number of kinds of warnings in the summary."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,30 @@ class SegmentOptions(Options):
     lungs: Path | None = option(
         "A lung network from `cxrtool fit lungs`.", None, metavar="PART", shown="the one that comes with cxrtool"
     )
-    crop: bool = option("Cut every picture to its lungs, at its own resolution.", False)
-    margin: float = option("What --crop leaves on each side, as a share.", MARGIN)
+    crop: bool = option("Crop every image to its lungs, at its own resolution.", False)
+    margin: float = option("Margin of --crop on each side, as a share.", MARGIN)
     margin_of: str = option(
-        "A share of what: {choices}. The image's sides, or those of the box around the lungs.",
+        "Reference of --margin: {choices}. The sides of the image, or of the box around the lungs.",
         IMAGE,
         choices=MARGINS_OF,
     )
-    apply_mask: bool = option("Black out what is outside of the lungs.", False)
-    erase_lungs: bool = option("Black out the lungs.", False)
-    tta: bool = option("Average with the answer for the mirror image.", False)
+    apply_mask: bool = option("Set everything outside the lungs to black.", False)
+    erase_lungs: bool = option("Set the lungs to black.", False)
+    tta: bool = option("Average with the prediction for the mirrored image.", False)
     threshold: float = option("Probability above which a pixel is lung.", 0.5)
-    batch_size: int = option("Images at once.", 16, minimum=1, effect=False)
-    sheet: int = option("Images on a contact sheet; 0 makes none.", 24, minimum=0)
+    batch_size: int = option("Images per batch.", 16, minimum=1, effect=False)
+    sheet: int = option("Images on a contact sheet; 0 for none.", 24, minimum=0)
     max_pixels: int | None = common_options.max_pixels()
 
 
 def segment(options: SegmentOptions, settings: Settings) -> int | None:
-    """Find the lungs in the images of a manifest, write masks, and change the pictures as was asked.
+    """Find the lungs in the images of a manifest, write masks, and change the images as the options state.
 
     Returns:
         The number of images, or None where there was nothing to do.
 
     Raises:
-        UsageError: Options that exclude one another, or have a value that they cannot have.
+        UsageError: Options exclude one another, or have an invalid value.
         InputError: There is no such manifest or network, or not a single image can be read.
         StrictError: `--strict`, and an image could not be read.
     """
@@ -113,13 +113,13 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
 
 
 def check(options: SegmentOptions) -> None:
-    """Check what no type can.
+    """Check values and combinations of options.
 
     Raises:
         UsageError: A value is wrong, or two options exclude one another.
     """
     if options.apply_mask and options.erase_lungs:
-        raise UsageError("--apply-mask keeps the lungs alone and --erase-lungs all but them: choose one")
+        raise UsageError("--apply-mask keeps only the lungs, --erase-lungs everything else: choose one")
     if not 0 <= options.margin <= 1:
         raise UsageError(f"--margin: expected a share from 0 to 1, found {options.margin}")
     if not 0 < options.threshold < 1:
@@ -138,9 +138,9 @@ def find_part(folder: Path | None) -> Part:
 
 
 def make_entry(options: SegmentOptions, part: Part, precision: str) -> dict[str, Any]:
-    """The entry of the chain: all that it takes to do the same to another picture; `use` only where pixels change."""
-    uses = [name for name, asked in ((CROP, options.crop), (APPLY, options.apply_mask), (ERASE, options.erase_lungs))
-            if asked]  # fmt: skip
+    """The entry of the chain: everything that is needed to repeat the step; `use` only where pixels change."""
+    chosen = ((CROP, options.crop), (APPLY, options.apply_mask), (ERASE, options.erase_lungs))
+    uses = [name for name, wanted in chosen if wanted]
     entry: dict[str, Any] = {"step": "segment", "version": VERSION, "part": part.identity(), AT: str(part.folder)}
     if uses:
         entry["use"] = "+".join(uses)
@@ -155,7 +155,7 @@ def make_entry(options: SegmentOptions, part: Part, precision: str) -> dict[str,
 
 
 def _chain_before(manifest: Manifest, *, changing: bool) -> Chain:
-    """What the images have been through; of masks alone, images of several kinds may be asked for at once."""
+    """The chain of the images; where only masks are written, images may have different chains."""
     try:
         return chain_of(Path(row["path"]) for row in manifest.rows)
     except InputError:
@@ -165,14 +165,14 @@ def _chain_before(manifest: Manifest, *, changing: bool) -> Chain:
 
 
 def reference_of(row: Row) -> str:
-    """The mask that a manifest has of an image and that is not of `segment`'s own making."""
+    """The mask of an image in the manifest, unless an earlier `segment` made it."""
     return row.get("mask_reference") or ("" if row.get("mask_area") else row.get("mask", ""))
 
 
 def _segment(
     manifest: Manifest, way: Way, finder: Any, options: SegmentOptions, build: Build, settings: Settings
 ) -> dict[str, dict[str, Any]]:
-    """Segment what is not done yet; the records of all that could be read, by id."""
+    """Segment the remaining images; returns the records of all images that could be read, by id."""
     for name in (IMAGES, MASKS, REFERENCES):
         (build.path / name).mkdir(exist_ok=True)
     records, tasks = {}, []
@@ -209,28 +209,28 @@ def _segment(
 def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
     """The manifest's row of an image.
 
-    The digest stays that of the radiograph as it was first read, as with `prepare`: by it a model knows later, whatever
-    was done to the pixels, that it was trained on this radiograph.
+    The digest stays that of the original radiograph, as with `prepare`: by it a model recognises later that it was
+    trained on this radiograph, whatever was done to the pixels.
     """
     name, reference = row["image_id"], reference_of(row)
     if BYTES[REFERENCES] in record:
-        reference = str(way.place(REFERENCES, name))
+        reference = str(way.path_of(REFERENCES, name))
     elif "dice" not in record or (CROP in way.entry.get("use", "")):
         reference = ""
-    told = [row["warning"]] if row.get("warning") else record["odd"]
+    warnings = [row["warning"]] if row.get("warning") else record["odd"]
     found = {
         **row,
-        "mask": str(way.place(MASKS, name)),
+        "mask": str(way.path_of(MASKS, name)),
         "mask_reference": reference,
         "mask_area": f"{record['mask_area']:.4f}",
-        **{f"mask_{key}": f"{record[key]:.4f}" if key in record else "" for key in FIGURES},
+        **{f"mask_{key}": f"{record[key]:.4f}" if key in record else "" for key in MEASURES},
         "width": str(record["shape"][1]),
         "height": str(record["shape"][0]),
         "sha256": row.get("sha256") or record["sha256"],
-        "warning": "; ".join(filter(None, [*told, record["doubt"]])),
+        "warning": "; ".join(filter(None, [*warnings, record["doubt"]])),
     }
     if way.changing:
-        found["path"] = str(way.place(IMAGES, name))
+        found["path"] = str(way.path_of(IMAGES, name))
     if "crop" in record and CROP in way.entry["use"]:
         found |= dict(zip(BOX, map(str, record["crop"]), strict=True))
     return found
@@ -239,27 +239,29 @@ def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
 def _report(
     rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], build: Build, settings: Settings
 ) -> dict[str, Any]:
-    """Tell the user what was found, and return the numbers for `run.json`."""
+    """Report the results, and return the numbers for `run.json`."""
     say, warn = settings.report.say, settings.report.warn
     areas = sorted(record["mask_area"] for record in records.values())
-    say(f"{len(rows)} images; lungs cover {areas[len(areas) // 2]:.0%} of the picture in the median")
+    say(f"{len(rows)} images; lungs cover {areas[len(areas) // 2]:.0%} of the image in the median")
     found: dict[str, Any] = {"agreement": measure_agreement(rows, settings.seed)}
-    for key, figure in found["agreement"].items():
-        interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
-        say(f"{FIGURES[key]} with the masks of the manifest: {figure['value']:.3f}{interval}, least "
-            f"{figure['least']:.3f} ({figure['images']} images of {figure['patients']} patients)")  # fmt: skip
+    for key, mean in found["agreement"].items():
+        interval = f" [{mean['low']:.3f}, {mean['high']:.3f}]" if mean["low"] is not None else ""
+        say(
+            f"{MEASURES[key]} with the masks of the manifest: {mean['value']:.3f}{interval}, minimum "
+            f"{mean['least']:.3f} ({mean['images']} images of {mean['patients']} patients)"
+        )
     doubts = [record["doubt"] for record in records.values() if record["doubt"]]
     found["implausible"] = len(doubts)
     if doubts:
         sheet = build.folder.shown / "sheets" / "warnings.png"
-        warn(f"{len(doubts)} of {len(rows)} images have no plausible mask of lungs: see {sheet}")
+        warn(f"{len(doubts)} of {len(rows)} images have no plausible lung mask: see {sheet}")
         for text, count in Counter(_kinds(doubts)).most_common(_SHOWN):
             say(f"  {count} x {text}")
     return found
 
 
 def _kinds(doubts: Sequence[str]) -> list[str]:
-    """The reasons of doubts one by one, without the figures that stand in brackets."""
+    """The reasons of doubts one by one, without the numbers in brackets."""
     from cxrtool.imaging.masks import IMPLAUSIBLE
 
     plain = (re.sub(r" \([^)]*\)", "", doubt).removeprefix(f"{IMPLAUSIBLE}: ") for doubt in doubts)
@@ -270,18 +272,18 @@ def measure_agreement(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any
     """Mean Dice and IoU with intervals over patients, where the manifest had masks.
 
     Args:
-        rows: Of the manifest that `segment` writes.
-        seed: Of the resamples.
+        rows: The rows of the manifest that `segment` writes.
+        seed: Seed of the resamples.
 
     Returns:
-        `dice` and `iou`, each a figure as in `metrics.json` with its least value and its numbers; empty without masks.
+        `dice` and `iou`, each as in `metrics.json`, with the minimum and the numbers of images; empty without masks.
     """
     from cxrtool.evaluation.resampling.means import mean_of_images
 
     known = [row for row in rows if row.get("mask_dice")]
     if not known:
         return {}
-    values = {key: [float(row[f"mask_{key}"]) for row in known] for key in FIGURES}
+    values = {key: [float(row[f"mask_{key}"]) for row in known] for key in MEASURES}
     return {
         key: {**mean_of_images(known, numbers, seed, proportion=False), "least": min(numbers)}
         for key, numbers in values.items()
@@ -289,12 +291,12 @@ def measure_agreement(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any
 
 
 def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:
-    """Warn where the network was fitted on images, or patients, that it is asked about; it saw no labels."""
+    """Warn where the network was fitted on some of these images, or on their patients; it saw no labels."""
     fitted = Seen.of([part.folder])
     seen = [row["image_id"] for row in rows if fitted.by(row)]
     if seen:
         settings.report.warn(
             f"the lung network was fitted on {len(seen)} of these {len(rows)} images, or on their patients, such as "
-            f"{seen[0]}; it saw no labels, but its masks of them are better than of others"
+            f"{seen[0]}; it saw no labels, but its masks of these images are better than those of others"
         )
     return len(seen)

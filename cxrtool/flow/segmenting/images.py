@@ -1,8 +1,8 @@
-"""The images of `segment` one by one: read by workers, answered by the network, finished and written by workers.
+"""The images of `segment` one by one: read by workers, segmented by the network, finished and written by workers.
 
-While the network computes in the main process, other processes read what comes next and finish what it has answered.
-What lies between is bounded, so memory does not grow with the number of images. A picture whose pixels change is kept
-decoded in a file between the two, because decoding it twice costs more.
+While the network computes in the main process, other processes read the next images and finish the previous ones. The
+number of images in progress is bounded, so memory does not grow with the number of images. An image whose pixels change
+is kept decoded in a temporary file, because decoding it twice takes longer.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
     from cxrtool.training.lung_finder import LungFinder
 
 IMAGES, MASKS, REFERENCES = "images", "masks", "references"
-"""Folders of what is written: pictures whose pixels changed, masks, and cropped masks that the manifest had."""
+"""The folders that are written: images whose pixels changed, masks, and cropped masks of the manifest."""
 
 BYTES = {IMAGES: "bytes", MASKS: "mask_bytes", REFERENCES: "reference_bytes"}
-"""Under which name a record tells the size of each file."""
+"""The entry of a record with the size in bytes of each file."""
 
 PRELOAD = (
-    "cxrtool.data.reading.images", "cxrtool.imaging.crop", "cxrtool.imaging.hashing", "cxrtool.imaging.masks",
+    "cxrtool.data.reading.images",
+    "cxrtool.imaging.crop",
+    "cxrtool.imaging.hashing",
+    "cxrtool.imaging.masks",
     "cxrtool.imaging.view",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,8 @@ class Task:
     """An image to be segmented.
 
     Attributes:
-        image_id: Its name.
-        path: Its file.
-        reference: The file of a mask to compare with, or nothing.
-        known: Its pixels' digest stands in the manifest already.
+        reference: The file of a mask to compare with, or an empty text.
+        known: Whether the manifest already has the digest of its pixels.
     """
 
     image_id: str
@@ -55,17 +56,16 @@ class Task:
 
 
 @dataclass
-class Seen:
-    """An image as the network is to see it.
+class Prepared:
+    """An image as input of the network.
 
     Attributes:
-        task: What was read.
-        values: (S, S) float32 in [0, 1]; not kept once the network has answered.
-        box: The part of the picture that is shown: top, left, height, width.
-        shape: Of the picture: height, width.
-        warnings: What the reader found odd.
-        digest: SHA-256 of its pixels, where it was not known.
-        odd: In what it is unlike the pictures that the network knows.
+        values: (S, S) float32 in [0, 1]; None after the network has run.
+        box: The part of the image that is used: top, left, height, width.
+        shape: Height and width of the image.
+        warnings: Warnings of the reader.
+        digest: SHA-256 of its pixels, unless the manifest has it.
+        odd: How it differs from the images that the network was fitted on.
     """
 
     task: Task
@@ -79,14 +79,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Way:
-    """What is done with every image.
+    """How every image is processed.
 
     Attributes:
-        target: The folder in the making.
-        form: What the network is shown.
-        entry: Threshold and what is done with the mask, as the chain tells it; without `use` no pixel changes.
-        max_pixels: Refuse larger pictures before they are decoded.
-        usual: What the pictures that the network was fitted on have in common, where it is known.
+        target: The unfinished folder.
+        form: The network's input.
+        entry: The entry of the chain, with the threshold and the use of the mask; without `use` no pixel changes.
+        max_pixels: Refuse larger images before they are decoded.
+        usual: Statistics of the images that the network was fitted on, where they are known.
     """
 
     target: Path
@@ -100,43 +100,47 @@ class Way:
         """Whether pixels change."""
         return "use" in self.entry
 
-    def place(self, folder: str, image_id: str) -> Path:
-        """Where a file of an image is written."""
+    def path_of(self, folder: str, image_id: str) -> Path:
+        """The file of an image in one of the folders."""
         return self.target / folder / f"{image_id}.png"
 
-    def between(self, image_id: str) -> Path:
-        """Where a decoded picture waits; hidden, so that it is removed should it be left behind."""
+    def decoded(self, image_id: str) -> Path:
+        """The temporary file of a decoded image; hidden, so that it is removed if it is left behind."""
         return self.target / IMAGES / f".{image_id}.npy"
 
 
 def segment_all(
     tasks: Sequence[Task], way: Way, finder: LungFinder, *, batch_size: int, workers: int
 ) -> Iterator[tuple[Task, dict[str, Any] | InputError]]:
-    """Segment images and yield a record, or why there is none, of each; in order but for those that cannot be read.
+    """Segment images and yield the record of each, or its error; in order except for those that cannot be read.
 
     Args:
         tasks: The images.
-        way: What is done with them.
+        way: How they are processed.
         finder: The network.
-        batch_size: Images that it sees at once.
-        workers: Processes that read, and as many again that write.
+        batch_size: Images per batch of the network.
+        workers: Number of processes that read; the same number of processes write.
     """
     failed: list[tuple[Task, InputError]] = []
-    answers = _ask(tasks, way, finder, batch_size, workers, failed)
-    for (seen, _), result in map_items(partial(finish_one, way=way), answers, workers=workers, preload=PRELOAD):
+    answers = _run_network(tasks, way, finder, batch_size, workers, failed)
+    for (prepared, _), result in map_items(partial(finish_one, way=way), answers, workers=workers, preload=PRELOAD):
         while failed:
             yield failed.pop()
-        yield seen.task, result
+        yield prepared.task, result
     yield from failed
 
 
-def _ask(
-    tasks: Sequence[Task], way: Way, finder: LungFinder, batch_size: int, workers: int,
+def _run_network(
+    tasks: Sequence[Task],
+    way: Way,
+    finder: LungFinder,
+    batch_size: int,
+    workers: int,
     failed: list[tuple[Task, InputError]],
-) -> Iterator[tuple[Seen, np.ndarray]]:  # fmt: skip
+) -> Iterator[tuple[Prepared, np.ndarray]]:
     import numpy as np
 
-    results = map_items(partial(see_one, way=way), tasks, workers=workers, preload=PRELOAD)
+    results = map_items(partial(prepare_one, way=way), tasks, workers=workers, preload=PRELOAD)
     while batch := list(islice(results, batch_size)):
         views = []
         for task, result in batch:
@@ -152,8 +156,8 @@ def _ask(
             yield view, answer
 
 
-def see_one(task: Task, *, way: Way) -> Seen:
-    """Read a picture and bring it into the network's form; run in a worker process.
+def prepare_one(task: Task, *, way: Way) -> Prepared:
+    """Read an image and make the network's input of it; runs in a worker process.
 
     Raises:
         ImageError: It cannot be read.
@@ -167,18 +171,18 @@ def see_one(task: Task, *, way: Way) -> Seen:
     radiograph = read_image(task.path, max_pixels=way.max_pixels or MAX_PIXELS, capture_decoder_errors=True)
     placed = view.see(radiograph.pixels, way.form)
     if way.changing:
-        with way.between(task.image_id).open("wb") as file:
+        with way.decoded(task.image_id).open("wb") as file:
             np.save(file, radiograph.pixels)
     digest = "" if task.known else pixel_sha256(radiograph.pixels)
     odd = unlike(placed.values, way.usual)
-    return Seen(task, placed.values, placed.box, placed.shape, radiograph.warnings, digest, odd)
+    return Prepared(task, placed.values, placed.box, placed.shape, radiograph.warnings, digest, odd)
 
 
-def finish_one(item: tuple[Seen, np.ndarray], *, way: Way) -> dict[str, Any]:
-    """Make the mask of an answer, measure it, and write what is wanted; run in a worker process.
+def finish_one(item: tuple[Prepared, np.ndarray], *, way: Way) -> dict[str, Any]:
+    """Make the mask of an output, measure it, and write the files; runs in a worker process.
 
     Returns:
-        What the manifest says of the image, and how many bytes were written.
+        The values for the manifest, and the size of each written file in bytes.
     """
     import numpy as np
 
@@ -186,48 +190,50 @@ def finish_one(item: tuple[Seen, np.ndarray], *, way: Way) -> dict[str, Any]:
     from cxrtool.flow.lungs import Picture
     from cxrtool.imaging import masks, view
 
-    seen, answer = item
-    task, entry = seen.task, way.entry
-    lungs = masks.clean(view.lay_back(answer, view.Placed(answer, seen.box, seen.shape), way.form), entry["threshold"])
+    prepared, answer = item
+    task, entry = prepared.task, way.entry
+    lungs = masks.clean(
+        view.lay_back(answer, view.Placed(answer, prepared.box, prepared.shape), way.form), entry["threshold"]
+    )
     sure = masks.sureness(answer, entry["threshold"])
-    remark = masks.doubt(lungs, sure, seen.odd)
+    remark = masks.doubt(lungs, sure, prepared.odd)
     record: dict[str, Any] = {
         "mask_area": masks.share(lungs),
         "sureness": sure,
         "doubt": f"{remark}: {LEFT_WHOLE}" if remark == masks.NO_LUNGS and way.changing else remark,
-        "odd": list(seen.warnings),
-        "shape": seen.shape,
-        "sha256": seen.digest,
+        "odd": list(prepared.warnings),
+        "shape": prepared.shape,
+        "sha256": prepared.digest,
     }
     picture = Picture(answer, lungs=lungs)
     if task.reference:
         try:
-            picture.mask = read_mask(task.reference, seen.shape, way.max_pixels)
+            picture.mask = read_mask(task.reference, prepared.shape, way.max_pixels)
             record |= {"dice": masks.dice(lungs, picture.mask), "iou": masks.iou(lungs, picture.mask)}
         except ImageError as error:
-            record["odd"].append(f"mask left out: {error.message}")
+            record["odd"].append(f"mask excluded: {error.message}")
     if way.changing:
-        picture.pixels = np.load(way.between(task.image_id))
+        picture.pixels = np.load(way.decoded(task.image_id))
         record["crop"] = box = change(picture, entry)
         record["shape"] = box[2:]
-        record[BYTES[IMAGES]] = write_png(way.place(IMAGES, task.image_id), picture.pixels)
+        record[BYTES[IMAGES]] = write_png(way.path_of(IMAGES, task.image_id), picture.pixels)
         if picture.mask is not None and CROP in entry["use"]:
-            record[BYTES[REFERENCES]] = write_png(way.place(REFERENCES, task.image_id), picture.mask, mask=True)
+            record[BYTES[REFERENCES]] = write_png(way.path_of(REFERENCES, task.image_id), picture.mask, mask=True)
     found = lungs if picture.lungs is None else picture.lungs
-    record[BYTES[MASKS]] = write_png(way.place(MASKS, task.image_id), found, mask=True)
+    record[BYTES[MASKS]] = write_png(way.path_of(MASKS, task.image_id), found, mask=True)
     if way.changing:
         with contextlib.suppress(FileNotFoundError):
-            way.between(task.image_id).unlink()
+            way.decoded(task.image_id).unlink()
     return record
 
 
 def is_whole(record: Mapping[str, Any], way: Way, image_id: str) -> bool:
-    """Whether the files that a record of the journal speaks of are there as they were written."""
+    """Whether the files of a record of the journal are there and complete."""
     from cxrtool.data.files import is_whole_png
 
     wanted = (MASKS, IMAGES) if way.changing else (MASKS,)
     if any(BYTES[folder] not in record for folder in wanted):
         return False
     return all(
-        is_whole_png(way.place(folder, image_id), record[name]) for folder, name in BYTES.items() if name in record
+        is_whole_png(way.path_of(folder, image_id), record[name]) for folder, name in BYTES.items() if name in record
     )

@@ -1,4 +1,4 @@
-"""The contact sheets of `segment`: some drawn by chance, those whose masks are doubtful, and those that agree least."""
+"""The contact sheets of `segment`: a random sample, the implausible masks, and the lowest agreement."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from cxrtool.explaining.outlines import Outlined
 
 SHEETS = {
-    "lungs": "lungs that were found",
-    "warnings": "no plausible mask of lungs, the most doubtful first",
-    "worst": "least agreement with the manifest's masks, the worst first",
+    "lungs": "lung masks",
+    "warnings": "no plausible lung mask, the most implausible first",
+    "worst": "lowest agreement with the manifest's masks, the lowest first",
 }
-"""Each sheet, and what stands above it."""
+"""Each sheet, and its title."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture to be shown.
+    """An image on a sheet.
 
     Attributes:
         path: Its file.
         mask: The file of the mask that was found.
-        reference: The file of another mask, or nothing.
-        caption: What stands below.
+        reference: The file of the manifest's mask, or an empty text.
+        caption: Lines below the image.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Tile:
 def draw_sheets(
     rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], way: Way, count: int, settings: Settings
 ) -> None:
-    """Draw the contact sheets of a finished segmentation, each of at most `count` pictures."""
+    """Draw the contact sheets of a finished segmentation, each of at most `count` images."""
     from cxrtool.explaining import outlines, overlay
 
     members = _members(rows, records)
@@ -67,16 +67,16 @@ def draw_sheets(
     (way.target / "sheets").mkdir(exist_ok=True)
     known = any(row.get("mask_dice") for row in rows)
     for sheet, names in chosen.items():
-        drawn = ", drawn by chance" if sheet == "lungs" else ""
+        drawn = ", a random sample" if sheet == "lungs" else ""
         total = len(members[sheet])
         of = f"all {total}" if len(names) == total else f"{len(names)} of {total}{drawn}"
         colours = "blue: found" + (", orange: the manifest's mask" if known else "")
-        picture = outlines.draw_sheet([shown[name] for name in names], f"{SHEETS[sheet]}, {of}; {colours}")
-        overlay.write_picture(way.target / "sheets" / f"{sheet}.png", picture)
+        drawing = outlines.draw_sheet([shown[name] for name in names], f"{SHEETS[sheet]}, {of}; {colours}")
+        overlay.write_picture(way.target / "sheets" / f"{sheet}.png", drawing)
 
 
 def outline_one(tile: Tile, *, max_pixels: int | None) -> Outlined:
-    """Read what a tile shows, small; run in a worker process.
+    """Read the image and masks of a tile, reduced; runs in a worker process.
 
     Raises:
         ImageError: A file cannot be read any more.
@@ -93,13 +93,13 @@ def outline_one(tile: Tile, *, max_pixels: int | None) -> Outlined:
         try:
             reference = thumbnail(read_mask(tile.reference, pixels.shape, max_pixels), mask=True)
         except ImageError:
-            # Its trouble stands in the manifest already.
+            # The manifest already has a warning about it.
             reference = None
     return Outlined(thumbnail(pixels), found, reference, tile.caption)
 
 
 def _members(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Whom each sheet may show, in order: the doubtful by how many doubts there are and how unsure the network is."""
+    """The images of each sheet, in order: implausible masks by the number of warnings and the network's confidence."""
     ids = [row["image_id"] for row in rows]
     doubtful = [name for name in ids if records[name]["doubt"]]
     compared = [name for name in ids if "dice" in records[name]]
@@ -111,8 +111,8 @@ def _members(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]]) -> d
 
 
 def _tile(row: Row, record: Mapping[str, Any]) -> Tile:
-    figures = f"{record['mask_area']:.0%} of the picture"
+    numbers = f"{record['mask_area']:.0%} of the image"
     if "dice" in record:
-        figures += f", Dice {record['dice']:.3f}"
-    caption = (row["image_id"], figures, *([record["doubt"]] if record["doubt"] else []))
+        numbers += f", Dice {record['dice']:.3f}"
+    caption = (row["image_id"], numbers, *([record["doubt"]] if record["doubt"] else []))
     return Tile(str(Path(row["path"])), row["mask"], row.get("mask_reference", ""), caption)

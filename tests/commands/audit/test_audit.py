@@ -34,8 +34,9 @@ def place(tmp_path_factory, make_masked_study):
     study = make_masked_study(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
-        told = TrainOptions(study.folder, study.splits, model="covid-xnet", size=32, epochs=8, batch_size=8,
-                            augment="none")  # fmt: skip
+        told = TrainOptions(
+            study.folder, study.splits, model="covid-xnet", size=32, epochs=8, batch_size=8, augment="none"
+        )
         train(told, Settings(cache=folder / "cache", out=folder / "run"))
     return folder, study
 
@@ -54,8 +55,15 @@ def framed(folder, *, bright, images=60, side=48):
         mask = np.zeros((side, side), np.uint8)
         mask[12:36, 10:20] = mask[12:36, 28:38] = 255
         cv2.imwrite(str(folder / f"{k}_mask.png"), mask)
-        rows.append({"image_id": f"i{k}", "path": str(folder / f"{k}.png"), "label": label, "patient_id": f"p{k}",
-                     "mask": str(folder / f"{k}_mask.png")})  # fmt: skip
+        rows.append(
+            {
+                "image_id": f"i{k}",
+                "path": str(folder / f"{k}.png"),
+                "label": label,
+                "patient_id": f"p{k}",
+                "mask": str(folder / f"{k}_mask.png"),
+            }
+        )
     write_manifest(folder / "manifest.csv", list(rows[0]), rows)
     return folder
 
@@ -136,7 +144,7 @@ def test_heatmaps_are_judged_by_what_the_lungs_cover(place, tmp_path, settings):
         folder / "run", manifest, manifest.rows, tmp_path, replace(settings, cache=tmp_path / "cache"), False
     )
     assert part.content["energy_inside"]["mask_share"] == pytest.approx(12 / 28, abs=0.01)
-    assert part.findings[0].text.startswith("Of the energy of ")
+    assert part.findings[0].text.startswith("The share of heatmap energy inside the lungs is ")
     assert part.pictures
     assert all((tmp_path / file).is_file() for file, _ in part.pictures)
     assert not list(tmp_path.glob(".heatmaps*"))
@@ -155,14 +163,18 @@ def test_no_more_energy_inside_than_the_lungs_cover_is_a_warning(energy, level):
     figure = dict(zip(("value", "low", "high"), energy, strict=True)) | {"images": 9, "mask_share": 0.45}
     found = audit_heatmaps._judge({"energy_inside": figure})
     assert found.level == level
-    assert "which cover 0.45 of the pictures" in found.text
+    assert "the lungs cover 0.45 of the images" in found.text
 
 
 @pytest.mark.parametrize(
     ("share", "level"),
-    [((0.0, 0.0, 0.03), "clear"), ((0.1, 0.03, 0.2), "note"), ((0.1, 0.07, 0.2), "warning"),
-     ((0.5, 0.3, 0.7), "alarm")],
-)  # fmt: skip
+    [
+        ((0.0, 0.0, 0.03), "clear"),
+        ((0.1, 0.03, 0.2), "note"),
+        ((0.1, 0.07, 0.2), "warning"),
+        ((0.5, 0.3, 0.7), "alarm"),
+    ],
+)
 def test_corners_are_judged_by_the_whole_interval(share, level):
     figure = dict(zip(("value", "low", "high"), share, strict=True))
     content = {name: {"decisions_changed": figure} for name in (audit_corners.ALL, audit_corners.MIDDLE)}
@@ -215,7 +227,7 @@ def test_the_model_elsewhere_stands_beside_the_model_at_home(place, tmp_path, se
     assert part["findings"][0]["level"] == "alarm"
     assert "worse than guessing" in part["findings"][0]["text"]
     columns = part["sheets"][0]["columns"]
-    assert columns == ["", "at home", "elsewhere"]
+    assert columns == ["", "internal", "external"]
 
 
 def test_elsewhere_without_its_classes_is_not_known(place, tmp_path, settings):
@@ -225,11 +237,15 @@ def test_elsewhere_without_its_classes_is_not_known(place, tmp_path, settings):
     from cxrtool.flow.run import read_run_predictions
 
     part = audit_external.examine(
-        folder / "run", read_run_predictions(folder / "run"), tmp_path / "m.csv", replace(settings, allow_leakage=True),
-        partial=False, max_pixels=None,
-    )  # fmt: skip
+        folder / "run",
+        read_run_predictions(folder / "run"),
+        tmp_path / "m.csv",
+        replace(settings, allow_leakage=True),
+        partial=False,
+        max_pixels=None,
+    )
     assert part.findings[0].level == "unknown"
-    assert "two of its classes" in part.findings[0].text
+    assert "two or more of its classes" in part.findings[0].text
 
 
 def test_what_is_cut_short_is_told_and_the_rest_goes_on(tmp_path, settings):
@@ -272,8 +288,9 @@ def test_a_patient_on_two_sides_is_a_leak_for_certain(tmp_path, settings):
     manifest = read_manifest(folder)
     manifest.rows[40]["patient_id"] = manifest.rows[0]["patient_id"]
     write_manifest(folder / "manifest.csv", manifest.columns, manifest.rows)
-    parts = [{"image_id": f"i{k}", "repeat": "0", "fold": "0", "subset": "train" if k < 40 else "test"}
-             for k in range(60)]  # fmt: skip
+    parts = [
+        {"image_id": f"i{k}", "repeat": "0", "fold": "0", "subset": "train" if k < 40 else "test"} for k in range(60)
+    ]
     write_table(tmp_path / "splits.csv", list(parts[0]), parts)
     found = audit(AuditOptions(folder, splits=tmp_path / "splits.csv", quick=True), settings)
     assert step.leaks(found) == "in more than one subset of a fold: 1 patients"
@@ -302,7 +319,7 @@ def test_a_new_probe_is_known_to_the_command_line_and_to_an_audit(tmp_path, sett
         PROBES, "corner", Probe("corner", "upper left corner", "the upper left corner alone", corner, NO_LUNG, ALARM)
     )
     shown = {parameter.name: parameter.help for parameter in load("audit").params}["probes"]
-    assert shown == f"Among {', '.join(PROBES)}.  [default: all]"
+    assert shown == f"The probes to run, among {', '.join(PROBES)}.  [default: all]"
     assert "corner" in shown
     told = AuditOptions(framed(tmp_path / "set", bright=True), probes="corner, border", **FAST)
     found = audit(told, settings)["parts"]["probes"]

@@ -27,10 +27,13 @@ def manifest(tmp_path) -> Manifest:
         cv2.imwrite(str(tmp_path / f"mask{i}.png"), mask)
         rows.append(
             {
-                "image_id": f"im{i}", "path": str(place), "mask": str(tmp_path / f"mask{i}.png"),
-                "label": "ab"[i % 2], "original": f"there/im{i}.JPG" if i % 2 else "",
+                "image_id": f"im{i}",
+                "path": str(place),
+                "mask": str(tmp_path / f"mask{i}.png"),
+                "label": "ab"[i % 2],
+                "original": f"there/im{i}.JPG" if i % 2 else "",
             }
-        )  # fmt: skip
+        )
     Path(rows[2]["path"]).write_bytes(b"no picture at all")
     return Manifest(list(rows[0]), rows)
 
@@ -51,7 +54,7 @@ def test_each_picture_becomes_a_thumbnail_with_its_lungs(manifest, settings):
     assert pictures.bits.tolist() == [8, 16, 8, 8, 8, 8, 8]
     assert pictures.kind == ("png", "jpeg", "jpeg", "png", "jpeg", "png", "jpeg")
     assert pictures.rows[1] == {**manifest.rows[1], "width": "140", "height": "101", "bits": "16", "kind": "jpeg"}
-    assert pictures.masks == "the manifest's masks"
+    assert pictures.masks == "the masks of the manifest"
 
 
 def test_more_workers_read_the_same(manifest, settings):
@@ -64,7 +67,7 @@ def test_a_mask_that_cannot_be_used_is_told(manifest, settings, listener):
     cv2.imwrite(manifest.rows[3]["mask"], np.zeros((30, 90), np.uint8))
     pictures = read_pictures(manifest, settings)
     assert (pictures.lungs[2] == 0).all()
-    assert "1 masks were left out, such as that of im3: it is 90 x 30, its image 140 x 103" in listener.warned[0]
+    assert "1 masks were not used, such as that of im3: it is 90 x 30, its image 140 x 103" in listener.warned[0]
 
 
 def test_without_masks_nobody_looks_in_a_hurry(manifest, settings):
@@ -82,7 +85,7 @@ def test_with_few_masks_the_network_is_asked_about_all(manifest, settings):
     small = Manifest(manifest.columns, manifest.rows[:2] + manifest.rows[4:8])
     pictures = read_pictures(small, settings)
     assert pictures.lungs.shape == (6, 64, 64)
-    assert pictures.masks == "the lung network that comes with cxrtool, as the manifest has masks of 2 images only"
+    assert pictures.masks == "the lung network that comes with cxrtool, because the manifest has masks of 2 images only"
     # The masks at hand, which are half of each picture, were not taken.
     assert pictures.lungs[0].mean() != pytest.approx(0.5, abs=0.01)
 
@@ -93,8 +96,13 @@ def test_nothing_readable_is_an_error(manifest, settings):
         read_pictures(bad, settings)
 
 
-@pytest.mark.parametrize(("row", "kind"), [
-    ({"path": "a.tif"}, "tiff"), ({"path": "a.png", "original": "x/b.DCM"}, "dicom"), ({"path": "IM1"}, "unknown"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"path": "a.tif"}, "tiff"),
+        ({"path": "a.png", "original": "x/b.DCM"}, "dicom"),
+        ({"path": "IM1"}, "unknown"),
+    ],
+)
 def test_the_kind_is_that_of_the_original(row, kind):
     assert audit_pictures.kind_of(row) == kind

@@ -17,8 +17,12 @@ def test_a_folder_of_images_is_enhanced_described_and_made_again_from_its_own_re
     assert (result.code, result.out) == (0, "")
     assert "144 images, 6 folds with" in result.err
     assert sorted(path.name for path in out.iterdir()) == [
-        "images", "manifest.csv", "rejects.csv", "run.json", "strips.png",
-    ]  # fmt: skip
+        "images",
+        "manifest.csv",
+        "rejects.csv",
+        "run.json",
+        "strips.png",
+    ]
     described = cxr("info", out, "--splits", study.splits)
     assert described.code == 0
     assert "144, of 24 radiographs for 6 folds" in described.out
@@ -40,7 +44,7 @@ def test_images_of_folds_are_neither_divided_nor_thinned_out_by_mistake(cxr, stu
         assert (result.code, result.out) == (1, ""), command
         assert "fold" in result.err
     chosen = tmp_path / "chosen"
-    assert cxr("select", out, "--where", "fold = 1", "-o", chosen).err.startswith("48 images, 96 left out")
+    assert cxr("select", out, "--where", "fold = 1", "-o", chosen).err.startswith("48 images, 96 excluded")
     assert {row["fold"] for row in read_manifest(chosen).rows} == {"1"}
 
 
@@ -62,8 +66,8 @@ def test_what_is_there_is_seen_without_torch_in_a_moment(study, tmp_path, rib_pa
     [
         ((), 2, "--steps"),
         (("--steps", "sharpen"), 2, "--steps: expected some of match-histogram,suppress-ribs,clahe"),
-        (("--steps", "clahe", "--ribs", "x"), 2, "--ribs goes with the step suppress-ribs"),
-        (("--steps", "suppress-ribs", "--clahe-clip", "3"), 2, "--clahe-clip goes with the step clahe"),
+        (("--steps", "clahe", "--ribs", "x"), 2, "--ribs belongs to the step suppress-ribs"),
+        (("--steps", "suppress-ribs", "--clahe-clip", "3"), 2, "--clahe-clip belongs to the step clahe"),
         (("--steps", "suppress-ribs", "--ribs", "nowhere"), 1, "nowhere: expected a folder with part.json"),
         (("--steps", "match-histogram", "--reference", "nowhere.png"), 1, "nowhere.png"),
         (("--steps", "match-histogram", "--splits", "nowhere.csv"), 1, "nowhere.csv: no such file"),
@@ -92,7 +96,7 @@ def test_a_step_more_is_in_the_help_and_works(cxr, study, tmp_path, monkeypatch)
         return subprocess.run(command, check=False, capture_output=True, text=True)
 
     page = " ".join(call("--help").stdout.split())
-    assert "Some of match-histogram, suppress-ribs, clahe, negative, in the order wanted." in page
+    assert "Some of match-histogram, suppress-ribs, clahe, negative, in the order of use." in page
     out = tmp_path / "out"
     told = call(study.folder, "--steps", "negative", *OPTIONS, "--strips", "0", "-o", out)
     assert told.returncode == 0, told.stderr

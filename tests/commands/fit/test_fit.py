@@ -104,8 +104,8 @@ def test_the_dice_told_is_the_dice_of_the_part_that_was_saved(run, lungs, tmp_pa
     row = read_table(tmp_path / "part" / "dice.csv").rows[0]
     placed = see(read_image(lungs.folder / f"{row['image_id']}.png").pixels, form)
     with torch.inference_mode():
-        answer = torch.sigmoid(module(torch.from_numpy(placed.values)[None, None]))[0, 0].numpy()
-    found = clean(lay_back(answer, placed, form)) > 0
+        predict = torch.sigmoid(module(torch.from_numpy(placed.values)[None, None]))[0, 0].numpy()
+    found = clean(lay_back(predict, placed, form)) > 0
     truth = read_image(lungs.folder / f"{row['image_id']}_mask.png").pixels > 0
     assert found.shape == truth.shape
     assert float(row["dice"]) == pytest.approx(2 * (found & truth).sum() / (found.sum() + truth.sum()), abs=2e-3)
@@ -125,7 +125,7 @@ def test_the_same_call_twice_does_nothing_and_another_one_something(run, lungs, 
 def test_images_without_a_mask_are_left_out_with_a_count(run, study, tmp_path, listener):
     add_lungs(study.folder, every=2)
     run(study.folder)
-    assert any("12 of 24 images without a lung mask; left out" in text for text in listener.said)
+    assert any("12 of 24 images without a lung mask; excluded" in text for text in listener.said)
     assert len(read_table(tmp_path / "part" / "fitted_on.csv").rows) == 12
 
 
@@ -181,7 +181,7 @@ def test_single_folds_may_be_fitted_one_by_one(run, lungs, tmp_path, listener):
     whole = run(lungs.folder, "whole", splits=lungs.splits)
     for only in ("r0f1", "r0f0,r0f1"):
         assert run(lungs.folder, "parts", splits=lungs.splits, only=only) is None
-    assert "2 of 3 folds are there" in listener.said[-1]
+    assert "2 of 3 folds are complete" in listener.said[-1]
     assert run(lungs.folder, "parts", splits=lungs.splits) == whole
     for name in ("dice.csv", "summary.csv", "worst.png", "r0f2/part.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -200,7 +200,7 @@ def test_further_images_train_in_every_fold_and_are_never_tested(run, lungs, mak
     assert sum(row["image_id"].startswith("x") for row in seen if row["subset"] == "train") == 24
     assert not any(row["image_id"].startswith("x") for row in seen if row["subset"] == "validation")
     assert not any(row["image_id"].startswith("x") for row in read_table(tmp_path / "run" / "r0f0" / "dice.csv").rows)
-    with pytest.raises(InputError, match="'im000' stands in"):
+    with pytest.raises(InputError, match="'im000' is also listed in"):
         run(lungs.folder, also=lungs.folder)
 
 

@@ -17,7 +17,7 @@ def files(make_predictions, tmp_path):
 def test_a_table_goes_to_standard_output_and_what_is_told_does_not(cxr, files):
     outcome = cxr("fuse", "mean", *files)
     assert outcome.code == 0
-    assert outcome.err == "24 answers of 2 sources averaged\n"
+    assert outcome.err == "averaged 24 predictions of 2 sources\n"
     rows = list(csv.DictReader(io.StringIO(outcome.out)))
     assert len(rows) == 24
     assert {"image_id", "repeat", "fold", "subset", "label", "predicted", "prob_covid"} <= rows[0].keys()

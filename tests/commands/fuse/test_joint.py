@@ -57,7 +57,7 @@ def test_validation_answers_are_fused_where_both_have_them(join, joint_runs, lis
     validation = [row for row in found.rows if row["subset"] == "validation"]
     asked = sum(row["subset"] == "validation" for row in read_table(joint_runs[0] / "splits.csv").rows)
     assert 0 < len(validation) < asked
-    assert f"{asked - len(validation)} validation answers of A have none of B beside them" in listener.said[0]
+    assert f"{asked - len(validation)} validation predictions of A that B does not have" in listener.said[0]
 
 
 def test_what_is_said_is_what_the_table_holds(join, listener):
@@ -71,7 +71,7 @@ def test_what_is_said_is_what_the_table_holds(join, listener):
     brier = np.mean([squares[folds == fold].mean() for fold in "012"])
     told = "\n".join(listener.said)
     assert 0 < conflicts < 30
-    assert f"conflicts (A normal, B covid): {conflicts} of 30 answers, {conflicts / 30:.1%}" in told
+    assert f"conflicts (A normal, B covid): {conflicts} of 30 predictions, {conflicts / 30:.1%}" in told
     assert f"accuracy: {right:.3f} (" in told
     assert f"lower is better): product {brier:.3f} (" in told
     assert ", nested 0." in told
@@ -96,7 +96,7 @@ def test_what_is_said_on_conflict(join, choice, said, listener):
         tested = [row for row in found.rows if row["subset"] == "test"]
         share = np.mean([row["predicted"] != said for row in tested])
         assert any(line.startswith(f"decided: {share:.3f} (") for line in listener.said)
-        assert any("of those decided" in line and "with the inconclusive as wrong" in line for line in listener.said)
+        assert any("of the decided images" in line and "with inconclusive counted as wrong" in line for line in listener.said)
 
 
 def test_a_test_image_that_b_was_trained_on_is_refused(join, joint_runs, listener):
@@ -105,7 +105,7 @@ def test_a_test_image_that_b_was_trained_on_is_refused(join, joint_runs, listene
         if (row["image_id"], row["fold"]) == ("i01", "0"):
             row["subset"] = "train"
     write_table(joint_runs[1] / "splits.csv", splits.columns, splits.rows)
-    with pytest.raises(LeakageError, match=r"found 1 that it, or their patients, were trained on, such as i01 in r0f0"):
+    with pytest.raises(LeakageError, match=r"found 1 that it, or a model of their patient, was trained on, such as i01 in r0f0"):
         join()
     join(allow_leakage=True)
     assert "such as i01 in r0f0" in listener.warned[-1]
@@ -126,7 +126,7 @@ def test_a_test_image_that_b_has_not_answered_is_named(join, joint_runs):
 
     change(joint_runs[1], "r0f0", forget)
     with pytest.raises(
-        InputError, match=r"answers about all 30 test images .* found none about 1, such as i02"
+        InputError, match=r"predictions for all 30 test images .* found none for 1, such as i02"
     ) as caught:
         join()
     assert "--keep test" in caught.value.hint
@@ -139,7 +139,7 @@ def test_a_table_alone_cannot_be_checked_and_that_is_said(join, joint_runs, list
     copy = joint_runs[1] / "copy.csv"
     copy.write_bytes(fold[1].read_bytes())
     join(fold[0], copy)
-    assert "is no run: whether it was trained on the test images" in listener.warned[0]
+    assert "is not a run, so it cannot be checked whether it was trained on the test images" in listener.warned[0]
 
 
 def test_labels_that_contradict_one_another_are_refused(join, joint_runs):
@@ -159,17 +159,17 @@ def test_without_labels_there_are_still_answers(join, joint_runs, listener):
     for fold in ("r0f0", "r0f1", "r0f2"):
         change(joint_runs[0], fold, lambda found: [row.update(label="") for row in found.rows])
     assert {row["label"] for row in join().rows} == {""}
-    assert listener.said[-1] == "no labels: neither accuracy nor Brier score"
+    assert listener.said[-1] == "no labels: accuracy and Brier score cannot be computed"
 
 
 def test_classes_by_other_names(join, joint_runs):
-    with pytest.raises(InputError, match="expected of A two classes, one of them healthy, found normal, sick"):
+    with pytest.raises(InputError, match="expected two classes of A, one of them healthy, found normal, sick"):
         join(names="healthy,pathological,covid")
-    with pytest.raises(InputError, match="expected of B two classes, one of them flu, found covid, rest"):
+    with pytest.raises(InputError, match="expected two classes of B, one of them flu, found covid, rest"):
         join(names="normal,sick,flu")
     assert join(names="normal,other,covid").classes == ["normal", "other", "covid"]
 
 
 def test_the_runs_in_the_wrong_order(join, joint_runs):
-    with pytest.raises(InputError, match="expected of A two classes, one of them normal, found covid, rest"):
+    with pytest.raises(InputError, match="expected two classes of A, one of them normal, found covid, rest"):
         join(*reversed(joint_runs))

@@ -32,13 +32,13 @@ def test_odds_are_scaled_by_the_shares_of_each_fold(correct, joint_runs, listene
         assert after == pytest.approx(odds / (1 + odds), abs=1e-8)
         assert bool(row["conflict"]) == (float(row["probability_a"]) < 0.5 <= after)
     told = "\n".join(listener.said)
-    assert "prior of covid: " in told
-    assert "B's changed mix of the other images is left as it is" in told
+    assert "prevalence of covid in the training subsets: " in told
+    assert "the mix of the other classes is not corrected" in told
 
 
 def test_only_runs_have_a_prior(correct, joint_runs):
     first, second = joint_runs
-    with pytest.raises(UsageError, match="expected of B a whole run with its manifest"):
+    with pytest.raises(UsageError, match="expected B to be a whole run with its manifest"):
         correct(first / "r0f0", second / "r0f0")
     with pytest.raises(UsageError, match=r"expected runs with their splits.csv"):
         correct(first / "r0f0", second)
@@ -48,7 +48,7 @@ def test_a_training_image_of_unknown_label_is_named(correct, joint_runs):
     path = joint_runs[1] / "manifest.csv"
     table = read_table(path)
     write_table(path, table.columns, [row for row in table.rows if row["image_id"] != "i16"])
-    with pytest.raises(InputError, match="found none of 1, such as i16"):
+    with pytest.raises(InputError, match="found no label for 1, such as i16"):
         correct()
 
 
@@ -56,5 +56,5 @@ def test_a_class_that_is_all_or_nothing_has_no_odds(correct, joint_runs):
     path = joint_runs[1] / "manifest.csv"
     table = read_table(path)
     write_table(path, table.columns, [{**row, "label": "rest"} for row in table.rows])
-    with pytest.raises(InputError, match=r"expected images of covid and others in the training subset of .*found 0 of"):
+    with pytest.raises(InputError, match=r"expected images of covid and of the rest in the training subset of .*found 0 of"):
         correct()

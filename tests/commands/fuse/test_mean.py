@@ -38,14 +38,14 @@ def test_the_mean_of_each_image_in_its_fold(join, make_predictions, listener):
     assert np.allclose(found.probabilities, expected, atol=1e-8)
     assert [row["predicted"] for row in found.rows] == [found.classes[k] for k in expected.argmax(axis=1)]
     assert [row["severity"] for row in found.rows] == [row["severity"] for row in several[0].rows]
-    assert listener.said == ["48 answers of 3 sources averaged"]
+    assert listener.said == ["averaged 48 predictions of 3 sources"]
     assert listener.warned == []
 
 
 def test_only_where_all_have_answered(join, make_predictions, listener):
     first, second = make_predictions(24, seed=0), make_predictions(24, seed=1)
     assert len(join(part(first, range(20)), part(second, range(5, 24))).rows) == 15
-    assert listener.warned == ["9 answers that not all sources have are left out: im0000, im0001, im0002, …"]
+    assert listener.warned == ["excluded 9 predictions that not all sources have: im0000, im0001, im0002, …"]
 
 
 def test_another_fold_or_subset_is_no_answer(join, make_predictions):
@@ -54,7 +54,7 @@ def test_another_fold_or_subset_is_no_answer(join, make_predictions):
     assert [row["image_id"] for row in join(first, second).rows] == [f"im{k:04}" for k in range(2, 12)]
     for row in second.rows:
         row["fold"] = "7"
-    with pytest.raises(InputError, match=r"expected answers for the same images .* found none among 24"):
+    with pytest.raises(InputError, match=r"expected predictions for the same images .* found none among 24"):
         join(first, second)
 
 
@@ -77,4 +77,4 @@ def test_sources_that_do_not_fit_are_refused(join, make_predictions):
 def test_the_same_file_twice_is_told(settings, listener, make_predictions, tmp_path):
     write_predictions(tmp_path / "p.csv", make_predictions(6))
     fuse_mean(MeanOptions((tmp_path / "p.csv",) * 2), replace(settings, out=tmp_path / "mean.csv"))
-    assert listener.warned == ["a source stands twice and counts twice in the mean"]
+    assert listener.warned == ["a source is listed twice and has twice the weight in the mean"]

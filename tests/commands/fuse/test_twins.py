@@ -73,7 +73,7 @@ def test_one_row_a_radiograph_repeat_and_fold(join, listener):
     assert not row.get("generator")
     assert not row.get("parent_id")
     assert {row["subset"] for row in found.rows} == {"test", "validation"}
-    assert listener.said == ["16 radiographs from 2 twins each, ties to covid"]
+    assert listener.said == ["fused 16 radiographs from 2 twins each, ties to covid"]
 
 
 def test_the_deciding_twin_is_named_and_its_picture_shown(join):
@@ -126,7 +126,7 @@ def test_a_radiograph_without_one_of_its_twins_is_left_out_and_told(join, listen
     predictions = predictions_of()
     predictions.rows, predictions.probabilities = predictions.rows[1:], predictions.probabilities[1:]
     assert len(join(predictions).rows) == 15
-    assert listener.warned == ["1 radiographs lack a twin and are left out: i0"]
+    assert listener.warned == ["excluded 1 radiographs that lack a twin: i0"]
 
 
 def test_labels_may_still_be_the_radiographs(join):

@@ -25,7 +25,7 @@ def test_json_for_programs(cxr, tiny):
 def test_warnings_go_to_standard_error(cxr, tiny):
     (tiny.origin.parent / "im000.png").unlink()
     outcome = cxr("info", tiny.origin)
-    assert outcome.err.startswith("warning: 1 of 24 image files are not there")
+    assert outcome.err.startswith("warning: 1 of 24 image files are missing")
     assert "not there" not in outcome.out
 
 

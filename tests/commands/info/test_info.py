@@ -39,7 +39,7 @@ def test_a_manifest(look, tiny):
         "view": "AP 12, PA 12",
         "sex": "F 12, M 12",
         "age": "20 to 31, median 26",
-        "processing": "images as they are",
+        "processing": "unprocessed images",
     }
     assert found.warnings == []
     assert "cxrtool split" in found.next
@@ -63,7 +63,7 @@ def test_splits_that_do_not_fit_are_warned_of(look, tiny, tmp_path):
     assert warnings == [
         "1 ids of the splits are not in this manifest, such as stranger",
         "22 images are in no subset of the splits, such as im002",
-        "r0f0: 1 patients stand in more than one subset, such as p:000",
+        "r0f0: 1 patients are in more than one subset, such as p:000",
     ]
 
 
@@ -73,7 +73,7 @@ def test_lost_files_and_duplicates_are_warned_of(look, tiny):
         tiny.rows[index]["sha256"] = digest
     write_manifest(tiny.origin, [*tiny.columns, "sha256"], tiny.rows)
     lost, twins = look(tiny.origin).warnings
-    assert lost == f"1 of 24 image files are not there, such as {tiny.rows[5]['path']}"
+    assert lost == f"1 of 24 image files are missing, such as {tiny.rows[5]['path']}"
     assert twins.startswith(
         "2 images have exactly the pixels of another, 1 under another label, such as im001 and im000"
     )
@@ -115,8 +115,14 @@ def test_predictions(look, tmp_path):
 
 
 def test_a_model(look, tmp_path):
-    model = {"schema": 1, "classes": ["a", "b"], "architecture": {"name": "covid-xnet", "size": 128}, "chain": [],
-             "calibration": None, "usual": {"long": [1] * 1000}}  # fmt: skip
+    model = {
+        "schema": 1,
+        "classes": ["a", "b"],
+        "architecture": {"name": "covid-xnet", "size": 128},
+        "chain": [],
+        "calibration": None,
+        "usual": {"long": [1] * 1000},
+    }
     (tmp_path / "model.json").write_text(json.dumps(model))
     (tmp_path / "fitted_on.csv").write_text("image_id,patient_id,subset\n1,p,train\n2,p,train\n3,q,validation\n")
     for path in (tmp_path, tmp_path / "model.json"):
@@ -125,7 +131,7 @@ def test_a_model(look, tmp_path):
         assert found.facts["classes"] == "a, b"
         assert found.facts["architecture"] == "name covid-xnet, size 128"
         assert found.facts["calibration"] == "none"
-        assert found.facts["processing"] == "images as they are"
+        assert found.facts["processing"] == "unprocessed images"
         assert found.facts["fitted on"] == "train 2, validation 1; 2 patients"
         assert "usual" not in found.facts
     (tmp_path / "model.json").write_text("{half")
@@ -147,7 +153,7 @@ def test_a_run_tells_which_folds_are_missing(look, tmp_path):
     assert found.facts["lr"] == "0.001"
     (run / "r0f1").mkdir()
     (run / "r0f1" / "predictions.csv").write_text("image_id,prob_a,prob_b\n1,0.5,0.5\n")
-    assert look(run).facts["folds"] == "2 of 2, all there"
+    assert look(run).facts["folds"] == "2 of 2, complete"
     assert look(run).next == f"cxrtool evaluate {run}"
 
 
@@ -189,7 +195,7 @@ def test_what_it_does_not_know_it_says_what_it_looked_for(look, tmp_path, kind):
 def test_a_manifest_without_images_says_so(look, tmp_path):
     (tmp_path / "m.csv").write_text("image_id,path\n")
     for options in ({}, {"table1": True}):
-        with pytest.raises(InputError, match="a manifest without a single image"):
+        with pytest.raises(InputError, match="a manifest without images"):
             look(tmp_path / "m.csv", **options)
 
 
@@ -200,7 +206,7 @@ def test_table_one_by_class_and_by_subset(look, tiny, splits, settings):
     split(SplitOptions(tiny.origin, folds=3), replace(settings, out=splits))
     found = look(tiny.origin, table1=True)
     assert found.tables[0][1] == ["", "covid", "normal", "all", "SMD"]
-    assert "divides 3 times; Table 1 is by class" in found.warnings[0]
+    assert "has 3 repeats and folds; Table 1 is by class" in found.warnings[0]
     assert not any(row[0].startswith("label") for row in found.tables[0][2])
 
 
@@ -214,8 +220,22 @@ def test_real_radiographs(look, real_data):
 
 def test_twins_are_counted_as_the_radiographs_that_they_are(cxr, study, write_generators, tmp_path):
     run = write_generators(tmp_path / "g", study.splits, read_manifest(study.folder).rows)
-    made = cxr("transform", study.folder, "--generators", run, "-o", tmp_path / "twins", "--cache", tmp_path / "c",
-               "--workers", "1", "--threads", "1", "--strips", "0")  # fmt: skip
+    made = cxr(
+        "transform",
+        study.folder,
+        "--generators",
+        run,
+        "-o",
+        tmp_path / "twins",
+        "--cache",
+        tmp_path / "c",
+        "--workers",
+        "1",
+        "--threads",
+        "1",
+        "--strips",
+        "0",
+    )
     assert made.code == 0, made.err
     told = cxr("info", tmp_path / "twins")
     assert "48, of 24 radiographs for 1 folds" in told.out

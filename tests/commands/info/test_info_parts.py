@@ -23,10 +23,14 @@ def part(tmp_path):
     return make
 
 
-@pytest.mark.parametrize(("kind", "words", "command"), [
-    ("lungs", "lung network", "segment MANIFEST --lungs"), ("ribs", "rib-suppressing network", "suppress-ribs --ribs"),
-    ("generators", "class-inherent generators", "transform MANIFEST --generators"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "words", "command"),
+    [
+        ("lungs", "lung network", "segment MANIFEST --lungs"),
+        ("ribs", "rib-suppressing network", "suppress-ribs --ribs"),
+        ("generators", "class-inherent generators", "transform MANIFEST --generators"),
+    ],
+)
 def test_a_part_tells_what_it_is_and_what_takes_it(part, kind, words, command):
     folder = part(kind=kind)
     seen = [{"image_id": "a", "patient_id": "p", "sha256": "", "subset": "train"}]
@@ -42,7 +46,7 @@ def test_a_part_tells_what_it_is_and_what_takes_it(part, kind, words, command):
 def test_a_damaged_part_is_told(part):
     folder = part()
     (folder / "part.json").write_text(json.dumps({"kind": "hearts"}))
-    with pytest.raises(InputError, match="found one for 'hearts'"):
+    with pytest.raises(InputError, match="found 'hearts'"):
         info(InfoOptions(folder), Settings())
     (folder / "part.json").write_text("{")
     with pytest.raises(InputError, match="not readable JSON"):
@@ -62,5 +66,5 @@ def test_a_run_of_parts_tells_its_folds_and_figures(part, tmp_path):
     summary = [{"fold": "r0f0", "mean dice": "0.9"}, {"fold": "all", "mean dice": "0.91"}]
     write_table(run / "summary.csv", list(summary[0]), summary)
     found = info(InfoOptions(run), Settings())
-    assert found.facts["folds"] == "2 of 2, all there"
+    assert found.facts["folds"] == "2 of 2, complete"
     assert found.tables == [("", ["fold", "mean dice"], [["r0f0", "0.9"], ["all", "0.91"]])]

@@ -16,9 +16,14 @@ from cxrtool.data.tables.manifest import read_table
 
 NETWORKS = ("lcnet_035", "mobilenetv2_035")
 VALUES = {
-    "DATA": "radiographs", "NETWORKS": " ".join(NETWORKS), "WEIGHTS": "none", "SIZE": "32", "EPOCHS": "1",
-    "TRAIN": "--threads 1 --workers 1 --device cpu", "CXRTOOL": f"{sys.executable} -m cxrtool",
-}  # fmt: skip
+    "DATA": "radiographs",
+    "NETWORKS": " ".join(NETWORKS),
+    "WEIGHTS": "none",
+    "SIZE": "32",
+    "EPOCHS": "1",
+    "TRAIN": "--threads 1 --workers 1 --device cpu",
+    "CXRTOOL": f"{sys.executable} -m cxrtool",
+}
 TIMEOUT = 400
 SUFFIXES = {"make": ".mk", "sh": ".sh", "slurm": ".slurm"}
 
@@ -139,8 +144,13 @@ def test_a_changed_image_reaches_the_tables(copy):
     before = times(copy / "makris")
     make(copy, NETWORKS="lcnet_035")
     after = times(copy / "makris")
-    for name in ("prepared/manifest.csv", "runs/lcnet_035/manifest.csv", "runs/thumbnail/manifest.csv",
-                 "evaluations/lcnet_035/manifest.csv", "comparison/manifest.csv"):  # fmt: skip
+    for name in (
+        "prepared/manifest.csv",
+        "runs/lcnet_035/manifest.csv",
+        "runs/thumbnail/manifest.csv",
+        "evaluations/lcnet_035/manifest.csv",
+        "comparison/manifest.csv",
+    ):
         assert after[name] > before[name], name
     assert after["runs/mobilenetv2_035/manifest.csv"] == before["runs/mobilenetv2_035/manifest.csv"]
 
@@ -156,8 +166,15 @@ def test_an_interrupted_make_goes_on(copy):
     changes = {"EPOCHS": "40", "NETWORKS": "lcnet_035"}
     values = [f"{name}={value}" for name, value in {**VALUES, **changes}.items()]
     command = ["make", "-f", "makris.mk", "train", *values]
-    task = subprocess.Popen(command, cwd=copy, env=environment(copy), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                            text=True, start_new_session=True)  # fmt: skip
+    task = subprocess.Popen(
+        command,
+        cwd=copy,
+        env=environment(copy),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     for line in task.stderr:
         if re.match(r"r0f0  epoch [5-9] ", line):
             break
@@ -165,7 +182,7 @@ def test_an_interrupted_make_goes_on(copy):
     rest = task.stderr.read()
     task.stderr.close()
     assert task.wait(60) != 0
-    assert "the same command goes on where it stopped" in rest
+    assert "run the same command again to continue" in rest
     # Neither make nor the command has removed what was there before.
     run = copy / "makris" / "runs" / "lcnet_035"
     assert (run / "r0f0" / "predictions.csv").exists()
@@ -217,8 +234,14 @@ def test_make_and_the_shell_call_the_same(recorder, folds):
     by_shell = calls(recorder)
     assert sorted(by_make) == sorted(by_shell)
     assert [line.split("|")[0] for line in by_shell] == [
-        "prepare", "split", *["train"] * 3, "audit", *["evaluate"] * 3, "compare", *["report"] * 3
-    ]  # fmt: skip
+        "prepare",
+        "split",
+        *["train"] * 3,
+        "audit",
+        *["evaluate"] * 3,
+        "compare",
+        *["report"] * 3,
+    ]
     assert by_shell[0] == "prepare|my data|-o|makris/prepared|"
     division = "--folds|3|--validation|0" if folds else "--holdout|80/20"
     assert by_shell[1] == f"split|makris/prepared|{division}|--seed|0|-o|makris/splits.csv|"
@@ -241,29 +264,71 @@ def test_the_shell_script_stops_where_a_command_fails(recorder):
 
 
 VGG16 = [
-    "prepare", "select", "split", "segment", "segment", "train", "train", "train", "audit", *["evaluate"] * 3,
-    "compare", "explain", "explain", *["report"] * 3,
-]  # fmt: skip
+    "prepare",
+    "select",
+    "split",
+    "segment",
+    "segment",
+    "train",
+    "train",
+    "train",
+    "audit",
+    *["evaluate"] * 3,
+    "compare",
+    "explain",
+    "explain",
+    *["report"] * 3,
+]
 COVID_XNET = ["prepare", "select", "split", "segment", "enhance", "train", "train"]
 SDNET = ["prepare", "select", "split", "segment", "segment", "train", "fit"]
 PORTABLE = [
-    "prepare", "segment", *["select"] * 3, *["split"] * 3, *["train"] * 4, "fuse", "fuse", "audit",
-    *["evaluate"] * 7, *["compare"] * 3, "explain", "explain", "report",
-]  # fmt: skip
+    "prepare",
+    "segment",
+    *["select"] * 3,
+    *["split"] * 3,
+    *["train"] * 4,
+    "fuse",
+    "fuse",
+    "audit",
+    *["evaluate"] * 7,
+    *["compare"] * 3,
+    "explain",
+    "explain",
+    "report",
+]
 CHAINS = [
     ("vgg16-portable", {}, VGG16),
     ("vgg16-portable", {"FOLDS": "5", "PER_CLASS": "20", "LUNGS": "lungs"}, VGG16),
     ("covid-xnet", {}, [*COVID_XNET, "audit", "evaluate", "evaluate", "compare", "explain", "report", "report"]),
-    ("covid-xnet", {"BUDGET": "4", "FOLDS": "", "ONE_PER": "patient_id", "RIBS": "ribs", "PIXELS": "256"},
-     [*COVID_XNET, "train", "audit", *["evaluate"] * 3, "compare", "explain", *["report"] * 3]),
+    (
+        "covid-xnet",
+        {"BUDGET": "4", "FOLDS": "", "ONE_PER": "patient_id", "RIBS": "ribs", "PIXELS": "256"},
+        [*COVID_XNET, "train", "audit", *["evaluate"] * 3, "compare", "explain", *["report"] * 3],
+    ),
     ("portable-densenet161", {"REPEATS": "2"}, PORTABLE),
     ("portable-densenet161", {"WHERE": "view = 'AP'", "PRIOR": "yes", "LUNGS": "lungs"}, PORTABLE),
-    ("covid-sdnet", {"REPEATS": "2", "FOLDS": "3"},
-     [*SDNET, *["train"] * 5, "fuse", "audit", *["evaluate"] * 7, "compare", "explain", "report"]),
-    ("covid-sdnet", {"REPEATS": "1", "FOLDS": "2", "SIZE": "", "EPOCHS": "", "BASELINES": "", "BY": "",
-                     "WITHOUT": "normal-pcr+", "RELABEL": "normal,pneumonia=N", "LUNGS": "lungs", "BATCH": "4"},
-     [*SDNET, *["train"] * 3, "fuse", "audit", *["evaluate"] * 5, "compare", "explain", "report"]),
-]  # fmt: skip
+    (
+        "covid-sdnet",
+        {"REPEATS": "2", "FOLDS": "3"},
+        [*SDNET, *["train"] * 5, "fuse", "audit", *["evaluate"] * 7, "compare", "explain", "report"],
+    ),
+    (
+        "covid-sdnet",
+        {
+            "REPEATS": "1",
+            "FOLDS": "2",
+            "SIZE": "",
+            "EPOCHS": "",
+            "BASELINES": "",
+            "BY": "",
+            "WITHOUT": "normal-pcr+",
+            "RELABEL": "normal,pneumonia=N",
+            "LUNGS": "lungs",
+            "BATCH": "4",
+        },
+        [*SDNET, *["train"] * 3, "fuse", "audit", *["evaluate"] * 5, "compare", "explain", "report"],
+    ),
+]
 
 
 def without_unused(name, values):
@@ -365,13 +430,13 @@ def test_portable_densenet161_draws_b_inside_a_and_tests_it_twice(recorder):
     changes = {"PATHOLOGICAL": "viral,bacterial", "PRIOR": "yes", "REPEATS": "5"}
     call(["sh", "portable-densenet161.sh"], recorder, **without_unused("portable-densenet161", {**RECORDED, **changes}))
     lines = [line.replace("portable-densenet161/", "") for line in calls(recorder)]
-    assert lines[2] == ("select|lungs|--where|1|--relabel|normal=normal|--relabel|viral,bacterial=pathological|"
-                        "--relabel|covid=covid|-o|manifests/direct.csv|")  # fmt: skip
+    assert lines[2] == (
+        "select|lungs|--where|1|--relabel|normal=normal|--relabel|viral,bacterial=pathological|"
+        "--relabel|covid=covid|-o|manifests/direct.csv|"
+    )
     assert lines[5] == "split|manifests/direct.csv|--holdout|60/20/20|--repeats|5|--seed|0|-o|splits/direct.csv|"
     within = "split|manifests/direct.csv|--within|splits/direct.csv|--equal|label|"
-    assert lines[6:8] == [
-        within + "--keep|test|--seed|0|-o|splits/b.csv|", within + "--seed|0|-o|splits/balanced.csv|"
-    ]  # fmt: skip
+    assert lines[6:8] == [within + "--keep|test|--seed|0|-o|splits/b.csv|", within + "--seed|0|-o|splits/balanced.csv|"]
     trained = {re.search(r"-o\|runs/(\w+)", line)[1]: line for line in lines if line.startswith("train|")}
     assert list(trained) == ["thumbnail", "a", "b", "direct"]
     for name, manifest, splits in (("a", "a", "direct"), ("b", "b", "b"), ("direct", "direct", "direct")):
@@ -515,8 +580,9 @@ def test_a_recipe_runs_from_raw_pictures_to_its_tables_and_maps(tmp_path, cxr, n
         assert len(maps) == 30
         assert all("/prepared/" in str((out / "heatmaps" / row["path"]).resolve()) for row in maps)
     else:
-        whole, segmented = (read_table(out / "heatmaps" / branch / "manifest.csv").rows for branch in ("whole",
-                            "segmented"))  # fmt: skip
+        whole, segmented = (
+            read_table(out / "heatmaps" / branch / "manifest.csv").rows for branch in ("whole", "segmented")
+        )
         assert [row["image_id"] for row in whole] == [row["image_id"] for row in segmented]
         assert len(whole) == 24
         assert "energy inside the masks: " in told.stderr
@@ -534,9 +600,18 @@ def test_what_is_fused_goes_from_raw_pictures_to_tables_and_maps(tmp_path, cxr, 
     lay(tmp_path, cxr, "make", name)
     lay_parts(tmp_path)
     small = {
-        "LUNGS": "lungs", "PATHOLOGICAL": "pneumonia", "POSITIVE": "covid", "RELABEL": "normal,pneumonia=N", "BY": "",
-        "SIZE": "64", "REPEATS": "1", "FOLDS": "2", "BATCH": "8", "PERCEPTUAL": "none", "BASELINES": "pepx",
-    }  # fmt: skip
+        "LUNGS": "lungs",
+        "PATHOLOGICAL": "pneumonia",
+        "POSITIVE": "covid",
+        "RELABEL": "normal,pneumonia=N",
+        "BY": "",
+        "SIZE": "64",
+        "REPEATS": "1",
+        "FOLDS": "2",
+        "BATCH": "8",
+        "PERCEPTUAL": "none",
+        "BASELINES": "pepx",
+    }
     values = without_unused(name, {**VALUES, **small})
     command = ["make", "-f", f"{name}.mk", *(f"{key}={value}" for key, value in values.items())]
     told = call(command, tmp_path, 3 * TIMEOUT)
@@ -567,8 +642,19 @@ def test_recipe_prints_lists_and_estimates(cxr, study):
     printed = cxr("recipe", "makris", "EPOCHS=4")
     assert "\nEPOCHS ?= 4\n" in printed.out
     assert cxr("recipe", "makris").out != printed.out
-    guess = cxr("recipe", "makris", f"DATA={study.folder}/manifest.csv", "NETWORKS=lcnet_035", "SIZE=32", "EPOCHS=2",
-                "--estimate", "--threads", "1", "--device", "cpu")  # fmt: skip
+    guess = cxr(
+        "recipe",
+        "makris",
+        f"DATA={study.folder}/manifest.csv",
+        "NETWORKS=lcnet_035",
+        "SIZE=32",
+        "EPOCHS=2",
+        "--estimate",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    )
     assert guess.code == 0, guess.err
     assert guess.out.startswith("24 images of 2 classes; 1 trainings of 2 epochs")
-    assert "rough guess" in guess.out
+    assert "rough estimate" in guess.out

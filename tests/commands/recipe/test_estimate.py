@@ -23,8 +23,9 @@ def test_images_trainings_and_steps_are_counted(study, here, monkeypatch):
     assert (found.images, found.classes, found.epochs, found.size) == (24, 2, 3, 32)
     # 24 x 0.8 images in batches of 4 are five steps.
     assert [(row.network, row.trainings, row.steps) for row in found.rows] == [
-        ("lcnet_035", 1, 15), ("mobilenetv2_035", 1, 15)
-    ]  # fmt: skip
+        ("lcnet_035", 1, 15),
+        ("mobilenetv2_035", 1, 15),
+    ]
     assert found.rows[0].hours == 15 * 0.5 / 3600
     assert all(design.freeze and design.weights == "none" for design in designs)
     assert designs[0].recipe.batch_size == 4
@@ -63,10 +64,10 @@ def test_the_table_says_what_it_is_worth():
     found = Estimate(300, 3, 35, 8, 224, "cpu, 2 threads", rows)
     total, worth = found.sentences()
     assert total == "300 images of 3 classes; 10 trainings of 35 epochs at 224 x 224 pixels"
-    assert "rough guess" in worth
+    assert "rough estimate" in worth
     assert "cpu, 2 threads" in worth
     columns, lines = found.table()
-    assert columns[-1] == "about"
+    assert columns[-1] == "time"
     assert [line[-1] for line in lines] == ["30 min", "under a minute", "30 min"]
 
 

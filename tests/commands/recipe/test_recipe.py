@@ -9,8 +9,17 @@ from cxrtool.commands.recipe import RecipeOptions, formats, listing, names, read
 from cxrtool.errors import UsageError
 from cxrtool.training.presets import PRESETS
 
-NINE = ["vgg16", "vgg19", "mobilenetv2_100", "inception_v3", "legacy_xception", "inception_resnet_v2", "densenet201",
-        "resnetv2_101", "nasnetalarge"]  # fmt: skip
+NINE = [
+    "vgg16",
+    "vgg19",
+    "mobilenetv2_100",
+    "inception_v3",
+    "legacy_xception",
+    "inception_resnet_v2",
+    "densenet201",
+    "resnetv2_101",
+    "nasnetalarge",
+]
 
 
 def text_of(settings, name="makris", style="make", *values):
@@ -87,12 +96,16 @@ def test_makris_is_what_the_paper_states():
     defaults = {variable.name: variable.default for variable in system.variables}
     assert defaults["NETWORKS"].split() == NINE
     assert [defaults[name] for name in ("WEIGHTS", "SIZE", "EPOCHS", "BATCH", "FOLDS")] == [
-        "imagenet", "224", "35", "8", ""
-    ]  # fmt: skip
+        "imagenet",
+        "224",
+        "35",
+        "8",
+        "",
+    ]
     # The preset and the recipe say the same, each where its user looks.
     for name, key in (("WEIGHTS", "weights"), ("SIZE", "size"), ("EPOCHS", "epochs"), ("BATCH", "batch_size")):
         assert defaults[name] == str(PRESETS["makris"][key])
-    assert "resnetv2_101 stands in for ResNet152V2" in system.about.replace("\n", " ")
+    assert "resnetv2_101 replaces ResNet152V2" in system.about.replace("\n", " ")
     assert system.choices[0].unset == "--holdout 80/20"
 
 

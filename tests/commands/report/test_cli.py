@@ -15,11 +15,11 @@ def test_the_page_is_named_on_standard_output(cxr, make_predictions, tmp_path, m
 def test_what_comes_through_a_pipe_is_refused(cxr):
     outcome = cxr("report", "-", "-o", "page.html")
     assert outcome.code == 2
-    assert "pipe" in outcome.err
+    assert "standard input" in outcome.err
 
 
 def test_without_an_output_it_says_so(cxr, make_predictions, tmp_path):
     write_predictions(tmp_path / "p.csv", make_predictions(40))
     outcome = cxr("report", tmp_path / "p.csv")
     assert outcome.code == 1
-    assert "needs -o FILE" in outcome.err
+    assert "expected -o FILE" in outcome.err

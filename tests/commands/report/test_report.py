@@ -25,8 +25,9 @@ def place(tmp_path_factory, make_masked_study):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("place")
     study = make_masked_study(folder)
-    told = TrainOptions(study.folder, study.splits, model="covid-xnet", size=32, epochs=1, batch_size=8, lr=1e-9,
-                        augment="none")  # fmt: skip
+    told = TrainOptions(
+        study.folder, study.splits, model="covid-xnet", size=32, epochs=1, batch_size=8, lr=1e-9, augment="none"
+    )
     train(told, Settings(cache=folder / "cache", out=folder / "run", argv=["cxrtool", "train", "study", "-o", "run"]))
     return folder
 
@@ -59,15 +60,33 @@ def test_a_run_makes_a_whole_page(place, make):
     text = make(place / "run", positive="covid", checklist="claim", errors=3)
     found = headings(text)
     assert found == [
-        titles.FLOW, titles.TABLE_ONE, titles.RESULTS, "Results by group", "Results of each fold", titles.ERRORS,
-        "No audit", titles.SETTINGS, titles.CURVES, titles.METHODS, titles.LIMITS, titles.MACHINES, titles.CHECKLIST,
-    ]  # fmt: skip
+        titles.FLOW,
+        titles.TABLE_ONE,
+        titles.RESULTS,
+        "Results by group",
+        "Results of each fold",
+        titles.ERRORS,
+        "No audit",
+        titles.SETTINGS,
+        titles.CURVES,
+        titles.METHODS,
+        titles.LIMITS,
+        titles.MACHINES,
+        titles.CHECKLIST,
+    ]
     assert len(text.encode()) < LARGEST
     assert NO_AUDIT in text
     for told in (
-        "Sensitivity for covid", "covid-xnet", "<code>cxrtool train study -o run</code>", "By sex", "By source",
-        "divided for training and test", "Grad-CAM", "ROC curves", "Calibration: how often",
-    ):  # fmt: skip
+        "Sensitivity for covid",
+        "covid-xnet",
+        "<code>cxrtool train study -o run</code>",
+        "By sex",
+        "By source",
+        "divided for training and test",
+        "Grad-CAM",
+        "ROC curves",
+        "Calibration: share of correct",
+    ):
         assert told in text, told
 
 
@@ -81,7 +100,7 @@ def test_the_errors_are_those_of_the_predictions(place, make, undrawn):
                 wrong.append((-float(row[f"prob_{row['predicted']}"]), row["image_id"]))
     assert wrong, "a network that learnt nothing errs"
     text = make(place / "run", errors=2)
-    assert f"{len(wrong)} of 16 test images were called another class" in text
+    assert f"The predicted class is wrong for {len(wrong)} of 16 test images" in text
     shown = re.findall(r'<th scope="row" class="(?:name|prose)">(im\d+)</th>', text)
     assert shown == [name for _, name in sorted(wrong)[:2]]
     # One picture an error, with its name for those who do not see it.
@@ -91,10 +110,10 @@ def test_the_errors_are_those_of_the_predictions(place, make, undrawn):
 def test_without_models_the_images_stand_alone(place, make, tmp_path, undrawn):
     files = sorted((place / "run").glob("r*/predictions.csv"))
     text = make(*files, errors=2)
-    assert "No heatmaps: the models that tested these images are not there." in text
+    assert "No heatmaps: the models that tested these images are missing." in text
     assert 'alt="im0' in text
     assert titles.SETTINGS not in headings(text)
-    assert "The predictions came without the run" in text
+    assert "The run that made the predictions is not available" in text
     assert "Grad-CAM" not in text
 
 
@@ -107,8 +126,8 @@ def test_a_single_fold_has_its_run(place, make, undrawn):
 def test_predictions_of_images_that_are_gone(make, make_predictions, tmp_path, undrawn):
     write_predictions(tmp_path / "p.csv", make_predictions(60, repeats=2, folds=2))
     text = make("p.csv")
-    assert "of these 8 images are not there and are not shown" in text
-    assert "Where the images come from is not known" in text
+    assert "of these 8 images are missing and are not shown" in text
+    assert "The origin of the images is not known" in text
     assert "pooled over the folds of a repeat" in text
 
 
@@ -147,7 +166,7 @@ def test_what_is_not_ours_is_left_alone(place, make, tmp_path):
 
 
 def test_what_cannot_be_reported_is_said(place, make, settings, make_predictions, tmp_path):
-    with pytest.raises(InputError, match="needs -o FILE"):
+    with pytest.raises(InputError, match="expected -o FILE"):
         report(ReportOptions(inputs=(str(place / "run"),)), settings)
     with pytest.raises(UsageError, match="--checklist"):
         make(place / "run", checklist="other")
@@ -170,7 +189,7 @@ def test_a_run_that_lacks_folds(place, make, tmp_path, undrawn):
     shutil.rmtree(tmp_path / "run" / "r0f1")
     with pytest.raises(IncompleteError, match="1 of 2 folds"):
         make("run")
-    assert "Only 1 of 2 folds are there." in make("run", partial=True, errors=0)
+    assert "Only 1 of 2 folds exist." in make("run", partial=True, errors=0)
 
 
 @pytest.fixture
@@ -181,11 +200,16 @@ def audited(place, tmp_path):
     from PIL import Image
 
     parts = [
-        Part("leakage", "Leakage", {}, [Finding(CLEAR, "No patient stands in two subsets.")]),
-        Part("probes", "Probes", {}, [Finding(ALARM, "The border alone reaches 0.97.")],
-             [Sheet("Probes beside the model", ["probe", "value"], [["border", "0.97 (0.90-0.99)"]], [])],
-             [("border.png", "What a probe sees."), ("gone.png", "Gone.")]),
-    ]  # fmt: skip
+        Part("leakage", "Leakage", {}, [Finding(CLEAR, "No patient is in two subsets.")]),
+        Part(
+            "probes",
+            "Probes",
+            {},
+            [Finding(ALARM, "The border alone reaches 0.97.")],
+            [Sheet("Probes beside the model", ["probe", "value"], [["border", "0.97 (0.90-0.99)"]], [])],
+            [("border.png", "What a probe sees."), ("gone.png", "Gone.")],
+        ),
+    ]
     folder = tmp_path / "audit"
     folder.mkdir()
     content = {
@@ -209,7 +233,7 @@ def test_the_audit_of_the_same_images_is_found_and_shown(place, make, audited, u
     assert [title for title in found if title.startswith(titles.AUDIT)] == ["Audit", "Audit: Leakage", "Audit: Probes"]
     assert "Probes beside the model" in text
     assert 'alt="What a probe sees."' in text
-    assert "1 picture of this part can no longer be found in" in text
+    assert "1 figure of this part can no longer be found in" in text
 
 
 def test_a_new_audit_makes_a_new_page(place, make, audited, undrawn):
@@ -230,6 +254,6 @@ def test_a_foreign_table_with_nothing_but_answers(make, tmp_path, undrawn):
     lines = [f"i{k},{'ab'[k % 2]},{p},{1 - p}" for k, p in enumerate((0.9, 0.2, 0.4, 0.3, 0.8, 0.75))]
     (tmp_path / "foreign.csv").write_text("\n".join(["image_id,label,prob_a,prob_b", *lines]) + "\n")
     text = make("foreign.csv")
-    assert "2 of 6 test images were called another class than their own." in text
+    assert "The predicted class is wrong for 2 of 6 test images." in text
     assert "Patients are not known" in text
-    assert "No patient is named" in text
+    assert "There is no patient_id" in text

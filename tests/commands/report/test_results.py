@@ -2,8 +2,10 @@ from cxrtool.commands.report.results import CAPTIONS, caption_of, default_groups
 
 
 def test_groups_are_those_that_divide_the_images():
-    rows = [{"severity": "", "source": "a", "view": "PA", "age": "30", "sex": "F"},
-            {"severity": "mild", "source": "b", "view": "PA", "age": "70", "sex": "M"}]  # fmt: skip
+    rows = [
+        {"severity": "", "source": "a", "view": "PA", "age": "30", "sex": "F"},
+        {"severity": "mild", "source": "b", "view": "PA", "age": "70", "sex": "M"},
+    ]
     assert default_groups(rows) == "source,sex,age:18,40,65"
     assert default_groups([{**row, "severity": name} for row, name in zip(rows, "ab", strict=True)]).startswith(
         "severity,"
@@ -25,13 +27,17 @@ def test_first_lines_tell_the_main_figures():
     summary = {
         "overall": {"balanced_accuracy": measure(0.8), "accuracy": measure(0.7), "macro_auc": measure(0.6)},
         "per_class": {"a": {"auc": measure(0.9), "sensitivity": measure(0.5), "specificity": measure(0.4)}, "b": {}},
-        "classes": ["a", "b"], "positive": "a", "images": 3, "patients": 2, "patients_known": True,
+        "classes": ["a", "b"],
+        "positive": "a",
+        "images": 3,
+        "patients": 2,
+        "patients_known": True,
         "interval": {"confidence": 0.95},
-    }  # fmt: skip
+    }
     (line,) = first_lines({"inside": summary})
     assert line == (
         "inside: Sensitivity for a 0.50 (0.40-0.55), specificity 0.40 (0.30-0.45), balanced accuracy 0.80 (0.70-0.85), "
-        "accuracy 0.70 (0.60-0.75), AUC 0.90 (0.80-0.95), on 3 test images of 2 patients; in brackets, 95% intervals."
+        "accuracy 0.70 (0.60-0.75), AUC 0.90 (0.80-0.95), on 3 test images of 2 patients; 95% intervals in brackets."
     )
     three = {**summary, "positive": None, "classes": ["a", "b", "c"], "patients_known": False}
     assert "AUC, mean over the classes 0.60" in first_lines({"": three})[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrtool.commands.report.study import UNTOLD, base_of, flow_of, inputs_of, manifest_of_run, radiographs, trace
+from cxrtool.commands.report.study import NO_REASON, base_of, flow_of, inputs_of, manifest_of_run, radiographs, trace
 from cxrtool.data.tables.manifest import Row, read_manifest, write_table
 from cxrtool.flow.folder import read_run_file
 
@@ -20,22 +20,39 @@ def lay(folder: Path, command: str, argv: list[str], rows: list[Row], rejects: l
 
 
 def rows(count, folder="images"):
-    return [{"image_id": f"i{k}", "path": f"{folder}/i{k}.png", "label": "ab"[k % 2], "patient_id": f"p{k // 2}"}
-            for k in range(count)]  # fmt: skip
+    return [
+        {"image_id": f"i{k}", "path": f"{folder}/i{k}.png", "label": "ab"[k % 2], "patient_id": f"p{k // 2}"}
+        for k in range(count)
+    ]
 
 
 @pytest.fixture
 def project(tmp_path):
     """A project: prepared, chosen into a plain file, segmented, trained on; all called from `tmp_path/work`."""
     work = tmp_path / "work"
-    lay(work / "data/prepared", "prepare", ["raw", "-o", "data/prepared"], rows(10),
+    lay(
+        work / "data/prepared",
+        "prepare",
+        ["raw", "-o", "data/prepared"],
+        rows(10),
         [{"path": "raw/x.png", "reason": "'x' is no image"}, {"path": "raw/y.png", "reason": "'y' is no image"}],
-        counts={"inputs": 12})  # fmt: skip
+        counts={"inputs": 12},
+    )
     write_table(work / "chosen.csv", ["image_id", "path", "label", "patient_id"], rows(9, "data/prepared/images"))
-    lay(work / "data/cut", "segment", ["--crop", "chosen.csv", "-o", "data/cut"], rows(8),
-        [{"path": "../prepared/images/i8.png", "reason": "no lungs found"}])  # fmt: skip
-    lay(work / "runs/one", "train", ["data/cut", "--splits", "chosen.csv", "-o", "runs/one"], rows(8),
-        options={"manifest": {"value": "data/cut", "origin": "flag"}})  # fmt: skip
+    lay(
+        work / "data/cut",
+        "segment",
+        ["--crop", "chosen.csv", "-o", "data/cut"],
+        rows(8),
+        [{"path": "../prepared/images/i8.png", "reason": "no lungs found"}],
+    )
+    lay(
+        work / "runs/one",
+        "train",
+        ["data/cut", "--splits", "chosen.csv", "-o", "runs/one"],
+        rows(8),
+        options={"manifest": {"value": "data/cut", "origin": "flag"}},
+    )
     return work
 
 
@@ -46,9 +63,11 @@ def read(project, run="runs/one"):
 
 def test_a_run_is_traced_to_its_source(project):
     found = read(project)
-    assert [(origin.command, origin.place.name) for origin in found] == [
-        ("prepare", "prepared"), ("", "chosen.csv"), ("segment", "cut"),
-    ]  # fmt: skip
+    assert [(origin.command, origin.path.name) for origin in found] == [
+        ("prepare", "prepared"),
+        ("", "chosen.csv"),
+        ("segment", "cut"),
+    ]
 
 
 def test_a_project_that_was_moved_is_traced_as_well(project, tmp_path):
@@ -68,36 +87,39 @@ def test_the_manifest_is_told_from_what_options_name(project):
 
 
 def test_a_chain_that_bites_its_tail_ends(project):
-    (project / "data/prepared/run.json").write_text(json.dumps(
-        {"command": "select", "argv": ["cxrtool", "select", "data/cut", "-o", "data/prepared"]}))  # fmt: skip
+    (project / "data/prepared/run.json").write_text(
+        json.dumps({"command": "select", "argv": ["cxrtool", "select", "data/cut", "-o", "data/prepared"]})
+    )
     assert len(read(project)) == 3
 
 
 def test_what_is_gone_ends_the_chain_and_nothing_else(project):
     shutil.rmtree(project / "data/prepared")
-    assert [origin.place.name for origin in read(project)] == ["chosen.csv", "cut"]
+    assert [origin.path.name for origin in read(project)] == ["chosen.csv", "cut"]
     (project / "chosen.csv").unlink()
-    assert [origin.place.name for origin in read(project)] == ["cut"]
+    assert [origin.path.name for origin in read(project)] == ["cut"]
     assert trace([], rows(1, "/nowhere/images")) == []
 
 
 def test_the_flow_counts_what_was_left_out_and_why(project):
     flow = flow_of(read(project), radiographs(read_manifest(project / "runs/one").rows), None, [], rows(8))
-    told = [(stage.title, stage.images, stage.patients, list(stage.left_out)) for stage in flow.stages]
+    told = [(stage.title, stage.images, stage.patients, list(stage.exclusions)) for stage in flow.stages]
     assert told == [
         ("files of the source", 12, None, []),
         ("read as grey images (prepare)", 10, 5, [(2, "… is no image")]),
-        ("listed in chosen.csv", 9, 5, [(1, UNTOLD)]),
+        ("listed in chosen.csv", 9, 5, [(1, NO_REASON)]),
         ("lungs found (segment)", 8, 4, [(1, "no lungs found")]),
         ("evaluated", 8, 4, []),
     ]
 
 
 def test_versions_and_twins_of_a_radiograph_are_one():
-    found = radiographs([
-        {"image_id": "a_r0f0", "parent_id": "a", "repeat": "0", "fold": "0", "label": "P"},
-        {"image_id": "a_r0f1", "parent_id": "a", "repeat": "0", "fold": "1", "label": "P"},
-        {"image_id": "b_r0f0_P", "parent_id": "b", "generator": "P", "label": "N@P"},
-        {"image_id": "b_r0f0_N", "parent_id": "b", "generator": "N", "label": "N@N"},
-    ])  # fmt: skip
+    found = radiographs(
+        [
+            {"image_id": "a_r0f0", "parent_id": "a", "repeat": "0", "fold": "0", "label": "P"},
+            {"image_id": "a_r0f1", "parent_id": "a", "repeat": "0", "fold": "1", "label": "P"},
+            {"image_id": "b_r0f0_P", "parent_id": "b", "generator": "P", "label": "N@P"},
+            {"image_id": "b_r0f0_N", "parent_id": "b", "generator": "N", "label": "N@N"},
+        ]
+    )
     assert [(row["image_id"], row["label"]) for row in found] == [("a", "P"), ("b", "N")]

@@ -190,7 +190,7 @@ def test_a_terminated_command_leaves_a_checkpoint_and_no_process(arguments, cxr,
     rest = task.stderr.read().splitlines()
     assert task.wait(timeout=30) == 143
     assert time.monotonic() - began < 30
-    assert rest[-2:] == ["cxrtool train: stopped by SIGTERM", "  the same command goes on where it stopped"]
+    assert rest[-2:] == ["cxrtool train: stopped by SIGTERM", "  run the same command again to continue"]
     task.stderr.close()
     # Helpers notice by a closed pipe that their parent has left, and leave after it.
     while left_of(task.pid) and time.monotonic() - began < 30:
@@ -216,7 +216,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(arguments, cxr, tmp_path, m
     assert stopped.code == code
     assert stopped.err.splitlines()[-2:] == [
         f"cxrtool train: stopped by {number.name}",
-        "  the same command goes on where it stopped",
+        "  run the same command again to continue",
     ]
     assert not (tmp_path / "run" / "r0f0").exists()
     assert cxr(*arguments(*more)).code == 0
@@ -383,7 +383,7 @@ def test_a_loss_that_is_no_number_is_told_and_no_model_is_left(arguments, cxr, t
     result = cxr(*arguments("--opt", "sgd", "--lr", "1e30", "--only", "r0f0", "--save-every", "0"))
     assert result.code == 1
     assert len(result.err.splitlines()[-2:]) == 2
-    assert re.search(r"the (validation )?loss is (not a number|nan|inf)|no longer numbers", result.err)
+    assert re.search(r"the (validation )?loss is (not finite|nan|inf)|weights are not finite", result.err)
     assert "Traceback" not in result.err
     assert not list(tmp_path.rglob("*.safetensors"))
     assert list((tmp_path / "run").iterdir()) != []
@@ -395,7 +395,7 @@ def test_weights_that_would_run_code_do_not(arguments, cxr, tmp_path, no_picture
         save({"state_dict": Bomb(trap)}, tmp_path / name)
         result = cxr(*arguments("--weights", tmp_path / name, "--only", "r0f0"))
         assert result.code == 1
-        assert f"--weights {tmp_path / name}: not a file of weights that can be read safely" in result.err
+        assert f"--weights {tmp_path / name}: cannot be read safely as a file of weights" in result.err
         assert "Traceback" not in result.err
     assert not trap.exists()
 
@@ -418,7 +418,7 @@ def test_a_state_that_would_run_code_does_not(arguments, cxr, tmp_path, monkeypa
     result = cxr(*arguments("--only", "r0f0"))
     assert result.code == 0
     assert "warning: " in result.err
-    assert "last.pt: damaged, or not a state that cxrtool saved; starting anew" in result.err
+    assert "last.pt: damaged, or not a state saved by cxrtool; starting from the beginning" in result.err
     assert not (tmp_path / "trap").exists()
 
 
@@ -448,7 +448,7 @@ def test_imagenet_weights_that_cannot_be_had_are_one_line(study, cxr, tmp_path, 
     told = [line for line in result.err.splitlines() if not line.startswith("decoded ")]
     assert len(told) == 2
     assert told[0].startswith("cxrtool train: --weights imagenet: the weights of resnet10t ")
-    assert "could not be fetched" in told[0]
+    assert "could not be downloaded" in told[0]
     assert "give a file: --weights FILE" in told[1]
 
 
@@ -485,7 +485,7 @@ def test_leaking_splits_are_exit_code_4_unless_allowed(study, arguments, cxr, tm
     write_table(study.splits, list(rows[0]), moved)
     result = cxr(*arguments("--only", "r0f0"))
     assert result.code == 4
-    assert f"fold r0f0: 1 patients or duplicated pictures are in more than one subset, such as the images {leaked}" in (
+    assert f"fold r0f0: 1 patients or duplicate images are in more than one subset, such as the images {leaked}" in (
         result.err
     )
     assert not (tmp_path / "run").exists()

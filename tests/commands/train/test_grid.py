@@ -236,7 +236,7 @@ def test_a_combination_that_breaks_down_is_told_of_and_not_chosen(study, train_s
     assert "epoch 1" in broken["reason"]
     assert sound["chosen"] == "yes"
     assert any("r0f0  lr=1e+30" in text and "it cannot be chosen" in text for text in listener.warned)
-    with pytest.raises(DivergedError, match="not one of 2 combinations could be trained"):
+    with pytest.raises(DivergedError, match="none of 2 combinations could be trained"):
         train_study(study, "none", grid=("lr=1e30,1e31",), opt="sgd", epochs=2)
 
 
@@ -348,7 +348,7 @@ def test_the_table_averages_over_folds_and_puts_the_best_first():
     assert lines == [
         ["1", "0.750", "1.500", "1,000", "1", "2.0", "1 of 2"],
         ["2", "0.750", "2.000", "1,000", "1", "2.0", "1 of 2"],
-        ["3", "", "", "", "1", "", "0 of 2 (2 broke down)"],
+        ["3", "", "", "", "1", "", "0 of 2 (2 failed)"],
     ]
 
 

@@ -72,7 +72,7 @@ def test_a_search_ends_with_its_table_on_standard_error(arguments, cxr, tmp_path
     result = cxr(*arguments("--only", "r0f0,r0f1"))
     assert (result.code, result.out) == (0, "")
     lines = result.err.splitlines()
-    title = lines.index("Grid search, by validation images; mean of folds")
+    title = lines.index("Grid search on validation images, mean of the folds")
     assert lines[title + 1].split("  ")[0].strip() == "lr"
     *table, rule = lines[title + 3 :]
     assert rule.strip().startswith("Chosen in each fold: the highest validation accuracy")

@@ -76,7 +76,7 @@ def test_a_run_holds_its_folds_and_what_they_share(study, train_study, trained, 
     ours, theirs = read_manifest(run), read_manifest(study.folder)
     assert (ours.columns, ours.rows) == (theirs.columns, theirs.rows)
     assert (run / "rejects.csv").read_text() == "path,reason\n"
-    assert listener.said[-1] == f"{run}: all 6 folds are there; next: cxrtool evaluate {run}"
+    assert listener.said[-1] == f"{run}: all 6 folds are complete; next: cxrtool evaluate {run}"
     assert check_whole(run) == [(str(r), str(f)) for r in range(2) for f in range(3)]
     assert not [path.name for path in run.parent.iterdir() if path.name.startswith(".")]
 
@@ -96,7 +96,7 @@ def test_run_json_of_the_run_tells_every_option_and_its_origin(study, train_stud
 def test_a_run_is_finished_fold_by_fold(study, train_study, trained, listener):
     run = train_study(study, only="r1f1")
     assert not (run / "manifest.csv").exists()
-    assert listener.said[-1] == f"{run}: 1 of 6 folds are there"
+    assert listener.said[-1] == f"{run}: 1 of 6 folds are complete"
     train_study(study, only="r0f0,r1f1")
     assert trained == ["r1f1", "r0f0"]
     train_study(study, only=None)

@@ -47,7 +47,9 @@ def test_weights_and_size_follow_the_network(settings):
 def test_random_bodies_are_not_frozen(settings, listener):
     by_preset = replace(settings, origins={"freeze": "preset"})
     assert resolve(options(model="resnet18", preset="makris", weights="none"), by_preset).freeze is False
-    assert listener.warned == ["--weights none: the whole network is trained, since a random body must not be frozen"]
+    assert listener.warned == [
+        "--weights none: the whole network is trained, since a backbone with random weights must not be frozen"
+    ]
     with pytest.raises(UsageError, match="--freeze with --weights none"):
         resolve(options(freeze=True), replace(settings, origins={"freeze": "flag"}))
 

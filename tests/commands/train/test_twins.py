@@ -165,7 +165,7 @@ def test_what_is_missing_or_unlike_is_told_before_an_image_is_decoded(
     refused(replace(study, folder=study.folder / "other.csv"), generators, train_study, tmp_path, message)
     assert not (tmp_path / "cache").exists()
     twins = written(study, generators, settings, tmp_path)
-    refused(twins, generators, train_study, tmp_path, "made by a generator already")
+    refused(twins, generators, train_study, tmp_path, "is already the output of a generator")
 
 
 def test_a_test_image_that_the_generators_have_seen_is_refused(study, generators, train_study, tmp_path):
@@ -192,5 +192,5 @@ def test_twins_beside_radiographs_are_refused(study, generators, train_study, se
     twins = read_manifest(written(study, generators, settings, tmp_path).folder)
     rows = [*twins.rows, *read_manifest(study.folder).rows]
     write_manifest(tmp_path / "both.csv", twins.columns, rows)
-    with pytest.raises(InputError, match="expected either twins alone or none, found 'im000_r0f0_covid' beside 'im000"):
+    with pytest.raises(InputError, match="expected only twins or no twins, found 'im000_r0f0_covid' and 'im000"):
         train_study(replace(study, folder=tmp_path / "both.csv"))

@@ -34,7 +34,7 @@ def test_a_tensorflow_file_and_plain_arrays_become_the_same_part(
         wanted = rib_kernels[f"encoder/layer/{name.split('.')[1]}/W"]
         assert (values.numpy().transpose(2, 3, 1, 0) == wanted).all()
     assert part.description["imported"]["file"] == "model.data-00000-of-00001"
-    assert any("what it was trained on is not known" in text for text in listener.warned)
+    assert any("its training images are not known" in text for text in listener.warned)
     assert f"--ribs {first}" in " ".join(listener.said)
 
 

@@ -140,7 +140,7 @@ def test_the_model_tells_where_it_is_from(take_in, checkpoint, listener):
         "parameters": parameters,
     }
     assert listener.said[0].endswith(f"model: resnet10t for 32 x 32 pixels, {parameters:,} parameters")
-    assert "classes, in the order of its outputs: pneumonia, covid, normal" in listener.said
+    assert "classes in the order of its outputs: pneumonia, covid, normal" in listener.said
     assert "mean 0.485 0.456 0.406" in listener.said[2]
     assert "timm for resnet10t" in listener.said[2]
     assert digest in listener.said[3]
@@ -191,7 +191,7 @@ def test_somebody_elses_folder_is_left_alone(take_in, tmp_path):
     [
         ({"classes": "covid,normal"}, InputError, "expected 2 outputs, one for each of covid, normal, found 3 in"),
         ({"classes": "covid"}, UsageError, "expected two or more different names, such as covid,normal, found 'covid'"),
-        ({"classes": "a,b,a"}, UsageError, "found 'a' twice"),
+        ({"classes": "a,b,a"}, UsageError, "found 'a' listed twice"),
         ({"classes": "a,,b"}, UsageError, "found 'a,,b'"),
         ({"model": "resnet10x"}, UsageError, r"found 'resnet10x' \(nearest: resnet10t"),
         ({"model": "resnet18"}, InputError, "tensors are not in it, such as"),
@@ -222,7 +222,7 @@ def test_a_file_with_code_in_it_runs_nothing(colleague, take_in, tmp_path, suffi
     else:
         content["state_dict"] = {**content["state_dict"], "fc.bias": Bomb(trap)}
     torch.save(content, tmp_path / f"w{suffix}")
-    with pytest.raises(InputError, match="not a file of weights that can be read safely") as caught:
+    with pytest.raises(InputError, match="cannot be read safely as a file of weights") as caught:
         take_in(file=tmp_path / f"w{suffix}")
     assert caught.value.message.startswith(str(tmp_path / f"w{suffix}"))
     assert not trap.exists()
@@ -238,7 +238,7 @@ def test_what_it_was_fitted_on_is_refused_afterwards(take_in, settings, study, l
     assert listener.warned == []
     for source in (study.folder, study.folder / "im003.png"):
         # By its patient, or, where the picture alone is given, by its pixels.
-        with pytest.raises(LeakageError, match="were trained on, such as im00"):
+        with pytest.raises(LeakageError, match="were used in training, such as im00"):
             ask(model, source, settings, tmp_path / "answers.csv")
     pictures(tmp_path / "new", 1)
     assert len(ask(model, tmp_path / "new", settings, tmp_path / "answers.csv").rows) == 1
@@ -294,7 +294,7 @@ def test_what_is_fetched_is_what_training_finds_without_a_network(
     assert "without a network" in listener.said[-1]
     assert str(tmp_path / "hub") in listener.said[-1]
     fetch(FetchOptions(("resnet10t",)), settings)
-    assert "there already" in listener.said[-1]
+    assert "already on this machine" in listener.said[-1]
     # Now by the hub's own code, from its cache, with no way out.
     assert (
         cxrtool(
@@ -395,7 +395,7 @@ def test_the_list_says_what_there_is_and_where(hub, imagenet, settings, listener
     assert rows["vgg16"]["where"] == str(place)
     assert rows["vgg19"]["on this machine"] == "no"
     assert rows["vgg19"]["where"] == "cxrtool weights fetch vgg19"
-    assert listener.said[0] == "with cxrtool itself come no weights yet"
+    assert listener.said[0] == "this installation of cxrtool comes without weights"
 
 
 def test_what_ships_is_listed_first(hub, settings, tmp_path, monkeypatch, listener):

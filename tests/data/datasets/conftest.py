@@ -60,10 +60,19 @@ class Tree:
         dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         pixels = picture(self.count)
         values = {
-            "SOPClassUID": meta.MediaStorageSOPClassUID, "SOPInstanceUID": f"1.2.{self.count}", "Modality": "CR",
-            "Rows": 40, "Columns": 48, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-            "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "PixelData": pixels.tobytes(),
-        }  # fmt: skip
+            "SOPClassUID": meta.MediaStorageSOPClassUID,
+            "SOPInstanceUID": f"1.2.{self.count}",
+            "Modality": "CR",
+            "Rows": 40,
+            "Columns": 48,
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": 8,
+            "BitsStored": 8,
+            "HighBit": 7,
+            "PixelRepresentation": 0,
+            "PixelData": pixels.tobytes(),
+        }
         with warnings.catch_warnings():
             # Ages without a unit, as the set has them, are not what the standard wants.
             warnings.simplefilter("ignore")
@@ -86,15 +95,15 @@ def workbook(rows: list[list[str]]) -> bytes:
 
 def _cohen(tree: Tree) -> None:
     rows = [
-        "2,0,M,65,Pneumonia/Viral/COVID-19,Y,Y,N,N,N,N,Y,,,,,,,PA,X-ray,\"January 22, 2020\","
-        "\"Ho Chi Minh City, Vietnam\",images,auntminnie-a.jpeg,10.1056/nejmc2001272,https://x,,\"Fever, cough\",,",
+        '2,0,M,65,Pneumonia/Viral/COVID-19,Y,Y,N,N,N,N,Y,,,,,,,PA,X-ray,"January 22, 2020",'
+        '"Ho Chi Minh City, Vietnam",images,auntminnie-a.jpeg,10.1056/nejmc2001272,https://x,,"Fever, cough",,',
         "2,3,M,65,Pneumonia/Viral/COVID-19,Y,Y,,,,,,,,,,,,AP Supine,X-ray,2020,,images,auntminnie-b.jpeg,,,,,,",
         "13,4,F,,No Finding,,,,,,,,,,,,,,AP,X-ray,2020,,images,normal (1).png,,,,,,",
         "13,4,F,,Pneumonia/Bacterial/Streptococcus,,,,,,,,,,,,,,L,X-ray,2020,,images,side.png,,,,,,",
         "17,9,M,54.0,Pneumonia/Viral/COVID-19,,,,,,,,,,,,,,Axial,CT,2020,,volumes,scan.nii.gz,,,,,,",
         "18,,,,todo,,,,,,,,,,,,,,PA,X-ray,,,images,todo.png,,,,,,",
         "19,,,,Pneumonia,,,,,,,,,,,,,,AP,X-ray,,,images,gone.png,,,,,,",
-    ]  # fmt: skip
+    ]
     tree.text("metadata.csv", COHEN + "\n".join(rows) + "\n")
     tree.pictures(
         *(f"images/{name}" for name in ("auntminnie-a.jpeg", "auntminnie-b.jpeg", "normal (1).png", "side.png"))
@@ -112,10 +121,10 @@ def _figure1(tree: Tree) -> None:
     rows = [
         "COVID-00001,13,M,33,COVID-19,,,58,AP erect,X-ray,,Saturation 58%",
         "COVID-00003a,8,M,28,,,39.1,90,AP erect,X-ray,,",
-        "COVID-00003b,8,M,28,No finding,,38°,,PA,X-ray,,\"late, 38° – dry\"".replace("–", "-"),
+        'COVID-00003b,8,M,28,No finding,,38°,,PA,X-ray,,"late, 38° – dry"'.replace("–", "-"),
         "COVID-00021,,M,50+,Pneumonia,,,,,X-ray,,",
         "COVID-00099,,,,COVID-19,,,,,X-ray,,",
-    ]  # fmt: skip
+    ]
     tree.text("metadata.csv", "\n".join([header, *rows]) + "\n", "latin-1")
     tree.pictures(
         "images/COVID-00001.jpg", "images/COVID-00003a.jpg", "images/COVID-00003b.png", "images/COVID-00021.JPG"
@@ -128,21 +137,25 @@ def _actualmed(tree: Tree) -> None:
         "artifacts/distortion,notes"
     )
     rows = [
-        "ANON196,,,,,,,,PA,X-ray,CR.1.2.840.png,,\"Inconclusive, date taken (YYYYMMDD): 20200313\"",
+        'ANON196,,,,,,,,PA,X-ray,CR.1.2.840.png,,"Inconclusive, date taken (YYYYMMDD): 20200313"',
         "ANON56,,,,No finding,,,,PA,X-ray,CR.1.2.841.png,,",
         "ANON196,,,,COVID-19,,,,AP,X-ray,DX.1.2.842.png,,",
-    ]  # fmt: skip
+    ]
     tree.text("metadata.csv", "\n".join([header, *rows]) + "\n")
     tree.pictures("images/CR.1.2.840.png", "images/CR.1.2.841.png", "images/DX.1.2.842.png")
 
 
 def _kaggle(tree: Tree) -> None:
     names = (
-        "train/PNEUMONIA/person9_bacteria_41.jpeg", "train/PNEUMONIA/person100_virus_184.jpeg",
-        "train/NORMAL/IM-0115-0001.jpeg", "train/NORMAL/NORMAL2-IM-0335-0001.jpeg",
-        "test/PNEUMONIA/person100_bacteria_475.jpeg", "test/NORMAL/IM-0001-0001.jpeg",
-        "val/PNEUMONIA/unnamed.jpeg", "val/NORMAL/NORMAL2-IM-1427-0001.jpeg",
-    )  # fmt: skip
+        "train/PNEUMONIA/person9_bacteria_41.jpeg",
+        "train/PNEUMONIA/person100_virus_184.jpeg",
+        "train/NORMAL/IM-0115-0001.jpeg",
+        "train/NORMAL/NORMAL2-IM-0335-0001.jpeg",
+        "test/PNEUMONIA/person100_bacteria_475.jpeg",
+        "test/NORMAL/IM-0001-0001.jpeg",
+        "val/PNEUMONIA/unnamed.jpeg",
+        "val/NORMAL/NORMAL2-IM-1427-0001.jpeg",
+    )
     tree.pictures(*(f"chest_xray/{name}" for name in names))
     tree.text("chest_xray/train/.DS_Store", "x")
     tree.text("__MACOSX/train/._x", "x")
@@ -297,8 +310,11 @@ def _montgomery(tree: Tree) -> None:
 
 def _shenzhen(tree: Tree) -> None:
     base = "ChinaSet_AllFiles"
-    readings = {"CHNCXR_0001_0": "male 45yrs\nnormal", "CHNCXR_0002_1": "Female, 32yrs\nSTB, right upper\n",
-                "CHNCXR_0003_1": "male 73days\n\nPTB"}  # fmt: skip
+    readings = {
+        "CHNCXR_0001_0": "male 45yrs\nnormal",
+        "CHNCXR_0002_1": "Female, 32yrs\nSTB, right upper\n",
+        "CHNCXR_0003_1": "male 73days\n\nPTB",
+    }
     for name, text in readings.items():
         tree.pictures(f"{base}/CXR_png/{name}.png")
         tree.text(f"{base}/ClinicalReadings/{name}.txt", text)

@@ -27,14 +27,14 @@ def test_tables_names_and_headers(published, listed):
     assert first.columns["labels"] == "['COVID 19', 'pneumonia']"
     bare = rows["sub-S2_ses-E4_run-2_bp-chest_cr"]
     assert bare.header is None
-    assert bare.columns["warning"].startswith("no .json beside it")
+    assert bare.columns["warning"].startswith("no .json file beside it")
     assert any(path.name.endswith("_ct.nii.gz") for path in request.skipped)
 
 
 def test_what_is_left_out_has_a_reason(published, listed):
     reasons = {name: record.unwanted for name, record in short(listed("bimcv", published("bimcv"))).items()}
     assert {name: reason for name, reason in reasons.items() if reason} == {
-        "sub-S2_ses-E3_run-2_bp-chest_vp-ll_cr": "view LL, a lateral (--view LL keeps it)",
+        "sub-S2_ses-E3_run-2_bp-chest_vp-ll_cr": "view LL, a lateral view (--view LL keeps it)",
         "sub-S2_ses-E4_run-1_bp-abdomen_cr": "body part abdomen, not a chest",
     }
 

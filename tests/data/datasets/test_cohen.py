@@ -17,12 +17,30 @@ def test_what_it_tells_of_each_image(published, listed):
     assert first.path == root / "images" / "auntminnie-a.jpeg"
     told = {name: value for name, value in first.columns.items() if value}
     assert told == {
-        "label": "COVID-19", "finding": "Pneumonia/Viral/COVID-19", "patient_id": "2", "view": "PA", "age": "65",
-        "sex": "M", "source": "cohen", "modality": "X-ray", "offset": "0", "rt_pcr_positive": "Y", "survival": "Y",
-        "intubated": "N", "intubation_present": "N", "went_icu": "N", "in_icu": "N", "needed_supplemental_o2": "Y",
-        "date": "January 22, 2020", "location": "Ho Chi Minh City, Vietnam", "doi": "10.1056/nejmc2001272",
-        "url": "https://x", "clinical_notes": "Fever, cough", "geographic_mean": "5.3", "opacity_mean": "4.0",
-    }  # fmt: skip
+        "label": "COVID-19",
+        "finding": "Pneumonia/Viral/COVID-19",
+        "patient_id": "2",
+        "view": "PA",
+        "age": "65",
+        "sex": "M",
+        "source": "cohen",
+        "modality": "X-ray",
+        "offset": "0",
+        "rt_pcr_positive": "Y",
+        "survival": "Y",
+        "intubated": "N",
+        "intubation_present": "N",
+        "went_icu": "N",
+        "in_icu": "N",
+        "needed_supplemental_o2": "Y",
+        "date": "January 22, 2020",
+        "location": "Ho Chi Minh City, Vietnam",
+        "doi": "10.1056/nejmc2001272",
+        "url": "https://x",
+        "clinical_notes": "Fever, cough",
+        "geographic_mean": "5.3",
+        "opacity_mean": "4.0",
+    }
     assert rows["images/auntminnie-b.jpeg"].columns["view"] == "AP SUPINE"
     assert "geographic_mean" not in rows["images/auntminnie-b.jpeg"].columns
     assert rows["images/normal (1).png"].columns["label"] == "No Finding"
@@ -32,7 +50,7 @@ def test_what_it_tells_of_each_image(published, listed):
 def test_what_is_left_out_has_a_reason(published, listed):
     reasons = {name: record.unwanted for name, record in listed("cohen", published("cohen")).items() if record.unwanted}
     assert reasons == {
-        "images/side.png": "view L, a lateral (--view L keeps it)",
+        "images/side.png": "view L, a lateral view (--view L keeps it)",
         "volumes/scan.nii.gz": "modality CT, not a radiograph",
         "images/todo.png": "finding 'todo': its class is not known",
     }

@@ -23,7 +23,7 @@ def listed(tmp_path, text):
         ("PA,CT,SARS", "modality CT, not a radiograph"),
         ("PA,Ultrasound,SARS", "modality Ultrasound, not a radiograph"),
         ("PA,X-ray,Unknown", "finding 'Unknown': its class is not known"),
-        ("L,X-ray,SARS", "view L, a lateral (--view L keeps it)"),
+        ("L,X-ray,SARS", "view L, a lateral view (--view L keeps it)"),
     ],
 )
 def test_what_is_left_out(tmp_path, cells, reason):
@@ -38,7 +38,7 @@ def test_files_that_no_row_names_are_counted(tmp_path):
     (tmp_path / "metadata.csv").write_text("patientid,filename,view,finding\n7,images/a.png,PA,SARS\n")
     request = Request()
     list(read(tmp_path, request, LAYOUT))
-    assert request.remarks == [f"1 files in {tmp_path / 'images'} stand in no row of metadata.csv and are not read"]
+    assert request.remarks == [f"1 files in {tmp_path / 'images'} are not listed in metadata.csv and are not read"]
 
 
 def test_a_missing_column_is_named(tmp_path):

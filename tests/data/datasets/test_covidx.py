@@ -39,7 +39,7 @@ def test_two_versions_are_not_mixed(published, listed):
         ("train.txt", "1 a.png Level2\n", "line 1: expected patient, file, normal, .* found '1 a.png Level2'"),
         ("train.txt", "1 a.png normal cohen more\n", "found '1 a.png normal cohen more'"),
         ("train.txt", "a.png normal\n", "found 'a.png normal'"),
-        ("train_COVIDx_CT-2A.txt", "a.png 1 0 0 9 9\n", "slices of CT"),
+        ("train_COVIDx_CT-2A.txt", "a.png 1 0 0 9 9\n", "CT slices"),
         ("notes.txt", "x\n", "text files such as train_COVIDx9A.txt"),
     ],
 )

@@ -57,8 +57,13 @@ def test_a_record_knows_its_files_and_its_row(published, monkeypatch):
     assert (first.path, first.masks) == (root / "All247images/JPCLN001.IMG", lungs)
     assert first.ribless == root / "BSE_JSRT/JPCLN001.png"
     assert [first.columns[name] for name in ("image_id", "path", "mask", "ribless", "label", "patient_id")] == [
-        "JPCLN001", str(first.path), str(lungs[0]), str(first.ribless), "nodule", "JPCLN001",
-    ]  # fmt: skip
+        "JPCLN001",
+        str(first.path),
+        str(lungs[0]),
+        str(first.ribless),
+        "nodule",
+        "JPCLN001",
+    ]
 
 
 def test_a_row_that_names_no_file_has_an_empty_path(tmp_path):

@@ -65,7 +65,7 @@ def test_raw_values_are_shown_by_their_headers(prepared):
     assert np.abs(first.astype(int) - second).max() <= 65535 / 1199 + 1
     assert (first.min(), first.max()) == (0, 65535)
     assert read_image(bare["path"]).pixels.max() <= 4095
-    assert "no .json beside it" in bare["warning"]
+    assert "no .json file beside it" in bare["warning"]
     # What the table does not tell, the header does.
     assert (turned["age"], turned["sex"], plain["age"], plain["sex"]) == ("61", "F", "57", "M")
     assert rejects["sub-S2_ses-E4_run-1_bp-abdomen_cr.png"] == "body part abdomen, not a chest"
@@ -90,7 +90,7 @@ def test_a_header_outside_the_root_is_not_read(published, cxr, tmp_path):
     told.rename(outside)
     told.symlink_to(outside)
     cxr("prepare", root, "--dataset", "bimcv", "--root", root, "--workers", "1", "-o", tmp_path / "out")
-    assert "lies outside --root" in (tmp_path / "out" / "rejects.csv").read_text()
+    assert "is outside --root" in (tmp_path / "out" / "rejects.csv").read_text()
 
 
 def test_what_a_set_leaves_out_is_no_case_for_strict(prepared):
@@ -110,7 +110,7 @@ def test_a_corrupt_file_is_a_case_for_strict(published, cxr, tmp_path):
 def test_laterals_are_kept_where_they_are_asked_for(prepared):
     manifest, rejects, _ = prepared("padchest", "--view", "L,PA")
     assert sorted(manifest.column("view")) == ["L", "PA", "PA"]
-    assert rejects["two_2.png"] == "view AP SUPINE, asked for L, PA"
+    assert rejects["two_2.png"] == "view AP SUPINE, --view is L, PA"
 
 
 def test_masks_come_along(prepared):

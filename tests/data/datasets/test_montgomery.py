@@ -10,8 +10,10 @@ def test_labels_readings_and_both_masks(published, listed):
     root = published("montgomery")
     for source in (root, root / "MontgomerySet"):
         rows = listed("montgomery", source)
-        told = {name: (row.columns["label"], row.columns["age"], row.columns["sex"], row.columns["reading"])
-                for name, row in rows.items()}  # fmt: skip
+        told = {
+            name: (row.columns["label"], row.columns["age"], row.columns["sex"], row.columns["reading"])
+            for name, row in rows.items()
+        }
         assert told == {
             "CXR_png/MCUCXR_0001_0.png": ("normal", "27", "F", "normal"),
             "CXR_png/MCUCXR_0002_1.png": ("tuberculosis", "28", "M", "improved TB"),
@@ -20,7 +22,7 @@ def test_labels_readings_and_both_masks(published, listed):
     row = rows["CXR_png/MCUCXR_0001_0.png"]
     folder = root / "MontgomerySet" / "ManualMask"
     assert row.masks == tuple(folder / side / "MCUCXR_0001_0.png" for side in ("leftMask", "rightMask"))
-    # One lung without the other is no mask of the lungs.
+    # One lung without the other is too large for a mask of the lungs.
     assert "mask" not in rows["CXR_png/MCUCXR_0003_0.png"].columns
 
 
@@ -52,7 +54,7 @@ def test_a_mask_outside_the_root_is_not_read(published, cxr, tmp_path):
     cxr("prepare", root, "--dataset", "montgomery", "--root", root, "--workers", "1", "-o", tmp_path / "out")
     row = next(row for row in read_manifest(tmp_path / "out").rows if row["image_id"] == "MCUCXR_0001_0")
     assert row["mask"] == ""
-    assert "mask left out: it lies outside --root" in row["warning"]
+    assert "mask excluded: it is outside --root" in row["warning"]
 
 
 def test_another_set_is_not_taken(published, listed):

@@ -14,7 +14,7 @@ from cxrtool.data.datasets.readings import label_of, read_reading
         ("male 8months\nnormal", ("0.67", "M", "normal")),
         ("", ("", "", "")),
     ],
-)  # fmt: skip
+)
 def test_age_sex_and_finding(tmp_path, text, told):
     (tmp_path / "ClinicalReadings").mkdir()
     (tmp_path / "ClinicalReadings" / "a.txt").write_text(text)

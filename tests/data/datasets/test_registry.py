@@ -46,8 +46,10 @@ def test_the_help_names_it_and_prepare_reads_it(cxr, toy, tmp_path):
     assert cxr(*call, toy).code == 0
     rows = read_manifest(tmp_path / "out").rows
     assert [(row["label"], row["patient_id"], row["source"]) for row in rows] == [
-        ("a", "set:1", "set"), ("a", "set:2", "set"), ("b", "set:3", "set"),
-    ]  # fmt: skip
+        ("a", "set:1", "set"),
+        ("a", "set:2", "set"),
+        ("b", "set:3", "set"),
+    ]
     with (tmp_path / "out" / "rejects.csv").open() as file:
         assert list(csv.DictReader(file)) == []
 

@@ -11,9 +11,13 @@ def test_one_row_an_image(published, listed):
     rows = listed("rsna", published("rsna"), request)
     assert list(rows) == [f"stage_2_train_images/{name}.dcm" for name in ("a1", "b2", "c3", "d4")]
     assert rows["stage_2_train_images/b2.dcm"].columns == {
-        "label": "Lung Opacity", "patient_id": "b2", "source": "rsna", "target": "1", "boxes": "2",
+        "label": "Lung Opacity",
+        "patient_id": "b2",
+        "source": "rsna",
+        "target": "1",
+        "boxes": "2",
         "box": "264.0 152.0 213.0 379.0; 562.0 152.0 256.0 453.0",
-    }  # fmt: skip
+    }
     assert rows["stage_2_train_images/a1.dcm"].columns["label"] == "No Lung Opacity / Not Normal"
     assert (
         rows["stage_2_train_images/c3.dcm"].columns["boxes"],

@@ -270,7 +270,7 @@ def test_padding_is_black_whatever_the_inversion(read):
     assert (plain.pixels[:9] == 65535).all()
     assert not padded.pixels[:9].any()
     assert np.array_equal(padded.pixels[9:], plain.pixels[9:])
-    assert padded.warnings == ["pixels that its header calls padding are shown as black"]
+    assert padded.warnings == ["pixels that padding by its header are shown as black"]
     assert read(dicom(values, PixelPaddingValue=0)).warnings == []
     ranged = read(dicom(values, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0, PixelPaddingRangeLimit=9))
     assert not ranged.pixels[values <= 9].any()
@@ -394,9 +394,16 @@ def test_a_missing_codec_is_named(read, syntax, words):
 
 def test_only_the_allowed_tags_are_told(read):
     dataset = dicom(
-        EIGHT, PatientID=" 00042 ", PatientAge="045Y", PatientSex="F", ViewPosition="PA", PatientName="DOE^JANE",
-        PatientBirthDate="19700101", InstitutionName="General", StudyInstanceUID="1.2.3.4.5",
-    )  # fmt: skip
+        EIGHT,
+        PatientID=" 00042 ",
+        PatientAge="045Y",
+        PatientSex="F",
+        ViewPosition="PA",
+        PatientName="DOE^JANE",
+        PatientBirthDate="19700101",
+        InstitutionName="General",
+        StudyInstanceUID="1.2.3.4.5",
+    )
     radiograph = read(dataset)
     assert radiograph.tags == {"patient_id": "00042", "age": "45", "sex": "F", "view": "PA"}
     assert radiograph.warnings == []
@@ -414,9 +421,14 @@ def test_age_in_years(read, age, years):
 
 def test_what_is_odd_is_said(read):
     dataset = dicom(
-        EIGHT, Modality="CT", BurnedInAnnotation="YES", PresentationIntentType="FOR PROCESSING",
-        PixelAspectRatio=["1", "2"], ViewPosition="PA", PatientSex="N",
-    )  # fmt: skip
+        EIGHT,
+        Modality="CT",
+        BurnedInAnnotation="YES",
+        PresentationIntentType="FOR PROCESSING",
+        PixelAspectRatio=["1", "2"],
+        ViewPosition="PA",
+        PatientSex="N",
+    )
     radiograph = read(dataset)
     assert [text.split()[0] for text in radiograph.warnings] == ["modality", "text", "raw", "its"]
     assert radiograph.tags == {"view": "PA"}

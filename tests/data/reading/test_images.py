@@ -129,7 +129,7 @@ def test_transparency_is_laid_over_black(read, dtype):
     data = cv2.imencode(".png", np.dstack([grey] * 3 + [alpha]))[1].tobytes()
     radiograph = read(data)
     assert np.abs(radiograph.pixels - grey.astype(float) * alpha / full).max() <= 0.5
-    assert radiograph.warnings == ["transparent parts were laid over black"]
+    assert radiograph.warnings == ["transparent parts were placed over black"]
     with pytest.raises(ImageError, match="transparent"):
         read(cv2.imencode(".png", np.dstack([grey] * 3 + [np.zeros_like(alpha)]))[1].tobytes())
 
@@ -245,7 +245,7 @@ def test_quantities_are_stretched_and_said(read, dtype):
     low, high = float(values.min()), float(values.max())
     assert np.abs(radiograph.pixels - (values.astype(float) - low) / (high - low) * 65535).max() <= 0.51
     assert radiograph.warnings == [f"its values, from {low:g} to {high:g}, were stretched to the whole range of grey"]
-    assert read(tiff(np.full((9, 9), -5, np.int16))).warnings[-1].startswith("blank picture")
+    assert read(tiff(np.full((9, 9), -5, np.int16))).warnings[-1].startswith("blank image")
 
 
 def test_a_large_picture_is_stretched_in_parts(read):
@@ -264,7 +264,7 @@ def test_transparent_tiff_is_laid_over_black(read, dtype, kind):
         assert np.abs(radiograph.pixels - grey.astype(float) * alpha / full).max() <= 0.5
     else:
         assert np.array_equal(radiograph.pixels, grey)
-    expected = [] if kind == "unspecified" else ["transparent parts were laid over black"]
+    expected = [] if kind == "unspecified" else ["transparent parts were placed over black"]
     assert radiograph.warnings == expected
     with contextlib.nullcontext() if kind == "unspecified" else pytest.raises(ImageError, match="transparent"):
         read(tiff(np.dstack([grey] * 3 + [np.zeros_like(alpha)]), photometric="rgb", extrasamples=[kind]))
@@ -278,7 +278,7 @@ def test_a_palette_with_transparency(read):
     assert not radiograph.pixels[hidden].any()
     grey = np.asarray(Image.open(io.BytesIO(data)).convert("RGB").convert("L"), int)
     assert np.abs(radiograph.pixels[~hidden] - grey[~hidden]).max() <= 1
-    assert radiograph.warnings == ["transparent parts were laid over black"]
+    assert radiograph.warnings == ["transparent parts were placed over black"]
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
@@ -398,7 +398,7 @@ def test_a_cut_jpeg_with_an_end_marker_is_overheard(read, capfd):
     data = saved(Image.fromarray(NOISE), "JPEG")
     mended = data[: len(data) // 2] + b"\xff\xd9"
     capfd.readouterr()
-    with pytest.raises(ImageError, match="part of the picture is missing"):
+    with pytest.raises(ImageError, match="part of the image is missing"):
         read(mended, capture_decoder_errors=True)
     emptied = data[: len(data) // 2] + bytes(len(data) // 2) + b"\xff\xd9"
     with pytest.raises(ImageError, match="damaged JPEG"):
@@ -453,7 +453,7 @@ def test_the_name_does_not_matter(tmp_path):
 def test_blank_and_narrow_pictures_are_said(read):
     assert "blank" in read(saved(Image.fromarray(np.full((9, 9), 7, np.uint8)), "PNG")).warnings[0]
     twelve = (DEEP // 600).astype(np.uint16)
-    assert "hardly any contrast" in read(saved(Image.fromarray(twelve), "PNG")).warnings[0]
+    assert "very low contrast" in read(saved(Image.fromarray(twelve), "PNG")).warnings[0]
 
 
 def jpeg_of_size(width: int, height: int) -> bytes:

@@ -107,7 +107,7 @@ def test_a_colour_picture_is_read_as_it_is(read):
     grey = (STORED >> 4).astype(np.uint8)
     radiograph = read(told, np.dstack([grey] * 3))
     assert np.array_equal(radiograph.pixels, grey)
-    assert radiograph.warnings == ["its header was not applied: it is no plain grey picture"]
+    assert radiograph.warnings == ["its header was not applied: it is not a plain grey image"]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_a_colour_picture_is_read_as_it_is(read):
     [
         ("{", "image.json cannot be read"),
         ("[]", "image.json cannot be read"),
-        ({}, "expected the header of a grey picture, found no interpretation"),
+        ({}, "expected the header of a grey image, found no interpretation"),
         ({"PhotometricInterpretation": "RGB"}, "found RGB"),
         (
             {"PhotometricInterpretation": "MONOCHROME2", "Rows": 9, "Columns": 9},
-            "says 9 x 9 pixels, the picture has 48",
+            "has 9 x 9 pixels, the image 48",
         ),
-        ({"00280004": {"vr": "CS", "Value": [["x"]]}}, "grey picture|cannot be read"),
+        ({"00280004": {"vr": "CS", "Value": [["x"]]}}, "grey image|cannot be read"),
         ({"PhotometricInterpretation": "MONOCHROME2", "BitsStored": "many"}, "cannot be read"),
     ],
     ids=["cut", "list", "empty", "colour", "size", "nested", "bits"],

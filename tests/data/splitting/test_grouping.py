@@ -31,8 +31,13 @@ def test_an_empty_patient_shares_nothing():
 
 
 def test_derived_images_join_their_parent_and_one_another():
-    rows = rows_of(("d1", "", "p", ""), ("p", "X", "", ""), ("d2", "other", "p", ""), ("e1", "", "gone", ""),
-                   ("e2", "", "gone", ""))  # fmt: skip
+    rows = rows_of(
+        ("d1", "", "p", ""),
+        ("p", "X", "", ""),
+        ("d2", "other", "p", ""),
+        ("e1", "", "gone", ""),
+        ("e2", "", "gone", ""),
+    )
     assert groups_of(rows) == [["d1", "d2", "p"], ["e1", "e2"]]
 
 
@@ -42,8 +47,9 @@ def test_identical_pixels_join_patients():
 
 
 def test_chains_join_through_one_another():
-    rows = rows_of(("a", "p1", "", "s1"), ("b", "p2", "", "s1"), ("c", "p2", "", "s2"), ("d", "", "", "s2"),
-                   ("e", "", "d", ""))  # fmt: skip
+    rows = rows_of(
+        ("a", "p1", "", "s1"), ("b", "p2", "", "s1"), ("c", "p2", "", "s2"), ("d", "", "", "s2"), ("e", "", "d", "")
+    )
     assert groups_of(rows) == [["a", "b", "c", "d", "e"]]
 
 

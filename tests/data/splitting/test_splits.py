@@ -20,8 +20,11 @@ def test_rows_and_file_say_the_same(tmp_path):
 def test_words_of_other_tools_are_understood(tmp_path):
     (tmp_path / "s.csv").write_text("image_id,subset\na,Training\nb,val\nc,valid\nd, TEST\n")
     assert list(read_splits(tmp_path / "s.csv").runs[("0", "0")].values()) == [
-        "train", "validation", "validation", "test",
-    ]  # fmt: skip
+        "train",
+        "validation",
+        "validation",
+        "test",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,7 @@ def test_words_of_other_tools_are_understood(tmp_path):
     [
         ("image_id,fold\na,0\n", "expected a column 'subset'"),
         ("image_id,subset\na,train\na,held\n", "line 3: expected the subset train, validation or test, found 'held'"),
-        ("image_id,subset\na,train\na,test\n", "line 3: 'a' stands in two subsets of repeat 0, fold 0"),
+        ("image_id,subset\na,train\na,test\n", "line 3: 'a' is listed in two subsets of repeat 0, fold 0"),
         ("image_id,subset\n", "expected rows of image_id, repeat, fold, subset, found none"),
     ],
 )
@@ -92,14 +95,17 @@ def test_many_folds_are_shown_as_ranges(make_rows):
 def test_what_was_made_for_a_fold_counts_in_it_alone_and_as_its_original(make_rows):
     rows = [
         {**row, "image_id": f"{row['image_id']}_r0f{fold}", "parent_id": row["image_id"], "repeat": "0", "fold": fold}
-        for fold in "01" for row in make_rows(8, per_patient=2)
-    ]  # fmt: skip
+        for fold in "01"
+        for row in make_rows(8, per_patient=2)
+    ]
     names = [row["parent_id"] for row in rows[:8]]
     runs = {("0", f): dict.fromkeys(names[: 4 + int(f)], "train") | {names[7]: "test"} for f in "01"}
     _, table = tabulate(Manifest([], rows), runs)
     assert [line[:4] for line in table] == [
-        ["r0f0", "train", "4", "2"], ["r0f0", "test", "1", "1"],
-        ["r0f1", "train", "5", "3"], ["r0f1", "test", "1", "1"],
-    ]  # fmt: skip
+        ["r0f0", "train", "4", "2"],
+        ["r0f0", "test", "1", "1"],
+        ["r0f1", "train", "5", "3"],
+        ["r0f1", "test", "1", "1"],
+    ]
     assert overlaps(rows, runs["0", "0"]) == []
     assert len(overlaps(rows, {**runs["0", "0"], names[0]: "test"})) == 1

@@ -19,8 +19,10 @@ def test_equal_pixels_and_likeness_are_told_apart():
     found = find_duplicates(rows)
     assert [(d.later, d.earlier, d.bits) for d in found] == [(2, 0, None), (3, 0, 1), (4, 0, None)]
     assert [remark(d, rows) for d in found] == [
-        "same pixels as a", "looks like a, which is labelled covid", "same pixels as a",
-    ]  # fmt: skip
+        "same pixels as a",
+        "near-duplicate of a, which is labelled covid",
+        "same pixels as a",
+    ]
     assert [conflicts(d, rows) for d in found] == [False, True, False]
     table = as_table(found, rows)
     assert set(table[0]) == set(COLUMNS)

@@ -28,8 +28,13 @@ def test_long_names_stay_different():
 
 def test_only_suffixes_of_pictures_are_cut():
     assert [stem_of(name) for name in ("a.b.PNG", "1.2.3", "x", ".png", "a.dcm", "scan.2020")] == [
-        "a.b", "1.2.3", "x", ".png", "a", "scan.2020",
-    ]  # fmt: skip
+        "a.b",
+        "1.2.3",
+        "x",
+        ".png",
+        "a",
+        "scan.2020",
+    ]
 
 
 NAMES = st.sampled_from(["a", "A", "b", "x_a", "x_A", "a-2", "é", "..", "", "con"])

@@ -32,9 +32,35 @@ def test_every_text_survives_a_round_trip(tmp_path_factory, triples):
 
 
 ODD = st.sampled_from(
-    ["", "001", "None", "NaN", "nan", "NA", "null", "1e5", "1.0", "TRUE", "=1+1", " padded ", "\u00a0", "a,b", "a;b",
-     "a\tb", "two\nlines", "two\r\nlines", "one\rother", "é", "œdème", "胸", "\ufeff", "'", '"', 'the "left" one']
-)  # fmt: skip
+    [
+        "",
+        "001",
+        "None",
+        "NaN",
+        "nan",
+        "NA",
+        "null",
+        "1e5",
+        "1.0",
+        "TRUE",
+        "=1+1",
+        " padded ",
+        "\u00a0",
+        "a,b",
+        "a;b",
+        "a\tb",
+        "two\nlines",
+        "two\r\nlines",
+        "one\rother",
+        "é",
+        "œdème",
+        "胸",
+        "\ufeff",
+        "'",
+        '"',
+        'the "left" one',
+    ]
+)
 NAMES = st.lists(st.from_regex(r"[\w=#%é胸][\w .()/-]{0,8}[\w.)]", fullmatch=True), max_size=3)
 
 
@@ -124,7 +150,7 @@ def test_short_rows_are_filled_and_long_ones_refused_with_their_line(tmp_path):
     ("content", "told"),
     [
         (b"", "found an empty file"),
-        (b"a,b,a\n", "'a' stands twice"),
+        (b"a,b,a\n", "'a' is listed twice"),
         (b"\x89PNG\r\n\x1a\n\0\0", "found binary data"),
         (b"\xff\xfe\x00", "found binary data"),
     ],
@@ -189,7 +215,7 @@ def test_a_folder_without_one_names_the_command(tmp_path):
         ("id,path\n1,a\n", "expected a column 'image_id', found the columns: id, path"),
         ("image_id,path\n,a\n", "line 2: the cell 'image_id' is empty"),
         ("image_id,path\n1,\n", "line 2: the cell 'path' is empty"),
-        ("image_id,path\n1,a\n2,b\n1,c\n", "line 4: the image_id '1' stands on line 2 too"),
+        ("image_id,path\n1,a\n2,b\n1,c\n", "line 4: the image_id '1' is on line 2 too"),
     ],
 )
 def test_a_manifest_that_breaks_its_rules_is_refused(tmp_path, text, told):

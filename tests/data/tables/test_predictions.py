@@ -8,10 +8,20 @@ from cxrtool.errors import InputError
 def make(classes=("covid", "normal"), n=3, repeat="0", fold="0", seed=0):
     values = np.random.default_rng(seed).dirichlet(np.ones(len(classes)), n).astype(np.float32).astype(np.float64)
     rows = [
-        {"image_id": f"i{k}", "path": f"/data/i{k}.png", "repeat": repeat, "fold": fold, "subset": "test",
-         "label": classes[0], "predicted": classes[1], "warning": "", "patient_id": f"p{k}", "hospital": "H"}
+        {
+            "image_id": f"i{k}",
+            "path": f"/data/i{k}.png",
+            "repeat": repeat,
+            "fold": fold,
+            "subset": "test",
+            "label": classes[0],
+            "predicted": classes[1],
+            "warning": "",
+            "patient_id": f"p{k}",
+            "hospital": "H",
+        }
         for k in range(n)
-    ]  # fmt: skip
+    ]
     return Predictions(list(classes), rows, values)
 
 

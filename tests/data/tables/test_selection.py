@@ -55,7 +55,7 @@ def test_another_image_of_the_same_id_gets_the_folder_that_differs():
     joined = concatenate([one, two])
     assert ids(joined) == ["im1", "im2", "south_east_IM1", "im3"]
     assert joined.warnings == [
-        "standard input: 1 ids belong to other images already and were renamed, such as 'IM1' to 'south_east_IM1'"
+        "standard input: 1 ids are already used by other images and were renamed, such as 'IM1' to 'south_east_IM1'"
     ]
 
 
@@ -106,7 +106,7 @@ def test_of_duplicates_the_first_stays(selection):
     selection.rows[1]["label"] = "other"
     drop_duplicates(selection)
     assert ids(selection) == [f"im{k:03}" for k in range(60) if k not in (1, 5)]
-    assert selection.rejects[1]["reason"] == "--drop-duplicates: the pixels of im000"
+    assert selection.rejects[1]["reason"] == "--drop-duplicates: same pixels as im000"
     assert selection.warnings == [
         "2 duplicates have another label than the image that is kept, such as 'im001' (other) and 'im000' (a)"
     ]

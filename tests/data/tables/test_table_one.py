@@ -75,9 +75,20 @@ def test_columns_of_very_many_values_are_only_counted():
 
 @pytest.mark.parametrize(
     ("cell", "years"),
-    [("45", 45), ("45.5", 45.5), (" 045Y ", 45), ("006M", 0.5), ("0", 0), ("", None), ("-3", None), ("nan", None),
-     ("200", None), ("Y", None), ("60+", None)],
-)  # fmt: skip
+    [
+        ("45", 45),
+        ("45.5", 45.5),
+        (" 045Y ", 45),
+        ("006M", 0.5),
+        ("0", 0),
+        ("", None),
+        ("-3", None),
+        ("nan", None),
+        ("200", None),
+        ("Y", None),
+        ("60+", None),
+    ],
+)
 def test_ages(cell, years):
     assert parse_age(cell) == years
 

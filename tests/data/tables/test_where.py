@@ -59,8 +59,8 @@ def test_expressions(expression, kept):
     ("expression", "told"),
     [
         ("labl = 'covid'", "no such column: labl; did you mean 'label'?"),
-        ("\"labl\" = 'covid'", 'no such column: "labl"; a text stands in single quotes'),
-        ('label = "covid"', 'no such column: "covid"; a text stands in single quotes'),
+        ("\"labl\" = 'covid'", 'no such column: "labl"; write text in single quotes'),
+        ('label = "covid"', 'no such column: "covid"; write text in single quotes'),
         ("label = 'covid", "unrecognized token"),
         ("label =", "syntax error"),
         ("1); drop table manifest; select (1", "one statement at a time"),
@@ -90,8 +90,8 @@ def test_text_among_numbers_is_warned_of_where_it_is_read():
     kept, selection = chosen("age > 9", rows)
     assert kept == ["b", "d", "e"]
     assert selection.warnings == [
-        "--where reads 'age', in which 1 cells are no number, such as 'adult'; "
-        "SQLite takes text for greater than any number"
+        "--where: in 'age' 1 cells are not numbers, such as 'adult'; "
+        "SQLite treats text as greater than any number"
     ]
     assert chosen("score > 0", rows)[1].warnings == []
 

@@ -42,7 +42,7 @@ def test_a_missing_fold_or_image_leaves_the_common_ones(two):
     assert len(found.first) == len(found.second) == len(second) == 48
     assert (len(found.first.runs), found.first.run.max()) == (5, 4)
     assert found.differs.startswith("two lacks 12 test predictions, such as im00")
-    assert found.differs.endswith("in r1f2: compared on the 48 that both have")
+    assert found.differs.endswith("in r1f2: compared on the 48 predictions that both have")
 
 
 def test_another_split_is_refused(two, make_predictions):
@@ -50,13 +50,13 @@ def test_another_split_is_refused(two, make_predictions):
     moved = two[1]
     moved.rows[0]["fold"] = "2"
     assert align(first, scores_of(moved), NAMES).reason == (
-        "not the same split: 1 image tested in another fold, such as im0000"
+        "not the same split: 1 image tested in different folds, such as im0000"
     )
     other = scores_of(make_predictions(30, repeats=2, folds=3))
     held_out = kept(make_predictions(30), lambda row: int(row["image_id"][2:]) < 10)
     seen = [(*key_of(row)[:2], row["image_id"]) for row in other.rows if row["repeat"] == "0"]
     found = align(held_out, held_out, NAMES, ((), frozenset(seen)))
-    assert found.reason == "not the same split: 6 test images of the other were seen by two, such as im0000"
+    assert found.reason == "not the same split: two was trained on 6 test images of the other, such as im0000"
 
 
 def test_a_single_run_of_an_unnamed_fold_is_fold_zero(make_predictions):

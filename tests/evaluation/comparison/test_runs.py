@@ -100,7 +100,7 @@ def test_methods_are_compared_run_by_run(entry):
 def test_without_the_images_fitted_methods_are_not_compared(entry):
     made = compare_runs([entry("one"), entry("two", 1)], baseline="one", resamples=20)["comparisons"][0]
     assert made["methods"]["p"] is None
-    assert made["methods"]["reason"] == "how many images two was fitted on is not known; give its RUN folder"
+    assert made["methods"]["reason"] == "the number of images that two was fitted on is not known; give its RUN folder"
     gap = entry("two", 1, fitted={**FOLDS, ("1", "2"): 0})
     made = compare_runs([entry("one"), gap], baseline="one", resamples=20)["comparisons"][0]
     assert made["methods"]["p"] is None
@@ -113,7 +113,7 @@ def test_a_table_is_compared_by_the_images_that_the_run_beside_it_was_fitted_on(
     both = compare_runs([run, entry("two", 1, fitted=FOLDS)], baseline=baseline, resamples=20)["comparisons"][0]
     assert found["p"] == both["methods"]["p"]
     assert found["n_train"] == 60
-    assert found["reason"] == "how many images two was fitted on is taken to be what one was"
+    assert found["reason"] == "two is assumed to be fitted on as many images as one"
     assert both["methods"]["reason"] is None
 
 
@@ -143,7 +143,7 @@ def test_one_run_is_no_method(entry):
     ("options", "reason"),
     [
         ({}, "6 runs: scores and errors of different models must not be pooled"),
-        ({"repeats": 1, "folds": 1}, "90 images of 45 patients: it needs one image a patient"),
+        ({"repeats": 1, "folds": 1}, "90 images of 45 patients: the test needs one image a patient"),
     ],
 )
 def test_delong_and_mcnemar_are_refused_where_rows_hang_together(entry, options, reason):
@@ -220,7 +220,7 @@ def test_without_validation_the_best_on_test_is_called_optimistic(entry):
     entries = [entry("one", skill=0.5, validation=answers(1)), entry("two", 1, skill=3.0)]
     found = compare_runs(entries, resamples=20)["reference"]
     assert (found["name"], found["chosen"]) == ("two", "test")
-    assert "the best of 2 reaches on test is optimistic" in found["sentence"]
+    assert "The best of 2 on the test images is optimistic" in found["sentence"]
 
 
 def test_a_reference_that_is_named_is_taken(entry):
@@ -232,7 +232,7 @@ def test_a_reference_that_is_named_is_taken(entry):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"metric": "sensitivity"}, "--metric sensitivity is a figure of one class"),
+        ({"metric": "sensitivity"}, "--metric sensitivity is a metric of one class"),
         ({"positive": "flu"}, "--positive: expected one of covid, normal, pneumonia"),
     ],
 )

@@ -54,7 +54,7 @@ def test_the_main_table_holds_what_is_asked_of_a_comparison(entries):
     assert [row[0] for row in table.rows] == ["m0", "m1 *", "m2"]
     assert table.rows[0][4:] == ["12.3", "14.70 M", "33 k", "15.35 G", "35", "60"]
     assert "(" in table.rows[0][1]
-    assert table.notes[0] == "* the reference; 60 test images of 30 patients, 3 trained models."
+    assert table.notes[0] == "* reference; 60 test images of 30 patients, 3 trained models."
 
 
 def test_facts_that_nobody_knows_have_no_column(entries):
@@ -109,18 +109,18 @@ def test_the_opening_says_how_the_reference_was_chosen_and_that_nothing_was_audi
 
 def test_remarks_that_all_share_are_made_once(entries):
     runs = entries()
-    runs = [Entry(e.name, e.scores, notes=("Only 4 of 6 folds are there.",)) for e in runs[:2]]
+    runs = [Entry(e.name, e.scores, notes=("Only 4 of 6 folds exist.",)) for e in runs[:2]]
     lines = opening(compare_runs(runs, resamples=30))
-    assert lines.count("Only 4 of 6 folds are there.") == 1
+    assert lines.count("Only 4 of 6 folds exist.") == 1
     runs[1] = Entry("m1", runs[1].scores)
-    assert "m0: Only 4 of 6 folds are there." in opening(compare_runs(runs, resamples=30))
+    assert "m0: Only 4 of 6 folds exist." in opening(compare_runs(runs, resamples=30))
 
 
 def test_times_of_other_machines_are_not_set_side_by_side_in_silence(entries):
     runs = entries(2)
     runs[1] = Entry("m1", runs[1].scores, facts={**KNOWN, "devices": ["cuda"], "threads": [8]})
     notes = sheet(compare_runs(runs, resamples=30), "Runs").notes
-    assert notes[-1] == "Seconds were not measured under like conditions: cpu with 1 threads; cuda with 8 threads."
+    assert notes[-1] == "Seconds were not measured under the same conditions: cpu with 1 threads; cuda with 8 threads."
 
 
 def test_a_paper_stands_beside(entries):
@@ -129,11 +129,11 @@ def test_a_paper_stands_beside(entries):
     table = sheet(found, "Beside Makris")
     assert [row[:2] for row in table.rows[:3]] == [["m0", "covid"], ["VGG16 (printed)", "covid"], ["m0", "normal"]]
     assert table.rows[1][2:] == ["0.9588", "0.9559", "0.96", "0.96", "0.96", "0.98"]
-    assert "VGG16: 65 of 68 images right are 0.9559, not 0.9588." in table.notes
+    assert "VGG16: 65 of 68 images right are 0.9559; the paper prints 0.9588." in table.notes
     assert any("resnetv2_101 stands in" in note for note in table.notes)
     assert any(note.startswith("In the paper, but not here: VGG19") for note in table.notes)
     found["published"] = beside(read_published("makris"), {"m0": "covid-xnet"})
-    assert "None of the networks here" in sheet(found, "Beside").notes[0]
+    assert "None of these networks" in sheet(found, "Beside").notes[0]
 
 
 def test_a_paper_of_other_classes_says_so(make_predictions):

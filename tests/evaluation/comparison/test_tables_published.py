@@ -152,7 +152,7 @@ def test_our_names_stand_for_the_paper_s_two_classes(sdnet):
     rows = {(row[0], row[1]): row for row in table.rows}
     assert rows["COVID-SDNet (printed)", "covid"][4] == "72.59 ± 6.77"
     assert rows["COVID-SDNet (printed)", "negative"][4] == "79.76 ± 6.19"
-    assert "The paper's N is negative here." in table.notes
+    assert "The paper's class N is negative here." in table.notes
     assert not any("has no class" in note for note in table.notes)
     unnamed, _ = sdnet(names={"covid": "covid", "normal": "negative"}, positive=None)
     assert any("has no class" in note for note in unnamed.notes)

@@ -54,7 +54,7 @@ def test_the_correction_costs_what_it_should():
 
 @pytest.mark.parametrize(
     ("differences", "n_train", "reason"),
-    [([0.1], 80, "one run each"), ([0.1, 0.2], 0, "not known how many"), ([0.1, 0.1, 0.1], 80, "same in every run")],
+    [([0.1], 80, "one run each"), ([0.1, 0.2], 0, "number of fitted images is not known"), ([0.1, 0.1, 0.1], 80, "same in every run")],
 )
 def test_where_the_corrected_t_does_not_apply_it_says_why(differences, n_train, reason):
     found = corrected_t(np.array(differences), 20, n_train)
@@ -130,7 +130,7 @@ def test_where_delong_does_not_apply_it_says_why():
     score = np.array([0.1, 0.2, 0.3, 0.4])
     assert "two images of the class" in delong(score, score, np.array([True, False, False, False])).reason
     same = delong(score, score * 2, np.array([True, False, True, False]))
-    assert (same.p, same.reason) == (1.0, "both rank the images alike")
+    assert (same.p, same.reason) == (1.0, "both rank the images in the same order")
     perfect = delong(score, -score, np.array([False, False, True, True]))
     assert (perfect.p, perfect.difference) == (None, 1.0)
 

@@ -20,9 +20,9 @@ SKLEARN = {
 }
 
 
-def pair_of(first, second, metric="accuracy", about=None):
+def pair_of(first, second, metric="accuracy", positive_index=None):
     one, other = (scores_of(predictions) for predictions in (first, second))
-    return Pair(one, other, metric, about, dict.fromkeys(BY_CLASS, np.ones(len(one.classes), bool)))
+    return Pair(one, other, metric, positive_index, dict.fromkeys(BY_CLASS, np.ones(len(one.classes), bool)))
 
 
 @pytest.fixture
@@ -85,9 +85,11 @@ def test_ranks_are_exchanged_in_every_way(two):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("options", [{}, {"repeats": 2, "folds": 3}])
 def test_its_difference_is_that_of_the_estimates(two, metric, options):
-    about = 2 if METRICS[metric].of_a_class or metric == "average_precision" else None
-    pair = pair_of(*two(90, **options), metric, about)
-    own, theirs = (estimate(s, resamples=2, calibrated=False, about=about) for s in (pair.first, pair.second))
+    positive_index = 2 if METRICS[metric].of_a_class or metric == "average_precision" else None
+    pair = pair_of(*two(90, **options), metric, positive_index)
+    own, theirs = (
+        estimate(s, resamples=2, calibrated=False, positive_index=positive_index) for s in (pair.first, pair.second)
+    )
     pick = [level.value[metric] for level in (own, theirs)]
     expected = pick[0] - pick[1] if not METRICS[metric].of_a_class else pick[0][2] - pick[1][2]
     assert sign_flip(pair, permutations=20).difference == pytest.approx(float(expected), abs=1e-12)
@@ -115,7 +117,7 @@ def test_the_same_answers_differ_in_nothing(two):
     first, _ = two()
     found = sign_flip(pair_of(first, first))
     assert (found.p, found.difference) == (1.0, 0.0)
-    assert "same of every image" in found.reason
+    assert "same for every image" in found.reason
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_auc"])

@@ -91,8 +91,8 @@ def test_what_was_undecided_before_stays_so(study):
 def test_where_a_threshold_decides_those_near_it_are_left(study):
     scores, validation = study
     limits = [0.2] * 6
-    found = abstain(decide(scores, 0, limits), validation, about=0, thresholds=limits, resamples=30)
-    assert found["confidence"] == "distance of the log odds from another decision"
+    found = abstain(decide(scores, 0, limits), validation, positive_index=0, thresholds=limits, resamples=30)
+    assert found["confidence"] == "distance of the log odds to another decision"
     assert found["points"][-1]["accuracy"]["value"] > found["points"][0]["accuracy"]["value"]
 
 
@@ -119,6 +119,6 @@ def test_the_picture_is_there(study, tmp_path):
     assert cv2.imread(str(tmp_path / "c.png")).std() > 5
     nothing = replace(scores, predicted=np.full(len(scores), UNDECIDED))
     found = abstain(nothing, validation, resamples=30)
-    assert found["points"][0]["accuracy"]["reason"] == "nothing was decided"
+    assert found["points"][0]["accuracy"]["reason"] == "no image was decided"
     assert found["area_under_risk_coverage"]["value"] is None
     assert not draw_coverage(found, tmp_path / "none.png")

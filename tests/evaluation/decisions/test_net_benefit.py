@@ -107,7 +107,7 @@ def test_runs_of_one_class_have_none_at_a_stated_prevalence(make_predictions):
         row["label"] = "covid"
     _, found = decision_curve(scores_of(predictions), 0, prevalences=(0.1,), resamples=20)
     assert set(found["net_benefit"]) == {None}
-    assert found["reason"] == "no run holds both the class and others"
+    assert found["reason"] == "no run has images of both the class and the rest"
     assert found["low"] is None
 
 

@@ -34,7 +34,7 @@ def test_counts_are_those_of_scikit_learn(scores, point):
     tn, fp, fn, tp = np.mean(tables, axis=0)
     assert point["counts"] == {"tp": tp, "fn": fn, "fp": fp, "tn": tn}
     assert point["prevalence"] == pytest.approx(np.mean(scores.truth == 1))
-    assert (point["positive"], point["rule"]) == ("normal", "likeliest class")
+    assert (point["positive"], point["rule"]) == ("normal", "most probable class")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_without_a_false_positive_the_ratio_has_no_value_and_the_rest_wilsons_en
     scores = replace(given, predicted=np.where(given.truth == 1, given.predicted, given.truth))
     found = operating_point(scores, 1, prevalences=(0.05,), resamples=100)
     assert found["lr_positive"]["value"] is None
-    assert found["lr_positive"]["reason"] == "no image was wrongly called normal, so the ratio has no upper bound"
+    assert found["lr_positive"]["reason"] == "no image was wrongly predicted normal, so the ratio has no upper bound"
     ppv = found["at_prevalence"]["0.05"]["ppv"]
     assert (ppv["value"], ppv["high"], ppv["method"]) == (1.0, 1.0, WILSON_ENDS)
     ill, well = (len(np.unique(scores.patient[mask])) for mask in (scores.truth == 1, scores.truth != 1))

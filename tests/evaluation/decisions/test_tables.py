@@ -8,7 +8,7 @@ from cxrtool.evaluation.decisions.tables import decision_figures, decision_notes
 from cxrtool.evaluation.decisions.validation import find_validation
 from cxrtool.evaluation.scores import scores_of
 
-FEW = "only 9 validation images, and 50 are needed"
+FEW = "only 9 validation images; 50 are needed"
 
 
 def fitted(fold, temperature, images, reason, before, after):
@@ -54,14 +54,14 @@ def summary(with_validation):
 
 def test_the_notes_say_what_was_fitted_and_where_not(summary):
     assert decision_notes(summary) == [
-        "Probabilities are calibrated: temperatures from 1.5 to 2.25 in 2 runs, fitted on each run's own validation "
-        "images (above 1: they were too extreme).",
-        "Probabilities stay as they are (temperature 1) in r0f2: only 9 validation images, and 50 are needed.",
-        "Called covid from the probability that keeps a sensitivity of 0.95 on each run's own validation images: "
-        "thresholds from 0.2 to 0.4 in 3 runs, from 20 to 22 images of covid in each.",
+        "Probabilities are calibrated: temperatures from 1.5 to 2.25 in 2 runs, fitted on the validation images of "
+        "each run (above 1: they were too extreme).",
+        "Probabilities are not calibrated (temperature 1) in r0f2: only 9 validation images; 50 are needed.",
+        "An image is predicted covid from the threshold that keeps a sensitivity of 0.95 on the validation images of "
+        "each run: thresholds from 0.2 to 0.4 in 3 runs, chosen on 20 to 22 images of covid in each.",
     ]
     assert decision_notes({"temperature": RUNS[2:]}) == [
-        "Probabilities stay as they are (temperature 1): only 9 validation images, and 50 are needed."
+        "Probabilities are not calibrated (temperature 1): only 9 validation images; 50 are needed."
     ]
     assert decision_notes({}) == []
 
@@ -69,21 +69,21 @@ def test_the_notes_say_what_was_fitted_and_where_not(summary):
 def test_a_table_for_each_question(summary):
     found = {sheet.title: sheet for sheet in decision_sheets(summary, " of x", 2)}
     assert list(found) == [
-        "Chosen on validation of x",
+        "Chosen on validation images of x",
         "Operating point: covid against the rest of x",
-        "The least confident left undecided of x",
+        "Least confident images left undecided of x",
         "Net benefit of acting on covid of x",
     ]
     for sheet in found.values():
         assert all(len(row) == len(sheet.columns) for row in sheet.rows)
-    assert found["Chosen on validation of x"].rows[1] == ["r0f1", "61", "2.25", "0.700", "0.400", "21", "0.300"]
+    assert found["Chosen on validation images of x"].rows[1] == ["r0f1", "61", "2.25", "0.700", "0.400", "21", "0.300"]
     operating = {row[0]: row[1] for row in found["Operating point: covid against the rest of x"].rows}
     counts = summary["operating"][0]["counts"]
     assert operating["true positives"] == f"{counts['tp']:.0f}"
     assert operating["PPV where 0.01 are covid"].startswith(
         f"{summary['operating'][0]['at_prevalence']['0.01']['ppv']['value']:.3f} ("
     )
-    assert [row[0] for row in found["The least confident left undecided of x"].rows] == [
+    assert [row[0] for row in found["Least confident images left undecided of x"].rows] == [
         "100%",
         "95%",
         "90%",
@@ -114,7 +114,7 @@ def test_every_figure_is_in_the_tidy_table(summary):
     figures = {(section, name, metric): measure["value"] for section, name, metric, measure, _ in rows}
     assert figures["temperature", "r0f1", "temperature"] == 2.25
     assert (
-        figures["operating", "likeliest class", "ppv_at_0.01"]
+        figures["operating", "most probable class", "ppv_at_0.01"]
         == (summary["operating"][0]["at_prevalence"]["0.01"]["ppv"]["value"])
     )
     assert (
@@ -131,4 +131,4 @@ def test_wilsons_ends_are_told():
     point = operating_counts(["normal", "covid"], counts, 1, prevalences=(0.1,), resamples=30)
     (sheet,) = decision_sheets({"runs": 1, "operating": [point]}, "", 2)
     assert any(note.startswith("From Wilson's intervals of sensitivity and specificity: ") for note in sheet.notes)
-    assert "no image was wrongly called covid" in " ".join(sheet.notes)
+    assert "no image was wrongly predicted covid" in " ".join(sheet.notes)

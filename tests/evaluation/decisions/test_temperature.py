@@ -53,7 +53,7 @@ def test_few_images_that_are_all_right_do_not_make_it_certain():
     [
         (0, 2, "no validation images"),
         (1, 2, "only 1 validation image, and 50 are needed"),
-        (49, 2, "only 49 validation images, and 50 are needed"),
+        (49, 2, "only 49 validation images; 50 are needed"),
         (60, 1, "all 60 validation images are of one class"),
         (50, 2, None),
     ],
@@ -137,4 +137,4 @@ def test_a_run_without_validation_stays_as_it_is(sharpened):
     assert found[1] == Temperature(reason="this run has no validation rows")
     assert np.array_equal(after.probabilities[scores.run == 1], scores.probabilities[scores.run == 1])
     assert found[0].reason is None
-    assert calibrate(scores, Validation())[1][0].reason == "the predictions hold no validation rows"
+    assert calibrate(scores, Validation())[1][0].reason == "the predictions have no validation rows"

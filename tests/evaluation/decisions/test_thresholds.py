@@ -40,13 +40,13 @@ def test_new_images_reach_it_as_often_as_was_asked_for(n, sensitivity):
 
 @pytest.mark.parametrize(
     ("n", "told"),
-    [(0, "no positive validation images"), (1, "1 positive validation image,"), (18, "18 positive validation images")],
+    [(0, "no positive validation images"), (1, "1 positive validation image;"), (18, "18 positive validation images")],
 )
 def test_too_few_are_refused_with_the_number_that_is_needed(n, told):
     found = threshold(np.linspace(0, 1, n), 0.95)
     assert found.value is None
     assert found.reason.startswith(told)
-    assert found.reason.endswith("and 19 are needed")
+    assert found.reason.endswith("19 are needed")
     assert found.as_json()["threshold"] is None
 
 
@@ -78,7 +78,7 @@ def test_a_run_with_too_few_is_named_with_what_can_be_had(study):
     ) as caught:
         choose(scores, validation, 1, 0.99)
     fewest = min((validation.of(run).truth == 1).sum() for run in scores.runs)
-    assert f"with {fewest} at most --sensitivity 0.9" in caught.value.hint
+    assert f"{fewest} allow at most --sensitivity 0.9" in caught.value.hint
     best = float(caught.value.hint.split("--sensitivity ")[1].split()[0])
     choose(scores, validation, 1, best)
     with pytest.raises(InputError):
@@ -86,7 +86,7 @@ def test_a_run_with_too_few_is_named_with_what_can_be_had(study):
     marked = [{**row, "subset": "test", "image_id": f"{i}"} for i, row in enumerate(predictions.rows)]
     without = replace(predictions, rows=marked)
     alone = scores_of(without)
-    with pytest.raises(InputError, match=r"found 0 in r0f0.*\(the predictions hold no validation rows\)"):
+    with pytest.raises(InputError, match=r"found 0 in r0f0.*\(the predictions have no validation rows\)"):
         choose(alone, find_validation(without, alone), 1, 0.9)
 
 

@@ -31,13 +31,13 @@ def test_every_run_finds_its_own_rows(predictions):
 def test_what_is_evaluated_is_not_chosen_on(predictions):
     scores = scores_of(predictions, subset="validation")
     found = find_validation(predictions, scores)
-    assert (found.scores, found.reason) == (None, "the validation rows are themselves what is evaluated")
+    assert (found.scores, found.reason) == (None, "the validation rows themselves are evaluated")
 
 
 def test_rows_without_a_subset_are_no_validation(make_predictions):
     predictions = make_predictions()
     found = find_validation(predictions, scores_of(predictions))
-    assert (found.scores, found.reason) == (None, "the predictions hold no validation rows")
+    assert (found.scores, found.reason) == (None, "the predictions have no validation rows")
 
 
 def test_unlabelled_rows_and_other_classes_are_left_out(predictions):

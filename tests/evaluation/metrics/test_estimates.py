@@ -129,10 +129,10 @@ def test_an_absent_class_leaves_the_macro_average(make_predictions):
 
 def test_the_class_asked_about_takes_the_place_of_the_mean(make_predictions):
     scores = scores_of(make_predictions(60))
-    found = estimate(scores, resamples=5, about=2)
+    found = estimate(scores, resamples=5, positive_index=2)
     assert found.value["average_precision"] == found.value["class_ap"][2]
-    assert found.value["sensitivity_about"] == found.value["sensitivity"][2]
-    np.testing.assert_array_equal(found.replicates["auc_about"], found.replicates["auc"][:, 2])
+    assert found.value["sensitivity_positive"] == found.value["sensitivity"][2]
+    np.testing.assert_array_equal(found.replicates["auc_positive"], found.replicates["auc"][:, 2])
 
 
 @settings(max_examples=15, deadline=None)

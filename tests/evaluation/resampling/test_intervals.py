@@ -96,10 +96,10 @@ def test_few_patients_and_certainty_get_wilson():
 def test_what_is_no_proportion_never_gets_wilson():
     few = measure(0.7, replicates(), patients=12, proportion=False)
     assert few.method == PATIENTS
-    assert few.reason == "12 patients only: the interval is rough"
+    assert few.reason == "only 12 patients: the interval is approximate"
     perfect = measure(1.0, np.ones(2000), patients=500, proportion=False)
     assert (perfect.low, perfect.high, perfect.method) == (None, None, None)
-    assert perfect.reason == "no interval: the same in every resample"
+    assert perfect.reason == "no interval: the value is the same in every resample"
 
 
 @pytest.mark.parametrize(("lost", "kept"), [(100, True), (101, False)])

@@ -23,7 +23,7 @@ TRUTH = {
     # Two images of two patients, one of each class: their difference has twice the variance.
     "auc": PHI(GAP / (2 * SPREAD**2) ** 0.5),
 }
-FOUND = {"accuracy": "accuracy", "sensitivity": "sensitivity_about", "auc": "auc_about"}
+FOUND = {"accuracy": "accuracy", "sensitivity": "sensitivity_positive", "auc": "auc_positive"}
 
 
 def test_set(rng, patients, folds):
@@ -56,7 +56,9 @@ def coverage(patients, folds, sets, seed):
     """The share of sets whose interval holds the truth, for each figure."""
     rng, held = np.random.default_rng(seed), dict.fromkeys(TRUTH, 0)
     for number in range(sets):
-        found = estimate(test_set(rng, patients, folds), seed=number, resamples=1000, calibrated=False, about=1)
+        found = estimate(
+            test_set(rng, patients, folds), seed=number, resamples=1000, calibrated=False, positive_index=1
+        )
         for name, key in FOUND.items():
             of = patients // 2 if name == "sensitivity" else patients
             interval = measure(float(found.value[key]), found.replicates[key], patients=of, proportion=name != "auc")
@@ -81,7 +83,7 @@ def test_with_few_patients_they_hold_it_less_often_by_little():
 
 
 def test_the_true_figures_are_those_of_a_very_large_set():
-    found = estimate(test_set(np.random.default_rng(0), 8000, 1), resamples=2, calibrated=False, about=1)
+    found = estimate(test_set(np.random.default_rng(0), 8000, 1), resamples=2, calibrated=False, positive_index=1)
     for name, key in FOUND.items():
         assert float(found.value[key]) == pytest.approx(TRUTH[name], abs=0.012)
 

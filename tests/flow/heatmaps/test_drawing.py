@@ -55,7 +55,7 @@ def test_a_mask_that_will_not_do_is_left_out_with_the_reason(picture, make, reas
     make(picture / "m.png")
     seen = view(picture)
     assert seen.mask is None
-    assert seen.trouble == f"mask left out: {reason}"
+    assert seen.trouble == f"mask excluded: {reason}"
 
 
 def test_an_image_that_cannot_be_read_is_refused(picture):

@@ -112,7 +112,7 @@ def test_the_manifest_says_where_the_map_looks(place, ask, tmp_path, listener):
     shares = [float(row["mask_share"]) for row in rows.values() if row["energy_inside"]]
     assert told["place"]["energy_inside"]["mask_share"] == pytest.approx(np.mean(shares), abs=1e-5)
     assert told["layers"] == ["grad-cam of body: 2 x 2 cells, 256 channels"]
-    assert any("of the maps' energy lies inside the masks" in text for text in listener.said)
+    assert any("of the energy of the maps is inside the masks" in text for text in listener.said)
 
 
 def test_inside_the_lungs_a_map_is_cut_and_its_figures_are_not(place, ask, tmp_path):
@@ -132,7 +132,7 @@ def test_images_without_a_mask_are_told(place, ask, tmp_path, listener):
     write_manifest(tmp_path / "some.csv", manifest.columns, manifest.rows)
     rows = ask(tmp_path / "some.csv", inside_lungs=True)
     first, *others = manifest.column("image_id")
-    assert "no mask: the map is shown whole" in rows[first]["warning"]
+    assert "no mask: the whole map is shown" in rows[first]["warning"]
     assert rows[first]["energy_inside"] == rows[first]["peak_inside"] == ""
     assert all("no mask" not in rows[name]["warning"] for name in others)
     assert any(text.startswith(f"1 of {len(names)} images, such as {first}: no mask") for text in listener.warned)
@@ -286,13 +286,13 @@ def test_a_map_lies_where_the_picture_is_bright(ask, spotter, spots, fit, chain,
 
 def test_maps_that_say_nothing_or_are_none_are_told(ask, spotter, spots, listener):
     rows = ask(spots, spotter(), target="dark")
-    assert all("empty map: nothing in the picture speaks for dark" in row["warning"] for row in rows.values())
+    assert all("empty map: no region of the image supports dark" in row["warning"] for row in rows.values())
     assert all(row["peak_x"] == row["energy_inside"] == "" for row in rows.values())
     assert any(text.startswith("3 of 3 images, such as 0: empty map") for text in listener.warned)
     broken = Spot()
     with torch.no_grad():
         broken.head.weight.fill_(float("inf"))
-    with pytest.raises(InputError, match="none of the 3 images can be explained, the last: its map holds values that"):
+    with pytest.raises(InputError, match="none of the 3 images can be explained; the reason of the last: its map has values that"):
         ask(spots, spotter(network=broken), out="broken")
 
 
@@ -337,7 +337,7 @@ def test_images_of_another_chain_are_refused(place, ask, tmp_path):
         ({"subset": "train"}, "--subset"),
         ({"layer": "bod"}, "nearest: body"),
         ({"over": "orignal"}, "--over: expected one of input, original"),
-        ({"model": "run/r0f0", "subset": "all"}, "goes with a run"),
+        ({"model": "run/r0f0", "subset": "all"}, "can be used only with a run"),
     ],
 )
 def test_a_wrong_option_is_told_and_leaves_nothing(ask, tmp_path, changes, message):
@@ -351,7 +351,7 @@ def test_it_says_whether_the_maps_depend_on_what_was_learnt(ask, tmp_path, liste
     table = read_table(tmp_path / "out" / RANDOMISED).rows
     assert {row["image_id"] for row in table} == set(rows)
     assert len(table) == len(rows) * 6
-    assert sum("drawn anew" in text for text in listener.said) == 2
+    assert sum("randomised" in text for text in listener.said) == 2
 
 
 def test_maps_that_ignore_what_was_learnt_are_found_out(ask, spotter, spots, listener):
@@ -364,7 +364,7 @@ def test_maps_that_ignore_what_was_learnt_are_found_out(ask, spotter, spots, lis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxrtool.models.registry.build", lambda architecture: (Fixed(), ""))
         ask(spots, spotter(network=network), target="bright", check_randomised=True)
-    assert any("does NOT depend on what was learnt" in text for text in listener.said)
+    assert any("does NOT depend on what the network learned" in text for text in listener.said)
 
 
 def test_nothing_is_done_twice_and_an_interrupted_run_goes_on(place, ask, tmp_path, listener, monkeypatch):
@@ -529,5 +529,5 @@ def test_the_energy_is_averaged_over_images_and_drawn_by_patient():
     # The standard error of a mean of 50 patients.
     assert energy["high"] - energy["low"] == pytest.approx(2 * 1.96 * 0.1414 / 50**0.5, rel=0.15)
     assert found["peak_inside"]["value"] == 1.0
-    assert in_words(found)[1].startswith("100.0% [92.9%, 100.0%] of the peaks do (100 images of 50 patients)")
+    assert in_words(found)[1].startswith("100.0% [92.9%, 100.0%] of the peaks are inside the masks (100 images of 50 patients)")
     assert measure_place(rows[-1:], 0) == {}

@@ -215,7 +215,7 @@ def test_each_image_is_explained_by_the_fold_that_tested_it_with_both_maps(place
     # The picture and two maps.
     assert plain.shape[1] > 3 * 384
     assert sorted(path.name for path in (out / "sheets").iterdir())
-    assert any(text.startswith("why the opposite:") for text in listener.said)
+    assert any(text.startswith("maps of the opposite class:") for text in listener.said)
 
 
 def test_an_interrupted_explanation_goes_on(place, ask, tmp_path, monkeypatch):

@@ -133,8 +133,8 @@ def test_where_no_lungs_are_found_the_picture_is_left_whole_and_that_is_told(cal
         cv2.imwrite(row["path"], pixels.astype(np.uint8))
     rows = read_manifest(call(crop=True, apply_mask=True, threshold=0.9)).rows[:2]
     for row in rows:
-        assert "blank picture" in row["warning"]
-        assert "no lungs found: the picture is left whole" in row["warning"]
+        assert "blank image" in row["warning"]
+        assert "no lungs found: the image is unchanged" in row["warning"]
         assert (row["crop_height"], row["crop_width"], row["mask_area"]) == ("40", "50", "0.0000")
     assert grey(rows[1]["path"]).min() == 200
 
@@ -143,9 +143,17 @@ def test_the_chain_tells_what_was_done_and_with_what(call, lung_part):
     out = call(crop=True, erase_lungs=True, tta=True)
     part = read_part(lung_part, "lungs")
     assert json.loads((out / "run.json").read_text())["chain"] == [
-        {"step": "segment", "version": 1, "part": part.identity(), "use": "crop+erase", "margin": 0.025,
-         "margin_of": "image", "threshold": 0.5, "tta": True}
-    ]  # fmt: skip
+        {
+            "step": "segment",
+            "version": 1,
+            "part": part.identity(),
+            "use": "crop+erase",
+            "margin": 0.025,
+            "margin_of": "image",
+            "threshold": 0.5,
+            "tta": True,
+        }
+    ]
     carried = out / "parts" / f"lungs-{part.sha256[:16]}"
     assert read_part(carried, "lungs").sha256 == part.sha256
 
@@ -169,7 +177,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(call, chests, tmp_pa
     rejects = read_table(out / "rejects.csv").rows
     assert [row["path"] for row in rejects] == [chests.rows[i]["path"] for i in (3, 20)]
     assert len(rows) == 22
-    assert "mask left out" in rows["im005"]["warning"]
+    assert "mask excluded" in rows["im005"]["warning"]
     assert (rows["im005"]["mask_dice"], rows["im005"]["mask_reference"]) == ("", "")
     assert not list(out.rglob(".*"))
 

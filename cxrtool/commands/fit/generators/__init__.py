@@ -1,7 +1,8 @@
 """Fit class-inherent transformations (FuCiTNet): a generator for each class, in every fold of a split.
 
-Generators see labels, so they are fitted on a fold's training images alone: what they make of a picture that they were
-fitted on tells its class. Writes a run that `transform` and `train --transform` take, with what FuCiTNet alone says.
+Generators use labels, so they are fitted only on the training images of a fold: their output for an image that they
+were fitted on reveals its class. Writes a run for `transform` and `train --transform`, with the predictions of FuCiTNet
+alone.
 
 Example: cxrtool fit generators cropped --splits splits.csv -o generators
 """
@@ -33,39 +34,39 @@ from cxrtool.flow.stores import Stores
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 
-AT_HAND = ("imagenet", "none")
-"""What the options of weights take beside a file."""
+NO_FILES = ("imagenet", "none")
+"""Values of the options of weights that are not a file."""
 
 
 def run(options: GeneratorOptions, settings: Settings) -> None:
-    """Fit, and print what each generator does to the images of its class."""
+    """Fit, and print the effect of each generator on the images of its class."""
     if found := fit_generators(options, settings):
         settings.output.table(*found)
 
 
 def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | None:
-    """Fit the generators of every fold that are not there yet.
+    """Fit the generators of every fold that is not complete yet.
 
     Returns:
-        The table of effects on the test images, once every fold is there; None where there was nothing to do.
+        The table of effects on the test images, once every fold is complete; None if there was nothing to do.
 
     Raises:
         UsageError: An option is wrong, or there are no splits.
-        InputError: Manifest and splits do not fit each other, or weights are not at hand.
-        LeakageError: A patient or a picture is on two sides of a split.
+        InputError: Manifest and splits do not match, or weights cannot be loaded.
+        LeakageError: A patient or an image is in more than one subset of a fold.
         StoppedError: A signal arrived.
-        StrictError: `--strict`, and an image could not be read; the run is complete all the same.
+        StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
     options = resolve(options)
     splits = splits_file(options.splits or Path())
     manifest = read_manifest(options.manifest, root=settings.root)
     if any(is_twin(row) for row in manifest.rows):
-        raise InputError(f"{manifest.name}: expected radiographs, found images that a generator made of some")
+        raise InputError(f"{manifest.name}: expected radiographs, found twins that a generator made")
     assignments = read_assignments(splits, manifest, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
-    files = [Path(name) for name in (options.weights, options.perceptual) if name not in AT_HAND]
+    files = [Path(name) for name in (options.weights, options.perceptual) if name not in NO_FILES]
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
-    # The splits count by content alone, as they do for `train`.
+    # Only the content of the splits counts, as in `train`.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
     identity = {**options.identity(), "splits": sha256_file(splits), "precision": settings.precision}
     chain = chain_of_manifest(manifest)
@@ -100,15 +101,15 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
 
 
 def resolve(options: GeneratorOptions) -> GeneratorOptions:
-    """The options, checked, with the weights of the class term in one spelling.
+    """The options, checked, with the weights of the class term in normal form.
 
     Raises:
         UsageError: An option is wrong.
     """
     if options.splits is None:
         raise UsageError(
-            "fit generators needs --splits: what generators make of an image that they were fitted on tells its label, "
-            "so they are fitted inside each fold",
+            "fit generators needs --splits: the output of generators for an image that they were fitted on reveals its "
+            "label, so they are fitted in each fold",
             "`cxrtool split MANIFEST --folds 5 -o splits.csv` divides the images",
         )
     options.check_numbers()
@@ -118,13 +119,13 @@ def resolve(options: GeneratorOptions) -> GeneratorOptions:
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
-    """Read `--class-loss-weight`: numbers apart by commas, or `sweep`.
+    """Read `--class-loss-weight`: numbers separated by commas, or `sweep`.
 
     >>> parse_weights("0.1,0.05")
     (0.1, 0.05)
 
     Raises:
-        UsageError: One is no number from 0 up, or there twice.
+        UsageError: A value is not a number of at least 0, or is listed twice.
     """
     if text.strip() == "sweep":
         return SWEEP
@@ -143,7 +144,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
 
 
 def _check_choice(options: GeneratorOptions, folds: Sequence[Assignment]) -> None:
-    """Check that there are images to choose a weight by, where there is a choice.
+    """Check that there are validation images if a weight has to be chosen.
 
     Raises:
         InputError: A fold has none.
@@ -151,35 +152,33 @@ def _check_choice(options: GeneratorOptions, folds: Sequence[Assignment]) -> Non
     without = [a.name for a in folds if not a.subsets["validation"]]
     if without and len(parse_weights(options.class_loss_weight)) > 1:
         raise InputError(
-            f"--class-loss-weight: {len(without)} of {len(folds)} folds have no validation images to choose one "
-            f"of several by, such as {without[0]}",
-            "split anew with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; or name one weight",
+            f"--class-loss-weight: {len(without)} of {len(folds)} folds have no validation images, which choose "
+            f"one of several weights, such as {without[0]}",
+            "split again with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; or give one weight",
         )
 
 
 def _warn_of_deviations(options: GeneratorOptions, manifest: Manifest, settings: Settings) -> None:
     warn = settings.report.warn
     if options.perceptual == "none":
-        warn(
-            "--perceptual none: the loss goes without its perceptual term, by which the paper's generators were fitted"
-        )
+        warn("--perceptual none: the loss has no perceptual term, which the generators of the paper were fitted with")
     if options.weights == "none":
-        warn("--weights none: the whole classifier is trained, since random layers must not be frozen")
+        warn("--weights none: the whole classifier is trained, since layers with random weights must not be frozen")
     views = sorted({row.get("view", "").strip().upper() for row in manifest.rows} - {""})
     if len(views) > 1:
-        warn(f"{manifest.name}: views of several kinds ({', '.join(views)}); the paper warns of mixing PA and AP")
+        warn(f"{manifest.name}: several views ({', '.join(views)}); the paper warns against mixing PA and AP")
 
 
 def _close(
     container: StepFolder, assignments: Sequence[Assignment], manifest: Manifest, settings: Settings
 ) -> Summary | None:
-    """When every fold is there, write what they have in common; the last of several tasks does it."""
+    """When every fold is complete, write the files of the run; the last of several tasks does it."""
     run, report = container.out, settings.report
     names = [a.name for a in assignments]
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         done, rejects = containers.finished(container, names)
         if len(done) < len(names):
-            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are there")
+            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
             return None
         rows = [row for name in names for row in read_table(run / name / EFFECTS).rows]
         subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
@@ -188,8 +187,8 @@ def _close(
         write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
         containers.complete(container, names, rejects, manifest)
     report.say(
-        f"{container.shown}: all {len(names)} folds are there; next: cxrtool transform MANIFEST --generators "
+        f"{container.shown}: all {len(names)} folds are complete; next: cxrtool transform MANIFEST --generators "
         f"{container.shown} -o DIR, or cxrtool evaluate {container.shown} for FuCiTNet alone"
     )
     raise_if_strict(rejects, settings)
-    return header, table, f"What each generator does to the {subset} images of its class:"
+    return header, table, f"Effect of each generator on the {subset} images of its class:"

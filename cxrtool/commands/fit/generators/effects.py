@@ -1,4 +1,4 @@
-"""What generators do to images that they were not fitted on, as the classifier beside them sees it."""
+"""The effect of generators on held-out images, measured with their classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxrtool.flow.fold_chains import radiograph_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.training.class_inherent import Answers
+    from cxrtool.training.class_inherent import GeneratorPredictions
 
 EFFECTS, SUMMARY = "effects.csv", "summary.csv"
 COLUMNS = (
@@ -30,9 +30,9 @@ COLUMNS = (
     "p_after",
     "psnr",
 )
-"""A row for each image and generator. Probabilities are the classifier's: `p_label` of the image's own class and
-`p_before` of the generator's, both on the image as it is; `p_label_after` and `p_after` the same on what the generator
-made, as `transform` writes it. `psnr` is in dB, of grey values."""
+"""A row for each image and generator. Probabilities are those of the classifier: `p_label` of the image's own class and
+`p_before` of the generator's class, both on the unchanged image; `p_label_after` and `p_after` the same on the output
+of the generator, as `transform` writes it. `psnr` is in dB, of grey values."""
 
 HEADER = [
     "class",
@@ -57,7 +57,7 @@ def effect_rows(
     manifest: Manifest,
     assignment: Assignment,
     predicted: Sequence[tuple[int, str]],
-    answers: Answers,
+    predictions: GeneratorPredictions,
     classes: Sequence[str],
 ) -> list[Row]:
     """The rows of `effects.csv` of one fold.
@@ -65,8 +65,8 @@ def effect_rows(
     Args:
         manifest: The images.
         assignment: The fold.
-        asked: Place and subset of each image that was asked about, in the order of `answers`.
-        answers: What the fold's contest says of them.
+        predicted: Index and subset of each image, in the order of `predictions`.
+        predictions: Of the fold's generators and classifier.
         classes: In the order of the generators.
     """
     rows = []
@@ -79,36 +79,36 @@ def effect_rows(
             "fold": assignment.fold,
             "subset": subset,
             "label": row["label"],
-            "p_label": f"{answers.before[n, classes.index(row['label'])]:.6f}",
+            "p_label": f"{predictions.before[n, classes.index(row['label'])]:.6f}",
         }
         for k, name in enumerate(classes):
             probabilities = {
-                "p_label_after": answers.after[k, n, classes.index(row["label"])],
-                "p_before": answers.before[n, k],
-                "p_after": answers.after[k, n, k],
+                "p_label_after": predictions.after[k, n, classes.index(row["label"])],
+                "p_before": predictions.before[n, k],
+                "p_after": predictions.after[k, n, k],
             }
             shown = {key: f"{float(value):.6f}" for key, value in probabilities.items()}
-            rows.append({**shared, "generator": name, **shown, "psnr": f"{float(answers.psnr[k, n]):.3f}"})
+            rows.append({**shared, "generator": name, **shown, "psnr": f"{float(predictions.psnr[k, n]):.3f}"})
     return rows
 
 
 def summarise(rows: Sequence[Row], classes: Sequence[str], subset: str, seed: int) -> tuple[list[str], list[list[str]]]:
-    """For each class, what its own generator does to its images.
+    """For each class, the effect of its own generator on its images.
 
     An image that is tested in several repeats counts in each, and its patient is drawn with all of them.
 
     Args:
         rows: Of `effects.csv`, of all folds.
-        classes: A line each.
-        subset: Which rows to take.
+        classes: One row each.
+        subset: The subset of the rows to use.
         seed: Of the resampling.
 
     Returns:
         Header and rows of text: the mean probability of the class before and after, the difference with an interval
         from resampled patients, the share of images for which it rises and the mean change of its log odds, each with
-        its interval: a classifier that is nearly sure has no room left in probability; the mean probability of the
-        class on what the other generators made of the same images, and by how much its own does better; and the mean
-        PSNR. The classifier has never seen an image as it is: the comparison of the generators is the fairer one.
+        its interval (a probability close to 1 can hardly rise); the mean probability of the class on the output of the
+        other generators for the same images, and the difference from its own generator; and the mean PSNR. The
+        classifier was never trained on unchanged images, so the comparison between generators is the fairer one.
     """
     from cxrtool.evaluation.metrics.calibration import logit
 
@@ -141,7 +141,7 @@ def _interval(values: np.ndarray, people: Sequence[str], seed: int, *, share: bo
 
 
 def _by_others(rows: Sequence[Row], mine: Sequence[Row], subset: str) -> np.ndarray:
-    """The mean probability of its own class on what the other generators made of each image."""
+    """For each image, the mean probability of its class on the output of the other generators."""
     import numpy as np
 
     found: dict[tuple[str, ...], list[float]] = {}

@@ -1,4 +1,4 @@
-"""The fitting of one fold's generators: a part's folder, with what FuCiTNet alone says of the held-out images."""
+"""Fit the generators of one fold: the folder of a part, with the predictions of FuCiTNet alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, effect_rows
 from cxrtool.commands.fit.generators.options import GeneratorOptions
+from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import write_predictions
-from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.fold_chains import radiograph_of
 from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, Task, describe_epoch
 from cxrtool.flow.folder import Build
 from cxrtool.flow.parts import copy_parts, without_paths
-from cxrtool.flow.seen import FITTED
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 
@@ -30,23 +29,21 @@ if TYPE_CHECKING:
 
 
 PER_CLASS = 4
-"""Images of each class."""
+"""Images of each class in the figure."""
 
 SIDE = 1.45
-"""Inches a picture."""
+"""Inches per image."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image.
+    """One image of the figure.
 
     Attributes:
-        name: Its id.
-        label: Its class.
         original: Grey values (S, S) in [0, 1].
-        versions: What each generator makes of it (K, S, S).
+        versions: The output of each generator (K, S, S).
         before: The classifier's probability of each generator's class on the image (K,).
-        after: The same on what that generator made (K,).
+        after: The same on the output of that generator (K,).
     """
 
     name: str
@@ -58,7 +55,7 @@ class Example:
 
 
 def choose(indices: Sequence[int], labels: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """A few places of each class, evenly from all.
+    """A few indices of each class, evenly spaced.
 
     >>> choose([3, 5, 7, 9, 11, 13], ["a", "b", "a", "a", "a", "a"], ["a", "b"])
     [3, 7, 9, 11, 5]
@@ -72,9 +69,9 @@ def choose(indices: Sequence[int], labels: Sequence[str], classes: Sequence[str]
 
 
 def draw_transformations(path: Path, examples: Sequence[Example], classes: Sequence[str], title: str) -> None:
-    """Draw a row an image: as it is, each generator's picture, and each difference in grey levels of 256.
+    """Draw a row per image: the original, the output of each generator, and each difference in grey levels of 256.
 
-    One scale holds for all differences: it ends where a thousandth of the pixels lie beyond.
+    All differences have one scale, which ends at the 99.9th percentile.
     """
     import numpy as np
 
@@ -91,7 +88,7 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
         reach = max(1.0, float(np.quantile(np.abs(np.stack(changes)), 0.999)))
         cells = figure.subplots(rows, columns, squeeze=False)
         heads = [
-            "as it is",
+            "original",
             *(f"made by {shorten(name, 16)}" for name in classes),
             *(f"change by {shorten(name, 14)}" for name in classes),
         ]
@@ -112,7 +109,7 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
                 drawn = last.imshow(change[k], cmap="RdBu_r", vmin=-reach, vmax=reach)
                 last.set_xlabel(f"mean {change[k].mean():+.1f}", fontsize=7)
         bar = figure.colorbar(drawn, ax=cells, shrink=min(1.0, 3 / rows), pad=0.01, aspect=30)
-        bar.set_label("grey levels of 256: red is brighter than before", fontsize=8)
+        bar.set_label("grey levels of 256; red: brighter than before", fontsize=8)
         bar.ax.tick_params(labelsize=7)
 
 
@@ -126,11 +123,11 @@ TERM_TITLES = {
     "class": "class term",
     "total": "weighted sum of a generator's terms",
 }
-"""What curves call the terms of a generator's loss."""
+"""Titles of the terms of a generator's loss in the curves."""
 
 
 def make_design(options: GeneratorOptions, classes: Sequence[str], settings: Settings, seed: int) -> GeneratorDesign:
-    """Turn resolved options into what the training room takes.
+    """The design that the resolved options describe.
 
     Raises:
         UsageError: An augmentation is wrong.
@@ -159,7 +156,7 @@ def check_design(options: GeneratorOptions, classes: Sequence[str], settings: Se
     """Check every option, and load all weights, before the first image is decoded.
 
     Raises:
-        InputError: Weights cannot be had, read, or do not fit.
+        InputError: Weights cannot be downloaded or read, or do not fit.
         UsageError: A name or a number is wrong, or there is no such device.
     """
     from cxrtool.models import perceptual
@@ -177,8 +174,8 @@ def check_design(options: GeneratorOptions, classes: Sequence[str], settings: Se
 class GeneratorsTrainer(FoldTrainer):
     """Fits the generators of folds, all with the same options.
 
-    Each fold's folder is a part of the kind `generators`, with the classifier beside it. Its `predictions.csv` is what
-    FuCiTNet alone says: of every class the largest logit that a generator's version gets for it, through softmax.
+    Each fold's folder is a part of the kind `generators`, with the classifier beside it. Its `predictions.csv`
+    are those of FuCiTNet alone: for every class the largest logit over all versions, through softmax.
     """
 
     def __init__(self, options: GeneratorOptions, task: Task) -> None:
@@ -189,7 +186,7 @@ class GeneratorsTrainer(FoldTrainer):
         self.shape = self.form.size, self.form.fit
 
     def generator_design(self, assignment: Assignment) -> GeneratorDesign:
-        """What the training room takes; each fold has its own seed, so that any one of them can be fitted alone."""
+        """The design of a fold, which has its own seed, so that it can be fitted alone."""
         settings = self.task.settings
         return make_design(self.generator_options, self.classes, settings, assignment.seed(settings.seed))
 
@@ -202,7 +199,7 @@ class GeneratorsTrainer(FoldTrainer):
         request: StopRequest,
         name: str = "",
     ) -> FittedGenerators:
-        """Fit one fold; arguments as of the trainer of classifiers."""
+        """Fit one fold; arguments as in `FoldTrainer.fit`."""
         import numpy as np
 
         from cxrtool.training.class_inherent_fold import fit_generator_fold
@@ -238,7 +235,7 @@ class GeneratorsTrainer(FoldTrainer):
             )
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
-        """Write the part, its classifier, and what both say of the validation and test images."""
+        """Write the part, its classifier, and their predictions for the validation and test images."""
         import numpy as np
         from safetensors.torch import save_file
 
@@ -246,7 +243,7 @@ class GeneratorsTrainer(FoldTrainer):
         from cxrtool.models.parts import save_part
         from cxrtool.training.curves import draw_panels, loss_and, write_history
 
-        found, path = cast("FittedContest", fitted), build.path
+        found, path = cast("FittedGenerators", fitted), build.path
         chain = self.task.chain_of(assignment)
         seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
         shown = (store.images[i] for i in assignment.subsets["train"])
@@ -256,30 +253,30 @@ class GeneratorsTrainer(FoldTrainer):
             path,
             KIND,
             NETWORK,
-            found.contest.generators,
+            found.module.generators,
             self.form,
             description,
             built_with={"classes": self.classes},
         )
-        state = {key: value.contiguous() for key, value in found.contest.classifier.state_dict().items()}
+        state = {key: value.contiguous() for key, value in found.module.classifier.state_dict().items()}
         save_file(state, path / CLASSIFIER)
         copy_parts(chain, path)
-        write_table(path / FITTED, FITTED_COLUMNS, [self._seen_row(i, name, assignment, store) for i, name in seen])
+        write_table(path / FITTED_ON, FITTED_COLUMNS, [self._seen_row(i, name, assignment, store) for i, name in seen])
         if len(found.trials) > 1:
             self._write_trials(path / TRIALS, found)
-        write_history(path / "history.csv", found.history.rows)
+        write_history(path / HISTORY, found.history.rows)
         title = f"generators of {', '.join(self.classes)}; {assignment.name}"
         draw_panels(
-            path / "curves.png",
+            path / CURVES,
             found.history,
             title,
             loss_and("accuracy", "loss of the classifier", self._terms(found)),
         )
         predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
-        rows = effect_rows(self.task.manifest, assignment, predicted, found.answers, self.classes)
+        rows = effect_rows(self.task.manifest, assignment, predicted, found.predictions, self.classes)
         write_table(path / EFFECTS, COLUMNS, rows)
         self._draw(path / PICTURE, assignment, store, found, [i for i, _ in predicted])
-        write_predictions(path / runs.PREDICTIONS, self._predictions(assignment, store, fitted, usual))
+        write_predictions(path / PREDICTIONS, self._predictions(assignment, store, fitted, usual))
 
     def _describe(self, assignment: Assignment, fitted: FittedGenerators) -> dict[str, Any]:
         from cxrtool.models.architecture import Architecture
@@ -330,12 +327,12 @@ class GeneratorsTrainer(FoldTrainer):
     ) -> None:
         import numpy as np
 
-        answers, own = fitted.answers, np.arange(len(self.classes))
+        predictions, own = fitted.predictions, np.arange(len(self.classes))
         examples = []
         for index in self._shown(assignment):
             row, n = self.task.manifest.rows[index], predicted.index(index)
             original = store.images[index].astype(np.float32) / np.float32(store.scale)
-            pictures, before, after = answers.pictures[index], answers.before[n], answers.after[own, n, own]
+            pictures, before, after = predictions.pictures[index], predictions.before[n], predictions.after[own, n, own]
             examples.append(Example(row["image_id"], row["label"], original, pictures, before, after))
         subset = "test" if assignment.subsets["test"] else "validation"
         title = f"{subset} images of {assignment.name}; P is the classifier's probability of the generator's class"

@@ -16,13 +16,13 @@ def test_a_row_for_each_image_and_generator():
             {"image_id": "b", "label": "normal", "patient_id": ""},
         ],
     )
-    answers = SimpleNamespace(
+    predictions = SimpleNamespace(
         before=np.array([[0.6, 0.4], [0.3, 0.7]]),
         after=np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.2, 0.8], [0.25, 0.75]]]),
         psnr=np.array([[30.0, 31.0], [32.0, 33.0]]),
     )
     rows = effect_rows(
-        manifest, Assignment("1", "2", {}), [(0, "validation"), (1, "test")], answers, ["covid", "normal"]
+        manifest, Assignment("1", "2", {}), [(0, "validation"), (1, "test")], predictions, ["covid", "normal"]
     )
     names = ("image_id", "generator", "p_label", "p_label_after", "p_before", "p_after", "psnr")
     assert [tuple(row[name] for name in names) for row in rows] == [

@@ -98,7 +98,7 @@ def test_every_fold_is_a_part_with_its_answers(run, short, tmp_path, listener):
     assert float(rows[0][header.index("difference")]) == pytest.approx(gain, abs=6e-4)
     assert read_table(tmp_path / "run" / "summary.csv").rows[1]["class"] == "normal"
     assert any("the perceptual term" in text or "perceptual none" in text for text in listener.warned)
-    assert any("random layers must not be frozen" in text for text in listener.warned)
+    assert any("layers with random weights must not be frozen" in text for text in listener.warned)
     # Nothing is left to do.
     assert run(short) is None
     assert "up to date" in listener.said[-1]

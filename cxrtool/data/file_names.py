@@ -1,0 +1,18 @@
+"""The names of the files that commands exchange."""
+
+MANIFEST = "manifest.csv"
+SPLITS = "splits.csv"
+PREDICTIONS = "predictions.csv"
+REJECTS = "rejects.csv"
+RUN_FILE = "run.json"
+
+MODEL = "model.json"
+MODEL_WEIGHTS = "model.safetensors"
+PART = "part.json"
+PART_WEIGHTS = "part.safetensors"
+FITTED_ON = "fitted_on.csv"
+"""The images that a model or a part was fitted on, in its folder."""
+
+HISTORY = "history.csv"
+CURVES = "curves.png"
+AUDIT = "audit.json"
