@@ -165,7 +165,7 @@ class PrepareOptions(Options):
         "Folders of images, tables that list images, or images.", metavar="SOURCE...", effect=False
     )
     dataset: str | None = option(
-        "Layout of the data: {choices}. In folder the class is the last folder's name, csv is any table that lists "
+        "The layout of the data: {choices}. In folder the class is the last folder's name, csv is any table that lists "
         "images, the others are published sets as they are downloaded.",
         None,
         choices=ADAPTERS,

@@ -118,7 +118,7 @@ def test_names_of_two_collections_warn_and_with_missing_ages_they_prove():
         "of covid begin with 'ward', those of normal with 'school'. In addition, age is known for 100 % of covid and "
         in first
     )
-    assert any("No age is known of normal" in text for text in texts(proven, WARNING))
+    assert any("The age is known for none of normal" in text for text in texts(proven, WARNING))
 
 
 def test_size_alone_does_not_prove_what_names_suggest():

@@ -127,7 +127,11 @@ def test_what_decisions_are_worth_is_printed(cxr, file):
             1,
             "expected 19 validation images of covid or more",
         ),
-        (("{file}", "--positive", "covid", "--prevalence", "5"), 2, "--prevalence: expected shares above 0 and below 1"),
+        (
+            ("{file}", "--positive", "covid", "--prevalence", "5"),
+            2,
+            "--prevalence: expected shares above 0 and below 1",
+        ),
         (("{file}", "--subset", "train"), 1, "expected rows with subset 'train', found: test 90"),
         ((), 2, "expected a RUN or predictions as CSV"),
         (("--confusion-matrix", "{file}"), 1, "line 2"),

@@ -249,7 +249,7 @@ def test_a_radiograph_that_cannot_be_drawn_ends_the_run_by_name(tmp_path):
     first, second = done.stderr.splitlines()
     assert first.startswith("cxrtool phantom: p0000")
     assert first.endswith("-0 cannot be drawn: ValueError: no such bone")
-    assert "goes on from here" in second
+    assert "resumes from here" in second
     assert not (tmp_path / "set").exists()
 
 

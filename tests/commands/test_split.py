@@ -273,8 +273,8 @@ def test_a_value_that_a_subset_lacks_is_told(options, settings, rewrite, whole):
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        ({"folds": 2, "equal": "label"}, "--equal: thins out the division that --within names"),
-        ({"folds": 2, "keep": "test"}, "--keep: thins out the division that --within names"),
+        ({"folds": 2, "equal": "label"}, "--equal: expected --within SPLITS too"),
+        ({"folds": 2, "keep": "test"}, "--keep: expected --within SPLITS too"),
         ({"within": "whole.csv"}, "--within: expected --equal COLUMN too"),
         ({"within": "whole.csv", "folds": 2}, "found --folds and --within"),
         ({"within": "whole.csv", "equal": "label", "validation": 0.1}, "--validation: with --within"),

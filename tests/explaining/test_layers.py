@@ -101,5 +101,5 @@ def test_a_layer_that_is_not_there_names_the_nearest():
 
 @pytest.mark.parametrize("name", ["timm.fc", "timm.global_pool", "timm.layer4.2.downsample"])
 def test_a_layer_without_a_map_is_told(name):
-    with pytest.raises(UsageError, match=r"expected a module that gives a map|has no module"):
+    with pytest.raises(UsageError, match=r"expected a module whose output is a map|has no module"):
         named_layer(make("resnet50", 64), name, pictures("", 64))

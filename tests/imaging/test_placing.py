@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxrtool.imaging.fits import FITS, fit_geometry
-from cxrtool.imaging.placing import Move, lay_back, inverse_of
+from cxrtool.imaging.placing import Move, inverse_of, lay_back
 from cxrtool.imaging.resize import apply_geometry
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrtool.commands.recipe import Recipe, RecipeOptions, read_recipe
+from cxrtool.commands.recipe.system import Recipe
 from cxrtool.errors import UsageError
 from cxrtool.flow.settings import Settings
 from cxrtool.training.options import TrainingOptions
@@ -94,7 +94,7 @@ class Estimate:
         )
 
 
-def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
+def estimate(system: Recipe, settings: Settings) -> Estimate:
     """Count the images of a recipe's data, and measure a few training steps of each of its networks.
 
     Raises:
@@ -103,7 +103,6 @@ def estimate(options: RecipeOptions, settings: Settings) -> Estimate:
     """
     from cxrtool.training.device import choose_device
 
-    system = read_recipe(options.name or "", options.values)
     images, classes = _count(system)
     folds, repeats = (_number(system, name) if _is_set(system, name) else 1 for name in ("FOLDS", "REPEATS"))
     share = 1 - 1 / folds if folds > 1 else system.holdout

@@ -64,5 +64,5 @@ def test_masks_of_two_origins_are_not_mixed(tmp_path, settings, monkeypatch):
 
 
 def test_elsewhere_that_is_not_there(tmp_path, settings):
-    with pytest.raises(InputError, match="from elsewhere"):
+    with pytest.raises(InputError, match="external images"):
         _ = views_of(manifest_of(tmp_path, 2), tmp_path, settings).external_images

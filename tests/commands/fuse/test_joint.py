@@ -96,7 +96,9 @@ def test_what_is_said_on_conflict(join, choice, said, listener):
         tested = [row for row in found.rows if row["subset"] == "test"]
         share = np.mean([row["predicted"] != said for row in tested])
         assert any(line.startswith(f"decided: {share:.3f} (") for line in listener.said)
-        assert any("of the decided images" in line and "with inconclusive counted as wrong" in line for line in listener.said)
+        assert any(
+            "of the decided images" in line and "with inconclusive counted as wrong" in line for line in listener.said
+        )
 
 
 def test_a_test_image_that_b_was_trained_on_is_refused(join, joint_runs, listener):
@@ -105,7 +107,9 @@ def test_a_test_image_that_b_was_trained_on_is_refused(join, joint_runs, listene
         if (row["image_id"], row["fold"]) == ("i01", "0"):
             row["subset"] = "train"
     write_table(joint_runs[1] / "splits.csv", splits.columns, splits.rows)
-    with pytest.raises(LeakageError, match=r"found 1 that it, or a model of their patient, was trained on, such as i01 in r0f0"):
+    with pytest.raises(
+        LeakageError, match=r"found 1 that it, or a model of their patient, was trained on, such as i01 in r0f0"
+    ):
         join()
     join(allow_leakage=True)
     assert "such as i01 in r0f0" in listener.warned[-1]

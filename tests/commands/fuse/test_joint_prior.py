@@ -56,5 +56,7 @@ def test_a_class_that_is_all_or_nothing_has_no_odds(correct, joint_runs):
     path = joint_runs[1] / "manifest.csv"
     table = read_table(path)
     write_table(path, table.columns, [{**row, "label": "rest"} for row in table.rows])
-    with pytest.raises(InputError, match=r"expected images of covid and of the rest in the training subset of .*found 0 of"):
+    with pytest.raises(
+        InputError, match=r"expected images of covid and of the rest in the training subset of .*found 0 of"
+    ):
         correct()

@@ -15,7 +15,9 @@ def test_an_answer_is_of_one_fold_and_subset():
 def test_an_image_answered_twice_is_named(tmp_path):
     row = {"image_id": "a", "repeat": "0", "fold": "1", "subset": "test"}
     source = Source(tmp_path, Predictions(["x", "y"], [row, dict(row)], np.full((2, 2), 0.5), "both"))
-    with pytest.raises(InputError, match=r"both: expected one prediction .* found 'a' twice \(repeat '0', fold '1', test"):
+    with pytest.raises(
+        InputError, match=r"both: expected one prediction .* found 'a' twice \(repeat '0', fold '1', test"
+    ):
         _ = source.indices
 
 

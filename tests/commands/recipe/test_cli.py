@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.commands.recipe import names, read_recipe
+from cxrtool.commands.recipe.system import names, read_recipe
 from cxrtool.data.tables.manifest import read_table
 
 NETWORKS = ("lcnet_035", "mobilenetv2_035")

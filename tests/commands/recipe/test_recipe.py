@@ -5,7 +5,8 @@ import subprocess
 import pytest
 
 from cxrtool.cli.main import NAMES, LazyGroup, load
-from cxrtool.commands.recipe import RecipeOptions, formats, listing, names, read_recipe, recipe, waves
+from cxrtool.commands.recipe import RecipeOptions, listing, recipe
+from cxrtool.commands.recipe.system import formats, names, read_recipe, waves
 from cxrtool.errors import UsageError
 from cxrtool.training.presets import PRESETS
 

@@ -27,7 +27,7 @@ def test_what_it_tells_of_each_image(published, listed):
 
 def test_what_is_left_out_has_a_reason(published, listed):
     root = published("padchest")
-    excluded = "excluded by the data set: no chest, or no usable report"
+    excluded = "excluded by the data set: not a chest, or no usable report"
     reasons = {name: record.unwanted for name, record in listed("padchest", root).items() if record.unwanted}
     assert reasons == {
         "0/side_4.png": "view L, a lateral view (--view L keeps it)",

@@ -92,7 +92,7 @@ def test_unused_bits_are_dropped_and_said(read):
     dirty = TWELVE | 0xF000
     radiograph = read(dicom(dirty))
     assert np.array_equal(radiograph.pixels, read(dicom(TWELVE)).pixels)
-    assert "bits above" in radiograph.warnings[0]
+    assert "more bits than BitsStored" in radiograph.warnings[0]
     negative = TWELVE.astype(np.int16) - 2048
     assert np.array_equal(read(dicom(negative & 0x0FFF)).pixels, read(dicom(negative)).pixels)
 
@@ -270,7 +270,7 @@ def test_padding_is_black_whatever_the_inversion(read):
     assert (plain.pixels[:9] == 65535).all()
     assert not padded.pixels[:9].any()
     assert np.array_equal(padded.pixels[9:], plain.pixels[9:])
-    assert padded.warnings == ["pixels that padding by its header are shown as black"]
+    assert padded.warnings == ["pixels that are padding by its header are shown as black"]
     assert read(dicom(values, PixelPaddingValue=0)).warnings == []
     ranged = read(dicom(values, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0, PixelPaddingRangeLimit=9))
     assert not ranged.pixels[values <= 9].any()

@@ -118,7 +118,7 @@ def test_colour_is_weighted_by_bt601_and_said(read):
     radiograph = read(saved(Image.fromarray(colour), "PNG"))
     expected = colour @ np.array([0.299, 0.587, 0.114])
     assert np.abs(radiograph.pixels - expected).max() <= 0.51
-    assert any("coloured" in text for text in radiograph.warnings)
+    assert any("colour image" in text for text in radiograph.warnings)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -54,7 +54,11 @@ def test_the_correction_costs_what_it_should():
 
 @pytest.mark.parametrize(
     ("differences", "n_train", "reason"),
-    [([0.1], 80, "one run each"), ([0.1, 0.2], 0, "number of fitted images is not known"), ([0.1, 0.1, 0.1], 80, "same in every run")],
+    [
+        ([0.1], 80, "one run each"),
+        ([0.1, 0.2], 0, "number of fitted images is not known"),
+        ([0.1, 0.1, 0.1], 80, "same in every run"),
+    ],
 )
 def test_where_the_corrected_t_does_not_apply_it_says_why(differences, n_train, reason):
     found = corrected_t(np.array(differences), 20, n_train)

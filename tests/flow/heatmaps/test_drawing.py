@@ -66,7 +66,7 @@ def test_an_image_that_cannot_be_read_is_refused(picture):
 
 def test_a_mask_stops_at_a_step_that_it_cannot_follow(picture, monkeypatch):
     monkeypatch.setitem(REPLAY, "turn", lambda pixels, entry: pixels.T)
-    assert "cannot follow its image through 'turn'" in view(picture, chain=[{"step": "turn"}]).trouble
+    assert "cannot be transformed like its image by 'turn'" in view(picture, chain=[{"step": "turn"}]).trouble
 
 
 @pytest.mark.parametrize("tile", [(), ("a", "b")])
@@ -130,8 +130,8 @@ def test_captions_tell_what_was_asked_and_what_is_wrong():
         "warning": "",
     }
     assert captions(row) == (
-        ("a: no label, called covid 0.90", "map of normal (0.10), 46% of its energy inside the mask"),
-        ("a", "no label, called covid 0.90", "map of normal (0.10)"),
+        ("a: no label, predicted covid 0.90", "map of normal (0.10), 46% of its energy inside the mask"),
+        ("a", "no label, predicted covid 0.90", "map of normal (0.10)"),
     )
     empty = captions({**row, "energy_inside": "", "warning": "empty map: nothing in it"})
     assert empty[0][1:] == ("map of normal (0.10)", "empty map: nothing in it")
