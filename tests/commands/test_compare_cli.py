@@ -32,7 +32,7 @@ def test_tables_in_plain_words(cxr, files):
 
 
 def test_without_validation_images_the_best_on_test_is_told_to_be_optimistic(cxr, files):
-    assert "the best of 2 reaches on test is optimistic" in cxr("compare", *files).out.splitlines()[0]
+    assert "The best of 2 on the test images is optimistic" in cxr("compare", *files).out.splitlines()[0]
 
 
 @pytest.mark.parametrize("style", ["csv", "json"])

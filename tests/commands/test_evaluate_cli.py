@@ -119,9 +119,9 @@ def test_what_decisions_are_worth_is_printed(cxr, file):
     [
         (("{file}", "--format", "xml"), 2, "--format: expected one of table, md"),
         (("{file}", "--positive", "cvid"), 2, "--positive: expected one of covid, normal, pneumonia"),
-        (("{file}", "--by", "hospital"), 1, "--by hospital: no such column"),
+        (("{file}", "--by", "hospital"), 1, "--by hospital: expected a column of the predictions"),
         (("{file}", "--by", "age:40,0"), 2, "--by age: expected rising numbers"),
-        (("{file}", "--sensitivity", "0.95"), 2, "--sensitivity: expected the class to find beside it"),
+        (("{file}", "--sensitivity", "0.95"), 2, "--sensitivity: expected --positive with it"),
         (
             ("{file}", "--sensitivity", "0.95", "--positive", "covid"),
             1,
