@@ -45,7 +45,7 @@ def read_source(argument: str, settings: Settings) -> Manifest:
     listing = list_images([path], None, Request(), None)
     for record in listing.records:
         if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
-            raise InputError(f"{record.path} lies outside --root {settings.root}")
+            raise InputError(f"{record.path} is outside --root {settings.root}")
     if listing.skipped:
         settings.report.say(f"{len(listing.skipped)} files were skipped: their names are not those of images")
     columns = ["image_id", "path", "label"]

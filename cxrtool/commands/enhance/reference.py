@@ -103,7 +103,7 @@ def given(path: str, before: Chain, root: Path | None) -> References:
         InputError: It cannot be read, or lies outside `root`.
     """
     if root is not None and not Path(path).resolve().is_relative_to(root.resolve()):
-        raise InputError(f"--reference {path}: it lies outside --root {root}")
+        raise InputError(f"--reference {path}: it is outside --root {root}")
     from cxrtool.imaging.histogram import darkest_share
 
     try:

@@ -1,4 +1,4 @@
-"""Fuse the predictions of two networks, of the twins of an image, or of runs.
+"""Fuse predictions: of two networks, of the twins of an image, of runs.
 
 All kinds print predictions, which evaluate and compare accept, or write them with -o.
 

@@ -290,7 +290,7 @@ def test_a_manifest_without_masks_is_refused(run, study):
         ({"average": 1.0}, "--average"),
         ({"validation": 1.0}, "--validation"),
         ({"copies": 0}, "--copies"),
-        ({"only": "r0f0"}, "--only names folds"),
+        ({"only": "r0f0"}, "--only selects folds"),
         ({"opt": "lion"}, "--opt: expected one of"),
         ({"size": 60}, "--size 60: unet cannot take it"),
         ({"checkpoint": "best-accuracy"}, "--checkpoint: expected one of best-loss, last"),

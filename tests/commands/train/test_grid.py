@@ -283,7 +283,7 @@ def test_leakage_is_refused_in_a_search_too(study, train_study):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": 3}, "--budget draws from the combinations of --grid"),
+        ({"budget": 3}, "--budget: expected --grid"),
         ({"grid": ("lr=0.1,-1",)}, "--grid lr=-1: --lr: expected a number above 0"),
         ({"grid": ("model=covid-xnet,resnet17",), "size": None}, "--grid model=resnet17: --model: expected"),
         ({"grid": ("hidden=0,64",)}, "--grid hidden=64: --hidden: covid-xnet has a head of its own"),

@@ -285,8 +285,8 @@ def test_folds_without_validation_are_told_of_where_that_matters(study, train_st
     train_study(study, "a", only="r0f0,r0f1", epochs=1, patience=3)
     (warning,) = listener.warned
     assert warning == (
-        "1 of 2 folds have no validation images, such as r0f0: there --checkpoint best-loss, --patience has nothing to "
-        "go by, and the last epoch is kept"
+        "1 of 2 folds have no validation images, such as r0f0: in these --checkpoint best-loss, --patience cannot be "
+        "used, and the last epoch is kept"
     )
     train_study(study, "b", only="r0f0", epochs=1, checkpoint="last")
     train_study(study, "c", only="r0f1", epochs=1)

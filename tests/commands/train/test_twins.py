@@ -102,14 +102,14 @@ def test_the_order_of_classes_is_that_in_which_the_generators_were_fitted(
 
 def test_nothing_is_left_in_the_cache_but_the_radiographs(study, generators, train_study, tmp_path, monkeypatch):
     rooms = []
-    original = twin_training.TwinStores._room
+    original = twin_training.TwinStores._allocate
 
     def room(self, *rest):
         array = original(self, *rest)
         rooms.append(sorted(path.name for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")))
         return array
 
-    monkeypatch.setattr(twin_training.TwinStores, "_room", room)
+    monkeypatch.setattr(twin_training.TwinStores, "_allocate", room)
     train_study(study, transform=generators, size=20, only="r0f0,r0f1")
     assert len(rooms) == 4
     # No name that a kill could leave behind, not even while they are in use.

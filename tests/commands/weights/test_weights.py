@@ -145,7 +145,7 @@ def test_the_model_tells_where_it_is_from(take_in, checkpoint, listener):
     assert "timm for resnet10t" in listener.said[2]
     assert digest in listener.said[3]
     assert len(listener.warned) == 1
-    assert "no leakage of test images can be found" in listener.warned[0]
+    assert "leakage of test images cannot be found" in listener.warned[0]
     assert not (model / "fitted_on.csv").exists()
     assert read_table(model / "rejects.csv").rows == []
 

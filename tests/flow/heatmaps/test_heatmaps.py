@@ -489,7 +489,7 @@ def test_beside_what_is_no_folder_of_heatmaps(place, ask, tmp_path):
         InputError, match=r"expected the output folder of `cxrtool explain`, found the output of `train`"
     ):
         ask(beside=place[0] / "run")
-    with pytest.raises(InputError, match="found no run.json"):
+    with pytest.raises(InputError, match=r"found no run\.json"):
         ask(beside=tmp_path)
 
 

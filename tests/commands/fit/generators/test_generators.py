@@ -245,7 +245,7 @@ def test_several_weights_need_validation_images_to_choose_by(run, short):
     for row in rows:
         row["subset"] = row["subset"].replace("validation", "train")
     write_table(short.splits, list(rows[0]), rows)
-    with pytest.raises(InputError, match="no validation images to choose"):
+    with pytest.raises(InputError, match="no validation images, which choose"):
         run(short, class_loss_weight="1,0.1")
 
 
