@@ -39,7 +39,7 @@ from cxrtool.flow.fold_chains import is_divided
 from cxrtool.flow.folder import touch
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
-from cxrtool.options import Options, option
+from cxrtool.options import Options, one_of, option
 
 VALIDATION = 0.1
 """Share of the training images kept for validation in folds: early stopping on test images gives results too good."""
@@ -148,7 +148,7 @@ def _check(options: SplitOptions) -> None:
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise UsageError(
-            f"expected one of --holdout, --folds, --leave-out, --from-column and --within, found {found}",
+            f"expected exactly one of --holdout, --folds, --leave-out, --from-column and --within, found {found}",
             "for five folds: --folds 5; for one division: --holdout 60/20/20",
         )
     if options.repeats > 1 and not (options.holdout or options.folds):
@@ -244,8 +244,7 @@ def _thin_out(
         warnings.append(f"{empty} images with an empty {column} are in no subset that is thinned out")
     kept = [SYNONYMS.get(name.strip().casefold(), name) for name in (options.keep or "").split(",") if name.strip()]
     for name in kept:
-        if name not in SUBSETS:
-            raise UsageError(f"--keep: expected one of {', '.join(SUBSETS)}, found '{name}'")
+        one_of("--keep", name, SUBSETS)
     return equalise(splits.runs, values, kept, settings.seed)
 
 

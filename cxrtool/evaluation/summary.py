@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cxrtool.errors import UsageError
 from cxrtool.evaluation.counts import draw_counts
 from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend
 from cxrtool.evaluation.metrics import calibration
@@ -25,6 +24,7 @@ from cxrtool.evaluation.metrics.estimates import (
 )
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.scores import Scores
+from cxrtool.options import one_of
 
 Summary = dict[str, Any]
 
@@ -196,8 +196,7 @@ def find_positive(classes: Sequence[str], positive: str | None) -> int | None:
     """The index of the positive class, None if there is none; a `UsageError` if it is not among the classes."""
     if positive is None:
         return None
-    if positive not in classes:
-        raise UsageError(f"--positive: expected one of {', '.join(classes)}, found '{positive}'")
+    one_of("--positive", positive, classes)
     return list(classes).index(positive)
 
 

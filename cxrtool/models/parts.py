@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import cxrtool
 from cxrtool.data.file_names import PART, PART_WEIGHTS
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError
 from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
+from cxrtool.options import one_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,8 +69,7 @@ def networks(kind: str) -> Mapping[str, PartNetwork]:
     from cxrtool.models import class_inherent, lungs, ribs
 
     kinds = {"lungs": lungs.NETWORKS, "ribs": ribs.NETWORKS, "generators": class_inherent.NETWORKS}
-    if kind not in kinds:
-        raise UsageError(f"expected one of {', '.join(kinds)}, found '{kind}'")
+    one_of("kind", kind, kinds)
     return kinds[kind]
 
 

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cxrtool.data.files import locked
 from cxrtool.errors import CxrtoolError, OutputError, UsageError
+from cxrtool.options import one_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -69,8 +70,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     Raises:
         UsageError: `name` is not in `PRECISIONS`.
     """
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision: expected one of {', '.join(PRECISIONS)}, found '{name}'")
+    one_of("--precision", name, PRECISIONS)
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -102,7 +102,7 @@ def test_leaving_out_names_the_value_of_each_fold(options, settings):
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        ({}, "expected one of --holdout, --folds, --leave-out, --from-column and --within, found none"),
+        ({}, "expected exactly one of --holdout, --folds, --leave-out, --from-column and --within, found none"),
         ({"folds": 3, "holdout": "80/20"}, "found --holdout and --folds"),
         ({"leave_out": "source", "repeats": 2}, "found --leave-out, which does not draw"),
         ({"folds": 3, "validation": 1.0}, "--validation: expected a share from 0 to below 1, found 1"),

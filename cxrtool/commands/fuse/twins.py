@@ -16,10 +16,10 @@ from cxrtool.commands.fuse.source import SHARED, Key, Source, examples, fuse, ke
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, split_class, twin_class
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError
 from cxrtool.flow import common_options
 from cxrtool.flow.settings import Settings
-from cxrtool.options import Options, argument, option
+from cxrtool.options import Options, argument, one_of, option
 
 POSITIVE = "covid"
 """The class that ties go to by default, if there is a class of this name."""
@@ -122,8 +122,8 @@ def _classes(predictions: Predictions) -> tuple[list[str], list[str]]:
 
 
 def _positive(given: str | None, labels: list[str], settings: Settings) -> str:
-    if given is not None and given not in labels:
-        raise UsageError(f"--positive: expected one of {', '.join(labels)}, found '{given}'")
+    if given is not None:
+        one_of("--positive", given, labels)
     return given or next((name for name in labels if name.casefold() == POSITIVE), labels[0])
 
 

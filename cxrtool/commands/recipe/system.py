@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
 from cxrtool.errors import UsageError
+from cxrtool.options import one_of
 
 ITEM = "NETWORK"
 """The loop variable of steps that are done for every item of a list, unless a recipe has another name for it."""
@@ -133,10 +134,7 @@ def read_recipe(name: str, values: Sequence[str] = ()) -> Recipe:
     Raises:
         UsageError: There is no such system, or no such variable.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
-        raise UsageError(f"expected one of {', '.join(names())}, found '{name}'{meant}", "`cxrtool recipe` lists them")
+    one_of("NAME", name, names())
     content = tomllib.loads((files("cxrtool.recipes") / f"{name}.toml").read_text(encoding="utf-8"))
     variables = {key: Variable(key, *entry) for key, entry in content.pop("variables").items()}
     for text in values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
 from cxrtool.data.tables.manifest import Manifest, Row, Table, order_columns
 from cxrtool.errors import InputError, UsageError
+from cxrtool.options import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,10 +155,7 @@ def relabel(selection: Selection, mapping: Mapping[str, str]) -> None:
     """
     labels = sorted(set(selection.column("label")) - {""})
     for name in mapping:
-        if name not in labels:
-            near = difflib.get_close_matches(name, labels, 1)
-            meant = f"; did you mean '{near[0]}'?" if near else ""
-            raise UsageError(f"--relabel: expected one of {', '.join(labels) or 'no labels'}, found '{name}'{meant}")
+        one_of("--relabel", name, labels or ["no labels"])
     cells = selection.cells("label")
     selection.frame = selection.frame.assign(label=cells.map(mapping).fillna(cells))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.errors import CxrtoolError, InputError, UsageError
+from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.flow.chain import Chain, before_twins, chain_of, missing_steps, modules_of
 from cxrtool.flow.heatmaps.drawing import INPUT, OPPOSITE, Task, View, view_one
 from cxrtool.flow.heatmaps.options import METHODS
 from cxrtool.flow.parts import locate
 from cxrtool.models.description import Input, ModelDescription
+from cxrtool.options import one_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -284,9 +284,5 @@ def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
 
 def class_index(option: str, name: str, classes: Sequence[str], others: Sequence[str] = ()) -> int:
     """The index of a class; a `UsageError` with the nearest name if there is no such class."""
-    if name in classes:
-        return list(classes).index(name)
-    known = [*others, *classes]
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    meant = f"; did you mean '{near[0]}'?" if near else ""
-    raise UsageError(f"{option}: expected one of {', '.join(known)}, found '{name}'{meant}")
+    one_of(option, name, [*others, *classes])
+    return list(classes).index(name)
