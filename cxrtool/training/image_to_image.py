@@ -246,7 +246,7 @@ def fit_image_to_image(
         ids: Image id of every index of the stores.
         training: Indices of the training images.
         validation: Indices of the validation images, which choose the epoch.
-        groups: As `DenseFit.groups`.
+        groups: As `ImageToImageFit.groups`.
         state: Folder for states to resume from.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row.

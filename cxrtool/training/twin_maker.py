@@ -23,7 +23,7 @@ def minimal_depth(pixels: Pixels) -> Pixels:
 
     A store with one 16-bit image has all others at 16 bits too, by a factor of 257.
 
-    >>> in_own_depth(np.array([[0, 257]], np.uint16)).tolist(), in_own_depth(np.array([[0, 256]], np.uint16)).tolist()
+    >>> minimal_depth(np.array([[0, 257]], np.uint16)).tolist(), minimal_depth(np.array([[0, 256]], np.uint16)).tolist()
     ([[0, 1]], [[0, 256]])
     """
     shallow = pixels.dtype == np.uint16 and not (pixels % 257).any()
