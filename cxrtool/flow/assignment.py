@@ -41,8 +41,15 @@ class Assignment:
 
 
 def splits_file(path: Path) -> Path:
-    """The splits file of `--splits`, which may be a file or a run."""
-    return path / SPLITS if path.is_dir() else path
+    """The splits file of `--splits`, which may be a file or a run.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    file = path / SPLITS if path.is_dir() else path
+    if not file.exists():
+        raise InputError(f"{file}: no such file", "`cxrtool split MANIFEST -o splits.csv` writes one")
+    return file
 
 
 def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list[Assignment]:
