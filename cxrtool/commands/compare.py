@@ -1,4 +1,4 @@
-"""Compare runs side by side, and test whether they differ on the same images.
+"""Compare runs on the same images, and test whether they differ.
 
 Each difference from the reference has an interval from the same resampled patients, a permutation test of the two
 trained models and a corrected t test of the two methods. A test that does not apply is refused, with the reason. p

@@ -1,4 +1,4 @@
-"""Make heatmaps of where a network looks, and measure how much of them is inside the lungs.
+"""Heatmaps of where a network looks, and how much is in the lungs.
 
 Writes maps/ (raw, float32), overlays/, contact sheets, and a manifest with the peak of every map and, where there are
 masks, the share of its energy inside them. Heatmaps of training images are marked. A model of twins explains both the

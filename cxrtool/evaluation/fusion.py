@@ -6,12 +6,13 @@ here are ours), and the twins of COVID-SDNet (Tabik et al. 2020). The functions 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.errors import InputError
+from cxrtool.evaluation.fusion_rules import RULES
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
 
 NORMAL, PATHOLOGICAL, COVID = range(3)
@@ -67,10 +68,6 @@ def joint_nested(a: FloatArray, b: FloatArray) -> FloatArray:
     mean = (a + b) / 2
     outer, inner = np.where(b > a, mean, a), np.where(b > a, mean, b)
     return np.stack([1 - outer, outer - inner, inner], axis=-1)
-
-
-RULES: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {"product": joint_product, "nested": joint_nested}
-"""Rules that turn two probabilities into three."""
 
 
 def joint_decision(a: FloatArray, b: FloatArray, rule: str) -> IntArray:

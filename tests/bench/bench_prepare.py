@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrtool.commands.prepare import Task, read_one
+from cxrtool.commands.prepare import read_one
+from cxrtool.data.datasets.record import Record
 from cxrtool.data.reading.images import ENCODING, MAX_PIXELS
 
 CXRTOOL = str(Path(sys.executable).with_name("cxrtool"))
@@ -60,14 +61,14 @@ def test_one_image(tmp_path):
     spent = {"bare": 0.0, "bare with OpenCV's own encoding": 0.0, "prepare": 0.0}
     for turn in range(ROUNDS):
         for index, path in enumerate(files):
-            task = Task(f"a{index}", str(path), "")
+            record = Record(path, {"image_id": f"a{index}"}, path.name)
             calls = {
                 "bare": lambda path=path, name=f"b{index}.png": bare(path, tmp_path / name, ENCODING),
                 "bare with OpenCV's own encoding": lambda path=path, name=f"c{index}.png": bare(
                     path, tmp_path / name, []
                 ),
-                "prepare": lambda task=task: read_one(
-                    task, target=tmp_path, size=SIZE, fit="squash", max_pixels=MAX_PIXELS, root=None
+                "prepare": lambda record=record: read_one(
+                    record, target=tmp_path, size=SIZE, fit="squash", max_pixels=MAX_PIXELS, root=None
                 ),
             }
             for name, call in calls.items():

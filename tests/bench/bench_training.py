@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from cxrtool.training.classifier_losses import cross_entropy
 from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import Fit, Loop
 from cxrtool.training.features import ImageSource, Normalisation
-from cxrtool.training.options import FittingOptions
-from cxrtool.training.presets import DEFAULTS, PRESETS
+from cxrtool.training.options import TrainingOptions
+from cxrtool.training.presets import PRESETS
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
@@ -34,8 +33,8 @@ CASES = {
 def test_throughput_over_a_fixed_batch(name, tmp_path):
     size, batch, batches = CASES[name]
     count = batch * batches
-    values = {**DEFAULTS, **PRESETS.get(name, {}), "batch_size": batch}
-    recipe = FittingOptions(**{entry.name: values[entry.name] for entry in fields(FittingOptions)})
+    options = TrainingOptions.of(preset=name if name in PRESETS else None, batch_size=batch)
+    recipe = options.fitting()
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, count)
     device = choose_device("auto")
@@ -47,7 +46,7 @@ def test_throughput_over_a_fixed_batch(name, tmp_path):
         images = generator.integers(0, 256, (count, size, size), dtype=np.uint8)
         store = Store(images, [""] * count).to(device)
         keys = image_keys([str(i) for i in range(count)])
-        augmenter = Augmenter(parse(values["augment"]), keys, 0, size, device)
+        augmenter = Augmenter(parse(options.augment), keys, 0, size, device)
         form = input_form(name, "native")
         source = ImageSource(store, augmenter, Normalisation(form["mean"], form["std"], device), device)
         everything, nothing = np.arange(count), np.arange(0)

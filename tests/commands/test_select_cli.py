@@ -1,7 +1,7 @@
 def test_a_manifest_on_standard_output_has_absolute_paths(cxr, tiny):
     outcome = cxr("select", tiny.origin, "--where", "age < 21")
     assert outcome.out.splitlines()[1].split(",")[1] == str(tiny.origin.parent / "im000.png")
-    assert outcome.err == "2 images, 22 left out\n"
+    assert outcome.err == "2 images, 22 excluded\n"
 
 
 def test_relabel_can_be_repeated(cxr, tiny):
@@ -12,6 +12,6 @@ def test_relabel_can_be_repeated(cxr, tiny):
 def test_a_folder_says_where_the_reasons_are(cxr, tiny, tmp_path):
     outcome = cxr("select", tiny.origin, "--one-per", "patient_id", "-o", tmp_path / "chosen")
     assert outcome.out == ""
-    assert outcome.err == f"12 images, 12 left out, see {tmp_path / 'chosen' / 'rejects.csv'}\n"
+    assert outcome.err == f"12 images, 12 excluded, see {tmp_path / 'chosen' / 'rejects.csv'}\n"
     again = cxr("select", tiny.origin, "--one-per", "patient_id", "-o", tmp_path / "chosen")
     assert again.err == f"{tmp_path / 'chosen'}: up to date, nothing to do\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cxrtool.data.tables.manifest import read_table
-from cxrtool.evaluation import fusion
+from cxrtool.evaluation.fusion_rules import RULES
 from cxrtool.models.registry import BUILT_IN, BuiltIn
 
 NETWORK = '''
@@ -71,7 +71,7 @@ def test_a_fusion_rule(cxr, joint_runs, tmp_path, monkeypatch):
         found = np.stack([1 - np.maximum(a, b), np.maximum(a - b, 0.0), b], axis=-1)
         return found / found.sum(axis=-1, keepdims=True)
 
-    monkeypatch.setitem(fusion.RULES, "cautious", cautious)
+    monkeypatch.setitem(RULES, "cautious", cautious)
     assert "cautious" in "".join(cxr("fuse", "joint", "--help").out.split())
     wrong = cxr("fuse", "joint", *joint_runs, "--rule", "cautios")
     assert "did you mean 'cautious'?" in wrong.err

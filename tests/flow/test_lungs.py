@@ -94,7 +94,7 @@ def test_a_model_carries_the_networks_that_its_chain_needs(model, chests):
     chain = locate(description["chain"], model)
     assert chain[0][AT].startswith(str(model / "parts"))
     shutil.rmtree(model / "parts")
-    with pytest.raises(InputError, match="went through a lungs network"):
+    with pytest.raises(InputError, match="made with a lungs network"):
         locate(description["chain"], model)
 
 

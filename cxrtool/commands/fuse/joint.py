@@ -9,7 +9,7 @@ Example: cxrtool fuse joint run-a run-b -o joint.csv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from cxrtool.data.splitting.splits import Run, read_splits
 from cxrtool.data.tables.manifest import Row, read_manifest
 from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.evaluation.fusion_rules import RULES
 from cxrtool.flow import common_options
 from cxrtool.flow.run import fold_name, is_run
 from cxrtool.flow.seen import Seen
@@ -39,12 +40,6 @@ SPLIT_HINT = "make the splits of B with `cxrtool split --within SPLITS-OF-A --eq
 Names = tuple[str, str, str]
 
 
-def _rules() -> Iterable[str]:
-    from cxrtool.evaluation.fusion import RULES
-
-    return RULES
-
-
 @dataclass(frozen=True)
 class JointOptions(Options):
     """The options of `fuse joint`."""
@@ -60,7 +55,7 @@ class JointOptions(Options):
     rule: str = option(
         "{choices}: product assumes that A and B are independent, nested that covid is a part of not normal.",
         "product",
-        choices=_rules,
+        choices=RULES,
     )
     on_conflict: str = option(
         "Prediction where A predicts normal and B covid: prob (the more probable class), inconclusive or covid.",
@@ -255,8 +250,8 @@ def join_answers(
         numbers |= {"probability_b_uncorrected": uncorrected[i]} if corrected else {}
         rows.append({**row, **cells, **{name: f"{value:.9g}" for name, value in numbers.items()}})
     columns = [*first.predictions.columns, "conflict_mass", "conflict", "probability_a", "probability_b"]
-    fused = Predictions(list(names), rows, fusion.RULES[rule](a, b), "joint", columns)
-    _report(fused, {name: make(a, b) for name, make in fusion.RULES.items()}, rule, settings)
+    fused = Predictions(list(names), rows, RULES[rule](a, b), "joint", columns)
+    _report(fused, {name: make(a, b) for name, make in RULES.items()}, rule, settings)
     return fused
 
 

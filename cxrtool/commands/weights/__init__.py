@@ -1,4 +1,4 @@
-"""Import a network of another program, fetch ImageNet weights, list them.
+"""Import a network of another program; fetch or list ImageNet weights.
 
 Example: cxrtool weights import best.pth --model resnet50 --classes covid,normal --size 224 -o model
 """

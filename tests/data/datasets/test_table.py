@@ -26,7 +26,7 @@ def test_columns_can_be_named(tmp_path):
 
 
 def test_a_missing_column_names_those_that_are_there(tmp_path):
-    with pytest.raises(InputError, match=r"names the image.*found: a, b"):
+    with pytest.raises(InputError, match=r"a column of image files.*found: a, b"):
         listed(tmp_path, "a,b\n1,2\n")
     with pytest.raises(InputError, match="--label-column: expected a column 'y', found: path, x"):
         listed(tmp_path, "path,x\n1,2\n", label_column="y")

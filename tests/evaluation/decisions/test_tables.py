@@ -98,8 +98,8 @@ def test_where_the_test_itself_gave_the_cut_the_table_says_so(summary):
     own = {**summary["abstention"], "cuts_from": {"validation": 1, "test": 2}}
     (sheet,) = decision_sheets({"runs": 3, "abstention": own}, "", 2)
     told = " ".join(sheet.notes)
-    assert "from each run's own validation images in 1 of 3 runs" in told
-    assert "from the test images themselves in 2 of 3 runs (fewer than 20 validation images)" in told
+    assert "on the validation images of each run in 1 of 3 runs" in told
+    assert "on the test images themselves in 2 of 3 runs (fewer than 20 validation images)" in told
 
 
 def test_of_many_runs_no_row_each(summary):

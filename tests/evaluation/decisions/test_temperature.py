@@ -52,7 +52,7 @@ def test_few_images_that_are_all_right_do_not_make_it_certain():
     ("n", "labels", "reason"),
     [
         (0, 2, "no validation images"),
-        (1, 2, "only 1 validation image, and 50 are needed"),
+        (1, 2, "only 1 validation image; 50 are needed"),
         (49, 2, "only 49 validation images; 50 are needed"),
         (60, 1, "all 60 validation images are of one class"),
         (50, 2, None),

@@ -79,7 +79,7 @@ def test_a_run_with_too_few_is_named_with_what_can_be_had(study):
         choose(scores, validation, 1, 0.99)
     fewest = min((validation.of(run).truth == 1).sum() for run in scores.runs)
     assert f"{fewest} allow at most --sensitivity 0.9" in caught.value.hint
-    best = float(caught.value.hint.split("--sensitivity ")[1].split()[0])
+    best = float(caught.value.hint.split("--sensitivity ")[1].split()[0].rstrip(";"))
     choose(scores, validation, 1, best)
     with pytest.raises(InputError):
         choose(scores, validation, 1, best + 0.002)
