@@ -8,15 +8,13 @@ import pytest
 
 from cxrtool.errors import InputError
 from cxrtool.evaluation.fusion import (
-    RULES,
     conflict_mass,
     is_conflict,
     joint_decision,
-    joint_nested,
-    joint_product,
     prior_correct,
     twins,
 )
+from cxrtool.evaluation.fusion_rules import RULES, joint_nested, joint_product
 
 HALF = Fraction(1, 2)
 STEPS = [Fraction(i, 40) for i in range(41)]
