@@ -104,6 +104,19 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
         raise UsageError(f"{name}: expected one of {', '.join(names)}, found '{value}'{meant}")
 
 
+def check_choices(options: Any) -> None:
+    """Check the fields of an options dataclass that have choices; None is no choice yet.
+
+    Raises:
+        UsageError: A value is not among the choices.
+    """
+    for name, (_, declaration) in declared(type(options)).items():
+        value = getattr(options, name)
+        if value is not None and declaration.choices is not None and declaration.closed:
+            shown = (declaration.metavar or name.upper()) if declaration.argument else flag_of(name, declaration)
+            one_of(shown, value, declaration.known())
+
+
 def plain(value: Any) -> Any:
     """A value as JSON stores it: paths as text, tuples as lists."""
     if isinstance(value, Path):
@@ -122,11 +135,7 @@ class Options:
     SHARED: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        for name, (_, declaration) in declared(type(self)).items():
-            value = getattr(self, name)
-            if value is not None and declaration.choices is not None and declaration.closed:
-                shown = (declaration.metavar or name.upper()) if declaration.argument else flag_of(name, declaration)
-                one_of(shown, value, declaration.known())
+        check_choices(self)
 
     @classmethod
     def build(cls, given: Mapping[str, Any]) -> tuple[Self, dict[str, str]]:

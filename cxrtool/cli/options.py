@@ -17,7 +17,7 @@ import typer
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.settings import Settings, Silent
-from cxrtool.options import Declaration, Options, declared, flag_of, one_of
+from cxrtool.options import Declaration, Options, declared, flag_of
 
 ORIGINS = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT": "default", "DEFAULT_MAP": "config"}
 
@@ -110,14 +110,10 @@ def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
         source = ctx.get_parameter_source(name)
         origins[name] = ORIGINS.get(source.name, "default") if source else "default"
         values[name] = _typed(value, types[name])
-    own, common = declared(kind), declared(Settings)
+    own = declared(kind)
     given = {name: values[name] for name in own if origins[name] != "default"}
     options, found = kind.build(given)
     shared = {name: values[name] for name in values.keys() - own.keys() if values[name] is not None}
-    for name in shared.keys() & common.keys():
-        declaration = common[name][1]
-        if declaration.choices is not None:
-            one_of(flag_of(name, declaration), shared[name], declaration.known())
     machine = {"threads": default_workers(), "workers": default_workers()}
     called = ctx.find_root().obj or Invocation()
     settings = Settings(**{**machine, **shared}, origins={**origins, **found}, argv=called.argv, call=called.run)

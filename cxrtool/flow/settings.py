@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from cxrtool.options import option
+from cxrtool.options import check_choices, option
 
 Advance = Callable[[int], None]
 """Called with the number of items that were finished since the last call."""
@@ -152,3 +152,6 @@ class Settings:
     report: Reporter = field(default_factory=Silent)
     output: Output = field(default_factory=Nowhere)
     call: Callable[[Sequence[str]], int] = lambda line: 0
+
+    def __post_init__(self) -> None:
+        check_choices(self)

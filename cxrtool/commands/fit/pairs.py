@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from cxrtool.training.store import Store
 
 METADATA, TRUTH = "metadata.csv", "truth.csv"
-TARGETS = {"lungs": "mask", "ribs": "ribless"}
-"""By kind, the default column of the target."""
 
 WHAT = {"lungs": "a lung mask", "ribs": "an image without ribs"}
 
