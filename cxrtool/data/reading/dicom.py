@@ -1,23 +1,28 @@
-"""The DICOM reader: modality transformation, window, inversion, and four tags of the header.
+"""The DICOM reader: modality transformation, window, inversion, orientation, and four tags of the header.
 
 Order after PS3.4 section N.2: stored values, modality transformation (lookup table or rescale), window or VOI lookup
 table, and last the inversion of MONOCHROME1. All of it is computed on the at most 65,536 stored values that BitsStored
-allows and applied as one lookup, so that the pixels are processed once.
+allows and applied as one lookup, so that the pixels are processed once. The picture is then turned upright.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import re
 import warnings as python_warnings
 import zlib
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.reading.dicom_header import GREY, interpretation, make_regular, numbers, text, values_of, whole
 from cxrtool.data.reading.headers import jpeg_frame
+from cxrtool.data.reading.lookup_table import read_table
 from cxrtool.data.reading.radiograph import Grey, Radiograph, check_size, to_grey
 from cxrtool.errors import ImageError
 from cxrtool.imaging.window import apply_window, quantise
@@ -46,6 +51,8 @@ _DISPLAY = (
     "WindowCenter",
     "WindowWidth",
     "VOILUTFunction",
+    "PresentationLUTShape",
+    "PatientOrientation",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     *(
@@ -105,32 +112,49 @@ def read_dicom(file: BinaryIO, *, max_pixels: int) -> Radiograph:
     with python_warnings.catch_warnings():
         # pydicom warns with values from the header, which may be a patient's.
         python_warnings.simplefilter("ignore")
-        try:
-            return _read(file, max_pixels)
-        except (ImageError, MemoryError):
-            raise
-        except Exception as error:
-            # On damaged files pydicom raises anything from AttributeError to RecursionError.
-            raise ImageError(f"damaged or truncated DICOM ({type(error).__name__} while reading it)") from error
+        return _read(file, max_pixels)
+
+
+@contextlib.contextmanager
+def _stage(failure: str) -> Iterator[None]:
+    """Whatever fails here is one reason; pydicom raises anything from AttributeError to RecursionError."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(failure.format(error=type(error).__name__)) from error
+
+
+_DAMAGED = "damaged or truncated DICOM ({error} while reading it)"
+_UNDECODED = "its pixels cannot be decoded: damaged or truncated DICOM ({error} in the decoder)"
+_UNCLEAR = "its header cannot be understood ({error})"
 
 
 def _read(file: BinaryIO, max_pixels: int) -> Radiograph:
     import pydicom
 
-    if _transfer_syntax(file) == _DEFLATED:
-        source: BinaryIO = io.BytesIO(_inflate(file, max_pixels))
-    else:
-        file.seek(0)
-        _check_shape(pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS)), max_pixels)
-        file.seek(0)
-        source = file
-    dataset = pydicom.dcmread(source, force=True, specific_tags=[*TAGS, *_PIXELS])
-    if "PixelData" not in dataset:
-        raise ImageError("truncated DICOM: the file ends before its pixels, or it has no image")
-    _set_transfer_syntax(dataset)
-    _check_codec(dataset)
-    radiograph = Radiograph(np.zeros((1, 1), np.uint8), tags_of(dataset), remarks_on(dataset))
-    radiograph.pixels = _pixels(dataset, radiograph.warnings)
+    with _stage(_DAMAGED):
+        if _transfer_syntax(file) == _DEFLATED:
+            source: BinaryIO = io.BytesIO(_inflate(file, max_pixels))
+        else:
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+            _check_shape(header, max_pixels)
+            file.seek(0)
+            source = file
+        dataset = pydicom.dcmread(source, force=True, specific_tags=[*TAGS, *_PIXELS])
+        if "PixelData" not in dataset:
+            raise ImageError("truncated DICOM: the file ends before its pixels, or it has no image")
+        _set_transfer_syntax(dataset)
+        precision = _check_codec(dataset)
+    radiograph = Radiograph(np.zeros((1, 1), np.uint8))
+    with _stage(_UNCLEAR):
+        known = make_regular(dataset, precision, radiograph.warnings)
+        radiograph.tags = tags_of(dataset)
+        radiograph.warnings += remarks_on(dataset)
+    pixels = _pixels(dataset, known, radiograph.warnings)
+    radiograph.pixels = turn_upright(pixels, dataset, radiograph.warnings)
     return radiograph
 
 
@@ -155,7 +179,7 @@ def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
         header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(TAGS))
         _check_shape(header, max_pixels)
         # At most 16-bit RGB, whatever bits and samples are in the header.
-        size = 6 * int(header.Rows) * int(header.Columns)
+        size = 6 * (whole(header, "Rows") or 0) * (whole(header, "Columns") or 0)
         if not inflater.eof:
             data += inflater.decompress(inflater.unconsumed_tail, size + _HEADER_ROOM)
     except zlib.error as error:
@@ -167,10 +191,10 @@ def _inflate(file: BinaryIO, max_pixels: int) -> bytes:
 
 
 def _check_shape(header: Dataset, max_pixels: int) -> None:
-    if header.get("Rows") is None or header.get("Columns") is None:
+    rows, columns = whole(header, "Rows"), whole(header, "Columns")
+    if rows is None or columns is None:
         raise ImageError("expected a DICOM image, found none (no Rows and Columns): a report, an index, or truncated")
-    frames = int(header.get("NumberOfFrames") or 1)
-    rows, columns = int(header.Rows), int(header.Columns)
+    frames = whole(header, "NumberOfFrames") or 1
     check_size(columns, rows, max(frames, 1), max_pixels)
     if rows < 1 or columns < 1:
         raise ImageError(f"malformed DICOM: its header has {columns} x {rows} pixels")
@@ -189,8 +213,12 @@ def _set_transfer_syntax(dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else plain
 
 
-def _check_codec(dataset: Dataset) -> None:
-    """Check that a decoder is installed and that the compressed stream has the size in the header."""
+def _check_codec(dataset: Dataset) -> int | None:
+    """Check that a decoder is installed and that the compressed stream has the size in the header.
+
+    Returns:
+        Bits a sample of the stream; None where the pixels are not compressed or do not tell.
+    """
     from pydicom.encaps import get_frame
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -200,12 +228,11 @@ def _check_codec(dataset: Dataset) -> None:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
-    size: tuple[int, int] | None = None
+    frame: tuple[int, int, int] | None = None
     if available and syntax.is_encapsulated:
         stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        size = _jpeg2000_size(stream)
-        if frame := jpeg_frame(stream):
-            size = frame[0], frame[1]
+        frame = _jpeg2000_frame(stream) or jpeg_frame(stream)
+        if frame and stream.startswith(b"\xff\xd8"):
             # Pillow accepts this transfer syntax too, but only images of 8 bits.
             available = frame[2] <= 8 or "libjpeg" not in package or find_spec("libjpeg") is not None
     if not available:
@@ -213,26 +240,29 @@ def _check_codec(dataset: Dataset) -> None:
             f"{name} compression needs {package or 'a decoder'}, which is not installed",
             f"pip install {package.split()[0]}" if package else "convert the file to another transfer syntax",
         )
-    if size and size != (dataset.Columns, dataset.Rows):
-        expected = f"{dataset.Columns} x {dataset.Rows}"
-        raise ImageError(f"its header has {expected} pixels, its compressed stream {size[0]} x {size[1]}")
+    columns, rows = whole(dataset, "Columns"), whole(dataset, "Rows")
+    if frame and frame[:2] != (columns, rows):
+        found = f"{frame[0]} x {frame[1]}"
+        raise ImageError(f"its header has {columns} x {rows} pixels, its compressed stream {found}")
+    return frame[2] if frame else None
 
 
-def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
+def _jpeg2000_frame(stream: bytes) -> tuple[int, int, int] | None:
+    """Width, height and bits a sample of a JPEG 2000 stream."""
     start = stream.find(b"\xff\x4f\xff\x51", 0, 1024)
-    if start < 0 or len(stream) < start + 24:
+    if start < 0 or len(stream) < start + 43:
         return None
     right, bottom, left, top = (int.from_bytes(stream[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
-    return right - left, bottom - top
+    return right - left, bottom - top, (stream[start + 42] & 0x7F) + 1
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
     """Patient, age, sex and view, where the header has a valid value."""
     tags = {
-        "patient_id": str(dataset.get("PatientID") or "").strip(),
-        "age": _years(str(dataset.get("PatientAge") or "")),
-        "sex": str(dataset.get("PatientSex") or "").strip().upper(),
-        "view": str(dataset.get("ViewPosition") or "").strip().upper(),
+        "patient_id": "\\".join(str(value) for value in values_of(dataset, "PatientID")).strip(),
+        "age": _years(text(dataset, "PatientAge")),
+        "sex": text(dataset, "PatientSex").upper(),
+        "view": text(dataset, "ViewPosition").upper(),
     }
     if tags["sex"] not in ("M", "F", "O"):
         tags["sex"] = ""
@@ -250,38 +280,83 @@ def _years(age: str) -> str:
 def remarks_on(dataset: Dataset) -> list[str]:
     """Warnings about an image by its header."""
     remarks = []
-    modality = str(dataset.get("Modality") or "").strip().upper()
+    modality = text(dataset, "Modality").upper()
     if modality not in _RADIOGRAPHY:
         known = modality if modality in _OTHER_MODALITIES else "unknown"
         remarks.append(f"modality {known}, not a plain radiograph")
-    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+    if text(dataset, "BurnedInAnnotation").upper() == "YES":
         remarks.append("text is burned into the pixels (BurnedInAnnotation) and may identify the patient")
-    if str(dataset.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING":
+    if text(dataset, "PresentationIntentType").upper() == "FOR PROCESSING":
         remarks.append("raw detector data (FOR PROCESSING), not meant for display")
-    ratio = [float(part) for part in dataset.get("PixelAspectRatio") or (1, 1)]
-    if ratio[0] != ratio[1]:
+    ratio = [part for part in numbers(dataset, "PixelAspectRatio") if part is not None and not math.isnan(part)]
+    if len(ratio) == 2 and ratio[0] != ratio[1]:
         remarks.append("its pixels are not square")
+    shape, meaning = text(dataset, "PresentationLUTShape").upper(), interpretation(dataset)
+    if (shape, meaning) in (("INVERSE", GREY[1]), ("IDENTITY", GREY[0])):
+        remarks.append(
+            f"black and white are in doubt: PresentationLUTShape {shape} contradicts {meaning}, which was followed"
+        )
     return remarks
 
 
-def _pixels(dataset: Dataset, warnings: list[str]) -> Grey:
+_UPRIGHT = {"R": "L", "H": "F"}
+"""The usual view has the patient's left at its right side and the feet at its bottom."""
+
+
+def turn_upright(pixels: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
+    """Turn a picture so that its rows run to the patient's left and its columns to the feet (PS3.3, C.7.6.1.1.1).
+
+    In a lateral view the rows run to the front or back and stay as they are. An orientation that is not that of an
+    upright radiograph, such as an axial one, changes nothing and is reported.
+    """
+    found = [str(value).strip().upper() for value in values_of(dataset, "PatientOrientation")]
+    if not any(found):
+        return pixels
+    along, down = found if len(found) == 2 and all(found) else ("?", "?")
+    axes = {"L": "side", "R": "side", "A": "depth", "P": "depth", "F": "length", "H": "length"}
+    kinds = axes.get(along[0]), axes.get(down[0])
+    if None in kinds or ("length" not in kinds) or kinds[0] == kinds[1]:
+        warnings.append("its PatientOrientation is not that of an upright radiograph; it was left as it is stored")
+        return pixels
+    along, down, turned = along[0], down[0], pixels
+    if kinds[0] == "length":
+        # The rows become columns; a lateral view is rotated and not mirrored, because its side is not known.
+        turned, along, down = turned.T, down, along
+        if "depth" in kinds:
+            turned = turned[:, ::-1] if down == "F" else turned[::-1]
+            down = "F"
+    mirrored = along == "R"
+    if down == "H":
+        turned = turned[::-1]
+        if "depth" in kinds:
+            turned = turned[:, ::-1]
+    if mirrored:
+        turned = turned[:, ::-1]
+    if turned is pixels:
+        return pixels
+    warnings.append("turned to the usual view by its PatientOrientation")
+    return np.ascontiguousarray(turned)
+
+
+def _pixels(dataset: Dataset, known: bool, warnings: list[str]) -> Grey:
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
-    interpretation = str(dataset.PhotometricInterpretation).strip()
-    if interpretation in ("MONOCHROME1", "MONOCHROME2"):
-        return _monochrome(dataset, interpretation == "MONOCHROME1", warnings)
-    array = pixel_array(dataset)
-    if interpretation == "PALETTE COLOR":
-        array = apply_color_lut(array, dataset)
+    meaning = str(dataset.PhotometricInterpretation)
+    if meaning in GREY:
+        return _monochrome(dataset, meaning == GREY[0], known, warnings)
+    with _stage(_UNDECODED):
+        array = pixel_array(dataset)
+        if meaning == "PALETTE COLOR":
+            array = apply_color_lut(array, dataset)
     if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
         raise ImageError("a DICOM image of this colour model is not supported")
-    if interpretation != "PALETTE COLOR" and dataset.BitsStored != array.dtype.itemsize * 8:
+    if meaning != "PALETTE COLOR" and dataset.BitsStored != array.dtype.itemsize * 8:
         raise ImageError(f"a colour DICOM of {dataset.BitsStored} bits is not supported")
     return to_grey(np.ascontiguousarray(array[..., ::-1]), warnings)
 
 
-def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
+def _monochrome(dataset: Dataset, inverted: bool, known: bool, warnings: list[str]) -> Grey:
     from pydicom.pixels.utils import pixel_array
 
     bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
@@ -289,12 +364,17 @@ def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
         raise ImageError(f"expected 2 to 16 bits a pixel, found {bits} stored in {allocated}")
     if int(dataset.get("HighBit", bits - 1)) != bits - 1:
         raise ImageError(f"its highest bit is {dataset.HighBit}, which does not fit {bits} stored bits")
-    stored = pixel_array(dataset, correct_unused_bits=False)
+    with _stage(_UNDECODED):
+        stored = pixel_array(dataset, correct_unused_bits=False)
     if stored.ndim != 2:
         raise ImageError(f"expected one grey image, found an array of {stored.ndim} axes")
     signed = int(dataset.PixelRepresentation) == 1
-    mask = (1 << bits) - 1
     raw = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"u{stored.dtype.itemsize}")
+    if not known:
+        if not signed:
+            bits = max(int(raw.max()).bit_length(), 8)
+        warnings.append(f"BitsStored is missing in its header: {bits} bits, which hold its largest value, are assumed")
+    mask = (1 << bits) - 1
     if not signed and int(raw.max()) > mask:
         warnings.append("pixels use more bits than BitsStored in its header; these bits were removed")
     lowest = -(1 << (bits - 1)) if signed else 0
@@ -306,8 +386,10 @@ def _monochrome(dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
 
 def _show(index: Grey, domain: NDArray[np.int64], dataset: Dataset, inverted: bool, warnings: list[str]) -> Grey:
     """The displayed grey value of every pixel, whose stored value is `domain[index]`; padding is black."""
-    lookup = quantise(_brightness(domain, dataset, warnings), 8 if len(domain) <= 256 else 16, inverted=inverted)
-    padding = _padding(domain, dataset)
+    with _stage(_UNCLEAR):
+        brightness = _brightness(domain, dataset, warnings)
+        padding = _padding(domain, dataset)
+    lookup = quantise(brightness, 8 if len(domain) <= 256 else 16, inverted=inverted)
     if padding is not None and int(lookup[padding].max()) and bool(np.isin(index, padding).any()):
         lookup[padding] = 0
         warnings.append("pixels that are padding by its header are shown as black")
@@ -316,11 +398,10 @@ def _show(index: Grey, domain: NDArray[np.int64], dataset: Dataset, inverted: bo
 
 def _padding(domain: NDArray[np.int64], dataset: Dataset) -> NDArray[np.intp] | None:
     """The indices in `domain` of padding values (PS3.3, section C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
-    if not isinstance(value, int):
+    value, limit = numbers(dataset, "PixelPaddingValue"), numbers(dataset, "PixelPaddingRangeLimit")
+    if len(value) != 1 or value[0] is None or math.isnan(value[0]):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    ends = [end for end in (value, limit) if isinstance(end, int)]
+    ends = [int(end) for end in (value[0], *limit[:1]) if end is not None and not math.isnan(end)]
     if domain[0] < 0:
         # Many writers store a negative value as unsigned.
         ends = [end - (1 << 16) if end > int(domain[-1]) else end for end in ends]
@@ -342,45 +423,63 @@ def show_stored(stored: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
     Raises:
         ImageError: The header is not that of a grey image, or contradicts the values.
     """
-    interpretation = str(dataset.get("PhotometricInterpretation") or "").strip()
-    if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ImageError(f"expected the header of a grey image, found {interpretation or 'no interpretation'}")
+    meaning = interpretation(dataset)
+    if meaning not in GREY:
+        raise ImageError(f"expected the header of a grey image, found {meaning}")
     available = stored.dtype.itemsize * 8
-    bits = min(max(int(dataset.get("BitsStored") or available), 2), available)
+    bits = min(max(whole(dataset, "BitsStored") or available, 2), available)
     if int(stored.max()) >= 1 << bits:
         bits = available
     domain = np.arange(1 << bits, dtype=np.int64)
-    return _show(stored, domain, dataset, interpretation == "MONOCHROME1", warnings)
+    return turn_upright(_show(stored, domain, dataset, meaning == GREY[0], warnings), dataset, warnings)
 
 
 def _brightness(domain: NDArray[np.int64], dataset: Dataset, warnings: list[str]) -> NDArray[np.float64]:
     """Brightness in [0, 1] of every value of `domain`."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi
-
-    values = np.asarray(apply_modality_lut(domain, dataset))
-    if dataset.get("VOILUTSequence"):
-        entries, first, depth = (int(part) for part in dataset.VOILUTSequence[0].LUTDescriptor)
-        # pydicom subtracts the first value in 16 bits, where values beyond the table would wrap around.
-        within = np.clip(np.rint(values).astype(np.int64), first, first + (entries or 1 << 16) - 1)
-        shown = np.asarray(apply_voi(within, dataset), np.float64)
-        return shown / ((1 << depth) - 1)
-    window = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    if window[0] is not None and window[1] is not None:
-        function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+    values, trusted = _modality(domain, dataset, warnings)
+    table = read_table(dataset, "VOILUTSequence", "VOI lookup table", warnings) if trusted else None
+    if table:
+        bits = table.used_bits
+        if bits != table.bits:
+            warnings.append(f"its VOI lookup table has {table.bits} bits by its header and uses {bits}, which counted")
+        return table(values) / ((1 << bits) - 1)
+    window = _window(dataset, warnings) if trusted else None
+    if window:
+        function = text(dataset, "VOILUTFunction").upper() or "LINEAR"
         try:
-            return apply_window(np.asarray(values, np.float64), window[0], window[1], function)
+            return apply_window(values, *window, function)
         except ValueError:
             warnings.append("its window cannot be used; the whole range of stored values is shown")
     low, high = float(values.min()), float(values.max())
     if low == high:
         raise ImageError("its modality transformation makes every pixel the same")
-    return (np.asarray(values, np.float64) - low) / (high - low)
+    return (values - low) / (high - low)
 
 
-def _first(value: Any) -> float | None:
-    """The first of one or several numbers; None where there is none."""
-    if value is None or value == "":
+def _modality(domain: NDArray[np.int64], dataset: Dataset, warnings: list[str]) -> tuple[NDArray[np.float64], bool]:
+    """The values after the modality transformation, and whether a window may be applied to them."""
+    table = read_table(dataset, "ModalityLUTSequence", "modality lookup table", warnings)
+    if table:
+        return table(domain).astype(np.float64), True
+    slope, intercept = (
+        next((number for number in numbers(dataset, keyword) if number is not None), neutral)
+        for keyword, neutral in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+    )
+    if math.isnan(slope) or math.isnan(intercept):
+        warnings.append("its rescale cannot be read; neither it nor a window was used")
+        return domain.astype(np.float64), False
+    return domain.astype(np.float64) * slope + intercept, True
+
+
+def _window(dataset: Dataset, warnings: list[str]) -> tuple[float, float] | None:
+    """Centre and width of the first window that has both; None where there is none."""
+    centres, widths = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
+    pairs = [(c, w) for c, w in zip(centres, widths, strict=False) if c is not None and w is not None]
+    usable = [(c, w) for c, w in pairs if not (math.isnan(c) or math.isnan(w))]
+    if not usable:
+        if any(number is not None for number in (*centres, *widths)):
+            warnings.append("its window cannot be used; the whole range of stored values is shown")
         return None
-    if isinstance(value, str) or not hasattr(value, "__len__"):
-        return float(value)
-    return float(value[0]) if len(value) else None
+    if usable[0] != (centres[0], widths[0]):
+        warnings.append("its first window is empty or cannot be read; the next one was used")
+    return usable[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.reading.dicom import TAGS, remarks_on, show_stored, tags_of
+from cxrtool.data.reading.dicom_header import whole
 from cxrtool.data.reading.radiograph import Radiograph
 from cxrtool.errors import ImageError
 
@@ -43,9 +44,9 @@ def apply_header(radiograph: Radiograph, header: Path) -> Radiograph:
         python_warnings.simplefilter("ignore")
         try:
             dataset = _read(header)
-            size = dataset.get("Columns"), dataset.get("Rows")
+            size = whole(dataset, "Columns"), whole(dataset, "Rows")
             height, width = radiograph.pixels.shape
-            if all(isinstance(side, int) for side in size) and size != (width, height):
+            if None not in size and size != (width, height):
                 raise ImageError(f"{header.name} has {size[0]} x {size[1]} pixels, the image {width} x {height}")
             pixels = show_stored(radiograph.pixels, dataset, radiograph.warnings)
             return Radiograph(pixels, tags_of(dataset), [*radiograph.warnings, *remarks_on(dataset)])
@@ -74,5 +75,16 @@ def _read(path: Path) -> Dataset:
         if isinstance(entry, dict) and "vr" in entry:
             dataset.update(Dataset.from_json({key: entry}))
         elif isinstance(entry, str | int | float) or (isinstance(entry, list) and entry):
-            setattr(dataset, keyword, entry)
+            _add(dataset, keyword, entry)
     return dataset
+
+
+def _add(dataset: Dataset, keyword: str, entry: Any) -> None:
+    """Add an attribute; one whose value is not what the standard says keeps its text."""
+    from pydicom.tag import Tag
+
+    try:
+        setattr(dataset, keyword, entry)
+    except Exception:
+        parts = entry if isinstance(entry, list) else [entry]
+        dataset.add_new(Tag(keyword), "UN", "\\".join(map(str, parts)).encode())

@@ -1,4 +1,4 @@
-"""The DICOM reader: windows, inversion, compressions, truncation, bombs, and what it must not tell."""
+"""The DICOM reader: windows, tables, odd headers, turns, compressions, truncation, bombs, and what it must not tell."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import convert_color_space
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.tag import Tag
 
 from cxrtool.data.reading.images import read_image
 from cxrtool.errors import ImageError
@@ -498,3 +500,297 @@ def test_bombs_are_refused_quickly_and_in_little_memory(tmp_path, read_bomb, nam
     outcome = read_bomb(path)
     assert outcome.startswith("refused:")
     assert "MemoryError" not in outcome
+
+
+# Files as they are met: lookup tables in every encoding, headers that are not what the standard says, orientation.
+
+
+def sixteen(brightness: np.ndarray) -> np.ndarray:
+    return np.floor(brightness * 65535 + 0.5).astype(np.uint16)
+
+
+def item(table: np.ndarray, vr: str, data: bytes | list[int], bits: int, first: int = 0) -> Dataset:
+    found = Dataset()
+    found.add_new("LUTDescriptor", "US", [len(table) % 65536, first % 65536, bits])
+    found.add_new("LUTData", vr, data)
+    return found
+
+
+def raw(dataset: Dataset, keyword: str, vr: str, text: bytes) -> Dataset:
+    """Set the bytes of an attribute, also such as pydicom would refuse to convert."""
+    tag = Tag(keyword)
+    text += b" " * (len(text) % 2)
+    dataset._dict[tag] = RawDataElement(tag, vr, len(text), text, 0, False, True)
+    return dataset
+
+
+CURVE = (255 * np.sqrt(np.arange(4096) / 4095)).astype(np.uint8)
+"""A table of 8 bits an entry with more than 256 entries."""
+
+
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize(
+    ("vr", "data"),
+    [
+        ("US", CURVE.astype(int).tolist()),
+        ("OW", CURVE.astype("<u2").tobytes()),
+        ("OW", CURVE.tobytes()),
+        ("US", CURVE.view("<u2").astype(int).tolist()),
+        ("SS", CURVE.astype(int).tolist()),
+    ],
+    ids=["US", "OW", "OW-packed", "US-packed", "SS"],
+)
+def test_a_table_of_eight_bits_is_the_same_in_every_encoding(read, keyword, vr, data):
+    dataset = dicom(TWELVE)
+    dataset.add_new(keyword, "SQ", [item(CURVE, vr, data, 8)])
+    got = read(dataset)
+    expected = CURVE[TWELVE] / 255
+    assert np.abs(got.pixels / 65535 - expected).max() < 1e-4
+    assert not got.warnings
+
+
+def test_a_packed_table_of_an_odd_number_of_entries(read):
+    table = CURVE[:4095]
+    dataset = dicom(TWELVE)
+    dataset.VOILUTSequence = [item(table, "OW", table.tobytes() + b"\0", 8)]
+    assert np.abs(read(dataset).pixels / 65535 - table[np.minimum(TWELVE, 4094)] / 255).max() < 1e-4
+
+
+def test_a_packed_table_in_big_endian(read):
+    dataset = dicom(TWELVE.byteswap(), syntax=uid.ExplicitVRBigEndian)
+    dataset["PixelData"].VR = "OW"
+    dataset.VOILUTSequence = [item(CURVE, "OW", CURVE.reshape(-1, 2)[:, ::-1].tobytes(), 8)]
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
+    assert np.abs(read(dataset).pixels / 65535 - CURVE[TWELVE] / 255).max() < 1e-4
+
+
+@pytest.mark.parametrize("bits", [9, 12, 13, 14, 15])
+def test_a_table_narrower_than_its_descriptor_has_its_own_range(read, bits):
+    table = (np.sqrt(np.arange(4096) / 4095) * ((1 << bits) - 1)).astype(np.uint16)
+    dataset = dicom(TWELVE)
+    dataset.VOILUTSequence = [item(table, "OW", table.tobytes(), 16)]
+    got = read(dataset)
+    assert np.array_equal(got.pixels, sixteen(table[TWELVE] / ((1 << bits) - 1)))
+    assert got.warnings == [f"its VOI lookup table has 16 bits by its header and uses {bits}, which counted"]
+
+
+def test_a_table_wider_than_its_descriptor_has_its_own_range(read):
+    table = np.arange(4096, dtype=np.uint16)
+    dataset = dicom(TWELVE)
+    dataset.VOILUTSequence = [item(table, "US", table.astype(int).tolist(), 8)]
+    got = read(dataset)
+    assert np.array_equal(got.pixels, sixteen(TWELVE / 4095))
+    assert "has 8 bits by its header and uses 12" in got.warnings[0]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_a_modality_table_of_any_depth_comes_before_the_window(read, bits):
+    table = (np.arange(4096) ** 2 // 4100).astype(np.uint16)
+    dataset = dicom(TWELVE, WindowCenter=2048, WindowWidth=4096)
+    dataset.ModalityLUTSequence = [item(table, "US", table.astype(int).tolist(), bits)]
+    expected = np.clip((table[TWELVE] - 2047.5) / 4095 + 0.5, 0, 1)
+    assert np.abs(read(dataset).pixels / 65535 - expected).max() < 1e-4
+
+
+def test_a_table_starts_at_a_negative_value_that_was_written_as_unsigned(read):
+    pixels = TWELVE.astype(np.int16) - 2048
+    table = np.arange(4096, dtype=np.uint16)[::-1].copy()
+    dataset = dicom(pixels)
+    dataset.VOILUTSequence = [item(table, "OW", table.tobytes(), 12, first=-2048)]
+    assert np.array_equal(read(dataset).pixels, sixteen(table[TWELVE] / 4095))
+
+
+@pytest.mark.parametrize("found", [[], [100, 0, 12], [4096, 0]], ids=["empty", "short", "incomplete"])
+def test_a_table_that_cannot_be_used_leaves_the_window(read, found):
+    other = Dataset()
+    if found:
+        other.LUTDescriptor = found
+        other.add_new("LUTData", "US", [1, 2, 3])
+    dataset = dicom(TWELVE, WindowCenter=2000, WindowWidth=1000)
+    dataset.VOILUTSequence = [other]
+    got = read(dataset)
+    assert np.array_equal(got.pixels, read(dicom(TWELVE, WindowCenter=2000, WindowWidth=1000)).pixels)
+    assert len(got.warnings) == (1 if found else 0)
+
+
+PLAIN = sixteen(TWELVE / 4095)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "text"),
+    [
+        ("RescaleSlope", "DS", b""),
+        ("RescaleIntercept", "DS", b""),
+        ("PixelAspectRatio", "IS", b"1"),
+        ("PixelAspectRatio", "IS", b"1\\1\\1"),
+        ("PixelAspectRatio", "IS", b"1.0\\1.0"),
+        ("PhotometricInterpretation", "CS", b"MONOCHROME 2"),
+        ("PhotometricInterpretation", "CS", b"monochrome_2"),
+        ("NumberOfFrames", "IS", b""),
+        ("NumberOfFrames", "IS", b"1\\1"),
+        ("PatientAge", "AS", b"045Y\\046Y"),
+        ("PatientSex", "CS", b"\\F"),
+        ("ViewPosition", "CS", b"PA\\AP"),
+        ("BurnedInAnnotation", "CS", b"NO\\NO"),
+        ("PixelPaddingValue", "DS", b"x"),
+        ("VOILUTFunction", "CS", b""),
+        ("WindowCenter", "DS", b""),
+        ("HighBit", "US", b""),
+    ],
+)
+def test_an_attribute_with_other_values_than_the_standard_says_changes_nothing(read, keyword, vr, text):
+    got = read(raw(dicom(TWELVE), keyword, vr, text))
+    assert np.array_equal(got.pixels, PLAIN)
+    assert not got.warnings
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"WindowCenter": b"2000,5", "WindowWidth": b"1000"}, "window cannot be used"),
+        ({"WindowCenter": b"2000", "WindowWidth": b""}, "window cannot be used"),
+        ({"WindowCenter": b"2000", "WindowWidth": b"1e999"}, "window cannot be used"),
+        ({"RescaleIntercept": b"-1024,0", "RescaleSlope": b"1", "WindowCenter": b"0"}, "rescale cannot be read"),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_not_used_and_said(read, values, words):
+    dataset = dicom(TWELVE)
+    for keyword, text in values.items():
+        raw(dataset, keyword, "DS", text)
+    got = read(dataset)
+    assert np.array_equal(got.pixels, PLAIN)
+    (warning,) = got.warnings
+    assert words in warning
+
+
+def test_the_next_window_counts_where_the_first_is_empty(read):
+    dataset = raw(raw(dicom(TWELVE), "WindowCenter", "DS", b"\\2000"), "WindowWidth", "DS", b"\\1000")
+    got = read(dataset)
+    assert np.array_equal(got.pixels, read(dicom(TWELVE, WindowCenter=2000, WindowWidth=1000)).pixels)
+    assert "first window is empty" in got.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "keyword", ["BitsStored", "PixelRepresentation", "BitsAllocated", "HighBit", "SamplesPerPixel"]
+)
+def test_a_missing_attribute_is_derived(read, keyword):
+    dataset = dicom(np.maximum(TWELVE, 1) | np.uint16(2048) * np.isin(TWELVE, TWELVE.max()))
+    expected = read(dataset).pixels
+    del dataset[keyword]
+    got = read(dataset)
+    assert np.array_equal(got.pixels, expected)
+    assert all("is missing in its header" in warning for warning in got.warnings)
+    assert len(got.warnings) == (keyword not in ("HighBit", "SamplesPerPixel"))
+
+
+def test_without_any_word_on_its_bits_the_largest_value_decides(read):
+    pixels = TWELVE.copy()
+    pixels[0, 0] = 4095
+    dataset = dicom(pixels)
+    del dataset["BitsStored"], dataset["HighBit"]
+    got = read(dataset)
+    assert np.array_equal(got.pixels, sixteen(pixels / 4095))
+    assert "12 bits, which hold its largest value" in got.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "text", "reason"),
+    [
+        ("Rows", "US", b"\x40\0\x41\0", "expected one value of Rows, found 2"),
+        ("PhotometricInterpretation", "CS", b"", "no PhotometricInterpretation"),
+        ("PhotometricInterpretation", "CS", b"GREY", "colour model is not supported"),
+        ("PixelRepresentation", "US", b"\x02\0", "expected 0 or 1"),
+        ("NumberOfFrames", "IS", b"one", "NumberOfFrames in its header is not a whole number"),
+    ],
+)
+def test_a_contradiction_is_refused_with_its_reason(read, keyword, vr, text, reason):
+    with pytest.raises(ImageError, match=reason) as refused:
+        read(raw(dicom(TWELVE), keyword, vr, text))
+    assert "damaged or truncated" not in refused.value.message
+
+
+def compressed(codec: str, **header) -> Dataset:
+    """An eight-bit stream under a header that says otherwise."""
+    syntax = {".jpg": uid.JPEGBaseline8Bit, ".jp2": uid.JPEG2000Lossless}[codec]
+    dataset = dicom(TWELVE, syntax=syntax, **header)
+    stream = cv2.imencode(codec, EIGHT)[1].tobytes()
+    dataset.PixelData = encapsulate([stream])
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+@pytest.mark.parametrize("codec", [".jpg", ".jp2"])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_stream_of_fewer_bits_than_its_header_is_read_as_it_is(read, codec, bits):
+    got = read(compressed(codec, BitsStored=bits, HighBit=bits - 1))
+    assert got.pixels.dtype == np.uint8
+    decoded = cv2.imdecode(cv2.imencode(codec, EIGHT)[1], cv2.IMREAD_UNCHANGED)
+    assert np.abs(got.pixels.astype(int) - decoded).max() <= 2
+    assert bool(got.warnings) == (bits == 12)
+
+
+def test_a_window_that_fits_only_the_header_is_refused(read):
+    with pytest.raises(ImageError, match="12 bits a pixel and its compressed stream 8"):
+        read(compressed(".jpg", WindowCenter=2048, WindowWidth=4096))
+
+
+TURNS = {
+    ("L", "F"): lambda a: a,
+    ("R", "F"): lambda a: a[:, ::-1],
+    ("R", "H"): lambda a: a[::-1, ::-1],
+    ("L", "H"): lambda a: a[::-1],
+    ("F", "L"): lambda a: a.T,
+    ("F", "R"): lambda a: a[:, ::-1].T,
+    ("H", "L"): lambda a: a[::-1].T,
+    ("H", "R"): lambda a: a[::-1, ::-1].T,
+    ("LP", "FA"): lambda a: a,
+}
+"""How a picture whose rows run to the left and columns to the feet is stored under another orientation."""
+
+
+@pytest.mark.parametrize("orientation", TURNS, ids="\\".join)
+def test_a_picture_is_turned_to_the_usual_view(read, orientation):
+    stored = np.ascontiguousarray(TURNS[orientation](TWELVE))
+    got = read(dicom(stored, PatientOrientation=list(orientation)))
+    assert np.array_equal(got.pixels, PLAIN)
+    turned = orientation[0][0] + orientation[1][0] != "LF"
+    assert got.warnings == ["turned to the usual view by its PatientOrientation"] * turned
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (["A", "F"], lambda a: a),
+        (["P", "F"], lambda a: a),
+        (["P", "H"], lambda a: a[::-1, ::-1]),
+        (["F", "A"], lambda a: np.rot90(a)),
+        (["H", "P"], lambda a: np.rot90(a, -1)),
+    ],
+)
+def test_a_lateral_view_is_turned_and_not_mirrored(read, orientation, stored):
+    pixels = np.ascontiguousarray(stored(TWELVE))
+    assert np.array_equal(read(dicom(pixels, PatientOrientation=orientation)).pixels, PLAIN)
+
+
+@pytest.mark.parametrize("orientation", ["L", ["L", "P"], ["L", "R"], ["X", "Y"], ["", "F"]])
+def test_another_orientation_is_left_and_said(read, orientation):
+    dataset = raw(dicom(TWELVE), "PatientOrientation", "CS", "\\".join(orientation).encode())
+    got = read(dataset)
+    assert np.array_equal(got.pixels, PLAIN)
+    assert "not that of an upright radiograph" in got.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "shape", "doubted"),
+    [
+        ("MONOCHROME2", "INVERSE", True),
+        ("MONOCHROME1", "IDENTITY", True),
+        ("MONOCHROME1", "INVERSE", False),
+        ("MONOCHROME2", "IDENTITY", False),
+        ("MONOCHROME2", "", False),
+    ],
+)
+def test_a_presentation_table_against_the_photometric_interpretation_is_said(read, meaning, shape, doubted):
+    got = read(dicom(TWELVE, PhotometricInterpretation=meaning, PresentationLUTShape=shape))
+    assert any("black and white are in doubt" in warning for warning in got.warnings) == doubted
+    assert np.array_equal(got.pixels, PLAIN if meaning == "MONOCHROME2" else 65535 - PLAIN)

@@ -115,14 +115,17 @@ def test_a_colour_picture_is_read_as_it_is(read):
     [
         ("{", "image.json cannot be read"),
         ("[]", "image.json cannot be read"),
-        ({}, "expected the header of a grey image, found no interpretation"),
+        ({}, "has no PhotometricInterpretation"),
         ({"PhotometricInterpretation": "RGB"}, "found RGB"),
         (
             {"PhotometricInterpretation": "MONOCHROME2", "Rows": 9, "Columns": 9},
             "has 9 x 9 pixels, the image 48",
         ),
-        ({"00280004": {"vr": "CS", "Value": [["x"]]}}, "grey image|cannot be read"),
-        ({"PhotometricInterpretation": "MONOCHROME2", "BitsStored": "many"}, "cannot be read"),
+        ({"00280004": {"vr": "CS", "Value": [["x"]]}}, "grey image|cannot be read|colour model"),
+        (
+            {"PhotometricInterpretation": "MONOCHROME2", "BitsStored": "many"},
+            "BitsStored in its header is not a whole number",
+        ),
     ],
     ids=["cut", "list", "empty", "colour", "size", "nested", "bits"],
 )
