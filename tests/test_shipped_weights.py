@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from cxrtool.data.tables.manifest import read_table
-from cxrtool.flow.lungs import find_lungs
-from cxrtool.flow.parts import AT
+from cxrtool.flow.folder import AT
+from cxrtool.flow.replaying import find_lungs
 from cxrtool.imaging import masks, plausibility
 from cxrtool.models import parts
 

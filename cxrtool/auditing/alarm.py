@@ -1,4 +1,4 @@
-"""What chance alone would reach: the same classifiers on labels permuted among the patients.
+"""Probes on the splits of a model: trained, tested and measured, and what chance alone would reach.
 
 Labels are permuted among whole patients. A permutation is the same in all repeats and folds, in training and in test.
 In a set whose images contain nothing about its labels, the true labels are then one permutation like the others (Ojala
@@ -8,19 +8,61 @@ of several probes in each permutation, so that more probes do not make a false a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from cxrtool.auditing import classifier
 from cxrtool.auditing.classifier import KERNELS, Features
-from cxrtool.auditing.inputs import Fold, ImageSet
+from cxrtool.auditing.views import ImageSet
+from cxrtool.data.splitting.divider import Divider
+from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.predictions import GROUPING, Predictions
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide, mean_defined
+from cxrtool.evaluation.metrics.estimates import Estimates, estimate
+from cxrtool.evaluation.scores import Scores, scores_of
+from cxrtool.evaluation.summary import measures_of
 
 PERMUTATIONS = 200
 SHARE = 0.99
 """Share of the permutations that stay below the level."""
+
+KEPT = ("image_id", "label", *GROUPING)
+
+
+class Fold(Protocol):
+    """One fold of the splits, as `flow.assignment.Assignment` is."""
+
+    @property
+    def repeat(self) -> str:
+        """As in the splits."""
+
+    @property
+    def fold(self) -> str:
+        """As in the splits."""
+
+    @property
+    def subsets(self) -> Mapping[str, Sequence[int]]:
+        """Indices in the manifest of the images of `train`, `validation` and `test`."""
+
+
+class Progress(Protocol):
+    """Shows the progress of a long loop, as `flow.settings.Reporter` does."""
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show it; the function takes the number of items finished since its last call."""
+
+
+class NoProgress:
+    """Shows no progress."""
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show nothing."""
+        return contextlib.nullcontext(lambda count: None)
 
 
 @dataclass(frozen=True)
@@ -66,9 +108,22 @@ def runs_of(pictures: ImageSet, folds: Sequence[Fold], seed: int) -> list[Run]:
     found = []
     for number, fold in enumerate(folds):
         train, test = (pictures.at(fold.subsets.get(name, ())) for name in ("train", "test"))
-        if not len(train) or not len(test):
-            continue
-        found.append(sampled(fold.repeat, fold.fold, train, test, patients, [seed, number]))
+        if len(train) and len(test):
+            found.append(sampled(fold.repeat, fold.fold, train, test, patients, [seed, number]))
+    return found
+
+
+def divided(pictures: ImageSet, count: int, seed: int) -> list[Run]:
+    """A cross-validation by patient; in fewer folds than `count` where a class has fewer patients.
+
+    Every class must have two patients at least.
+    """
+    patients, divider = pictures.patients, Divider(pictures.rows, seed=seed)
+    found = []
+    for fold, subsets in enumerate(divider.folds(min(count, divider.most_folds()), 0.0)):
+        subset_of = np.array([subsets.get(row["image_id"], "") for row in pictures.rows])
+        train, test = (np.flatnonzero(subset_of == wanted) for wanted in ("train", "test"))
+        found.append(sampled("0", str(fold), train, test, patients, [seed, fold]))
     return found
 
 
@@ -111,25 +166,21 @@ def permute_labels(labels: IntArray, patients: IntArray, count: int, seed: int) 
 def run_probe(
     features: Features, kernel: str, labellings: IntArray, patients: IntArray, runs: Sequence[Run], classes: int
 ) -> Trial:
-    """Train and test in every run, for every labelling.
+    """Train and test on features (n, d) in every run, for every labelling (n, 1 + P) of `permute_labels`.
 
-    Args:
-        features: (n, d).
-        kernel: One of `KERNELS`.
-        labellings: (n, 1 + P) from `permute_labels`.
-        patients: (n,).
-        runs: Folds of one or several repeats.
-        classes: Number of classes K.
+    `kernel` is a key of `KERNELS`, `classes` the number of classes K.
     """
-    tally = _Tally(runs, classes, labellings)
-    predicted, probabilities = [], []
-    for run in runs:
-        kernels = KERNELS[kernel](features[run.train], features[run.test])
-        preds = classifier.classify(kernels, labellings[run.train], patients[run.train], classes)
-        tally.add(run, preds.predicted)
-        predicted.append(preds.predicted[:, 0])
-        probabilities.append(preds.probabilities)
-    return Trial(tally.reached(), predicted, probabilities)
+    found = [
+        classifier.classify(
+            KERNELS[kernel](features[run.train], features[run.test]),
+            labellings[run.train],
+            patients[run.train],
+            classes,
+        )
+        for run in runs
+    ]
+    reached = _reached([preds.predicted for preds in found], runs, labellings, classes)
+    return Trial(reached, [preds.predicted[:, 0] for preds in found], [preds.probabilities for preds in found])
 
 
 def nearest(features: Features, labellings: IntArray, runs: Sequence[Run], classes: int) -> FloatArray:
@@ -139,33 +190,48 @@ def nearest(features: Features, labellings: IntArray, runs: Sequence[Run], class
     only memorises: with permuted labels it is better than chance only where the nearest image is of the same patient,
     which never happens where the splits do not leak.
     """
-    tally = _Tally(runs, classes, labellings)
+    predicted = []
     for run in runs:
         inside, outside = classifier.standardise(features[run.train], features[run.test])
         distances = (inside**2).sum(axis=1) - 2 * outside @ inside.T
-        tally.add(run, labellings[run.train[distances.argmin(axis=1)]])
-    return tally.reached()
+        predicted.append(labellings[run.train[distances.argmin(axis=1)]])
+    return _reached(predicted, runs, labellings, classes)
 
 
-class _Tally:
-    """Counts correct predictions by repeat, class and labelling."""
-
-    def __init__(self, runs: Sequence[Run], classes: int, labellings: IntArray) -> None:
-        self.repeats = list(dict.fromkeys(run.repeat for run in runs))
-        self.labellings = labellings
-        self.hits, self.totals = (np.zeros((len(self.repeats), classes, labellings.shape[1])) for _ in range(2))
-
-    def add(self, run: Run, predicted: IntArray) -> None:
-        truth, repeat = self.labellings[run.test], self.repeats.index(run.repeat)
-        for k in range(self.hits.shape[1]):
-            self.totals[repeat, k] += (truth == k).sum(axis=0)
-            self.hits[repeat, k] += ((truth == k) & (predicted == k)).sum(axis=0)
-
-    def reached(self) -> FloatArray:
-        return mean_defined(mean_defined(divide(self.hits, self.totals)))
+def _reached(predicted: Sequence[IntArray], runs: Sequence[Run], labellings: IntArray, classes: int) -> FloatArray:
+    """(1 + P,) balanced accuracy of predictions (t, 1 + P) of every run: pooled over folds, mean over repeats."""
+    repeats = list(dict.fromkeys(run.repeat for run in runs))
+    hits, totals = (np.zeros((len(repeats), classes, labellings.shape[1])) for _ in range(2))
+    for run, preds in zip(runs, predicted, strict=True):
+        truth, repeat = labellings[run.test], repeats.index(run.repeat)
+        for k in range(classes):
+            totals[repeat, k] += (truth == k).sum(axis=0)
+            hits[repeat, k] += ((truth == k) & (preds == k)).sum(axis=0)
+    return mean_defined(mean_defined(divide(hits, totals)))
 
 
 def level_of(trials: Sequence[Trial], share: float = SHARE) -> float:
     """The level below which the best of several probes stays in a share of the permutations."""
     largest = np.max([trial.reached[1:] for trial in trials], axis=0)
     return float(np.quantile(largest, share, method="higher"))
+
+
+def scored(rows: Sequence[Row], runs: Sequence[Run], classes: Sequence[str], trial: Trial) -> Scores:
+    """The predictions of a probe, as those of a model are evaluated."""
+    found = []
+    for run, predicted in zip(runs, trial.predicted, strict=True):
+        for index, k in zip(run.test.tolist(), predicted.tolist(), strict=True):
+            row = {name: rows[index].get(name, "") for name in KEPT}
+            found.append({**row, "repeat": run.repeat, "fold": run.fold, "subset": "test", "predicted": classes[k]})
+    return scores_of(Predictions(list(classes), found, np.concatenate(trial.probabilities), "the probes"))
+
+
+def main_figures(scores: Scores, found: Estimates) -> dict[str, Any]:
+    """Balanced accuracy and AUC, as `evaluate` computes them."""
+    overall = measures_of(scores, found, None)["overall"]
+    return {"balanced_accuracy": overall["balanced_accuracy"], "auc": overall["macro_auc"]}
+
+
+def figures_of(scores: Scores, seed: int, resamples: int) -> dict[str, Any]:
+    """Balanced accuracy and AUC with intervals."""
+    return main_figures(scores, estimate(scores, seed=seed, resamples=resamples, calibrated=False))

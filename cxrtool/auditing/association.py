@@ -1,18 +1,27 @@
-"""How strongly a label is associated with a factor: effect size, permutation test, and correction for many tests.
+"""What a label is associated with: effect sizes, permutation tests, and correction for many tests.
 
-Rows are taken as independent: the caller gives one row per patient and label.
+Each question, is the label associated with a factor, or with whether it is known, is tested on one row per patient and
+label. Its level depends on effect size and certainty together: with many patients even a small difference is certain,
+with few a large one may be chance.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.auditing.factors import CATEGORY, MANIFEST, NAMING, NUMBER, Factor, factors
+from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING
+from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
 from cxrtool.evaluation.metrics.ranking import Ranking
 from cxrtool.evaluation.resampling.intervals import RESAMPLES, draw_patients, percents
@@ -27,18 +36,32 @@ MERGED = "(rare)"
 
 CELLS_AT_ONCE = 4_000_000
 
+CERTAIN = 0.01
+"""q (Benjamini & Hochberg) below which an association counts as more than chance."""
+
+SEPARATING_V, SEPARATING_AUC = 0.8, 0.9
+"""From here a factor alone has "outstanding" discrimination (Hosmer & Lemeshow 2000, section 5.2.4: AUC 0.9); for two
+equal classes and two levels an AUC of 0.9 is a V of 0.8."""
+
+LARGE_W, SMALL_W = 0.5, 0.1
+"""Cohen (1988, section 7.2): large and small w; V is w / sqrt(min(levels, classes) - 1)."""
+
+LARGE_SMD, SMALL_SMD = 0.8, 0.1
+"""Cohen (1988, section 2.2): large d; Austin (2009): an imbalance from 0.1."""
+
+PRESENCE = ("mask",)
+"""Columns that are only tested for whether they are filled."""
+
+VALUE, MISSING = "value", "missing"
+KNOWN, ABSENT = "known", "missing"
+
 
 @dataclass(frozen=True)
 class Categorical:
     """The association of a label with a category.
 
-    Attributes:
-        v: Cramér's V, in [0, 1]; None where the factor or the label has a single level.
-        corrected: V with Bergsma's correction; None likewise.
-        p: By permutation of the labels; None likewise.
-        levels: Of the category, after merging; the order of `table`.
-        table: (levels, classes) counts.
-        reason: Why V is None.
+    Cramér's V in [0, 1], V with Bergsma's correction, and p by permutation of the labels are None, with a reason, where
+    the factor or the label has a single level. `table` (levels, classes) has the counts of the levels after merging.
     """
 
     v: float | None
@@ -72,6 +95,73 @@ class Numerical:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Units:
+    """What counts as one observation: a patient with a label, or an image where no patient is known.
+
+    Attributes:
+        classes: Labels, sorted.
+        labels: (units,) index of each in `classes`.
+        unit: (rows,) index of the unit of each labelled row.
+        rows: The labelled rows.
+        by_patient: Whether patients are known.
+    """
+
+    classes: tuple[str, ...]
+    labels: IntArray
+    unit: IntArray
+    rows: tuple[Row, ...]
+    by_patient: bool
+
+    @property
+    def noun(self) -> str:
+        """The name of one unit in sentences."""
+        return "patient" if self.by_patient else "image"
+
+    def totals(self) -> list[int]:
+        """Units of each class."""
+        return [int((self.labels == k).sum()) for k in range(len(self.classes))]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a factor and its answer.
+
+    Attributes:
+        about: `VALUE`, or `MISSING`: whether it is known.
+        values: (units,) the factor's value for each unit, empty where missing.
+        q: The p of the answer after Benjamini and Hochberg over all questions; None where there is none.
+    """
+
+    factor: Factor
+    about: str
+    answer: Categorical | Numerical
+    values: tuple[str, ...]
+    q: float | None = None
+    level: str = CLEAR
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return self.factor.name if self.about == VALUE else f"{self.factor.name} missing"
+
+    def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Its entry in the content of the part."""
+        entry: dict[str, Any] = {"name": self.name, "origin": self.factor.origin, "about": self.about}
+        answer = self.answer
+        if isinstance(answer, Categorical):
+            entry |= {"statistic": "cramers_v", "v": answer.v, "v_corrected": answer.corrected}
+            entry["counts"] = {
+                level: dict(zip(classes, map(int, row), strict=True))
+                for level, row in zip(answer.levels, answer.table, strict=True)
+            }
+        else:
+            between = [classes[k] for k in answer.pair] if answer.pair else None
+            entry |= {"statistic": "smd", "smd": answer.smd, "smd_interval": answer.smd_interval, "auc": answer.auc}
+            entry |= {"auc_interval": answer.auc_interval, "between": between}
+        return entry | {"p": answer.p, "q": self.q, "level": self.level, "reason": answer.reason or None}
+
+
 def cramers_v(table: NDArray[np.integer] | FloatArray) -> tuple[float | None, float | None]:
     """Cramér's V of a contingency table, and with Bergsma's correction of its bias.
 
@@ -88,14 +178,11 @@ def cramers_v(table: NDArray[np.integer] | FloatArray) -> tuple[float | None, fl
     [0.115, 0.11]
     """
     filled = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0].astype(np.float64)
-    if min(filled.shape) < 2:
+    rows, columns = filled.shape
+    if min(rows, columns) < 2:
         return None, None
-    plain, corrected = _strengths(float(_chi_squared(filled[None])[0]), filled.sum(), *filled.shape)
-    return plain, corrected
-
-
-def _strengths(chi: float, n: float, rows: int, columns: int) -> tuple[float, float]:
-    phi = chi / n
+    n = filled.sum()
+    phi = float(_chi_squared(filled[None])[0]) / n
     plain = math.sqrt(phi / (min(rows, columns) - 1))
     less = max(0.0, phi - (rows - 1) * (columns - 1) / (n - 1))
     r, c = rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1)
@@ -134,17 +221,10 @@ def merge_rare(values: Sequence[str], fewest: int = FEWEST) -> list[str]:
 def categorical(
     values: Sequence[str], labels: IntArray, classes: int, rng: np.random.Generator, permutations: int = PERMUTATIONS
 ) -> Categorical:
-    """The association of a label with a category.
+    """The association of a label with a category: of levels (n,), none missing, with class indices (n,).
 
     A permutation of the labels keeps both margins of the table. Tables of permuted labels are therefore drawn directly
     (multivariate hypergeometric, cell by cell), at a cost that does not grow with the number of rows.
-
-    Args:
-        values: (n,) levels, none missing.
-        labels: (n,) class index of each row.
-        classes: Number of classes.
-        rng: The source of the permutations.
-        permutations: Number of permutations.
     """
     merged = merge_rare(list(values))
     levels, index = np.unique(np.array(merged, dtype=object), return_inverse=True)
@@ -170,17 +250,7 @@ def _single(values: Sequence[str], levels: Sequence[str]) -> str:
 
 
 def random_tables(rows: IntArray, columns: IntArray, count: int, rng: np.random.Generator) -> IntArray:
-    """Contingency tables of permuted labels.
-
-    Args:
-        rows: (r,) margin.
-        columns: (c,) margin of the same sum.
-        count: Number of tables B.
-        rng: The source of the permutations.
-
-    Returns:
-        (B, r, c) counts.
-    """
+    """`count` contingency tables (B, r, c) of permuted labels, with margins (r,) and (c,)."""
     left = np.repeat(rows[None].astype(np.int64), count, axis=0)
     tables = np.zeros((count, len(rows), len(columns)), np.intp)
     for column, total in enumerate(columns[:-1]):
@@ -298,9 +368,7 @@ def _rank_test(
     def permuted_sums(count: int) -> FloatArray:
         if tabled:
             return levels @ random_tables(counts, sizes, count, rng)
-        permuted = rng.permuted(np.tile(ranks, (count, 1)), axis=1)
-        sums: FloatArray = np.add.reduceat(permuted, starts, axis=1)
-        return sums
+        return np.add.reduceat(rng.permuted(np.tile(ranks, (count, 1)), axis=1), starts, axis=1)
 
     # Numbers with few values, such as ages in years, are permuted as a table, at the same cost for any number of rows.
     tabled = len(levels) * len(sizes) < len(ranks)
@@ -314,17 +382,126 @@ def _rank_test(
 def benjamini_hochberg(raw: Sequence[float | None]) -> list[float | None]:
     """Benjamini & Hochberg's (1995) adjustment: q limits the false discovery rate.
 
-    Args:
-        raw: p values; None where nothing could be tested, which does not count in the family.
+    A p of None, where nothing could be tested, does not count in the family.
 
     >>> benjamini_hochberg([0.01, None, 0.02, 0.5])
     [0.03, None, 0.03, 0.5]
     """
-    order = sorted((p, index) for index, p in enumerate(raw) if p is not None)
-    adjusted: list[float | None] = [None] * len(raw)
-    lowest = 1.0
-    for rank in range(len(order), 0, -1):
-        p, index = order[rank - 1]
-        lowest = min(lowest, p * len(order) / rank)
-        adjusted[index] = lowest
-    return adjusted
+    p = np.array([np.nan if value is None else value for value in raw], np.float64)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    steps = p[order] * len(order) / np.arange(1, len(order) + 1)
+    p[order] = np.minimum.accumulate(np.minimum(steps, 1.0)[::-1])[::-1]
+    return [None if np.isnan(value) else value for value in p.tolist()]
+
+
+def units_of(rows: Sequence[Row]) -> Units:
+    """One unit per patient and label, without rows that have no label."""
+    labelled = [row for row in rows if row.get("label")]
+    classes = sorted({row["label"] for row in labelled})
+    keys = list(zip(group_images(labelled), (row["label"] for row in labelled), strict=True))
+    numbers = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    labels = np.array([classes.index(label) for _, label in numbers], np.intp)
+    unit = np.array([numbers[key] for key in keys], np.intp)
+    return Units(tuple(classes), labels, unit, tuple(labelled), any(row.get("patient_id") for row in labelled))
+
+
+def ask(units: Units, *, seed: int, permutations: int = PERMUTATIONS) -> list[Question]:
+    """Test all factors of units with two or more classes."""
+    found = []
+
+    def test(factor: Factor, about: str, values: tuple[str, ...]) -> None:
+        # A separate seed, so that a further column does not change the other answers.
+        digest = hashlib.blake2b(f"{seed} {factor.name} {about}".encode(), digest_size=7).digest()
+        answer = associate(
+            values,
+            factor.kind,
+            about,
+            units.labels,
+            len(units.classes),
+            seed=int.from_bytes(digest, "big"),
+            permutations=permutations,
+        )
+        found.append(Question(factor, about, answer, values))
+
+    presence = [Factor(name, CATEGORY, tuple(row.get(name, "") for row in units.rows)) for name in PRESENCE]
+    for factor in [*factors(units.rows), *presence]:
+        values = per_unit(factor, units)
+        if factor not in presence:
+            test(factor, VALUE, values)
+        if factor.origin == MANIFEST and "" in values and any(values):
+            test(factor, MISSING, values)
+    adjusted = benjamini_hochberg([question.answer.p for question in found])
+    return [_judged(question, q) for question, q in zip(found, adjusted, strict=True)]
+
+
+def per_unit(factor: Factor, units: Units) -> tuple[str, ...]:
+    """The value of each unit: for a category the most common known value of its images, for a number their mean."""
+    collected: list[list[str]] = [[] for _ in units.labels]
+    for unit, value in zip(units.unit, factor.values, strict=True):
+        if value:
+            collected[unit].append(value)
+    if factor.kind == NUMBER:
+        return tuple(f"{sum(map(float, known)) / len(known):.10g}" if known else "" for known in collected)
+    return tuple(Counter(known).most_common(1)[0][0] if known else "" for known in collected)
+
+
+def associate(
+    values: Sequence[str],
+    kind: str,
+    about: str,
+    labels: IntArray,
+    classes: int,
+    *,
+    seed: int,
+    permutations: int = PERMUTATIONS,
+) -> Categorical | Numerical:
+    """The association of a factor, or of whether it is known, with labels."""
+    rng = np.random.default_rng(seed)
+    if about == MISSING:
+        return categorical([KNOWN if value else ABSENT for value in values], labels, classes, rng, permutations)
+    filled = [value for value in values if value]
+    known = labels[np.array([bool(value) for value in values], np.bool_)]
+    if kind == NUMBER:
+        return numerical(np.array(filled, np.float64), known, classes, rng, permutations)
+    return categorical(filled, known, classes, rng, permutations)
+
+
+def level_of(answer: Categorical | Numerical, *, visible: bool = True) -> str:
+    """The level of an association by its effect size alone.
+
+    Args:
+        answer: The association.
+        visible: Whether it can be an alarm: an image can show a size, a hospital and an age, but no missing cell.
+    """
+    if isinstance(answer, Categorical):
+        if answer.corrected is None:
+            return UNKNOWN
+        scale = max(1, min(answer.table.shape[0], int((answer.table.sum(axis=0) > 0).sum())) - 1) ** 0.5
+        strength, marks = answer.corrected, (SEPARATING_V, LARGE_W / scale, SMALL_W / scale)
+    else:
+        if answer.auc is None:
+            return UNKNOWN
+        if abs(answer.auc - 0.5) >= SEPARATING_AUC - 0.5 - 1e-12:
+            return ALARM if visible else WARNING
+        # Without variance within the classes there is no SMD, and the AUC is 0, 0.5 or 1.
+        strength, marks = abs(answer.smd or 0.0), (float("inf"), LARGE_SMD, SMALL_SMD)
+    if strength >= marks[0] and visible:
+        return ALARM
+    return WARNING if strength >= marks[1] else NOTE if strength >= marks[2] else CLEAR
+
+
+def _judged(question: Question, q: float | None) -> Question:
+    visible = question.about == VALUE and question.factor.origin != NAMING
+    level = level_of(question.answer, visible=visible)
+    constant = level == UNKNOWN and "" not in question.values
+    if constant or (level != UNKNOWN and (q is None or q >= CERTAIN)):
+        level = CLEAR
+    return replace(question, q=q, level=level)
+
+
+def by_class(values: Sequence[str], units: Units) -> dict[str, list[str]]:
+    """The values of the units of each class."""
+    result: dict[str, list[str]] = {name: [] for name in units.classes}
+    for value, label in zip(values, units.labels, strict=True):
+        result[units.classes[label]].append(value)
+    return result

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrtool.auditing.part import ALARM, NOTE, WARNING
 
 if TYPE_CHECKING:
-    from cxrtool.auditing.inputs import ImageSet
-    from cxrtool.auditing.views import View
+    from cxrtool.auditing.views import ImageSet, View
 
 NO_LUNG, OUTLINE, LUNG = "no lung", "outline of the lungs", "lungs"
 """What a probe contains of the lungs."""
@@ -27,13 +26,11 @@ class Probe:
     Attributes:
         name: As `--probes` takes it, and its key in `audit.json`.
         title: Its name in tables.
-        subject: Its name as the subject of a sentence.
-        view: Makes its input from images.
+        subject: Its name as the subject of a sentence; `plural` where it is one.
+        view: Makes its input from images, numbers where `figures`.
         holds: `NO_LUNG`, `OUTLINE` or `LUNG`.
         level: The level of the finding where it reaches more than chance.
-        figures: Its input is numbers, not images.
         needs_lungs: Its view needs the positions of the lungs.
-        plural: `subject` is a plural.
         because: What it means that it separates the classes; empty where the finding for its kind explains it.
         external: Its position among the probes that are tested on external images; 0 where it is not.
         source: Its name where it predicts the source of an image; empty where it does not.
@@ -70,16 +67,16 @@ class Probe:
         return replace(seen, reason=seen.reason or reason)
 
 
-def _view(name: str) -> Callable[[ImageSet], View]:
-    """A function of `views`, imported only when it is called."""
+def _probe(name: str, subject: str, holds: str, level: str, *, title: str = "", **others: Any) -> Probe:
+    """A probe whose input the function of `views` with its name makes; that is imported only when it is called."""
 
     def see(pictures: ImageSet) -> View:
         from cxrtool.auditing import views
 
-        seen: View = getattr(views, name)(pictures)
+        seen: View = getattr(views, name.replace("-", "_"))(pictures)
         return seen
 
-    return see
+    return Probe(name, title or name.replace("-", " "), subject, see, holds, level, **others)
 
 
 THUMBNAIL = "thumbnail"
@@ -88,79 +85,49 @@ THUMBNAIL = "thumbnail"
 PROBES: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        Probe(
+        _probe(
             "size-and-shape",
-            "size and shape of files",
             "size and type of the files alone",
-            _view("size_and_shape"),
             NO_LUNG,
             ALARM,
+            title="size and shape of files",
             figures=True,
             plural=True,
             because="the classes differ in their files, which a model may recognise by proportions or compression",
         ),
-        Probe("border", "border", "the border alone", _view("border"), NO_LUNG, ALARM, external=2),
-        Probe(
-            "centre-blacked",
-            "centre blacked out",
-            "the image with its centre blacked out",
-            _view("centre_blacked"),
-            NO_LUNG,
-            ALARM,
-        ),
-        Probe(
-            "lungs-erased",
-            "lungs erased",
-            "the image with both lungs erased",
-            _view("lungs_erased"),
-            NO_LUNG,
-            ALARM,
-            needs_lungs=True,
-        ),
-        Probe(
+        _probe("border", "the border alone", NO_LUNG, ALARM, external=2),
+        _probe("centre-blacked", "the image with its centre blacked out", NO_LUNG, ALARM, title="centre blacked out"),
+        _probe("lungs-erased", "the image with both lungs erased", NO_LUNG, ALARM, needs_lungs=True),
+        _probe(
             "mask-shape",
-            "outline of the lungs",
             "the outline of the lungs alone",
-            _view("mask_shape"),
             OUTLINE,
             WARNING,
+            title="outline of the lungs",
             figures=True,
             needs_lungs=True,
             because="the classes differ in the size or shape of the lungs, as children and adults do; but the disease "
             "can change the outline too",
         ),
-        Probe(
-            "metadata",
+        _probe(
             "metadata",
             "the manifest's columns and the file names alone",
-            _view("metadata"),
             NO_LUNG,
             WARNING,
             figures=True,
             plural=True,
             because="the source or patient of an image predicts its label, and a model may have learnt that instead",
         ),
-        Probe(
+        _probe(
             "lungs-only",
-            "lungs only",
             "a thumbnail of the lungs alone",
-            _view("lungs_only"),
             LUNG,
             NOTE,
             needs_lungs=True,
             external=3,
             source="lungs alone",
         ),
-        Probe(
-            THUMBNAIL,
-            "thumbnail",
-            "a thumbnail of the whole image",
-            _view("thumbnail"),
-            LUNG,
-            NOTE,
-            external=1,
-            source="whole image",
-        ),
+        _probe(THUMBNAIL, "a thumbnail of the whole image", LUNG, NOTE, external=1, source="whole image"),
     )
 }
 """All probes by name, in the order of the tables: those that can raise an alarm come first."""

@@ -44,12 +44,7 @@ _TINY = 1e-9
 
 @dataclass(frozen=True)
 class Kernel:
-    """Similarity of images, centred on the training images.
-
-    Attributes:
-        inside: (n, n) of the training images with one another.
-        outside: (t, n) of the test images with the training images.
-    """
+    """Similarity of images, centred on the training images: (n, n) of these with one another, (t, n) of test images."""
 
     inside: FloatArray
     outside: FloatArray
@@ -59,9 +54,8 @@ class Kernel:
 class Preds:
     """The predictions of a classifier for the test images.
 
-    Attributes:
-        predicted: (t, P) the class index, with equal priors, for each of P labellings.
-        probabilities: (t, K) for the first labelling, with the priors of the training images.
+    The class index (t, P) with equal priors for each of P labellings; the probabilities (t, K) for the first labelling
+    with the priors of the training images.
     """
 
     predicted: IntArray
@@ -101,13 +95,9 @@ KERNELS: dict[str, Callable[[Features, Features], list[Kernel]]] = {"linear": li
 
 
 def classify(kernels: Sequence[Kernel], labels: IntArray, patients: IntArray, classes: int) -> Preds:
-    """Fit every labelling and predict the test images.
+    """Fit every labelling (n, P) of the training images, of K >= 2 classes, and predict the test images.
 
-    Args:
-        kernels: Candidates; the best is chosen for each labelling separately.
-        labels: (n, P) class index of each training image in each of P labellings.
-        patients: (n,) patient of each training image; the images of a patient are left out together.
-        classes: Number of classes K, at least 2.
+    Of the kernels the best is chosen for each labelling separately. The images of a patient are left out together.
     """
     n, labellings = labels.shape
     # The indicator of the last class follows from the others and adds nothing.
@@ -181,14 +171,7 @@ def _left_out(
     """(n, T) leave-one-patient-out fitted values, less the mean membership.
 
     The mean is also that of the other patients. It is subtracted because what it lacks of a patient's own class would
-    reveal that class.
-
-    Args:
-        membership: (n, T) centred.
-        residual: (n, T) of the fit to all images.
-        vectors: (n, n) eigenvectors of the centred kernel.
-        kept: (n,) shrinkage of each eigenvector by the penalty.
-        blocks: Indices of the images of each patient, from `_blocks`.
+    reveal that class. `residual` (n, T) is that of the fit to all images, `kept` (n,) shrinks each eigenvector.
     """
     n = len(membership)
     result = np.empty_like(residual)
@@ -211,14 +194,7 @@ def _left_out(
 
 
 def _discriminate(unseen: FloatArray, tested: FloatArray, labels: IntArray, classes: int) -> Preds:
-    """Discriminant analysis with one covariance for all classes.
-
-    Args:
-        unseen: (n, K-1, P) leave-one-patient-out values of the training images.
-        tested: (t, K-1, P) values of the test images.
-        labels: (n, P).
-        classes: K.
-    """
+    """Discriminant analysis with one covariance for all classes, of values (n, K-1, P) and (t, K-1, P)."""
     n, axes = unseen.shape[:2]
     counts = np.stack([(labels == k).sum(axis=0) for k in range(classes)])
     sums = np.stack([np.einsum("ncp,np->cp", unseen, (labels == k).astype(np.float64)) for k in range(classes)])

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.auditing.association import PERMUTATIONS, Categorical, Numerical
-from cxrtool.auditing.factors import AGE, FILE, FILE_COLUMNS, FILES, NAMESPACE, NAMING, NUMBER, OTHERS, SOURCE
-from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.auditing.questions import (
+from cxrtool.auditing.association import (
     CERTAIN,
     LARGE_SMD,
     LARGE_W,
     MISSING,
+    PERMUTATIONS,
     PRESENCE,
     SEPARATING_AUC,
     SEPARATING_V,
     SMALL_SMD,
     SMALL_W,
     VALUE,
+    Categorical,
     Question,
     Units,
     ask,
     associate,
-    counts_by_class,
+    by_class,
     level_of,
     units_of,
 )
+from cxrtool.auditing.factors import AGE, FILE, FILE_COLUMNS, FILES, NAMESPACE, NAMING, NUMBER, OTHERS, SOURCE
+from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, capital, listed
 from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.comparison.tables import p_value
-from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
+from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
+
+NAME, TITLE = "confounding", "What the label is associated with besides the disease"
+
+MOST_SOURCES = 20
+"""Sources that a table lists; the others are summed."""
+
+THRESHOLDS = (
+    f"Alarm: this alone separates the classes (V from {SEPARATING_V}, AUC from {SEPARATING_AUC}; missing cells "
+    f"and names warn at most). Warning: large (V x sqrt(min(levels, classes) - 1) from {LARGE_W}, difference of the "
+    f"means from {LARGE_SMD} SD; Cohen 1988). Note: from {SMALL_W} and {SMALL_SMD}. Each only with q below {CERTAIN}."
+)
 
 CHILD = 18.0
 """Years of age below which a patient is a child here."""
 
 CHILDREN_APART = 0.5
 """Difference between the shares of children in two classes from which it is reported."""
+
+NAMED = (SOURCE, NAMESPACE)
+"""Factors that name a source, in contrast to those that only suggest one."""
+
+LEAST_KNOWN = 0.9
+"""Share of each class for which a factor must be known before it counts as a source."""
+
+INSEPARABLE = "Nothing in this data set can separate the disease from the source, so an accuracy on it may mean either."
+
+SIGNS = 3
+"""Signs that a sentence lists."""
+
+SIGN_PERMUTATIONS = 2000
 
 UNITS_OF_MEASURE = {AGE: " years", "width": " pixels", "height": " pixels"}
 READABLE = {"aspect": "width over height", "kind": "type of file", "bits": "bits per pixel", "size": "size in pixels"}
@@ -53,15 +78,6 @@ def readable(name: str) -> str:
     ('width over height', 'view')
     """
     return READABLE.get(name, name)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
 def percent(share: float) -> str:
@@ -87,12 +103,32 @@ def span(shares: Sequence[float]) -> str:
 
 def described(question: Question, units: Units) -> str:
     """The distribution behind an association, as `AP for 80 % of covid, 12 % of normal`."""
+    answer, name = question.answer, question.factor.name
     if question.about == MISSING:
-        return _known(question, units)
-    answer = question.answer
-    if isinstance(answer, Numerical):
-        return _means(question, answer, units) if answer.pair else answer.reason
-    return _shares(question, answer, units) if answer.v is not None else answer.reason
+        known = ", ".join(f"{percent(share)} of {label}" for label, share in known_shares(question, units).items())
+        return f"{f'a {name}' if name in PRESENCE else 'known'} for {known}"
+    if isinstance(answer, Categorical):
+        if answer.v is None:
+            return answer.reason
+        totals = answer.table.sum(axis=0)
+        present = np.flatnonzero(totals)
+        shares = answer.table[:, present] / totals[present]
+        widest = int(np.ptp(shares, axis=1).argmax())
+        parts = zip(shares[widest].tolist(), present, strict=True)
+        of = ", ".join(f"{percent(share)} of {units.classes[k]}" for share, k in parts)
+        return f"{answer.levels[widest]} for {of}"
+    if answer.pair is None:
+        return answer.reason
+    unit = UNITS_OF_MEASURE.get(name, "")
+    one, other = (units.classes[k] for k in answer.pair)
+    values = numbers_by_class(question, units)
+    means = [sum(values[label]) / len(values[label]) for label in (one, other)]
+    text = f"on average {means[0]:.3g}{unit} in {one}, {means[1]:.3g}{unit} in {other}"
+    if name == AGE:
+        young = [sum(value < CHILD for value in values[label]) / len(values[label]) for label in (one, other)]
+        if abs(young[0] - young[1]) >= CHILDREN_APART:
+            text += f"; {percent(young[0])} of {one} and {percent(young[1])} of {other} are under {CHILD:.0f}"
+    return text
 
 
 def strength(question: Question) -> str:
@@ -107,73 +143,20 @@ def strength(question: Question) -> str:
 
 def known_shares(question: Question, units: Units) -> dict[str, float]:
     """For each class the share of units for which a factor is known."""
-    counts = counts_by_class(question.values, units)
-    return {name: 1.0 - found[""] / sum(found.values()) for name, found in counts.items()}
+    return {name: 1.0 - found.count("") / len(found) for name, found in by_class(question.values, units).items()}
 
 
-def _known(question: Question, units: Units) -> str:
-    shares = known_shares(question, units)
-    what = f"a {question.factor.name}" if question.factor.name in PRESENCE else "known"
-    return f"{what} for " + ", ".join(f"{percent(share)} of {name}" for name, share in shares.items())
-
-
-def _shares(question: Question, answer: Categorical, units: Units) -> str:
-    table = answer.table.astype(float)
-    totals = table.sum(axis=0)
-    present = [k for k in range(len(units.classes)) if totals[k]]
-    shares = table[:, present] / totals[present]
-    widest = int((shares.max(axis=1) - shares.min(axis=1)).argmax())
-    return f"{answer.levels[widest]} for " + ", ".join(
-        f"{percent(float(share))} of {units.classes[k]}" for k, share in zip(present, shares[widest], strict=True)
-    )
-
-
-def _means(question: Question, answer: Numerical, units: Units) -> str:
-    unit = UNITS_OF_MEASURE.get(question.factor.name, "")
-    by_class = values_by_class(question, units)
-    names = [units.classes[k] for k in answer.pair or ()]
-    means = [sum(by_class[name]) / len(by_class[name]) for name in names]
-    text = f"on average {means[0]:.3g}{unit} in {names[0]}, {means[1]:.3g}{unit} in {names[1]}"
-    if question.factor.name == AGE:
-        young = [sum(value < CHILD for value in by_class[name]) / len(by_class[name]) for name in names]
-        if abs(young[0] - young[1]) >= CHILDREN_APART:
-            text += f"; {percent(young[0])} of {names[0]} and {percent(young[1])} of {names[1]} are under {CHILD:.0f}"
-    return text
-
-
-def values_by_class(question: Question, units: Units) -> dict[str, list[float]]:
+def numbers_by_class(question: Question, units: Units) -> dict[str, list[float]]:
     """The known values of a number in each class."""
-    result: dict[str, list[float]] = {name: [] for name in units.classes}
-    for value, label in zip(question.values, units.labels, strict=True):
-        if value:
-            result[units.classes[label]].append(float(value))
-    return result
-
-
-NAMED = (SOURCE, NAMESPACE)
-"""Factors that name a source, in contrast to those that only suggest one."""
-
-LEAST_KNOWN = 0.9
-"""Share of each class for which a factor must be known before it counts as a source."""
-
-INSEPARABLE = "Nothing in this data set can separate the disease from the source, so an accuracy on it may mean either."
-
-SIGNS = 3
-"""Signs that a sentence lists."""
-
-SIGN_PERMUTATIONS = 2000
+    found = by_class(question.values, units)
+    return {name: [float(value) for value in values if value] for name, values in found.items()}
 
 
 @dataclass(frozen=True)
 class Division:
-    """Groups of labels that share no source with one another.
+    """Groups of labels that share no source with one another, the islands, as one question shows them.
 
-    Attributes:
-        question: The factor that shows it.
-        islands: The groups; the labels of one island share sources.
-        level: `ALARM`, `WARNING`, or `NOTE` where the names only repeat the labels.
-        text: The sentence.
-        signs: Names of the questions that agree.
+    The level is `NOTE` where names only repeat the labels. `signs` are the names of the questions that agree.
     """
 
     question: Question
@@ -198,7 +181,8 @@ def divisions_of(units: Units, questions: Sequence[Question], *, seed: int) -> l
         fresh: list[tuple[str, ...]] = []
         for island in islands if len(islands) > 1 else []:
             # Two islands are the same division, seen from both sides.
-            if (division := _division(island, units)) not in seen:
+            division = frozenset((frozenset(island), frozenset(units.classes).difference(island)))
+            if division not in seen:
                 seen.add(division)
                 fresh.append(island)
         if fresh and question.name in NAMED:
@@ -213,10 +197,10 @@ def divisions_of(units: Units, questions: Sequence[Question], *, seed: int) -> l
 
 def islands_of(question: Question, units: Units) -> list[tuple[str, ...]]:
     """Groups of labels that are connected by shared levels, in the order of the classes."""
-    counts = counts_by_class(question.values, units)
+    levels = {name: set(found) for name, found in by_class(question.values, units).items()}
     islands: list[set[str]] = []
-    for level in sorted({value for found in counts.values() for value in found if value}):
-        joined = {name for name, found in counts.items() if found[level]}
+    for level in sorted(set(question.values) - {""}):
+        joined = {name for name, found in levels.items() if level in found}
         touching = [island for island in islands if island & joined]
         islands = [island for island in islands if not island & joined] + [joined.union(*touching)]
     ordered = [tuple(name for name in units.classes if name in island) for island in islands]
@@ -233,16 +217,9 @@ def repeats_label(levels: Sequence[str], labels: Sequence[str]) -> bool:
     return any(label in level or label.startswith(level) for level, label in words)
 
 
-def _division(island: tuple[str, ...], units: Units) -> frozenset[frozenset[str]]:
-    return frozenset((frozenset(island), frozenset(units.classes).difference(island)))
-
-
 def _named(question: Question, islands: Sequence[tuple[str, ...]], units: Units) -> Division:
-    first, *rest = [(listed(island), _quoted(_levels(question, island, units))) for island in islands]
-    parts = [
-        f"all images of {first[0]} are from {first[1]}",
-        *(f"all of {labels} from {source}" for labels, source in rest),
-    ]
+    (labels, source), *rest = [(listed(island), _quoted(question, island, units)) for island in islands]
+    parts = [f"all images of {labels} are from {source}", *(f"all of {some} from {other}" for some, other in rest)]
     text = (
         f"Source and label coincide: {', '.join(parts)}, and no source contains "
         f"{'both' if len(islands) == 2 else 'two of these'}. {INSEPARABLE}"
@@ -257,40 +234,35 @@ def _proven(
     if _repeats(question, island, units) or _repeats(question, rest, units):
         return None
     mine, theirs = listed(island), listed(rest)
-    here, there = (_levels(question, names, units) for names in (island, rest))
+    names, verb, joint = _words(question)
     signs = _signs(island, rest, units, questions, seed)
     if not any(sign.proof for sign in signs):
         return None
     agreeing = "; ".join(sign.text for sign in signs[:SIGNS])
-    names = tuple(name for sign in signs for name in sign.names)
-    age = ", and so does whether the age is known" if f"{AGE} missing" in names else ""
+    agreed = tuple(name for sign in signs for name in sign.names)
+    age = ", and so does whether the age is known" if f"{AGE} missing" in agreed else ""
     text = (
         f"Source and label coincide{age}: images of {mine} were collected separately from those of {theirs}. "
-        f"{_capital(_names(question))} of {mine} {' '.join(_like(question))} {_quoted(here)}, those of {theirs} "
-        f"{_like(question)[1]} {_quoted(there)}. In addition, {agreeing}. {INSEPARABLE}"
+        f"{capital(names)} of {mine} {verb} {joint} {_quoted(question, island, units)}, those of {theirs} "
+        f"{joint} {_quoted(question, rest, units)}. In addition, {agreeing}. {INSEPARABLE}"
     )
-    return Division(question, (island, rest), ALARM, text, names)
+    return Division(question, (island, rest), ALARM, text, agreed)
 
 
 def _unproven(question: Question, islands: Sequence[tuple[str, ...]], units: Units) -> Division:
     labels = tuple(name for island in islands for name in island)
     others = tuple(name for name in units.classes if name not in labels)
     shown = [*islands, *([others] if others else [])]
-    verb, joint = _like(question)
-    first, *others_shown = [(listed(names), _quoted(_levels(question, names, units))) for names in shown]
+    names, verb, joint = _words(question)
+    (first, levels), *more = [(listed(some), _quoted(question, some, units)) for some in shown]
     patterns = ", ".join(
-        [
-            f"of {first[0]} they {verb} {joint} {first[1]}",
-            *(f"of {labels} {joint} {levels}" for labels, levels in others_shown),
-        ]
+        [f"of {first} they {verb} {joint} {levels}", *(f"of {some} {joint} {quoted}" for some, quoted in more)]
     )
     if all(_repeats(question, island, units) for island in islands):
-        text = (
-            f"{_capital(_names(question))} repeat the label ({patterns}), so they do not show the source of the images."
-        )
+        text = f"{capital(names)} repeat the label ({patterns}), so they do not show the source of the images."
         return Division(question, tuple(shown), NOTE, text)
     text = (
-        f"{_capital(_names(question))} differ between the classes ({patterns}). The classes may have been collected "
+        f"{capital(names)} differ between the classes ({patterns}). The classes may have been collected "
         "separately, and a model may then learn the collection instead of the disease."
     )
     return Division(question, tuple(shown), WARNING, text)
@@ -300,30 +272,24 @@ def _repeats(question: Question, labels: Sequence[str], units: Units) -> bool:
     return question.name != FILES and repeats_label(_levels(question, labels, units), labels)
 
 
-def _names(question: Question) -> str:
-    return "file names" if question.name == FILES else "patient ids"
-
-
-def _like(question: Question) -> tuple[str, str]:
-    return ("look", "like") if question.name == FILES else ("begin", "with")
+def _words(question: Question) -> tuple[str, str, str]:
+    """The names that a question is about, and the words before a level."""
+    return ("file names", "look", "like") if question.name == FILES else ("patient ids", "begin", "with")
 
 
 def _levels(question: Question, names: Sequence[str], units: Units) -> list[str]:
-    counts = counts_by_class(question.values, units)
-    total = sum((counts[name] for name in names), start=type(counts[names[0]])())
-    return [level for level, _ in total.most_common() if level]
+    found = by_class(question.values, units)
+    counts = Counter(level for name in names for level in found[name] if level)
+    return [level for level, _ in counts.most_common()]
 
 
-def _quoted(levels: Sequence[str]) -> str:
+def _quoted(question: Question, names: Sequence[str], units: Units) -> str:
+    levels = _levels(question, names, units)
     named = [level for level in levels if level != OTHERS]
     shown = [f"'{level}'" for level in named[:SIGNS]]
     more = len(named) - len(shown)
     rest = [f"{more} more"] if more else [OTHERS] if len(named) < len(levels) else []
     return listed([*shown, *rest])
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True)
@@ -343,12 +309,14 @@ def _signs(
     inside = np.isin(units.labels, [units.classes.index(name) for name in island])
     two = replace(units, classes=("the others", listed(island)), labels=inside.astype(np.intp))
     others = [units.labels == units.classes.index(name) for name in rest]
-    strong: list[Question] = []
-    for question in questions:
-        if question.factor.origin == NAMING or question.factor.name in (*PRESENCE, *NAMED):
-            continue
-        if question.level in (ALARM, WARNING) and all(_divides(question, inside, other, seed) for other in others):
-            strong.append(question)
+    strong = [
+        question
+        for question in questions
+        if question.level in (ALARM, WARNING)
+        and question.factor.origin != NAMING
+        and question.factor.name not in (*PRESENCE, *NAMED)
+        and all(_divides(question, inside, other, seed) for other in others)
+    ]
     missing = sorted((q for q in strong if q.about == MISSING), key=lambda q: q.factor.name != AGE)
     sizes = [q for q in strong if q.about == VALUE and q.factor.origin == FILE and q.factor.name not in FILE_COLUMNS]
     signs = [_Sign(_describe_missing(missing, two), tuple(q.name for q in missing), True)] if missing else []
@@ -360,25 +328,24 @@ def _signs(
     return signs
 
 
-def _divides(question: Question, inside: NDArray[np.bool_], other: NDArray[np.bool_], seed: int) -> bool:
-    kept = np.flatnonzero(inside | other)
+def _contrast(question: Question, kept: NDArray[np.intp], inside: NDArray[np.bool_], seed: int) -> Question:
+    """The question asked again: does the factor differ inside, among these units."""
+    values = tuple(question.values[i] for i in kept)
+    labels = inside[kept].astype(np.intp)
     answer = associate(
-        [question.values[i] for i in kept],
-        question.factor.kind,
-        question.about,
-        inside[kept].astype(np.intp),
-        2,
-        seed=seed,
-        permutations=SIGN_PERMUTATIONS,
+        values, question.factor.kind, question.about, labels, 2, seed=seed, permutations=SIGN_PERMUTATIONS
     )
+    return replace(question, answer=answer, values=values)
+
+
+def _divides(question: Question, inside: NDArray[np.bool_], other: NDArray[np.bool_], seed: int) -> bool:
+    answer = _contrast(question, np.flatnonzero(inside | other), inside, seed).answer
     return answer.p is not None and answer.p < CERTAIN and level_of(answer) in (ALARM, WARNING)
 
 
 def _describe_between(question: Question, two: Units, seed: int) -> str:
-    answer = associate(
-        question.values, question.factor.kind, question.about, two.labels, 2, seed=seed, permutations=SIGN_PERMUTATIONS
-    )
-    return f"{readable(question.factor.name)} is {described(replace(question, answer=answer), two)}"
+    contrast = _contrast(question, np.arange(len(two.labels)), two.labels == 1, seed)
+    return f"{readable(question.factor.name)} is {described(contrast, two)}"
 
 
 def _describe_missing(questions: Sequence[Question], two: Units) -> str:
@@ -391,18 +358,6 @@ def _describe_missing(questions: Sequence[Question], two: Units) -> str:
     return f"{names} {verb} known for {spans[0]} of {mine} and for {spans[1]} of {others}"
 
 
-NAME, TITLE = "confounding", "What the label is associated with besides the disease"
-
-MOST_SOURCES = 20
-"""Sources that a table lists; the others are summed."""
-
-THRESHOLDS = (
-    f"Alarm: this alone separates the classes (V from {SEPARATING_V}, AUC from {SEPARATING_AUC}; missing cells "
-    f"and names warn at most). Warning: large (V x sqrt(min(levels, classes) - 1) from {LARGE_W}, difference of the "
-    f"means from {LARGE_SMD} SD; Cohen 1988). Note: from {SMALL_W} and {SMALL_SMD}. Each only with q below {CERTAIN}."
-)
-
-
 def examine(rows: Sequence[Row], *, seed: int = 0, permutations: int = PERMUTATIONS) -> Part:
     """Test every factor in a manifest for association with the label, and whether source and label coincide.
 
@@ -412,10 +367,7 @@ def examine(rows: Sequence[Row], *, seed: int = 0, permutations: int = PERMUTATI
     names alone divide the classes, and where the age is unknown for a whole class. `NOTE` from V 0.1 or a standardised
     difference of 0.1 (Austin 2009). All of them only where q < 0.01 after Benjamini and Hochberg over all questions.
 
-    Args:
-        rows: Of a manifest, with `bits` and `kind` where known.
-        seed: The seed of permutations and resamples.
-        permutations: Permutations for each question.
+    `rows` are those of a manifest, with `bits` and `kind` where known.
     """
     units = units_of(rows)
     if len(units.classes) < 2:
@@ -460,7 +412,7 @@ def _findings(questions: Sequence[Question], divisions: Sequence[Division], unit
         text = f"The label is also associated with {names}, more than by chance but not strongly."
         found.append(Finding(NOTE, text))
     found += _unknown(questions, units)
-    if not [finding for finding in found if finding.level in (ALARM, WARNING, NOTE)] and not divisions:
+    if not divisions and all(finding.level == UNKNOWN for finding in found):
         found.append(_clear(questions))
     return found
 
@@ -481,27 +433,21 @@ def _sentence(question: Question, units: Units, also: Sequence[str]) -> str:
     return f"{name[0].upper()}{name[1:]} is associated with the label: {words} ({figures}){more}.{alarm}"
 
 
-def _unknown(questions: Sequence[Question], units: Units) -> list[Finding]:
-    nowhere = [q.name for q in questions if q.about == VALUE and not any(q.values)]
-    found = []
-    for question in questions:
-        if question.name != AGE or not any(question.values):
-            continue
+def _unknown(questions: Sequence[Question], units: Units) -> Iterator[Finding]:
+    for question in [q for q in questions if q.name == AGE and any(q.values)]:
         shares = known_shares(question, units)
-        without = [name for name, share in shares.items() if share == 0]
-        if without:
+        if without := [name for name, share in shares.items() if share == 0]:
             known = listed([f"{percent(share)} of {name}" for name, share in shares.items() if share])
             text = (
                 f"The age is known for none of {listed(without)}, but for {known}: the table cannot show whether "
                 "children are compared with adults."
             )
-            found.append(Finding(WARNING, text))
-    if nowhere:
+            yield Finding(WARNING, text)
+    if nowhere := [q.name for q in questions if q.about == VALUE and not any(q.values)]:
         text = f"{listed(nowhere)} {'is' if len(nowhere) == 1 else 'are'} not known for any image"
         which = "it" if len(nowhere) == 1 else "them"
-        text = f"{_capital(text)}: whether the label is associated with {which} could not be tested."
-        found.append(Finding(UNKNOWN, text))
-    return found
+        text = f"{capital(text)}: whether the label is associated with {which} could not be tested."
+        yield Finding(UNKNOWN, text)
 
 
 def _clear(questions: Sequence[Question]) -> Finding:
@@ -510,7 +456,7 @@ def _clear(questions: Sequence[Question]) -> Finding:
     texts = [f"the label is associated with none of {listed(tested)} more than by chance"] if tested else []
     texts += [f"{listed(same)} {'is' if len(same) == 1 else 'are'} the same for all images"] if same else []
     text = "; ".join(texts) or "the table has nothing that the label could be associated with"
-    return Finding(CLEAR if tested or same else UNKNOWN, f"{_capital(text)}.")
+    return Finding(CLEAR if tested or same else UNKNOWN, f"{capital(text)}.")
 
 
 def _sheets(
@@ -538,8 +484,7 @@ def _row(question: Question, units: Units) -> list[str]:
     answer = question.answer
     name = question.name + (" (derived)" if question.factor.origin == NAMING else "")
     if isinstance(answer, Categorical):
-        value = ABSENT if answer.corrected is None else f"{answer.corrected:.2f}"
-        figures = ["V", value, ABSENT]
+        figures = ["V", ABSENT if answer.corrected is None else f"{answer.corrected:.2f}", ABSENT]
     else:
         figures = ["SMD", _measured(answer.smd, answer.smd_interval), _measured(answer.auc, answer.auc_interval)]
     return [name, *figures, p_value(answer.p), p_value(question.q), question.level, described(question, units)]
@@ -552,13 +497,9 @@ def _measured(value: float | None, interval: tuple[float, float] | None) -> str:
 
 def _by_label(question: Question, units: Units) -> Sheet:
     # Images, because a model is trained on images; the association is computed over patients.
-    counts = Counter(
-        (question.values[unit] or "(none)", row["label"]) for unit, row in zip(units.unit, units.rows, strict=True)
-    )
-    totals: Counter[str] = Counter()
-    for (level, _), count in counts.items():
-        totals[level] += count
-    levels = sorted(totals, key=lambda level: (-totals[level], level))
+    found = [question.values[unit] or "(none)" for unit in units.unit]
+    counts = Counter(zip(found, (row["label"] for row in units.rows), strict=True))
+    levels = [level for level, _ in sorted(Counter(found).items(), key=lambda entry: (-entry[1], entry[0]))]
     rows = [[level, *(str(counts[level, name]) for name in units.classes)] for level in levels[:MOST_SOURCES]]
     if more := levels[MOST_SOURCES:]:
         rest = [str(sum(counts[level, name] for level in more)) for name in units.classes]
@@ -569,11 +510,15 @@ def _by_label(question: Question, units: Units) -> Sheet:
 def _ages(question: Question, units: Units) -> Sheet:
     rows = []
     totals = dict(zip(units.classes, units.totals(), strict=True))
-    for name, ages in values_by_class(question, units).items():
-        known = [f"{fmean(ages):.1f}" + (f" ± {stdev(ages):.1f}" if len(ages) > 1 else "")] if ages else [ABSENT]
-        known += [f"{min(ages):.3g} to {max(ages):.3g}"] if ages else [ABSENT]
-        children = sum(age < CHILD for age in ages)
-        known += [f"{children} ({percent(children / len(ages))})"] if ages else [ABSENT]
+    for name, ages in numbers_by_class(question, units).items():
+        known = [ABSENT] * 3
+        if ages:
+            children = sum(age < CHILD for age in ages)
+            known = [
+                f"{fmean(ages):.1f}" + (f" ± {stdev(ages):.1f}" if len(ages) > 1 else ""),
+                f"{min(ages):.3g} to {max(ages):.3g}",
+                f"{children} ({percent(children / len(ages))})",
+            ]
         rows.append([name, str(totals[name]), str(totals[name] - len(ages)), *known])
     columns = ["class", f"{units.noun}s", "age missing", "mean ± SD", "range", f"under {CHILD:.0f}"]
     return Sheet("Age by label", columns, rows, [f"Years, of the {count_of(sum(totals.values()), units.noun)}."])

@@ -17,7 +17,7 @@ import numpy as np
 
 from cxrtool.data.tables.ids import stem_of
 from cxrtool.data.tables.manifest import PATH_COLUMNS, Row
-from cxrtool.data.tables.table_one import parse_age
+from cxrtool.data.tables.people import years
 from cxrtool.evaluation.metrics.confusion import FloatArray
 
 CATEGORY, NUMBER = "category", "number"
@@ -59,13 +59,9 @@ FEWEST_A_LEVEL = 10
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor, with a value for each row of a manifest.
+    """One factor, with a value for each row of a manifest: as text, empty where missing.
 
-    Attributes:
-        name: Its name in tables; the column's name where it is a column.
-        kind: `CATEGORY` or `NUMBER`.
-        values: (rows,) as text, empty where missing; numbers in their shortest decimal form.
-        origin: `MANIFEST`, `FILE` or `NAMING`.
+    Its name is that of the column where it is one. Numbers are in their shortest decimal form.
     """
 
     name: str
@@ -81,10 +77,8 @@ class Factor:
 def factors(rows: Sequence[Row]) -> list[Factor]:
     """The factors of a manifest, in the order: columns, file, names.
 
-    Factors without any value, or with the same value everywhere, are included: that is reported too.
-
-    Args:
-        rows: Of a manifest, with `bits` and `kind` where the files were read.
+    Factors without any value, or with the same value everywhere, are included: that is reported too. The rows have
+    `bits` and `kind` where the files were read.
     """
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if is_factor(name)]
     labels = {row.get("label", "").casefold() for row in rows} - {""}
@@ -131,7 +125,7 @@ def pattern(name: str) -> str:
 
 def _of_column(name: str, values: list[str]) -> Factor | None:
     if name == AGE:
-        return Factor(name, NUMBER, tuple(_number(parse_age(value)) for value in values))
+        return Factor(name, NUMBER, tuple(_number(years(value)) for value in values))
     filled = [value for value in values if value]
     levels = len(set(filled))
     if name in GROUPINGS or (levels <= MOST_LEVELS and levels * FEWEST_A_LEVEL <= max(len(filled), FEWEST_A_LEVEL)):
@@ -151,9 +145,9 @@ def _of_files(rows: Sequence[Row]) -> list[Factor]:
             found.append(Factor(name, NUMBER, tuple(_number(size[side] or None) for size in sizes), FILE))
         shapes = tuple(_number(width / height if width and height else None) for width, height in sizes)
         found.append(Factor("aspect", NUMBER, shapes, FILE))
-        common = _common([f"{width:g} x {height:g}" if width and height else "" for width, height in sizes])
-        if common is not None:
-            found.append(Factor("size", CATEGORY, common, FILE))
+        found += _common(
+            "size", [f"{width:g} x {height:g}" if width and height else "" for width, height in sizes], FILE
+        )
     if any(row.get("bits") for row in rows):
         found.append(Factor("bits", CATEGORY, tuple(row.get("bits", "") for row in rows), FILE))
     kinds = tuple(row.get("kind") or _suffix(row.get("original") or row.get("path", "")) for row in rows)
@@ -163,17 +157,14 @@ def _of_files(rows: Sequence[Row]) -> list[Factor]:
 def _of_names(rows: Sequence[Row]) -> list[Factor]:
     patients = [_unhashed(row.get("patient_id", "")) for row in rows]
     spaces = tuple(name.partition(":")[0] if ":" in name else "" for name in patients)
-    families = _common([letters(name) or pattern(name.rpartition(":")[2]) for name in patients])
+    families = [letters(name) or pattern(name.rpartition(":")[2]) for name in patients]
     names = [PurePath(row["original"]).name if row.get("original") else row.get("image_id", "") for row in rows]
-    shapes = _common(_examples([stem_of(name) for name in names]))
-    found = []
-    if spaces != tuple(row.get(SOURCE, "") for row in rows):
-        found.append(Factor(NAMESPACE, CATEGORY, spaces, NAMING))
-    if families is not None:
-        found.append(Factor(PATIENTS, CATEGORY, families, NAMING))
-    if shapes is not None:
-        found.append(Factor(FILES, CATEGORY, shapes, NAMING))
-    return found
+    told = spaces == tuple(row.get(SOURCE, "") for row in rows)
+    return [
+        *([] if told else [Factor(NAMESPACE, CATEGORY, spaces, NAMING)]),
+        *_common(PATIENTS, families, NAMING),
+        *_common(FILES, _examples([stem_of(name) for name in names]), NAMING),
+    ]
 
 
 def _examples(names: Sequence[str]) -> list[str]:
@@ -190,13 +181,12 @@ def _unhashed(identity: str) -> str:
     return space + colon if re.fullmatch("[0-9a-f]{16}", plain) else identity
 
 
-def _common(values: list[str]) -> tuple[str, ...] | None:
-    """The common values, with all rare ones as `OTHERS`; None where no value is common."""
+def _common(name: str, values: Sequence[str], origin: str) -> list[Factor]:
+    """A factor of the common values, with all rare ones as `OTHERS`; none where no value is common."""
     counts = Counter(value for value in values if value)
     kept = {value for value, count in counts.most_common(MOST_LEVELS) if count >= FEWEST_A_LEVEL}
-    if not kept:
-        return None
-    return tuple(value if value in kept else OTHERS if value else "" for value in values)
+    shown = tuple(value if value in kept else OTHERS if value else "" for value in values)
+    return [Factor(name, CATEGORY, shown, origin)] if kept else []
 
 
 def _suffix(path: str) -> str:

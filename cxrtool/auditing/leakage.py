@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.data.splitting.grouping import PATIENT, normalised
+from cxrtool.data.splitting.grouping import PATIENT, identities, normalised
 from cxrtool.data.splitting.splits import SUBSETS, Run, known_as, valid_in
 from cxrtool.data.tables.duplicates import find_duplicates
 from cxrtool.data.tables.manifest import Row
-from cxrtool.evaluation.tables import ABSENT, Sheet, count_of
+from cxrtool.evaluation.sheet import ABSENT, Sheet, count_of
 from cxrtool.imaging.neighbours import NEAR, near_duplicates
+
+NAME, TITLE = "leakage", "Patients and images that are listed twice"
+
+MOST_PAIRS, SHOWN_PAIRS, DRAWN_PAIRS, EXAMPLES = 200, 30, 12, 3
+"""Pairs that `audit.json`, a table, the figure and a sentence list; counts are of all."""
+
+MAY_BE_CHANCE = "in this set images of different patients are often nearly as similar, so these need not be copies"
 
 Runs = Mapping[Run, Mapping[str, str]]
 Sides = tuple[str, str]
@@ -35,13 +42,7 @@ COMMON = 10
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A radiograph with its processed versions.
-
-    Attributes:
-        identity: Its id.
-        row: Its row, or that of its first version.
-        members: Its row and those of its versions.
-    """
+    """A radiograph: its row, or that of its first version, and the rows of all versions."""
 
     identity: str
     row: Row
@@ -57,11 +58,8 @@ class Radiograph:
 class Pair:
     """Two radiographs that are identical or near-duplicates.
 
-    Attributes:
-        first: The earlier one.
-        second: The later one.
-        bits: Differing bits of the perceptual hash; None where the pixels are equal.
-        across: For each fold in which they are on two sides, these sides.
+    `bits` are the differing bits of the perceptual hash, None where the pixels are equal. `across` has these sides for
+    each fold in which they are on two sides.
     """
 
     first: Radiograph
@@ -97,49 +95,42 @@ def radiographs(rows: Sequence[Row]) -> list[Radiograph]:
 
 
 def pairs_of(images: Sequence[Radiograph], runs: Runs, bits: int) -> list[Pair]:
-    """The pairs of identical and near-duplicate radiographs, the most serious first.
-
-    Args:
-        images: All radiographs.
-        runs: The splits; empty where there are none.
-        bits: The most differing bits of near-duplicates.
-    """
+    """The pairs of identical and near-duplicate radiographs, at most `bits` apart, the most serious first."""
     found = []
     for duplicate in find_duplicates([image.row for image in images], bits):
         first, second = images[duplicate.earlier], images[duplicate.later]
-        across = {run: sides for run, subsets in runs.items() if (sides := _two_sides([first, second], run, subsets))}
-        found.append(Pair(first, second, duplicate.bits, across))
-    return sorted(found, key=_gravity)
+        found.append(Pair(first, second, duplicate.bits, sides_of([first, second], runs)))
+
+    def gravity(pair: Pair) -> tuple[bool, bool, bool, bool, int]:
+        kind = pair.kind == NEAR_DUPLICATE
+        return not pair.across, kind, not pair.differ("label"), not pair.differ(PATIENT), pair.bits or 0
+
+    return sorted(found, key=gravity)
 
 
-def _gravity(pair: Pair) -> tuple[bool, bool, bool, bool, int]:
-    differing = pair.differ("label"), pair.differ(PATIENT)
-    return not pair.across, pair.kind == NEAR_DUPLICATE, not differing[0], not differing[1], pair.bits or 0
-
-
-def split_groups(groups: Mapping[str, Sequence[Radiograph]], runs: Runs) -> dict[str, dict[Run, Sides]]:
+def split_groups(groups: Mapping[str, Sequence[Radiograph]], runs: Runs) -> dict[str, Mapping[Run, Sides]]:
     """The groups of radiographs, such as those of a patient, that are on two sides: the sides in each fold."""
-    found = {}
-    for name, members in groups.items():
-        across = {run: sides for run, subsets in runs.items() if (sides := _two_sides(members, run, subsets))}
-        if across:
-            found[name] = across
-    return found
+    return {name: across for name, members in groups.items() if (across := sides_of(members, runs))}
 
 
-def _two_sides(members: Sequence[Radiograph], run: Run, subsets: Mapping[str, str]) -> Sides | None:
-    present = set[str]().union(*(image.sides(run, subsets) for image in members))
+def sides_of(members: Sequence[Radiograph], runs: Runs) -> dict[Run, Sides]:
+    """The folds in which radiographs that belong together are on two sides, with these sides."""
     # Of three sides, the most serious pair: test images that were trained on.
     order = [("train", "test"), ("validation", "test"), ("train", "validation"), *combinations(SUBSETS, 2)]
-    return next((sides for sides in order if present.issuperset(sides)), None)
+    found = {}
+    for run, subsets in runs.items():
+        present = set[str]().union(*(image.sides(run, subsets) for image in members))
+        if sides := next((sides for sides in order if present.issuperset(sides)), None):
+            found[run] = sides
+    return found
 
 
 def by_patient(images: Sequence[Radiograph]) -> dict[str, list[Radiograph]]:
     """The radiographs of each patient."""
     found: dict[str, list[Radiograph]] = {}
-    for image in images:
-        if image.row.get(PATIENT):
-            found.setdefault(normalised(image.row[PATIENT]), []).append(image)
+    for image, patient in zip(images, identities([image.row for image in images]), strict=True):
+        if patient:
+            found.setdefault(patient, []).append(image)
     return found
 
 
@@ -148,11 +139,7 @@ def likely_chance(images: Sequence[Radiograph], pairs: Sequence[Pair], bits: int
 
     The distances between different radiographs have a tail that decreases towards zero; copies lie outside this tail.
     Where many pairs that are not known to be of one patient are just above the threshold, a few below it are expected.
-
-    Args:
-        images: All radiographs.
-        pairs: Near-duplicates that are not known to be of one patient.
-        bits: The threshold.
+    `pairs` are the near-duplicates that are not known to be of one patient.
     """
     if not pairs:
         return False
@@ -168,11 +155,6 @@ def likely_chance(images: Sequence[Radiograph], pairs: Sequence[Pair], bits: int
     return len(between) * step**2 >= COMMON * len(pairs)
 
 
-EXAMPLES = 3
-
-MAY_BE_CHANCE = "in this set images of different patients are often nearly as similar, so these need not be copies"
-
-
 def across(
     images: Sequence[Radiograph],
     patients: Mapping[str, Sequence[Radiograph]],
@@ -180,44 +162,36 @@ def across(
     pairs: Sequence[Pair],
     chance: bool,
     runs: Runs,
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """What is on two sides of a split: a sentence each for patients, versions, identical and near-duplicate images."""
-    found = []
     if leaking := split["patients"]:
         examples = [patients[name][0].row[PATIENT] for name in list(leaking)[:EXAMPLES]]
         text = (
             f"{count_of(len(leaking), 'patient')} of {len(patients)} {_are(leaking)} in two subsets of a fold "
             f"({_where(leaking.values(), runs)}), such as {', '.join(examples)}: {_consequence(leaking.values())}."
         )
-        found.append(Finding(ALARM, text))
+        yield Finding(ALARM, text)
     if leaking := split["radiographs"]:
         text = (
             f"{count_of(len(leaking), 'radiograph')} of {len(images)} {_are(leaking)} in two subsets of a fold as "
             f"different versions ({_where(leaking.values(), runs)}), such as {', '.join(list(leaking)[:EXAMPLES])}."
         )
-        found.append(Finding(ALARM, text))
+        yield Finding(ALARM, text)
     crossing = [pair for pair in pairs if pair.across]
-    equal = [pair for pair in crossing if pair.kind == PIXELS]
-    doubtful = [pair for pair in crossing if is_doubtful(pair, chance)]
-    near = [pair for pair in crossing if pair not in equal and pair not in doubtful]
-    kinds = (
-        (equal, "images with the same pixels"),
-        (near, "near-duplicate images"),
-        (doubtful, "near-duplicate images"),
-    )
-    for some, what in kinds:
+    for kind, doubtful in ((PIXELS, False), (NEAR_DUPLICATE, False), (NEAR_DUPLICATE, True)):
+        some = [pair for pair in crossing if pair.kind == kind and is_doubtful(pair, chance) == doubtful]
         if not some:
             continue
-        across = [pair.across for pair in some]
+        between = [pair.across for pair in some]
+        what = "images with the same pixels" if kind == PIXELS else "near-duplicate images"
         text = (
             f"{count_of(len(some), 'pair')} of {what} {_are(some)} in two subsets of a fold "
-            f"({_where(across, runs)}), such as {_examples(some)}"
+            f"({_where(between, runs)}), such as {_examples(some)}"
         )
-        if some is doubtful:
-            found.append(Finding(WARNING, f"{text}; {MAY_BE_CHANCE}: look at them."))
+        if doubtful:
+            yield Finding(WARNING, f"{text}; {MAY_BE_CHANCE}: look at them.")
         else:
-            found.append(Finding(ALARM, f"{text}: {_consequence(across)}."))
-    return found
+            yield Finding(ALARM, f"{text}: {_consequence(between)}.")
 
 
 def is_doubtful(pair: Pair, chance: bool) -> bool:
@@ -227,11 +201,10 @@ def is_doubtful(pair: Pair, chance: bool) -> bool:
 
 def inside(
     pairs: Sequence[Pair], patients: Mapping[str, Sequence[Radiograph]], chance: bool, bits: int
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """What is listed twice on any side, and pairs whose label, patient or source differs."""
-    found = []
     sure = [pair for pair in pairs if not is_doubtful(pair, chance)]
-    doubtful = [pair for pair in pairs if pair not in sure and not pair.across]
+    doubtful = [pair for pair in pairs if is_doubtful(pair, chance) and not pair.across]
     for column, words in (("label", "labels"), (PATIENT, "patients"), ("source", "sources")):
         differing = [pair for pair in sure if pair.differ(column)]
         if differing:
@@ -239,68 +212,56 @@ def inside(
                 f"{count_of(len(differing), 'pair')} of identical or near-duplicate images "
                 f"{_have(differing)} different {words}, such as {_examples(differing)}."
             )
-            found.append(Finding(WARNING, text))
+            yield Finding(WARNING, text)
     rest = [pair for pair in sure if not pair.across and not any(pair.differ(c) for c in ("label", PATIENT, "source"))]
     if rest:
         text = (
             f"{count_of(len(rest), 'pair')} of identical or near-duplicate images: the same radiograph is listed "
             f"twice, such as {_examples(rest)}."
         )
-        found.append(Finding(NOTE, text))
+        yield Finding(NOTE, text)
     if doubtful:
         text = (
             f"{count_of(len(doubtful), 'pair')} of images {_are(doubtful)} near-duplicates (at most {bits} of 256 bits "
             f"differ), such as {_examples(doubtful)}; {MAY_BE_CHANCE}."
         )
-        found.append(Finding(NOTE, text))
-    labels = [name for name, members in patients.items() if len({m.row.get("label", "") for m in members} - {""}) > 1]
-    sources = [name for name, members in patients.items() if len({m.row.get("source", "") for m in members} - {""}) > 1]
-    if sources:
-        text = f"{count_of(len(sources), 'patient')} {_have(sources)} images from two sources."
-        found.append(Finding(NOTE, text))
-    if labels:
-        text = f"{count_of(len(labels), 'patient')} {_have(labels)} images of two labels."
-        found.append(Finding(NOTE, text))
-    return found
+        yield Finding(NOTE, text)
+    for column, words in (("source", "from two sources"), ("label", "of two labels")):
+        some = [name for name, members in patients.items() if len({m.row.get(column, "") for m in members} - {""}) > 1]
+        if some:
+            yield Finding(NOTE, f"{count_of(len(some), 'patient')} {_have(some)} images {words}.")
 
 
-def unknown(content: Mapping[str, Any], runs: Runs) -> list[Finding]:
+def unknown(content: Mapping[str, Any], runs: Runs) -> Iterator[Finding]:
     """What could not be searched."""
-    found = []
     if not runs:
         text = "No split was given: whether a patient or an image is on two sides could not be searched."
-        found.append(Finding(UNKNOWN, text))
-    if count := content["without_patient"]:
-        text = (
-            f"{count} of {content['images']} images have no patient_id: whether their patients are on two sides is not "
-            "known."
-        )
-        found.append(Finding(UNKNOWN, text))
-    if count := content["without_fingerprint"]:
-        text = (
-            f"{count} of {content['images']} images have no fingerprint of their pixels: whether they are listed twice "
-            "is not known. `cxrtool prepare` computes it."
-        )
-        found.append(Finding(UNKNOWN, text))
-    return found
+        yield Finding(UNKNOWN, text)
+    for key, lack in (
+        ("without_patient", "patient_id: whether their patients are on two sides is not known."),
+        (
+            "without_fingerprint",
+            "fingerprint of their pixels: whether they are listed twice is not known. `cxrtool prepare` computes it.",
+        ),
+    ):
+        if count := content[key]:
+            yield Finding(UNKNOWN, f"{count} of {content['images']} images have no {lack}")
 
 
-def clear(content: Mapping[str, Any]) -> list[Finding]:
+def clear(content: Mapping[str, Any]) -> Iterator[Finding]:
     """What was searched and not found."""
-    found = []
     across, folds = content["across_subsets"], content["folds"]
     known = content["without_fingerprint"] < content["images"]
     sides = [name for name, there in (("patient", content["patients"]), ("image", known)) if there]
     if folds and sides and not any(entry["count"] for entry in across.values()):
         where = "the split" if folds == 1 else f"any of the {folds} folds"
-        found.append(Finding(CLEAR, f"No {' and no '.join(sides)} is in two subsets of {where}."))
+        yield Finding(CLEAR, f"No {' and no '.join(sides)} is in two subsets of {where}.")
     if known and not any(entry["count"] for entry in content["copies"].values()):
         text = (
             f"No image is listed twice, not even as a near-duplicate (at most {content['bits']} of 256 bits of a "
             "perceptual hash differ)."
         )
-        found.append(Finding(CLEAR, text))
-    return found
+        yield Finding(CLEAR, text)
 
 
 def _consequence(across: Iterable[Mapping[Run, Sides]]) -> str:
@@ -328,13 +289,10 @@ def _examples(pairs: Sequence[Pair]) -> str:
     return ", ".join(f"{pair.first.identity} and {pair.second.identity}" for pair in pairs[:EXAMPLES])
 
 
-SHOWN_PAIRS = 30
-
-
 def counted(found: Mapping[str, Mapping[Run, Sides]]) -> dict[str, Any]:
     """How many patients, radiographs or pairs are on two sides, how many of these in test, and in how many folds."""
     folds = {run for across in found.values() for run in across}
-    tested = sum(1 for across in found.values() if any("test" in sides for sides in across.values()))
+    tested = sum(any("test" in sides for sides in across.values()) for across in found.values())
     return {"count": len(found), "with_test": tested, "folds": len(folds), "examples": list(found)[:EXAMPLES]}
 
 
@@ -363,13 +321,7 @@ def as_json(pair: Pair) -> dict[str, Any]:
 
 
 def sheets(content: Mapping[str, Any], pairs: Sequence[Pair], chance: bool) -> list[Sheet]:
-    """The table of counts, and that of the pairs, where there are any.
-
-    Args:
-        content: Of the part.
-        pairs: All pairs, the most serious first.
-        chance: Whether near-duplicates may be chance.
-    """
+    """The table of counts, and that of the pairs, where there are any."""
     across, copies, folds = content["across_subsets"], content["copies"], content["folds"]
     columns = ["unit", "in the set", "on two sides of a split", "of these in test", "folds"]
     columns += ["two labels", "two patients", "two sources"]
@@ -414,14 +366,6 @@ def _pair_row(pair: Mapping[str, Any]) -> list[str]:
     return [pair["first"], pair["second"], bits, labels, patients, sides + (f" and {more} more" if more > 0 else "")]
 
 
-NAME, TITLE = "leakage", "Patients and images that are listed twice"
-
-MOST_PAIRS = 200
-"""Pairs that `audit.json` lists; counts are of all."""
-
-DRAWN_PAIRS = 12
-
-
 def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part:
     """Search patients, identical images and near-duplicates on two sides of a split, and in the whole set.
 
@@ -430,10 +374,8 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
     have different labels, patients or sources. `NOTE` for other copies inside one subset. Processed versions of one
     radiograph count as that radiograph.
 
-    Args:
-        rows: Of a manifest, with `sha256` and `dhash`, as `prepare` writes them.
-        runs: The subset of each image id for every repeat and fold, as `Splits.runs`; None where there are no splits.
-        bits: The most differing bits, of 256, of near-duplicates.
+    `rows` have `sha256` and `dhash`, as `prepare` writes them. `runs` has the subset of each image id for every repeat
+    and fold, as `Splits.runs`. Near-duplicates differ in at most `bits` of 256.
     """
     images, runs = radiographs(rows), runs or {}
     patients = by_patient(images)
@@ -441,6 +383,10 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
     split = {
         "patients": split_groups(patients, runs),
         "radiographs": split_groups({image.identity: [image] for image in images if len(image.members) > 1}, runs),
+    }
+    crossing = {
+        key: {f"{p.first.identity} {p.second.identity}": p.across for p in pairs if p.across and p.kind == kind}
+        for kind, key in KEYS.items()
     }
     unrelated = [pair for pair in pairs if pair.kind == NEAR_DUPLICATE and not pair.one_patient]
     chance = likely_chance(images, unrelated, bits)
@@ -452,15 +398,7 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
         "without_patient": sum(1 for image in images if not image.row.get(PATIENT)),
         "without_fingerprint": sum(1 for image in images if not image.row.get("sha256")),
         "chance_pairs_likely": chance,
-        "across_subsets": {
-            **{name: counted(found) for name, found in split.items()},
-            **{
-                key: counted(
-                    {f"{p.first.identity} {p.second.identity}": p.across for p in pairs if p.across and p.kind == kind}
-                )
-                for kind, key in KEYS.items()
-            },
-        },
+        "across_subsets": {name: counted(found) for name, found in (split | crossing).items()},
         "copies": {key: copied([p for p in pairs if p.kind == kind]) for kind, key in KEYS.items()},
         "pairs": [as_json(pair) for pair in pairs[:MOST_PAIRS]],
     }
@@ -474,15 +412,9 @@ def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part
 
 
 def draw_pairs(pairs: Sequence[Mapping[str, Any]], paths: Mapping[str, str], target: Path) -> int:
-    """Draw pairs side by side, the most serious first, so that a reader can see whether they are copies.
+    """Draw pairs of the part's content side by side, the most serious first, for a reader to judge; return how many.
 
-    Args:
-        pairs: `content["pairs"]` of the part.
-        paths: The file of each image id.
-        target: The PNG to write; none is written where there are no pairs.
-
-    Returns:
-        The number of pairs shown.
+    `paths` has the file of each image id. Without pairs no PNG is written.
     """
     import numpy as np
     from PIL import Image

@@ -9,32 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxrtool.auditing import alarm
-from cxrtool.auditing.alarm import PERMUTATIONS, Run, Trial
-from cxrtool.auditing.answers import main_figures, predictions
+from cxrtool.auditing.alarm import PERMUTATIONS, Fold, NoProgress, Progress, Run, Trial, main_figures, scored
 from cxrtool.auditing.catalogue import LUNG, NO_LUNG, OUTLINE, PROBES, THUMBNAIL
-from cxrtool.auditing.inputs import Fold, ImageSet, NoProgress, Progress
-from cxrtool.auditing.outcome import Figure, Outcome, Result
-from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.auditing.views import IS_LUNG
+from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, UNKNOWN, WARNING, Finding, Part, capital, listed
+from cxrtool.auditing.views import IS_LUNG, ImageSet, View
 from cxrtool.evaluation.comparison.align import align, in_order
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.metrics.estimates import Estimates, estimate
 from cxrtool.evaluation.plots.canvas import BLUE, GREY, ORANGE, VERMILION, picture, shorten
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
-from cxrtool.evaluation.scores import Scores, scores_of
-from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
+from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME, TITLE = "probes", "Shortcut probes"
 
 LEAKING = 0.02
 """Balanced accuracy above chance from which permuted labels are reported as learnt."""
@@ -47,21 +45,110 @@ PERMUTED = "permuted-labels"
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
+NO_MODEL, NO_GAIN = "no model was given", "the model is not better than chance"
+
+Figure = Mapping[str, Any]
+"""A `Measure` as JSON."""
+
+NOTHING: Figure = Measure().as_json()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of one probe.
+
+    Attributes:
+        view: Its input, without the arrays.
+        trial: Its predictions; None where it could not be run.
+        balanced_accuracy: Measured as for the model.
+        auc: The mean over the classes, each against the rest.
+        difference: Balanced accuracy, probe minus model, on the images that both were tested on.
+        share: (probe - chance) / (model - chance), on the same images.
+        limit: The level below which chance stays: that of the best of all alarming probes where it is one of these,
+            otherwise its own.
+    """
+
+    view: View
+    trial: Trial | None = None
+    balanced_accuracy: Figure = field(default_factory=lambda: NOTHING)
+    auc: Figure = field(default_factory=lambda: NOTHING)
+    difference: Figure = field(default_factory=lambda: NOTHING)
+    share: Figure = field(default_factory=lambda: NOTHING)
+    limit: float = math.nan
+
+    @property
+    def raised(self) -> bool:
+        """Whether it reaches more than chance."""
+        return self.trial is not None and float(self.trial.reached[0]) > self.limit
+
+    @property
+    def value(self) -> float:
+        """Its balanced accuracy; only where it has a trial."""
+        return float(self.balanced_accuracy["value"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of all probes.
+
+    Attributes:
+        model: Balanced accuracy of the model, on the test images of the probes.
+        level: Level of alarm; NaN where no probe was run that can raise one.
+        images: Number of test images.
+        patients: Number of their patients.
+        runs: Number of repeats times folds.
+        excluded: Most training images in a fold that were excluded because there were too many.
+        notes: Remarks below the table.
+        permuted: Balanced accuracy of the nearest training thumbnail's label with permuted labels: mean, range of 95 %
+            of the permutations, whether it is learnt; None where it was not computed.
+    """
+
+    results: Mapping[str, Result]
+    classes: tuple[str, ...]
+    model: Figure
+    model_auc: Figure
+    level: float
+    permutations: int
+    seed: int
+    images: int
+    patients: int
+    runs: int
+    excluded: int
+    notes: tuple[str, ...]
+    permuted: dict[str, Any] | None = None
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of guessing."""
+        return 1 / len(self.classes)
+
 
 def findings(outcome: Outcome) -> list[Finding]:
     """The findings, the most serious first."""
-    results = outcome.results
-    made = {name: result for name, result in results.items() if result.trial is not None}
+    made = {name: result for name, result in outcome.results.items() if result.trial is not None}
     alarming = [name for name in made if PROBES[name].level == ALARM]
     raised = [name for name in alarming if made[name].raised]
     without_lungs = [name for name in raised if not PROBES[name].because]
     found = []
     if without_lungs:
-        text = f"{_reaches(outcome, without_lungs)}. The classes differ in something outside the lungs, so "
-        text += f"{_whose(outcome)} need not come from the lungs.{_remaining_lung(made, without_lungs)}"
+        whose = "the model" if outcome.model["value"] is not None else "a model on these images"
+        shares = {name: made[name].view.lung or 0.0 for name in without_lungs}
+        visible = [f"{PROBES[name].title} {share:.0%}" for name, share in shares.items() if share >= SOME_LUNG]
+        text = (
+            f"{_reaches(outcome, without_lungs)}. The classes differ in something outside the lungs, so the accuracy "
+            f"of {whose} need not come from the lungs."
+        )
+        text += f" (Share of the lungs' area that is still visible: {', '.join(visible)}.)" if visible else ""
         found.append(Finding(ALARM, text))
     found += [Finding(ALARM, _explained(outcome, name)) for name in raised if PROBES[name].because]
-    found += _of_permuted(outcome)
+    if outcome.permuted is not None and outcome.permuted["learnt"]:
+        text = (
+            "With labels permuted among patients, the label of the nearest training image is right for "
+            f"{outcome.permuted['mean']:.2f} of the test images (balanced accuracy; guessing gives "
+            f"{outcome.chance:.2f}). The same patients or images are in training and in test, and every accuracy on "
+            "these splits is too high."
+        )
+        found.append(Finding(WARNING, text))
     found += [
         Finding(WARNING, _explained(outcome, name))
         for name, result in made.items()
@@ -72,10 +159,39 @@ def findings(outcome: Outcome) -> list[Finding]:
         text = f"{_reaches(outcome, notes)}. This contains lungs and may be the disease itself"
         found.append(Finding(NOTE, f"{text}, but it needs neither fine detail nor a deep network."))
     if alarming and not raised:
-        shown = ", ".join(f"{PROBES[name].title} {_value(made[name]):.2f}" for name in alarming)
+        shown = ", ".join(f"{PROBES[name].title} {made[name].value:.2f}" for name in alarming)
         text = f"Without the lungs no probe separates the classes better than chance ({shown}; chance stays "
         found.append(Finding(CLEAR, f"{text}below {outcome.level:.2f}). At 64 x 64 a small letter may be missed."))
-    return [*found, *_of_missing(results)]
+    reasons: dict[tuple[str, bool], list[str]] = {}
+    for name, result in outcome.results.items():
+        if result.trial is None:
+            reasons.setdefault((result.view.reason, result.view.alike), []).append(PROBES[name].title)
+    return found + [
+        Finding(CLEAR, f"{capital(reason)}, so this cannot predict a label ({', '.join(titles)}).")
+        if alike
+        else Finding(UNKNOWN, f"Probes that could not be run: {', '.join(titles)} ({reason}).")
+        for (reason, alike), titles in reasons.items()
+    ]
+
+
+def _reaches(outcome: Outcome, names: Sequence[str]) -> str:
+    """The start of a sentence: what each reaches, compared with the model."""
+    first, *rest = names
+    verb = "reach" if PROBES[first].plural else "reaches"
+    model = outcome.model["value"]
+    own = outcome.results[first].value
+    of = "" if model is None else f" of the {model:.2f} of the model" if own < model else f", the model {model:.2f}"
+    limit = max(outcome.results[name].limit for name in names)
+    text = (
+        f"{capital(PROBES[first].subject)} {verb} {own:.2f}{of} (balanced accuracy; guessing gives "
+        f"{outcome.chance:.2f}, chance stays below {limit:.2f})"
+    )
+    return listed([text, *(f"{PROBES[name].subject} {outcome.results[name].value:.2f}" for name in rest)])
+
+
+def _explained(outcome: Outcome, name: str) -> str:
+    because = PROBES[name].because
+    return f"{_reaches(outcome, [name])}: {because}." if because else f"{_reaches(outcome, [name])}."
 
 
 def sheets(outcome: Outcome) -> list[Sheet]:
@@ -93,117 +209,18 @@ def sheets(outcome: Outcome) -> list[Sheet]:
     rows = [["the model", "all", cell(outcome.model), cell(outcome.model_auc), *[ABSENT] * 4]]
     for name, result in outcome.results.items():
         probe = PROBES[name]
+        if result.trial is None:
+            verdict = "same for all" if result.view.alike else "unknown"
+        else:
+            verdict = probe.level if result.raised else "no"
         cells = [cell(part) for part in (result.balanced_accuracy, result.auc, result.difference, result.share)]
-        rows.append([probe.title, probe.holds, *cells, _two(result.limit), _verdict(name, result)])
-    if (chance := permuted(outcome)) is not None:
+        limit = ABSENT if math.isnan(result.limit) else f"{result.limit:.2f}"
+        rows.append([probe.title, probe.holds, *cells, limit, verdict])
+    if (chance := outcome.permuted) is not None:
         reached = f"{chance['mean']:.2f} ({chance['low']:.2f}-{chance['high']:.2f})"
         learnt = "the splits leak" if chance["learnt"] else "no"
         rows.append(["nearest thumbnail, permuted labels", LUNG, reached, *[ABSENT] * 4, learnt])
     return [Sheet("What a simple classifier reaches on the splits of the model", columns, rows, _notes(outcome))]
-
-
-def content(outcome: Outcome) -> dict[str, Any]:
-    """The figures of the part."""
-    return {
-        "classes": list(outcome.classes),
-        "chance": round(outcome.chance, DIGITS),
-        "images": outcome.images,
-        "patients": outcome.patients,
-        "runs": outcome.runs,
-        "permutations": outcome.permutations,
-        "seed": outcome.seed,
-        "level": _known(outcome.level),
-        "model": {"balanced_accuracy": dict(outcome.model), "auc": dict(outcome.model_auc)},
-        "probes": {name: _entry(name, result) for name, result in outcome.results.items()},
-        PERMUTED: permuted(outcome),
-        "training_images_left_out": outcome.excluded,
-        "notes": list(outcome.notes),
-    }
-
-
-def permuted(outcome: Outcome) -> dict[str, Any] | None:
-    """Balanced accuracy of the nearest thumbnail with permuted labels: mean, and range of 95 % of the permutations."""
-    reached = outcome.permuted
-    if reached is None or not len(reached):
-        return None
-    low, high = np.quantile(reached, [0.025, 0.975])
-    mean = float(reached.mean())
-    figures = {name: round(float(value), DIGITS) for name, value in (("mean", mean), ("low", low), ("high", high))}
-    return {**figures, "learnt": mean > outcome.chance + LEAKING}
-
-
-def _entry(name: str, result: Result) -> dict[str, Any]:
-    probe = PROBES[name]
-    entry: dict[str, Any] = {"title": probe.title, "holds": probe.holds, "level": probe.level, "raised": result.raised}
-    for figure in ("balanced_accuracy", "auc", "difference", "share"):
-        entry[figure] = dict(getattr(result, figure))
-    trial = result.trial
-    tested = None if trial is None or len(trial.reached) < 2 else trial
-    return {
-        **entry,
-        "limit": _known(result.limit),
-        "chance_mean": None if tested is None else _known(float(tested.reached[1:].mean())),
-        "p": None if tested is None else _known(tested.p),
-        "lung_held": None if result.view.lung is None else _known(result.view.lung),
-        "reason": result.view.reason or None,
-    }
-
-
-def _of_permuted(outcome: Outcome) -> list[Finding]:
-    chance = permuted(outcome)
-    if chance is None or not chance["learnt"]:
-        return []
-    text = (
-        "With labels permuted among patients, the label of the nearest training image is right for "
-        f"{chance['mean']:.2f} of the test images (balanced accuracy; guessing gives {outcome.chance:.2f}). The "
-        "same patients or images are in training and in test, and every accuracy on these splits is too high."
-    )
-    return [Finding(WARNING, text)]
-
-
-def _of_missing(results: Mapping[str, Result]) -> list[Finding]:
-    reasons: dict[tuple[str, bool], list[str]] = {}
-    for name, result in results.items():
-        if result.trial is None:
-            reasons.setdefault((result.view.reason, result.view.alike), []).append(PROBES[name].title)
-    return [
-        Finding(CLEAR, f"{reason[0].upper()}{reason[1:]}, so this cannot predict a label ({', '.join(titles)}).")
-        if alike
-        else Finding(UNKNOWN, f"Probes that could not be run: {', '.join(titles)} ({reason}).")
-        for (reason, alike), titles in reasons.items()
-    ]
-
-
-def _reaches(outcome: Outcome, names: Sequence[str]) -> str:
-    """The start of a sentence: what each reaches, compared with the model."""
-    first, *rest = names
-    verb = "reach" if PROBES[first].plural else "reaches"
-    model = outcome.model["value"]
-    own = _value(outcome.results[first])
-    of = "" if model is None else f" of the {model:.2f} of the model" if own < model else f", the model {model:.2f}"
-    subject = PROBES[first].subject
-    text = f"{subject[0].upper()}{subject[1:]} {verb} {own:.2f}{of} (balanced accuracy; "
-    limit = max(outcome.results[name].limit for name in names)
-    text += f"guessing gives {outcome.chance:.2f}, chance stays below {limit:.2f})"
-    others = [f"{PROBES[name].subject} {_value(outcome.results[name]):.2f}" for name in rest]
-    return ", ".join([text, *others[:-1]]) + (f" and {others[-1]}" if others else "")
-
-
-def _explained(outcome: Outcome, name: str) -> str:
-    because = PROBES[name].because
-    return f"{_reaches(outcome, [name])}: {because}." if because else f"{_reaches(outcome, [name])}."
-
-
-def _whose(outcome: Outcome) -> str:
-    return (
-        "the accuracy of the model" if outcome.model["value"] is not None else "the accuracy of a model on these images"
-    )
-
-
-def _remaining_lung(made: dict[str, Result], names: Sequence[str]) -> str:
-    shares = {name: made[name].view.lung or 0.0 for name in names}
-    parts = [f"{PROBES[name].title} {share:.0%}" for name, share in shares.items() if share >= SOME_LUNG]
-    return f" (Share of the lungs' area that is still visible: {', '.join(parts)}.)" if parts else ""
 
 
 def _notes(outcome: Outcome) -> list[str]:
@@ -238,18 +255,40 @@ def _together(names: Sequence[str]) -> str:
     return f"; for {which}, the only ones that can raise an alarm, that of the best of them"
 
 
-def _verdict(name: str, result: Result) -> str:
-    if result.trial is None:
-        return "same for all" if result.view.alike else "unknown"
-    return PROBES[name].level if result.raised else "no"
+def content(outcome: Outcome) -> dict[str, Any]:
+    """The figures of the part."""
+    return {
+        "classes": list(outcome.classes),
+        "chance": round(outcome.chance, DIGITS),
+        "images": outcome.images,
+        "patients": outcome.patients,
+        "runs": outcome.runs,
+        "permutations": outcome.permutations,
+        "seed": outcome.seed,
+        "level": _known(outcome.level),
+        "model": {"balanced_accuracy": dict(outcome.model), "auc": dict(outcome.model_auc)},
+        "probes": {name: _entry(name, result) for name, result in outcome.results.items()},
+        PERMUTED: outcome.permuted,
+        "training_images_left_out": outcome.excluded,
+        "notes": list(outcome.notes),
+    }
 
 
-def _value(result: Result) -> float:
-    return float(result.balanced_accuracy["value"])
-
-
-def _two(value: float) -> str:
-    return ABSENT if math.isnan(value) else f"{value:.2f}"
+def _entry(name: str, result: Result) -> dict[str, Any]:
+    probe, trial = PROBES[name], result.trial
+    tested = None if trial is None or len(trial.reached) < 2 else trial
+    return {
+        "title": probe.title,
+        "holds": probe.holds,
+        "level": probe.level,
+        "raised": result.raised,
+        **{name: dict(getattr(result, name)) for name in ("balanced_accuracy", "auc", "difference", "share")},
+        "limit": _known(result.limit),
+        "chance_mean": None if tested is None else _known(float(tested.reached[1:].mean())),
+        "p": None if tested is None else _known(tested.p),
+        "lung_held": None if result.view.lung is None else _known(result.view.lung),
+        "reason": result.view.reason or None,
+    }
 
 
 def _known(value: float) -> float | None:
@@ -264,11 +303,7 @@ MOST_CLASSES = 4
 
 
 def draw(outcome: Outcome, pictures: ImageSet, folder: Path) -> list[tuple[str, str]]:
-    """Draw the figures of the part.
-
-    Returns:
-        The file names and captions.
-    """
+    """Draw the figures of the part; their file names and captions."""
     drawn = []
     if any(result.trial is not None for result in outcome.results.values()):
         draw_forest(outcome, folder / "probes.png")
@@ -284,25 +319,20 @@ def draw(outcome: Outcome, pictures: ImageSet, folder: Path) -> list[tuple[str, 
 def draw_forest(outcome: Outcome, path: Path) -> None:
     """Draw balanced accuracy of every probe with its interval, the model as a line, chance, and the level of alarm."""
     made = {name: result for name, result in outcome.results.items() if result.trial is not None}
-    rows = len(made) + 1
-    with picture(path, WIDTH, 1.75 + LINE * rows) as figure:
+    with picture(path, WIDTH, 1.75 + LINE * (len(made) + 1)) as figure:
         axes = figure.subplots()
         low = [outcome.chance - 0.02]
         for y, (name, result) in enumerate(made.items()):
-            colour = COLOURS[PROBES[name].holds]
-            _draw_interval(axes, y, result.balanced_accuracy, colour)
-            _annotate(axes, y, cell(result.balanced_accuracy))
             reached = result.balanced_accuracy
+            _draw_interval(axes, y, reached, COLOURS[PROBES[name].holds])
             low.append(reached["value"] if reached["low"] is None else reached["low"])
             if PROBES[name].level != ALARM and not math.isnan(result.limit):
                 axes.plot([result.limit] * 2, [y - 0.3, y + 0.3], color=GREY, linewidth=1)
         labels = [PROBES[name].title for name in made]
-        chance = permuted(outcome)
-        if chance is not None:
+        if (chance := outcome.permuted) is not None:
             labels.append("permuted labels")
             entry = {"value": chance["mean"], "low": chance["low"], "high": chance["high"]}
             _draw_interval(axes, len(made), entry, GREY)
-            _annotate(axes, len(made), cell(entry))
             low.append(chance["low"])
         axes.axvline(outcome.chance, color=GREY, linestyle=":", linewidth=1.2)
         left = max(0.0, min(low) - 0.03)
@@ -351,11 +381,8 @@ def _draw_interval(axes: Axes, y: int, measure: Mapping[str, Any], colour: str) 
     if measure["low"] is not None:
         axes.plot([measure["low"], measure["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     axes.plot(measure["value"], y, "o", color=colour, markersize=7, clip_on=False)
-
-
-def _annotate(axes: Axes, y: int, text: str) -> None:
     coordinates: Any = ("axes fraction", "data")
-    axes.annotate(text, (1.02, y), xycoords=coordinates, va="center", annotation_clip=False, fontsize=9)
+    axes.annotate(cell(measure), (1.02, y), xycoords=coordinates, va="center", annotation_clip=False, fontsize=9)
 
 
 def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
@@ -373,11 +400,6 @@ def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
     if not math.isnan(outcome.level):
         handles.append(Patch(color="#eeeeee", label="chance, no alarm"))
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
-
-
-NAME, TITLE = "probes", "Shortcut probes"
-
-NO_MODEL, NO_GAIN = "no model was given", "the model is not better than chance"
 
 
 def examine(
@@ -399,9 +421,9 @@ def examine(
         folds: The splits of the model.
         model: Its test predictions, for the same images or fewer; None where there is no model yet.
         seed: The seed of permutations and resamples.
-        permutations: Number of permutations of the labels P.
-        resamples: Resamples of patients.
-        names: Names in `PROBES`; None takes all, those first that can raise an alarm.
+        permutations: Of the labels.
+        resamples: Of patients.
+        names: Of probes; None takes all, those first that can raise an alarm.
         folder: Where figures are written; None draws none.
         report: Shows the progress.
     """
@@ -414,6 +436,7 @@ def examine(
         return Part(NAME, TITLE, {"reason": what}, [Finding(UNKNOWN, f"The probes could not be run: {what}.")])
     patients = pictures.patients
     labellings = alarm.permute_labels(pictures.numbers(classes), patients, permutations, seed)
+    model = None if model is None else in_order(model, classes)
     measuring = _Measuring(pictures, runs, classes, model, seed, resamples)
     results = {}
     with (report or NoProgress()).progress("running probes", len(names)) as advance:
@@ -427,32 +450,37 @@ def examine(
     outcome = measuring.outcome(results, permutations)
     if THUMBNAIL in names:
         whole = pictures.thumbs.reshape(len(pictures), -1)
-        outcome = replace(outcome, permuted=alarm.nearest(whole, labellings, runs, len(classes))[1:])
+        reached = alarm.nearest(whole, labellings, runs, len(classes))[1:]
+        outcome = replace(outcome, permuted=_permuted(reached, outcome.chance))
     drawn = draw(outcome, pictures, folder) if folder is not None else ()
     return Part(NAME, TITLE, content(outcome), findings(outcome), sheets(outcome), drawn)
 
 
+def _permuted(reached: FloatArray, chance: float) -> dict[str, Any] | None:
+    if not len(reached):
+        return None
+    low, high = np.quantile(reached, [0.025, 0.975])
+    mean = float(reached.mean())
+    figures = {name: round(float(value), DIGITS) for name, value in (("mean", mean), ("low", low), ("high", high))}
+    return {**figures, "learnt": mean > chance + LEAKING}
+
+
+@dataclass
 class _Measuring:
     """Measures probes in the same way as the model, and compares them with it."""
 
-    def __init__(
-        self,
-        pictures: ImageSet,
-        runs: Sequence[Run],
-        classes: Sequence[str],
-        model: Scores | None,
-        seed: int,
-        resamples: int,
-    ) -> None:
-        self.pictures, self.runs, self.classes, self.seed, self.resamples = pictures, runs, classes, seed, resamples
-        self.model = None if model is None else in_order(model, classes)
-        self.chance = 1 / len(classes)
-        self.notes: list[str] = []
-        self.against: tuple[Scores, Estimates] | None = None
-        self.by_patient = True
+    pictures: ImageSet
+    runs: Sequence[Run]
+    classes: Sequence[str]
+    model: Scores | None
+    seed: int
+    resamples: int
+    notes: list[str] = field(default_factory=list)
+    against: tuple[Scores, Estimates] | None = None
+    by_patient: bool = True
 
     def of(self, result: Result, trial: Trial) -> Result:
-        scores = scores_of(predictions(self.pictures.rows, self.runs, self.classes, trial))
+        scores = scored(self.pictures.rows, self.runs, self.classes, trial)
         self.by_patient = scores.by_patient
         found = self._estimate(scores)
         difference, share = self._against(scores, found)
@@ -465,44 +493,15 @@ class _Measuring:
             pair = align(scores, self.model, ("the probes", "the model"))
             if pair.first is not None and pair.second is not None:
                 if pair.differs:
-                    self._note(f"Probes and model: {pair.differs}.")
+                    self.notes.append(f"Probes and model: {pair.differs}.")
                 if self.against is None:
                     self.against = pair.second, self._estimate(pair.second)
                 own = found if pair.whole else self._estimate(pair.first)
                 return self._compared(own, self.against[1], pair.first)
             reason = pair.reason
-            self._note(f"The model cannot be compared with the probes: {reason}.")
+            self.notes.append(f"The model cannot be compared with the probes: {reason}.")
         nothing = Measure(reason=reason).as_json()
         return nothing, nothing
-
-    def outcome(self, results: dict[str, Result], permutations: int) -> Outcome:
-        alarming = [r.trial for name, r in results.items() if PROBES[name].level == ALARM and r.trial is not None]
-        level = alarm.level_of(alarming) if alarming and permutations else math.nan
-        for name, result in results.items():
-            if result.trial is not None and permutations:
-                limit = level if PROBES[name].level == ALARM else alarm.level_of([result.trial])
-                results[name] = replace(result, limit=limit)
-        model = model_auc = Measure(reason=NO_MODEL if self.model is None else "tested on other images").as_json()
-        if self.against is not None:
-            model, model_auc = main_figures(*self.against).values()
-        tested = np.unique(np.concatenate([run.test for run in self.runs]))
-        if not self.by_patient:
-            self._note("No image has a patient_id: every image counts as a patient, so intervals may be too narrow.")
-        return Outcome(
-            results,
-            tuple(self.classes),
-            model,
-            model_auc,
-            level,
-            permutations,
-            self.seed,
-            len(tested),
-            len(np.unique(self.pictures.patients[tested])),
-            len(self.runs),
-            None,
-            max(run.excluded for run in self.runs),
-            tuple(self.notes),
-        )
 
     def _compared(self, own: Estimates, theirs: Estimates, scores: Scores) -> tuple[Figure, Figure]:
         method = f"paired {PATIENTS if scores.by_patient else IMAGES}"
@@ -516,15 +515,42 @@ class _Measuring:
             ).as_json()
 
         # A resample in which the model is no better than chance has no share; nor has the whole then.
+        chance = 1 / len(self.classes)
         share, shares = (
-            metrics.divide(mine - self.chance, np.where(others > self.chance, others - self.chance, 0.0))
+            metrics.divide(mine - chance, np.where(others > chance, others - chance, 0.0))
             for mine, others in ((value, reached), (ours, models))
         )
         return with_interval(float(value - reached), ours - models), with_interval(float(share), shares, NO_GAIN)
 
+    def outcome(self, results: dict[str, Result], permutations: int) -> Outcome:
+        alarming = [r.trial for name, r in results.items() if PROBES[name].level == ALARM and r.trial is not None]
+        level = alarm.level_of(alarming) if alarming and permutations else math.nan
+        for name, result in results.items():
+            if result.trial is not None and permutations:
+                limit = level if PROBES[name].level == ALARM else alarm.level_of([result.trial])
+                results[name] = replace(result, limit=limit)
+        model = model_auc = Measure(reason=NO_MODEL if self.model is None else "tested on other images").as_json()
+        if self.against is not None:
+            model, model_auc = main_figures(*self.against).values()
+        tested = np.unique(np.concatenate([run.test for run in self.runs]))
+        if not self.by_patient:
+            self.notes.append(
+                "No image has a patient_id: every image counts as a patient, so intervals may be too narrow."
+            )
+        return Outcome(
+            results,
+            tuple(self.classes),
+            model,
+            model_auc,
+            level,
+            permutations,
+            self.seed,
+            len(tested),
+            len(np.unique(self.pictures.patients[tested])),
+            len(self.runs),
+            max(run.excluded for run in self.runs),
+            tuple(dict.fromkeys(self.notes)),
+        )
+
     def _estimate(self, scores: Scores) -> Estimates:
         return estimate(scores, seed=self.seed, resamples=self.resamples, calibrated=False)
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)

@@ -8,24 +8,22 @@ cannot explain the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cxrtool.auditing import alarm
-from cxrtool.auditing.alarm import PERMUTATIONS
-from cxrtool.auditing.answers import divided, figures_of
-from cxrtool.auditing.association import PERMUTATIONS as PERMUTED_LABELS
+from cxrtool.auditing import alarm, association
+from cxrtool.auditing.alarm import PERMUTATIONS, NoProgress, Progress
+from cxrtool.auditing.association import CERTAIN, VALUE, associate, per_unit, units_of
 from cxrtool.auditing.catalogue import Probe, for_source
 from cxrtool.auditing.factors import CATEGORY, SOURCE, Factor
-from cxrtool.auditing.inputs import ImageSet, NoProgress, Progress
-from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.auditing.questions import CERTAIN, VALUE, associate, level_of, per_unit, units_of
+from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, capital
+from cxrtool.auditing.views import ImageSet
 from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES
-from cxrtool.evaluation.tables import ABSENT, Sheet, cell, count_of
+from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 
 NAME, TITLE = "sources", "Predicting the source within one label"
 
@@ -50,12 +48,8 @@ def examine(
 ) -> Part:
     """Predict the source, label by label, from the images at each stage of a preprocessing.
 
-    Args:
-        stages: Name of a stage, such as `prepared` or `segmented`, to its images.
-        seed: The seed of folds, permutations and resamples.
-        permutations: Permutations of the sources among the patients of a label.
-        resamples: Resamples of patients.
-        report: Shows the progress.
+    `stages` maps the name of a stage, such as `prepared` or `segmented`, to its images. Sources are permuted among the
+    patients of a label.
     """
     questions = [
         (stage, label, probe)
@@ -72,7 +66,9 @@ def examine(
             advance(1)
     associated = any(associated_with_label(pictures.rows, seed) for pictures in stages.values())
     content = {"answers": entries, "source_goes_with_label": associated}
-    return Part(NAME, TITLE, content, _findings(entries, associated=associated), [_tabulate(entries, permutations)])
+    return Part(
+        NAME, TITLE, content, list(_findings(entries, associated=associated)), [_tabulate(entries, permutations)]
+    )
 
 
 def associated_with_label(rows: Sequence[Row], seed: int = 0) -> bool:
@@ -81,16 +77,14 @@ def associated_with_label(rows: Sequence[Row], seed: int = 0) -> bool:
     values = per_unit(Factor(SOURCE, CATEGORY, tuple(row.get(SOURCE, "") for row in units.rows)), units)
     if not any(values):
         return False
-    answer = associate(
-        values, CATEGORY, VALUE, units.labels, len(units.classes), seed=seed, permutations=PERMUTED_LABELS
-    )
-    return answer.p is not None and answer.p < CERTAIN and level_of(answer) in (ALARM, WARNING, NOTE)
+    answer = associate(values, CATEGORY, VALUE, units.labels, len(units.classes), seed=seed)
+    return answer.p is not None and answer.p < CERTAIN and association.level_of(answer) in (ALARM, WARNING, NOTE)
 
 
 def _predict_source(
     pictures: ImageSet, label: str, probe: Probe, seed: int, permutations: int, resamples: int
 ) -> dict[str, Any]:
-    own = pictures.where(np.array([name == label for name in pictures.labels], np.bool_))
+    own = pictures.where(np.array(pictures.labels) == label)
     patients = own.patients
     counts = {
         source: len({patients[i] for i, name in enumerate(own.sources) if name == source})
@@ -100,18 +94,24 @@ def _predict_source(
     small = [source for source, count in counts.items() if count < FEWEST]
     known = {"patients": counts, "without": small}
     if len(classes) < 2:
-        return {**known, "reason": _why_not(label, counts, classes)}
+        sizes = ", ".join(f"{source} {count}" for source, count in counts.items())
+        reason = f"{'only one source' if classes else 'no source'} has {FEWEST} patients of {label} or more ({sizes})"
+        if not counts:
+            reason = f"no image of {label} has a source"
+        elif len(counts) == 1:
+            reason = f"all images of {label} come from one source, {next(iter(counts))}"
+        return {**known, "reason": reason}
     # The source replaces the label; everything else is as for any other probe.
     rows = tuple({**row, "label": row.get("source", "")} for row in own.rows)
-    own = replace(own, rows=rows).where(np.array([name in classes for name in own.sources], np.bool_))
+    own = replace(own, rows=rows).where(np.isin(own.sources, classes))
     view = probe.see(own)
     if view.features is None:
         return {**known, "reason": view.reason}
     patients = own.patients
-    runs = divided(own, FOLDS, seed)
+    runs = alarm.divided(own, FOLDS, seed)
     labellings = alarm.permute_labels(own.numbers(classes), patients, permutations, seed)
     trial = alarm.run_probe(view.features, probe.kernel, labellings, patients, runs, len(classes))
-    figures = figures_of(own.rows, runs, classes, trial, seed, resamples)
+    figures = alarm.figures_of(alarm.scored(own.rows, runs, classes, trial), seed, resamples)
     limit = alarm.level_of([trial])
     return {
         **known,
@@ -125,24 +125,13 @@ def _predict_source(
     }
 
 
-def _why_not(label: str, counts: Mapping[str, int], classes: list[str]) -> str:
-    if not counts:
-        return f"no image of {label} has a source"
-    if len(counts) == 1:
-        return f"all images of {label} come from one source, {next(iter(counts))}"
-    sizes = ", ".join(f"{source} {count}" for source, count in counts.items())
-    return f"{'only one source' if classes else 'no source'} has {FEWEST} patients of {label} or more ({sizes})"
-
-
-def _findings(entries: list[dict[str, Any]], *, associated: bool) -> list[Finding]:
-    found = []
+def _findings(entries: list[dict[str, Any]], *, associated: bool) -> Iterator[Finding]:
     answered = [entry for entry in entries if entry["reason"] is None]
     for stage, seen in dict.fromkeys((entry["stage"], entry["seen"]) for entry in answered):
         here = [entry for entry in answered if (entry["stage"], entry["seen"]) == (stage, seen)]
-        predicted = [entry for entry in here if entry["told"]]
-        rest = [entry for entry in here if not entry["told"]]
         where = f"the {seen} ({stage})"
-        for level, some in ((WARNING if associated else NOTE, predicted), (CLEAR, rest)):
+        for told in (True, False):
+            some = [entry for entry in here if entry["told"] == told]
             if not some:
                 continue
             reached = ", ".join(
@@ -150,19 +139,22 @@ def _findings(entries: list[dict[str, Any]], *, associated: bool) -> list[Findin
                 f"below {entry['limit']:.2f}"
                 for entry in some
             )
-            text = (
-                f"A thumbnail of {where} predicts the source of an image, among images of one label "
-                f"(balanced accuracy: {reached}). {ASSOCIATED if associated else INDEPENDENT}"
-                if level != CLEAR
-                else f"A thumbnail of {where} does not predict the source better than chance, among images of "
-                f"one label (balanced accuracy: {reached})."
-            )
-            found.append(Finding(level, text))
+            if told:
+                text = (
+                    f"A thumbnail of {where} predicts the source of an image, among images of one label (balanced "
+                    f"accuracy: {reached}). {ASSOCIATED if associated else INDEPENDENT}"
+                )
+                yield Finding(WARNING if associated else NOTE, text)
+            else:
+                text = (
+                    f"A thumbnail of {where} does not predict the source better than chance, among images of one label "
+                    f"(balanced accuracy: {reached})."
+                )
+                yield Finding(CLEAR, text)
     reasons = dict.fromkeys(entry["reason"] for entry in entries if entry["reason"] is not None)
     if reasons:
         text = f"Whether the source can be predicted within one label is partly unknown: {'; '.join(reasons)}."
-        found.append(Finding(UNKNOWN, text))
-    return found
+        yield Finding(UNKNOWN, text)
 
 
 def _tabulate(entries: list[dict[str, Any]], permutations: int) -> Sheet:
@@ -179,7 +171,7 @@ def _tabulate(entries: list[dict[str, Any]], permutations: int) -> Sheet:
     notes = [
         f"Thumbnails of 64 x 64 and a linear classifier, {FOLDS} folds by patient. Chance: the level below which 99 % "
         f"of {permutations} permutations of the sources among the patients of a label stay.",
-        *dict.fromkeys(f"{entry['reason'][0].upper()}{entry['reason'][1:]}." for entry in entries if entry["reason"]),
+        *dict.fromkeys(f"{capital(entry['reason'])}." for entry in entries if entry["reason"]),
     ]
     excluded = sorted({source for entry in entries if entry["reason"] is None for source in entry["without"]})
     if excluded:

@@ -6,28 +6,34 @@ A difference between classes that comes from the collection of a set does not ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cxrtool.auditing import alarm
-from cxrtool.auditing.alarm import Run
-from cxrtool.auditing.answers import divided, main_figures, predictions
+from cxrtool.auditing.alarm import Run, divided, figures_of, run_probe, sampled, scored
 from cxrtool.auditing.catalogue import PROBES, THUMBNAIL, Probe, for_external
-from cxrtool.auditing.inputs import ImageSet
-from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
+from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, capital, listed
+from cxrtool.auditing.views import ImageSet
 from cxrtool.data.splitting.grouping import PATIENT, normalised
-from cxrtool.evaluation.metrics.estimates import estimate
 from cxrtool.evaluation.resampling.intervals import RESAMPLES
-from cxrtool.evaluation.scores import Scores, scores_of
+from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 from cxrtool.evaluation.summary import summarise
-from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, cell, count_of
+from cxrtool.evaluation.tables import NAMES
+
+EXTERNAL, EXTERNAL_TITLE = "external", "Simple classifiers on external images"
+LEFT_OUT, LEFT_OUT_TITLE = "left_out", "Each source excluded"
+
+FEWEST = 5
+"""Patients of a class on either side, below which the class is excluded."""
+
+FOLDS = 5
 
 CHANCE = 0.5
 """AUC of guessing."""
 
-VERDICTS = (
+FALLEN, LESS, SAME, NOTHING = VERDICTS = (
     (WARNING, "is no better than guessing on that source once it is excluded"),
     (NOTE, "separates the classes of that source less well once it is excluded"),
     (CLEAR, "separates the classes of that source about as well"),
@@ -38,45 +44,40 @@ VERDICTS = (
 Entry = Mapping[str, Any]
 
 
-def joined(classes: Sequence[str]) -> str:
-    """Names of classes in a sentence.
-
-    >>> joined(["covid", "normal", "pneumonia"])
-    'covid, normal and pneumonia'
-    """
-    return f"{', '.join(classes[:-1])} and {classes[-1]}"
-
-
-def judge(entries: Sequence[Entry], classes: Sequence[str]) -> list[Finding]:
+def judge(entries: Sequence[Entry], classes: Sequence[str]) -> Iterator[Finding]:
     """What holds on external images and what does not, a sentence each."""
-    found = []
     for entry in entries:
         inside, outside = entry["inside"]["auc"], entry["outside"]["auc"]
         if inside["value"] is None or outside["value"] is None:
             continue
         internal, external = entry["trained_on"], entry["tested_on"]
         text = (
-            f"Trained on {internal}, {PROBES[entry['seen']].subject} separates {joined(classes)} with an AUC of "
+            f"Trained on {internal}, {PROBES[entry['seen']].subject} separates {listed(classes)} with an AUC of "
             f"{cell(inside)} in {internal} and {cell(outside)} in {external}"
         )
         if _end(inside, "low") <= CHANCE:
             why = f"in {internal} itself this is no better than guessing, so nothing can be concluded for {external}."
-            found.append(Finding(NOTE, f"{text}: {why}"))
+            yield Finding(NOTE, f"{text}: {why}")
         elif _end(outside, "low") <= CHANCE:
             how = "worse" if _end(outside, "high") < CHANCE else "no better"
             why = f"so it learnt what is specific to {internal}, not the disease."
-            found.append(Finding(WARNING, f"{text}: in {external} it is {how} than guessing, {why}"))
+            yield Finding(WARNING, f"{text}: in {external} it is {how} than guessing, {why}")
         elif _end(outside, "high") < _end(inside, "low"):
-            found.append(Finding(NOTE, f"{text}: less, but better than guessing."))
+            yield Finding(NOTE, f"{text}: less, but better than guessing.")
         else:
-            found.append(Finding(CLEAR, f"{text}."))
-    return found
+            yield Finding(CLEAR, f"{text}.")
 
 
 def tabulate(entries: Sequence[Entry], classes: Sequence[str], notes: Sequence[str]) -> Sheet:
     """Both directions, each with the internal row above the external one."""
     columns = ["trained on", "tested on", "input", "images", "AUC", "balanced accuracy"]
     columns += [f"sensitivity of {name}" for name in classes] + [NAMES["ece"], "slope"]
+
+    def slopes(found: Mapping[str, Any]) -> str:
+        if len(classes) == 2:
+            return cell(found[classes[0]])
+        return ", ".join(cell({**found[name], "low": None}) for name in classes)
+
     rows = []
     for entry in entries:
         for side, key in (("inside", "trained_on"), ("outside", "tested_on")):
@@ -88,7 +89,7 @@ def tabulate(entries: Sequence[Entry], classes: Sequence[str], notes: Sequence[s
                     *(cell(figures[name]) for name in ("auc", "balanced_accuracy")),
                     *(cell(figures["sensitivity"][name]) for name in classes),
                     cell(figures["ece"]),
-                    _slopes(figures["slope"], classes),
+                    slopes(figures["slope"]),
                 ]
             )
     remarks = [
@@ -109,8 +110,14 @@ def judge_left_out(entries: Sequence[Entry]) -> list[Finding]:
         inside, outside = entry["trained_with_it"]["auc"], entry["trained_without_it"]["auc"]
         if inside["value"] is None or outside["value"] is None:
             continue
-        text = f"{entry['source']} ({joined(entry['classes'])}) AUC {cell(inside)} with it, {cell(outside)} without"
-        kinds.setdefault(_kind_left_out(inside, outside), []).append(text)
+        if _end(inside, "low") <= CHANCE:
+            kind = NOTHING
+        elif _end(outside, "low") <= CHANCE:
+            kind = FALLEN
+        else:
+            kind = LESS if _end(outside, "high") < _end(inside, "low") else SAME
+        text = f"{entry['source']} ({listed(entry['classes'])}) AUC {cell(inside)} with it, {cell(outside)} without"
+        kinds.setdefault(kind, []).append(text)
     found = [
         Finding(
             level,
@@ -125,16 +132,7 @@ def judge_left_out(entries: Sequence[Entry]) -> list[Finding]:
     return found
 
 
-def _kind_left_out(inside: Mapping[str, Any], outside: Mapping[str, Any]) -> tuple[str, str]:
-    fallen, less, same, nothing = VERDICTS
-    if _end(inside, "low") <= CHANCE:
-        return nothing
-    if _end(outside, "low") <= CHANCE:
-        return fallen
-    return less if _end(outside, "high") < _end(inside, "low") else same
-
-
-def tabulate_left_out(entries: Sequence[Entry], fewest: int) -> Sheet:
+def tabulate_left_out(entries: Sequence[Entry]) -> Sheet:
     """Each source: trained with and without it."""
     columns = ["source", "images", "labels", "AUC with it", "AUC without it"]
     columns += ["balanced accuracy with it", "balanced accuracy without it"]
@@ -149,29 +147,14 @@ def tabulate_left_out(entries: Sequence[Entry], fewest: int) -> Sheet:
     notes = [
         "Tested on the images of the source. With it: cross-validated by patient over all sources. Without it: trained "
         "on the other sources.",
-        f"Only labels with {fewest} patients in the source and {fewest} in the others are used.",
-        *(f"{entry['reason'][0].upper()}{entry['reason'][1:]}." for entry in entries if entry["reason"]),
+        f"Only labels with {FEWEST} patients in the source and {FEWEST} in the others are used.",
+        *(f"{capital(entry['reason'])}." for entry in entries if entry["reason"]),
     ]
     return Sheet("A classifier of thumbnails, each source excluded", columns, rows, notes)
 
 
 def _end(measure: Mapping[str, Any], end: str) -> float:
     return float(measure["value"] if measure[end] is None else measure[end])
-
-
-def _slopes(slopes: Mapping[str, Any], classes: Sequence[str]) -> str:
-    if len(classes) == 2:
-        return cell(slopes[classes[0]])
-    return ", ".join(cell({**slopes[name], "low": None}) for name in classes)
-
-
-EXTERNAL, EXTERNAL_TITLE = "external", "Simple classifiers on external images"
-LEFT_OUT, LEFT_OUT_TITLE = "left_out", "Each source excluded"
-
-FEWEST = 5
-"""Patients of a class on either side, below which the class is excluded."""
-
-FOLDS = 5
 
 
 def external(
@@ -184,14 +167,9 @@ def external(
 ) -> Part:
     """Train on one set and test on both, both ways, on the classes that both have.
 
-    Args:
-        here: One set.
-        there: The other, with the same names of labels.
-        names: Names of the two in tables and sentences.
-        seed: The seed of folds and resamples.
-        resamples: Resamples of patients.
+    `names` are those of the two sets in tables and sentences.
     """
-    here, there, notes = _without_shared(here, there, names)
+    there, notes = _without_shared(here, there, names)
     classes = [name for name in here.classes if min(_patients(here, name), _patients(there, name)) >= FEWEST]
     if len(classes) < 2:
         text = (
@@ -199,7 +177,7 @@ def external(
             f"{_patient_counts(here)} in {names[0]} and {_patient_counts(there)} in {names[1]}."
         )
         return Part(EXTERNAL, EXTERNAL_TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
-    sides = [_of_classes(pictures, classes) for pictures in (here, there)]
+    sides = [pictures.where(np.isin(pictures.labels, classes)) for pictures in (here, there)]
     entries = []
     for probe in for_external():
         views = [probe.see(pictures) for pictures in sides]
@@ -220,7 +198,7 @@ def external(
                 }
             )
     content = {"classes": classes, "names": list(names), "answers": entries, "notes": notes}
-    return Part(EXTERNAL, EXTERNAL_TITLE, content, judge(entries, classes), [tabulate(entries, classes, notes)])
+    return Part(EXTERNAL, EXTERNAL_TITLE, content, list(judge(entries, classes)), [tabulate(entries, classes, notes)])
 
 
 def left_out(pictures: ImageSet, *, seed: int = 0, resamples: int = RESAMPLES) -> Part:
@@ -231,17 +209,12 @@ def left_out(pictures: ImageSet, *, seed: int = 0, resamples: int = RESAMPLES) -
         text = f"No source could be excluded: {what}."
         return Part(LEFT_OUT, LEFT_OUT_TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
     entries = [{"source": name, **_leave_out(pictures, name, seed, resamples)} for name in sources]
-    return Part(
-        LEFT_OUT,
-        LEFT_OUT_TITLE,
-        {"sources": entries},
-        judge_left_out(entries),
-        [tabulate_left_out(entries, FEWEST)],
-    )
+    sheets = [tabulate_left_out(entries)]
+    return Part(LEFT_OUT, LEFT_OUT_TITLE, {"sources": entries}, judge_left_out(entries), sheets)
 
 
 def _leave_out(pictures: ImageSet, source: str, seed: int, resamples: int) -> dict[str, Any]:
-    own = np.array([name == source for name in pictures.sources], np.bool_)
+    own = np.array(pictures.sources) == source
     patients = pictures.patients
     # A patient with images in two sources would leak from one to the other.
     others = ~own & ~np.isin(patients, patients[own])
@@ -249,33 +222,26 @@ def _leave_out(pictures: ImageSet, source: str, seed: int, resamples: int) -> di
     classes = [name for name in inside.classes if min(_patients(inside, name), _patients(rest, name)) >= FEWEST]
     sizes = {"images": len(inside), "labels": {name: inside.labels.count(name) for name in inside.classes}}
     if len(classes) < 2:
-        return {**sizes, "reason": _why_not(source, inside, rest)}
-    of_classes = np.isin(pictures.numbers(classes), np.arange(len(classes)))
-    used = pictures.where(of_classes & (own | others))
-    tested = np.array([name == source for name in used.sources], np.bool_)
+        reason = f"{source} and the others do not have two labels of {FEWEST} patients each in common"
+        if len(inside.classes) < 2:
+            reason = f"{source} has images of one label only, {', '.join(inside.classes) or 'none'}"
+        return {**sizes, "reason": reason}
+    used = pictures.where(np.isin(pictures.labels, classes) & (own | others))
+    tested = np.array(used.sources) == source
     probe = PROBES[THUMBNAIL]
     features = np.asarray(probe.see(used).features)
-    run = alarm.sampled("0", "0", np.flatnonzero(~tested), np.flatnonzero(tested), used.patients, [seed])
+    run = sampled("0", "0", np.flatnonzero(~tested), np.flatnonzero(tested), used.patients, [seed])
     included = _scores(probe, used, features, divided(used, FOLDS, seed), classes)
     included = included.where(np.array([row.get("source") == source for row in included.rows], np.bool_))
     excluded = _scores(probe, used, features, [run], classes)
-    with_it, without = (
-        main_figures(scores, estimate(scores, seed=seed, resamples=resamples, calibrated=False))
-        for scores in (included, excluded)
-    )
+    with_it, without = (figures_of(scores, seed, resamples) for scores in (included, excluded))
     return {**sizes, "reason": None, "classes": classes, "trained_with_it": with_it, "trained_without_it": without}
-
-
-def _why_not(source: str, inside: ImageSet, rest: ImageSet) -> str:
-    if len(inside.classes) < 2:
-        return f"{source} has images of one label only, {', '.join(inside.classes) or 'none'}"
-    return f"{source} and the others do not have two labels of {FEWEST} patients each in common"
 
 
 def _scores(probe: Probe, pictures: ImageSet, features: Any, runs: Sequence[Run], classes: Sequence[str]) -> Scores:
     labels = pictures.numbers(classes)[:, None]
-    trial = alarm.run_probe(features, probe.kernel, labels, pictures.patients, runs, len(classes))
-    return scores_of(predictions(pictures.rows, runs, classes, trial))
+    trial = run_probe(features, probe.kernel, labels, pictures.patients, runs, len(classes))
+    return scored(pictures.rows, runs, classes, trial)
 
 
 def _external_scores(
@@ -284,9 +250,9 @@ def _external_scores(
     patients = np.concatenate([home.patients, away.patients + len(home)])
     labels = np.concatenate([home.numbers(classes), away.numbers(classes)])[:, None]
     indices = np.arange(len(patients))
-    run = alarm.sampled("0", "0", indices[: len(home)], indices[len(home) :], patients, [seed])
-    trial = alarm.run_probe(np.concatenate(features), probe.kernel, labels, patients, [run], len(classes))
-    return scores_of(predictions([*home.rows, *away.rows], [run], classes, trial))
+    run = sampled("0", "0", indices[: len(home)], indices[len(home) :], patients, [seed])
+    trial = run_probe(np.concatenate(features), probe.kernel, labels, patients, [run], len(classes))
+    return scored([*home.rows, *away.rows], [run], classes, trial)
 
 
 def _figures(scores: Scores, seed: int, resamples: int) -> dict[str, Any]:
@@ -305,26 +271,17 @@ def _figures(scores: Scores, seed: int, resamples: int) -> dict[str, Any]:
     }
 
 
-def _without_shared(here: ImageSet, there: ImageSet, names: tuple[str, str]) -> tuple[ImageSet, ImageSet, list[str]]:
-    """The two sets without what is in both: an image that was trained on is not external."""
-    known = {_key(row, column) for row in here.rows for column in (PATIENT, "sha256")} - {None}
-    kept = np.array(
-        [not any(_key(row, column) in known for column in (PATIENT, "sha256")) for row in there.rows], np.bool_
-    )
+def _without_shared(here: ImageSet, there: ImageSet, names: tuple[str, str]) -> tuple[ImageSet, list[str]]:
+    """The external set without what is in both, and a note: an image that was trained on is not external."""
+
+    def keys(row: Mapping[str, str]) -> set[tuple[str, str]]:
+        return {(name, value) for name in (PATIENT, "sha256") if (value := normalised(row.get(name, "")))}
+
+    known = set[tuple[str, str]]().union(*map(keys, here.rows))
+    kept = np.array([known.isdisjoint(keys(row)) for row in there.rows], np.bool_)
     shared = int((~kept).sum())
-    notes = []
-    if shared:
-        notes.append(f"{count_of(shared, 'image')} of {names[1]} (or their patients) are also in {names[0]}: excluded.")
-    return here, there.where(kept), notes
-
-
-def _key(row: Mapping[str, str], column: str) -> tuple[str, str] | None:
-    value = normalised(row.get(column, ""))
-    return (column, value) if value else None
-
-
-def _of_classes(pictures: ImageSet, classes: Sequence[str]) -> ImageSet:
-    return pictures.where(np.array([label in classes for label in pictures.labels], np.bool_))
+    excluded = f"{count_of(shared, 'image')} of {names[1]} (or their patients) are also in {names[0]}: excluded."
+    return there.where(kept), [excluded] if shared else []
 
 
 def _patients(pictures: ImageSet, label: str) -> int:

@@ -1,22 +1,30 @@
-"""What each probe sees: an image of which a part was removed, or a few numbers instead of an image.
+"""The images of a manifest as an audit uses them, and what each probe sees of them.
 
-Maguolo & Nanni (2020, "A Critic Evaluation of Methods for COVID-19 Automatic Detection from X-Ray Images") blacked out
-the centre and found networks to do as well. The other views remove less or more of the image.
+A probe sees an image of which a part was removed, or a few numbers instead of an image. Maguolo & Nanni (2020, "A
+Critic Evaluation of Methods for COVID-19 Automatic Detection from X-Ray Images") blacked out the centre and found
+networks to do as well. The other views remove less or more of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.auditing.classifier import Features
 from cxrtool.auditing.factors import CATEGORY, FILE, factors
-from cxrtool.auditing.inputs import SIDE, Images, ImageSet
-from cxrtool.evaluation.metrics.confusion import FloatArray
-from cxrtool.evaluation.tables import count_of
+from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.tables.manifest import Row
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
+from cxrtool.evaluation.sheet import count_of
+
+SIDE = 64
+"""Side of a thumbnail in pixels: coarse light and dark, no texture."""
+
+Images = NDArray[np.float32]
+"""(n, 64, 64) in [0, 1]."""
 
 BORDER = round(SIDE / 10)
 """Width of the border in thumbnail pixels: the outermost tenth on each side."""
@@ -35,12 +43,84 @@ IS_LUNG = 0.5
 
 
 @dataclass(frozen=True)
+class ImageSet:
+    """The n readable images of a manifest.
+
+    Attributes:
+        rows: Their rows, with `width`, `height` (in pixels), `bits` (8 or 16) and `kind` as the files have them.
+        thumbs: Averaged over areas; the whole image, whatever its proportions.
+        lungs: Share of lung; zero where no lung was found; None where it was not searched.
+        kind: Type of the original file: `jpeg`, `png`, `dicom`, ….
+        index: Index in the manifest.
+        masks: A phrase: the origin of the lungs, or why there are none.
+    """
+
+    rows: tuple[Row, ...]
+    thumbs: Images
+    lungs: Images | None
+    width: IntArray
+    height: IntArray
+    bits: IntArray
+    kind: tuple[str, ...]
+    index: IntArray
+    masks: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """(n,) label, empty where there is none."""
+        return tuple(row.get("label", "") for row in self.rows)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """(n,) source, empty where it is not known."""
+        return tuple(row.get("source", "") for row in self.rows)
+
+    @property
+    def patients(self) -> IntArray:
+        """(n,) number of each image's group, from `data.splitting.grouping.group_images`."""
+        return np.array(group_images(self.rows), np.intp)
+
+    @property
+    def classes(self) -> list[str]:
+        """The distinct labels, sorted."""
+        return sorted(set(self.labels) - {""})
+
+    def numbers(self, classes: Sequence[str]) -> IntArray:
+        """(n,) index of each label in `classes`, -1 where it is none of them."""
+        number = {name: k for k, name in enumerate(classes)}
+        return np.array([number.get(label, -1) for label in self.labels], np.intp)
+
+    def where(self, kept: NDArray[np.bool_] | IntArray) -> ImageSet:
+        """Some of the images."""
+        indices = np.arange(len(self))[kept]
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in indices),
+            thumbs=self.thumbs[indices],
+            lungs=None if self.lungs is None else self.lungs[indices],
+            width=self.width[indices],
+            height=self.height[indices],
+            bits=self.bits[indices],
+            kind=tuple(self.kind[i] for i in indices),
+            index=self.index[indices],
+        )
+
+    def at(self, indices: Sequence[int]) -> IntArray:
+        """Positions of images by their indices in the manifest, without those that could not be read."""
+        positions = {index: i for i, index in enumerate(self.index.tolist())}
+        return np.array([positions[index] for index in indices if index in positions], np.intp)
+
+
+@dataclass(frozen=True)
 class View:
     """What a probe sees.
 
     Attributes:
-        features: (n, d) its input; None where it cannot be made.
-        shown: (n, 64, 64) the input as images; None where it is numbers.
+        features: Its input; None where it cannot be made.
+        shown: The input as images; None where it is numbers.
         lung: Share of the lungs' area that is still visible, where known.
         reason: Why it cannot be made, or a remark about it.
         alike: It cannot be made because it is the same for all images, which is a result too.
@@ -55,7 +135,7 @@ class View:
 
 def thumbnail(pictures: ImageSet) -> View:
     """The whole image."""
-    return _of_pixels(pictures.thumbs, np.ones((SIDE, SIDE), np.bool_), pictures.lungs)
+    return _framed(pictures, SIDE // 2)
 
 
 def border(pictures: ImageSet) -> View:
@@ -71,15 +151,11 @@ def centre_blacked(pictures: ImageSet) -> View:
 def lungs_erased(pictures: ImageSet) -> View:
     """All but a box around both lungs, filled from its rim, so that the hole does not show what it contained."""
     shown = pictures.thumbs.copy()
-    for i, lung in enumerate(_lungs(pictures)):
+    for image, lung in zip(shown, _lungs(pictures), strict=True):
         # Where no lung was found there may still be one: then the whole area of possible lungs is erased.
-        inside = FRAME + MARGIN, SIDE - FRAME - MARGIN
-        top, bottom, left, right = _box(lung) or inside * 2
-        _fill(
-            shown[i],
-            slice(max(top - MARGIN, 0), min(bottom + MARGIN, SIDE)),
-            slice(max(left - MARGIN, 0), min(right + MARGIN, SIDE)),
-        )
+        top, bottom, left, right = _box(lung) or (FRAME + MARGIN, SIDE - FRAME - MARGIN) * 2
+        rows, columns = (slice(max(a - MARGIN, 0), min(b + MARGIN, SIDE)) for a, b in ((top, bottom), (left, right)))
+        _fill(image, rows, columns)
     return View(shown.reshape(len(shown), -1), shown, 0.0)
 
 
@@ -98,8 +174,7 @@ def mask_shape(pictures: ImageSet) -> View:
 def size_and_shape(pictures: ImageSet) -> View:
     """Width, height, proportions, bits and type of the files."""
     width, height = (np.log(side.astype(np.float64)) for side in (pictures.width, pictures.height))
-    columns = [width, height, width - height, pictures.bits.astype(np.float64)]
-    columns += _indicators(pictures.kind)
+    columns = [width, height, width - height, pictures.bits.astype(np.float64), *_indicators(pictures.kind)]
     features = _scaled(np.stack(columns, axis=1))
     return View(features) if features.any() else View(None, reason="all files have one size and type", alike=True)
 
@@ -127,14 +202,10 @@ def metadata(pictures: ImageSet) -> View:
 def _framed(pictures: ImageSet, width: int) -> View:
     seen = np.ones((SIDE, SIDE), np.bool_)
     seen[width : SIDE - width, width : SIDE - width] = False
-    return _of_pixels(pictures.thumbs, seen, pictures.lungs)
-
-
-def _of_pixels(thumbs: Images, seen: NDArray[np.bool_], lungs: Images | None) -> View:
-    held = None
+    lungs, held = pictures.lungs, None
     if lungs is not None and lungs.any():
         held = float(lungs[:, seen].sum(dtype=np.float64) / lungs.sum(dtype=np.float64))
-    return View(thumbs[:, seen], thumbs * seen, held)
+    return View(pictures.thumbs[:, seen], pictures.thumbs * seen, held)
 
 
 def _scaled(columns: FloatArray) -> FloatArray:
@@ -207,13 +278,11 @@ def _shape(lung: NDArray[np.float32]) -> FloatArray:
     centres = (np.arange(SIDE) + 0.5) / SIDE
     y, x = float(weight.sum(axis=1) @ centres / area), float(weight.sum(axis=0) @ centres / area)
     rest_y, rest_x = centres - y, centres - x
-    moments = [
-        float(weight.sum(axis=1) @ rest_y**2 / area),
-        float(weight.sum(axis=0) @ rest_x**2 / area),
-        float(rest_y @ weight @ rest_x / area),
-    ]
+    moments = [weight.sum(axis=1) @ rest_y**2, weight.sum(axis=0) @ rest_x**2, rest_y @ weight @ rest_x]
     middle = int(np.clip(round(x * SIDE), 1, SIDE - 1))
     sides = weight[:, :middle].sum() / area
     whole = area / SIDE**2
     filled = whole / ((bottom - top) * (right - left))
-    return np.array([whole, top, bottom, left, right, bottom - top, right - left, y, x, *moments, sides * filled])
+    return np.array(
+        [whole, top, bottom, left, right, bottom - top, right - left, y, x, *(moments / area), sides * filled]
+    )

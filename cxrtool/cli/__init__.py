@@ -9,12 +9,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @dataclass(frozen=True)
 class Invocation:
-    """How the program was called.
-
-    Attributes:
-        argv: The command line, as a step records it.
-        run: Runs another command line; returns its exit code.
-    """
+    """How the program was called: its command line, and what runs another one and returns its exit code."""
 
     argv: Sequence[str] = ()
     run: Callable[[Sequence[str]], int] = lambda line: 0

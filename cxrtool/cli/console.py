@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import sys
 import time
@@ -11,13 +13,13 @@ from types import ModuleType
 from typing import Any
 
 from cxrtool.evaluation.sheet import latex, markdown
-from cxrtool.flow.settings import Advance, Reporter
+from cxrtool.flow.settings import Advance, Output, Reporter
 
 LINE_EVERY = 15.0
 """Seconds between two progress lines where no bar can be drawn, without a terminal."""
 
 
-class Lines:
+class Lines(Reporter):
     """Messages as lines on standard error; progress as a bar on a terminal, else as an occasional line."""
 
     def say(self, text: str) -> None:
@@ -37,22 +39,15 @@ class Lines:
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Show progress while the block runs."""
-        draw = self._bar if sys.stderr.isatty() else self._plain
-        with draw(label, total) as advance:
-            yield advance
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    @contextlib.contextmanager
-    def _bar(self, label: str, total: int) -> Iterator[Advance]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda count: bar.advance(task, count)
-
-    @contextlib.contextmanager
-    def _plain(self, label: str, total: int) -> Iterator[Advance]:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+                task = bar.add_task(label, total=total)
+                yield lambda count: bar.advance(task, count)
+            return
         done, last_line = 0, time.monotonic()
 
         def advance(count: int) -> None:
@@ -67,19 +62,28 @@ class Lines:
 
 def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> str:
     """A table of text cells in one of `FORMATS`; the first column is left-aligned, the others to the right."""
-    return {"table": _aligned, "md": _markdown, "latex": _latex, "csv": _csv, "json": _json}[style](
-        columns, rows, title
-    )
+    if style == "json":
+        return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, ensure_ascii=False)
+    if style == "csv":
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
+        return buffer.getvalue().rstrip("\n")
+    if style == "md":
+        return "\n".join(([f"**{title}**", ""] if title else []) + markdown(columns, rows))
+    if style == "latex":
+        return "\n".join(([f"% {title}"] if title else []) + latex(columns, rows))
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        pairs = enumerate(zip(cells, widths, strict=True))
+        return "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in pairs)
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([*filter(None, [title]), line(columns).rstrip(), rule, *(line(row).rstrip() for row in rows)])
 
 
-class Console:
-    """Results on standard output.
-
-    Args:
-        style: One of `FORMATS`.
-        digits: Decimals in tables.
-        report: Receives the notes for a person where standard output is for a program.
-    """
+class Console(Output):
+    """Results on standard output; where that is for a program, notes for a person go to `report`."""
 
     def __init__(self, style: str, digits: int, report: Reporter) -> None:
         self.style, self.digits, self._report = style, digits, report
@@ -115,41 +119,3 @@ class Console:
             self.write("\n" + render(sheet.columns, sheet.rows, self.style, sheet.title) + "\n")
             for note in sheet.notes:
                 self.write(f"{mark or '  '}{note}\n")
-
-
-def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-
-
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    widths = _widths(columns, rows)
-
-    def line(cells: Sequence[str]) -> str:
-        pairs = list(zip(cells, widths, strict=True))
-        first = [cell.ljust(width) for cell, width in pairs[:1]]
-        return "  ".join(first + [cell.rjust(width) for cell, width in pairs[1:]]).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join(([title] if title else []) + [line(columns), rule] + [line(row) for row in rows])
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    return "\n".join(([f"**{title}**", ""] if title else []) + markdown(columns, rows))
-
-
-def _latex(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    return "\n".join(([f"% {title}"] if title else []) + latex(columns, rows))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    import csv
-    import io
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([columns, *rows])
-    return buffer.getvalue().rstrip("\n")
-
-
-def _json(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, ensure_ascii=False)

@@ -168,6 +168,8 @@ def _open_streams() -> None:
 def run(args: Sequence[str]) -> int:
     """Run the command line; return its exit code. A user's error becomes a message of one or two lines."""
     signal.signal(signal.SIGTERM, _on_terminate)
+    # Pictures are drawn without a display; a notebook hands down a backend that exists only in its own process.
+    os.environ["MPLBACKEND"] = "Agg"
     try:
         _invoke(args)
         sys.stdout.flush()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, Field, replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -25,10 +24,8 @@ ORIGINS = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT": "defa
 def command_of(name: str, module: ModuleType) -> Any:
     """Build the command of a module.
 
-    Args:
-        name: How it is typed, such as `train` or `fit lungs`.
-        module: Its docstring is the help; its `run` takes an options dataclass and the shared settings, and may return
-            an exit code.
+    The docstring of the module is the help; its `run` takes an options dataclass and the shared settings, and may
+    return an exit code.
     """
     run: Callable[[Any, Settings], int | None] = module.run
     kind: type[Options] = get_type_hints(run)["options"]
@@ -39,16 +36,13 @@ def command_of(name: str, module: ModuleType) -> Any:
         if code:
             raise typer.Exit(code)
 
-    call.__signature__ = inspect.Signature([_context(), *parameters(kind)])  # type: ignore[attr-defined]
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    call.__signature__ = inspect.Signature([context, *parameters(kind)])  # type: ignore[attr-defined]
     call.__annotations__ = {}
     call.__doc__ = module.__doc__
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name.rpartition(" ")[2], context_settings=CONTEXT)(call)
     return typer.main.get_command(single)
-
-
-def _context() -> inspect.Parameter:
-    return inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
 
 def parameters(kind: type[Options]) -> list[inspect.Parameter]:
@@ -75,17 +69,12 @@ def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration
     if name == "config":
         more |= {"callback": _read_config, "is_eager": True}
     flags = declaration.flags or (flag_of(name),)
-    make = typer.Argument if declaration.argument else partial(_option, flags=flags)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=make(default, **more),
+        default=typer.Argument(default, **more) if declaration.argument else typer.Option(default, *flags, **more),
         annotation=annotation if required else annotation | None,
     )
-
-
-def _option(default: Any, *, flags: Sequence[str], **more: Any) -> Any:
-    return typer.Option(default, *flags, **more)
 
 
 def _help(entry: Field[Any], declaration: Declaration) -> str:
@@ -156,11 +145,7 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
 
 
 def _repeat(path: Path, made: dict[str, Any], name: str) -> dict[str, Any]:
-    """The options of an earlier run.
-
-    Raises:
-        UsageError: It is the run of another command.
-    """
+    """The options of an earlier run; a `UsageError` if it is the run of another command."""
     options = {key: entry["value"] for key, entry in made["options"].items()}
     # Earlier versions had one command where there is a group now; its first argument was an option.
     member = options.get("action", options.get("kind")) if " " in name else None

@@ -27,11 +27,10 @@ from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.comparison.metrics import METRICS, in_words
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
-from cxrtool.flow.evaluating import named_path
+from cxrtool.flow.evaluating import keep_within, named_path, table_of
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.run import STDIN, check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import RUNNING, Settings
-from cxrtool.flow.within import keep_within, table_of
 from cxrtool.options import Options, argument, option
 from cxrtool.recipes.published import published_names
 

@@ -19,10 +19,10 @@ from cxrtool.data.tables.predictions import dump_predictions, write_predictions
 from cxrtool.data.tables.twins import MARK
 from cxrtool.errors import InputError, StrictError
 from cxrtool.flow import common_options
-from cxrtool.flow.calibration import OF_TWINS
+from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
+from cxrtool.flow.run import model_folders, read_source
 from cxrtool.flow.settings import COMPUTING, Settings
-from cxrtool.flow.sources import model_folders, read_source
 from cxrtool.models.description import ModelDescription
 from cxrtool.options import option
 

@@ -24,6 +24,7 @@ from cxrtool.data.datasets.listing import ORIGINAL, Listing, list_images, printa
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.file_names import MODEL
 from cxrtool.data.files import is_whole_png
+from cxrtool.data.splitting.grouping import group_images, identities
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, write_table
 from cxrtool.errors import ImageError, InputError, UsageError
@@ -437,6 +438,5 @@ def _overview(rows: Sequence[Row]) -> str:
         parts.append(f"{len(labels) - _SHOWN} more classes")
     if unlabelled:
         parts.append(f"unlabelled {unlabelled}")
-    patients = len({row["patient_id"] for row in rows if row["patient_id"]})
-    known = f"{patients} patients" if patients else "patients unknown"
+    known = f"{len(set(group_images(rows)))} patients" if any(identities(rows)) else "patients unknown"
     return f"{len(rows)} images: {', '.join(parts)}; {known}" if rows else "no image could be read"

@@ -30,9 +30,8 @@ from cxrtool.data.tables.selection import (
 )
 from cxrtool.data.tables.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
-from cxrtool.flow.fold_chains import chain_of_manifest, is_divided
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch
-from cxrtool.flow.parts import without_paths
+from cxrtool.flow.chain import chain_of_manifest, is_divided
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch, without_paths
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
 

@@ -35,7 +35,7 @@ from cxrtool.data.splitting.splits import (
 from cxrtool.data.tables.manifest import Manifest, Row, dump_table, read_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.flow import common_options
-from cxrtool.flow.fold_chains import is_divided
+from cxrtool.flow.chain import is_divided
 from cxrtool.flow.folder import touch
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings

@@ -25,12 +25,11 @@ from cxrtool.data.tables.twins import twin_rows
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
-from cxrtool.flow.fold_chains import chain_of_manifest, chain_of_rows
-from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.flow.parts import Chain, copy_parts, without_paths
+from cxrtool.flow.chain import Chain, chain_of_manifest, chain_of_rows, copy_parts
+from cxrtool.flow.fold_training import Stores
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, without_paths
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.stores import Stores
 from cxrtool.flow.twins import FoldGenerators, GeneratorRun, indices_in, make_twins, refuse_twins
 from cxrtool.options import Options, declared, option, plain
 
@@ -57,7 +56,7 @@ def resize_mask(task: MaskTask, *, target: Path, size: int, fit: str) -> int:
         ImageError: It or its image cannot be read, or their proportions differ.
     """
     from cxrtool.data.reading.images import read_image, write_png
-    from cxrtool.flow.lungs import read_mask
+    from cxrtool.flow.replaying import read_mask
     from cxrtool.imaging.resize import prepare_mask
 
     height, width = read_image(task.path, capture_decoder_errors=True).pixels.shape

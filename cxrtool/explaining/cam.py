@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +36,7 @@ AGREE = 1e-4
 
 @dataclass
 class Maps:
-    """The heatmaps of a batch.
-
-    Attributes:
-        values: (B, h, w), at least 0, at the resolution of the feature map.
-        logits: (B, K) in fp32.
-        targets: (B,) the class that each map explains.
-    """
+    """Heatmaps (B, h, w) >= 0 at the resolution of the feature map, logits (B, K) in fp32, and classes explained."""
 
     values: Tensor
     logits: Tensor
@@ -49,12 +44,10 @@ class Maps:
 
 
 class GradCam:
-    """Grad-CAM of one network.
+    """Grad-CAM of one network, whose mode and parameters do not change.
 
-    Args:
-        network: Any; its mode and its parameters do not change.
-        images: (B, C, S, S), normalised: an example of its input.
-        layer: Name of a module; None for the last map before pooling.
+    `images` (B, C, S, S), normalised, are an example of its input. `layer` names a module; None is the last map before
+    pooling.
 
     Raises:
         InputError: The network has no map of the image.
@@ -70,7 +63,8 @@ class GradCam:
         else:
             # Noise, so that the choice does not depend on the first image.
             noise = torch.randn(images[:1].shape, generator=torch.Generator().manual_seed(0)).to(images)
-            self.layer = find_layer(network, noise, lambda tried: self._look(noise, tried, _largest)[1])
+            largest = partial(torch.argmax, dim=1)
+            self.layer = find_layer(network, noise, lambda tried: self._look(noise, tried, largest)[1])
 
     def __call__(self, images: Tensor, choose: Choose) -> Maps:
         """The maps of images (B, C, S, S), normalised."""
@@ -103,10 +97,8 @@ class GradCam:
 class Cam:
     """The class activation maps of one network that ends in global average pooling and one linear layer.
 
-    Args:
-        network: Such a network.
-        images: (B, C, S, S), normalised: an example of its input, with which the head is checked.
-        layer: Must be None: CAM uses the last feature maps by definition.
+    `images` (B, C, S, S), normalised, are an example of its input, with which the head is checked. `layer` must be
+    None, because CAM uses the last feature maps by definition.
 
     Raises:
         InputError: The network has another head.
@@ -157,10 +149,6 @@ class Cam:
         )
 
 
-METHODS: dict[str, type[GradCam] | type[Cam]] = {"grad-cam": GradCam, "cam": Cam}
-"""The methods by name."""
-
-
 def upsample(values: Tensor, size: int) -> Tensor:
     """Maps (B, h, w) at the size of the network's input (B, size, size): bilinear, corners not aligned."""
     return functional.interpolate(values[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
@@ -179,7 +167,3 @@ def _output_layer(network: Network) -> nn.Linear | nn.Conv2d | None:
     output = weighted[0]
     pointwise = isinstance(output, nn.Conv2d) and output.kernel_size == (1, 1) and output.groups == 1
     return output if isinstance(output, nn.Linear) or pointwise else None  # type: ignore[return-value]
-
-
-def _largest(logits: Tensor) -> Tensor:
-    return logits.argmax(1)

@@ -34,14 +34,7 @@ TRIED = 24
 
 @dataclass(frozen=True)
 class Shape:
-    """The layout of an output as a map.
-
-    Attributes:
-        layout: `CONVOLUTIONAL`, `CHANNELS_LAST` or `TOKENS`.
-        channels: C.
-        side: Side of the map, in cells.
-        extra: Number of leading tokens without a position.
-    """
+    """The layout of an output as a map of C channels, its side in cells, and the leading tokens without a position."""
 
     layout: str
     channels: int
@@ -120,23 +113,6 @@ def at_rest(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@dataclass(frozen=True)
-class _Output:
-    """An output of a module that is a map.
-
-    Attributes:
-        pooled: The map before the pooling, where the module is one.
-        outer: Whether the module contains others.
-        part: Whether it is a part of an attention, such as its keys, and not a feature map.
-    """
-
-    name: str
-    shape: Shape
-    pooled: Shape | None
-    outer: bool
-    part: bool
-
-
 def find_layer(network: Network, images: Tensor, gradient: Callable[[Layer], Tensor]) -> Layer:
     """Find the module whose output is the last map before pooling on which the prediction depends.
 
@@ -153,20 +129,41 @@ def find_layer(network: Network, images: Tensor, gradient: Callable[[Layer], Ten
     Raises:
         InputError: The network has no such map.
     """
-    outputs, last = _find_maps(network, images)
-    if last is None:
+    layers: list[Layer] = []
+    leaves: list[tuple[Shape, Shape | None]] = []
+
+    def remember(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            shape = shape_of(output, network)
+            if shape is None:
+                return
+            # A part of an attention, such as its keys, is no feature map.
+            if shape.layout != TOKENS or not isinstance(module, nn.Linear):
+                layers.append(Layer(name, shape))
+            if not any(module.children()):
+                leaves.append((shape, shape_of(inputs[0], network) if isinstance(module, POOLS) and inputs else None))
+
+        return hook
+
+    with at_rest(network), torch.no_grad(), contextlib.ExitStack() as stack:
+        for name, module in network.named_modules():
+            if name:
+                stack.callback(module.register_forward_hook(remember(name)).remove)
+        last = shape_of(network.features(images), network)
+    if not leaves or last is None:
         raise InputError(
             f"{kind_of(network)} has no feature map of the image, so no heatmap can be made",
             "use --layer NAME to name a module that has one",
         )
+    end, pooled = leaves[-1]
+    if pooled is not None and end == last:
+        last = pooled
     if last.side < 2:
         raise InputError(
             f"the last feature map of {kind_of(network)} is 1 x 1 at {images.shape[-1]} pixels and has no positions",
             "train at a larger --size, or name an earlier layer: --layer NAME",
         )
-    candidates = [
-        Layer(entry.name, entry.shape) for entry in reversed(outputs) if entry.shape == last and not entry.part
-    ]
+    candidates = [layer for layer in reversed(layers) if layer.shape == last]
     for layer in candidates[:TRIED]:
         if bool((gradient(layer) != 0).any()):
             return layer
@@ -199,32 +196,6 @@ def named_layer(network: Network, name: str, images: Tensor) -> Layer:
             "name a convolution, a block or a normalisation before the pooling",
         )
     return Layer(name, shape)
-
-
-def _find_maps(network: Network, images: Tensor) -> tuple[list[_Output], Shape | None]:
-    """The maps of all modules of the backbone, in the order of execution; and the last map of the backbone."""
-    outputs: list[_Output] = []
-
-    def remember(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            shape = shape_of(output, network)
-            if shape is not None:
-                pooled = shape_of(inputs[0], network) if isinstance(module, POOLS) and inputs else None
-                part = shape.layout == TOKENS and isinstance(module, nn.Linear)
-                outputs.append(_Output(name, shape, pooled, any(module.children()), part))
-
-        return hook
-
-    with at_rest(network), torch.no_grad(), contextlib.ExitStack() as stack:
-        for name, module in network.named_modules():
-            if name:
-                stack.callback(module.register_forward_hook(remember(name)).remove)
-        last = shape_of(network.features(images), network)
-    leaves = [entry for entry in outputs if not entry.outer]
-    if not leaves or last is None:
-        return outputs, None
-    end = leaves[-1]
-    return outputs, end.pooled if end.pooled is not None and end.shape == last else last
 
 
 def kind_of(network: nn.Module) -> str:

@@ -26,13 +26,13 @@ a raw radiograph would need 60 MB."""
 
 @dataclass(frozen=True)
 class Figures:
-    """The measures of a map.
+    """The measures of a map; None where there is no mask or no energy.
 
     Attributes:
-        peak: x and y of the highest value, in pixels of the image; None for an empty map.
-        energy_inside: Share of the energy of the map inside the mask, 0 to 1; None without a mask or energy.
-        peak_inside: Whether the peak is inside the mask; None without a mask or peak.
-        mask_share: Share of the image that the mask covers, the energy inside it of a uniform map; None without a mask.
+        peak: x and y of the highest value, in pixels of the image.
+        energy_inside: Share of the energy of the map inside the mask, 0 to 1.
+        peak_inside: Whether the peak is inside the mask.
+        mask_share: Share of the image that the mask covers: the energy inside it of a uniform map.
     """
 
     peak: tuple[int, int] | None
@@ -54,10 +54,7 @@ def kept_size(height: int, width: int) -> tuple[int, int]:
 def lay_on(values: Values, moves: Iterable[Move], height: int, width: int) -> Values:
     """Map a heatmap (S, S), at the size of the network input, back to the image (height, width) of that input.
 
-    `moves` are the steps from the image to the input. Regions that they cut off are 0 in the map.
-
-    Returns:
-        (h, w), of `kept_size(height, width)`.
+    `moves` are the steps from the image to the input. Regions that they cut off are 0 in the map, of `kept_size`.
     """
     return lay_back(values, moves, (height, width), kept_size(height, width))
 

@@ -1,6 +1,6 @@
-"""Overlays: the image beside the image with its heatmap and the colour scale; and contact sheets.
+"""What is drawn on radiographs: heatmaps beside the image, with their colour scale, outlines of masks, contact sheets.
 
-The map is opaque where it is high and transparent where it is low, so that unmarked regions stay a radiograph. The
+A map is opaque where it is high and transparent where it is low, so that unmarked regions stay a radiograph. The
 colours are matplotlib's `inferno`, whose lightness grows uniformly, so that it can be read with any kind of colour
 vision and in black and white (van der Walt & Smith 2015).
 """
@@ -8,6 +8,7 @@ vision and in black and white (van der Walt & Smith 2015).
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,14 +33,17 @@ STRONGEST = 0.7
 SMALLEST = 384
 """The longer side, in pixels, to which a smaller image is enlarged, so that its caption fits."""
 
-TILE = 208
+TILE, COLUMNS = 208, 4
+OUTLINED_TILE, OUTLINED_COLUMNS = 256, 6
 SEAM = 2
-COLUMNS = 4
 GAP = 8
 LINE = 18
-OUTLINE = (110, 215, 255)
+OUTLINE, REFERENCE = (110, 215, 255), (255, 150, 40)
 PEAK = (255, 255, 255)
 INK, DIM = (30, 30, 30), (110, 110, 110)
+
+SUPERSAMPLED = 2
+"""Outlines of masks are traced at this multiple of the size of a tile."""
 
 
 @dataclass
@@ -57,8 +61,8 @@ class Exhibit:
     Attributes:
         pixels: Grey values (h, w), uint8 or uint16, at the size of the map.
         values: (h, w) in [0, 1].
-        mask: (h, w), above 0 inside, whose outline is drawn; None draws none.
-        peak: x and y of the highest value, as shares of width and height; None draws none.
+        mask: (h, w), above 0 inside, whose outline is drawn.
+        peak: x and y of the highest value, as shares of width and height.
         caption: Lines of text; the last one may be a warning.
         others: Further maps of the same image.
         titles: Title of each map of a large overlay, where there are several.
@@ -71,6 +75,19 @@ class Exhibit:
     caption: Sequence[str] = ()
     others: Sequence[Layer] = ()
     titles: Sequence[str] = ()
+
+
+@dataclass
+class Outlined:
+    """One image (h, w), uint8 or uint16, at most of the size of a tile, with masks (h', w') of its aspect ratio.
+
+    Masks are above 0 inside. Long lines of the caption are wrapped.
+    """
+
+    pixels: NDArray[Any]
+    found: NDArray[np.uint8]
+    reference: NDArray[np.uint8] | None
+    caption: Sequence[str]
 
 
 @cache
@@ -103,7 +120,7 @@ def draw_overlay(exhibit: Exhibit, highest: float | None) -> Picture:
     room = bar + GAP + 64
     canvas = Image.new("RGB", (count * width + room + (count + 2) * GAP, head + height + 2 * GAP), "white")
     draw = ImageDraw.Draw(canvas)
-    _write(draw, exhibit.caption, canvas.width - 2 * GAP)
+    _write(draw, exhibit.caption, (GAP, GAP), 13, canvas.width - 2 * GAP)
     top = head + GAP
     for column, panel in enumerate(panels):
         canvas.paste(Image.fromarray(panel), (GAP + column * (width + GAP), top))
@@ -127,18 +144,62 @@ def draw_sheet(exhibits: Sequence[Exhibit], title: str) -> Picture:
     lines = max(len(exhibit.caption) for exhibit in exhibits)
     step = TILE + lines * LINE + GAP
     rows = math.ceil(len(exhibits) / columns)
-    canvas = Image.new("RGB", (max(columns * cell + GAP, 640), LINE * 2 + GAP + rows * step), "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, GAP), fitting(title, 15, canvas.width - 2 * GAP), INK, font(15))
+    canvas, draw = _titled(title, max(columns * cell + GAP, 640), LINE * 2 + GAP + rows * step)
     for index, exhibit in enumerate(exhibits):
         x, y = GAP + index % columns * cell, LINE * 2 + index // columns * step
         for side, picture in enumerate(_panels(exhibit, TILE, exact=True)):
             height, width = picture.shape[:2]
             offset = x + side * (TILE + SEAM) + (TILE - width) // 2, y + (TILE - height) // 2
             canvas.paste(Image.fromarray(picture), offset)
-        for number, text in enumerate(exhibit.caption):
-            corner = x, y + TILE + 2 + number * LINE
-            draw.text(corner, fitting(text, 12, cell - GAP), INK if number == 0 else DIM, font(12))
+        _write(draw, exhibit.caption, (x, y + TILE + 2), 12, cell - GAP)
+    return np.asarray(canvas)
+
+
+def thumbnail(pixels: NDArray[Any], *, mask: bool = False) -> NDArray[Any]:
+    """An image or a mask resized to a tile, for an `Outlined`; masks keep more detail."""
+    side = OUTLINED_TILE * (SUPERSAMPLED if mask else 1)
+    factor = side / max(pixels.shape)
+    size = tuple(max(1, round(length * factor)) for length in pixels.shape[::-1])
+    how = cv2.INTER_NEAREST if mask else cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=how))
+
+
+def draw_tile(outlined: Outlined) -> Picture:
+    """The image with its outlines: first that of the reference, over it that of the mask."""
+    height, width = outlined.pixels.shape
+    tile = np.repeat(eight_bit(outlined.pixels)[..., None], 3, 2)
+    for mask, colour in ((outlined.reference, REFERENCE), (outlined.found, OUTLINE)):
+        if mask is None:
+            continue
+        outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        scale = np.array([width / mask.shape[1], height / mask.shape[0]])
+        # In sixteenths of a pixel, for anti-aliasing in OpenCV, where integers are the centres of pixels.
+        fine = [np.rint(((one + 0.5) * scale - 0.5) * 16).astype(np.int32) for one in outlines]
+        cv2.polylines(tile, fine, isClosed=True, color=colour, thickness=1, lineType=cv2.LINE_AA, shift=4)
+    return tile
+
+
+def draw_outlines(shown: Sequence[Outlined], title: str) -> Picture:
+    """Many images with their outlines, in rows, with captions below and a title that explains the colours."""
+    columns = max(2, min(OUTLINED_COLUMNS, len(shown)))
+    head, cell = 2 * LINE + GAP, OUTLINED_TILE + GAP
+    lines = [
+        [line for text in one.caption for line in textwrap.wrap(text, 36, max_lines=3, placeholder=" …")]
+        for one in shown
+    ]
+    rows = [range(start, min(start + columns, len(shown))) for start in range(0, len(shown), columns)]
+    sides = [max(shown[index].pixels.shape[0] for index in row) for row in rows]
+    below = [max(len(lines[index]) for index in row) * LINE + 2 * GAP for row in rows]
+    canvas, draw = _titled(title, columns * cell + GAP, head + sum(sides) + sum(below))
+    bottom = head
+    for row, side, room in zip(rows, sides, below, strict=True):
+        bottom += side
+        for column, index in enumerate(row):
+            tile, left = draw_tile(shown[index]), GAP + column * cell
+            height, width = tile.shape[:2]
+            canvas.paste(Image.fromarray(tile), (left + (OUTLINED_TILE - width) // 2, bottom - height))
+            _write(draw, lines[index], (left, bottom + 2), 12, OUTLINED_TILE)
+        bottom += room
     return np.asarray(canvas)
 
 
@@ -188,6 +249,14 @@ def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(pixels >> 8 if pixels.dtype == np.uint16 else pixels, np.uint8)
 
 
-def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], width: int) -> None:
+def _titled(title: str, width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, GAP), fitting(title, 15, width - 2 * GAP), INK, font(15))
+    return canvas, draw
+
+
+def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], corner: tuple[int, int], size: int, width: int) -> None:
+    x, y = corner
     for number, text in enumerate(lines):
-        draw.text((GAP, GAP + number * LINE), fitting(text, 13, width), INK if number == 0 else DIM, font(13))
+        draw.text((x, y + number * LINE), fitting(text, size, width), INK if number == 0 else DIM, font(size))

@@ -31,42 +31,29 @@ ALIKE = 0.5
 
 @dataclass(frozen=True)
 class Likeness:
-    """The similarity of two maps.
-
-    Attributes:
-        rank_correlation: Spearman's, -1 to 1; None where a map is constant.
-        ssim: Structural similarity of the maps, each scaled to [0, 1]; None likewise.
-    """
+    """The similarity of two maps: Spearman's, -1 to 1, and that of their structure; None where a map is constant."""
 
     rank_correlation: float | None
     ssim: float | None
 
 
 def redraw(network: Network, create: Callable[[], Network], stage: str) -> None:
-    """Replace parameters of a network by random ones, in place.
+    """Replace the parameters of a network, of its `head` or `all`, by random ones, in place.
 
-    Args:
-        network: Is changed.
-        create: Builds the same network untrained, from the generator of torch; its parameters and running statistics
-            are copied. Where these are constant, such as 0 in some output layers, the values are drawn from a normal
-            distribution with the standard deviation of the trained ones.
-        stage: `head` or `all`.
+    `create` builds the same network untrained, from the generator of torch; its parameters and running statistics are
+    copied. Where these are constant, such as 0 in some output layers, the values are drawn from a normal distribution
+    with the standard deviation of the trained ones.
     """
-    fresh = create()
-    modules = network.head_modules() if stage == HEAD else [network]
-    others = fresh.head_modules() if stage == HEAD else [fresh]
+    trained, fresh = (
+        nn.ModuleList(whole.head_modules() if stage == HEAD else [whole]) for whole in (network, create())
+    )
     with torch.no_grad():
-        for module, other in zip(modules, others, strict=True):
-            _copy_random(module, other)
-
-
-def _copy_random(module: nn.Module, other: nn.Module) -> None:
-    for parameter, new in zip(module.parameters(), other.parameters(), strict=True):
-        constant = parameter.ndim > 1 and bool((new == new.flatten()[0]).all())
-        drawn = torch.randn(new.shape) * float(parameter.std(correction=0)) if constant else new
-        parameter.copy_(drawn.to(parameter))
-    for buffer, start in zip(module.buffers(), other.buffers(), strict=True):
-        buffer.copy_(start.to(buffer))
+        for parameter, new in zip(trained.parameters(), fresh.parameters(), strict=True):
+            constant = parameter.ndim > 1 and bool((new == new.flatten()[0]).all())
+            drawn = torch.randn(new.shape) * float(parameter.std(correction=0)) if constant else new
+            parameter.copy_(drawn.to(parameter))
+        for buffer, start in zip(trained.buffers(), fresh.buffers(), strict=True):
+            buffer.copy_(start.to(buffer))
 
 
 def compare(one: NDArray[np.floating], other: NDArray[np.floating]) -> Likeness:

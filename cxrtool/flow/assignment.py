@@ -1,15 +1,16 @@
-"""The training, validation and test images of each fold, and the check for leakage."""
+"""Which image is on which side: the subsets of each fold, what a model was fitted on, and the checks for leakage."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtool.data.file_names import SPLITS
+from cxrtool.data.file_names import FITTED_ON, SPLITS
+from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.data.splitting.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
-from cxrtool.data.tables.manifest import Manifest
+from cxrtool.data.tables.manifest import Manifest, Row, read_table
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.settings import Settings
@@ -17,13 +18,7 @@ from cxrtool.flow.settings import Settings
 
 @dataclass(frozen=True)
 class Assignment:
-    """One fold of the splits.
-
-    Attributes:
-        repeat: As in the splits.
-        fold: As in the splits.
-        subsets: Indices in the manifest of the labelled images of each subset.
-    """
+    """One fold of the splits: the indices in the manifest of the labelled images of each subset."""
 
     repeat: str
     fold: str
@@ -41,11 +36,7 @@ class Assignment:
 
 
 def splits_file(path: Path) -> Path:
-    """The splits file of `--splits`, which may be a file or a run.
-
-    Raises:
-        InputError: There is no such file.
-    """
+    """The splits file of `--splits`, which may be a file or a run; an `InputError` where there is none."""
     file = path / SPLITS if path.is_dir() else path
     if not file.exists():
         raise InputError(f"{file}: no such file", "`cxrtool split MANIFEST -o splits.csv` writes one")
@@ -91,7 +82,8 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         if not any(subsets.values()) and any(row.get("repeat") for row in manifest.rows):
             without.append(assignment.name)
             continue
-        _check_single(manifest, assignment, placed)
+        used = [i for indices in subsets.values() for i in indices]
+        refuse_twice(manifest, used, placed, assignment.name, "train on one kind of images at a time")
         present = {manifest.rows[i]["label"] for i in subsets["train"]}
         absent = [name for name in classes if name not in present]
         if absent:
@@ -112,35 +104,27 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     return assignments
 
 
-def _check_single(manifest: Manifest, assignment: Assignment, placed: dict[str, str]) -> None:
-    """Refuse a fold in which a radiograph is listed twice, such as an enhanced version and the original.
+def refuse_twice(manifest: Manifest, indices: Iterable[int], placed: Mapping[str, str], fold: str, hint: str) -> None:
+    """Raise an `InputError` if a radiograph is listed twice in a fold, such as an enhanced version and the original.
 
     Twins of one radiograph from different generators are allowed.
-
-    Raises:
-        InputError: There is one.
     """
     seen: dict[str, dict[str, str]] = {}
-    for indices in assignment.subsets.values():
-        for index in indices:
-            row = manifest.rows[index]
-            made, known = row.get("generator", ""), seen.setdefault(known_as(row, placed), {})
-            other = next((name for by, name in known.items() if by == made or not (by and made)), None)
-            known[made] = row["image_id"]
-            if other is not None:
-                raise InputError(
-                    f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
-                    f"{assignment.name}",
-                    "train on one kind of images at a time; `cxrtool select --where` selects them",
-                )
+    for index in indices:
+        row = manifest.rows[index]
+        made, known = row.get("generator", ""), seen.setdefault(known_as(row, placed), {})
+        other = next((name for by, name in known.items() if by == made or not (by and made)), None)
+        known[made] = row["image_id"]
+        if other is not None:
+            raise InputError(
+                f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
+                f"{fold}",
+                f"{hint}; `cxrtool select --where` selects them",
+            )
 
 
 def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings: Settings) -> None:
-    """Refuse a fold with a patient, or an identical image, in more than one subset.
-
-    Raises:
-        LeakageError: There is one, and `--allow-leakage` was not given.
-    """
+    """Refuse a fold with a patient or image in two subsets: a `LeakageError` or, if allowed, a warning."""
     groups = overlaps(manifest.rows, placed)
     if not groups:
         return
@@ -152,3 +136,43 @@ def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings:
     if not settings.allow_leakage:
         raise LeakageError(text, "`cxrtool split` keeps them together; --allow-leakage trains nevertheless")
     settings.report.warn(text)
+
+
+@dataclass
+class Seen:
+    """The images (by digest) and patients (`normalised`) of some `fitted_on.csv`, each with the name of its folder."""
+
+    images: dict[str, str]
+    patients: dict[str, str]
+
+    @classmethod
+    def of(cls, folders: Sequence[Path]) -> Seen:
+        """Read the `fitted_on.csv` of every folder that has one."""
+        seen = cls({}, {})
+        for folder in folders:
+            if (folder / FITTED_ON).is_file():
+                for row in read_table(folder / FITTED_ON).rows:
+                    seen.images.setdefault(row.get("sha256", "").lower(), folder.name)
+                    seen.patients.setdefault(normalised(row.get(PATIENT, "")), folder.name)
+        seen.images.pop("", None)
+        seen.patients.pop("", None)
+        return seen
+
+    def by(self, row: Row) -> str | None:
+        """The folder whose model or part was fitted on a row's image or patient, or None."""
+        image, patient = row.get("sha256", "").lower(), normalised(row.get(PATIENT, ""))
+        return self.images.get(image) or self.patients.get(patient)
+
+    def refuse(self, rows: Sequence[Row], settings: Settings) -> None:
+        """Refuse rows whose image or patient a model was fitted on: a `LeakageError` or, if allowed, a warning."""
+        found = [(row["image_id"], folder) for row in rows if (folder := self.by(row))]
+        if not found:
+            return
+        example = f"{found[0][0]} in {found[0][1]}"
+        text = f"{len(found)} of {len(rows)} images, or their patients, were used in training, such as {example}"
+        if not settings.allow_leakage:
+            raise LeakageError(
+                text,
+                "for the images of a run, use its own predictions.csv files; --allow-leakage predicts anyway",
+            )
+        settings.report.warn(text)

@@ -75,9 +75,7 @@ def audits_near(paths: Iterable[Path]) -> list[Path]:
 def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:
     """The latest audit that includes all images of these predictions with the same labels; None where there is none.
 
-    Args:
-        rows: Of predictions; a processed image counts as its original, a twin as its radiograph.
-        files: What `audits_near` found.
+    Among `files`, as from `audits_near`. A processed image counts as its original, a twin as its radiograph.
     """
     predicted = {_key(row) for row in rows if row.get("label")}
     if not predicted:
@@ -94,11 +92,7 @@ def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:
 
 
 def read_audit(folder: Path) -> Audit:
-    """Read the audit in a folder.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Read the audit in a folder; an `InputError` where there is none."""
     try:
         content = json.loads((folder / AUDIT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -121,8 +115,7 @@ SHOWN = 6
 
 def first_marks(audit: Audit | None) -> list[tuple[str, str]]:
     """The most serious findings as the first lines of a page, or the line that there is no audit."""
-    from cxrtool.auditing.part import ALARM, UNKNOWN, WARNING, by_gravity
-    from cxrtool.auditing.summary import parts_of
+    from cxrtool.auditing.part import ALARM, UNKNOWN, WARNING, by_gravity, parts_of
     from cxrtool.evaluation.tables import NO_AUDIT
 
     if audit is None:
@@ -137,8 +130,7 @@ def first_marks(audit: Audit | None) -> list[tuple[str, str]]:
 
 def sections_of(audit: Audit | None) -> list[Section]:
     """The overview of an audit, and a section for each of its parts, folded where it has no alarm and no warning."""
-    from cxrtool.auditing.part import ALARM, WARNING
-    from cxrtool.auditing.summary import parts_of, verdict
+    from cxrtool.auditing.part import ALARM, WARNING, WORDS, by_gravity, parts_of, verdict
     from cxrtool.evaluation.tables import NO_AUDIT, Sheet
     from cxrtool.reporting.page import Section
     from cxrtool.reporting.titles import AUDIT
@@ -147,7 +139,8 @@ def sections_of(audit: Audit | None) -> list[Section]:
         hint = "`cxrtool audit` searches for leaks between subsets, for confounding and for shortcuts."
         return [Section("No audit", [NO_AUDIT, hint])]
     parts = parts_of(audit.content)
-    rows = [[part.title, *_worst(part)] for part in parts]
+    found = [(part.title, by_gravity([part])) for part in parts]
+    rows = [[title, WORDS[one[0].level] if one else "", str(len(one))] for title, one in found]
     overview = Sheet("Parts of the audit", ["part", "level", "findings"], rows, [])
     lines = [str(audit.content["about"]), verdict(parts), f"From the audit in {audit.folder}."]
     serious = {part.name for part in parts if any(finding.level in (ALARM, WARNING) for finding in part.findings)}
@@ -159,8 +152,7 @@ def sections_of(audit: Audit | None) -> list[Section]:
 
 def section_of(part: Part, folder: Path, *, folded: bool = False) -> Section:
     """A part of an audit as a section of a page; figures whose files are missing are only counted."""
-    from cxrtool.auditing.part import by_gravity
-    from cxrtool.auditing.summary import line
+    from cxrtool.auditing.part import by_gravity, line
     from cxrtool.evaluation.tables import count_of
     from cxrtool.reporting.page import Picture, Section
     from cxrtool.reporting.titles import AUDIT
@@ -171,13 +163,4 @@ def section_of(part: Part, folder: Path, *, folded: bool = False) -> Section:
         lines.append(
             f"{count_of(len(part.pictures) - len(there), 'figure')} of this part can no longer be found in {folder}."
         )
-    pictures = [Picture(path, caption) for path, caption in there]
-    return Section(f"{AUDIT}: {part.title}", lines, part.sheets, pictures, folded)
-
-
-def _worst(part: Part) -> list[str]:
-    from cxrtool.auditing.part import by_gravity
-    from cxrtool.auditing.summary import WORDS
-
-    found = by_gravity([part])
-    return [WORDS[found[0].level] if found else "", str(len(found))]
+    return Section(f"{AUDIT}: {part.title}", lines, part.sheets, [Picture(*picture) for picture in there], folded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -12,9 +13,8 @@ from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
 from cxrtool.data.tables.twins import is_twin, radiograph_id
 from cxrtool.errors import InputError
-from cxrtool.flow.chain import Chain, chain_of
-from cxrtool.flow.fold_chains import own_fold
-from cxrtool.flow.parts import without_paths
+from cxrtool.flow.chain import Chain, chain_of, own_fold
+from cxrtool.flow.folder import without_paths
 
 ALL = "all"
 SUBSETS = ("test", "validation", ALL)
@@ -23,14 +23,7 @@ SUBSETS = ("test", "validation", ALL)
 
 @dataclass(frozen=True)
 class Case:
-    """An image and the model that explains it.
-
-    Attributes:
-        row: The image's row of the manifest.
-        folder: The model folder.
-        subset: The subset of the image; empty for a single model.
-        recorded: The predicted class in the fold's own predictions; empty for a single model.
-    """
+    """An image and the model that explains it; of a run also its subset, and the class that the fold predicted."""
 
     row: Row
     folder: Path
@@ -41,11 +34,8 @@ class Case:
 def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: bool) -> tuple[list[Case], list[Row]]:
     """Find the model for every image, by its id or, where a fold used a derived image, by the id of the original.
 
-    Args:
-        manifest: The images.
-        folders: The model folders, in the order of repeats and folds; the first that tested an image explains it.
-        subset: `test`, `validation` or `all`, which prefers test.
-        of_run: Whether the folders are the folds of a run; a single model explains everything.
+    The first of `folders`, in the order of repeats and folds, that tested an image explains it; a single model, which
+    is not `of_run`, explains everything. `subset` is `test`, `validation` or `all`, which prefers test.
 
     Returns:
         The cases in the manifest's order, and the images that no fold tested, each with the reason.
@@ -65,7 +55,15 @@ def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: 
                 by_fold.setdefault((*key, folder.name), (folder, row))
         if (folder / FITTED_ON).is_file():
             trained.update(row["image_id"] for row in read_table(folder / FITTED_ON).rows)
-    chains: dict[Path, Chain | None] = {}
+
+    @cache
+    def chain_at(folder: Path) -> Chain | None:
+        try:
+            return without_paths(chain_of([folder / "any"]))
+        except InputError:
+            # The chain is not known any more.
+            return None
+
     cases, rejects = [], []
     for row in manifest.rows:
         name = row["image_id"]
@@ -84,7 +82,8 @@ def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: 
             continue
         folder, answer = by_fold[found_in, name, fold] if fold else answers[found_in, name]
         digest, known = row.get("sha256", "").lower(), answer.get("sha256", "").lower()
-        if digest and known and digest != known and _same_chain(row, answer, chains):
+        here, there = (Path(one.get("path") or row["path"]).parent for one in (row, answer))
+        if digest and known and digest != known and chain_at(here) == chain_at(there):
             reason = f"its pixels differ from those of the image '{name}' that {folder.name} predicted"
             rejects.append({"path": row["path"], "reason": reason})
             continue
@@ -92,17 +91,3 @@ def assign(manifest: Manifest, folders: Sequence[Path], subset: str, *, of_run: 
         of_twin = is_twin(answer) and not is_twin(row)
         cases.append(Case(row, folder, found_in, "" if of_twin else answer.get("predicted", "")))
     return cases, rejects
-
-
-def _same_chain(row: Row, answer: Row, known: dict[Path, Chain | None]) -> bool:
-    """Whether the preprocessing of two images is the same."""
-    found = []
-    for path in (Path(row["path"]), Path(answer.get("path") or row["path"])):
-        if path.parent not in known:
-            try:
-                known[path.parent] = without_paths(chain_of([path]))
-            except InputError:
-                # The chain is not known any more.
-                known[path.parent] = None
-        found.append(known[path.parent])
-    return found[0] == found[1]

@@ -1,30 +1,29 @@
-"""The chain: the preprocessing of an image, and its replay on another image.
+"""The chain: the preprocessing of an image as data, with the fitted parts that belong to it.
 
 A step folder's `run.json` has its chain; the chain of an image is that of the step folder it is in. `predict` compares
 the chain of its input with that of the model and does the missing steps. An entry with `folds` differs between folds:
 images in `images/rRfF/` have the values of that fold.
 
-A step that moves no pixels is a function of the grey values, in `REPLAY` or, for the steps of `enhance`, in `STEADY`.
-A step that moves pixels, or finds the lungs, is also in `MOVES`: it changes the masks together with the image.
+An entry identifies its fitted part by digest (`"part": {"kind", "network", "sha256"}`). The part itself is in `parts/`
+beside the `run.json` or `model.json` with the chain, or comes with cxrtool. `locate` adds its path.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cxrtool.data.file_names import FITTED_ON, PART, PART_WEIGHTS
+from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.errors import InputError
-from cxrtool.flow.enhance_replay import STEPS
-from cxrtool.flow.folder import read_run_file
-from cxrtool.flow.lungs import Picture, use_lungs
-from cxrtool.flow.parts import PER_FOLD, locate, without_paths
-
-if TYPE_CHECKING:
-    import numpy as np
-
+from cxrtool.flow.folder import AT, read_run_file, without_paths
+from cxrtool.flow.replaying import MOVES, PER_FOLD, REPLAY, STEPS
+from cxrtool.flow.run import fold_name
 
 Chain = list[dict[str, Any]]
 
@@ -35,61 +34,6 @@ TRANSFORM = "transform"
 """The step that makes several images of one; its networks run in the main process, not in workers."""
 
 _SHOWN_DIGITS = 8
-
-
-def _prepare(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
-    from cxrtool.imaging.resize import prepare_pixels
-
-    return prepare_pixels(pixels, entry["size"], entry["fit"])
-
-
-def _segment(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
-    picture = Picture(pixels)
-    _move_by_lungs(picture, entry)
-    return picture.pixels
-
-
-REPLAY: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {"prepare": _prepare, "segment": _segment}
-"""Each step of a chain, except those of `enhance`, as a function of the grey values of an image."""
-
-
-def _move_to_size(picture: Picture, entry: Mapping[str, Any]) -> None:
-    from cxrtool.imaging.fits import NATIVE, fit_geometry
-    from cxrtool.imaging.placing import Move
-    from cxrtool.imaging.resize import prepare_mask
-
-    height, width = picture.pixels.shape
-    picture.pixels = _prepare(picture.pixels, entry)
-    if entry["size"] != NATIVE:
-        picture.moves.append(Move.of(fit_geometry(height, width, entry["size"], entry["fit"])))
-    for name in ("mask", "lungs"):
-        mask = getattr(picture, name)
-        if mask is not None:
-            setattr(picture, name, prepare_mask(mask, height, width, entry["size"], entry["fit"]))
-
-
-def _move_by_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
-    use_lungs(picture, entry)
-
-
-MOVES: dict[str, Callable[[Picture, Mapping[str, Any]], None]] = {"prepare": _move_to_size, "segment": _move_by_lungs}
-"""The steps that move pixels or find lungs; they change a picture and its masks in place."""
-
-
-STEADY = STEPS
-"""The steps of `enhance`, which move no pixels, so that masks stay as they are."""
-
-
-def replay(picture: Picture, chain: Sequence[Mapping[str, Any]]) -> Picture:
-    """Do the steps of a located chain on a picture, in place, and return it."""
-    for entry in chain:
-        name = entry["step"]
-        if name in MOVES:
-            MOVES[name](picture, entry)
-        else:
-            function = STEADY[name].replay if name in STEADY else REPLAY[name]
-            picture.pixels = function(picture.pixels, entry)
-    return picture
 
 
 def canonical(chain: Iterable[Mapping[str, Any]]) -> Chain:
@@ -131,11 +75,7 @@ def _describe_both(first: Chain, second: Chain) -> tuple[str, str]:
 
 
 def chain_of(paths: Iterable[Path]) -> Chain:
-    """The chain that all of these images have, with located parts; empty for raw images.
-
-    Raises:
-        InputError: Their chains differ; or a fitted part is missing.
-    """
+    """The chain of all of these images, located; empty for raw images. An `InputError` if not all have the same."""
     known: dict[Path, Chain] = {}
     found: dict[str, tuple[Chain, Path]] = {}
     for path in paths:
@@ -194,7 +134,7 @@ def missing_steps(model: Chain, data: Chain, model_name: str, data_name: str) ->
             f"use the raw images, which are processed as the model needs, or `cxrtool prepare … --like {model_name}`",
         )
     missing = model[len(data) :]
-    unknown = [entry["step"] for entry in before_twins(missing)[0] if entry["step"] not in {*REPLAY, *STEADY}]
+    unknown = [entry["step"] for entry in before_twins(missing)[0] if entry["step"] not in {*MOVES, *STEPS, *REPLAY}]
     if unknown:
         raise InputError(
             f"{model_name} was trained on: {describe(model)}; this cxrtool cannot repeat '{unknown[0]}' on {data_name}",
@@ -208,39 +148,104 @@ def before_twins(chain: Chain) -> tuple[Chain, dict[str, Any] | None]:
     return (chain[:-1], chain[-1]) if chain and chain[-1]["step"] == TRANSFORM else (chain, None)
 
 
-def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The modules that workers need to replay a chain."""
-    return (
-        "cxrtool.data.reading.images",
-        *(("cxrtool.training.lung_finder",) if any("part" in one for one in chain) else ()),
+FOLDER = "parts"
+
+COPIED = (PART, PART_WEIGHTS, FITTED_ON)
+"""The files of a set of generators that are copied."""
+
+
+def locate(chain: Sequence[Mapping[str, Any]], folder: Path) -> Chain:
+    """A chain, as a file in `folder` has it, with the paths of its parts; an `InputError` where one is missing."""
+    return [dict(entry) | ({AT: str(_find(entry["part"], folder))} if "part" in entry else {}) for entry in chain]
+
+
+def _find(part: Mapping[str, str], folder: Path) -> Path:
+    from cxrtool.models.parts import SHIPPED, read_part
+
+    kind = part["kind"]
+    for path in (folder / FOLDER / name_of(part), *sorted(SHIPPED.glob(f"{kind}-*"))):
+        if path.is_dir() and read_part(path, kind).sha256 == part["sha256"]:
+            return path
+    raise InputError(
+        f"{folder}: its images were made with a {kind} network ({part['network']}, {part['sha256'][:12]}) that is "
+        f"neither in {folder / FOLDER} nor among those that come with this cxrtool"
     )
 
 
-def decode(path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None) -> tuple[np.ndarray, str]:
-    """Read an image, do the steps in `chain`, and fit it to a network's input; meant for a worker process.
+def name_of(part: Mapping[str, str]) -> str:
+    """The folder of a part below `parts/`."""
+    return f"{part['kind']}-{part['sha256'][:16]}"
 
-    Returns:
-        Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as read.
 
-    Raises:
-        ImageError: It cannot be read.
+def copy_parts(chain: Iterable[Mapping[str, Any]], target: Path) -> None:
+    """Copy the parts of a located chain into a folder; those that come with cxrtool are not copied."""
+    from cxrtool.models.parts import SHIPPED
+
+    for entry in chain:
+        if AT in entry and Path(entry[AT]).parent != SHIPPED:
+            copy = target / FOLDER / name_of(entry["part"])
+            if not copy.exists():
+                generators = entry["part"]["kind"] == "generators"
+                # The folder of a fold also has a classifier, its predictions and figures.
+                others = (lambda _, names: set(names) - set(COPIED)) if generators else None
+                shutil.copytree(entry[AT], copy, ignore=others)
+
+
+ALL = ""
+"""The name of the images that are valid in every fold."""
+
+
+def own_fold(row: Row) -> str:
+    """The name of the fold for which an image was made, `r0f3`, or `ALL`."""
+    return fold_name(row["repeat"], row.get("fold") or "0") if row.get("repeat") else ALL
+
+
+def radiograph_of(row: Row) -> str:
+    """The id in a fold's predictions: for an image that was made for this fold alone, the id of its original.
+
+    So the predictions of a run on such images can be compared with those of any other run on the same splits.
     """
-    pixels, digest, _ = look(path, chain=chain, size=size, fit=fit, max_pixels=max_pixels)
-    return pixels, digest
+    return original_of(row) if row.get("repeat") else row["image_id"]
 
 
-def look(
-    path: Path, *, chain: Chain, size: int, fit: str, max_pixels: int | None = None
-) -> tuple[np.ndarray, str, str]:
-    """As `decode`, and the warnings about the image, as for a manifest's column `warning`.
+def is_divided(manifest: Manifest) -> bool:
+    """Whether some of the images were made for single folds."""
+    return any(row.get("repeat") for row in manifest.rows)
 
-    Warnings come from the reader, and from the chain where the lung mask that it found is implausible.
-    """
-    from cxrtool.data.reading.images import MAX_PIXELS, read_image
-    from cxrtool.imaging.hashing import pixel_sha256
-    from cxrtool.imaging.resize import prepare_pixels
 
-    radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True)
-    digest = pixel_sha256(radiograph.pixels)
-    picture = replay(Picture(radiograph.pixels, warnings=radiograph.warnings), chain)
-    return prepare_pixels(picture.pixels, size, fit), digest, "; ".join(picture.warnings)
+def chain_of_manifest(manifest: Manifest) -> Chain:
+    """The chain of all images, with `folds` where folds differ; an `InputError` if their preprocessing differs."""
+    folds: dict[str, list[Path]] = {}
+    for row in manifest.rows:
+        folds.setdefault(own_fold(row), []).append(Path(row["path"]))
+    return fold_together({name: chain_of(paths) for name, paths in folds.items()})
+
+
+def chain_of_rows(rows: Sequence[Row]) -> Chain:
+    """The chain of the images that one fold uses; an `InputError` if their preprocessing differs."""
+    return chain_of(Path(row["path"]) for row in rows)
+
+
+def fold_together(chains: Mapping[str, Chain]) -> Chain:
+    """One chain from those of the folds, by name or `ALL`; an `InputError` if they differ in more than references."""
+    joined: Chain = []
+    for column in zip(*chains.values(), strict=False):
+        first = column[0]
+        if all(entry == first for entry in column):
+            joined.append(first)
+        elif ALL not in chains and all(_shared(entry) == _shared(first) for entry in column):
+            fitted = PER_FOLD[first["step"]]
+            folds = {name: entry[fitted] for name, entry in zip(chains, column, strict=True)}
+            joined.append({**_shared(first), "folds": folds})
+    if any(len(chain) != len(joined) for chain in chains.values()):
+        names = " and ".join(name or "that of all folds" for name in list(chains)[:2])
+        raise InputError(
+            f"expected images of one preprocessing, found different preprocessing in the folds, such as {names}",
+            "make all of them with the same options, in one command",
+        )
+    return joined
+
+
+def _shared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an entry that must not differ between folds."""
+    return {name: value for name, value in entry.items() if name not in (PER_FOLD.get(entry["step"]), AT)}

@@ -1,4 +1,4 @@
-"""Evaluate predictions: every metric with its interval, tables and plots."""
+"""Evaluate predictions: every metric with its interval, choices on validation images, tables and plots."""
 
 from __future__ import annotations
 
@@ -10,23 +10,73 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrtool.data.file_names import HISTORY, PREDICTIONS, SPLITS
+from cxrtool.data.file_names import HISTORY, MANIFEST, PREDICTIONS, SPLITS
 from cxrtool.data.files import atomic_write
+from cxrtool.data.splitting.splits import known_as, read_splits
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, join
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
-from cxrtool.flow.decisions import DecisionOptions, Decisions, add_counts, check, draw_decisions, parse_prevalences
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.run import STDIN, check_whole, fold_name, folds_of, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import RUNNING, Settings
-from cxrtool.flow.within import keep_within, table_of
 from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.groups import Grouping
     from cxrtool.evaluation.scores import Scores
+
+
+def table_of(argument: Path) -> Path:
+    """The file of an argument: for a folder its splits, otherwise its manifest; an `InputError` if it has neither."""
+    if not argument.is_dir():
+        return argument
+    for name in (SPLITS, MANIFEST):
+        if (argument / name).is_file():
+            return argument / name
+    raise InputError(f"--within {argument}: expected {SPLITS} or {MANIFEST} in that folder, found neither")
+
+
+def keep_within(predictions: Predictions, argument: Path, subset: str) -> list[str]:
+    """Exclude the predictions, in place, for images that are not listed in a table.
+
+    `argument` has splits, in which an image must be in the same repeat and fold, and in `subset`; or a manifest, which
+    must list it or its original. Predictions without a repeat need splits with only one.
+
+    Returns:
+        A note on the excluded rows, if there are any.
+
+    Raises:
+        InputError: No row remains, or the table is neither splits nor a manifest.
+    """
+    path = table_of(argument)
+    table = read_table(path)
+    if "path" not in table.columns and "subset" in table.columns:
+        runs = read_splits(path).runs
+        wanted = {run: {name: where for name, where in s.items() if where == subset} for run, s in runs.items()}
+        if len(runs) > 1 and not all(row.get("repeat") for row in predictions.rows):
+            raise InputError(
+                f"{predictions.name}: expected a repeat and a fold for every prediction, because {path} has "
+                f"{len(runs)} of them, found rows without"
+            )
+        own = [(row.get("repeat") or "0", row.get("fold") or "0") for row in predictions.rows]
+        kept = [i for i, row in enumerate(predictions.rows) if known_as(row, wanted.get(own[i], {}))]
+    else:
+        table.require("image_id")
+        known = dict.fromkeys(table.column("image_id"), subset)
+        kept = [i for i, row in enumerate(predictions.rows) if known_as(row, known)]
+    of_subset = [row.get("subset", "") == subset for row in predictions.rows]
+    if not any(of_subset):
+        # Where no row is marked, an evaluation uses all.
+        of_subset = [True] * len(of_subset)
+    excluded = sum(of_subset) - sum(of_subset[i] for i in kept)
+    if not any(of_subset[i] for i in kept):
+        raise InputError(f"--within {path}: expected images of {predictions.name}, found none of its {sum(of_subset)}")
+    predictions.rows = [predictions.rows[i] for i in kept]
+    predictions.probabilities = predictions.probabilities[kept]
+    return [f"Rows excluded because they are not listed in {path.name}: {excluded}."] if excluded else []
+
 
 Summary = dict[str, Any]
 
@@ -36,6 +86,29 @@ TABLES = "tables.md"
 REPETITIONS = "repetitions.csv"
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
+
+
+def parse_prevalences(text: str | None) -> tuple[float, ...]:
+    """Read `--prevalence`: shares separated by commas.
+
+    Raises:
+        UsageError: One is not a number between 0 and 1.
+
+    >>> parse_prevalences("0.01,0.1")
+    (0.01, 0.1)
+    """
+    found = []
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        try:
+            value = float(part)
+        except ValueError:
+            value = -1.0
+        if not 0 < value < 1:
+            raise UsageError(f"--prevalence: expected shares above 0 and below 1 such as 0.05, found '{part.strip()}'")
+        found.append(value)
+    return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -80,23 +153,27 @@ class EvaluateOptions(Options):
     prevalence: str | None = common_options.prevalence()
     abstain: bool = common_options.abstain()
 
-    def decision_options(self, seed: int) -> DecisionOptions:
-        """The options on decisions.
-
-        Raises:
-            UsageError: They exclude one another, or a prevalence is not in (0, 1).
-        """
-        options = DecisionOptions(
-            self.positive,
-            self.calibrated,
-            self.sensitivity,
-            parse_prevalences(self.prevalence),
-            self.abstain,
-            seed,
-            self.resamples,
-        )
-        check(options, subset=self.subset, counts=self.confusion_matrix is not None)
-        return options
+    def check_decisions(self) -> None:
+        """Raise a `UsageError` for options on decisions that need another, or are not possible with this input."""
+        prevalences = parse_prevalences(self.prevalence)
+        chosen = {"--calibrated": self.calibrated, "--sensitivity": self.sensitivity is not None}
+        used = [name for name, value in {**chosen, "--abstain": self.abstain}.items() if value]
+        if self.confusion_matrix is not None and used:
+            raise UsageError(f"--confusion-matrix: cannot be combined with {used[0]}, because it has only counts")
+        for name, value in {"--sensitivity": self.sensitivity is not None, "--prevalence": prevalences}.items():
+            if value and self.positive is None:
+                raise UsageError(
+                    f"{name}: expected --positive with it, found none", "name the positive class: --positive covid"
+                )
+        if self.sensitivity is not None and not 0 < self.sensitivity < 1:
+            raise UsageError(
+                f"--sensitivity: expected a share above 0 and below 1 such as 0.95, found {self.sensitivity:g}"
+            )
+        if self.subset == "validation" and any(chosen.values()):
+            raise UsageError(
+                f"{used[0]}: expected another subset to evaluate than the validation images on which it is chosen, "
+                "found --subset validation"
+            )
 
 
 def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]:
@@ -111,7 +188,7 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
         InputError: Predictions that cannot be evaluated.
     """
     sources = find_sources(options)
-    options.decision_options(settings.seed)
+    options.check_decisions()
     if settings.out is not None and any(STDIN in paths for paths in sources.values()):
         raise UsageError(
             "-o: a result from standard input cannot be checked for changes later", "save the predictions as CSV first"
@@ -137,11 +214,7 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
 
 
 def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
-    """The files to evaluate by their name; an empty name where none is given.
-
-    Raises:
-        UsageError: There is nothing to evaluate, or only some inputs have a name.
-    """
+    """The files to evaluate by name, which may be empty; a `UsageError` for none, or if only some have a name."""
     if options.confusion_matrix is not None:
         given = {
             "RUN|CSV": options.inputs,
@@ -192,6 +265,7 @@ def dump_metrics(results: Mapping[str, Summary]) -> str:
 def _evaluate(
     options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]
 ) -> dict[str, tuple[Scores | None, Summary]]:
+    from cxrtool.evaluation.decisions.tables import decision_notes
     from cxrtool.evaluation.groups import parse_groupings
     from cxrtool.evaluation.scores import scores_of
     from cxrtool.evaluation.summary import summarise
@@ -208,28 +282,89 @@ def _evaluate(
         if options.within is not None:
             missing += keep_within(predictions, options.within, options.subset)
         scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
-        decisions = Decisions.make(scores, whole, classes, options.decision_options(settings.seed))
-        scores = decisions.scores
+        scores, decided = decide(scores, whole, classes, options, settings.seed)
         summary = summarise(
             scores, positive=options.positive, by=groupings, seed=settings.seed, resamples=options.resamples
         )
-        summary["notes"] = missing + summary["notes"]
-        decisions.complete(summary)
+        notes = summary["notes"]
+        summary |= decided
+        summary["notes"] = [*missing, *notes, *decision_notes(summary)]
         audit = audit_of(scores.rows, audits)
         summary["audit"] = audit.summary() if audit else None
         found[name] = (scores, summary)
     return found
 
 
+def decide(
+    scores: Scores, predictions: Predictions, classes: Sequence[str], options: EvaluateOptions, seed: int
+) -> tuple[Scores, Summary]:
+    """Fit temperatures, choose thresholds, and apply both; `predictions` include the validation rows.
+
+    Returns:
+        The scores with these decisions, and the entries on decisions for `metrics.json`.
+
+    Raises:
+        InputError: A run has too few positive validation images for the sensitivity.
+        LeakageError: A patient is in validation and in test of one run.
+        UsageError: The positive class is unknown.
+    """
+    from cxrtool.evaluation.decisions import temperature, thresholds
+    from cxrtool.evaluation.decisions.abstention import abstain
+    from cxrtool.evaluation.decisions.net_benefit import decision_curve
+    from cxrtool.evaluation.decisions.operating import operating_point
+    from cxrtool.evaluation.decisions.validation import Validation, find_validation
+    from cxrtool.evaluation.summary import find_positive
+
+    needed = options.calibrated or options.sensitivity is not None or options.abstain
+    validation = find_validation(predictions, scores, classes) if needed else Validation()
+    positive = find_positive(scores.classes, options.positive)
+    runs = [{"repeat": repeat or "0", "fold": fold or "0"} for repeat, fold in scores.runs]
+    found: Summary = {}
+    if options.calibrated:
+        scores, fitted = temperature.calibrate(scores, validation)
+        if validation.scores is not None:
+            values = validation.scores.probabilities.copy()
+            fitted_of = dict(zip(scores.runs, fitted, strict=True))
+            for run, indices in validation.rows.items():
+                values[indices] = temperature.apply(values[indices], fitted_of[run].value)
+            validation = replace(validation, scores=replace(validation.scores, probabilities=values))
+        found["temperature"] = [run | entry.as_json() for run, entry in zip(runs, fitted, strict=True)]
+    drawn: dict[str, Any] = {"seed": seed, "resamples": options.resamples}
+    limits: list[float] = []
+    if positive is not None:
+        rated = drawn | {"prevalences": parse_prevalences(options.prevalence)}
+        points = [operating_point(scores, positive, **rated)]
+        if options.sensitivity is not None:
+            chosen = thresholds.choose(scores, validation, positive, options.sensitivity)
+            limits = [entry.value for entry in chosen if entry.value is not None]
+            scores = thresholds.decide(scores, positive, limits)
+            found["thresholds"] = {
+                "sensitivity": options.sensitivity,
+                "positive": options.positive,
+                "runs": [run | entry.as_json() for run, entry in zip(runs, chosen, strict=True)],
+            }
+            if limits:
+                rule = f"threshold for sensitivity {options.sensitivity:g}"
+                points.append(operating_point(scores, positive, rule=rule, **rated))
+        found |= {"operating": points, "decision_curve": decision_curve(scores, positive, **rated)}
+    if options.abstain:
+        found["abstention"] = abstain(scores, validation, positive_index=positive, thresholds=limits, **drawn)
+    return scores, found
+
+
 def _from_counts(path: Path, options: EvaluateOptions, settings: Settings) -> Summary:
     from cxrtool.evaluation.counts import read_counts
-    from cxrtool.evaluation.summary import summarise_counts
+    from cxrtool.evaluation.decisions.operating import operating_counts
+    from cxrtool.evaluation.summary import find_positive, summarise_counts
 
-    classes, counts = read_counts(path)
-    summary = summarise_counts(
-        classes, counts, positive=options.positive, seed=settings.seed, resamples=options.resamples
-    )
-    add_counts(summary, classes, counts, options.decision_options(settings.seed))
+    classes, counts, notes = read_counts(path)
+    drawn: dict[str, Any] = {"seed": settings.seed, "resamples": options.resamples}
+    summary = summarise_counts(classes, counts, positive=options.positive, **drawn)
+    summary["notes"] = [*notes, *summary["notes"]]
+    positive = find_positive(classes, options.positive)
+    if positive is not None:
+        rated = {"prevalences": parse_prevalences(options.prevalence), **drawn}
+        summary["operating"] = [operating_counts(classes, counts, positive, **rated)]
     return summary
 
 
@@ -247,15 +382,10 @@ def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[st
                 )
             owner[run] = path
         parts.append(part)
-        notes += _missing(path)
+        if path.is_dir() and is_run(path) and (path / SPLITS).exists():
+            expected, whole = folds_of(read_table(path / SPLITS).rows), check_whole(path, partial=True)
+            notes += [f"Only {len(whole)} of {len(expected)} folds exist."] if len(whole) < len(expected) else []
     return (parts[0] if len(parts) == 1 else join(parts, ", ".join(str(path) for path in paths))), notes
-
-
-def _missing(path: Path) -> list[str]:
-    if not (path.is_dir() and is_run(path) and (path / SPLITS).exists()):
-        return []
-    expected, whole = folds_of(read_table(path / SPLITS).rows), check_whole(path, partial=True)
-    return [f"Only {len(whole)} of {len(expected)} folds exist."] if len(whole) < len(expected) else []
 
 
 def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]) -> Plan:
@@ -291,10 +421,26 @@ def _write(
             pictures[name] = [folder / "confusion.png"]
         else:
             pictures[name] = plots.draw_scores(scores, summary, folder / name)
-            pictures[name] += draw_decisions(summary, folder / name)
+            pictures[name] += _draw_decisions(summary, folder / name)
             pictures[name] += _write_repetitions(folder / name, sources[name])
     links = [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for some in pictures.values() for path in some]
     atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join(links))
+
+
+def _draw_decisions(summary: Summary, folder: Path) -> list[Path]:
+    """Draw the plots on decisions; returns the files."""
+    files = []
+    if "abstention" in summary:
+        from cxrtool.evaluation.decisions.abstention import draw_coverage
+
+        if draw_coverage(summary["abstention"], folder / "coverage.png"):
+            files.append(folder / "coverage.png")
+    if "decision_curve" in summary:
+        from cxrtool.evaluation.decisions.net_benefit import draw_decision_curve
+
+        draw_decision_curve(summary["decision_curve"], summary["positive"], folder / "decision_curve.png")
+        files.append(folder / "decision_curve.png")
+    return files
 
 
 def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
@@ -320,16 +466,15 @@ def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[st
     for name, (scores, _) in found.items():
         if scores is None:
             continue
-        right: dict[str, list[bool]] = {}
-        first: dict[str, Row] = {}
-        for row, truth, predicted in zip(scores.rows, scores.truth, scores.predicted, strict=True):
-            right.setdefault(row["image_id"], []).append(bool(truth == predicted))
-            first.setdefault(row["image_id"], row)
-        for identity, row in first.items():
+        answers: dict[str, list[tuple[Row, bool]]] = {}
+        for row, right in zip(scores.rows, (scores.truth == scores.predicted).tolist(), strict=True):
+            answers.setdefault(row["image_id"], []).append((row, right))
+        for identity, given in answers.items():
+            row = given[0][0]
             # A manifest needs images; a foreign table may have none.
             if row.get("path"):
                 kept = {column: row[column] for column in columns if row.get(column)}
-                share = sum(right[identity]) / len(right[identity])
+                share = sum(right for _, right in given) / len(given)
                 unique = f"{name}-{identity}" if name else identity
                 rows.append({**kept, "image_id": unique, "correct": f"{share:.4g}"})
     present = [column for column in columns if any(column in row for row in rows)]

@@ -1,36 +1,150 @@
-"""The training of one fold: from a manifest and an assignment to a model folder with its predictions."""
+"""The training of the folds of a run: decoded images, a model folder for each fold, the files of the whole run.
+
+Several tasks may write one run at once: what is written for the whole run is locked, and the same in each task.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS
-from cxrtool.data.tables.manifest import Manifest, Row, write_table
+from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS, REJECTS, SPLITS
+from cxrtool.data.files import atomic_write, locked, saying_what_fails
+from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
-from cxrtool.data.tables.twins import is_twin
-from cxrtool.errors import InputError
+from cxrtool.data.tables.twins import MARK, is_twin
+from cxrtool.errors import InputError, StrictError
+from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
-from cxrtool.flow.calibration import decide_on_validation
-from cxrtool.flow.chain import Chain
-from cxrtool.flow.fold_chains import chain_of_rows, is_divided, radiograph_of
-from cxrtool.flow.folder import Build, StepFolder
-from cxrtool.flow.parts import copy_parts, without_paths
+from cxrtool.flow.chain import Chain, chain_of_rows, copy_parts, is_divided, radiograph_of
+from cxrtool.flow.folder import Build, StepFolder, read_run_file, without_paths, write_run_file
+from cxrtool.flow.replaying import decode
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.stores import Opener
 from cxrtool.models.description import Input, ModelDescription, Normalization
-from cxrtool.training.options import TrainingOptions
+from cxrtool.training.options import FittingOptions, TrainingOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from cxrtool.evaluation.metrics.confusion import FloatArray
     from cxrtool.training.fitting import Design, Fitted
     from cxrtool.training.store import Store
+
+
+OF_TWINS = "a network of twins: its scores are calibrated after fusion"
+IMPORTED = "imported weights: their validation images are not known"
+
+
+def undecided(reason: str) -> dict[str, Any]:
+    """The entries `calibration` and `thresholds` of a model without validation images of its own."""
+    from cxrtool.evaluation.decisions.temperature import Temperature
+
+    return {"calibration": Temperature(reason=reason).as_json(), "thresholds": None}
+
+
+def decide_on_validation(classes: Sequence[str], labels: Sequence[str], probabilities: FloatArray) -> dict[str, Any]:
+    """The entries `calibration` and `thresholds` of `model.json`.
+
+    Args:
+        classes: K names, in the order of the outputs.
+        labels: Of the n validation images.
+        probabilities: (n, K) of the network for them.
+
+    Returns:
+        The temperature as `Temperature.as_json`; for every class as the positive one, and for each sensitivity of
+        `thresholds.USUAL`, the probability from which it is predicted. Thresholds are for uncalibrated probabilities.
+    """
+    import numpy as np
+
+    from cxrtool.evaluation.decisions import temperature, thresholds
+
+    if all(MARK in name for name in classes):
+        return undecided(OF_TWINS)
+    indices = {name: k for k, name in enumerate(classes)}
+    truth = np.array([indices[label] for label in labels], np.intp)
+    values = np.asarray(probabilities, np.float64).reshape(len(truth), len(classes))
+    return {
+        "calibration": temperature.fit(values, truth).as_json(),
+        "thresholds": {
+            name: {f"{s:.2f}": thresholds.threshold(values[truth == k, k], s).as_json() for s in thresholds.USUAL}
+            for k, name in enumerate(classes)
+        },
+    }
+
+
+DECODER = "opencv-python-headless"
+"""The library on whose version the decoded pixels may depend."""
+
+
+class Opener(Protocol):
+    """Opens the store of the images of a training."""
+
+    def open(self, size: int, fit: str, request: StopRequest) -> Store:
+        """The images at one size."""
+
+
+class Stores:
+    """Opens stores when they are first used, and keeps them; `warn` is not needed if the step reports its rejects."""
+
+    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, warn: bool = True) -> None:
+        self.settings, self.manifest, self.container, self.warn = settings, manifest, container, warn
+        self._opened: dict[tuple[int, str], Store] = {}
+
+    def open(self, size: int, fit: str, request: StopRequest) -> Store:
+        """The images at one size.
+
+        Raises:
+            InputError: Not one image can be read.
+            StoppedError: A signal arrived.
+        """
+        from cxrtool.flow.parallel import map_items
+        from cxrtool.training.store import default_cache, open_store
+
+        if (size, fit) in self._opened:
+            return self._opened[size, fit]
+        settings, plan = self.settings, self.container.plan
+        key: dict[str, Any] = {"size": size, "fit": fit, "decoder": plan.versions()[DECODER]}
+        if settings.verify:
+            # The store itself compares only size and time of the files.
+            key["content"] = plan.inputs.digest
+        paths = [Path(row["path"]) for row in self.manifest.rows]
+        with settings.report.progress("decoding", len(paths)) as advance:
+
+            def count(number: int) -> None:
+                advance(number)
+                request.raise_if_stopped()
+
+            store = open_store(
+                paths,
+                partial(decode, chain=[], size=size, fit=fit),
+                size=size,
+                key=key,
+                cache=settings.cache or default_cache(),
+                mapper=map_items,
+                workers=settings.workers,
+                advance=count,
+                say=settings.report.say,
+            )
+        if len(store.failed) == len(store):
+            raise InputError(
+                f"{self.manifest.name}: none of the {len(store)} images can be read, the first: "
+                f"{next(iter(store.failed.values()), 'there are none')}"
+            )
+        if store.failed and self.warn and not self._opened:
+            settings.report.warn(
+                f"{len(store.failed)} of {len(store)} images cannot be read and are excluded; "
+                f"each with its reason in {self.container.shown / REJECTS}"
+            )
+        self._opened[size, fit] = store
+        return store
+
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "repeat", "fold", "subset")
 GRID, CANDIDATES = "grid.csv", "candidates"
@@ -54,11 +168,7 @@ def check_design(options: TrainingOptions, classes: int, settings: Settings) -> 
 
 
 def make_design(options: TrainingOptions, classes: int, settings: Settings, seed: int) -> Design:
-    """The design that the resolved options describe.
-
-    Raises:
-        UsageError: An augmentation or kernels are wrong.
-    """
+    """The design that the resolved options describe; a `UsageError` if an augmentation or kernels are wrong."""
     from cxrtool.models.architecture import Architecture
     from cxrtool.models.kernels import parse as parse_kernels
     from cxrtool.training.augment import parse
@@ -79,6 +189,7 @@ def make_design(options: TrainingOptions, classes: int, settings: Settings, seed
         settings.threads,
         settings.device,
         settings.precision,
+        options.bn_stats == "recompute",
     )
 
 
@@ -88,12 +199,9 @@ class Task:
 
     Attributes:
         preset: Its name, for the model's description.
-        save_every: Seconds between two states to resume from.
         manifest: The images; the label of a twin is its class.
-        classes: Names, in the order of the outputs.
         chain: The processing steps of the images, of all folds.
         container: The run's folder, with the plan that all folds share.
-        stores: The decoded images.
     """
 
     preset: str | None
@@ -120,12 +228,7 @@ class Task:
 
 
 class FoldTrainer:
-    """Trains folds, all with the same options.
-
-    Attributes:
-        classes: Names, in the order of the outputs.
-        shape: Side of the decoded images in pixels, and how they become square.
-    """
+    """Trains folds, all with the same options; `shape` is the side of the decoded images and their `--fit`."""
 
     def __init__(self, options: TrainingOptions, task: Task) -> None:
         self.options, self.task, self.classes = options, task, task.classes
@@ -152,11 +255,7 @@ class FoldTrainer:
         return []
 
     def open(self, assignment: Assignment, request: StopRequest) -> tuple[Store, Assignment]:
-        """The images, and the assignment without those that cannot be read.
-
-        Raises:
-            InputError: No training image of a class can be read.
-        """
+        """The images, and the assignment without unreadable ones; an `InputError` if a class has none for training."""
         store = self.task.stores.open(*self.shape, request)
         usable = {name: [i for i in indices if i not in store.failed] for name, indices in assignment.subsets.items()}
         present = {self.task.manifest.rows[i]["label"] for i in usable["train"]}
@@ -191,13 +290,7 @@ class FoldTrainer:
     ) -> Fitted:
         """Train one fold.
 
-        Args:
-            assignment: Which image is in which subset.
-            store: The decoded images.
-            to_predict: The subsets to predict; a test subset that is not among them is never used.
-            state: Folder for states to resume from.
-            request: Checked between batches.
-            name: Of the training in messages; the default is the name of the fold.
+        A test subset that is not among `to_predict` is never used. `name` is that of the training in messages.
         """
         import numpy as np
 
@@ -283,23 +376,20 @@ class FoldTrainer:
         notes = {"run_digest": task.container.digest, "training": fitted.notes, **extra}
         # Rejects are reported once for the run, and `--strict` must not stop at the first fold.
         build.close(counts=counts, extra=notes, wanted=True)
-        predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
-        test = [k for k, (_, name) in enumerate(predicted) if name == "test"]
-        classes = {k: self.classes[int(fitted.probabilities[k].argmax())] for k in test}
-        correct = sum(classes[k] == task.manifest.rows[predicted[k][0]]["label"] for k in test)
+        test, first = assignment.subsets["test"], len(assignment.subsets["validation"])
+        answers = fitted.probabilities[first:].argmax(1)
+        correct = sum(
+            self.classes[k] == task.manifest.rows[i]["label"] for i, k in zip(test, answers.tolist(), strict=True)
+        )
         share = f", test accuracy {correct / len(test):.3f} of {len(test)} images" if test else ""
         task.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
 
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
         row = self.task.manifest.rows[index]
-        return {
-            "image_id": row["parent_id"] if is_twin(row) else radiograph_of(row),
-            "patient_id": row.get("patient_id", ""),
-            "sha256": row.get("sha256") or store.sha256[index],
-            "repeat": assignment.repeat,
-            "fold": assignment.fold,
-            "subset": subset,
-        }
+        name = row["parent_id"] if is_twin(row) else radiograph_of(row)
+        patient, digest = row.get("patient_id", ""), row.get("sha256") or store.sha256[index]
+        cells = (name, patient, digest, assignment.repeat, assignment.fold, subset)
+        return dict(zip(FITTED_COLUMNS, cells, strict=True))
 
     def _predictions(self, assignment: Assignment, store: Store, fitted: Fitted, usual: dict[str, Any]) -> Predictions:
         from cxrtool.imaging import plausibility
@@ -335,3 +425,79 @@ def describe_epoch(row: dict[str, float | None]) -> str:
         if name not in ("epoch", "lr") and value is not None
     ]
     return "  ".join(parts)
+
+
+def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    """Write the run's own files.
+
+    A new run is first created under another name: a second task must never find it without `run.json`, and refuse it
+    as a foreign folder.
+    """
+    run, settings = container.out, container.settings
+    with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
+        made = read_run_file(run)
+        fresh = run.parent / f".{run.name}.new"
+        target = run if made else fresh
+        if made is None:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+        if made is None or made.get("run_digest") != container.digest or settings.force:
+            (target / container.marker).unlink(missing_ok=True)
+            identity = {"digest": container.digest, "run_digest": container.digest, **extra}
+            write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
+        atomic_write(target / SPLITS, splits.read_bytes())
+        if target is fresh:
+            fresh.replace(run)
+
+
+def finished_folds(container: StepFolder, names: Sequence[str]) -> tuple[list[str], list[Row]]:
+    """The complete folds of this run, and all of their rejects, each once."""
+    run = container.out
+    done = [name for name in names if (read_run_file(run / name) or {}).get("run_digest") == container.digest]
+    rejects = {tuple(row.items()): row for name in done for row in read_table(run / name / REJECTS).rows}
+    return done, list(rejects.values())
+
+
+def complete_run(container: StepFolder, names: Sequence[str], rejects: Sequence[Row], manifest: Manifest) -> None:
+    """Write the files of the whole run, and remove folds of earlier splits."""
+    run = container.out
+    for folder in list(run.iterdir()):
+        if runs.is_fold(folder) and folder.name not in names:
+            shutil.rmtree(folder)
+    write_table(run / REJECTS, ["path", "reason"], rejects)
+    write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)
+
+
+Summary = tuple[list[str], list[list[str]], str]
+"""Header, rows and title of a table of results."""
+
+
+FEW_TO_CHOOSE_BY = 20
+"""Validation images below which the best epoch is mostly chance: one of them is 5 % of the accuracy or more."""
+
+
+def warn_without_validation(folds: Sequence[Assignment], options: FittingOptions, settings: Settings) -> None:
+    """Warn if an option chooses on validation images and a fold has none, or too few."""
+    without = [a.name for a in folds if not a.subsets["validation"]]
+    idle = [f"--checkpoint {options.checkpoint}"] if options.checkpoint != "last" else []
+    idle += ["--patience"] if options.patience else []
+    idle += ["--sched plateau"] if options.sched == "plateau" else []
+    if without and idle:
+        settings.report.warn(
+            f"{len(without)} of {len(folds)} folds have no validation images, such as {without[0]}: in these "
+            f"{', '.join(idle)} cannot be used, and the last epoch is kept"
+        )
+    small = [a for a in folds if 0 < len(a.subsets["validation"]) < FEW_TO_CHOOSE_BY]
+    if small and idle:
+        least = min(len(a.subsets["validation"]) for a in small)
+        settings.report.warn(
+            f"{len(small)} of {len(folds)} folds have fewer than {FEW_TO_CHOOSE_BY} validation images, such as "
+            f"{small[0].name}: {', '.join(idle)} then follows chance (one of {least} images is {100 / least:.0f} % of "
+            "the accuracy); give more with `cxrtool split --validation`, or keep the last epoch with --checkpoint last"
+        )
+
+
+def raise_if_strict(rejects: Sequence[Row], settings: Settings) -> None:
+    """Raise a `StrictError` for rejected files once everything is done, if `--strict` was given."""
+    if rejects and settings.strict:
+        raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS}")

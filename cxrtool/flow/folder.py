@@ -33,22 +33,17 @@ from cxrtool.data.tables.manifest import (
     write_table,
 )
 from cxrtool.errors import InputError, OutputError, StrictError
-from cxrtool.flow.parts import without_paths
 from cxrtool.flow.settings import Settings
 
 JOURNAL = "journal.jsonl"
 SCHEMA = 1
+AT = "_at"
+"""The entry of a chain with the path of its part, while a command runs: never written and never compared."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The input of a step, as a digest over the table's rows and over size and time (or content) of every file.
-
-    Attributes:
-        digest: Hexadecimal SHA-256.
-        newest: The latest modification time, in seconds since the epoch.
-        count: Number of files.
-    """
+    """The input of a step, as a digest over the table's rows and over size and time (or content) of every file."""
 
     digest: str
     newest: float
@@ -88,11 +83,8 @@ class Plan:
     """Everything that affects a step's result, and nothing else.
 
     Attributes:
-        options: Resolved options that affect the result.
         chain: The preprocessing so far, including this step: what `predict` replays on a raw image.
         libraries: Distributions whose version affects the result.
-        seeded: Whether the seed affects it.
-        threaded: Whether the number of threads affects it.
     """
 
     command: str
@@ -161,13 +153,7 @@ class Journal:
 
 @dataclass
 class Build:
-    """A step folder that is being written.
-
-    Attributes:
-        path: The folder to write into; it gets its final name in `finish`.
-        journal: The finished items of an earlier, interrupted run.
-        rejects: Files that could not be used: path and reason.
-    """
+    """A step folder that is being written."""
 
     folder: StepFolder
     path: Path
@@ -190,12 +176,8 @@ class Build:
     ) -> None:
         """Write the manifest, `rejects.csv` and `run.json`; then rename the folder.
 
-        Args:
-            columns: The manifest's columns.
-            rows: The manifest's rows; paths are absolute and may be inside `path`.
-            counts: Numbers for `run.json`.
-            extra: Further entries for `run.json`.
-            wanted: The user asked to exclude the rejects: no warning, and no error with `--strict`.
+        Paths in `rows` are absolute and may be inside `path`. `wanted` means that the user asked to exclude the
+        rejects: no warning, and no error with `--strict`.
 
         Raises:
             StrictError: `--strict`, and something was rejected. The folder is complete nevertheless.
@@ -205,14 +187,13 @@ class Build:
         self.close(counts={"images": len(rows), **(counts or {})}, extra=extra, wanted=wanted)
 
     def close(self, *, counts: Mapping[str, int], extra: Mapping[str, Any] | None = None, wanted: bool = False) -> None:
-        """Add `rejects.csv` and `run.json`, and rename the folder.
-
-        Raises:
-            StrictError: `--strict`, and something was rejected. The folder is complete nevertheless.
-        """
+        """Add `rejects.csv` and `run.json`, and rename the folder; a `StrictError` as in `finish`."""
         folder, settings = self.folder, self.folder.settings
         with saying_what_fails(self.path):
-            _remove_unfinished(self.path)
+            # Writers that were killed leave hidden files.
+            for file in list(self.path.rglob(".*")):
+                if file.is_file():
+                    file.unlink()
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
             counted = {**counts, "rejects": len(self.rejects)}
             write_run_file(self.path, folder.plan, settings, self.started, counted, extra)
@@ -229,14 +210,7 @@ class Build:
 
 
 class StepFolder:
-    """The output folder of one step.
-
-    Args:
-        out: Its exact path.
-        plan: What affects its content.
-        settings: The shared options.
-        marker: The file that shows that it is complete; written last.
-    """
+    """The output folder of one step; `marker` is the file that shows that it is complete, and is written last."""
 
     def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = MANIFEST) -> None:
         if out is None:
@@ -306,7 +280,8 @@ class StepFolder:
                     yield build
                 finally:
                     build.journal.close()
-                    if partial.exists() and not _holds_work(partial):
+                    files = (path for path in partial.rglob("[!.]*") if path.is_file())
+                    if partial.exists() and not any(file.name != JOURNAL or file.stat().st_size for file in files):
                         shutil.rmtree(partial)
 
     def _remove_leftovers(self, partial: Path) -> None:
@@ -315,19 +290,6 @@ class StepFolder:
         for entry in os.scandir(self.out.parent):
             if leftover.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
                 shutil.rmtree(entry.path)
-
-
-def _holds_work(folder: Path) -> bool:
-    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names if not name.startswith("."))
-    return any(file.name != JOURNAL or file.stat().st_size for file in files)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith("."):
-                Path(parent, name).unlink()
 
 
 def touch(path: Path) -> None:
@@ -393,3 +355,8 @@ def read_run_file(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and "command" in content else None
+
+
+def without_paths(chain: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A chain without paths, as it is written and compared."""
+    return [{name: value for name, value in entry.items() if name != AT} for entry in chain]

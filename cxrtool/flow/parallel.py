@@ -47,11 +47,8 @@ def map_items(
     decoder killed its process or raised another error. Memory is bounded: at most four chunks per worker are in
     progress.
 
-    Args:
-        function: A module-level function, or a `functools.partial` of one.
-        items: Read lazily.
-        workers: Number of processes. Even a single one is a separate process, so that a crash loses only one item.
-        preload: Modules that are imported once, before the workers start.
+    `function` is one of a module, or a `functools.partial` of one; the modules in `preload` are imported once. Even a
+    single worker is a separate process, so that a crash loses only one item.
 
     Raises:
         OutputError: A worker could not write; other items would fail too.

@@ -6,9 +6,10 @@ For a model of twins, every radiograph becomes one image per generator.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_i
 from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
-from cxrtool.flow.chain import Chain, before_twins, chain_of, look, missing_steps, modules_of
-from cxrtool.flow.parts import AT, locate
-from cxrtool.flow.seen import Seen
+from cxrtool.flow.assignment import Seen
+from cxrtool.flow.chain import Chain, before_twins, chain_of, locate, missing_steps
+from cxrtool.flow.folder import AT
+from cxrtool.flow.replaying import look, modules_of
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import Input, ModelDescription
 from cxrtool.options import Options, argument, option
@@ -34,16 +36,7 @@ if TYPE_CHECKING:
 
 
 class TwinInput:
-    """The `transform` at the end of a model's chain.
-
-    Args:
-        entry: The chain's entry, located.
-        form: The model's `input`: size and fit.
-        device: Where to compute.
-
-    Raises:
-        InputError: The generators' folder is missing or damaged.
-    """
+    """The `transform` at the end of a model's chain."""
 
     def __init__(self, entry: Mapping[str, Any], form: Input, device: torch.device) -> None:
         from cxrtool.training.twin_maker import TwinMaker
@@ -76,10 +69,7 @@ class TwinInput:
 def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
     """The id and label of an image in a table of predictions.
 
-    Args:
-        row: The image's row.
-        repeat: The repeat of the fold that predicts; empty for several folds, or for a model without a fold.
-        fold: Likewise.
+    Repeat and fold are those of the fold that predicts; empty for several folds, or for a model without a fold.
 
     >>> answered_as({"image_id": "a_P", "parent_id": "a", "generator": "P", "label": "N"}, "0", "1")
     {'image_id': 'a_r0f1_P', 'label': 'N@P'}
@@ -129,6 +119,8 @@ def answer(
         InputError: No image can be read, or their preprocessing differs from that of the models.
         LeakageError: A model was trained on an image.
     """
+    import numpy as np
+
     from cxrtool.training.device import choose_device, choose_precision, local_randomness
 
     with local_randomness(settings.seed, settings.threads):
@@ -136,11 +128,20 @@ def answer(
         # Predictions are few and should be exact, so bf16 is used only on request.
         precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
         ensembles = group_models(folders, device, precision)
-        chains = chains_for(options, ensembles, manifest)
+        done = chain_of(Path(row["path"]) for row in manifest.rows)
+        chains = []
+        for ensemble in ensembles:
+            folder = ensemble.members[0].folder
+            name = str(options.model if len(ensembles) == 1 else folder)
+            chains.append(missing_steps(locate(ensemble.description.chain, folder), done, name, options.source))
         seen = Seen.of(folders)
         if not settings.allow_leakage:
             seen.refuse(manifest.rows, settings)
-        answers, rejects = ask_all(options, settings, ensembles, chains, manifest)
+        pairs = zip(ensembles, chains, strict=True)
+        (answers, rejects), *others = [ask(options, settings, ensemble, manifest, chain) for ensemble, chain in pairs]
+        for more, _ in others:
+            joined = {row["image_id"]: probabilities for row, probabilities in more}
+            answers = [(row, np.concatenate((before, joined[row["image_id"]]))) for row, before in answers]
     if not answers:
         raise InputError(
             f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
@@ -151,11 +152,7 @@ def answer(
 
 
 def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
-    """Group models with the same preprocessing: each fold of a run may have its own reference image.
-
-    Raises:
-        InputError: A folder is not a model, or the models differ in classes or input.
-    """
+    """Group models by their preprocessing; an `InputError` if one is no model, or has other classes or input."""
     from cxrtool.training.inference import Ensemble
 
     groups: dict[str, list[Path]] = {}
@@ -171,41 +168,6 @@ def group_models(folders: Sequence[Path], device: torch.device, precision: str) 
                 )
         groups.setdefault(json.dumps(description.chain, sort_keys=True), []).append(folder)
     return [Ensemble(group, device, precision) for group in groups.values()]
-
-
-def chains_for(options: Question, ensembles: Sequence[Ensemble], manifest: Manifest) -> list[Chain]:
-    """The missing preprocessing of the images for each group of models.
-
-    Raises:
-        InputError: The preprocessing of the images differs from that of the models.
-    """
-    done = chain_of(Path(row["path"]) for row in manifest.rows)
-    chains = []
-    for ensemble in ensembles:
-        folder = ensemble.members[0].folder
-        name = str(options.model if len(ensembles) == 1 else folder)
-        chains.append(missing_steps(locate(ensemble.description.chain, folder), done, name, options.source))
-    return chains
-
-
-def ask_all(
-    options: Question,
-    settings: Settings,
-    ensembles: Sequence[Ensemble],
-    chains: Sequence[Chain],
-    manifest: Manifest,
-) -> tuple[list[Answer], list[Row]]:
-    """Run groups of models one after the other, and join their predictions for each image; as `ask` returns them."""
-    import numpy as np
-
-    found = [
-        ask(options, settings, ensemble, manifest, chain) for ensemble, chain in zip(ensembles, chains, strict=True)
-    ]
-    answers, rejects = found[0]
-    for others, _ in found[1:]:
-        joined = {row["image_id"]: probabilities for row, probabilities in others}
-        answers = [(row, np.concatenate((before, joined[row["image_id"]]))) for row, before in answers]
-    return answers, rejects
 
 
 def ask(
@@ -232,7 +194,8 @@ def ask(
     rejects: list[Row] = []
     at_once = max(1, options.batch_size // len(twins.names)) if twins else options.batch_size
     with settings.report.progress("predicting", len(paths)) as advance:
-        for batch in _batches(zip(manifest.rows, results, strict=True), at_once):
+        read = zip(manifest.rows, results, strict=True)
+        while batch := list(islice(read, at_once)):
             rows, pictures = [], []
             for row, (_, result) in batch:
                 if isinstance(result, CxrtoolError):
@@ -253,13 +216,6 @@ def ask(
                 answers += [(row, probabilities[:, k]) for k, row in enumerate(rows)]
             advance(len(batch))
     return answers, rejects
-
-
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    from itertools import islice
-
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 MASKS = ("mask", "mask_reference")

@@ -1,4 +1,7 @@
-"""A run: a folder of `rRfF/` folders (repeat R, fold F), each of them complete or absent."""
+"""What commands read: a run, its folds and predictions, models, images.
+
+A run is a folder of `rRfF/` folders (repeat R, fold F), each of them complete or absent.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cxrtool.data.file_names import MODEL, PREDICTIONS, SPLITS
+from cxrtool.data.file_names import MANIFEST, MODEL, PREDICTIONS, SPLITS
 from cxrtool.data.splitting.splits import run_order
-from cxrtool.data.tables.manifest import Row, read_table
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
 from cxrtool.data.tables.predictions import Predictions, join, read_predictions
 from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.settings import Settings
 
 STDIN = Path("-")
 _FOLD = re.compile(r"r(\d+)f(\d+)")
@@ -35,11 +39,7 @@ def parse_fold(name: str) -> tuple[str, str]:
 
 
 def select_folds(available: Sequence[tuple[str, str]], only: str | None) -> list[tuple[str, str]]:
-    """The folds that `--only` names, in the splits' order; all without it.
-
-    Raises:
-        UsageError: A fold that the splits do not have.
-    """
+    """The folds that `--only` names, in the splits' order; all without it. A `UsageError` for an unknown fold."""
     if not only:
         return list(available)
     wanted = [parse_fold(name) for name in only.split(",") if name.strip()]
@@ -58,7 +58,7 @@ def folds_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run: it has splits, or folders of folds."""
-    return path.is_dir() and ((path / SPLITS).exists() or any(_FOLD.fullmatch(p.name) for p in path.iterdir()))
+    return path.is_dir() and ((path / SPLITS).exists() or any(map(is_fold, path.iterdir())))
 
 
 def is_fold(path: Path) -> bool:
@@ -73,21 +73,19 @@ def is_model(path: Path) -> bool:
 
 def whole_folds(run: Path) -> list[tuple[str, str]]:
     """The folds of a run that are complete, in numeric order."""
-    names = [path.name for path in run.iterdir() if _FOLD.fullmatch(path.name) and (path / PREDICTIONS).exists()]
+    names = [path.name for path in run.iterdir() if is_fold(path) and (path / PREDICTIONS).exists()]
     return folds_of({"repeat": r, "fold": f} for r, f in map(parse_fold, names))
 
 
 def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
-    """The complete folds of a run, after checking them against its splits.
-
-    Raises:
-        IncompleteError: Some are missing, or were made with other options than the run, and `partial` is false.
-    """
+    """The complete folds of a run; an `IncompleteError` if some are missing or made otherwise, and not `partial`."""
     whole = whole_folds(run)
     splits = run / SPLITS
     expected = folds_of(read_table(splits).rows) if splits.exists() else whole
     made = read_run_file(run) or {}
-    whole = [pair for pair in whole if _same_making(run / fold_name(*pair), made)]
+    if "run_digest" in made:
+        makings = [read_run_file(run / fold_name(*pair)) or made for pair in whole]
+        whole = [p for p, own in zip(whole, makings, strict=True) if own.get("run_digest") == made["run_digest"]]
     missing = [fold_name(*pair) for pair in expected if pair not in whole]
     if not whole:
         raise IncompleteError(
@@ -101,11 +99,6 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
             "train them (`--only` selects single folds), or add --partial to use the complete folds",
         )
     return whole
-
-
-def _same_making(fold: Path, container: dict[str, object]) -> bool:
-    made = read_run_file(fold)
-    return "run_digest" not in container or made is None or made.get("run_digest") == container["run_digest"]
 
 
 def read_run_predictions(argument: Path, *, partial: bool = False) -> Predictions:
@@ -127,3 +120,45 @@ def read_run_predictions(argument: Path, *, partial: bool = False) -> Prediction
     folds = check_whole(path, partial=partial)
     parts = [read_predictions(path / fold_name(*pair) / PREDICTIONS) for pair in folds]
     return join(parts, str(path))
+
+
+def model_folders(argument: Path, *, partial: bool) -> list[Path]:
+    """The model folders of a model or a run.
+
+    Raises:
+        InputError: It is neither.
+        IncompleteError: A run lacks folds and `partial` is false.
+    """
+    if is_model(argument):
+        return [argument]
+    if is_run(argument):
+        return [argument / fold_name(*pair) for pair in check_whole(argument, partial=partial)]
+    raise InputError(
+        f"{argument}: expected a model folder or a run, found {'another folder' if argument.is_dir() else 'neither'}",
+        "`cxrtool train -o RUN` makes a run; each RUN/rRfF in it is a model folder",
+    )
+
+
+def read_source(argument: str, settings: Settings) -> Manifest:
+    """Read images, a folder or a manifest as a manifest; raw images get an id, and their subfolder's name as label.
+
+    Raises:
+        InputError: There is no such file or folder, no image in it, or an image outside `--root`.
+    """
+    from cxrtool.data.datasets.listing import list_images
+    from cxrtool.data.datasets.record import Request
+
+    path = Path(argument)
+    if argument == "-" or path.suffix.lower() in (".csv", ".tsv") or (path / MANIFEST).is_file():
+        return read_manifest(argument, root=settings.root)
+    if not path.exists():
+        raise InputError(f"{argument}: no such image, folder or manifest")
+    listing = list_images([path], None, Request(), None)
+    for record in listing.records:
+        if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
+            raise InputError(f"{record.path} is outside --root {settings.root}")
+    if listing.skipped:
+        settings.report.say(f"{len(listing.skipped)} files were skipped: their names are not those of images")
+    columns = ["image_id", "path", "label"]
+    rows = [{name: record.columns.get(name, "") for name in columns} for record in listing.records]
+    return Manifest(columns, rows, path)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from cxrtool.options import check_choices, option
 
@@ -16,7 +15,7 @@ Advance = Callable[[int], None]
 """Called with the number of items that were finished since the last call."""
 
 
-class Reporter(Protocol):
+class Reporter:
     """Where messages and progress go: to standard error from a command, nowhere from a step called as a function."""
 
     def say(self, text: str) -> None:
@@ -28,30 +27,18 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Write one line of progress, unless a bar shows it."""
 
-    def progress(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Show the progress of a long loop."""
-
-
-class Silent:
-    """A reporter without output."""
-
-    def say(self, text: str) -> None:
-        """Do nothing."""
-
-    def warn(self, text: str) -> None:
-        """Do nothing."""
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
-        """Do nothing."""
+        """Show the progress of a long loop."""
         yield lambda count: None
 
 
+class Silent(Reporter):
+    """A reporter without output."""
+
+
 @dataclass(frozen=True)
-class Muted(Silent):
+class Muted(Reporter):
     """A reporter that passes on only the progress of long loops, for a step that is called by another."""
 
     other: Reporter
@@ -63,7 +50,7 @@ class Muted(Silent):
             yield advance
 
 
-class Output(Protocol):
+class Output:
     """Where results go: to standard output from a command, else nowhere."""
 
     def write(self, text: str) -> None:
@@ -73,32 +60,10 @@ class Output(Protocol):
         """Write a table of text cells in the chosen format."""
 
     def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
-        """Write the results of an evaluation in the chosen format.
-
-        Args:
-            found: The results.
-            tables: The module that makes tables of them: its `opening`, `sheets`, `tidy` and `markdown`.
-            dump: Converts them to JSON.
-        """
+        """Write the results of an evaluation; `tables` is the module that makes tables, `dump` converts to JSON."""
 
     def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
         """A table as text in columns, for a message."""
-
-
-class Nowhere:
-    """An output that is discarded."""
-
-    def write(self, text: str) -> None:
-        """Do nothing."""
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-        """Do nothing."""
-
-    def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
-        """Do nothing."""
-
-    def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
-        """Return an empty text."""
         return ""
 
 
@@ -115,12 +80,9 @@ class Settings:
     """The options that commands share; the options dataclass of a command names those that it takes.
 
     Attributes:
-        out: The file or folder to write; None prints to standard output where the command allows it.
+        out: None prints to standard output where the command allows it.
         threads: Part of a step's identity, because floating-point sums depend on it.
-        workers: Never affects the result.
         origins: The origin of each option: default, preset, config, environment or flag.
-        report: Where messages and progress go.
-        output: Where printed results go.
         call: Runs another command by its command line, as typed; returns its exit code.
     """
 
@@ -150,7 +112,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
     argv: Sequence[str] = ()
     report: Reporter = field(default_factory=Silent)
-    output: Output = field(default_factory=Nowhere)
+    output: Output = field(default_factory=Output)
     call: Callable[[Sequence[str]], int] = lambda line: 0
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from cxrtool.errors import StoppedError
@@ -24,9 +24,7 @@ class StopRequest:
             self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -39,18 +37,10 @@ class StopRequest:
         """What to raise once the state is saved, or None where no signal arrived."""
         if self._received is None:
             return None
-        return StoppedError(
-            f"stopped by {self._received.name}",
-            CODES[self._received],
-            "run the same command again to continue",
-        )
+        text = f"stopped by {self._received.name}"
+        return StoppedError(text, CODES[self._received], "run the same command again to continue")
 
     def raise_if_stopped(self) -> None:
-        """Raise `error`, at a point where nothing is left to save.
-
-        Raises:
-            StoppedError: A signal arrived.
-        """
-        error = self.error()
-        if error is not None:
+        """Raise `error`, at a point where nothing is left to save."""
+        if error := self.error():
             raise error

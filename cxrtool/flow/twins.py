@@ -16,10 +16,9 @@ from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.twins import is_twin, twin_class, twin_classes
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import run as runs
+from cxrtool.flow.assignment import Seen, refuse_twice
 from cxrtool.flow.chain import TRANSFORM, Chain, canonical, chain_of, describe, of_fold
-from cxrtool.flow.folder import read_run_file
-from cxrtool.flow.parts import AT, without_paths
-from cxrtool.flow.seen import Seen
+from cxrtool.flow.folder import AT, read_run_file, without_paths
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 
@@ -40,12 +39,7 @@ FIT = "`cxrtool fit generators MANIFEST --splits SPLITS -o RUN` fits them in eve
 
 @dataclass(frozen=True)
 class FoldGenerators:
-    """The generators of one fold.
-
-    Attributes:
-        repeat: As in the splits.
-        fold: As in the splits.
-    """
+    """The generators of one fold of the splits."""
 
     repeat: str
     fold: str
@@ -71,11 +65,7 @@ class FoldGenerators:
         return {"step": TRANSFORM, "version": VERSION, "part": self.part.identity(), AT: str(self.part.folder)}
 
     def refuse_seen(self, tested: Sequence[Row], settings: Settings) -> None:
-        """Refuse test images if they or their patients were used to fit or choose the generators.
-
-        Raises:
-            LeakageError: There is one, and `--allow-leakage` was not given.
-        """
+        """Refuse test images that the generators, or their choice, saw: a `LeakageError` or, if allowed, a warning."""
         seen = Seen.of([self.part.folder])
         found = [row["image_id"] for row in tested if seen.by(row)]
         if not found:
@@ -96,12 +86,7 @@ def classes_of(part: Part) -> list[str]:
 
 @dataclass(frozen=True)
 class GeneratorRun:
-    """A run of generators.
-
-    Attributes:
-        option: Option and path as the user gave them, for messages.
-        folds: The folder of every complete fold.
-    """
+    """A run of generators: the folders of its complete folds, and the option that named it, for messages."""
 
     path: Path
     option: str
@@ -109,11 +94,7 @@ class GeneratorRun:
 
     @classmethod
     def find(cls, argument: Path, option: str) -> GeneratorRun:
-        """Find the folds of a run, or one fold by its folder.
-
-        Raises:
-            InputError: It is neither.
-        """
+        """Find the folds of a run, or one fold by its folder; an `InputError` if it is neither."""
         single = runs.is_fold(argument) and (argument / PART).is_file()
         path = argument.absolute().parent if single else argument
         whole = runs.whole_folds(path) if path.is_dir() else []
@@ -143,11 +124,7 @@ class GeneratorRun:
         return [str(made.get(name, "")) for name in ("run_digest", "started")]
 
     def load(self, wanted: Sequence[tuple[str, str]]) -> list[FoldGenerators]:
-        """Read the generators of some folds.
-
-        Raises:
-            InputError: A fold is missing or damaged, or folds have other classes or sizes than the first.
-        """
+        """Read the generators of some folds; an `InputError` if one is missing, or has other classes or size."""
         from cxrtool.models.parts import read_part
 
         missing = [runs.fold_name(*pair) for pair in wanted if pair not in self.folds]
@@ -168,11 +145,7 @@ class GeneratorRun:
         return found
 
     def check_chain(self, fold: FoldGenerators, chain: Chain, name: str) -> None:
-        """Check that the processing steps of images are those of the images that the generators were fitted on.
-
-        Raises:
-            InputError: They differ; the message names both.
-        """
+        """Check that images have the processing of those that the generators were fitted on; else an `InputError`."""
         made = read_run_file(self.folds[fold.repeat, fold.fold]) or {}
         fitted = canonical(of_fold(made.get("chain") or [], Path(fold.name)))
         if without_paths(canonical(chain)) != without_paths(fitted):
@@ -183,11 +156,7 @@ class GeneratorRun:
             )
 
     def check_labels(self, fold: FoldGenerators, manifest: Manifest, *, exactly: bool) -> None:
-        """Check that every label has a generator; with `exactly`, also that every generator has a label.
-
-        Raises:
-            InputError: One has none.
-        """
+        """Check that every label has a generator; with `exactly`, also that every generator has a label."""
         labels = manifest.classes()
         if not set(labels) <= set(fold.classes) or (exactly and set(labels) != set(fold.classes)):
             raise InputError(
@@ -200,26 +169,14 @@ class GeneratorRun:
 def indices_in(manifest: Manifest, placed: Mapping[str, str], pair: tuple[str, str]) -> list[int]:
     """The indices in a manifest of the images that a fold uses.
 
-    Args:
-        manifest: The images.
-        placed: The fold's subset of each image id.
-        pair: Repeat and fold.
+    `placed` is the fold's subset of each image id.
 
     Raises:
         InputError: A radiograph is listed twice.
     """
-    indices: list[int] = []
-    seen: dict[str, str] = {}
-    for index, row in enumerate(manifest.rows):
-        if valid_in(row, pair) and (name := known_as(row, placed)):
-            other = seen.setdefault(name, row["image_id"])
-            if other != row["image_id"]:
-                raise InputError(
-                    f"{manifest.name}: '{other}' and '{row['image_id']}' are the same radiograph, and both are in fold "
-                    f"{runs.fold_name(*pair)}",
-                    "transform one kind of images at a time; `cxrtool select --where` selects them",
-                )
-            indices.append(index)
+    rows = enumerate(manifest.rows)
+    indices = [index for index, row in rows if valid_in(row, pair) and known_as(row, placed)]
+    refuse_twice(manifest, indices, placed, runs.fold_name(*pair), "transform one kind of images at a time")
     return indices
 
 
@@ -232,6 +189,8 @@ def as_classes(manifest: Manifest) -> tuple[Manifest, list[str]]:
     Raises:
         InputError: Some of the images are twins and some are not.
     """
+    from cxrtool.models.parts import read_part
+
     twins = [row for row in manifest.rows if is_twin(row)]
     if not twins:
         return manifest, manifest.classes()
@@ -243,26 +202,16 @@ def as_classes(manifest: Manifest) -> tuple[Manifest, list[str]]:
             "`cxrtool select --where \"generator = ''\"` selects those that are not twins",
         )
     found = {row["generator"] for row in twins}
-    generators = [name for name in _generators_behind(twins[0]) if name in found]
+    entry = next((entry for entry in chain_of([Path(twins[0]["path"])]) if entry["step"] == TRANSFORM), None)
+    generators = [name for name in classes_of(read_part(Path(entry[AT]), KIND)) if name in found] if entry else []
     generators += sorted(found - set(generators))
     rows = [{**row, "label": twin_class(row.get("label", ""), row["generator"])} for row in twins]
     own = Manifest(manifest.columns, rows, manifest.origin, manifest.lines)
     return own, twin_classes(manifest.classes(), generators)
 
 
-def _generators_behind(row: Row) -> list[str]:
-    from cxrtool.models.parts import read_part
-
-    entry = next((entry for entry in chain_of([Path(row["path"])]) if entry["step"] == TRANSFORM), None)
-    return classes_of(read_part(Path(entry[AT]), KIND)) if entry else []
-
-
 def refuse_twins(manifest: Manifest, option: str) -> None:
-    """Refuse a manifest with twins.
-
-    Raises:
-        InputError: There is one.
-    """
+    """Raise an `InputError` for a manifest with twins."""
     made = next((row for row in manifest.rows if is_twin(row)), None)
     if made:
         raise InputError(
@@ -281,13 +230,8 @@ def make_twins(
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Make the twins of radiographs.
 
-    Args:
-        settings: The shared options.
-        fold: The generators.
-        store: The radiographs at the generators' size.
-        indices: In the store, of the radiographs that the fold uses.
-        wanted: Positions in `indices` of the radiographs to transform.
-        request: Checked between batches.
+    `store` has the radiographs at the generators' size, `indices` are those in it that the fold uses, and `wanted` are
+    positions in `indices`.
 
     Yields:
         An element of `wanted`, and its twins (S, S) in the order of the generators, uint8 or uint16.

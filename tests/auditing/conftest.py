@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from cxrtool.auditing.inputs import SIDE, ImageSet
+from cxrtool.auditing.views import SIDE, ImageSet
 from cxrtool.data.splitting.divider import Divider
 
 

@@ -1,7 +1,10 @@
 import json
 
-from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, WARNING, Finding, Part, by_gravity
-from cxrtool.evaluation.tables import Sheet
+import pytest
+
+from cxrtool.auditing import part
+from cxrtool.auditing.part import ALARM, CLEAR, LEVELS, NOTE, UNKNOWN, WARNING, Finding, Part, by_gravity
+from cxrtool.evaluation.sheet import Sheet
 
 PART = Part(
     "leakage",
@@ -30,3 +33,47 @@ def test_the_gravest_comes_first_and_equals_keep_their_order():
     found = by_gravity(parts)
     assert [finding.level for finding in found] == [ALARM, WARNING, WARNING, NOTE, NOTE, CLEAR, "unknown"]
     assert [finding.text for finding in found if finding.level == WARNING] == ["a warning", "b"]
+
+
+def audit(*levels, sheets=()):
+    found = [Finding(level, f"found {i}.") for i, level in enumerate(levels)]
+    entry = Part("probes", "Shortcut probes", {}, found, sheets).as_json()
+    return {"about": "12 images", "headline": [], "parts": {"probes": entry}}
+
+
+@pytest.mark.parametrize(
+    ("levels", "begins"),
+    [
+        ((ALARM, WARNING, CLEAR), "1 alarm, and 1 warning:"),
+        ((ALARM, ALARM), "2 alarms:"),
+        ((WARNING, WARNING, NOTE), "No alarm, but 2 warnings:"),
+        ((NOTE, CLEAR, UNKNOWN), "No alarm and no warning"),
+        ((UNKNOWN,), "Nothing could be searched"),
+        ((), "Nothing could be searched"),
+    ],
+)
+def test_the_verdict_counts_the_grave(levels, begins):
+    assert part.verdict(part.parts_of(audit(*levels))).startswith(begins)
+
+
+def test_other_commands_print_the_grave_alone_and_say_how_many_more():
+    lines = part.headline(part.parts_of(audit(CLEAR, WARNING, ALARM, NOTE, WARNING)), shown=2)
+    assert lines[1:] == ["ALARM: found 2.", "Warning: found 1.", "and 1 more"]
+    assert part.headline(part.parts_of(audit(CLEAR)))[1:] == []
+
+
+def test_the_audit_itself_prints_everything():
+    found = audit(NOTE, ALARM, UNKNOWN)
+    assert part.opening(found)[0] == "12 images"
+    assert part.opening(found)[-3:] == ["ALARM: found 1.", "Note: found 0.", "Not known: found 2."]
+
+
+def test_tables_go_out_as_they_were_made():
+    sheet = Sheet("Probes", ["probe", "value"], [["border | rim", "0.9"]], ["of 12 images"])
+    found = audit(NOTE, sheets=[sheet])
+    assert part.sheets(found) == [sheet]
+    assert part.tidy(found) == (["level", "part", "text"], [["note", "probes", "found 0."]])
+    text = part.markdown(found)
+    assert "| border \\| rim | 0.9 |" in text
+    assert "- of 12 images" in text
+    assert "## Shortcut probes" in text

@@ -127,14 +127,14 @@ def test_a_patient_of_two_sources_trains_for_neither(make_pictures, monkeypatch)
     rows = [dict(row) for row in pictures.rows]
     rows[0]["source"], rows[1]["source"] = "a", "b"
     seen = []
-    original = transfer.alarm.sampled
+    original = transfer.sampled
 
     def listening(repeat, fold, train, test, patients, seed):
         run = original(repeat, fold, train, test, patients, seed)
         seen.append((set(patients[run.train].tolist()), set(patients[run.test].tolist())))
         return run
 
-    monkeypatch.setattr(transfer.alarm, "sampled", listening)
+    monkeypatch.setattr(transfer, "sampled", listening)
     left_out(replace(pictures, rows=tuple(rows)), **FEW)
     assert len(seen) == 2
     assert not any(train & test for train, test in seen)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cxrtool.commands.enhance.images import Task, apply, enhance_one
-from cxrtool.flow.parts import AT
+from cxrtool.flow.folder import AT
 from cxrtool.imaging.histogram import count_levels, pack
 from cxrtool.models.parts import SHIPPED, load_network, networks, read_part, save_part
 

@@ -24,9 +24,8 @@ import torch
 from cxrtool.cli.main import run
 from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import read_table
-from cxrtool.flow.enhance_replay import replay_suppress_ribs
-from cxrtool.flow.lungs import find_lungs
-from cxrtool.flow.parts import AT
+from cxrtool.flow.folder import AT
+from cxrtool.flow.replaying import find_lungs, replay_suppress_ribs
 from cxrtool.models.parts import default_part, read_part
 
 FINE = 48

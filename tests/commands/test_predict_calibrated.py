@@ -9,7 +9,7 @@ import pytest
 from cxrtool.commands.predict import UNKNOWN, PredictOptions, predict, temperature_of
 from cxrtool.data.tables.predictions import read_predictions, write_predictions
 from cxrtool.evaluation.decisions.temperature import Temperature, apply, fit
-from cxrtool.flow.calibration import OF_TWINS
+from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.models.description import SCHEMA, ModelDescription
 
 OF_BEFORE = {

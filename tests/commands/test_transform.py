@@ -11,7 +11,7 @@ from cxrtool.commands import transform as step
 from cxrtool.commands.transform import STRIPS, TransformOptions, transform
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, StoppedError, StrictError, UsageError
-from cxrtool.flow.fold_chains import chain_of_manifest
+from cxrtool.flow.chain import chain_of_manifest
 from cxrtool.flow.settings import Settings
 from cxrtool.imaging.resize import prepare_mask, prepare_pixels
 from cxrtool.models.parts import load_network, read_part

@@ -164,7 +164,7 @@ REGISTRIES = {
     "data/datasets": "cxrtool.data.datasets:ADAPTERS",
     "models": "cxrtool.training.presets:PRESETS",
     "training": "cxrtool.training.augment:LIMITS",
-    "commands/enhance": "cxrtool.flow.enhance_replay:STEPS",
+    "commands/enhance": "cxrtool.flow.replaying:STEPS",
     "commands/fuse": "cxrtool.evaluation.fusion:RULES",
 }
 """Pages with a table of what a registry holds."""

@@ -5,10 +5,12 @@ from captum.attr import LayerAttribution, LayerGradCam
 from torch import nn
 
 from cxrtool.errors import InputError, UsageError
-from cxrtool.explaining.cam import METHODS, Cam, GradCam, upsample
+from cxrtool.explaining.cam import Cam, GradCam, upsample
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.network import Network
 from cxrtool.models.registry import build
+
+METHODS = {"grad-cam": GradCam, "cam": Cam}
 
 
 def make(name, size=64, hidden=0, classes=3):

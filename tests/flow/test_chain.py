@@ -4,12 +4,32 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from pydicom.data import get_testdata_file
 
 from cxrtool.cli.main import run
+from cxrtool.data.tables.manifest import Manifest
 from cxrtool.errors import ImageError, InputError
-from cxrtool.flow.chain import canonical, chain_of, decode, describe, missing_steps
+from cxrtool.flow.chain import (
+    ALL,
+    canonical,
+    chain_of,
+    chain_of_manifest,
+    copy_parts,
+    describe,
+    fold_together,
+    is_divided,
+    locate,
+    missing_steps,
+    name_of,
+    own_fold,
+)
+from cxrtool.flow.folder import AT, without_paths
+from cxrtool.flow.replaying import decode
+from cxrtool.imaging.fits import Form
 from cxrtool.imaging.hashing import pixel_sha256
+from cxrtool.models import parts as models
+from cxrtool.models.lungs import NETWORKS
 
 NATIVE = {"step": "prepare", "version": 1, "size": "native", "fit": "squash"}
 SMALL = {"step": "prepare", "version": 1, "size": 24, "fit": "pad"}
@@ -153,3 +173,95 @@ def test_what_was_fitted_is_told_shortly_and_apart():
     assert describe([one]).startswith("match-histogram (quantiles: ")
     assert describe([one]) != describe([other])
     assert len(describe([one])) < 50
+
+
+@pytest.fixture
+def part(tmp_path):
+    torch.manual_seed(0)
+    models.save_part(tmp_path / "mine", "lungs", "unet", NETWORKS["unet"].build(), Form(64), {})
+    return models.read_part(tmp_path / "mine", "lungs")
+
+
+def test_a_part_travels_with_its_chain(part, tmp_path):
+    entry = {"step": "segment", "part": part.identity(), AT: str(part.folder)}
+    chain = [{"step": "prepare", "size": 64}, entry]
+    copy_parts(chain, tmp_path / "step")
+    written = without_paths(chain)
+    assert written == [chain[0], {"step": "segment", "part": part.identity()}]
+    found = locate(written, tmp_path / "step")
+    assert found[0] == chain[0]
+    assert found[1][AT] == str(tmp_path / "step" / "parts" / name_of(part.identity()))
+    copy_parts(found, tmp_path / "model")
+    assert locate(written, tmp_path / "model")[1][AT].startswith(str(tmp_path / "model"))
+
+
+def test_a_part_that_is_not_there_is_named(part, tmp_path):
+    with pytest.raises(InputError, match=rf"lungs network \(unet, {part.sha256[:12]}\) that is neither in"):
+        locate([{"step": "segment", "part": part.identity()}], tmp_path)
+
+
+def test_what_comes_with_cxrtool_is_found_and_not_copied(part, tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (tmp_path / "mine").rename(shipped / "lungs-default")
+    monkeypatch.setattr(models, "SHIPPED", shipped)
+    found = locate([{"step": "segment", "part": part.identity()}], tmp_path / "model")
+    assert found[0][AT] == str(shipped / "lungs-default")
+    copy_parts(found, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    assert models.default_part("lungs").shipped
+
+
+def test_of_a_fold_of_generators_the_part_alone_travels(tmp_path, study, write_generators):
+    run = write_generators(tmp_path / "run", study.splits, [])
+    part = models.read_part(run / "r0f0", "generators")
+    copy_parts([{"step": "transform", "part": part.identity(), AT: str(part.folder)}], tmp_path / "model")
+    names = [path.name for path in (tmp_path / "model" / "parts").glob("*/*")]
+    assert sorted(names) == ["fitted_on.csv", "part.json", "part.safetensors"]
+    assert locate([{"step": "transform", "part": part.identity()}], tmp_path / "model")
+
+
+SQUASHED = {"step": "prepare", "version": 2, "size": 24, "fit": "squash"}
+CLAHE = {"step": "clahe", "version": 1, "clip": 2.0, "tiles": 8}
+
+
+def match(quantiles):
+    return {"step": "match-histogram", "version": 1, "quantiles": quantiles}
+
+
+def test_what_all_folds_share_is_told_once_and_the_rest_of_each():
+    chains = {"r0f0": [SQUASHED, match("-255 1"), CLAHE], "r0f1": [SQUASHED, match("1 -255"), CLAHE]}
+    folds = {"step": "match-histogram", "version": 1, "folds": {"r0f0": "-255 1", "r0f1": "1 -255"}}
+    assert fold_together(chains) == [SQUASHED, folds, CLAHE]
+    assert fold_together({ALL: [SQUASHED]}) == [SQUASHED]
+    assert fold_together({"r0f0": [CLAHE], "r0f1": [CLAHE]}) == [CLAHE]
+
+
+@pytest.mark.parametrize(
+    "chains",
+    [
+        {"r0f0": [SQUASHED], "r0f1": [SQUASHED, CLAHE]},
+        {"r0f0": [], "r0f1": [CLAHE]},
+        {"r0f0": [CLAHE], "r0f1": [{**CLAHE, "clip": 3.0}]},
+        {"r0f0": [match("a")], "r0f1": [{**match("b"), "version": 2}]},
+        {ALL: [match("a")], "r0f1": [match("b")]},
+    ],
+)
+def test_other_differences_are_refused(chains):
+    with pytest.raises(InputError, match="expected images of one preprocessing"):
+        fold_together(chains)
+
+
+def test_the_chain_of_a_manifest_is_read_from_the_folders_of_its_folds(tmp_path):
+    folds = {"r0f0": "-255 1", "r1f2": "1 -255"}
+    told = [SQUASHED, {"step": "match-histogram", "version": 1, "folds": folds}, CLAHE]
+    (tmp_path / "run.json").write_text(json.dumps({"command": "enhance", "chain": told}))
+    rows = [
+        {"image_id": name, "path": str(tmp_path / "images" / name / "a.png"), "repeat": name[1], "fold": name[3]}
+        for name in folds
+    ]
+    manifest = Manifest(list(rows[0]), rows)
+    assert chain_of_manifest(manifest) == told
+    assert is_divided(manifest)
+    assert [own_fold(row) for row in rows] == list(folds)
+    assert not is_divided(Manifest(["image_id"], [{"image_id": "a", "repeat": ""}]))

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from cxrtool.flow.enhance_replay import STEPS
+from cxrtool.flow.replaying import STEPS
 from cxrtool.reporting.limits import limits
 from cxrtool.reporting.methods import CHANGES, LOSSES, Facts, augmentation_in_words, paragraphs
 from cxrtool.training.options import SCHEDULES

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from cxrtool.errors import ImageError, OutputError
-from cxrtool.flow.chain import decode
 from cxrtool.flow.parallel import map_items
+from cxrtool.flow.replaying import decode
 from cxrtool.training.store import Store, deepen, default_cache, open_store
 
 SIZE = 8

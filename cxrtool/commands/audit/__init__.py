@@ -46,10 +46,10 @@ def run(options: AuditOptions, settings: Settings) -> None:
     Raises:
         LeakageError: A patient or an image is on two sides of a split.
     """
-    from cxrtool.auditing import summary
+    from cxrtool.auditing import part
 
     if found := audit(options, settings):
-        settings.output.report(found, summary, dump_audit)
+        settings.output.report(found, part, dump_audit)
         if leaking := leaks(found):
             raise LeakageError(leaking, "cxrtool split keeps patients and identical images on one side")
 
@@ -141,7 +141,7 @@ def _resumed(build: Build, audited: Audited, settings: Settings) -> list[Part]:
 
 
 def _describe(audited: Audited, found: Sequence[Part]) -> dict[str, Any]:
-    from cxrtool.auditing.summary import headline
+    from cxrtool.auditing.part import headline
 
     content = {
         "schema": SCHEMA,
@@ -157,8 +157,7 @@ def _describe(audited: Audited, found: Sequence[Part]) -> dict[str, Any]:
 
 
 def _write(build: Build, found: dict[str, Any]) -> None:
-    from cxrtool.auditing.part import by_gravity
-    from cxrtool.auditing.summary import parts_of, verdict
+    from cxrtool.auditing.part import by_gravity, parts_of, verdict
     from cxrtool.flow.audits import section_of
     from cxrtool.reporting.html import render
     from cxrtool.reporting.page import Page

@@ -108,9 +108,9 @@ def _predict_covered(
     cases: Sequence[Case], settings: Settings, max_pixels: int | None
 ) -> Iterator[tuple[Row, np.ndarray, dict[str, np.ndarray]]]:
     """For each image its row, its probabilities (K,), and those of each covered version."""
-    from cxrtool.flow.chain import before_twins, chain_of, look, missing_steps, modules_of
+    from cxrtool.flow.chain import before_twins, chain_of, locate, missing_steps
     from cxrtool.flow.parallel import map_items
-    from cxrtool.flow.parts import locate
+    from cxrtool.flow.replaying import look, modules_of
     from cxrtool.training.device import choose_device
     from cxrtool.training.inference import Ensemble
 

@@ -11,8 +11,8 @@ from cxrtool.auditing.part import ALARM, CLEAR, UNKNOWN, WARNING, Finding, Part
 from cxrtool.errors import CxrtoolError
 from cxrtool.evaluation.tables import NAMES, Sheet, cell, count_of
 from cxrtool.flow.predicting import Question, answer, to_table
+from cxrtool.flow.run import model_folders, read_source
 from cxrtool.flow.settings import Muted, Settings
-from cxrtool.flow.sources import model_folders, read_source
 from cxrtool.reporting.titles import EXTERNAL_MODEL
 
 if TYPE_CHECKING:

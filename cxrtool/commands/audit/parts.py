@@ -280,7 +280,7 @@ def _leakage(audited: Audited, folder: Path) -> Part:
 def _cases(run: Path, manifest: Manifest, rows: Sequence[Row], lacking: bool) -> list[Case]:
     """Each image with the fold that tested it."""
     from cxrtool.flow.cases import SUBSETS, assign
-    from cxrtool.flow.sources import model_folders
+    from cxrtool.flow.run import model_folders
 
     some = manifest.subset(row["image_id"] for row in rows)
     return assign(some, model_folders(run, partial=lacking), SUBSETS[0], of_run=not runs.is_model(run))[0]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, write_manifest
 from cxrtool.errors import ImageError, InputError
-from cxrtool.flow.lungs import find_lungs, read_mask
+from cxrtool.flow.folder import AT
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.parts import AT
+from cxrtool.flow.replaying import find_lungs, read_mask
 from cxrtool.flow.segmenting import SegmentOptions, segment
 from cxrtool.flow.settings import Muted, Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.auditing.inputs import ImageSet
+    from cxrtool.auditing.views import ImageSet
 
 
 ENOUGH = 0.5
@@ -74,7 +74,7 @@ def read_pictures(
     """
     import numpy as np
 
-    from cxrtool.auditing.inputs import SIDE, ImageSet
+    from cxrtool.auditing.views import SIDE, ImageSet
 
     given = sum(bool(row.get("mask")) for row in manifest.rows)
     drawn = given > 0 and given >= ENOUGH * len(manifest.rows)
@@ -132,7 +132,7 @@ def look_at(row: Row, *, drawn: bool, entry: Mapping[str, Any] | None, max_pixel
     Raises:
         ImageError: It cannot be read.
     """
-    from cxrtool.auditing.inputs import SIDE
+    from cxrtool.auditing.views import SIDE
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
 
     pixels = read_image(row["path"], max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True).pixels

@@ -24,13 +24,11 @@ from cxrtool.data.splitting.splits import Splits, known_as, read_splits
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import common_options
-from cxrtool.flow.assignment import splits_file
-from cxrtool.flow.enhance_replay import MATCH, STEPS, Step
-from cxrtool.flow.fold_chains import ALL, chain_of_manifest, is_divided, own_fold
-from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.assignment import Seen, splits_file
+from cxrtool.flow.chain import ALL, Chain, chain_of_manifest, copy_parts, is_divided, own_fold
+from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder, without_paths
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.parts import AT, Chain, copy_parts, without_paths
-from cxrtool.flow.seen import Seen
+from cxrtool.flow.replaying import MATCH, STEPS, Step
 from cxrtool.flow.settings import READING, RUNNING, Settings
 from cxrtool.options import Options, declared, flag_of, option, plain
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.flow.enhance_replay import STEPS
-from cxrtool.flow.parts import Chain
+from cxrtool.flow.chain import Chain
+from cxrtool.flow.replaying import STEPS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,11 +13,10 @@ from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
-from cxrtool.flow.enhance_replay import MATCH
-from cxrtool.flow.fold_chains import ALL
+from cxrtool.flow.chain import ALL, Chain
 from cxrtool.flow.folder import Build
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.parts import Chain
+from cxrtool.flow.replaying import MATCH
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
 

@@ -12,10 +12,16 @@ from cxrtool.commands.fit.pairs import divide, join, read_folds, read_pairs
 from cxrtool.data.file_names import PART, REJECTS
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
-from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, splits_file
-from cxrtool.flow.container import Summary, raise_if_strict, warn_without_validation
+from cxrtool.flow.fold_training import (
+    Summary,
+    complete_run,
+    create_run_folder,
+    finished_folds,
+    raise_if_strict,
+    warn_without_validation,
+)
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -123,7 +129,7 @@ class Task:
             return None
         warn_without_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.options, self.settings)
         fitter = self._fitter()
-        containers.create_run_folder(container, splits, self.shown, {})
+        create_run_folder(container, splits, self.shown, {})
         with StopRequest() as request:
             for assignment in folds:
                 if (assignment.repeat, assignment.fold) in wanted:
@@ -150,7 +156,7 @@ class Task:
         """When every fold is complete, write the files of the run."""
         run, kind, report = container.out, self.options.KIND, self.settings.report
         names = [a.name for a in folds]
-        done, rejects = containers.finished(container, names)
+        done, rejects = finished_folds(container, names)
         rows = [row for name in done for row in read_table(run / name / TABLES[kind]).rows]
         if len(done) < len(names):
             report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
@@ -162,7 +168,7 @@ class Task:
             header, table = summarise(rows, kind, subset, self.settings.seed)
             write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
             self._draw_worst(run, [row for row in rows if row["subset"] == subset])
-            containers.complete(container, names, rejects, self.manifest)
+            complete_run(container, names, rejects, self.manifest)
         report.say(
             f"{container.shown}: all {len(names)} folds are complete; the worst images are in {container.shown / WORST}"
         )

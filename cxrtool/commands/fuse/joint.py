@@ -22,8 +22,8 @@ from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.evaluation.fusion_rules import RULES
 from cxrtool.flow import common_options
+from cxrtool.flow.assignment import Seen
 from cxrtool.flow.run import fold_name, is_run
-from cxrtool.flow.seen import Seen
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument, option
 

@@ -13,11 +13,11 @@ from cxrtool.data.file_names import REJECTS
 from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
 from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
-from cxrtool.data.tables.table_one import parse_age, table_of_study
+from cxrtool.data.tables.people import years
+from cxrtool.data.tables.table_one import table_of_study
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.errors import InputError
-from cxrtool.flow.chain import describe
-from cxrtool.flow.fold_chains import ALL, chain_of_manifest, own_fold
+from cxrtool.flow.chain import ALL, chain_of_manifest, describe, own_fold
 
 SHOWN_VALUES = 8
 
@@ -132,7 +132,7 @@ def _patients(manifest: Manifest) -> str:
 
 
 def _ages(cells: Sequence[str]) -> str:
-    ages = sorted(age for cell in cells if (age := parse_age(cell)) is not None)
+    ages = sorted(age for cell in cells if (age := years(cell)) is not None)
     if not ages:
         return ""
     missing = len(cells) - len(ages)

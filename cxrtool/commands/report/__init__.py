@@ -49,7 +49,7 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
         InputError: Predictions, manifest or audit cannot be read.
         OutputError: The output exists and was not made by `cxrtool report`.
     """
-    options.evaluation().decision_options(settings.seed)
+    options.evaluation().check_decisions()
     sources = find_sources(options.evaluation())
     if any(STDIN in paths for paths in sources.values()):
         raise UsageError("expected a run or a CSV, found predictions on standard input", "save them as CSV first")

@@ -151,7 +151,7 @@ def draw_errors(
 def _draw_with_heatmaps(
     cases: Sequence[Case], captions: Sequence[str], folder: Path, settings: Settings
 ) -> list[tuple[Path, str]]:
-    from cxrtool.flow.heatmaps.images import Explanation
+    from cxrtool.flow.heatmaps import Explanation
     from cxrtool.flow.heatmaps.options import ExplainOptions
     from cxrtool.training.device import local_randomness
 

@@ -16,8 +16,8 @@ from cxrtool.data.splitting.splits import Splits
 from cxrtool.data.tables.table_one import table_of_study
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.flow.audits import first_marks, sections_of
-from cxrtool.flow.enhance_replay import STEPS
-from cxrtool.flow.parts import without_paths
+from cxrtool.flow.folder import without_paths
+from cxrtool.flow.replaying import STEPS
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:

@@ -22,16 +22,22 @@ from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import StrictError, UsageError
-from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
-from cxrtool.flow.container import warn_without_validation
-from cxrtool.flow.fold_chains import chain_of_manifest
-from cxrtool.flow.fold_training import FoldTrainer, Task, check_design
+from cxrtool.flow.chain import chain_of_manifest
+from cxrtool.flow.fold_training import (
+    FoldTrainer,
+    Stores,
+    Task,
+    check_design,
+    complete_run,
+    create_run_folder,
+    finished_folds,
+    warn_without_validation,
+)
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.settings import Settings, Silent
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.stores import Stores
 from cxrtool.flow.twins import as_classes
 from cxrtool.options import declared, plain
 from cxrtool.training.options import TrainingOptions
@@ -98,7 +104,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         classes = twins.classes
     _check_designs(combinations, len(classes), settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
-    containers.create_run_folder(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
+    create_run_folder(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
     warn_without_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
     task = Task(options.preset, options.save_every, settings, labelled, classes, chain, container, stores)
@@ -241,10 +247,10 @@ def _close_container(
     run, report = container.out, settings.report
     names = [a.name for a in assignments]
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
-        done, rejects = containers.finished(container, names)
+        done, rejects = finished_folds(container, names)
         table = trainer.finish(done, whole=len(done) == len(names))
         if len(done) == len(names):
-            containers.complete(container, names, rejects, manifest)
+            complete_run(container, names, rejects, manifest)
     if len(done) < len(names):
         report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
     else:

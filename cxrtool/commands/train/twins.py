@@ -13,12 +13,10 @@ from cxrtool.data.files import saying_what_fails
 from cxrtool.data.tables.manifest import Manifest, Row, order_columns
 from cxrtool.data.tables.twins import twin_class, twin_classes, twin_rows
 from cxrtool.flow.assignment import Assignment
-from cxrtool.flow.fold_chains import chain_of_rows
-from cxrtool.flow.fold_training import Task
-from cxrtool.flow.parts import Chain
+from cxrtool.flow.chain import Chain, chain_of_rows
+from cxrtool.flow.fold_training import Stores, Task
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.stores import Stores
 from cxrtool.flow.twins import FoldGenerators, GeneratorRun, make_twins, refuse_twins
 
 if TYPE_CHECKING:

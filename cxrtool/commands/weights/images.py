@@ -16,8 +16,8 @@ def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
     """Write `fitted_on.csv`; images without a digest in the manifest are read to compute it."""
     from functools import partial
 
-    from cxrtool.flow.chain import decode
     from cxrtool.flow.parallel import map_items
+    from cxrtool.flow.replaying import decode
 
     without = [row for row in manifest.rows if not row.get("sha256")]
     work = partial(decode, chain=[], size=16, fit="squash")

@@ -22,7 +22,7 @@ from cxrtool.data.file_names import MODEL
 from cxrtool.data.files import sha256_file
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, UsageError
-from cxrtool.flow.calibration import IMPORTED, undecided
+from cxrtool.flow.fold_training import IMPORTED, undecided
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.settings import READING, Settings
 from cxrtool.imaging.fits import FITS

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, MODEL_WEIGHTS, PREDICTIONS, RUN_FILE
-from cxrtool.data.tables.manifest import Manifest
+from cxrtool.data.splitting.grouping import PATIENT, normalised
+from cxrtool.data.tables.manifest import Manifest, Row, write_table
+from cxrtool.data.tables.predictions import GROUPING
+from cxrtool.data.tables.twins import split_class
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import run as runs
-from cxrtool.flow.cases import assign
-from cxrtool.flow.folder import Inputs, Plan, StepFolder
-from cxrtool.flow.heatmaps.energy import (
-    beside_in_words,
-    compare_beside,
-    differing,
-    in_words,
-    measure_place,
-    read_other,
+from cxrtool.flow.assignment import Seen
+from cxrtool.flow.cases import Case, assign
+from cxrtool.flow.chain import Chain
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.heatmaps.drawing import (
+    OPPOSITE,
+    SHEETS,
+    Drawing,
+    Shown,
+    Task,
+    View,
+    captions,
+    choose,
+    draw_one,
+    map_of,
+    sheet_of,
+    titles,
 )
-from cxrtool.flow.heatmaps.images import COLUMNS, Explanation
-from cxrtool.flow.heatmaps.options import ExplainOptions
-from cxrtool.flow.seen import Seen
+from cxrtool.flow.heatmaps.energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
+from cxrtool.flow.heatmaps.options import RUN, SCALES, ExplainOptions
+from cxrtool.flow.heatmaps.subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
+from cxrtool.flow.parallel import map_items
+from cxrtool.flow.run import model_folders, read_source
 from cxrtool.flow.settings import Settings
-from cxrtool.flow.sources import model_folders, read_source
+
+if TYPE_CHECKING:
+    from cxrtool.explaining.layers import Layer
+    from cxrtool.explaining.overlay import Exhibit
+
 
 VERSION = 5
 """Increased when the same options give different files."""
@@ -69,7 +88,7 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         measured = measure_place(explanation.rows, settings.seed)
         lines = [*checked, *in_words(measured)]
         found: dict[str, Any] = {"layers": explanation.layers(), "place": measured, "randomised": checked}
-        if second := explanation.second():
+        if second := _second_of(explanation.rows):
             found["opposite"] = measure_place(second, settings.seed)
             lines += [f"maps of the opposite class: {line.strip()}" for line in in_words(found["opposite"])]
         if options.beside:
@@ -126,3 +145,366 @@ def _warn(explanation: Explanation, settings: Settings) -> None:
             remarks.setdefault(text, []).append(row["image_id"])
     for text, names in remarks.items():
         settings.report.warn(f"{len(names)} of {len(explanation.rows)} images, such as {names[0]}: {text}")
+
+
+MAP_COLUMNS = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
+"""The columns on a map."""
+
+OPPOSITE_COLUMNS = {"target": OPPOSITE, **{name: f"{OPPOSITE}_{name.removeprefix('target_')}" for name in MAP_COLUMNS}}
+"""The columns on the second map, that of the opposite class for twins, by the column on the first map."""
+
+COLUMNS = (
+    "image_id",
+    "path",
+    "label",
+    "predicted",
+    "probability",
+    "overlay",
+    "target",
+    *MAP_COLUMNS,
+    *OPPOSITE_COLUMNS.values(),
+    "warning",
+    "mask",
+    "mask_share",
+    "repeat",
+    "fold",
+    "subset",
+    *GROUPING,
+)
+"""The columns of the manifest that `explain` writes."""
+
+
+def _map_cells(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The cells of a row on one map."""
+    inside, peak = record["energy_inside"], record["peak"]
+    twin = {key: record[key] for key in ("twin", "output") if record.get(key)}
+    return {
+        "target": record["target"],
+        "target_probability": f"{record['target_probability']:.6g}",
+        **twin,
+        "map": name,
+        "energy_inside": "" if inside is None else f"{inside:.6g}",
+        "peak_x": str(peak[0]) if peak else "",
+        "peak_y": str(peak[1]) if peak else "",
+        "peak_inside": "" if record["peak_inside"] is None else str(int(record["peak_inside"])),
+    }
+
+
+def _parts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The record of the first map, which is that of the image, and that of the second where there is one."""
+    return [record, record[OPPOSITE]] if OPPOSITE in record else [record]
+
+
+def _second_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the values of their second maps in the columns of the first; without rows that have none."""
+    known = [row for row in rows if OPPOSITE in row]
+    return [{**row, **{name: row.get(other, "") for name, other in OPPOSITE_COLUMNS.items()}} for row in known]
+
+
+RANDOMISED, CHECKED = "randomised.csv", 32
+"""The table of `--check-randomised`, and the highest number of its images."""
+
+TRAINED_ON = "the model was trained on this image or patient: not a test result"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The facts on a model that are kept after its maps are made, because memory may not hold all networks."""
+
+    folder: Path
+    chain: Chain
+    names: list[str]
+    layer: Layer
+
+
+@dataclass
+class Explanation:
+    """The maps of one call, while they are made.
+
+    Attributes:
+        seen: The training images of a single model; None for a run, whose folds explain their test images.
+        beside: The rows of the other folder of heatmaps by image id; empty where there is none.
+        remarks: Warnings on each map, without those on the image itself.
+    """
+
+    options: ExplainOptions
+    settings: Settings
+    build: Build
+    seen: Seen | None
+    beside: Mapping[str, Row] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    models: list[Model] = field(default_factory=list)
+    remarks: list[list[str]] = field(default_factory=list)
+    _cases: list[tuple[Case, dict[str, Any], Model]] = field(default_factory=list)
+
+    def make_maps(self, cases: Sequence[Case]) -> None:
+        """Make and save the map of every image, model by model."""
+        for name in ("maps", "overlays", "sheets"):
+            (self.build.path / name).mkdir(exist_ok=True)
+        indices_of: dict[Path, list[int]] = {}
+        for index, case in enumerate(cases):
+            indices_of.setdefault(case.folder, []).append(index)
+        done: dict[int, tuple[dict[str, Any], Model]] = {}
+        with self.settings.report.progress("explaining", len(cases)) as advance:
+            for folder, indices in indices_of.items():
+                subject = self._load(folder, [cases[i] for i in indices])
+                if self.options.positive is not None:
+                    class_index("--positive", self.options.positive, subject.names)
+                model = Model(folder, subject.chain, subject.names, subject.explainer.layer)
+                self.models.append(model)
+                for index, record in self._explain_with(subject, cases, indices, advance):
+                    done[index] = record, model
+        if not done:
+            raise InputError(
+                f"{self.options.source}: none of the {len(cases)} images can be explained; the reason of the last: "
+                f"{self.build.rejects[-1]['reason']}"
+            )
+        for index in sorted(done):
+            self._cases.append((cases[index], *done[index]))
+            self.rows.append(self._row(cases[index], done[index][0]))
+        self.settings.report.say("; ".join(self.layers()))
+
+    def layers(self) -> list[str]:
+        """The layers of the maps, in words."""
+        layers = dict.fromkeys(model.layer for model in self.models)
+        return [
+            f"{self.options.method} of {layer.name}: {layer.shape.side} x {layer.shape.side} cells, "
+            f"{layer.shape.channels} channels"
+            for layer in layers
+        ]
+
+    def _load(self, folder: Path, cases: Sequence[Case]) -> Subject:
+        from cxrtool.training.device import choose_device
+
+        options, device = self.options, choose_device(self.settings.device)
+        paths = (Path(case.row["path"]) for case in cases)
+        return Subject.load(folder, paths, options.source, options.method, options.layer, device)
+
+    def _explain_with(
+        self, subject: Subject, cases: Sequence[Case], indices: Sequence[int], advance: Callable[[int], None]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The records of the images of a model; those of an interrupted run come from the journal."""
+        options, journal = self.options, self.build.journal
+        subject.check_target(options.target)
+        pending = []
+        for index in indices:
+            record = journal.done.get(cases[index].row["image_id"])
+            if record and self._has_maps(cases[index], record):
+                advance(1)
+                yield index, record
+            else:
+                pending.append(index)
+        tasks = [Task(cases[i].row["path"], cases[i].row.get("mask", "")) for i in pending]
+        for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels, options.over):
+            views = [(pending[k], view) for k, view in batch if isinstance(view, View)]
+            for k, view in batch:
+                if isinstance(view, InputError):
+                    self.build.reject(tasks[k].path, view.message)
+            if views:
+                answers = subject.why([view.pixels for _, view in views], options.target)
+                for (index, view), explained in zip(views, answers, strict=True):
+                    record = self._keep(subject, cases[index], view, explained)
+                    if record is not None:
+                        journal.add(cases[index].row["image_id"], record)
+                        yield index, record
+            advance(len(batch))
+
+    def _keep(self, subject: Subject, case: Case, view: View, explained: Explained) -> dict[str, Any] | None:
+        """Save the maps of an image and return their record; None where a map is not finite."""
+        import numpy as np
+
+        from cxrtool.imaging import plausibility
+
+        reasons = explained.reasons
+        if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in reasons):
+            self.build.reject(case.row["path"], "its map has values that are not finite numbers")
+            return None
+        implausible = plausibility.warn(reasons[0].pixels, subject.description.usual)
+        remarks: list[str] = []
+        kept = [self._keep_map(case, view, one, index, remarks) for index, one in enumerate(reasons)]
+        remarks.append(view.trouble)
+        if self.options.inside_lungs and view.mask is None:
+            remarks.append("no mask: the whole map is shown")
+        if case.recorded and case.recorded != explained.predicted:
+            remarks.append(f"the saved predictions of the fold have {case.recorded}")
+        return {
+            "predicted": explained.predicted,
+            "probability": explained.probability,
+            **kept[0],
+            **({OPPOSITE: kept[1]} if len(kept) > 1 else {}),
+            "sha256": view.sha256,
+            "masked": view.mask is not None,
+            "odd": "; ".join(filter(None, [case.row.get("warning", "") or view.warning, implausible])),
+            "remarks": [text for text in remarks if text],
+        }
+
+    def _keep_map(self, case: Case, view: View, reason: Reason, index: int, remarks: list[str]) -> dict[str, Any]:
+        """Save one map and return its record."""
+        import numpy as np
+
+        from cxrtool.explaining import maps
+
+        values = maps.lay_on(reason.values, view.moves, view.height, view.width)
+        # Measured before masking: afterwards all energy would be inside the lungs.
+        figures = maps.figures(values, view.height, view.width, view.mask)
+        remarks.append(maps.doubt(values, reason.target))
+        if self.options.inside_lungs and view.mask is not None:
+            values = values * (view.mask > 0)
+        path = self._map(case, index)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, values.astype(np.float32))
+        return {
+            "target": reason.target,
+            "target_probability": reason.probability,
+            "twin": reason.twin,
+            "output": reason.output,
+            **asdict(figures),
+            "highest": float(values.max()),
+            "bytes": path.stat().st_size,
+        }
+
+    def _map(self, case: Case, index: int = 0) -> Path:
+        """The file of the first or second map of an image."""
+        return self.build.path / "maps" / (OPPOSITE if index else "") / f"{case.row['image_id']}.npy"
+
+    def _has_maps(self, case: Case, record: Mapping[str, Any]) -> bool:
+        """Whether the maps of a record of the journal exist with their full size."""
+        files = [(self._map(case, index), part["bytes"]) for index, part in enumerate(_parts(record))]
+        return all(file.is_file() and file.stat().st_size == size for file, size in files)
+
+    def _row(self, case: Case, record: Mapping[str, Any]) -> dict[str, Any]:
+        row, name = case.row, case.row["image_id"]
+        digest = row.get("sha256") or record["sha256"]
+        remarks = list(record["remarks"])
+        patient = normalised(row.get(PATIENT, ""))
+        if self.seen is not None and (digest in self.seen.images or patient in self.seen.patients):
+            remarks.append(TRAINED_ON)
+        self.remarks.append(remarks)
+        repeat, fold = runs.parse_fold(case.folder.name) if case.subset else ("", "")
+        second = _map_cells(record[OPPOSITE], f"maps/{OPPOSITE}/{name}.npy") if OPPOSITE in record else {}
+        return {
+            **{key: cell for key, cell in row.items() if key in ("image_id", "path", "label", "mask", *GROUPING)},
+            "probability": f"{record['probability']:.6g}",
+            "label": row.get("label", ""),
+            "predicted": record["predicted"],
+            "overlay": f"overlays/{name}.png",
+            **_map_cells(record, f"maps/{name}.npy"),
+            "mask_share": "" if record["mask_share"] is None else f"{record['mask_share']:.6g}",
+            **{OPPOSITE_COLUMNS[key]: cell for key, cell in second.items()},
+            "warning": "; ".join(filter(None, [record["odd"], *remarks])),
+            "sha256": digest,
+            **({"repeat": repeat, "fold": fold, "subset": case.subset} if case.subset else {}),
+        }
+
+    def draw(self) -> None:
+        """Draw the overlay of every image, and the contact sheets."""
+        from cxrtool.explaining import maps
+
+        options, path = self.options, self.build.path
+        maxima = (part["highest"] for _, record, _ in self._cases for part in _parts(record))
+        highest = maps.highest_of(maxima) if options.scale == RUN else None
+        positive = options.positive
+        names = self.models[0].names
+        if positive is None and options.target not in (PREDICTED, OPPOSITE):
+            positive = options.target if options.target in names else split_class(options.target)[0]
+        members: dict[str, list[str]] = {}
+        for row in self.rows:
+            members.setdefault(sheet_of(row, names, positive), []).append(row["image_id"])
+        chosen = choose(members, options.sheet, self.settings.seed)
+        shown = {name for names in chosen.values() for name in names}
+        found: dict[str, Exhibit] = {}
+        with self.settings.report.progress("drawing", len(self._cases)) as advance:
+            for model in self.models:
+                drawings = {}
+                for row, (case, record, of_case) in zip(self.rows, self._cases, strict=True):
+                    if of_case is model:
+                        drawings[row["image_id"]] = self._drawing(row, case, record, highest, row["image_id"] in shown)
+                work = partial(draw_one, chain=model.chain, max_pixels=options.max_pixels, over=options.over)
+                workers = min(self.settings.workers, len(drawings) or 1)
+                preload = (*PRELOAD, "cxrtool.explaining.overlay", "cxrtool.explaining.maps")
+                results = map_items(work, drawings.values(), workers=workers, preload=preload)
+                for name, (_, result) in zip(drawings, results, strict=True):
+                    if isinstance(result, InputError):
+                        raise InputError(f"{name}: its overlay cannot be drawn: {result.message}")
+                    if result is not None:
+                        found[name] = result
+                    advance(1)
+        for sheet, names in chosen.items():
+            if names:
+                self._draw_sheet(sheet, [found[name] for name in names], len(members[sheet]), positive)
+        if not any((path / "sheets").iterdir()):
+            (path / "sheets").rmdir()
+
+    def _drawing(
+        self, row: Mapping[str, Any], case: Case, record: Mapping[str, Any], highest: float | None, shown: bool
+    ) -> Drawing:
+        above, below = captions(row)
+        shown_maps = tuple(
+            (self._map(case, index), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
+            for index, part in enumerate(_parts(record))
+        )
+        beside, named = self._beside(row)
+        return Drawing(
+            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""),
+            (*shown_maps, *beside),
+            self.build.path / "overlays" / f"{row['image_id']}.png",
+            highest,
+            above,
+            below if shown else (),
+            named,
+        )
+
+    def _beside(self, row: Mapping[str, Any]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+        """The map of the other folder for a row, where it has the same size; and the titles of all maps."""
+        import numpy as np
+
+        other, folder, named = self.beside.get(row["image_id"]), self.options.beside, titles(row)
+        if other is None or folder is None or not other.get("map"):
+            return (), named
+        path = folder / other["map"]
+        shape = np.load(self.build.path / row["map"], mmap_mode="r").shape
+        if not path.is_file() or np.load(path, mmap_mode="r").shape != shape:
+            return (), named
+        peak = (int(other["peak_x"]), int(other["peak_y"])) if other["peak_x"] else None
+        return ((path, peak),), (*(named or (map_of(row),)), f"{folder.name}: {map_of(other)}")
+
+    def _draw_sheet(self, name: str, exhibits: Sequence[Exhibit], count: int, positive: str | None) -> None:
+        from cxrtool.explaining import overlay
+
+        text = SHEETS[name].format(positive=positive)
+        drawn = f"{len(exhibits)} of {count}, drawn at random" if len(exhibits) < count else f"all {count}"
+        title = f"{text}: {drawn}; {self.options.method}, {SCALES[self.options.scale]}"
+        if any(exhibit.others for exhibit in exhibits):
+            parts = ["map of the predicted class", "map of the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
+            parts += [f"the map in {self.options.beside.name}"] if self.options.beside else []
+            title += f"; the image, {', '.join(parts)}"
+        overlay.write_picture(self.build.path / "sheets" / f"{name}.png", overlay.draw_sheet(exhibits, title))
+
+    def randomise(self) -> list[str]:
+        """Compare maps with those of randomised networks, write the table, and return the conclusion."""
+        from cxrtool.explaining.randomised import verdict
+
+        ids = [row["image_id"] for row in self.rows]
+        sample = set(choose({RANDOMISED: ids}, CHECKED, self.settings.seed)[RANDOMISED])
+        rows: list[Row] = []
+        compared = []
+        with self.settings.report.progress("randomising", len(sample)) as advance:
+            for model in self.models:
+                cases = [case for case, _, other in self._cases if other is model and case.row["image_id"] in sample]
+                if not cases:
+                    continue
+                subject, options = self._load(model.folder, cases), self.options
+                tasks = [Task(case.row["path"], "") for case in cases]
+                for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels):
+                    views = [(cases[k].row["image_id"], view) for k, view in batch if isinstance(view, View)]
+                    pictures = [view for _, view in views]
+                    seed = self.settings.seed
+                    found = subject.compare_randomised(pictures, options.target, seed) if views else []
+                    for index, stage, draw, likeness in found:
+                        compared.append((stage, likeness))
+                        numbers = asdict(likeness).items()
+                        cells = {name: "" if value is None else f"{value:.6g}" for name, value in numbers}
+                        rows.append({"image_id": views[index][0], "stage": stage, "draw": str(draw), **cells})
+                    advance(len(batch))
+        write_table(self.build.path / RANDOMISED, ["image_id", "stage", "draw", "rank_correlation", "ssim"], rows)
+        return verdict(compared)

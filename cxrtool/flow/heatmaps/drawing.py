@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import ImageError
-from cxrtool.flow.chain import MOVES, STEADY, Chain, replay
-from cxrtool.flow.lungs import Picture
+from cxrtool.flow.chain import Chain
+from cxrtool.flow.replaying import MOVES, STEPS, Picture, replay
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,13 +50,9 @@ class View:
 
     Attributes:
         pixels: (S, S), the network input, uint8 or uint16.
-        height: Of the image under the map, in pixels.
-        width: Of the image under the map, in pixels.
         moves: The steps from the image under the map to the network input.
         mask: (h, w), 0 or 255, at the size of a saved map: that of the image, otherwise the lungs segmented by the
             preprocessing of the model; None where there is neither.
-        sha256: Of the pixels as read.
-        warning: Warnings on the image.
         trouble: Why its mask was excluded.
     """
 
@@ -79,8 +75,6 @@ class Drawing:
     """An overlay to be drawn.
 
     Attributes:
-        maps: The maps to draw, each over a copy of the image.
-        overlay: The file to write.
         highest: The raw value of the last colour; None takes the maximum of the map.
         caption: Above the overlay.
         sheet_caption: Below a tile of a contact sheet; empty where it is on none.
@@ -97,33 +91,22 @@ class Drawing:
 
 
 def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None, over: str = INPUT) -> View:
-    """Read an image and its mask, run the steps in `chain`, and fit it to the network input; in a worker process.
-
-    Raises:
-        ImageError: The image cannot be read. A mask that cannot be read is excluded with a warning.
-    """
+    """Read an image and its mask, run the steps in `chain`, and fit it to the network input; in a worker process."""
     from cxrtool.imaging.fits import fit_geometry
     from cxrtool.imaging.placing import Move
     from cxrtool.imaging.resize import prepare_pixels
 
-    found = _prepare(task, chain, max_pixels, over)
-    picture, (height, width) = found.picture, found.shown.shape
+    picture, shown, mask, digest, trouble = _prepare(task, chain, max_pixels, over)
+    height, width = shown.shape
     before = picture.pixels.shape
     fitting = Move.of(fit_geometry(before[0], before[1], size, fit))
     moves = [*picture.moves, fitting] if over == ORIGINAL else [fitting]
     pixels, warning = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
-    return View(pixels, height, width, moves, found.mask, found.sha256, warning, found.trouble)
+    return View(pixels, height, width, moves, mask, digest, warning, trouble)
 
 
 def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: str = INPUT) -> Exhibit | None:
-    """Draw and write the overlay of an image, in a worker process.
-
-    Returns:
-        The tile of a contact sheet, where it is on one.
-
-    Raises:
-        ImageError: The image can no longer be read.
-    """
+    """Draw and write an overlay, in a worker process; returns the tile of a contact sheet, where it is on one."""
     import numpy as np
 
     from cxrtool.explaining import maps, overlay
@@ -132,18 +115,16 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
     if over == ORIGINAL and (drawing.task.mask or not any(entry["step"] == "segment" for entry in chain)):
         # The preprocessed image is not shown, and no lungs have to be segmented.
         chain = []
-    found = _prepare(drawing.task, chain, max_pixels, over)
-    height, width = found.shown.shape
+    _, under, mask, _, _ = _prepare(drawing.task, chain, max_pixels, over)
+    height, width = under.shape
     shown, maxima = [], []
     for path, peak in drawing.maps:
         values = np.load(path)
         maxima.append(float(values.max()))
         share = None if peak is None else ((peak[0] + 0.5) / width, (peak[1] + 0.5) / height)
         shown.append(overlay.Layer(maps.rescale(values, drawing.highest), share))
-    pixels = resample(found.shown, *maps.kept_size(height, width))
-    exhibit = overlay.Exhibit(
-        pixels, shown[0].values, found.mask, shown[0].peak, drawing.caption, shown[1:], drawing.titles
-    )
+    pixels = resample(under, *maps.kept_size(height, width))
+    exhibit = overlay.Exhibit(pixels, shown[0].values, mask, shown[0].peak, drawing.caption, shown[1:], drawing.titles)
     # Maps with a scale each have no common values to write at the colour scale.
     highest = drawing.highest if drawing.highest is not None else maxima[0] if len(maxima) == 1 else None
     overlay.write_picture(drawing.overlay, overlay.draw_overlay(exhibit, highest))
@@ -153,29 +134,16 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
     return exhibit
 
 
-@dataclass
-class _Prepared:
-    """An image after the steps of the chain.
+def _prepare(
+    task: Task, chain: Chain, max_pixels: int | None, over: str
+) -> tuple[Picture, np.ndarray, np.ndarray | None, str, str]:
+    """An image after the chain, the grey values under its map, and their mask at the size of the map or None.
 
-    Attributes:
-        picture: The image and its mask after the steps.
-        shown: The grey values under a map.
-        mask: That of `shown`, at the size of a saved map; None where there is none.
-        sha256: Of the pixels as read.
-        trouble: Why its own mask was excluded.
+    Also the SHA-256 of the pixels as read, and why the image's own mask was excluded.
     """
-
-    picture: Picture
-    shown: np.ndarray
-    mask: np.ndarray | None
-    sha256: str
-    trouble: str
-
-
-def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Prepared:
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
     from cxrtool.explaining.maps import kept_size
-    from cxrtool.flow.lungs import read_mask
+    from cxrtool.flow.replaying import read_mask
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.placing import lay_back
     from cxrtool.imaging.resize import resample
@@ -185,7 +153,7 @@ def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Pr
     given, digest, trouble = picture.pixels, pixel_sha256(picture.pixels), ""
     if task.mask:
         try:
-            lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEADY)]
+            lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEPS)]
             if lost:
                 raise ImageError(f"it cannot be transformed like its image by '{lost[0]}'")
             picture.mask = read_mask(task.mask, given.shape, max_pixels)
@@ -204,7 +172,7 @@ def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str) -> _Pr
         else:
             share = picture.lungs.astype("float32")
             mask = ((lay_back(share, picture.moves, given.shape, size) > 127) * 255).astype("uint8")
-    return _Prepared(picture, shown, mask, digest, trouble)
+    return picture, shown, mask, digest, trouble
 
 
 def sheet_of(row: Mapping[str, str], classes: Sequence[str], positive: str | None) -> str:

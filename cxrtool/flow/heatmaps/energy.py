@@ -35,27 +35,27 @@ def measure_place(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[s
         `energy_inside` and `peak_inside`, each a measure as in `metrics.json` with its number of images, and `by_class`
         with the same for each of several labels; empty where no image has a mask.
     """
-    from cxrtool.evaluation.resampling.means import mean_of_images
-
     found: dict[str, dict[str, Any]] = {}
     for name in FIGURES:
         known = [row for row in rows if row[name] != ""]
         if not known:
             continue
-        # A share of energy is not a count of successes: Wilson's interval is only for peaks.
-        counted = name == "peak_inside"
-        found[name] = mean_of_images(known, [float(row[name]) for row in known], seed, proportion=counted)
+        found[name] = _mean(known, name, seed)
         shares = [float(row["mask_share"]) for row in known if row.get("mask_share")]
         if name == "energy_inside" and len(shares) == len(known):
             found[name][MASKS] = sum(shares) / len(shares)
         classes = sorted({row.get("label", "") for row in known} - {""})
         if len(classes) > 1:
             parts = {label: [row for row in known if row.get("label") == label] for label in classes}
-            found[name][BY_CLASS] = {
-                label: mean_of_images(part, [float(row[name]) for row in part], seed, proportion=counted)
-                for label, part in parts.items()
-            }
+            found[name][BY_CLASS] = {label: _mean(part, name, seed) for label, part in parts.items()}
     return found
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str, seed: int) -> dict[str, Any]:
+    from cxrtool.evaluation.resampling.means import mean_of_images
+
+    # A share of energy is not a count of successes: Wilson's interval is only for peaks.
+    return mean_of_images(rows, [float(row[name]) for row in rows], seed, proportion=name == "peak_inside")
 
 
 def read_other(folder: Path) -> list[Row]:

@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """A method for heatmaps.
-
-    Attributes:
-        words: The networks that it supports.
-        make: From a network, an example (B, C, S, S) of its input, and a layer or None.
-    """
+    """A method: the networks that it supports, and its maker from a network, an example (B, C, S, S) and a layer."""
 
     words: str
     make: Callable[[Network, Tensor, str | None], GradCam | Cam]

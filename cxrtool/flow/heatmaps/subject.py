@@ -1,24 +1,33 @@
-"""A loaded model that is explained: the preprocessing of its images, the target class, the maps."""
+"""A loaded model that is explained: the preprocessing of its images, the target class, the maps.
+
+A model of twins has maps for the predicted label of an image, and for the opposite label. The score of a label is the
+highest probability of any of its classes for any twin of the image, and its map is that of this twin and class (Tabik
+et al. 2020, COVID-SDNet, show both maps, but do not describe which twin they are of).
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.tables.twins import labels_of, split_class
 from cxrtool.errors import CxrtoolError, InputError
-from cxrtool.flow.chain import Chain, before_twins, chain_of, missing_steps, modules_of
+from cxrtool.flow.chain import Chain, before_twins, chain_of, locate, missing_steps
 from cxrtool.flow.heatmaps.drawing import INPUT, OPPOSITE, Task, View, view_one
 from cxrtool.flow.heatmaps.options import METHODS
-from cxrtool.flow.parts import locate
+from cxrtool.flow.predicting import TwinInput
+from cxrtool.flow.replaying import modules_of
 from cxrtool.models.description import Input, ModelDescription
 from cxrtool.options import one_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import torch
     from torch import Tensor
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
     from cxrtool.explaining.randomised import Likeness
     from cxrtool.models.network import Network
     from cxrtool.training.features import Normalisation
+
 
 PREDICTED = "predicted"
 PRELOAD = ("cxrtool.data.reading.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
@@ -52,8 +62,6 @@ class Reason:
     """The map that explains one target for an image.
 
     Attributes:
-        target: The class or label that is explained.
-        probability: Its predicted probability.
         values: (S, S) float32, the map at the size of `Subject.form`; not scaled.
         pixels: The input of the network, uint8 or uint16.
         twin: The class whose generator made that input; empty where it is the image itself.
@@ -82,9 +90,6 @@ class Subject:
     """A loaded model.
 
     Attributes:
-        folder: The model folder.
-        description: Its `model.json`.
-        network: In evaluation mode, on the device.
         chain: The preprocessing steps that its images still need, without the generators.
         normalise: From grey values in [0, 1] to the network input.
         generators: The entry of the generators that its images still need, with located paths; or None.
@@ -105,6 +110,8 @@ class Subject:
     ) -> Subject:
         """Load a model and find the layer for its maps; `source` is the name of the images at `paths` in messages.
 
+        It is a `TwinSubject` if the images still need to be transformed.
+
         Raises:
             InputError: The images have another preprocessing, or the network has no map.
             UsageError: There is no such layer.
@@ -123,7 +130,8 @@ class Subject:
         example = torch.randn((2, len(form.mean), size, size), generator=torch.Generator().manual_seed(0))
         explainer = METHODS[method].make(network, example.to(device), layer)
         normalise = Normalisation(form.mean, form.std, device)
-        return cls(folder, description, network, chain, explainer, normalise, device, generators)
+        kind = cls if generators is None else TwinSubject
+        return kind(folder, description, network, chain, explainer, normalise, device, generators)
 
     @property
     def classes(self) -> list[str]:
@@ -173,20 +181,20 @@ class Subject:
             found.append(Explained(predicted, float(probabilities.max()), [reason]))
         return found
 
-    def explain(self, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor]) -> Answer:
-        """The maps of prepared images (S, S), uint8 or uint16, in fp32; a `CxrtoolError` if GPU memory is too small."""
-        return self._explain_with(self.explainer, pictures, choose)
-
-    def _explain_with(
-        self, explainer: GradCam | Cam, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor]
+    def explain(
+        self,
+        pictures: Sequence[np.ndarray],
+        choose: Callable[[Tensor], Tensor],
+        explainer: GradCam | Cam | None = None,
     ) -> Answer:
+        """The maps of prepared images (S, S), uint8 or uint16, in fp32; a `CxrtoolError` if GPU memory is too small."""
         import torch
 
         from cxrtool.explaining.cam import upsample
 
         images = self._inputs(pictures)
         try:
-            found = explainer(images, choose)
+            found = (explainer or self.explainer)(images, choose)
         except torch.OutOfMemoryError:
             raise _too_large(len(pictures)) from None
         probabilities = torch.softmax(found.logits.double(), 1)
@@ -216,15 +224,9 @@ class Subject:
 
     def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
         """As `randomise`, for `--target`."""
-        return self.randomise(views, chooser(target, self.classes), seed)
+        return self.randomise([view.pixels for view in views], chooser(target, self.classes), seed)
 
     def randomise(
-        self, views: Sequence[View], choose: Callable[[Tensor], Tensor], seed: int
-    ) -> list[tuple[int, str, int, Likeness]]:
-        """As `randomise_pictures`, of views."""
-        return self.randomise_pictures([view.pixels for view in views], choose, seed)
-
-    def randomise_pictures(
         self, pictures: Sequence[np.ndarray], choose: Callable[[Tensor], Tensor], seed: int
     ) -> list[tuple[int, str, int, Likeness]]:
         """Compare the maps of prepared images (S, S) with those of the same network with random parameters.
@@ -252,7 +254,7 @@ class Subject:
                 other = copy.deepcopy(self.network)
                 randomised.redraw(other, lambda: build(architecture)[0], stage)
                 explainer = METHODS[self.explainer.name].make(other, example.to(self.device), layer)
-                answer = self._explain_with(explainer, pictures, lambda _: targets)
+                answer = self.explain(pictures, lambda _: targets, explainer)
                 for index, (one, drawn) in enumerate(zip(trained.maps, answer.maps, strict=True)):
                     found.append((index, stage, draw, randomised.compare(one, drawn)))
         return found
@@ -265,15 +267,7 @@ def _too_large(count: int) -> CxrtoolError:
 
 
 def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
-    """The function from logits (B, K) to the classes (B,) to explain.
-
-    Args:
-        target: `predicted`, `opposite`, or the name of a class.
-        classes: Names in the order of the outputs.
-
-    Raises:
-        UsageError: There is no such class; the message has the nearest name.
-    """
+    """From `--target` to a function from logits (B, K) to the classes (B,) to explain; a `UsageError` if unknown."""
     if target == PREDICTED:
         return lambda logits: logits.argmax(1)
     if target == OPPOSITE:
@@ -286,3 +280,108 @@ def class_index(option: str, name: str, classes: Sequence[str], others: Sequence
     """The index of a class; a `UsageError` with the nearest name if there is no such class."""
     one_of(option, name, [*others, *classes])
     return list(classes).index(name)
+
+
+@dataclass(frozen=True)
+class _Maximum:
+    """The highest probability of a target, with the indices of its twin and output class."""
+
+    name: str
+    twin: int
+    output: int
+    probability: float
+
+
+@dataclass
+class TwinSubject(Subject):
+    """A loaded model of twins, applied to radiographs; `twins` makes their twins."""
+
+    twins: TwinInput = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.twins = TwinInput(self.generators or {}, self.description.input, self.device)
+
+    @property
+    def names(self) -> list[str]:
+        """The labels."""
+        return labels_of(self.classes)
+
+    @property
+    def form(self) -> Input:
+        """Size and fit of a radiograph before its twins are made."""
+        return self.twins.form
+
+    @property
+    def shown(self) -> int:
+        """Number of network inputs per image."""
+        return len(self.twins.names)
+
+    def check_target(self, target: str) -> None:
+        """Raise a `UsageError`, with the nearest name, if `--target` is neither a label nor a class of twins."""
+        if target not in (PREDICTED, OPPOSITE):
+            class_index("--target", target, [*self.names, *self.classes], (PREDICTED, OPPOSITE))
+
+    def why(self, pictures: Sequence[np.ndarray], target: str) -> list[Explained]:
+        """The fused predictions for prepared radiographs (S, S), and the maps for `--target`.
+
+        `predicted` explains the predicted and the second most probable label, `opposite` only the latter.
+        """
+        from cxrtool.evaluation.fusion import twins as fuse
+
+        made = self.twins.make(pictures)
+        flat = [twin for twins in made for twin in twins]
+        probabilities = self.ask(flat).reshape(len(pictures), self.shown, len(self.classes))
+        names = self.names
+        label = [names.index(split_class(name)[0]) for name in self.classes]
+        shares, decided = fuse(probabilities, label, len(names), 0)
+        found = []
+        wanted: list[tuple[Explained, _Maximum, np.ndarray]] = []
+        for i, (of_twins, share) in enumerate(zip(probabilities, shares, strict=True)):
+            first = int(decided[i])
+            found.append(Explained(names[first], float(share[first]), []))
+            second = max((k for k in range(len(names)) if k != first), key=lambda k: share[k])
+            for name in {PREDICTED: [names[first], names[second]], OPPOSITE: [names[second]]}.get(target, [target]):
+                maximum = self._maximum(name, of_twins)
+                wanted.append((found[i], maximum, made[i][maximum.twin]))
+        for start in range(0, len(wanted), len(flat)):
+            part = wanted[start : start + len(flat)]
+            choose = _fixed([maximum.output for _, maximum, _ in part])
+            answer = self.explain([picture for _, _, picture in part], choose)
+            for values, (explained, maximum, picture) in zip(answer.maps, part, strict=True):
+                twin, output = self.twins.names[maximum.twin], self.classes[maximum.output]
+                explained.reasons.append(
+                    Reason(maximum.name, maximum.probability, self._at_form(values), picture, twin, output)
+                )
+        return found
+
+    def _maximum(self, name: str, probabilities: np.ndarray) -> _Maximum:
+        """The maximum over the twins (K, C), for the classes of a label or for one class of twins."""
+        import numpy as np
+
+        outputs = [k for k, output in enumerate(self.classes) if name in (output, split_class(output)[0])]
+        index = int(probabilities[:, outputs].argmax())
+        twin, column = np.unravel_index(index, (len(probabilities), len(outputs)))
+        output = outputs[int(column)]
+        return _Maximum(name, int(twin), output, float(probabilities[twin, output]))
+
+    def _at_form(self, values: np.ndarray) -> np.ndarray:
+        """Convert a map from the size of the network input to that of the radiograph."""
+        from cxrtool.imaging.fits import fit_geometry
+        from cxrtool.imaging.placing import Move, lay_back
+
+        side = self.form.size
+        move = Move.of(fit_geometry(side, side, self.twins.size, self.twins.fit))
+        return lay_back(values, [move], (side, side), (side, side))
+
+    def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
+        """As `randomise`, with the twin and the class of the first map of each radiograph."""
+        found = self.why([view.pixels for view in views], target)
+        columns = [self.classes.index(explained.reasons[0].output) for explained in found]
+        return self.randomise([one.reasons[0].pixels for one in found], _fixed(columns), seed)
+
+
+def _fixed(columns: Sequence[int]) -> Any:
+    """A choice that does not depend on the logits."""
+    import torch
+
+    return lambda logits: torch.tensor(columns, device=logits.device)

@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import common_options
-from cxrtool.flow.chain import chain_of
-from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
-from cxrtool.flow.lungs import APPLY, CROP, ERASE, VERSION
-from cxrtool.flow.parts import AT, Chain, copy_parts
-from cxrtool.flow.seen import Seen
-from cxrtool.flow.segmenting.images import BYTES, IMAGES, MASKS, REFERENCES, Task, Way, is_whole, segment_all
+from cxrtool.flow.assignment import Seen
+from cxrtool.flow.chain import Chain, chain_of, copy_parts
+from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder
+from cxrtool.flow.replaying import APPLY, CROP, ERASE, VERSION
+from cxrtool.flow.segmenting.images import (
+    BYTES,
+    IMAGES,
+    MASKS,
+    REFERENCES,
+    Task,
+    Way,
+    draw_sheets,
+    is_whole,
+    segment_all,
+)
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.imaging.margins import IMAGE, MARGIN, MARGINS_OF
 from cxrtool.options import Options, option
@@ -71,11 +80,13 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
         InputError: There is no such manifest or network, or not a single image can be read.
         StrictError: `--strict`, and an image could not be read.
     """
+    from cxrtool.models.parts import default_part, read_part
+
     check(options)
     manifest = read_manifest(options.manifest, root=settings.root)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
-    part = find_part(options.lungs)
+    part = default_part("lungs") if options.lungs is None else read_part(options.lungs, "lungs")
     precision = "fp32" if settings.precision == "auto" else settings.precision
     entry = make_entry(options, part, precision)
     chain = _chain_before(manifest, changing="use" in entry)
@@ -103,8 +114,6 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
         found = _report(rows, records, build, settings)
         found["seen_in_fitting"] = _warn_of_seen(rows, part, settings)
         if options.sheet:
-            from cxrtool.flow.segmenting.sheets import draw_sheets
-
             draw_sheets(rows, records, way, options.sheet, settings)
         copy_parts(plan.chain, build.path)
         columns = [*manifest.columns, *(name for name in COLUMNS if any(row.get(name) for row in rows))]
@@ -113,28 +122,13 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
 
 
 def check(options: SegmentOptions) -> None:
-    """Check values and combinations of options.
-
-    Raises:
-        UsageError: A value is wrong, or two options exclude one another.
-    """
+    """Raise a `UsageError` for a wrong value, or for two options that exclude one another."""
     if options.apply_mask and options.erase_lungs:
         raise UsageError("--apply-mask keeps only the lungs, --erase-lungs everything else: choose one")
     if not 0 <= options.margin <= 1:
         raise UsageError(f"--margin: expected a share from 0 to 1, found {options.margin}")
     if not 0 < options.threshold < 1:
         raise UsageError(f"--threshold: expected a probability between 0 and 1, found {options.threshold}")
-
-
-def find_part(folder: Path | None) -> Part:
-    """The lung network in a folder, or the one that comes with cxrtool.
-
-    Raises:
-        InputError: There is none, or it is damaged.
-    """
-    from cxrtool.models.parts import default_part, read_part
-
-    return default_part("lungs") if folder is None else read_part(folder, "lungs")
 
 
 def make_entry(options: SegmentOptions, part: Part, precision: str) -> dict[str, Any]:
@@ -239,11 +233,18 @@ def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
 def _report(
     rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], build: Build, settings: Settings
 ) -> dict[str, Any]:
-    """Report the results, and return the numbers for `run.json`."""
+    """Report the results, and return the numbers for `run.json`; Dice and IoU where the manifest had masks."""
+    from cxrtool.evaluation.resampling.means import mean_of_images
+
     say, warn = settings.report.say, settings.report.warn
     areas = sorted(record["mask_area"] for record in records.values())
     say(f"{len(rows)} images; lungs cover {areas[len(areas) // 2]:.0%} of the image in the median")
-    found: dict[str, Any] = {"agreement": measure_agreement(rows, settings.seed)}
+    found: dict[str, Any] = {"agreement": {}}
+    known = [row for row in rows if row.get("mask_dice")]
+    for key in MEASURES if known else ():
+        values = [float(row[f"mask_{key}"]) for row in known]
+        mean = mean_of_images(known, values, settings.seed, proportion=False)
+        found["agreement"][key] = {**mean, "least": min(values)}
     for key, mean in found["agreement"].items():
         interval = f" [{mean['low']:.3f}, {mean['high']:.3f}]" if mean["low"] is not None else ""
         say(
@@ -266,28 +267,6 @@ def _kinds(doubts: Sequence[str]) -> list[str]:
 
     plain = (re.sub(r" \([^)]*\)", "", doubt).removeprefix(f"{IMPLAUSIBLE}: ") for doubt in doubts)
     return [kind for text in plain for kind in text.split(", ")]
-
-
-def measure_agreement(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
-    """Mean Dice and IoU with intervals over patients, where the manifest had masks.
-
-    Args:
-        rows: The rows of the manifest that `segment` writes.
-        seed: Seed of the resamples.
-
-    Returns:
-        `dice` and `iou`, each as in `metrics.json`, with the minimum and the numbers of images; empty without masks.
-    """
-    from cxrtool.evaluation.resampling.means import mean_of_images
-
-    known = [row for row in rows if row.get("mask_dice")]
-    if not known:
-        return {}
-    values = {key: [float(row[f"mask_{key}"]) for row in known] for key in MEASURES}
-    return {
-        key: {**mean_of_images(known, numbers, seed, proportion=False), "least": min(numbers)}
-        for key, numbers in values.items()
-    }
 
 
 def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:

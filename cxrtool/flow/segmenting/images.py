@@ -15,15 +15,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
-from cxrtool.flow.lungs import CROP, LEFT_WHOLE, change, read_mask, unlike
 from cxrtool.flow.parallel import map_items
+from cxrtool.flow.replaying import CROP, LEFT_WHOLE, change, read_mask, unlike
+from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from cxrtool.explaining.overlay import Outlined
     from cxrtool.imaging.fits import Form
     from cxrtool.training.lung_finder import LungFinder
+
 
 IMAGES, MASKS, REFERENCES = "images", "masks", "references"
 """The folders that are written: images whose pixels changed, masks, and cropped masks of the manifest."""
@@ -62,8 +66,6 @@ class Prepared:
     Attributes:
         values: (S, S) float32 in [0, 1]; None after the network has run.
         box: The part of the image that is used: top, left, height, width.
-        shape: Height and width of the image.
-        warnings: Warnings of the reader.
         digest: SHA-256 of its pixels, unless the manifest has it.
         odd: How it differs from the images that the network was fitted on.
     """
@@ -83,9 +85,7 @@ class Way:
 
     Attributes:
         target: The unfinished folder.
-        form: The network's input.
         entry: The entry of the chain, with the threshold and the use of the mask; without `use` no pixel changes.
-        max_pixels: Refuse larger images before they are decoded.
         usual: Statistics of the images that the network was fitted on, where they are known.
     """
 
@@ -112,56 +112,31 @@ class Way:
 def segment_all(
     tasks: Sequence[Task], way: Way, finder: LungFinder, *, batch_size: int, workers: int
 ) -> Iterator[tuple[Task, dict[str, Any] | InputError]]:
-    """Segment images and yield the record of each, or its error; in order except for those that cannot be read.
+    """Yield the record of each image, or its error; in order except for those that cannot be read."""
+    import numpy as np
 
-    Args:
-        tasks: The images.
-        way: How they are processed.
-        finder: The network.
-        batch_size: Images per batch of the network.
-        workers: Number of processes that read; the same number of processes write.
-    """
     failed: list[tuple[Task, InputError]] = []
-    answers = _run_network(tasks, way, finder, batch_size, workers, failed)
-    for (prepared, _), result in map_items(partial(finish_one, way=way), answers, workers=workers, preload=PRELOAD):
+
+    def answers() -> Iterator[tuple[Prepared, np.ndarray]]:
+        results = map_items(partial(prepare_one, way=way), tasks, workers=workers, preload=PRELOAD)
+        while batch := list(islice(results, batch_size)):
+            failed.extend((task, result) for task, result in batch if isinstance(result, InputError))
+            views = [result for _, result in batch if not isinstance(result, InputError)]
+            if views:
+                found = finder(np.stack([view.values for view in views if view.values is not None]))
+                for view, answer in zip(views, found, strict=True):
+                    view.values = None
+                    yield view, answer
+
+    for (prepared, _), result in map_items(partial(finish_one, way=way), answers(), workers=workers, preload=PRELOAD):
         while failed:
             yield failed.pop()
         yield prepared.task, result
     yield from failed
 
 
-def _run_network(
-    tasks: Sequence[Task],
-    way: Way,
-    finder: LungFinder,
-    batch_size: int,
-    workers: int,
-    failed: list[tuple[Task, InputError]],
-) -> Iterator[tuple[Prepared, np.ndarray]]:
-    import numpy as np
-
-    results = map_items(partial(prepare_one, way=way), tasks, workers=workers, preload=PRELOAD)
-    while batch := list(islice(results, batch_size)):
-        views = []
-        for task, result in batch:
-            if isinstance(result, InputError):
-                failed.append((task, result))
-            else:
-                views.append(result)
-        if not views:
-            continue
-        answers = finder(np.stack([view.values for view in views if view.values is not None]))
-        for view, answer in zip(views, answers, strict=True):
-            view.values = None
-            yield view, answer
-
-
 def prepare_one(task: Task, *, way: Way) -> Prepared:
-    """Read an image and make the network's input of it; runs in a worker process.
-
-    Raises:
-        ImageError: It cannot be read.
-    """
+    """Read an image and make the network's input of it, in a worker process; an `ImageError` if it cannot be read."""
     import numpy as np
 
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
@@ -179,15 +154,11 @@ def prepare_one(task: Task, *, way: Way) -> Prepared:
 
 
 def finish_one(item: tuple[Prepared, np.ndarray], *, way: Way) -> dict[str, Any]:
-    """Make the mask of an output, measure it, and write the files; runs in a worker process.
-
-    Returns:
-        The values for the manifest, and the size of each written file in bytes.
-    """
+    """Make the mask of an output, measure it, and write the files; runs in a worker process."""
     import numpy as np
 
     from cxrtool.data.reading.images import write_png
-    from cxrtool.flow.lungs import Picture
+    from cxrtool.flow.replaying import Picture
     from cxrtool.imaging import masks, view
 
     prepared, answer = item
@@ -237,3 +208,93 @@ def is_whole(record: Mapping[str, Any], way: Way, image_id: str) -> bool:
     return all(
         is_whole_png(way.path_of(folder, image_id), record[name]) for folder, name in BYTES.items() if name in record
     )
+
+
+SHEETS = {
+    "lungs": "lung masks",
+    "warnings": "no plausible lung mask, the most implausible first",
+    "worst": "lowest agreement with the manifest's masks, the lowest first",
+}
+"""Each sheet, and its title."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image on a sheet: the files of the image, of the mask that was found and, if any, of the manifest's mask."""
+
+    path: str
+    mask: str
+    reference: str
+    caption: tuple[str, ...]
+
+
+def draw_sheets(
+    rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], way: Way, count: int, settings: Settings
+) -> None:
+    """Draw the contact sheets of a finished segmentation, each of at most `count` images."""
+    from cxrtool.explaining import overlay
+    from cxrtool.flow.heatmaps.drawing import choose
+
+    members = _members(rows, records)
+    chosen = choose({"lungs": members["lungs"]}, count, settings.seed)
+    chosen |= {name: members[name][:count] for name in ("warnings", "worst") if members[name]}
+    wanted = {name for names in chosen.values() for name in names}
+    tiles = [_tile(row, records[row["image_id"]]) for row in rows if row["image_id"] in wanted]
+    ids = [row["image_id"] for row in rows if row["image_id"] in wanted]
+    work = partial(outline_one, max_pixels=way.max_pixels)
+    preload = (*PRELOAD, "cxrtool.explaining.overlay")
+    shown: dict[str, Outlined] = {}
+    for name, (_, result) in zip(
+        ids, map_items(work, tiles, workers=min(settings.workers, len(tiles)), preload=preload), strict=True
+    ):
+        if isinstance(result, InputError):
+            raise InputError(f"{name}: cannot be drawn: {result.message}")
+        shown[name] = result
+    (way.target / "sheets").mkdir(exist_ok=True)
+    known = any(row.get("mask_dice") for row in rows)
+    for sheet, names in chosen.items():
+        drawn = ", a random sample" if sheet == "lungs" else ""
+        total = len(members[sheet])
+        of = f"all {total}" if len(names) == total else f"{len(names)} of {total}{drawn}"
+        colours = "blue: found" + (", orange: the manifest's mask" if known else "")
+        drawing = overlay.draw_outlines([shown[name] for name in names], f"{SHEETS[sheet]}, {of}; {colours}")
+        overlay.write_picture(way.target / "sheets" / f"{sheet}.png", drawing)
+
+
+def outline_one(tile: Tile, *, max_pixels: int | None) -> Outlined:
+    """Read the image and masks of a tile, reduced, in a worker process; an `ImageError` if that is impossible."""
+    from cxrtool.data.reading.images import MAX_PIXELS, read_image
+    from cxrtool.explaining.overlay import Outlined, thumbnail
+    from cxrtool.flow.replaying import read_mask
+
+    limit = max_pixels or MAX_PIXELS
+    pixels = read_image(tile.path, max_pixels=limit, capture_decoder_errors=True).pixels
+    found = thumbnail(read_image(tile.mask, max_pixels=limit).pixels, mask=True)
+    reference = None
+    if tile.reference:
+        try:
+            reference = thumbnail(read_mask(tile.reference, pixels.shape, max_pixels), mask=True)
+        except ImageError:
+            # The manifest already has a warning about it.
+            reference = None
+    return Outlined(thumbnail(pixels), found, reference, tile.caption)
+
+
+def _members(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The images of each sheet, in order: implausible masks by the number of warnings and the network's confidence."""
+    ids = [row["image_id"] for row in rows]
+    doubtful = [name for name in ids if records[name]["doubt"]]
+    compared = [name for name in ids if "dice" in records[name]]
+    return {
+        "lungs": ids,
+        "warnings": sorted(doubtful, key=lambda name: (-records[name]["doubt"].count(","), records[name]["sureness"])),
+        "worst": sorted(compared, key=lambda name: float(records[name]["dice"])),
+    }
+
+
+def _tile(row: Row, record: Mapping[str, Any]) -> Tile:
+    numbers = f"{record['mask_area']:.0%} of the image"
+    if "dice" in record:
+        numbers += f", Dice {record['dice']:.3f}"
+    caption = (row["image_id"], numbers, *([record["doubt"]] if record["doubt"] else []))
+    return Tile(str(Path(row["path"])), row["mask"], row.get("mask_reference", ""), caption)

@@ -85,7 +85,7 @@ def test_a_step_more_is_in_the_help_and_works(cxr, study, tmp_path, monkeypatch)
     # Each process loads a module that a test put in the way.
     (tmp_path / "trap").mkdir()
     (tmp_path / "trap" / "sitecustomize.py").write_text(
-        "from cxrtool.flow.enhance_replay import STEPS, Step\n"
+        "from cxrtool.flow.replaying import STEPS, Step\n"
         "STEPS['negative'] = Step('negative', lambda pixels, entry: 255 - pixels, lambda entry: 'Negatives.',\n"
         "                         options={'clahe_tiles': 'tiles'})\n"
     )

@@ -14,7 +14,8 @@ from cxrtool.commands.enhance import EnhanceOptions, enhance
 from cxrtool.commands.predict import PredictOptions, predict
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, OutputError, StrictError, UsageError
-from cxrtool.flow.chain import chain_of, decode
+from cxrtool.flow.chain import chain_of
+from cxrtool.flow.replaying import decode
 
 
 @pytest.fixture

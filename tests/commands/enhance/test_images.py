@@ -5,7 +5,7 @@ import pytest
 from cxrtool.commands.enhance.images import Task, count_one, enhance_one, look_at_stages, measure_one
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.errors import ImageError
-from cxrtool.flow.enhance_replay import replay_clahe
+from cxrtool.flow.replaying import replay_clahe
 
 CLAHE = {"step": "clahe", "version": 1, "clip": 2.0, "tiles": 2}
 STRONG = {**CLAHE, "clip": 9.0}

@@ -3,7 +3,7 @@ import pytest
 from cxrtool.commands.enhance.reference import References, divide
 from cxrtool.data.splitting.splits import Splits
 from cxrtool.errors import InputError
-from cxrtool.flow.fold_chains import ALL
+from cxrtool.flow.chain import ALL
 
 SPLITS = Splits({("0", "0"): {"a": "train", "b": "test"}, ("0", "1"): {"a": "test", "b": "train", "x": "train"}})
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 
 from cxrtool.commands.info import InfoOptions, info
-from cxrtool.flow.calibration import decide_on_validation
+from cxrtool.flow.fold_training import decide_on_validation
 from cxrtool.flow.settings import Settings
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.auditing.part import ALARM, CLEAR, Finding, Part
-from cxrtool.auditing.summary import headline
+from cxrtool.auditing.part import ALARM, CLEAR, Finding, Part, headline
 from cxrtool.commands.report import LARGEST, report
 from cxrtool.commands.report.options import ReportOptions
 from cxrtool.commands.train import train

@@ -4,8 +4,8 @@ import pytest
 
 from cxrtool.errors import ImageError
 from cxrtool.explaining.maps import lay_on
-from cxrtool.flow.chain import REPLAY
 from cxrtool.flow.heatmaps.drawing import Drawing, Task, captions, choose, draw_one, sheet_of, view_one
+from cxrtool.flow.replaying import REPLAY
 
 CHAIN = [{"step": "prepare", "version": 1, "size": 40, "fit": "pad"}]
 

@@ -15,9 +15,8 @@ from cxrtool.data.tables.manifest import read_manifest, read_table, write_manife
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import Cam, GradCam
-from cxrtool.flow.heatmaps import ExplainOptions, explain
+from cxrtool.flow.heatmaps import RANDOMISED, TRAINED_ON, ExplainOptions, explain
 from cxrtool.flow.heatmaps.energy import compare_beside, in_words, measure_place
-from cxrtool.flow.heatmaps.images import RANDOMISED, TRAINED_ON
 from cxrtool.flow.heatmaps.options import METHODS
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import ModelDescription
@@ -383,7 +382,7 @@ def test_nothing_is_done_twice_and_an_interrupted_run_goes_on(place, ask, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxrtool.flow.heatmaps.images.Explanation.draw", lambda self: fail(None, None, None))
+        patch.setattr("cxrtool.flow.heatmaps.Explanation.draw", lambda self: fail(None, None, None))
         with pytest.raises(KeyboardInterrupt):
             ask(out="again")
     assert not (tmp_path / "again").exists()
@@ -428,8 +427,8 @@ def test_over_the_original_a_map_is_led_back_through_all_that_moved_the_picture(
         return ((item, work(item)) for item in items)
 
     monkeypatch.setattr("cxrtool.flow.parallel.map_items", here)
-    monkeypatch.setattr("cxrtool.flow.heatmaps.images.map_items", here)
-    monkeypatch.setattr("cxrtool.flow.lungs.find_lungs", find)
+    monkeypatch.setattr("cxrtool.flow.heatmaps.map_items", here)
+    monkeypatch.setattr("cxrtool.flow.replaying.find_lungs", find)
     monkeypatch.setattr("cxrtool.flow.heatmaps.subject.locate", lambda chain, folder: chain)
     chain = [
         {"step": "prepare", "version": 1, "size": 90, "fit": "pad"},

@@ -77,12 +77,12 @@ def test_sixteen_bits_are_explained_as_eight(subject, views):
 def test_randomised_maps_are_compared_image_by_image(subject, views):
     before = {name: value.clone() for name, value in subject.network.state_dict().items()}
     wanted = chooser("predicted", subject.classes)
-    found = subject.randomise([view for _, view in views[:3]], wanted, 0)
+    found = subject.randomise([view.pixels for _, view in views[:3]], wanted, 0)
     assert [(index, stage, draw) for index, stage, draw, _ in found] == [
         (index, stage, draw) for stage in STAGES for draw in range(DRAWS) for index in range(3)
     ]
-    assert found == subject.randomise([view for _, view in views[:3]], wanted, 0)
-    assert found != subject.randomise([view for _, view in views[:3]], wanted, 1)
+    assert found == subject.randomise([view.pixels for _, view in views[:3]], wanted, 0)
+    assert found != subject.randomise([view.pixels for _, view in views[:3]], wanted, 1)
     ranks = [likeness.rank_correlation for *_, likeness in found if likeness.rank_correlation is not None]
     assert ranks
     assert min(ranks) < 0.99

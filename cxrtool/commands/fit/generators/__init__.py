@@ -21,16 +21,22 @@ from cxrtool.data.files import locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.errors import InputError, UsageError
-from cxrtool.flow import container as containers
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
-from cxrtool.flow.container import Summary, raise_if_strict, warn_without_validation
-from cxrtool.flow.fold_chains import chain_of_manifest
-from cxrtool.flow.fold_training import Task
+from cxrtool.flow.chain import chain_of_manifest
+from cxrtool.flow.fold_training import (
+    Stores,
+    Summary,
+    Task,
+    complete_run,
+    create_run_folder,
+    finished_folds,
+    raise_if_strict,
+    warn_without_validation,
+)
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.stores import Stores
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 
@@ -80,7 +86,7 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     warn_without_validation(mine, options, settings)
     _warn_of_deviations(options, manifest, settings)
     shown = {**options.identity(), "manifest": str(options.manifest), "splits": str(options.splits)}
-    containers.create_run_folder(container, splits, {**shown, "precision": settings.precision}, {})
+    create_run_folder(container, splits, {**shown, "precision": settings.precision}, {})
     stores = Stores(settings, manifest, container)
     task = Task(
         preset=None,
@@ -176,7 +182,7 @@ def _close(
     run, report = container.out, settings.report
     names = [a.name for a in assignments]
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
-        done, rejects = containers.finished(container, names)
+        done, rejects = finished_folds(container, names)
         if len(done) < len(names):
             report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
             return None
@@ -185,7 +191,7 @@ def _close(
         write_table(run / EFFECTS, COLUMNS, rows)
         header, table = summarise(rows, manifest.classes(), subset, settings.seed)
         write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
-        containers.complete(container, names, rejects, manifest)
+        complete_run(container, names, rejects, manifest)
     report.say(
         f"{container.shown}: all {len(names)} folds are complete; next: cxrtool transform MANIFEST --generators "
         f"{container.shown} -o DIR, or cxrtool evaluate {container.shown} for FuCiTNet alone"

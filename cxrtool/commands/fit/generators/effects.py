@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.flow.assignment import Assignment
-from cxrtool.flow.fold_chains import radiograph_of
+from cxrtool.flow.chain import radiograph_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,10 +13,9 @@ from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import write_predictions
 from cxrtool.flow.assignment import Assignment
-from cxrtool.flow.fold_chains import radiograph_of
+from cxrtool.flow.chain import copy_parts, radiograph_of
 from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, Task, describe_epoch
-from cxrtool.flow.folder import Build
-from cxrtool.flow.parts import copy_parts, without_paths
+from cxrtool.flow.folder import Build, without_paths
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 

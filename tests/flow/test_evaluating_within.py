@@ -6,8 +6,7 @@ from cxrtool.data.splitting.splits import COLUMNS
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import write_predictions
 from cxrtool.errors import InputError
-from cxrtool.flow.evaluating import EvaluateOptions, evaluate
-from cxrtool.flow.within import keep_within, table_of
+from cxrtool.flow.evaluating import EvaluateOptions, evaluate, keep_within, table_of
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from cxrtool.explaining.randomised import DRAWS, STAGES
 from cxrtool.flow.heatmaps import explain
 from cxrtool.flow.heatmaps.drawing import Task
 from cxrtool.flow.heatmaps.options import ExplainOptions
-from cxrtool.flow.heatmaps.subject import Subject
-from cxrtool.flow.heatmaps.twins import TwinSubject, load_subject
+from cxrtool.flow.heatmaps.subject import Subject, TwinSubject
 from cxrtool.flow.settings import Settings
 from cxrtool.training.checkpoint import load_model
 from cxrtool.training.twin_maker import TwinMaker
@@ -53,7 +52,7 @@ def place(tmp_path_factory, make_masked_study, write_generators):
 
 @pytest.fixture
 def subject(place):
-    return load_subject(
+    return Subject.load(
         place[0] / "run" / "r0f0", [place[1].folder / "im000.png"], "study", "grad-cam", None, torch.device("cpu")
     )
 
@@ -220,7 +219,7 @@ def test_each_image_is_explained_by_the_fold_that_tested_it_with_both_maps(place
 
 def test_an_interrupted_explanation_goes_on(place, ask, tmp_path, monkeypatch):
     whole = ask(out="whole")
-    from cxrtool.flow.heatmaps.images import Explanation
+    from cxrtool.flow.heatmaps import Explanation
 
     monkeypatch.setattr(Explanation, "draw", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

@@ -11,8 +11,7 @@ from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import join, read_predictions, write_predictions
 from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.decisions.temperature import apply, fit
-from cxrtool.flow.decisions import parse_prevalences
-from cxrtool.flow.evaluating import EvaluateOptions, evaluate, read_metrics
+from cxrtool.flow.evaluating import EvaluateOptions, evaluate, parse_prevalences, read_metrics
 from cxrtool.flow.settings import Settings
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.evaluation.decisions.temperature import fit
-from cxrtool.flow.calibration import IMPORTED, OF_TWINS, decide_on_validation, undecided
+from cxrtool.flow.fold_training import IMPORTED, OF_TWINS, decide_on_validation, undecided
 
 
 @pytest.fixture
