@@ -12,7 +12,7 @@ from typing import Any
 
 from cxrtool.evaluation.tables import count_of
 from cxrtool.imaging.fits import FITS
-from cxrtool.training.options import CHECKPOINTS, OPTIMIZERS, SCHEDULES
+from cxrtool.training.options import BN_STATS, CHECKPOINTS, OPTIMIZERS, SCHEDULES
 
 LOSSES = {"margin": "the margin loss of capsule networks"}
 """Losses whose name does not explain them."""
@@ -207,6 +207,8 @@ def _training(facts: Facts) -> str:
         text += f" Training stopped after {count_of(patience, 'epoch')} without a lower validation loss."
     kept = str(value("checkpoint") or "")
     text += f" {CHECKPOINTS.get(kept, f'The checkpoint {kept} was kept.')}" if kept else ""
+    norms = BN_STATS.get(str(value("bn_stats") or ""), "")
+    text += f" {norms}" if norms else ""
     return f"{text} {augmentation_in_words(str(value('augment') or 'none'))}"
 
 

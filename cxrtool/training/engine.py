@@ -25,6 +25,7 @@ from cxrtool.training.classifier_losses import LOSSES, class_weights
 from cxrtool.training.device import autocast
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
+from cxrtool.training.norms import renew_norms
 
 
 class Average:
@@ -76,6 +77,9 @@ class Average:
             mean.copy_(saved)
 
 
+DIVERGING = 10
+"""From this multiple of the loss of guessing a training is reported as one that does not learn."""
+
 Stop = Callable[[], CxrtoolError | None]
 """Called between two batches; what it returns is raised after the state has been saved."""
 
@@ -89,12 +93,14 @@ class Fit(Job):
         source: Gives its inputs.
         labels: Class index of every image of the store (N,).
         criterion: A name of `LOSSES`.
+        recompute_norms: Test with statistics of batch normalisation of all training images, not the running ones.
     """
 
     source: Source
     labels: np.ndarray
     classes: int
     criterion: str = "cross-entropy"
+    recompute_norms: bool = False
 
     def __post_init__(self) -> None:
         weights = class_weights(self.labels[self.training], self.classes, self.recipe.class_weights)
@@ -117,6 +123,24 @@ class Fit(Job):
     def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Number of correct predictions."""
         return (outputs.argmax(1) == target).sum()
+
+    @property
+    def guessing(self) -> float:
+        """The cross-entropy of equal probabilities."""
+        return math.log(self.classes)
+
+    def renew_norms(self, between: Callable[[], None]) -> None:
+        """Compute the statistics on all training images, as they are without augmentation."""
+        if self.recompute_norms:
+            renew_norms(
+                self.module,
+                lambda indices: self.source.batch(indices, None),
+                self.training,
+                self.recipe.batch_size,
+                self.device,
+                self.precision,
+                between,
+            )
 
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
         """Loss and accuracy."""
@@ -171,7 +195,7 @@ class Loop:
     """The state of one call of `fit`, from batch to batch, as it is saved."""
 
     def __init__(self, job: Job, warn: Callable[[str], None]) -> None:
-        self.job = job
+        self.job, self.warn, self._warned = job, warn, False
         if not job.trained():
             raise CxrtoolError("expected weights to train, found that all are frozen")
         self.optimizer = job.optimizer()
@@ -282,12 +306,16 @@ class Loop:
         if not bool(torch.isfinite(losses).all()):
             self._raise_diverged(int((~torch.isfinite(losses)).nonzero()[0]))
         count = sum(map(len, self._batches()))
+        train_loss = float(losses.sum()) / count
+        self._warn_of_divergence(train_loss)
         with self._averaged():
+            if len(job.validation) or self.epoch + 1 == recipe.epochs:
+                job.renew_norms(lambda: self._raise_if_stopped(stop))
             validation_loss, validation_score = self._validate(stop)
         figures = (
             self.epoch + 1,
             rate,
-            float(losses.sum()) / count,
+            train_loss,
             float(torch.stack(self.score_sums).sum()) / count,
             validation_loss,
             validation_score,
@@ -306,6 +334,17 @@ class Loop:
                 weights = {name: value.detach().clone() for name, value in job.module.state_dict().items()}
             self.best = {"epoch": self.epoch, "score": score, "weights": weights}
         return row
+
+    def _warn_of_divergence(self, train_loss: float) -> None:
+        guessing = self.job.guessing
+        if self._warned or guessing is None or train_loss < DIVERGING * guessing:
+            return
+        self._warned = True
+        self.warn(
+            f"epoch {self.epoch + 1}: the training loss is {train_loss:.3g}, where guessing gives {guessing:.2f}: the "
+            f"network does not learn at --lr {self.job.recipe.lr:g}; a lower --lr, such as "
+            f"{self.job.recipe.lr / 10:g}, may help"
+        )
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return self.average.shown() if self.average else contextlib.nullcontext()

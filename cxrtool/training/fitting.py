@@ -35,6 +35,7 @@ class Design:
         freeze: Train only the head.
         frozen_norms: Batch normalisations of a frozen backbone keep their statistics (`eval`), not those of the batch.
         normalize: `native` or `div255`.
+        recompute_norms: Compute the statistics of batch normalisation on all training images.
     """
 
     architecture: Architecture
@@ -48,6 +49,7 @@ class Design:
     threads: int
     device: str
     precision: str
+    recompute_norms: bool = False
 
 
 @dataclass
@@ -140,6 +142,7 @@ def fit_fold(
                 save_every=save_every,
                 names=list(ids),
                 criterion=loss_of(design.architecture.name),
+                recompute_norms=design.recompute_norms,
             ),
             epoch_done=epoch_done,
             stop=stop,

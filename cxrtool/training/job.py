@@ -117,6 +117,14 @@ class Job(ABC):
     def score_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The sum of the scores of a batch's images."""
 
+    def renew_norms(self, between: Callable[[], None]) -> None:
+        """Compute the statistics of batch normalisation anew, before a validation and at the end; here nothing."""
+
+    @property
+    def guessing(self) -> float | None:
+        """The loss of a network that answers alike for every image; None where there is no such number."""
+        return None
+
     @abstractmethod
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
         """Loss and score on the validation images; `between` is called after each batch."""

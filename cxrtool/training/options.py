@@ -131,6 +131,11 @@ CHECKPOINTS = {
 CLASS_WEIGHTS = ("none", "balanced")
 NORMALIZATIONS = ("native", "div255")
 FROZEN_NORMS = ("eval", "batch")
+BN_STATS = {
+    "recompute": "The statistics of batch normalisation were computed on all training images after training.",
+    "running": "",
+}
+"""Where the statistics of batch normalisation are from, with the sentence in a methods paragraph."""
 
 
 def _built_in_networks() -> Iterable[str]:
@@ -214,6 +219,11 @@ class TrainingOptions(FittingOptions):
     )
     freeze: bool = option("Train only the head.", False, flags=("--freeze/--unfreeze",), shown="unfreeze")
     frozen_bn: str = option("Mode of frozen batch normalisation: {choices}.", "eval", choices=FROZEN_NORMS)
+    bn_stats: str = option(
+        "Statistics of batch normalisation: {choices} (recompute: of all training images, before every validation).",
+        "recompute",
+        choices=BN_STATS,
+    )
     hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0)
     dropout: float = option("Dropout before the output layer.", 0.0)
     augment: str = option(

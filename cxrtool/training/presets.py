@@ -13,6 +13,7 @@ _COVID_XNET: dict[str, Any] = {
     # Duran-Lopez et al. 2020, sections 2.2 and 2.3. The paper gives optimizer, batch, class weights and augmentation;
     # Adadelta's constants are those of the framework it used, and epochs and their choice are ours.
     "model": "covid-xnet",
+    "bn_stats": "running",
     "weights": "none",
     "size": 128,
     "epochs": 100,
@@ -31,6 +32,7 @@ _PORTABLE_DENSENET161: dict[str, Any] = {
     # constant 0.01, momentum 0.9, batches of 4, 200 epochs; scaling and flip. The range of scaling (half of the images,
     # by up to a tenth) and the epoch of the lowest validation loss are ours.
     "model": "densenet161",
+    "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
     "epochs": 200,
@@ -48,6 +50,7 @@ _COVID_SDNET: dict[str, Any] = {
     # outputs, all layers trained by SGD in batches of 16. Rate, momentum, epochs and their choice, size and
     # augmentation are ours.
     "model": "resnet50",
+    "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
     "hidden": 512,
@@ -66,6 +69,7 @@ _COVID_CAPS: dict[str, Any] = {
     # Afshar et al. 2020 and their implementation: Adam at 0.001 (with Keras's epsilon), batches of 16, 100 epochs,
     # margin loss. No augmentation and the epoch of the lowest validation loss are ours.
     "model": "covid-caps",
+    "bn_stats": "running",
     "weights": "none",
     "size": 224,
     "epochs": 100,
@@ -82,6 +86,7 @@ _PEPX: dict[str, Any] = {
     # name translation, rotation, flip, zoom and changes of intensity; their ranges, no third class of pneumonia, and
     # the epoch of the lowest validation loss are ours, as are the widths of the network.
     "model": "pepx",
+    "bn_stats": "running",
     "weights": "none",
     "size": 224,
     "epochs": 10,
@@ -95,6 +100,7 @@ _PEPX: dict[str, Any] = {
 _MAKRIS: dict[str, Any] = {
     # Makris et al. 2020, section 3: frozen ImageNet backbones, a new head with dropout 0.5, Adam. The head's width and
     # the ranges of shear, zoom, crop and noise are ours.
+    "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
     "freeze": True,
@@ -113,6 +119,7 @@ _VGG16_PORTABLE: dict[str, Any] = {
     # epochs, dropout. Frozen convolutions, ImageNet weights in the dense layers 4096-4096-K (which are what timm counts
     # as this network's head), the rate of dropout, no augmentation and the last epoch are ours.
     "model": "vgg16",
+    "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
     "freeze": True,

@@ -1,0 +1,121 @@
+"""Statistics of batch normalisation, computed anew on all training images.
+
+While a network trains, its running statistics are an average over the last batches: after a few steps they are mostly
+their initial values, and after steps with large updates they belong to weights that are gone. A network that is tested
+with them can answer as if it had learnt nothing. Here the mean and the variance of every channel are those of all
+training images, as the network sees them in a test (Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3):
+without augmentation and dropout, each layer on what the layers before it give in large batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cxrtool.errors import CxrtoolError
+from cxrtool.training.device import autocast
+
+BATCH = 64
+"""Least number of images in a batch: in small batches the layers after the first would see noise."""
+
+
+class _Pooled:
+    """Mean and variance per channel over batches of any size (Chan, Golub & LeVeque 1979)."""
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        self.norm, self.count = norm, 0
+        self.mean = torch.zeros(norm.num_features, dtype=torch.float64)
+        self.squares = torch.zeros(norm.num_features, dtype=torch.float64)
+
+    def take(self, inputs: Tensor) -> None:
+        channels = inputs.detach().float().transpose(0, 1).flatten(1)
+        count = channels.shape[1]
+        variance, mean = torch.var_mean(channels, dim=1, correction=0)
+        mean, squares = mean.double().cpu(), variance.double().cpu() * count
+        delta, total = mean - self.mean, self.count + count
+        self.squares += squares + delta**2 * (self.count * count / total)
+        self.mean += delta * (count / total)
+        self.count = total
+
+    def give(self) -> None:
+        """Set the running statistics."""
+        if self.count < 2 or self.norm.running_mean is None or self.norm.running_var is None:
+            return
+        self.norm.running_mean.copy_(self.mean)
+        self.norm.running_var.copy_(self.squares / (self.count - 1))
+
+
+def norms_of(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch normalisations that are in training mode and keep running statistics."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [part for part in module.modules() if isinstance(part, kinds) and part.training and part.track_running_stats]
+
+
+@torch.no_grad()
+def renew_norms(
+    module: nn.Module,
+    images: Callable[[np.ndarray], Tensor],
+    indices: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    between: Callable[[], None] = lambda: None,
+) -> int:
+    """Set the running statistics of `module` to those of the images at `indices`.
+
+    Normalisations in evaluation mode, such as those of a frozen backbone, keep their statistics.
+
+    Args:
+        module: In training mode; it is in evaluation mode afterwards.
+        images: Gives the inputs (B, …) at indices, without augmentation.
+        indices: At least one.
+        batch_size: Of the training.
+        device: Of the module.
+        precision: `fp32` or `bf16`.
+        between: Called after each batch; it may raise.
+
+    Returns:
+        The number of normalisations that were renewed.
+    """
+    norms = norms_of(module)
+    module.eval()
+    if not norms or len(indices) < 2:
+        return 0
+    pooled = [_Pooled(norm) for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    # A momentum of 0 leaves the running statistics alone while the batch's own normalise it.
+    hooks = [norm.register_forward_pre_hook(_taking(one)) for norm, one in zip(norms, pooled, strict=True)]
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        for batch in _batches(indices, max(batch_size, BATCH)):
+            with autocast(device, precision):
+                module(images(batch))
+            between()
+    except torch.OutOfMemoryError:
+        raise CxrtoolError(
+            "the GPU's memory does not suffice to compute the statistics of batch normalisation",
+            "use a smaller --size, or --bn-stats running",
+        ) from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, (momentum, tracked) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+        module.eval()
+    for one in pooled:
+        one.give()
+    return len(norms)
+
+
+def _taking(pooled: _Pooled) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda _, inputs: pooled.take(inputs[0])
+
+
+def _batches(indices: np.ndarray, size: int) -> Sequence[np.ndarray]:
+    """Batches of nearly equal size, because a last one of few images would normalise the layers differently."""
+    return np.array_split(indices, -(-len(indices) // size))
