@@ -27,14 +27,11 @@ class Declaration:
 
     Attributes:
         help: One sentence; the choices and the default are added to it.
-        argument: Whether it is positional.
         flags: As typed; empty takes the field's name.
-        metavar: The placeholder for its value in the help.
         choices: The values that it may have; None allows any.
         closed: Whether no other values than `choices` are allowed.
         shown: What the help shows for a default that is decided later; empty shows none.
         effect: Whether another value can give another result: only then it is part of the digest.
-        envvar: An environment variable that sets it.
     """
 
     help: str
@@ -92,11 +89,7 @@ def flag_of(name: str, declaration: Declaration | None = None) -> str:
 
 
 def one_of(name: str, value: object, known: Iterable[str]) -> None:
-    """Check a choice.
-
-    Raises:
-        UsageError: It is not among `known`; the message lists all and suggests the nearest.
-    """
+    """Raise a `UsageError`, which lists all and suggests the nearest, if a value is not among `known`."""
     names = list(known)
     if value not in names:
         near = difflib.get_close_matches(str(value), names, 1)
@@ -105,11 +98,7 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
 
 
 def check_choices(options: Any) -> None:
-    """Check the fields of an options dataclass that have choices; None is no choice yet.
-
-    Raises:
-        UsageError: A value is not among the choices.
-    """
+    """Raise a `UsageError` if a field of an options dataclass is none of its choices; None is no choice yet."""
     for name, (_, declaration) in declared(type(options)).items():
         value = getattr(options, name)
         if value is not None and declaration.choices is not None and declaration.closed:
@@ -126,11 +115,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """The base of all options dataclasses.
-
-    Attributes:
-        SHARED: The fields of `Settings` that the command takes in addition to its own.
-    """
+    """The base of all options dataclasses; `SHARED` names the fields of `Settings` that the command takes, too."""
 
     SHARED: ClassVar[tuple[str, ...]] = ()
 
@@ -140,9 +125,6 @@ class Options:
     @classmethod
     def build(cls, given: Mapping[str, Any]) -> tuple[Self, dict[str, str]]:
         """Make the options from the values that were given.
-
-        Args:
-            given: Value by field, for the fields that were set on the command line, in a file or in the environment.
 
         Returns:
             The options, and the origin of each value that came neither from `given` nor from the default.

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -168,3 +169,26 @@ def is_whole_png(path: Path, size: int) -> bool:
 def are_whole_pngs(target: Path, written: Mapping[str, int]) -> bool:
     """Whether all PNGs are complete; `written` gives the size in bytes of each name."""
     return all(is_whole_png(target / name, size) for name, size in written.items())
+
+
+def existing(path: Path) -> Path | None:
+    """The path where a file has this name, in whichever Unicode form the file system has it; None where none has.
+
+    macOS writes an accent as a mark of its own (NFD), other systems in one character with its letter (NFC), and both
+    look the same.
+    """
+    if path.exists():
+        return path
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    found = next((form for form in forms if form != path and form.exists()), None)
+    if found is None and not str(path).isascii():
+        # Folders above may have the other form.
+        here = Path(path.anchor) if path.is_absolute() else Path()
+        for part in path.parts[1:] if path.is_absolute() else path.parts:
+            steps = (here / unicodedata.normalize(form, part) for form in ("NFC", "NFD"))
+            step = here / part if (here / part).exists() else next((one for one in steps if one.exists()), None)
+            if step is None:
+                return None
+            here = step
+        found = here
+    return found

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.tables.missing import missing_words
+from cxrtool.data.tables.people import sex_of, years
 from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.metrics.confusion import divide
 from cxrtool.evaluation.resampling.intervals import DIGITS
@@ -94,6 +96,10 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
             "add the column to the manifest: `train` and `predict` copy it to the predictions",
         )
     cells = [row.get(column, "").strip() for row in scores.rows]
+    if column.lower() == "sex":
+        cells = [sex_of(cell) or cell for cell in cells]
+    missing = missing_words(cells)
+    cells = ["" if cell.casefold() in missing else cell for cell in cells]
     if grouping.edges:
         cells = [_bin(cell, grouping.edges) for cell in cells]
         names = _bin_names(grouping.edges)
@@ -102,6 +108,21 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
     array = np.array([cell or NONE for cell in cells], dtype=object)
     masks = [(name, np.asarray(array == name, dtype=np.bool_)) for name in [*names, NONE]]
     return [(name, mask) for name, mask in masks if mask.any()]
+
+
+def unread(scores: Scores, grouping: Grouping) -> list[str]:
+    """A note on the cells that are no numbers where numbers are grouped; nothing where all can be read."""
+    if not grouping.edges:
+        return []
+    cells = [row.get(grouping.column, "").strip() for row in scores.rows]
+    missing = missing_words(cells)
+    found = [cell for cell in cells if cell and cell.casefold() not in missing and number_of(cell) is None]
+    if not found:
+        return []
+    return [
+        f"{len(found)} cells of '{grouping.column}' are not numbers, such as '{found[0]}': these images are in the "
+        f"group {NONE}."
+    ]
 
 
 def is_ordered(names: Sequence[str], grouping: Grouping) -> bool:
@@ -150,6 +171,17 @@ def trend(
     return result | {"slope": slope, "p": round((1 + extreme) / (1 + permutations), DIGITS)}
 
 
+def number_of(text: str) -> float | None:
+    """A number, also with a decimal comma or as an age with its unit; None for all else.
+
+    >>> number_of("40,5"), number_of("045Y"), number_of("-3"), number_of("50+")
+    (40.5, 45.0, -3.0, None)
+    """
+    plain = text.strip().replace(",", ".")
+    number = _number(plain)
+    return number if number is not None else years(plain)
+
+
 def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", text.strip()) else None
 
@@ -166,7 +198,7 @@ def _ordered(names: set[str], grouping: Grouping) -> list[str]:
 
 
 def _bin(cell: str, edges: tuple[float, ...]) -> str:
-    value = _number(cell)
+    value = number_of(cell)
     if value is None:
         return ""
     return _bin_names(edges)[int(np.searchsorted(edges, value, side="right"))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.splitting.grouping import group_images, identities, original_of
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
 from cxrtool.errors import InputError, UsageError
@@ -302,16 +302,22 @@ def _check_once(rows: Sequence[Row], name: str) -> None:
 
 
 def _patients(rows: Sequence[Row], notes: list[str]) -> tuple[list[str], bool]:
-    known = [row.get("patient_id", "") for row in rows]
+    known = identities(rows)
     if not any(known):
         notes.append("There is no patient_id: every image counts as a patient, so intervals may be too narrow.")
         return [original_of(row) for row in rows], False
-    nameless = {original_of(row) for row in rows if not row.get("patient_id")}
+    nameless = {original_of(row) for row, patient in zip(rows, known, strict=True) if not patient}
     if nameless:
         notes.append(f"{len(nameless)} images have no patient_id; each counts as a separate patient.")
     # The prefix prevents collisions of image ids with patient ids.
     named = zip(known, rows, strict=True)
-    return [f"p:{patient}" if patient else f"i:{original_of(row)}" for patient, row in named], True
+    names = [f"p:{patient}" if patient else f"i:{original_of(row)}" for patient, row in named]
+    # Images that belong together are one patient here as in the splits, also under two ids.
+    first: dict[int, str] = {}
+    groups = group_images(rows)
+    for group, name in zip(groups, names, strict=True):
+        first[group] = min(first.get(group, name), name)
+    return [first[group] for group in groups], True
 
 
 def _indices(names: Sequence[str]) -> IntArray:

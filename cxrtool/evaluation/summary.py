@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxrtool.evaluation.counts import draw_counts
-from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend
+from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend, unread
 from cxrtool.evaluation.metrics import calibration
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray
@@ -107,7 +107,7 @@ def summarise(
         "trend": trends,
         "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
         "patients_known": scores.by_patient,
-        "notes": list(scores.notes),
+        "notes": [*scores.notes, *(note for grouping in by for note in unread(scores, grouping))],
     }
 
 
@@ -248,6 +248,7 @@ class _Measures:
             method=PATIENTS if self.scores.by_patient else IMAGES,
             sd_runs=float(metrics.spread(pick(self.found.by_run))) if self.spread_over_runs else math.nan,
             sd_repeats=float(metrics.spread(pick(self.found.by_repeat))),
+            mean_runs=float(metrics.mean_defined(pick(self.found.by_run))),
             undefined=_why(source, None if which is None else self.scores.classes[which]),
             caveat="; ".join(caveat for caveat in caveats if caveat),
         )

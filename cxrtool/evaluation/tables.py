@@ -44,11 +44,24 @@ CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
 GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 RUN_FIGURES = ("sensitivity", "specificity", "precision", "f1", "auc", "balanced_accuracy")
 CALIBRATION_FIGURES = ("slope", "intercept")
-SPREADS = {"sd_runs": "SD of runs", "sd_repeats": "SD of repeats"}
+SPREADS = {"sd_runs": "mean ± SD of runs", "sd_repeats": "SD of repeats"}
 NO_AUDIT = "No audit of this data set was found: these metrics do not show that the model looked at the lungs."
-_NO_INTERVAL = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None}
+_NO_INTERVAL = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None, "mean_runs": None}
 
-TIDY = ("section", "name", "metric", "value", "low", "high", "method", "n", "sd_runs", "sd_repeats", "reason")
+TIDY = (
+    "section",
+    "name",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "method",
+    "n",
+    "sd_runs",
+    "sd_repeats",
+    "reason",
+    "mean_runs",
+)
 
 
 def opening(results: Mapping[str, Summary]) -> list[str]:
@@ -101,7 +114,8 @@ def tidy(results: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
         for section, of, metric, measure, n in _every(summary):
             cells = [section, of, metric, *(_exact(measure[key]) for key in ("value", "low", "high"))]
             cells += [measure["method"] or "", str(n), _exact(measure["sd_runs"]), _exact(measure["sd_repeats"])]
-            rows.append(([name] if several else []) + [*cells, measure["reason"] or ""])
+            cells += [measure["reason"] or "", _exact(measure.get("mean_runs"))]
+            rows.append(([name] if several else []) + cells)
     return (["set"] if several else []) + list(TIDY), rows
 
 
@@ -124,6 +138,14 @@ def _sizes(summary: Summary) -> str:
     return ", ".join(parts) + "."
 
 
+def _spread(measure: Mapping[str, Any], which: str, digits: int) -> str:
+    """A standard deviation; that of the runs with their mean, because the value is of all images together."""
+    sd = fixed(measure[which], digits + 1)
+    if which != "sd_runs" or measure[which] is None:
+        return sd
+    return f"{fixed(measure['mean_runs'], digits)} ± {sd}"
+
+
 def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
     notes = Notes()
     rows = []
@@ -139,7 +161,7 @@ def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
             notes.add(measure, NAMES[metric], name)
             row.append(cell(measure, digits))
             if not several:
-                row += [fixed(measure[spread], digits + 1) for spread in spreads]
+                row += [_spread(measure, spread, digits) for spread in spreads]
         rows.append(row)
     columns = ["metric", *results] if several else ["metric", "value", *spreads.values()]
     for name, summary in results.items():

@@ -16,9 +16,52 @@ from cxrtool.evaluation.counts import draw_counts, read_counts
 )
 def test_counts_in_any_layout(tmp_path, text):
     (tmp_path / "m.csv").write_bytes(text.encode())
-    classes, counts = read_counts(tmp_path / "m.csv")
+    classes, counts, notes = read_counts(tmp_path / "m.csv")
     assert classes == ["normal", "covid"]
     assert counts.tolist() == [[8, 2], [1, 9]]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "corner",
+    ["Prediction", "predicted", "y_pred", "Predicted class", "Prediction / Reference", r"pred\true", "Pred vs. truth"],
+)
+def test_rows_of_predictions_are_turned_and_told(tmp_path, corner):
+    (tmp_path / "m.csv").write_text(f"{corner},normal,covid\nnormal,8,1\ncovid,2,9\n")
+    classes, counts, notes = read_counts(tmp_path / "m.csv")
+    assert (classes, counts.tolist()) == (["normal", "covid"], [[8, 2], [1, 9]])
+    assert "the table was turned" in notes[0]
+
+
+@pytest.mark.parametrize("corner", ["", "true", "Actual", "Reference", r"true\predicted", "Actual/Predicted", "class"])
+def test_rows_of_true_classes_are_not_turned(tmp_path, corner):
+    (tmp_path / "m.csv").write_text(f"{corner},normal,covid\nnormal,8,2\ncovid,1,9\n")
+    assert read_counts(tmp_path / "m.csv")[1].tolist() == [[8, 2], [1, 9]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true,a,b,All\na,8,2,10\nb,1,9,10\nAll,9,11,20\n",
+        "true,a,b,Total\na,8,2,10\nb,1,9,10\n",
+        "true,a,b\na,8,2\nb,1,9\nSum,9,11\n",
+        "true,Total,a,b\nTotal,20,9,11\na,10,8,2\nb,10,1,9\n",
+        "true,a,b,everything\na,8,2,10\nb,1,9,10\neverything,9,11,20\n",
+        "true,a,b,All\na,8.0,2.0,10.0\nb,1.0,9.0,10.0\nAll,9.0,11.0,20.0\n",
+    ],
+)
+def test_totals_are_left_out_and_told(tmp_path, text):
+    (tmp_path / "m.csv").write_text(text)
+    classes, counts, notes = read_counts(tmp_path / "m.csv")
+    assert (classes, counts.tolist()) == (["a", "b"], [[8, 2], [1, 9]])
+    assert notes
+    assert all("holds the sums of the others and was left out" in note for note in notes)
+
+
+def test_a_total_that_is_none_is_refused(tmp_path):
+    (tmp_path / "m.csv").write_text("true,a,b,All\na,8,2,10\nb,1,9,11\nAll,9,11,20\n")
+    with pytest.raises(InputError, match="expected the column 'All' to hold the sums of the others"):
+        read_counts(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize(

@@ -170,10 +170,13 @@ def test_an_image_without_a_patient_is_one_in_all_repeats(predictions):
     for row in predictions.rows:
         if row["image_id"] in ("im0000", "im0001"):
             row["patient_id"] = ""
-    predictions.rows[2]["patient_id"] = predictions.rows[3]["patient_id"] = "im0000"
+    others = {predictions.rows[2]["image_id"], predictions.rows[3]["image_id"]}
+    for row in predictions.rows:
+        if row["image_id"] in others:
+            row["patient_id"] = "im0000"
     scores = scores_of(predictions)
     # Patient 0 falls into two images; "im0000" as a patient's name is another one still.
-    assert scores.patients == 62
+    assert scores.patients == 61
     assert scores.notes == ("2 images have no patient_id; each counts as a separate patient.",)
 
 

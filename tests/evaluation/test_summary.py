@@ -9,7 +9,7 @@ from cxrtool.evaluation.resampling.intervals import wilson
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import OVERALL, PER_CLASS, PER_GROUP, summarise, summarise_counts
 
-MEASURE = {"value", "low", "high", "method", "sd_runs", "sd_repeats", "reason"}
+MEASURE = {"value", "low", "high", "method", "sd_runs", "sd_repeats", "reason", "mean_runs"}
 
 
 def summary_of(predictions, by="", resamples=200, **options):

@@ -68,7 +68,7 @@ def test_one_table_of_all_one_of_classes_one_a_group(summary):
     ]
     for sheet in found:
         assert all(len(row) == len(sheet.columns) for row in sheet.rows)
-    assert found[0].columns == ["metric", "value", "SD of runs", "SD of repeats"]
+    assert found[0].columns == ["metric", "value", "mean ± SD of runs", "SD of repeats"]
     assert found[0].rows[0][1] == cell(summary["overall"]["accuracy"])
     assert found[1].rows[-1] == ["images", "80", "80", "80"]
     assert [row[0] for row in found[3].rows] == ["mild", "moderate", "severe", "(none)"]

@@ -25,11 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.datasets import folder
-from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, sex_of, view_of, years_of
+from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, view_of
 from cxrtool.data.datasets.layout import columns_of, misfit
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row, read_table
+from cxrtool.data.tables.people import sex_of, years_of
 
 RADIOGRAPHS = "mod-rx"
 NO_HEADER = "no .json file beside it: its window is unknown, and the image may be inverted"

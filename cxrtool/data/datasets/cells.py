@@ -1,4 +1,4 @@
-"""Cells of published tables in one spelling: views, ages, sexes, and lists of findings written as text."""
+"""Cells of published tables in one spelling: views, ages, and lists of findings written as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from cxrtool.data.datasets.record import Request
 
 LATERAL = {"L", "LL", "RL", "LAT", "LATERAL"}
 _VIEWS = {"AP_HORIZONTAL": "AP SUPINE", "APS": "AP SUPINE", "AP_SUPINE": "AP SUPINE", "LATERAL": "L", "LAT": "L"}
-_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
 
 COVID = re.compile(r"^(?:covid[ -]?19|sars[ -]?cov[ -]?2)(?P<doubt> uncertain)?$", re.IGNORECASE)
 NO_FINDINGS = {"", "unchanged", "exclude", "suboptimal study"}
@@ -43,21 +42,6 @@ def not_frontal(view: str, request: Request) -> str:
         return ""
     kind = "a lateral view" if view.split()[0] in LATERAL else "not a frontal view"
     return f"view {view}, {kind} (--view {view.split()[0]} keeps it)"
-
-
-def years_of(text: str) -> str:
-    """An age as a number of years; empty where the text is not a number, such as `50+`.
-
-    >>> years_of("65.0"), years_of("045Y"), years_of("50+"), years_of("nan")
-    ('65', '45', '', '')
-    """
-    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*(?:[yY](?:ears?)?)?", text.strip())
-    return f"{float(match[1]):g}" if match else ""
-
-
-def sex_of(text: str) -> str:
-    """`M`, `F` or `O`; empty for all else, such as `None` or `unknown`."""
-    return _SEXES.get(text.strip().lower(), "")
 
 
 def years_between(birth: str, study: str) -> str:

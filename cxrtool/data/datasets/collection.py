@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtool.data.datasets.cells import not_frontal, sex_of, view_of, years_of
+from cxrtool.data.datasets.cells import not_frontal, view_of
 from cxrtool.data.datasets.layout import columns_of, find, folder_of, misfit, table_of, within
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.people import sex_of, years_of
 
 TABLE = "metadata.csv"
 UNKNOWN = {"todo", "unknown"}

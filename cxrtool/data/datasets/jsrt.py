@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.datasets import folder
-from cxrtool.data.datasets.cells import sex_of
 from cxrtool.data.datasets.layout import folder_of, misfit
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.people import sex_of
 
 LABELS = {"JPCLN": "nodule", "JPCNN": "no nodule"}
 NAME = re.compile(r"(JPCLN|JPCNN)\d{3}", re.IGNORECASE)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cxrtool.data.datasets.registry import ADAPTERS, Mark
+from cxrtool.data.files import existing
 from cxrtool.data.tables.manifest import Table, read_table
 from cxrtool.errors import InputError
 
@@ -37,8 +38,9 @@ def locate(folders: Iterable[Path], name: str) -> Path:
     first = None
     for folder in folders:
         path = folder / name
-        if path.is_file():
-            return path
+        found = existing(path)
+        if found is not None and found.is_file():
+            return found
         first = first or path
     return first or Path(name)
 

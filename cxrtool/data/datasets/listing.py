@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -81,7 +82,36 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
         )
     for record, identity in zip(records, unique_ids(namings), strict=True):
         record.columns["image_id"] = identity
-    return Listing(records, request.skipped, list(dict.fromkeys(request.remarks)))
+    remarks = [*request.remarks, *_patients_in_names(records)]
+    return Listing(records, request.skipped, list(dict.fromkeys(remarks)))
+
+
+_PATIENTS_IN_NAMES = (
+    ("kaggle-pneumonia", r"person\d+_(bacteria|virus)_\d+|(NORMAL2-)?IM-\d+-\d+|(BACTERIA|VIRUS|NORMAL)-\d+-\d+"),
+    ("NIH ChestX-ray14", r"\d{8}_\d{3}"),
+    ("PadChest", r"\d{20,}_\w+"),
+    ("BIMCV", r"sub-\w+_ses-\w+"),
+    ("Shenzhen or Montgomery", r"(CHNCXR|MCUCXR)_\d+_[01]"),
+)
+"""Names of images in published sets, from which the patient can be told."""
+
+
+def _patients_in_names(records: Sequence[Record]) -> list[str]:
+    """A remark where no image has a patient, but its name is that of a set whose names tell the patient."""
+    if any(record.columns.get("patient_id") for record in records):
+        return []
+    stems = [stem_of(record.path.name) for record in records if record.relative]
+    for name, pattern in _PATIENTS_IN_NAMES:
+        matching = [stem for stem in stems if re.fullmatch(pattern, stem, re.IGNORECASE)]
+        # A single patient of another set may have such a name.
+        if len(matching) > max(1, len(stems) // 10):
+            known = name in ADAPTERS
+            way = f"--dataset {name} reads it" if known else "a table with a column patient_id keeps patients together"
+            return [
+                f"{len(matching)} file names, such as {matching[0]}, are those of {name} and tell the patient, which "
+                f"was not used: {way}; now every image counts as a patient"
+            ]
+    return []
 
 
 def default_source(source: Path) -> str:

@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, sex_of, view_of, years_between
+from cxrtool.data.datasets.cells import class_of, items_of, not_frontal, view_of, years_between
 from cxrtool.data.datasets.layout import columns_of, find, folder_of, header_of, locate, table_of
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import COLUMNS
+from cxrtool.data.tables.people import sex_of
 
 TABLE = "a table such as PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FOLDERS = ("images", "images-224", "")

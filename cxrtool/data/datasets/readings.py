@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cxrtool.data.datasets.cells import sex_of
 from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.people import sex_of
 
 FOLDER = "ClinicalReadings"
 LABELS = {"0": "normal", "1": "tuberculosis"}

@@ -24,6 +24,7 @@ from cxrtool.data.reading.dicom_header import GREY, interpretation, make_regular
 from cxrtool.data.reading.headers import jpeg_frame
 from cxrtool.data.reading.lookup_table import read_table
 from cxrtool.data.reading.radiograph import Grey, Radiograph, check_size, to_grey
+from cxrtool.data.tables.people import sex_of, years_of
 from cxrtool.errors import ImageError
 from cxrtool.imaging.window import apply_window, quantise
 
@@ -92,7 +93,6 @@ _CODECS = {
 
 _RADIOGRAPHY = {"", "CR", "DX", "RG", "OT"}
 _OTHER_MODALITIES = {"CT", "MR", "US", "MG", "NM", "PT", "XA", "RF", "PX", "IO", "SC", "SR", "KO", "PR"}
-_DAYS = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 
 def read_dicom(file: BinaryIO, *, max_pixels: int) -> Radiograph:
@@ -260,21 +260,13 @@ def tags_of(dataset: Dataset) -> dict[str, str]:
     """Patient, age, sex and view, where the header has a valid value."""
     tags = {
         "patient_id": "\\".join(str(value) for value in values_of(dataset, "PatientID")).strip(),
-        "age": _years(text(dataset, "PatientAge")),
-        "sex": text(dataset, "PatientSex").upper(),
+        "age": years_of(text(dataset, "PatientAge")),
+        "sex": sex_of(text(dataset, "PatientSex")),
         "view": text(dataset, "ViewPosition").upper(),
     }
-    if tags["sex"] not in ("M", "F", "O"):
-        tags["sex"] = ""
     if not re.fullmatch(r"[A-Z0-9 _]{1,16}", tags["view"]):
         tags["view"] = ""
     return {name: value for name, value in tags.items() if value}
-
-
-def _years(age: str) -> str:
-    """Age in years from `045Y`, `006M`, `010W` or `003D`; a number without a unit, which many writers use, is years."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", age.strip().upper())
-    return f"{int(match[1]) / _DAYS[match[2] or 'Y']:.3g}" if match else ""
 
 
 def remarks_on(dataset: Dataset) -> list[str]:

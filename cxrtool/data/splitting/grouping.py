@@ -5,20 +5,37 @@ Splits divide groups, resampling draws groups, and leakage is counted in groups.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.missing import ALWAYS, missing_words
 
 PATIENT = "patient_id"
 
 
 def normalised(identity: str) -> str:
-    """An id as it is compared: without outer or doubled spaces, in one case.
+    """An id as it is compared: without outer or doubled spaces, in one case and one Unicode form.
 
-    >>> normalised("  Cohen  12 ") == normalised("COHEN 12")
-    True
+    A whole number that a program has written as `7.0` is 7, and what programs write for a missing value is empty.
+
+    >>> normalised("  Cohen  12 ") == normalised("COHEN 12"), normalised("clinic:7.0"), normalised("clinic:nan")
+    (True, 'clinic:7', '')
     """
-    return " ".join(identity.split()).casefold()
+    known = " ".join(unicodedata.normalize("NFC", identity).split()).casefold()
+    space, colon, plain = known.rpartition(":")
+    if plain.strip() in ALWAYS:
+        return ""
+    number = re.fullmatch(r"(\d+)\.0+", plain)
+    return f"{space}{colon}{number[1]}" if number else known
+
+
+def identities(rows: Sequence[Row], column: str = PATIENT) -> list[str]:
+    """The `normalised` id of every row; empty where it is missing, also by a word that means it in this column."""
+    found = [normalised(row.get(column, "")) for row in rows]
+    missing = missing_words(name.rpartition(":")[2] for name in set(found))
+    return ["" if name.rpartition(":")[2] in missing else name for name in found]
 
 
 def original_of(row: Row) -> str:
@@ -57,11 +74,12 @@ def group_images(rows: Sequence[Row], column: str = PATIENT) -> list[int]:
         return index
 
     first: dict[tuple[str, str], int] = {}
+    names = identities(rows, column)
     for index, row in enumerate(rows):
         keys = [
             ("image", row["image_id"]),
             ("image", row.get("parent_id", "")),
-            ("group", normalised(row.get(column, ""))),
+            ("group", names[index]),
             ("pixels", row.get("sha256", "").lower()),
         ]
         for key in keys:

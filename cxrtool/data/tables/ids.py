@@ -115,5 +115,7 @@ def patient_id(identity: str, source: str, salt: str | None = None) -> str:
     if not colon:
         prefix, plain = source, identity
     if salt is not None:
+        # 7 and 7.0 are one patient, also once they are hashed.
+        plain = re.sub(r"^(\d+)\.0+$", r"\1", plain)
         plain = hmac.new(salt.encode(), f"{prefix}:{plain}".encode(), hashlib.sha256).hexdigest()[:16]
     return f"{prefix}:{plain}"

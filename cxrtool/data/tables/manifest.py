@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Sequence
@@ -130,7 +131,9 @@ class Manifest(Table):
 
 
 def read_table(source: Path | str) -> Table:
-    """Read any CSV: comma, semicolon or tab; UTF-8 with or without a BOM, or Latin-1; any line ends; `-` is stdin.
+    """Read any CSV: comma, semicolon, tab or what `sep=` says; any line ends; `-` is stdin.
+
+    UTF-8 with or without a BOM, UTF-16 with one, or Latin-1.
 
     Raises:
         InputError: No such file, no header, a repeated column, or a row with more cells than the header.
@@ -147,7 +150,12 @@ def read_table(source: Path | str) -> Table:
     if "\0" in text:
         raise InputError(f"{name}: expected a CSV table as text, found binary data")
     csv.field_size_limit(_CELL_LIMIT)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    # The first line by which Excel is told the delimiter is no row.
+    told = re.match(r'"?sep=(.)"?\r?\n', text)
+    delimiter = told[1] if told else _delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    if told:
+        next(reader)
     try:
         header = [cell.strip() for cell in next(reader)]
     except StopIteration:

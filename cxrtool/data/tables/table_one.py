@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.splitting.splits import SUBSETS, Splits
 from cxrtool.data.tables.manifest import Manifest, Table
+from cxrtool.data.tables.people import years
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,23 +68,8 @@ def table_one(
     return ["", *columns, "all", "SMD"], table
 
 
-def parse_age(cell: str) -> float | None:
-    """An age in years, from a number or from DICOM's notation.
-
-    >>> parse_age("65.0"), parse_age("045Y"), parse_age("18M"), parse_age("adult")
-    (65.0, 45.0, 1.5, None)
-    """
-    cell = cell.strip().upper()
-    unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(cell[-1:])
-    try:
-        value = float(cell[:-1]) * unit if unit else float(cell)
-    except ValueError:
-        return None
-    return value if 0 <= value < 150 else None
-
-
 def _numeric(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
-    values = cells.map(parse_age).astype(float)
+    values = cells.map(years).astype(float)
     if values.isna().all():
         return []
     summary = values.groupby(level=_SIDE).agg(["size", "count", "mean", "std", "min", "max"])

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from cxrtool.data.tables.missing import ALWAYS
 from cxrtool.data.tables.selection import Selection
 from cxrtool.errors import UsageError
 
@@ -24,8 +25,8 @@ _FORBIDDEN_FUNCTIONS = frozenset({"random", "randomblob", "load_extension", "rea
 def choose_where(selection: Selection, expression: str) -> None:
     """Keep the rows for which an SQLite expression over the columns holds.
 
-    In a column with numbers, numbers are compared as numbers and an empty cell is NULL. The expression can read these
-    rows and nothing else.
+    In a column with numbers, numbers are compared as numbers, also with a decimal comma, and an empty cell is NULL.
+    The expression can read these rows and nothing else.
 
     Raises:
         UsageError: The expression is not valid; the message names the columns.
@@ -49,7 +50,7 @@ def choose_where(selection: Selection, expression: str) -> None:
         columns = ", ".join(f"{_quoted(name)} {'NUMERIC' if name in numeric else 'TEXT'}" for name in names)
         connection.execute(f"CREATE TABLE manifest ({columns})")
         marks = ", ".join("?" * len(names))
-        cells = ([cell or (None if name in numeric else "") for cell in selection.column(name)] for name in names)
+        cells = ([_value(cell) if name in numeric else cell for cell in selection.column(name)] for name in names)
         connection.executemany(f"INSERT INTO manifest VALUES ({marks})", zip(*cells, strict=True))
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
         connection.set_authorizer(authorize)
@@ -68,12 +69,33 @@ def choose_where(selection: Selection, expression: str) -> None:
 def _is_numeric(name: str, cells: Sequence[str]) -> bool:
     filled = [cell for cell in cells if cell]
     padded = any(re.fullmatch(r"0\d+", cell) for cell in filled)
-    return name not in TEXT_COLUMNS and not padded and any(_NUMBER.fullmatch(cell) for cell in filled)
+    return name not in TEXT_COLUMNS and not padded and any(_NUMBER.fullmatch(_pointed(cell)) for cell in filled)
+
+
+def _pointed(cell: str) -> str:
+    """A number with a point where it has a decimal comma.
+
+    >>> _pointed("55,0"), _pointed(" 7 "), _pointed("1,2,3")
+    ('55.0', '7', '1,2,3')
+    """
+    cell = cell.strip()
+    return cell.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+", cell) else cell
+
+
+def _value(cell: str) -> str | None:
+    """The cell of a column of numbers; nothing for an empty cell or a word that programs write for a missing value."""
+    return None if not cell.strip() or cell.strip().casefold() in ALWAYS else _pointed(cell)
 
 
 def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
     for name in columns:
-        others = [cell for cell in selection.column(name) if cell and not _NUMBER.fullmatch(cell)]
+        filled = [cell for cell in selection.column(name) if _value(cell) is not None]
+        others = [cell for cell in filled if not _NUMBER.fullmatch(_pointed(cell))]
+        thousands = [cell for cell in filled if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell.strip())]
+        if thousands and len(thousands) == sum("," in cell for cell in filled):
+            selection.warnings.append(
+                f"--where: in '{name}' the comma of cells such as '{thousands[0]}' was read as a decimal comma"
+            )
         if others:
             selection.warnings.append(
                 f"--where: in '{name}' {len(others)} cells are not numbers, such as '{others[0]}'; "

@@ -83,6 +83,9 @@ class _Style:
         if entry["value"] is None:
             return ABSENT
         sd = entry[spread] if spread else None
+        if spread == "sd_runs" and entry.get("mean_runs") is not None:
+            # As papers print it: the mean of the runs beside their standard deviation.
+            entry = {**entry, "value": entry["mean_runs"]}
         if not self.percent:
             return cell({**entry, "low": None}, self.digits + more) + (f" ± {sd:.{self.digits}f}" if sd else "")
         return f"{100 * entry['value']:.{self.digits}f}" + (f" ± {100 * sd:.{self.digits}f}" if sd is not None else "")

@@ -172,6 +172,7 @@ def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) 
             method=method,
             sd_runs=float(metrics.spread(runs)),
             sd_repeats=float(metrics.spread(per_repeat)),
+            mean_runs=float(metrics.mean_defined(runs)),
             undefined=why,
         ).as_json()
 
@@ -224,6 +225,7 @@ def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[
         proportion=False,
         method=PATIENTS if scores.by_patient else IMAGES,
         sd_runs=float(metrics.spread(np.array(values))),
+        mean_runs=float(np.mean(values)),
     ).as_json()
     return found, round(float(np.mean(errors)), 10)
 

@@ -175,6 +175,7 @@ def _entry(
             method=method,
             sd_runs=float(metrics.spread(of_runs[name])),
             sd_repeats=float(metrics.spread(by_repeat[name])),
+            mean_runs=float(metrics.mean_defined(of_runs[name])),
             undefined=_why(name, label),
         )
         for name in SHARES

@@ -21,7 +21,15 @@ FIGURES = {
 ABSTAINING = {"coverage": "decided", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 SHOWN_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 SHOWN_RISKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_NO_INTERVAL = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None, "reason": None}
+_NO_INTERVAL = {
+    "low": None,
+    "high": None,
+    "method": None,
+    "sd_runs": None,
+    "sd_repeats": None,
+    "reason": None,
+    "mean_runs": None,
+}
 
 Figure = tuple[str, str, str, Mapping[str, Any], int]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.splitting.grouping import normalised, original_of
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.errors import LeakageError
@@ -81,5 +81,5 @@ def _check_apart(scores: Scores, found: Scores, rows: Mapping[tuple[str, str], I
 
 
 def _names(row: Row) -> list[str]:
-    patient = row.get("patient_id", "")
+    patient = normalised(row.get("patient_id", ""))
     return [f"i:{original_of(row)}"] + ([f"p:{patient}"] if patient else [])

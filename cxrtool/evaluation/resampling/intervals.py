@@ -7,7 +7,7 @@ models. It does not cover other hospitals or another training.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -40,6 +40,8 @@ class Measure:
         sd_runs: Standard deviation (ddof 1) over the runs.
         sd_repeats: Standard deviation (ddof 1) over the repeats.
         reason: Why a value is missing, or a caveat.
+        mean_runs: Mean over the runs, which papers print beside the standard deviation of the runs. The value itself
+            is of all test images together, and differs from it where runs differ in size.
     """
 
     value: float | None = None
@@ -49,6 +51,7 @@ class Measure:
     sd_runs: float | None = None
     sd_repeats: float | None = None
     reason: str | None = None
+    mean_runs: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The entry in `metrics.json`."""
@@ -105,6 +108,7 @@ def measure(
     few: float = FEW_PATIENTS,
     sd_runs: float = math.nan,
     sd_repeats: float = math.nan,
+    mean_runs: float = math.nan,
     undefined: str = "",
     caveat: str = "",
 ) -> Measure:
@@ -121,32 +125,34 @@ def measure(
         few: A proportion of fewer patients than this gets Wilson's interval.
         sd_runs: Standard deviation over runs, or NaN.
         sd_repeats: Standard deviation over repeats, or NaN.
+        mean_runs: Mean over runs, or NaN; kept where there is a standard deviation over them.
         undefined: The reason if the value is undefined.
         caveat: The remark if the value is defined.
     """
     if math.isnan(value):
         return Measure(reason=undefined or "undefined")
     runs, repeats = _known(sd_runs), _known(sd_repeats)
+    found = Measure(value, sd_runs=runs, sd_repeats=repeats, mean_runs=None if runs is None else _known(mean_runs))
     reasons = [caveat] if caveat else []
     at_bound = proportion and (value <= 0.0 or value >= 1.0)
     if proportion and (at_bound or patients < few):
         low, high = wilson(min(max(value, 0.0), 1.0), patients)
-        return Measure(value, low, high, WILSON, runs, repeats, "; ".join(reasons) or None)
+        return replace(found, low=low, high=high, method=WILSON, reason="; ".join(reasons) or None)
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
     if lost > UNDEFINED_SHARE * len(replicates) or not len(defined):
         reasons.append(f"no interval: undefined in {lost} of {len(replicates)} resamples")
-        return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
+        return replace(found, reason="; ".join(reasons))
     if np.ptp(defined) < 1e-12:
         reasons.append("no interval: the value is the same in every resample")
-        return Measure(value, sd_runs=runs, sd_repeats=repeats, reason="; ".join(reasons))
+        return replace(found, reason="; ".join(reasons))
     if patients < FEW_PATIENTS:
         reasons.append(f"only {patients} {'images' if method == IMAGES else 'patients'}: the interval is approximate")
     low, high = (float(end) for end in np.percentile(defined, percents(patients)))
     if noisy:
         excess = float(np.median(defined)) - value
         low, high, method = low - excess, high - excess, method + CENTRED
-    return Measure(value, low, high, method, runs, repeats, "; ".join(reasons) or None)
+    return replace(found, low=low, high=high, method=method, reason="; ".join(reasons) or None)
 
 
 @cache

@@ -4,6 +4,7 @@ import pytest
 
 from cxrtool.data.datasets import cells
 from cxrtool.data.datasets.record import Request
+from cxrtool.data.tables.people import years_of
 
 
 def test_the_examples_hold():
@@ -27,7 +28,7 @@ def test_lists_that_were_written_as_text(text, items):
 
 @pytest.mark.parametrize("text", ["", "nan", "38+", "mid 50s", "-3", "1e3", "['57']"])
 def test_what_is_no_age_is_empty(text):
-    assert cells.years_of(text) == ""
+    assert years_of(text) == ""
     assert cells.years_between(text, "20140915") == ""
 
 

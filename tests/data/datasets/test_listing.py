@@ -77,3 +77,23 @@ def test_the_source_is_the_folder_that_has_a_name(tmp_path):
     folder = tmp_path / "padchest" / "Images" / "png"
     folder.mkdir(parents=True)
     assert default_source(folder) == "padchest"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["person1946_bacteria_4874.jpeg", "person1947_virus_1.jpeg"], "--dataset kaggle-pneumonia reads it"),
+        (["IM-0115-0001.jpeg", "IM-0117-0001.jpeg"], "--dataset kaggle-pneumonia reads it"),
+        (["00000001_000.png", "00000001_001.png"], "those of NIH ChestX-ray14"),
+        (["CHNCXR_0001_0.png", "CHNCXR_0002_1.png"], "a table with a column patient_id"),
+        (["a.png", "b1.png"], ""),
+        (["00000001_000.png", *(f"x{k}.png" for k in range(20))], ""),
+    ],
+)
+def test_patients_in_file_names_are_pointed_out(tmp_path, names, words):
+    (tmp_path / "normal").mkdir()
+    for name in names:
+        (tmp_path / "normal" / name).write_bytes(b"")
+    remarks = list_images([tmp_path], None, Request(), None).remarks
+    assert bool(remarks) == bool(words)
+    assert all(words in remark and "every image counts as a patient" in remark for remark in remarks)

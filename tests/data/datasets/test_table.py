@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from cxrtool.data.datasets.record import Request
@@ -46,3 +48,76 @@ def test_a_row_without_a_file_is_not_lost(tmp_path):
     assert first.relative == ""
     assert "line 2" in str(first.path)
     assert str(second.path) == "/abs/b.png"
+
+
+def remarked(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    request = Request()
+    return [record.columns for record in read(path, request)], request.remarks
+
+
+def test_ids_that_a_program_turned_into_fractions_are_whole_again(tmp_path):
+    rows, remarks = remarked(tmp_path, "path,patient_id\na.png,7.0\nb.png,\nc.png,12.0\n")
+    assert [row["patient_id"] for row in rows] == ["7", "", "12"]
+    assert "read as whole numbers" in remarks[0]
+    rows, remarks = remarked(tmp_path, "path,patient_id\na.png,7.0\nb.png,7.1\n")
+    assert [row["patient_id"] for row in rows] == ["7.0", "7.1"]
+    assert not remarks
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", "N/A", "None", "null", "NA", "unknown"])
+def test_a_missing_patient_is_nobody(tmp_path, word):
+    rows, remarks = remarked(tmp_path, f"path,patient_id\na.png,P1\nb.png,{word}\nc.png,{word}\n")
+    assert [row["patient_id"] for row in rows] == ["P1", "", ""]
+    assert remarks == [f"{tmp_path}/t.csv: 'patient_id' is '{word}' in 2 rows: these images have no patient"]
+
+
+def test_a_name_that_may_be_a_patient_s_stays(tmp_path):
+    rows, remarks = remarked(tmp_path, "path,patient_id\na.png,AB\nb.png,NA\n")
+    assert [row["patient_id"] for row in rows] == ["AB", "NA"]
+    assert not remarks
+
+
+def test_a_label_none_is_a_class_unless_the_table_shows_what_it_means(tmp_path):
+    rows, remarks = remarked(tmp_path, "path,label,age\na.png,covid,50\nb.png,None,60\n")
+    assert [row["label"] for row in rows] == ["covid", "None"]
+    assert not remarks
+    rows, remarks = remarked(tmp_path, "path,label,age\na.png,covid,None\nb.png,None,60\n")
+    assert [row["label"] for row in rows] == ["covid", ""]
+    assert "'label' is 'None' in 1 rows: these images have no label" in remarks[0]
+    rows, _ = remarked(tmp_path, "path,label\na.png,covid\nb.png,nan\n")
+    assert [row["label"] for row in rows] == ["covid", ""]
+
+
+def test_ages_and_sexes_get_one_spelling_and_the_rest_is_counted(tmp_path):
+    text = "path;age;Sex\na;045Y;Female\nb;40,5;m\nc;65;F\nd;>89;1\ne;nan;unknown\n"
+    rows, remarks = remarked(tmp_path, text)
+    assert [row["age"] for row in rows] == ["45", "40.5", "65", ">89", ""]
+    assert [row["sex"] for row in rows] == ["F", "M", "F", "1", ""]
+    assert "'age' cannot be read as years in 1 rows, such as '>89'" in remarks[0]
+    assert "'Sex' cannot be read as a sex in 1 rows, such as '1'" in remarks[1]
+
+
+def test_windows_paths_are_found(tmp_path):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "a" / "x.png").write_bytes(b"")
+    rows = listed(tmp_path, "path\nimages\\a\\x.png\na\\x.png\nC:\\study\\images\\a\\x.png\n\\\\server\\s\\a\\x.png\n")
+    assert [record.path for record in rows] == [tmp_path / "images" / "a" / "x.png"] * 4
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_both_unicode_forms_are_one_name(tmp_path, written, stored):
+    folder, name = (unicodedata.normalize(stored, text) for text in ("Köln", "Übersicht é.png"))
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / name).write_bytes(b"")
+    cell = unicodedata.normalize(written, "Köln/Übersicht é.png")
+    again = unicodedata.normalize("NFD", "Pneumonié")
+    first, second = listed(tmp_path, f"path,label\n{cell},{again}\n{cell},Pneumonié\n")
+    assert first.path == tmp_path / folder / name
+    assert first.columns["label"] == second.columns["label"]
+
+
+def test_the_line_that_tells_excel_the_delimiter_is_no_row(tmp_path):
+    (record,) = listed(tmp_path, 'sep=;\r\npath;label\r\na.png;"x;y"\r\n')
+    assert record.columns["label"] == "x;y"

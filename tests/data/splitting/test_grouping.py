@@ -1,3 +1,5 @@
+import pytest
+
 from cxrtool.data.splitting.grouping import group_images, normalised
 
 
@@ -61,3 +63,20 @@ def test_another_column_can_name_the_group():
 def test_numbers_follow_the_order_of_appearance():
     assert group_images(rows_of(("a", "2", "", ""), ("b", "1", "", ""), ("c", "2", "", ""))) == [0, 1, 0]
     assert group_images([]) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "groups"),
+    [
+        (["7", "7.0", "7.00", "8"], [0, 0, 0, 1]),
+        (["a:7", "b:7.0", "a:7.0"], [0, 1, 0]),
+        (["nan", "nan", "1"], [0, 1, 2]),
+        (["c:NaN", "c:nan", "c:1"], [0, 1, 2]),
+        (["None", "None", "P1", "P1"], [0, 1, 2, 2]),
+        (["NA", "NA", "AB"], [0, 0, 1]),
+        (["P 1", " p  1", "P1"], [0, 0, 1]),
+    ],
+)
+def test_ids_as_programs_write_them(ids, groups):
+    rows = [{"image_id": f"i{k}", "patient_id": name} for k, name in enumerate(ids)]
+    assert group_images(rows) == groups

@@ -1,8 +1,7 @@
 import numpy as np
-import pytest
 
 from cxrtool.data.tables.manifest import Table
-from cxrtool.data.tables.table_one import parse_age, table_one
+from cxrtool.data.tables.table_one import table_one
 
 
 def rows_of(*cells, names=("image_id", "patient_id", "age", "sex", "label", "view")):
@@ -71,26 +70,6 @@ def test_columns_of_very_many_values_are_only_counted():
     rows = [{"image_id": str(i), "source": f"hospital {i}"} for i in range(20)]
     _, table = table_one(Table(list(rows[0]), rows), dict.fromkeys(map(str, range(20)), "x"), ["x"])
     assert table[-1] == ["source, values", "20", "20", ""]
-
-
-@pytest.mark.parametrize(
-    ("cell", "years"),
-    [
-        ("45", 45),
-        ("45.5", 45.5),
-        (" 045Y ", 45),
-        ("006M", 0.5),
-        ("0", 0),
-        ("", None),
-        ("-3", None),
-        ("nan", None),
-        ("200", None),
-        ("Y", None),
-        ("60+", None),
-    ],
-)
-def test_ages(cell, years):
-    assert parse_age(cell) == years
 
 
 def test_a_patient_of_two_groups_counts_once_among_all_with_what_the_first_tells():

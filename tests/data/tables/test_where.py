@@ -99,3 +99,19 @@ def test_columns_that_differ_in_case_alone_are_no_error():
     selection = Selection(["a", "A"], [{"a": "1", "A": "2", "path": "p"}])
     choose_where(selection, "a = 1")
     assert len(selection.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept", "warned"),
+    [
+        (["55,0", "65,5", "61", ""], "bc", False),
+        (["55,0", "65,5", "9,25", "nan"], "b", False),
+        (["1,234", "61", "", "70"], "bd", True),
+        (["55,0", "65,5", "old", ""], "bc", True),
+    ],
+)
+def test_a_decimal_comma_is_a_number(cells, kept, warned):
+    rows = [(*row[:3], cell, *row[4:]) for row, cell in zip(ROWS, cells, strict=True)]
+    found, selection = chosen("age > 60", rows)
+    assert "".join(found) == kept
+    assert bool(selection.warnings) == warned

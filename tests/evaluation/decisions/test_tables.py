@@ -122,7 +122,7 @@ def test_every_figure_is_in_the_tidy_table(summary):
         == (summary["decision_curve"][1]["net_benefit"][4])
     )
     assert len(rows) == len(figures)
-    keys = {"value", "low", "high", "method", "sd_runs", "sd_repeats", "reason"}
+    keys = {"value", "low", "high", "method", "sd_runs", "sd_repeats", "reason", "mean_runs"}
     assert all(keys <= set(measure) for *_, measure, _ in rows)
 
 
