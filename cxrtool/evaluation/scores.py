@@ -311,7 +311,7 @@ def _patients(rows: Sequence[Row], notes: list[str]) -> tuple[list[str], bool]:
         notes.append(f"{len(nameless)} images have no patient_id; each counts as a separate patient.")
     # The prefix prevents collisions of image ids with patient ids.
     named = zip(known, rows, strict=True)
-    names = [f"p:{patient}" if patient else f"i:{original_of(row)}" for patient, row in named]
+    names = [f"p:{row['patient_id']}" if patient else f"i:{original_of(row)}" for patient, row in named]
     # Images that belong together are one patient here as in the splits, also under two ids.
     first: dict[int, str] = {}
     groups = group_images(rows)

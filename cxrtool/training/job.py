@@ -119,6 +119,7 @@ class Job(ABC):
 
     def renew_norms(self, between: Callable[[], None]) -> None:
         """Compute the statistics of batch normalisation anew, before a validation and at the end; here nothing."""
+        return
 
     @property
     def guessing(self) -> float | None:
