@@ -304,6 +304,10 @@ def _compare(
     from cxrtool.recipes.published import beside
 
     entries = [_read(name, paths, options) for name, paths in sources.items()]
+    misfit = paper.misfit(row for entry in entries for row in entry.scores.rows) if paper else ""
+    if misfit:
+        settings.report.warn(f"{misfit}: the printed figures are not shown beside them")
+        paper = None
     found = compare_runs(
         entries,
         metric=options.metric,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.datasets import ADAPTERS
-from cxrtool.data.datasets.listing import ORIGINAL, Listing, list_images, printable
+from cxrtool.data.datasets.listing import AUTO, ORIGINAL, Listing, list_images, printable
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.file_names import MODEL
 from cxrtool.data.files import is_whole_png
@@ -167,9 +167,9 @@ class PrepareOptions(Options):
     )
     dataset: str | None = option(
         "The layout of the data: {choices}. In folder the class is the last folder's name, csv is any table that lists "
-        "images, the others are published sets as they are downloaded.",
+        "images, auto the published set that the layout fits, the others are published sets as they are downloaded.",
         None,
-        choices=ADAPTERS,
+        choices=lambda: [AUTO, *ADAPTERS],
         shown="csv for a table, else folder",
     )
     like: Path | None = option("Size and fit of this model's images.", None, metavar="MODEL", shown="", effect=False)

@@ -21,6 +21,7 @@ from cxrtool.data.tables.selection import (
     Selection,
     concatenate,
     drop_duplicates,
+    exclude,
     one_per,
     parse_per_class,
     parse_relabel,
@@ -46,6 +47,12 @@ class SelectOptions(Options):
         "Manifests or folders of steps to join, or - for standard input.", metavar="MANIFEST...", effect=False
     )
     where: str | None = option("Keep rows for which this SQLite expression holds.", None, metavar="SQL", shown="")
+    exclude: tuple[str, ...] = option(
+        "Exclude rows with this value, in any case; refused where no row has it; repeatable.",
+        (),
+        metavar="COLUMN=VALUE",
+        shown="",
+    )
     relabel: tuple[str, ...] = option("Rename or join labels; repeatable.", (), metavar="OLD,OLD=NEW", shown="")
     drop_duplicates: bool = option("Keep one of each set of images with identical pixels.", False)
     one_per: str | None = option("Keep one image of each patient, study, ….", None, metavar="COLUMN", shown="")
@@ -114,8 +121,10 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
         raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` shows what was excluded")
     if options.where:
         choose_where(selection, options.where)
-    if not len(selection):
+    if options.where and not len(selection):
         raise InputError(f"--where: expected rows for which it holds, found none of {len(selection.rejects)}")
+    for text in options.exclude:
+        exclude(selection, text)
     if options.relabel:
         relabel(selection, parse_relabel(options.relabel))
     if options.drop_duplicates:

@@ -226,6 +226,13 @@ def _predicted(
     missing = sum(1 for predicted in names if not predicted)
     if missing:
         notes.append(f"{missing} rows have no `predicted`; the most probable class is used.")
+        tied = (probabilities == probabilities.max(axis=1, keepdims=True)).sum(axis=1) > 1
+        ties = sum(1 for predicted, even in zip(names, tied, strict=True) if not predicted and even)
+        if ties:
+            notes.append(
+                f"In {ties} of them several classes are equally probable: the first in the order {', '.join(known)} is "
+                "taken."
+            )
     decided = np.array(
         [class_index[predicted] if predicted else likeliest[i] for i, predicted in enumerate(names)], np.intp
     )

@@ -248,7 +248,8 @@ def _trend(found: Mapping[str, Any], digits: int) -> str:
     shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     return (
         f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} per step, {shown} "
-        f"(permutation of {found['patients']} patients)."
+        f"(permutation of {found['patients']} patients). Here every patient counts once; the rows above count every "
+        "image, so that the change need not be their difference."
     )
 
 

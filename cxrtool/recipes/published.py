@@ -14,7 +14,8 @@ positive class, which corresponds to ours. Values that follow from counts are co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -78,6 +79,7 @@ class Published:
         notes: Notes on the whole table.
         percent: Whether the paper prints percentages.
         positive: Its positive class, where it has two classes.
+        without: By column, in lower case, the value whose images the paper left out.
     """
 
     title: str
@@ -87,6 +89,14 @@ class Published:
     notes: tuple[str, ...]
     percent: bool = False
     positive: str | None = None
+    without: Mapping[str, str] = field(default_factory=dict)
+
+    def misfit(self, rows: Iterable[Mapping[str, str]]) -> str:
+        """Why the table is not that of these images, by a value that the paper left out; empty where it may be."""
+        for column, value in self.without.items():
+            if any(row.get(column, "").strip().casefold() == value for row in rows):
+                return f"{self.title}: the paper left out the {column} {value}, which these images have"
+        return ""
 
     @property
     def grouped_by(self) -> tuple[str, ...]:
@@ -131,6 +141,7 @@ def read_published(name: str) -> Published:
         tuple(content.get("notes", ())),
         content.get("percent", False),
         content.get("positive"),
+        content.get("without", {}),
     )
 
 
@@ -207,9 +218,33 @@ def beside(
     }
 
 
+_ALIASES = {
+    "nofinding": "normal",
+    "healthy": "normal",
+    "virus": "viral",
+    "viralpneumonia": "viral",
+    "bacteria": "bacterial",
+    "bacterialpneumonia": "bacterial",
+}
+"""Names of classes as data sets write them, by the names that papers print."""
+
+
+def _plain(name: str) -> str:
+    """A class by its letters alone.
+
+    >>> _plain("COVID-19") == _plain("covid"), _plain("Viral Pneumonia")
+    (True, 'viral')
+    """
+    letters = re.sub(r"[^a-z]", "", name.casefold())
+    return _ALIASES.get(letters, letters)
+
+
 def _our_names(published: Published, ours: Sequence[str], positive: str | None) -> dict[str, str]:
     """From the paper's class names to ours; empty where they are the same, or the correspondence is unknown."""
     theirs = published.classes
+    spelled = {_plain(name): name for name in ours}
+    if all(_plain(name) in spelled for name in theirs):
+        return {name: spelled[_plain(name)] for name in theirs if name not in ours}
     if published.positive is None or positive not in ours or len(theirs) != 2 or len(ours) != 2:
         return {}
     names = {name: next(own for own in ours if (own == positive) == (name == published.positive)) for name in theirs}

@@ -132,7 +132,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 NORMALIZATIONS = ("native", "div255")
 FROZEN_NORMS = ("eval", "batch")
 BN_STATS = {
-    "recompute": "The statistics of batch normalisation were computed on all training images after training.",
+    "recompute": "Statistics of batch normalisation, where the network has it, were computed on all training images.",
     "running": "",
 }
 """Where the statistics of batch normalisation are from, with the sentence in a methods paragraph."""

@@ -48,6 +48,7 @@ OTHER = {
     "config": "empty.toml",
     "confusion_matrix": "other-counts.csv",
     "device": "cpu",
+    "exclude": ["severity=mild"],
     "external": "other-manifest.csv",
     "file": "other-network.pth",
     "fitted_on": "manifest.csv",

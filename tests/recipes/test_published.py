@@ -242,3 +242,18 @@ def test_what_has_no_network_is_found_by_the_name_of_its_run():
     row, why = paper.match("pepx", "pepx")
     assert row.name == "COVIDNet-CXR-A, retrained"
     assert "stands in for COVIDNet" in why
+
+
+def test_a_table_without_a_stratum_is_not_that_of_images_with_it():
+    paper = read_published("covid-sdnet-without-normal-pcr")
+    rows = [{"severity": "mild"}, {"severity": ""}]
+    assert paper.misfit(rows) == ""
+    assert "left out the severity normal-pcr+" in paper.misfit([*rows, {"severity": "Normal-PCR+"}])
+    assert read_published("covid-sdnet").misfit([{"severity": "normal-pcr+"}]) == ""
+
+
+def test_classes_as_data_sets_write_them_are_those_of_the_paper():
+    found = beside(read_published("makris"), {"a": "vgg16"}, ("COVID-19", "NORMAL", "Pneumonia"))
+    assert set(found["rows"][0]["per_class"]) == {"COVID-19", "NORMAL", "Pneumonia"}
+    same = beside(read_published("makris"), {"a": "vgg16"}, ("covid", "normal", "pneumonia"))
+    assert list(found["rows"][0]["per_class"].values()) == list(same["rows"][0]["per_class"].values())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
+from cxrtool.data.datasets.layout import fitting_adapters
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import ADAPTERS
 from cxrtool.data.tables.ids import Naming, stem_of, unique_ids
@@ -20,6 +21,9 @@ ORIGINAL = "original"
 """The column with the source file of an image."""
 
 TABLES = (".csv", ".tsv")
+
+AUTO = "auto"
+"""Instead of a data set: the one whose layout a folder has, else the plain adapters."""
 
 # Generic folder names: the data set has the name of the folder above.
 _GENERIC = {"images", "image", "img", "data", "dataset", "png", "jpg", "jpeg", "dicom", "dcm", "raw", "cxr", "train"}
@@ -69,7 +73,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", "SOURCE is a folder of images, a table, or an image")
-        adapter = ADAPTERS[dataset or ("csv" if source.suffix.lower() in TABLES else "folder")]
+        adapter = ADAPTERS[_adapter_of(source, dataset, request)]
         name = default_source(source)
         for record in adapter.read(source, request):
             folder, stem = (record.path.parent.name, stem_of(record.path.name)) if record.relative else ("", "")
@@ -112,6 +116,33 @@ def _patients_in_names(records: Sequence[Record]) -> list[str]:
                 f"was not used: {way}; now every image counts as a patient"
             ]
     return []
+
+
+def _adapter_of(source: Path, dataset: str | None, request: Request) -> str:
+    """The key of the adapter that reads a source, recognised by the layout with `AUTO`.
+
+    Raises:
+        InputError: Several published sets have this layout.
+    """
+    plain = "csv" if source.suffix.lower() in TABLES else "folder"
+    if dataset not in (None, AUTO):
+        return dataset
+    fitting = fitting_adapters(source) if source.is_dir() else []
+    if dataset is None:
+        if fitting:
+            request.remarks.append(
+                f"{source} has the layout of {' or '.join(fitting)} and was read as plain folders; "
+                f"`--dataset {fitting[0]}` also reads what is known of each image"
+            )
+        return plain
+    if len(fitting) > 1:
+        raise InputError(
+            f"{source}: expected the layout of one published set, found that of {' and '.join(fitting)}",
+            "name the one with --dataset",
+        )
+    if fitting:
+        request.remarks.append(f"{source} was read as {fitting[0]}, by its layout")
+    return fitting[0] if fitting else plain
 
 
 def default_source(source: Path) -> str:

@@ -147,6 +147,26 @@ def parse_relabel(arguments: Iterable[str]) -> dict[str, str]:
     return mapping
 
 
+def exclude(selection: Selection, text: str) -> None:
+    """Exclude the rows with a value, given as `COLUMN=VALUE`; upper and lower case are the same.
+
+    Raises:
+        UsageError: It is not written so, or no row has the value; the message has those that are there.
+        InputError: There is no such column, or no row is left.
+    """
+    column, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not column or not value:
+        raise UsageError(f"--exclude: expected COLUMN=VALUE, such as severity=mild, found '{text}'")
+    _require(selection, column, "--exclude")
+    cells = selection.cells(column).map(normalised)
+    if normalised(value) not in set(cells):
+        known = sorted({cell for cell in selection.column(column) if cell.strip()})
+        one_of(f"--exclude {column}", value, known or ["no values"])
+    selection.keep(cells != normalised(value), f"--exclude: {text}")
+    if not len(selection):
+        raise InputError(f"--exclude {text}: every image has this value, so that none is left")
+
+
 def relabel(selection: Selection, mapping: Mapping[str, str]) -> None:
     """Give labels other names, all at once.
 

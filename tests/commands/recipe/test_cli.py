@@ -242,7 +242,7 @@ def test_make_and_the_shell_call_the_same(recorder, folds):
         "compare",
         *["report"] * 3,
     ]
-    assert by_shell[0] == "prepare|my data|-o|makris/prepared|"
+    assert by_shell[0] == "prepare|my data|--dataset|auto|-o|makris/prepared|"
     division = "--folds|3|--validation|0" if folds else "--holdout|80/20"
     assert by_shell[1] == f"split|makris/prepared|{division}|--seed|0|-o|makris/splits.csv|"
     assert by_shell[-4].startswith("compare|makris/runs/lcnet_035|makris/runs/mobilenetv2_035|makris/runs/thumbnail|")
@@ -413,7 +413,7 @@ def test_covid_sdnet_leaves_a_stratum_out_of_all_and_names_the_paper_s_table_of_
     call(["sh", "covid-sdnet.sh"], recorder, **values)
     lines = calls(recorder)
     assert lines[1] == (
-        "select|covid-sdnet/prepared|--where|(1) and lower(coalesce(severity, '')) <> lower('normal-pcr+')|"
+        "select|covid-sdnet/prepared|--where|1|--exclude|severity=normal-pcr+|"
         "--per-class|smallest|--seed|0|-o|covid-sdnet/selected.csv|"
     )
     assert lines[2].startswith("split|covid-sdnet/selected.csv|--folds|5|--repeats|5|--validation|0.1|")

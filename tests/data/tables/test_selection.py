@@ -7,12 +7,13 @@ from cxrtool.data.tables.selection import (
     Selection,
     concatenate,
     drop_duplicates,
+    exclude,
     one_per,
     parse_relabel,
     relabel,
     sample,
 )
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import CxrtoolError, InputError, UsageError
 
 
 def manifest_of(*rows, columns=("image_id", "path", "label")):
@@ -178,3 +179,30 @@ def test_draws_are_fair(selection):
     # Each of 20 images of a class is among 10 with probability 1/2: 150 of 300, standard deviation 8.7.
     assert min(drawn.values()) > 115
     assert max(drawn.values()) < 185
+
+
+def test_rows_with_a_value_are_excluded_whatever_its_case():
+    selection = chosen_from([("a", "Mild"), ("b", "severe"), ("c", ""), ("d", "mild ")])
+    exclude(selection, "severity = MILD")
+    assert [row["image_id"] for row in selection.rows] == ["b", "c"]
+    assert [reject["reason"] for reject in selection.rejects] == ["--exclude: severity = MILD"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("severity=milde", "--exclude severity: .*'milde'.*did you mean Mild|mild"),
+        ("severity", "expected COLUMN=VALUE"),
+        ("severe=mild", "expected a column 'severe'"),
+    ],
+)
+def test_what_excludes_nothing_is_refused(text, told):
+    with pytest.raises(CxrtoolError, match=told):
+        exclude(chosen_from([("a", "mild"), ("b", "severe")]), text)
+
+
+def chosen_from(rows):
+    return Selection(
+        ["image_id", "path", "severity"],
+        [{"image_id": name, "path": f"{name}.png", "severity": severity} for name, severity in rows],
+    )
