@@ -24,7 +24,7 @@ from cxrtool.data.datasets.listing import AUTO, ORIGINAL, Listing, list_images, 
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.file_names import MODEL
 from cxrtool.data.files import is_whole_png
-from cxrtool.data.splitting.grouping import group_images, identities
+from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, write_table
 from cxrtool.errors import ImageError, InputError, UsageError
@@ -438,5 +438,8 @@ def _overview(rows: Sequence[Row]) -> str:
         parts.append(f"{len(labels) - _SHOWN} more classes")
     if unlabelled:
         parts.append(f"unlabelled {unlabelled}")
-    known = f"{len(set(group_images(rows)))} patients" if any(identities(rows)) else "patients unknown"
+    patients, nameless = count_patients(rows)
+    known = f"{patients} patients" if any(identities(rows)) else "patients unknown"
+    if nameless and any(identities(rows)):
+        known += f", {nameless} of them images without a patient_id"
     return f"{len(rows)} images: {', '.join(parts)}; {known}" if rows else "no image could be read"

@@ -172,7 +172,7 @@ def test_a_table_with_masks_and_columns_of_its_own(cxr, tree, tmp_path):
     assert rows["im0"]["warning"] == "old"
     assert rows["im1"]["warning"] == "mask excluded: it is 70 x 45, its image 70 x 90"
     assert rows["im2"]["warning"] == "mask excluded: no such file"
-    assert "2 patients" in done.err
+    assert "3 patients, 1 of them images without a patient_id" in done.err
 
 
 def chunk(name, data):
@@ -518,7 +518,7 @@ def test_like_a_model(cxr, tree, tmp_path):
         (["--size", "huge"], 2, "expected native or a number from 16 to 8192, found 'huge'"),
         (["--size", "3"], 2, "found '3'"),
         (["--fit", "stretch"], 2, "expected one of squash, pad, crop, found 'stretch'"),
-        (["--dataset", "imagenet"], 2, "expected one of folder, csv, actualmed, bimcv, cohen, covidgr, "),
+        (["--dataset", "imagenet"], 2, "expected one of auto, folder, csv, actualmed, bimcv, cohen, covidgr, "),
         (["--dataset", "covidgr"], 1, "expected the folders P and N"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrtool.data.file_names import REJECTS
-from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
+from cxrtool.data.splitting.grouping import PATIENT, count_patients, identities, original_of
 from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
 from cxrtool.data.tables.people import years
@@ -123,12 +123,10 @@ def reasons(rejects: Sequence[Row]) -> str:
 
 
 def _patients(manifest: Manifest) -> str:
-    cells = [cell for cell in manifest.column(PATIENT) if cell.strip()]
-    if not cells:
+    if not any(identities(manifest.rows)):
         return "not known"
-    unknown = len(manifest) - len(cells)
-    count = len(set(group_images(manifest.rows)))
-    return f"{count}" + (f", {unknown} of them images without a {PATIENT}" if unknown else "")
+    patients, nameless = count_patients(manifest.rows)
+    return f"{patients}" + (f", {nameless} of them images without a {PATIENT}" if nameless else "")
 
 
 def _ages(cells: Sequence[str]) -> str:

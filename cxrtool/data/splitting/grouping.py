@@ -38,6 +38,15 @@ def identities(rows: Sequence[Row], column: str = PATIENT) -> list[str]:
     return ["" if name.rpartition(":")[2] in missing else name for name in found]
 
 
+def count_patients(rows: Sequence[Row]) -> tuple[int, int]:
+    """The number of patients as splits, audits and evaluations count them, and how many are images without an id.
+
+    Each image without an id counts as a patient; images that belong together under two ids are one.
+    """
+    nameless = len({original_of(row) for row, name in zip(rows, identities(rows), strict=True) if not name})
+    return len(set(group_images(rows))), nameless
+
+
 def original_of(row: Row) -> str:
     """The id of the radiograph that a row shows; after image processing it is still the same radiograph.
 
