@@ -512,7 +512,7 @@ def write_generators() -> Callable[..., Path]:
 
 @pytest.fixture
 def train_study(settings: Settings, tmp_path: Path, no_pictures: None) -> Callable[..., Path]:
-    """Train a tiny network on a study; keywords are those of `TrainOptions` or of `Settings`."""
+    """Train a tiny network on a study, with --replace; keywords are those of `TrainOptions` or of `Settings`."""
     import torch
 
     from cxrtool.commands.train import train
@@ -534,7 +534,7 @@ def train_study(settings: Settings, tmp_path: Path, no_pictures: None) -> Callab
         }
         options = TrainOptions.of(**{**told, **changes})
         run: Path = tmp_path / out
-        train(options, replace(settings, **{"out": run, "cache": tmp_path / "cache", **shared}))
+        train(options, replace(settings, **{"out": run, "cache": tmp_path / "cache", "replace": True, **shared}))
         return run
 
     return call

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import cxrtool
-from cxrtool.errors import InputError
+from cxrtool.errors import InputError, OutputError
+from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, option
 
@@ -40,7 +41,7 @@ CHAIN = (
     "select {out}/prepared --relabel viral,bacterial=pathological --per-class 58 -o {out}/chosen",
     "split {out}/chosen --folds 3 --validation 0.15 --stratify label,severity -o {out}/splits.csv",
     "train {out}/chosen --splits {out}/splits.csv --preset covid-xnet --size 64 --batch-size 16 --epochs {epochs} "
-    "--augment rotate=10,shift=0.05,zoom=0.1,flip=0.5 --checkpoint last -o {out}/run",
+    "--augment rotate=10,shift=0.05,zoom=0.1,flip=0.5 --checkpoint last --replace -o {out}/run",
     "audit {out}/chosen --run {out}/run --images 30 -o {out}/audit",
     "evaluate {out}/run --by severity,source --positive covid -o {out}/evaluation",
     "report {out}/run --by severity,source --positive covid -o {out}/report.html",
@@ -61,6 +62,10 @@ class DemoOptions(Options):
 def run(options: DemoOptions, settings: Settings) -> int:
     """Run one command after the other; return the exit code of the one that failed."""
     started, out, write = time.monotonic(), options.out, settings.output.write
+    if read_run_file(out) is not None or (out.is_dir() and any(out.iterdir()) and not (out / "prepared").is_dir()):
+        raise OutputError(
+            f"-o {out}: expected a new folder or one of an earlier demo, found another one", "choose another -o"
+        )
     paths = {"samples": find_samples(), "out": out, "epochs": options.epochs}
     for line in CHAIN:
         if not settings.quiet:

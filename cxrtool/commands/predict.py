@@ -20,6 +20,7 @@ from cxrtool.data.tables.twins import MARK
 from cxrtool.errors import InputError, StrictError
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
+from cxrtool.flow.folder import check_file
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
 from cxrtool.flow.run import model_folders, read_source
 from cxrtool.flow.settings import COMPUTING, Settings
@@ -96,6 +97,7 @@ class PredictOptions(Question):
         "allow_leakage",
         "root",
         "strict",
+        "force",
         "dry_run",
         "quiet",
         "config",
@@ -124,6 +126,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     if settings.dry_run:
         settings.report.say(f"would run {len(folders)} models on {len(manifest)} images")
         return
+    check_file(settings.out, ("image_id", "path", "predicted"), [manifest.origin], settings)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     members, answers, rejects = answer(options, settings, folders, manifest)

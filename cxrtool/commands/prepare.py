@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.listing import AUTO, ORIGINAL, Listing, list_images, printable
 from cxrtool.data.datasets.record import Record, Request
-from cxrtool.data.file_names import MODEL
+from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
 from cxrtool.data.files import is_whole_png
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.tables.ids import patient_id
-from cxrtool.data.tables.manifest import Row, write_table
+from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import ImageError, InputError, UsageError
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
@@ -219,6 +219,8 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     listing = _list(options, settings)
     folder = StepFolder(settings.out, _plan(options, settings, listing, size, fit), _without_salt(settings, options))
     if not folder.needs_work():
+        if not settings.dry_run and not len(read_table(folder.out / MANIFEST)):
+            raise _nothing_read(listing, folder)
         return None
     if listing.skipped:
         settings.report.say(f"files skipped because their names are not those of images: {len(listing.skipped)}")
@@ -233,7 +235,16 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         rows, unwanted = _read_all(listing, build, work, views, settings, options.salt)
         counts = {"inputs": len(listing.records), "skipped": len(listing.skipped), **_report(rows, build, settings)}
         build.finish([*COLUMNS, *listing.columns], rows, counts=counts, wanted=unwanted == len(build.rejects))
+    if not rows:
+        raise _nothing_read(listing, folder)
     return len(rows)
+
+
+def _nothing_read(listing: Listing, folder: StepFolder) -> InputError:
+    return InputError(
+        f"expected an image that can be read, found none among {len(listing.records)}",
+        f"each is listed with its reason in {folder.shown / REJECTS}",
+    )
 
 
 def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:

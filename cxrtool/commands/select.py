@@ -32,7 +32,7 @@ from cxrtool.data.tables.selection import (
 from cxrtool.data.tables.where import choose_where
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.chain import chain_of_manifest, is_divided
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch, without_paths
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, touch, without_paths
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
 
@@ -144,6 +144,7 @@ def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest
     if settings.dry_run:
         settings.report.say(f"would write {target}: {len(selection)} rows")
         return
+    check_file(target, ("image_id", "path"), [manifest.origin for manifest in manifests], settings)
     columns = order_columns(selection.columns, selection.rows)
     text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
     if target.is_file() and target.read_bytes() == text.encode(errors="backslashreplace"):

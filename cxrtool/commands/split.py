@@ -36,7 +36,7 @@ from cxrtool.data.tables.manifest import Manifest, Row, dump_table, read_manifes
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.flow import common_options
 from cxrtool.flow.chain import is_divided
-from cxrtool.flow.folder import touch
+from cxrtool.flow.folder import check_file, touch
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, one_of, option
@@ -51,7 +51,7 @@ STRATA = ("label", "severity")
 class SplitOptions(Options):
     """The options of `split`; exactly one of the five ways to divide is given."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "allow_leakage", "root", "dry_run", "quiet", "config")
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "allow_leakage", "root", "force", "dry_run", "quiet", "config")
 
     manifest: Path = common_options.manifest()
     holdout: str | None = option("One division: 60/20/20, or 80/20.", None, metavar="SHARES", shown="")
@@ -127,12 +127,13 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
     elif settings.out:
-        _write(settings.out, result, [path for path in (manifest.origin, options.within) if path is not None])
+        _write(settings.out, result, [path for path in (manifest.origin, options.within) if path is not None], settings)
     return result
 
 
-def _write(out: Path, result: SplitResult, inputs: Sequence[Path]) -> None:
+def _write(out: Path, result: SplitResult, inputs: Sequence[Path], settings: Settings) -> None:
     """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
+    check_file(out, COLUMNS, inputs, settings, only=True)
     if out.is_file() and out.read_bytes() == result.text().encode():
         files = [path / SPLITS if path.is_dir() else path for path in inputs]
         if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):

@@ -5,6 +5,7 @@ Several tasks may write one run at once: what is written for the whole run is lo
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from cxrtool.data.files import atomic_write, locked, saying_what_fails
 from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
-from cxrtool.errors import InputError, StrictError
+from cxrtool.errors import InputError, OutputError, StrictError
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.chain import Chain, chain_of_rows, copy_parts, is_divided, radiograph_of
@@ -436,6 +437,7 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
     run, settings = container.out, container.settings
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         made = read_run_file(run)
+        _check_replaced(container, made, shown)
         fresh = run.parent / f".{run.name}.new"
         target = run if made else fresh
         if made is None:
@@ -448,6 +450,33 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
         atomic_write(target / SPLITS, splits.read_bytes())
         if target is fresh:
             fresh.replace(run)
+
+
+def _check_replaced(container: StepFolder, made: Mapping[str, Any] | None, shown: Mapping[str, Any]) -> None:
+    """Refuse to replace finished folds of other options or data, unless it is asked for.
+
+    Raises:
+        OutputError: It is refused; the message has what differs.
+    """
+    settings, run = container.settings, container.out
+    if made is None or made.get("run_digest") == container.digest or settings.force or settings.replace:
+        return
+    finished = [entry.name for entry in run.iterdir() if runs.is_fold(entry) and (entry / PREDICTIONS).is_file()]
+    if not finished:
+        return
+    before = {name: entry.get("value") for name, entry in made.get("options", {}).items()}
+    now = json.loads(json.dumps(dict(shown), default=str))
+    changed = [
+        f"{name.replace('_', '-')} {before[name]} instead of {value}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    found = f"with {', '.join(changed[:3])}" if changed else "of other images, splits or versions"
+    raise OutputError(
+        f"-o {container.shown}: expected a new folder or a run of the same options and data, found {len(finished)} "
+        f"finished folds {found}",
+        "choose another -o; --replace trains what has changed in its place, --force everything",
+    )
 
 
 def finished_folds(container: StepFolder, names: Sequence[str]) -> tuple[list[str], list[Row]]:

@@ -8,6 +8,7 @@ command continues in it.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -290,6 +291,37 @@ class StepFolder:
         for entry in os.scandir(self.out.parent):
             if leftover.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
                 shutil.rmtree(entry.path)
+
+
+def check_file(
+    out: Path | None, required: Sequence[str], inputs: Iterable[Path | None], settings: Settings, *, only: bool = False
+) -> None:
+    """Refuse to replace an input, or a file that this command has not written, unless `--force` is given.
+
+    Args:
+        out: The file to write; what is no regular file, such as a pipe, replaces nothing.
+        required: Columns that the command's own files have.
+        inputs: Files or folders of steps that the command reads.
+        settings: With `--force`.
+        only: The command's own files have no other columns.
+
+    Raises:
+        OutputError: It is refused.
+    """
+    if out is None or not out.is_file():
+        return
+    files = [path / MANIFEST if path.is_dir() else path for path in inputs if path is not None]
+    if any(path.exists() and path.samefile(out) for path in files):
+        raise OutputError(f"-o {out}: expected another file than the input, found the same", "choose another name")
+    if settings.force or not out.stat().st_size:
+        return
+    with out.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = next(csv.reader([file.readline()]), [])
+    if not set(required) <= set(header) or (only and set(header) != set(required)):
+        raise OutputError(
+            f"-o {out}: expected a new file or one that this command wrote, found another file",
+            "choose another name, or replace it with --force",
+        )
 
 
 def touch(path: Path) -> None:

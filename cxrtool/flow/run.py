@@ -72,8 +72,11 @@ def is_model(path: Path) -> bool:
 
 
 def whole_folds(run: Path) -> list[tuple[str, str]]:
-    """The folds of a run that are complete, in numeric order."""
+    """The folds of a run that are complete and made as the run is now, in numeric order."""
     names = [path.name for path in run.iterdir() if is_fold(path) and (path / PREDICTIONS).exists()]
+    made = read_run_file(run) or {}
+    if "run_digest" in made:
+        names = [n for n in names if (read_run_file(run / n) or made).get("run_digest") == made["run_digest"]]
     return folds_of({"repeat": r, "fold": f} for r, f in map(parse_fold, names))
 
 
@@ -82,10 +85,6 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
     whole = whole_folds(run)
     splits = run / SPLITS
     expected = folds_of(read_table(splits).rows) if splits.exists() else whole
-    made = read_run_file(run) or {}
-    if "run_digest" in made:
-        makings = [read_run_file(run / fold_name(*pair)) or made for pair in whole]
-        whole = [p for p, own in zip(whole, makings, strict=True) if own.get("run_digest") == made["run_digest"]]
     missing = [fold_name(*pair) for pair in expected if pair not in whole]
     if not whole:
         raise IncompleteError(

@@ -95,6 +95,9 @@ class Settings:
     device: str = option("auto, cpu, cuda, or one GPU as cuda:1.", "auto", effect=False)
     precision: str = option("auto, fp32 or bf16.", "auto")
     force: bool = option("Compute again, even if nothing has changed.", False, effect=False)
+    replace: bool = option(
+        "Replace a finished run of other options or data; finished folds of these options stay.", False, effect=False
+    )
     dry_run: bool = option("Print what would be done, without doing it.", False, effect=False)
     strict: bool = option("Exit with code 3 if an image was rejected.", False, effect=False)
     verify: bool = option("Compare inputs by content, not by size and time.", False, effect=False)

@@ -148,7 +148,7 @@ and `--verify`, which knows the same inputs by another mark."""
 ALONE = {("weights import", "kind")}
 """Options that no two sound command lines differ in alone."""
 
-FILES = {"report", "weights fetch"}
+FILES = {"fuse joint", "fuse mean", "fuse twins", "predict", "report", "split", "weights fetch"}
 """Commands that write a file instead of a step's folder."""
 
 

@@ -13,7 +13,7 @@ import pytest
 from cxrtool.data.files import locked
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, OutputError, StrictError
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, read_run_file
 from cxrtool.flow.settings import Settings
 
 
@@ -391,3 +391,25 @@ def test_the_manifest_is_the_youngest_file(tiny, tmp_path, settings):
     make(out, tiny, settings)
     youngest = max(out.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert youngest.name == "manifest.csv"
+
+
+def test_a_file_of_somebody_else_and_an_input_are_not_replaced(tmp_path):
+    own, other, empty = tmp_path / "own.csv", tmp_path / "other.csv", tmp_path / "empty.csv"
+    own.write_text("image_id,repeat,fold,subset\n")
+    other.write_text("image_id,repeat,fold,subset,remark\n")
+    empty.write_text("")
+    columns = ("image_id", "repeat", "fold", "subset")
+    settings = Settings()
+    for free in (own, empty, tmp_path / "new.csv", Path("/dev/null"), None):
+        check_file(free, columns, [], settings, only=True)
+    check_file(other, columns, [], settings)
+    with pytest.raises(OutputError, match="found another file"):
+        check_file(other, columns, [], settings, only=True)
+    with pytest.raises(OutputError, match="found another file"):
+        check_file(other, ("path",), [], settings)
+    check_file(other, ("path",), [], Settings(force=True))
+    for source in (own, tmp_path):
+        (tmp_path / "manifest.csv").write_text("image_id,path\n")
+        target = own if source is own else tmp_path / "manifest.csv"
+        with pytest.raises(OutputError, match="another file than the input"):
+            check_file(target, ("image_id",), [source, None], Settings(force=True))

@@ -12,7 +12,7 @@ from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import option
 from cxrtool.training.image_to_image_options import ImageToImageOptions
 
-SHARED = ("out", "seed", *COMPUTING, "precision", "cache", "allow_leakage", *READING, *RUNNING, "style")
+SHARED = ("out", "seed", *COMPUTING, "precision", "cache", "allow_leakage", *READING, "replace", *RUNNING, "style")
 """The shared options of all `fit` commands."""
 
 

@@ -13,11 +13,11 @@ from cxrtool.data.splitting.splits import Run, read_splits
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.data.tables.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import InputError, UsageError
-from cxrtool.flow.folder import touch
+from cxrtool.flow.folder import check_file, touch
 from cxrtool.flow.run import STDIN, fold_name, is_fold, is_run, read_run_predictions
 from cxrtool.flow.settings import Settings
 
-SHARED = ("out", "dry_run", "quiet", "config")
+SHARED = ("out", "force", "dry_run", "quiet", "config")
 """The shared options that every kind takes."""
 
 Key = tuple[str, str, str, str]
@@ -106,6 +106,8 @@ def fuse(
     if settings.dry_run:
         settings.report.say(f"would fuse {', '.join(map(str, paths))}")
         return None
+    files = [path for path in paths if path != STDIN]
+    check_file(settings.out, ("image_id", "path", "predicted"), files, settings)
     fused = make([Source(path, _read(path, partial=partial)) for path in paths])
     if settings.out is not None:
         _write(settings.out, fused, paths)

@@ -24,6 +24,7 @@ class TrainOptions(TrainingOptions):
         "cache",
         "allow_leakage",
         *READING,
+        "replace",
         *RUNNING,
     )
 

@@ -147,6 +147,20 @@ def test_a_changed_option_trains_again(study, train_study, trained, change):
     assert trained == ["r0f0", "r0f0"]
 
 
+def test_finished_folds_of_other_options_or_data_are_not_replaced_unasked(study, train_study, trained):
+    train_study(study)
+    with pytest.raises(OutputError, match=r"found 1 finished folds with epochs 2 instead of 3") as refused:
+        train_study(study, epochs=3, replace=False)
+    assert "--replace" in refused.value.hint
+    assert "--force" in refused.value.hint
+    os.utime(study.folder / "im000.png", (1, 1))
+    with pytest.raises(OutputError, match="of other images, splits or versions"):
+        train_study(study, replace=False)
+    assert trained == ["r0f0"]
+    train_study(study, epochs=3, replace=False, force=True)
+    assert trained == ["r0f0", "r0f0"]
+
+
 @pytest.mark.parametrize("change", [{"workers": 2}, {"save_every": 1.0}, {"device": "cpu"}, {"strict": True}])
 def test_what_bears_on_nothing_trains_nothing(study, train_study, trained, change):
     train_study(study)
@@ -290,7 +304,7 @@ def test_folds_without_validation_are_told_of_where_that_matters(study, train_st
     )
     train_study(study, "b", only="r0f0", epochs=1, checkpoint="last")
     train_study(study, "c", only="r0f1", epochs=1)
-    assert listener.warned == [warning]
+    assert [text for text in listener.warned if "no validation images" in text] == [warning]
 
 
 def test_missing_splits_are_told(study, train_study, tmp_path):
