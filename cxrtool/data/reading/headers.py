@@ -63,6 +63,7 @@ class Header:
         inverted: 0 is white after decoding.
         scans: Passes of a progressive JPEG.
         note: A warning, or empty.
+        packed: Several samples share a byte, as OpenCV does not decode them.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Header:
     inverted: bool = False
     scans: int = 1
     note: str = ""
+    packed: bool = False
 
 
 def sniff(head: bytes) -> str:

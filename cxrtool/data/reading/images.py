@@ -7,6 +7,7 @@ the conversion to grey, the orientation and the checks that the file is complete
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import stat
@@ -164,8 +165,10 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     captured: list[bytes] = []
     with _captured_stderr(captured) if capture_decoder_errors else contextlib.nullcontext():
         try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error as error:
+            pixels = (
+                _unpack(data) if header.packed else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            )
+        except (cv2.error, OSError, ValueError, SyntaxError) as error:
             raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error
     if pixels is None:
         raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
@@ -179,6 +182,14 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     turn = _TURNS.get(header.orientation)
     plain = pixels.ndim == 2 and expected.kind == "u" and expected.itemsize <= 2 and not header.stored
     return Radiograph(np.ascontiguousarray(turn(grey)) if turn else grey, warnings=warnings, plain=plain)
+
+
+def _unpack(data: bytes) -> NDArray[np.uint8]:
+    """A grey TIFF of 2 or 4 bits a sample, spread over 8 bits; 0 is black."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as picture:
+        return np.asarray(picture.convert("L"))
 
 
 def _to_grey(pixels: NDArray[Any], header: Header, warnings: list[str]) -> Grey:

@@ -32,7 +32,7 @@ _FAX = {2, 3, 4}
 _FORMS = {1: "u", 2: "i", 3: "f"}
 _OTHER_FORMS = {4: "undefined", 5: "complex", 6: "complex"}
 _DEPTHS = {
-    "u": {1: 8, 8: 8, 10: 16, 12: 16, 14: 16, 16: 16, 32: 32},
+    "u": {1: 8, 2: 8, 4: 8, 8: 8, 10: 16, 12: 16, 14: 16, 16: 16, 32: 32},
     "i": {8: 8, 16: 16, 32: 32},
     "f": {32: 32, 64: 64},
 }
@@ -141,6 +141,7 @@ def _header(tags: TiffTags) -> Header:
         orientation=orientation if 1 <= orientation <= 8 else 1,
         inverted=photometric == 0 and not (form == "u" and bits[0] <= 8),
         note=INKS if photometric == _CMYK else "",
+        packed=1 < bits[0] < 8,
     )
 
 

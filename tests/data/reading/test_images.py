@@ -225,6 +225,16 @@ def test_packed_tiff_spans_sixteen_bits(read, bits, order):
     assert np.array_equal(read(packed(values, bits, order, 0)).pixels, 65535 - expected)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_packed_tiff_of_few_bits_spans_eight(read, bits, order):
+    full = (1 << bits) - 1
+    values = np.add.outer(np.arange(40), np.arange(61)) % (full + 1)
+    expected = values * (255 // full)
+    assert np.array_equal(read(packed(values, bits, order, 1)).pixels, expected)
+    assert np.array_equal(read(packed(values, bits, order, 0)).pixels, 255 - expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"tile": (16, 16)}, {"compression": "deflate"}], ids=str)
 def test_fractions_keep_their_brightness(read, dtype, options):
