@@ -31,7 +31,7 @@ _PORTABLE_DENSENET161: dict[str, Any] = {
     # De Moura et al. 2020, sections 3.2 and 3.3: DenseNet-161 from ImageNet at 224 x 224, all layers trained; SGD at a
     # constant 0.01, momentum 0.9, batches of 4, 200 epochs; scaling and flip. The range of scaling (half of the images,
     # by up to a tenth) and the epoch of the lowest validation loss are ours.
-    "model": "densenet161",
+    "model": "densenet161.tv_in1k",
     "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
@@ -49,7 +49,7 @@ _COVID_SDNET: dict[str, Any] = {
     # Tabik et al. 2020, section III: ResNet-50 from ImageNet, its last layer replaced by 512 units with ReLU and the
     # outputs, all layers trained by SGD in batches of 16. Rate, momentum, epochs and their choice, size and
     # augmentation are ours.
-    "model": "resnet50",
+    "model": "resnet50.tv_in1k",
     "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
@@ -118,7 +118,7 @@ _VGG16_PORTABLE: dict[str, Any] = {
     # The seed paper of 2020 on whole and segmented radiographs: VGG16 at 224 x 224, Adam at 0.001, batches of 32, 50
     # epochs, dropout. Frozen convolutions, ImageNet weights in the dense layers 4096-4096-K (which are what timm counts
     # as this network's head), the rate of dropout, no augmentation and the last epoch are ours.
-    "model": "vgg16",
+    "model": "vgg16.tv_in1k",
     "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,

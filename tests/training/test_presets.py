@@ -35,7 +35,7 @@ def test_covid_xnet_is_what_the_paper_states():
 
 def test_vgg16_portable_is_what_the_paper_states(settings):
     preset = PRESETS["vgg16-portable"]
-    assert (preset["model"], preset["size"], preset["opt"], preset["lr"]) == ("vgg16", 224, "adam", 1e-3)
+    assert (preset["model"], preset["size"], preset["opt"], preset["lr"]) == ("vgg16.tv_in1k", 224, "adam", 1e-3)
     assert (preset["batch_size"], preset["epochs"], preset["dropout"], preset["augment"]) == (32, 50, 0.5, "none")
     assert (preset["weights"], preset["freeze"], preset["checkpoint"]) == ("imagenet", True, "last")
 
@@ -73,7 +73,7 @@ def test_presets_cannot_be_changed_by_accident():
 
 def test_portable_densenet161_is_what_the_paper_states():
     preset = PRESETS["portable-densenet161"]
-    assert (preset["model"], preset["weights"], preset["size"]) == ("densenet161", "imagenet", 224)
+    assert (preset["model"], preset["weights"], preset["size"]) == ("densenet161.tv_in1k", "imagenet", 224)
     assert (preset["opt"], preset["lr"], preset["momentum"], preset["sched"]) == ("sgd", 0.01, 0.9, "constant")
     assert (preset["batch_size"], preset["epochs"]) == (4, 200)
     assert not preset.get("freeze")
@@ -83,7 +83,7 @@ def test_portable_densenet161_is_what_the_paper_states():
 
 def test_covid_sdnet_and_its_baselines_are_what_the_papers_state():
     preset = PRESETS["covid-sdnet"]
-    assert (preset["model"], preset["hidden"], preset["opt"], preset["batch_size"]) == ("resnet50", 512, "sgd", 16)
+    assert (preset["model"], preset["hidden"], preset["opt"], preset["batch_size"]) == ("resnet50.tv_in1k", 512, "sgd", 16)
     assert (preset["epochs"], preset["patience"], preset["size"], preset["lr"]) == (50, 10, 224, 1e-3)
     assert not preset.get("freeze")
     caps, pepx = PRESETS["covid-caps"], PRESETS["pepx"]
