@@ -10,7 +10,7 @@ import pytest
 
 from cxrtool.cli.main import run
 from cxrtool.data.reading.images import read_image
-from cxrtool.phantom.illness import SEVERITIES, severity_of
+from cxrtool.phantom.cohort import SEVERITIES, severity_of
 from cxrtool.phantom.sources import SOURCES
 from cxrtool.phantom.subject import LABELS
 

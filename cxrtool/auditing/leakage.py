@@ -14,7 +14,7 @@ from cxrtool.data.splitting.splits import SUBSETS, Run, known_as, valid_in
 from cxrtool.data.tables.duplicates import find_duplicates
 from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.sheet import ABSENT, Sheet, count_of
-from cxrtool.imaging.neighbours import NEAR, near_duplicates
+from cxrtool.imaging.hashing import NEAR, near_duplicates
 
 NAME, TITLE = "leakage", "Patients and images that are listed twice"
 

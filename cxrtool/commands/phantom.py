@@ -264,7 +264,7 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary as lines of text."""
-        from cxrtool.phantom.illness import SEVERITIES
+        from cxrtool.phantom.cohort import SEVERITIES
         from cxrtool.phantom.plants import PLANTS
         from cxrtool.phantom.sources import SOURCES
         from cxrtool.phantom.subject import LABELS

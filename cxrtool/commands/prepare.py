@@ -96,8 +96,8 @@ def _read_mask(
     files: Sequence[Path], shape: tuple[int, int], size: int | str, fit: str, max_pixels: int
 ) -> NDArray[np.uint8]:
     from cxrtool.data.reading.mask_files import read_mask
-    from cxrtool.imaging.pair import check_proportions
     from cxrtool.imaging.resize import prepare_mask
+    from cxrtool.imaging.view import check_proportions
 
     mask = read_mask(files, max_pixels=max_pixels)
     # A difference of a pixel by rounding is resampled; a mask of other proportions belongs to another image.
@@ -108,8 +108,8 @@ def _read_mask(
 def _read_ribless(file: Path, shape: tuple[int, int], size: int | str, fit: str, max_pixels: int) -> Grey:
     """The image without ribs at the size of its original, with the same geometry."""
     from cxrtool.data.reading.images import read_image
-    from cxrtool.imaging.pair import check_proportions
     from cxrtool.imaging.resize import prepare_pixels, resample
+    from cxrtool.imaging.view import check_proportions
 
     pixels = read_image(file, max_pixels=max_pixels, capture_decoder_errors=True).pixels
     check_proportions(pixels, shape, "it")

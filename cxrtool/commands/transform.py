@@ -77,8 +77,7 @@ def draw_twins(
     """
     from cxrtool.data.reading.images import read_image, write_png
     from cxrtool.imaging.resize import prepare_pixels
-    from cxrtool.imaging.sheet import grey_tile
-    from cxrtool.imaging.strips import SIDE, draw_strips
+    from cxrtool.imaging.sheet import SIDE, draw_strips, grey_tile
 
     rows = []
     for caption, path, twins in cases:

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from cxrtool.imaging.margins import IMAGE, MARGIN
+from cxrtool.imaging.fits import IMAGE, MARGIN
 from cxrtool.imaging.masks import Mask, bounds
 from cxrtool.imaging.resize import Pixels
 

@@ -1,4 +1,4 @@
-"""How an image becomes square, and the form of a network's input. Needs the standard library alone."""
+"""How an image becomes square, the margin of a crop, a network's input form. Needs the standard library alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 
 NATIVE = "native"
 """The size that leaves an image as it is."""
+
+IMAGE, BOX = "image", "box"
+MARGINS_OF = (IMAGE, BOX)
+"""The reference of a margin: the image's sides, or those of the rectangle around the lungs."""
+
+MARGIN = 0.025
+"""The margin around a crop to the lungs, on each side, as in Tabik et al. 2020."""
 
 
 @dataclass(frozen=True)

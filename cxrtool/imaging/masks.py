@@ -218,24 +218,18 @@ def _doubt_of_shape(mask: Mask, lungs: Sequence[Component]) -> list[str]:
 
 def _borders(mask: Mask, lungs: Sequence[Component]) -> list[str]:
     """The borders of the image that a lung touches with most of its height or width."""
-    bottom, right = mask.shape
-    lines = {"left": mask[:, 0], "right": mask[:, -1], "upper": mask[0], "lower": mask[-1]}
-    touched = []
-    for side, line in lines.items():
-        for lung in lungs:
-            reaches = {
-                "left": lung.left == 0,
-                "right": lung.left + lung.width == right,
-                "upper": lung.top == 0,
-                "lower": lung.top + lung.height == bottom,
-            }
-            vertical = side in ("left", "right")
-            start, length = (lung.top, lung.height) if vertical else (lung.left, lung.width)
-            part = np.ascontiguousarray(line[start : start + length])
-            if reaches[side] and cv2.countNonZero(part) > ALONG * length:
-                touched.append(side)
-                break
-    return touched
+    touched = set()
+    for lung in lungs:
+        rows, columns = slice(lung.top, lung.top + lung.height), slice(lung.left, lung.left + lung.width)
+        for side, reaches, line in (
+            ("left", lung.left == 0, mask[rows, 0]),
+            ("right", columns.stop == mask.shape[1], mask[rows, -1]),
+            ("upper", lung.top == 0, mask[0, columns]),
+            ("lower", rows.stop == mask.shape[0], mask[-1, columns]),
+        ):
+            if reaches and np.count_nonzero(line) > ALONG * line.size:
+                touched.add(side)
+    return [side for side in ("left", "right", "upper", "lower") if side in touched]
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int] | None:

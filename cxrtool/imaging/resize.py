@@ -70,17 +70,20 @@ def prepare_pixels(pixels: Pixels, size: int | str, fit: str) -> Pixels:
 
 
 def prepare_mask(mask: Pixels, height: int, width: int, size: int | str, fit: str) -> NDArray[np.uint8]:
-    """Bring the mask of an image of (height, width) to size, with the same geometry; its values are 0 and 255.
-
-    A pixel is inside when it is above half of the mask's highest value, so that masks of 0 and 1 and masks with soft
-    edges are read correctly.
-    """
-    highest = mask.max()
-    binary = (mask > highest / 2).astype(np.uint8) * 255
-    binary = resample(binary, height, width, mask=True)
+    """Bring the mask of an image of (height, width) to size, with the same geometry; its values are 0 and 255."""
+    whole = resample(binary(mask), height, width, mask=True)
     if size == NATIVE:
-        return binary
-    return apply_geometry(binary, fit_geometry(height, width, int(size), fit), mask=True)
+        return whole
+    return apply_geometry(whole, fit_geometry(height, width, int(size), fit), mask=True)
+
+
+def binary(mask: Pixels) -> Pixels:
+    """A mask as 0 and 255; a mask of zeros is empty.
+
+    A pixel is inside above half of the highest value, so that masks of 0 and 1 and masks with soft edges are read
+    correctly.
+    """
+    return np.asarray((mask > mask.max() / 2) * np.uint8(255), np.uint8)
 
 
 def _resize(pixels: Pixels, height: int, width: int, how: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""Contact sheets: many small images with captions on one page, and outlines of masks drawn on radiographs."""
+"""Contact sheets: small images with captions, images in rows and columns, and outlines of masks on radiographs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from cxrtool.imaging.resize import Pixels
 Picture = NDArray[np.uint8]
 """(h, w, 3), red first."""
 
+Grey = NDArray[np.uint8]
+"""(h, w)."""
+
 TRUE, FOUND = (40, 210, 90), (255, 70, 60)
 """Green for the reference, red for the prediction."""
 
 TILE, GAP, LINE = 240, 8, 17
 INK, DIM = (30, 30, 30), (110, 110, 110)
+
+SIDE = 300
+"""The longer side of each image of `draw_strips`, in pixels."""
 
 
 def grey_tile(pixels: Pixels, side: int = TILE) -> Picture:
@@ -59,6 +65,33 @@ def draw_sheet(tiles: Sequence[tuple[Picture, Sequence[str]]], title: str, colum
         for number, text in enumerate(caption):
             position = x, y + high + 2 + number * LINE
             draw.text(position, fitting(text, 12, wide), INK if number == 0 else DIM, font(12))
+    return np.asarray(canvas)
+
+
+def draw_strips(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Grey]]]) -> Grey:
+    """Arrange rows of images under the titles of their columns.
+
+    Args:
+        titles: One for each column.
+        rows: For each row a caption and its images (h, w), no side above `SIDE`.
+
+    Returns:
+        (H, W).
+    """
+    width = GAP + len(titles) * (SIDE + GAP)
+    heights = [LINE + max(picture.shape[0] for picture in pictures) + GAP for _, pictures in rows]
+    canvas = Image.new("L", (width, 2 * GAP + LINE + sum(heights)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for column, title in enumerate(titles):
+        x = GAP + column * (SIDE + GAP) + SIDE // 2
+        draw.text((x, GAP), fitting(title, 14, SIDE), INK[0], font(14), "ma")
+    top = 2 * GAP + LINE
+    for (caption, pictures), height in zip(rows, heights, strict=True):
+        draw.text((GAP, top), fitting(caption, 12, width - 2 * GAP), DIM[0], font(12))
+        for column, picture in enumerate(pictures):
+            x = GAP + column * (SIDE + GAP) + (SIDE - picture.shape[1]) // 2
+            canvas.paste(Image.fromarray(picture), (x, top + LINE))
+        top += height
     return np.asarray(canvas)
 
 

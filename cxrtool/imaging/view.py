@@ -1,4 +1,4 @@
-"""The input of a lung or rib network, and the way back from its output to the image.
+"""The input and the targets of a lung or rib network, and the way back from its output to the image.
 
 Every such network has a `Form` in its description: the side of its input and the changes of the grey values before it.
 So any command can run any network on any image.
@@ -11,11 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from cxrtool.errors import ImageError
 from cxrtool.imaging.fits import Form, fit_geometry
-from cxrtool.imaging.resize import Pixels, apply_geometry
+from cxrtool.imaging.masks import bounds
+from cxrtool.imaging.resize import Pixels, apply_geometry, binary, resample
 
 BLACK = 0.03
 """Share of white; a row or column that is nowhere brighter is part of a black border."""
+
+LEAST_CORRELATION = 0.5
+"""Correlation below which two images are not of the same exposure; pairs of phantoms have above 0.95."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,80 @@ def lay_back(output: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
 def content_box(pixels: Pixels) -> tuple[int, int, int, int]:
     """The image without its black borders: top, left, height, width; the whole image where all is black."""
     bright = pixels > BLACK * np.iinfo(pixels.dtype).max
-    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
-    if not len(rows):
-        return 0, 0, pixels.shape[0], pixels.shape[1]
-    top, left = int(rows[0]), int(columns[0])
-    return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+    return bounds(bright.view(np.uint8)) or (0, 0, pixels.shape[0], pixels.shape[1])
+
+
+def check_proportions(target: Pixels, shape: tuple[int, int], what: str) -> None:
+    """Check that a target can belong to an image of (height, width); a pixel of rounding is allowed.
+
+    Raises:
+        ImageError: It has other proportions.
+    """
+    height, width = shape
+    if abs(target.shape[0] * width - target.shape[1] * height) > 2 * max(height, width, *target.shape):
+        raise ImageError(f"{what} is {target.shape[1]} x {target.shape[0]}, its image {width} x {height}")
+
+
+def show_mask(mask: Pixels, placed: Placed, form: Form, dilate: int = 0) -> Pixels:
+    """A mask at the form's size, uint8: the share of each pixel that it covers, from 0 to 255.
+
+    Args:
+        mask: (h, w), with the image's proportions.
+        placed: The image in the form of the network's input.
+        form: The form of the network's input.
+        dilate: Side of the square of a dilation at that size; 0 for none.
+
+    Raises:
+        ImageError: It has other proportions than the image.
+    """
+    check_proportions(mask, placed.shape, "its mask")
+    shown = _transformed(binary(mask), placed, form)
+    return np.asarray(cv2.dilate(shown, np.ones((dilate, dilate), np.uint8))) if dilate else shown
+
+
+def show_target(target: Pixels, placed: Placed, form: Form) -> Pixels:
+    """A target image at the form's size and polarity, in its own depth.
+
+    An image without ribs is very similar to the one with ribs. Where it is similar to the negative, it is inverted,
+    because some sets have dark lungs in one and bright lungs in the other.
+
+    Raises:
+        ImageError: It has other proportions than the image, or is not similar to it in either polarity.
+    """
+    check_proportions(target, placed.shape, "its target")
+    shown = _transformed(target, placed, form)
+    geometry = fit_geometry(*placed.box[2:], form.size, form.fit)
+    y, x = (slice(start, start + length) for start, length in zip(geometry.place, geometry.inner, strict=True))
+    correlation = _correlation(shown[y, x], placed.values[y, x])
+    if abs(correlation) < LEAST_CORRELATION:
+        raise ImageError(
+            f"it does not match its image (correlation {correlation:.2f}): it is of another patient, or moved"
+        )
+    # The image has the polarity of the form already, so that a positive correlation means the right polarity.
+    canvas = np.full_like(shown, np.iinfo(shown.dtype).max if form.invert else 0)
+    canvas[y, x] = ~shown[y, x] if correlation < 0 else shown[y, x]
+    return canvas
+
+
+def _correlation(one: Pixels, other: Pixels) -> float:
+    """Pearson's correlation of the grey values; 1 where either image is flat."""
+    first, second = (values.astype(np.float64) - values.mean() for values in (one, other))
+    norm = np.sqrt((first * first).sum() * (second * second).sum())
+    return float((first * second).sum() / norm) if norm else 1.0
+
+
+def levels(placed: Placed, depth: int) -> Pixels:
+    """A network's input as integers of 8 or 16 bits."""
+    white = (1 << depth) - 1
+    return np.rint(placed.values * np.float32(white)).astype(np.uint8 if depth == 8 else np.uint16)
+
+
+def _transformed(target: Pixels, placed: Placed, form: Form) -> Pixels:
+    top, left, height, width = placed.box
+    whole = resample(target, *placed.shape)
+    return apply_geometry(
+        whole[top : top + height, left : left + width], fit_geometry(height, width, form.size, form.fit)
+    )
 
 
 def _to_bytes(pixels: Pixels) -> Pixels:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrtool.errors import InputError
+from cxrtool.models.foreign_names import translated
 from cxrtool.models.registry import read_state
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def load_whole(network: Network, path: Path, classes: Collection[str]) -> None:
     except InputError as error:
         raise InputError(error.message.removeprefix("--weights "), error.hint) from error
     own = network.state_dict()
+    state = translated(state, own)
     # Our network has the prefix `timm.` before timm's names, and so has a file that was written by cxrtool.
     prefix = max(("", "timm."), key=lambda p: sum(name.removeprefix(p) in state for name in own))
     shapes = {name.removeprefix(prefix): value.shape for name, value in own.items()}

@@ -309,10 +309,11 @@ def load_backbone(network: Network, path: Path) -> str:
     Raises:
         InputError: A tensor of the backbone is missing, has another shape, or is not finite.
     """
+    from cxrtool.models.foreign_names import translated
     from cxrtool.models.network import is_finite
 
-    state = read_state(path)
     own = network.state_dict()
+    state = translated(read_state(path), own)
     head = {id(value) for module in network.head_modules() for value in (*module.parameters(), *module.buffers())}
     named = dict((*network.named_parameters(), *network.named_buffers()))
     backbone = [name for name, value in named.items() if id(value) not in head and name in own]

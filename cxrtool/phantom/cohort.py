@@ -1,4 +1,4 @@
-"""The patients of a set, their visits, and the parameters of each radiograph; no pixels.
+"""The patients of a set, their visits and diseases, and the parameters of each radiograph; no pixels.
 
 Patient k depends on the seed and k alone, so that any number of processes draws the same set in any order. Unless a
 shortcut is planted, only the lesions depend on the class: age, sex, view, source, subset and number of visits come from
@@ -15,7 +15,6 @@ from functools import lru_cache
 import numpy as np
 
 from cxrtool.errors import UsageError
-from cxrtool.phantom.illness import SEVERITIES, draw_extents
 from cxrtool.phantom.plants import PLANTS, TWINS, check_plants, plant_style, twin_period
 from cxrtool.phantom.sources import SOURCES, Source
 from cxrtool.phantom.subject import LABELS, Subject
@@ -36,8 +35,37 @@ OLD = 65
 AP_SHARE = {"child": 0.7, "adult": 0.2, "old": 0.375}
 """Shares of AP radiographs, of patients who cannot stand; with a fifth of children 0.35 of all."""
 
+FULL = 4
+"""The largest extent of a lung; the largest total of both lungs is twice that."""
+
+SEVERITIES = {"normal-pcr+": (0, 0), "mild": (1, 2), "moderate": (3, 5), "severe": (6, 8)}
+"""Severities of covid in increasing order, each with the range of the total extent of both lungs."""
+
 # The purposes of a patient's random generators. None is 0: for numpy [5, 0] and [5] are the same seed.
 _WHO, _LESIONS, _PLANTS, _TWIN, _LABELS, _SEVERITIES, _BODY, _VISIT, _EXPOSURE = range(1, 10)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How a disease spreads.
+
+    Attributes:
+        totals: Possible total extents of both lungs at the first visit, with their probabilities.
+        one_lung: Share of patients with disease in one lung only, as far as the total fits into one.
+    """
+
+    totals: Mapping[int, float]
+    one_lung: float
+
+
+PATTERNS = {
+    "normal": Pattern({0: 1.0}, 0.0),
+    "pathological": Pattern({1: 0.2, 2: 0.35, 3: 0.3, 4: 0.15}, 0.75),
+    "covid": Pattern(dict.fromkeys(range(2 * FULL + 1), 1 / (2 * FULL + 1)), 0.1),
+    "viral": Pattern({1: 0.1, 2: 0.2, 3: 0.25, 4: 0.2, 5: 0.15, 6: 0.1}, 0.2),
+    "bacterial": Pattern({1: 0.15, 2: 0.25, 3: 0.25, 4: 0.2, 5: 0.1, 6: 0.05}, 0.8),
+}
+"""By class; they overlap as diseases do, so that the extent alone does not identify the class."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +200,7 @@ def _draw(cohort: Cohort, number: int) -> list[Shot]:
 
 def _return(cohort: Cohort, number: int, original: int) -> list[Shot]:
     """The radiographs of the patient `original` with another id and in another subset."""
-    kinds = _twins(cohort)
+    kinds = [name for name in TWINS if name in cohort.plants]
     kind = kinds[number // twin_period(cohort.plants, cohort.count) % len(kinds)]
     patient, shots = _identity(number), []
     for visit, shot in enumerate(_draw(cohort, original)):
@@ -201,10 +229,6 @@ def _original_of(cohort: Cohort, number: int) -> int | None:
         return None
     # One of the patients before it in the same period, none of whom is a duplicate.
     return number - 1 - int(generator.integers(period - 1))
-
-
-def _twins(cohort: Cohort) -> list[str]:
-    return [name for name in TWINS if name in cohort.plants]
 
 
 def _follows(cohort: Cohort, number: int) -> list[frozenset[str]]:
@@ -249,6 +273,57 @@ def _pick(drawn: float, shares: Mapping[str, float]) -> str:
     """The name whose share of the whole contains a number from 0 to below 1."""
     bounds = np.cumsum(list(shares.values()))
     return list(shares)[int(np.searchsorted(bounds, drawn * bounds[-1], side="right"))]
+
+
+def severity_of(label: str, total: int) -> str:
+    """The severity of covid by the total extent; empty for other classes, as in COVIDGR.
+
+    >>> severity_of("covid", 0), severity_of("covid", 5), severity_of("viral", 5)
+    ('normal-pcr+', 'moderate', '')
+    """
+    if label != "covid":
+        return ""
+    return next(name for name, (low, high) in SEVERITIES.items() if low <= total <= high)
+
+
+def draw_extents(
+    generator: np.random.Generator, label: str, severity: str | None, visits: int
+) -> list[tuple[int, int]]:
+    """The target extent in the right and the left lung at every visit; the worse side stays the same.
+
+    Args:
+        generator: The patient's generator of lesions.
+        label: A key of `PATTERNS`.
+        severity: A key of `SEVERITIES`, for the first visit; None draws the total by the pattern.
+        visits: At least 1.
+    """
+    pattern = PATTERNS[label]
+    low, high = min(pattern.totals), max(pattern.totals)
+    if severity is None:
+        total = int(generator.choice(list(pattern.totals), p=list(pattern.totals.values())))
+    else:
+        least, most = SEVERITIES[severity]
+        total = int(generator.integers(least, most + 1))
+    alone = generator.random() < pattern.one_lung
+    side = int(generator.integers(2))
+    # By how much the worse side exceeds the other where both are affected.
+    lead = int(generator.choice([-1, 0, 1], p=[0.2, 0.6, 0.2]))
+    extents = []
+    for _ in range(visits):
+        first = _first(total, FULL if alone else lead)
+        extents.append((first, total - first) if side == 0 else (total - first, first))
+        # Better or worse by the next visit.
+        total = int(np.clip(total + generator.integers(-2, 3), low, high))
+    return extents
+
+
+def _first(total: int, lead: int) -> int:
+    """The extent of the worse side for a total, with at most `FULL` in each lung.
+
+    >>> [_first(5, lead) for lead in (-1, 0, 1, 4)]
+    [2, 3, 4, 4]
+    """
+    return min(max((total + 1) // 2 + lead, 0, total - FULL), total, FULL)
 
 
 def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:

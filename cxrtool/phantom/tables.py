@@ -14,8 +14,7 @@ import numpy as np
 
 from cxrtool.data.files import saying_what_fails
 from cxrtool.data.tables.manifest import Row
-from cxrtool.phantom.cohort import Shot
-from cxrtool.phantom.illness import severity_of
+from cxrtool.phantom.cohort import Shot, severity_of
 from cxrtool.phantom.subject import KINDS, Drawing
 
 TRUTHS = ("right", "left", "heart", "lesions", "ribless")

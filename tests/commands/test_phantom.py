@@ -21,7 +21,7 @@ from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import read_manifest, read_table
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.settings import Settings
-from cxrtool.phantom.illness import SEVERITIES
+from cxrtool.phantom.cohort import SEVERITIES
 from cxrtool.phantom.sources import FILES, SOURCES
 from cxrtool.phantom.subject import KINDS, LABELS
 from cxrtool.phantom.tables import METADATA, TRUTH, TRUTHS

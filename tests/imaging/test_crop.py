@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrtool.imaging.crop import cut, erase_inside, keep_inside, lung_box
-from cxrtool.imaging.margins import MARGINS_OF
+from cxrtool.imaging.fits import MARGINS_OF
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.6), st.sampled_from(MARGINS_OF))

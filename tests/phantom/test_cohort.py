@@ -10,8 +10,16 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from cxrtool.errors import UsageError
-from cxrtool.phantom.cohort import CLASSES, SUBSETS, Cohort, draw_patient, draw_shots
-from cxrtool.phantom.illness import PATTERNS, SEVERITIES, severity_of
+from cxrtool.phantom.cohort import (
+    CLASSES,
+    PATTERNS,
+    SEVERITIES,
+    SUBSETS,
+    Cohort,
+    draw_patient,
+    draw_shots,
+    severity_of,
+)
 from cxrtool.phantom.plants import PLANTS, SIZES, TWINS
 from cxrtool.phantom.sources import BORDERS, MARKERS, SOURCES
 from cxrtool.phantom.subject import LABELS

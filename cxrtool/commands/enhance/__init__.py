@@ -385,7 +385,7 @@ class _Work:
         """Draw some images, and the reference, after each step."""
         from cxrtool.commands.enhance.images import look_at_stages
         from cxrtool.data.reading.images import write_png
-        from cxrtool.imaging.strips import SIDE, draw_strips
+        from cxrtool.imaging.sheet import SIDE, draw_strips
 
         references = self.references
         chain = [*self.before, *references.entries[:1], *self.after] if self.matching else self.entries

@@ -40,7 +40,7 @@ def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str
 
     from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.masks import clean
-    from cxrtool.imaging.pair import binary
+    from cxrtool.imaging.resize import binary
     from cxrtool.imaging.view import lay_back, see
 
     path, beside, prediction = item

@@ -258,8 +258,7 @@ def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
     """
     from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.hashing import pixel_sha256
-    from cxrtool.imaging.pair import levels
-    from cxrtool.imaging.view import see
+    from cxrtool.imaging.view import levels, see
 
     pixels = read_image(path, capture_decoder_errors=True).pixels
     depth = 8 if form.equalise or pixels.itemsize == 1 else 16
@@ -275,8 +274,7 @@ def decode_target(item: tuple[Path, Path], *, form: Form, kind: str, dilate: int
     from cxrtool.data.reading.images import read_image
     from cxrtool.errors import ImageError
     from cxrtool.imaging.hashing import pixel_sha256
-    from cxrtool.imaging.pair import show_mask, show_target
-    from cxrtool.imaging.view import see
+    from cxrtool.imaging.view import see, show_mask, show_target
 
     path, beside = item
     placed = see(read_image(path, capture_decoder_errors=True).pixels, form)

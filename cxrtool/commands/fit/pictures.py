@@ -74,7 +74,7 @@ def draw_examples(
 def _draw_lungs(row: Row, column: str, form: Form, predict: Predict) -> np.ndarray:
     from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.masks import clean
-    from cxrtool.imaging.pair import binary
+    from cxrtool.imaging.resize import binary
     from cxrtool.imaging.sheet import FOUND, TRUE, grey_tile, outline
     from cxrtool.imaging.view import lay_back, see
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrtool.data.tables.manifest import Row
-from cxrtool.imaging.neighbours import NEAR, near_duplicates
+from cxrtool.imaging.hashing import NEAR, near_duplicates
 
 COLUMNS = (
     "image_id",

@@ -28,7 +28,7 @@ from cxrtool.flow.segmenting.images import (
     segment_all,
 )
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
-from cxrtool.imaging.margins import IMAGE, MARGIN, MARGINS_OF
+from cxrtool.imaging.fits import IMAGE, MARGIN, MARGINS_OF
 from cxrtool.options import Options, option
 
 if TYPE_CHECKING:
