@@ -467,7 +467,8 @@ def _sheets(
     notes = [
         f"{unit}: {', '.join(f'{name} {count}' for name, count in zip(units.classes, units.totals(), strict=True))}.",
         "V: Cramér's, corrected for its bias (Bergsma 2013), levels under 5 merged. SMD: difference of the means over "
-        "the pooled SD, of the two classes that differ most, with its 95 % interval; AUC: of the same two.",
+        "the pooled SD, of the two classes that differ most, with its 95 % interval; AUC: of the same two, "
+        "in the direction in which it separates them.",
         f"p: {permutations:,} permutations of the labels. q: p after Benjamini and Hochberg over the {len(questions)} "
         "rows of this table.",
         THRESHOLDS,
@@ -486,8 +487,16 @@ def _row(question: Question, units: Units) -> list[str]:
     if isinstance(answer, Categorical):
         figures = ["V", ABSENT if answer.corrected is None else f"{answer.corrected:.2f}", ABSENT]
     else:
-        figures = ["SMD", _measured(answer.smd, answer.smd_interval), _measured(answer.auc, answer.auc_interval)]
+        figures = ["SMD", _measured(answer.smd, answer.smd_interval), _measured(*_separation(answer))]
     return [name, *figures, p_value(answer.p), p_value(question.q), question.level, described(question, units)]
+
+
+def _separation(answer: Numerical) -> tuple[float | None, tuple[float, float] | None]:
+    """The AUC of the better direction with its interval, as the sentences have it."""
+    auc, interval = answer.auc, answer.auc_interval
+    if auc is None or auc >= 0.5:
+        return auc, interval
+    return 1 - auc, (1 - interval[1], 1 - interval[0]) if interval else None
 
 
 def _measured(value: float | None, interval: tuple[float, float] | None) -> str:

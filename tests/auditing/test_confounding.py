@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cxrtool.auditing.confounding import examine
+from cxrtool.auditing.association import Numerical
+from cxrtool.auditing.confounding import _separation, examine
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.phantom.cohort import Cohort, draw_shots
@@ -210,3 +212,10 @@ def test_real_sets_are_called_what_they_are_without_being_told(real_data, name, 
     coincide = [text for text in texts(part, ALARM) if "coincide, and so does whether the age is known" in text]
     assert len(coincide) == alarm
     assert bool(levels(part) & GRAVE) == alarm
+
+
+def test_the_auc_of_a_table_is_that_of_its_sentence():
+    answer = Numerical(smd=-1.7, auc=0.09, auc_interval=(0.05, 0.16))
+    assert _separation(answer) == (0.91, (pytest.approx(0.84), pytest.approx(0.95)))
+    assert _separation(replace(answer, auc=0.91, auc_interval=(0.84, 0.95))) == (0.91, (0.84, 0.95))
+    assert _separation(replace(answer, auc=None, auc_interval=None)) == (None, None)
