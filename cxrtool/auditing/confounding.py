@@ -23,6 +23,7 @@ from cxrtool.auditing.association import (
     SMALL_W,
     VALUE,
     Categorical,
+    Numerical,
     Question,
     Units,
     ask,
