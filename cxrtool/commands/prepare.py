@@ -55,6 +55,7 @@ def read_one(
     Raises:
         ImageError: The image cannot be read.
     """
+    from cxrtool.data.reading.dicom import TURNED
     from cxrtool.data.reading.images import read_image, write_png
     from cxrtool.imaging.hashing import dhash, pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
@@ -80,6 +81,8 @@ def read_one(
                 _confine(file, root)
             mask = _read_mask(record.masks, (height, width), size, fit, max_pixels)
             made["mask_bytes"] = write_png(image_path(target, "masks", record.image_id), mask, mask=True)
+            if TURNED in radiograph.warnings:
+                radiograph.warnings.append("its mask is in a file of its own and was not turned with it")
         except ImageError as error:
             radiograph.warnings.append(f"mask excluded: {error.message}")
     if record.ribless:

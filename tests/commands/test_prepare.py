@@ -585,3 +585,15 @@ def test_a_table_that_is_not_read_is_pointed_at(cxr, tree, tmp_path):
     table = tree / "metadata.csv"
     assert f"{table} is not read; `cxrtool prepare {table}` reads it\n" in done.err
     assert "is not read" not in cxr("prepare", table, "-o", tmp_path / "table").err
+
+
+def test_a_mask_beside_a_turned_radiograph_is_doubted(cxr, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(dicom(picture(2, dtype=np.uint16), PatientOrientation=["R", "F"]))
+    save(folder / "m.png", np.full(picture(2).shape, 255, np.uint8))
+    (folder / "t.csv").write_text("path,mask\na.dcm,m.png\n")
+    assert cxr("prepare", folder / "t.csv", "-o", tmp_path / "out").code == 0
+    (row,) = rows_of(tmp_path / "out").values()
+    assert row["warning"].startswith("turned to the usual view by its PatientOrientation; ")
+    assert row["warning"].endswith("its mask is in a file of its own and was not turned with it")

@@ -291,8 +291,8 @@ def remarks_on(dataset: Dataset) -> list[str]:
     return remarks
 
 
-_UPRIGHT = {"R": "L", "H": "F"}
-"""The usual view has the patient's left at its right side and the feet at its bottom."""
+TURNED = "turned to the usual view by its PatientOrientation"
+"""The warning of `turn_upright`."""
 
 
 def turn_upright(pixels: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
@@ -326,7 +326,7 @@ def turn_upright(pixels: Grey, dataset: Dataset, warnings: list[str]) -> Grey:
         turned = turned[:, ::-1]
     if turned is pixels:
         return pixels
-    warnings.append("turned to the usual view by its PatientOrientation")
+    warnings.append(TURNED)
     return np.ascontiguousarray(turned)
 
 
