@@ -45,11 +45,7 @@ class Move:
 class ScaleAndOffset:
     """From coordinates of an image after all moves to those before the first: offset + scale * coordinate.
 
-    Attributes:
-        top: Vertical offset.
-        left: Horizontal offset.
-        down: Vertical scale.
-        across: Horizontal scale.
+    `top` and `left` are the offsets, `down` and `across` the scales.
     """
 
     top: float

@@ -34,8 +34,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 def fit(thumbnails: np.ndarray) -> dict[str, Any]:
     """Statistics of the training images for `model.json`: the mean pattern and the smallest correlation in range.
 
-    Args:
-        thumbnails: One row an image, from `thumbnail`.
+    `thumbnails` has one row an image, from `thumbnail`.
     """
     mean = thumbnails.mean(0)
     correlations = thumbnails @ mean / (SIDE**2 * max(float(mean.std()), 1e-9))
@@ -46,9 +45,7 @@ def fit(thumbnails: np.ndarray) -> dict[str, Any]:
 def warn(pixels: np.ndarray, input_statistics: Mapping[str, Any] | None) -> str:
     """A warning about an image (H, W) that is not like the training images; empty for all others.
 
-    Args:
-        pixels: The model's input image.
-        input_statistics: From `fit`, or None where a model has none.
+    `input_statistics` is from `fit`, or None where a model has none.
     """
     if not thumbnail(pixels).any():
         return "out of range: the image is blank"

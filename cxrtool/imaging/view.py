@@ -88,11 +88,7 @@ def check_proportions(target: Pixels, shape: tuple[int, int], what: str) -> None
 def show_mask(mask: Pixels, placed: Placed, form: Form, dilate: int = 0) -> Pixels:
     """A mask at the form's size, uint8: the share of each pixel that it covers, from 0 to 255.
 
-    Args:
-        mask: (h, w), with the image's proportions.
-        placed: The image in the form of the network's input.
-        form: The form of the network's input.
-        dilate: Side of the square of a dilation at that size; 0 for none.
+    `dilate` is the side of the square of a dilation at that size; 0 for none.
 
     Raises:
         ImageError: It has other proportions than the image.

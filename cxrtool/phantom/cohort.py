@@ -47,11 +47,9 @@ _WHO, _LESIONS, _PLANTS, _TWIN, _LABELS, _SEVERITIES, _BODY, _VISIT, _EXPOSURE =
 
 @dataclass(frozen=True)
 class Pattern:
-    """How a disease spreads.
+    """How a disease spreads: the probabilities of the total extents of both lungs at the first visit.
 
-    Attributes:
-        totals: Possible total extents of both lungs at the first visit, with their probabilities.
-        one_lung: Share of patients with disease in one lung only, as far as the total fits into one.
+    `one_lung` is the share of patients with disease in one lung only, as far as the total fits into one.
     """
 
     totals: Mapping[int, float]

@@ -135,12 +135,7 @@ def _uid(header: Header, what: str) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A file format.
-
-    Attributes:
-        bits: Depth of the image that is read from it, 8 or 16.
-        write: Writes an image and returns the number of bytes.
-    """
+    """A file format: the depth of the image that is read from it, 8 or 16, and its writer."""
 
     bits: int
     write: Callable[[Path, Grid, Header], int]

@@ -59,14 +59,7 @@ _FILES = ("path", "mask", *TRUTHS)
 
 
 def describe(shot: Shot, drawing: Drawing, files: Mapping[str, Path], folder: Path) -> Row:
-    """The row of a radiograph, for both tables.
-
-    Args:
-        shot: The parameters.
-        drawing: The result, in which extent and severity are measured.
-        files: The written files, by column.
-        folder: The set's folder, to which paths are relative.
-    """
+    """The row of a radiograph, for both tables: extent and severity as drawn, files by column, relative to `folder`."""
     subject, total = shot.subject, sum(drawing.extent)
     present = np.bincount(drawing.lesions.ravel(), minlength=256) > 0
     return {

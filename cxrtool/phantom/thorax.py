@@ -59,14 +59,12 @@ def draw_thorax(subject: Subject, body: Body, pose: Pose) -> Thorax:
         gas += np.maximum(lung - hidden, 0.0)
         lungs.append(above * step(1 - across, edge / body.width) * inside)
     tissue = _trunk(body, pose, x, y, day) - gas
-    tissue += _abdomen(body, pose, middle, y, patient, day)
+    tissue += _abdomen(body, middle, y, day)
     tissue += _breasts(body, pose, middle, y, patient)
     tissue -= _airway(body, pose, x, y, patient, edge)
     tissue *= 1 + 0.008 * roughness(patient, x.shape, max(x.shape) / (3.6 * pose.scale), 5, 1.0)
-    hila = tuple(
-        (side * (3.4 + 0.2 * index) + pose.sideways(-1.0), 8.9 - 0.9 * index) for index, side in enumerate((-1, 1))
-    )
-    return Thorax(np.maximum(tissue, 0), gas, (lungs[0], lungs[1]), silhouette, across, (hila[0], hila[1]))
+    hila = (pose.sideways(-1.0) - 3.4, 8.9), (pose.sideways(-1.0) + 3.6, 8.0)
+    return Thorax(np.maximum(tissue, 0), gas, (lungs[0], lungs[1]), silhouette, across, hila)
 
 
 def _lung(
@@ -204,7 +202,7 @@ def _trunk(body: Body, pose: Pose, x: Field, y: Field, day: Generator) -> Field:
     return trunk
 
 
-def _abdomen(body: Body, pose: Pose, x: Field, y: Field, patient: Generator, day: Generator) -> Field:
+def _abdomen(body: Body, x: Field, y: Field, day: Generator) -> Field:
     """Additional tissue of the abdomen: the liver is positive, gas in stomach and bowel negative."""
     base = body.lung
     extra = 0.8 * step(y - base - 1.0, 3.5) * (1 + 0.25 * step(-x, 6.0))
@@ -239,7 +237,7 @@ def _airway(body: Body, pose: Pose, x: Field, y: Field, patient: Generator, edge
     x = x - pose.sideways(0.5)
     radius = 0.82 - 0.22 * body.child
     fork = 7.6
-    u = (x + lean * y * 0.1 - 0.0) / radius
+    u = (x + lean * y * 0.1) / radius
     pipe = 2 * radius * np.sqrt(np.maximum(1 - u * u, 0)) * step(fork - y, 0.6)
     for side, slope in ((-1, 0.75), (1, 1.15)):
         away = (x + lean * fork * 0.1) * side
