@@ -233,24 +233,25 @@ def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str
     notes.add_line(f"Sensitivity, specificity and AUC are {what}.")
     found = summary["trend"].get(column)
     if found:
-        notes.add_line(_trend(found, digits))
+        for line in _trend(found, digits):
+            notes.add_line(line)
     figures = [NAMES[metric] for metric in GROUP_FIGURES]
     figures[1:1] = [SPREADS["sd_repeats"]] if repeated else []
     columns = [column, "images", "patients", *figures]
     return Sheet(f"By {column}{of}", columns, rows, notes.lines())
 
 
-def _trend(found: Mapping[str, Any], digits: int) -> str:
+def _trend(found: Mapping[str, Any], digits: int) -> list[str]:
     strata = " < ".join(found["strata"])
     if found["reason"]:
-        return f"No trend over {strata}: {found['reason']}."
+        return [f"No trend over {strata}: {found['reason']}."]
     p = found["p"]
     shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-    return (
+    return [
         f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} per step, {shown} "
-        f"(permutation of {found['patients']} patients). Here every patient counts once; the rows above count every "
-        "image, so that the change need not be their difference."
-    )
+        f"(permutation of {found['patients']} patients).",
+        "Every patient counts once in the trend and every image in the rows above, so that the two may differ.",
+    ]
 
 
 def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any], int]]:

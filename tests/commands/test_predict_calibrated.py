@@ -90,7 +90,7 @@ def test_every_member_answers_at_its_own_temperature(run, picture, settings, lis
     # The mean is of the calibrated answers.
     assert ask(to, run, picture, calibrated=True).probabilities[0] == pytest.approx(found.mean(axis=0), abs=1e-8)
     assert f"calibrated: temperature 1.5 to {values[-1]:.3g}, of {len(folds)} of {len(folds)} models" in listener.said
-    assert not listener.warned
+    assert not [text for text in listener.warned if "temperature" in text]
 
 
 def test_those_that_stay_are_told_with_the_reason(run, picture, settings, listener, tmp_path):
@@ -99,7 +99,7 @@ def test_those_that_stay_are_told_with_the_reason(run, picture, settings, listen
     to = replace(settings, out=tmp_path / "a.csv")
     plain, found = ask(to, run, picture), ask(to, run, picture, calibrated=True)
     assert np.array_equal(plain.probabilities, found.probabilities)
-    assert listener.warned == [
+    assert [text for text in listener.warned if "temperature" in text] == [
         f"--calibrated: {len(folds)} of {len(folds)} models (such as r0f0) stay at temperature 1: "
         "only 4 validation images; 50 are needed"
     ]
