@@ -257,3 +257,11 @@ def test_classes_as_data_sets_write_them_are_those_of_the_paper():
     assert set(found["rows"][0]["per_class"]) == {"COVID-19", "NORMAL", "Pneumonia"}
     same = beside(read_published("makris"), {"a": "vgg16"}, ("covid", "normal", "pneumonia"))
     assert list(found["rows"][0]["per_class"].values()) == list(same["rows"][0]["per_class"].values())
+
+
+def test_where_no_network_is_the_paper_s_its_best_is_shown():
+    found = beside(read_published("makris"), {"a": "resnet10t", "b": "lcnet_050"})
+    assert not found["rows"]
+    assert (found["best"]["name"], found["best"]["accuracy_printed"]) == ("VGG16", 0.9588)
+    assert beside(read_published("makris"), {"a": "vgg16"})["best"] is None
+    assert beside(read_published("makris"), {})["best"] is None
