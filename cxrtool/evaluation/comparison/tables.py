@@ -56,8 +56,7 @@ def published(found: Mapping[str, Any], digits: int = 2) -> Sheet:
         notes.append("None of these networks is in the table of the paper.")
         if best := paper.get("best"):
             name = f"{best['name']} (printed)"
-            shown = _beside(best, found["runs"][best["run"]], name, style)
-            entries += [line for line in shown if line[0] == name]
+            entries += [line for line in _beside(best, found["runs"][best["run"]], name, style) if line[0] == name]
             notes[-1] += f" The highest accuracy there is that of {best['name']}, shown beside ours."
             for run, own in found["runs"].items():
                 entries += [line for line in _beside({**best, "run": run}, own, name, style) if line[0] == run]
