@@ -241,6 +241,11 @@ class StepFolder:
                 # In a read-only folder, Make only runs the command again.
                 with contextlib.suppress(PermissionError):
                     touch(marker)
+            lock = self.out.parent / f".{self.out.name}.lock"
+            if lock.exists() and not self.settings.dry_run:
+                # A process that was killed between its last two steps leaves it.
+                with contextlib.suppress(OutputError, OSError), locked(lock, wait=False):
+                    pass
             report.say(f"{self.shown}: up to date, nothing to do")
             return False
         if self.settings.dry_run:

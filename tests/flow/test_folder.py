@@ -393,6 +393,18 @@ def test_the_manifest_is_the_youngest_file(tiny, tmp_path, settings):
     assert youngest.name == "manifest.csv"
 
 
+def test_a_lock_that_a_killed_process_left_goes_and_one_that_is_held_stays(tiny, tmp_path, settings):
+    out = tmp_path / "out"
+    make(out, tiny, settings)
+    lock = tmp_path / ".out.lock"
+    lock.touch()
+    assert not StepFolder(out, plan_of(tiny), settings).needs_work()
+    assert not lock.exists()
+    with locked(lock):
+        assert not StepFolder(out, plan_of(tiny), settings).needs_work()
+        assert lock.exists()
+
+
 def test_a_file_of_somebody_else_and_an_input_are_not_replaced(tmp_path):
     own, other, empty = tmp_path / "own.csv", tmp_path / "other.csv", tmp_path / "empty.csv"
     own.write_text("image_id,repeat,fold,subset\n")
