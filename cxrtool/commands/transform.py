@@ -82,8 +82,8 @@ def draw_twins(
     rows = []
     for caption, path, twins in cases:
         shown = prepare_pixels(read_image(path, capture_decoder_errors=True).pixels, form.size, form.fit)
-        pictures = [shown, *(read_image(twin).pixels for twin in twins)]
-        rows.append((caption, [grey_tile(picture, SIDE)[..., 0] for picture in pictures]))
+        pictures = [shown, *(read_image(twin, colour=True).pixels for twin in twins)]
+        rows.append((caption, [grey_tile(picture, SIDE) for picture in pictures]))
     write_png(target, draw_strips(["original", *(f"generator of {name}" for name in generators)], rows))
 
 
@@ -92,7 +92,7 @@ OPTION = "--generators"
 DROPPED = ("mask_reference", "ribless")
 """Columns of images that are not transformed."""
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give other files."""
 
 

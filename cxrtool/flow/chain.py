@@ -148,6 +148,11 @@ def before_twins(chain: Chain) -> tuple[Chain, dict[str, Any] | None]:
     return (chain[:-1], chain[-1]) if chain and chain[-1]["step"] == TRANSFORM else (chain, None)
 
 
+def ends_with_twins(chain: Chain) -> bool:
+    """Whether the images of a chain are the output of generators, and so have three channels."""
+    return before_twins(chain)[1] is not None
+
+
 FOLDER = "parts"
 
 COPIED = (PART, PART_WEIGHTS, FITTED_ON)

@@ -116,6 +116,8 @@ class Stores:
             # The store itself compares only size and time of the files.
             key["content"] = plan.inputs.digest
         paths = [Path(row["path"]) for row in self.manifest.rows]
+        # Twins have three channels, all other images one.
+        colour = any(is_twin(row) for row in self.manifest.rows)
         with settings.report.progress("decoding", len(paths)) as advance:
 
             def count(number: int) -> None:
@@ -124,12 +126,13 @@ class Stores:
 
             store = open_store(
                 paths,
-                partial(decode, chain=[], size=size, fit=fit),
+                partial(decode, chain=[], size=size, fit=fit, colour=colour),
                 size=size,
                 key=key,
                 cache=settings.cache or default_cache(),
                 mapper=map_items,
                 workers=settings.workers,
+                colour=colour,
                 advance=count,
                 say=settings.report.say,
             )

@@ -20,7 +20,7 @@ from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Seen
-from cxrtool.flow.chain import Chain, before_twins, chain_of, locate, missing_steps
+from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
 from cxrtool.flow.folder import AT
 from cxrtool.flow.replaying import look, modules_of
 from cxrtool.flow.settings import Settings
@@ -39,7 +39,14 @@ class TwinInput:
     """The `transform` at the end of a model's chain."""
 
     def __init__(self, entry: Mapping[str, Any], form: Input, device: torch.device) -> None:
+        from cxrtool.flow.twins import VERSION
         from cxrtool.training.twin_maker import TwinMaker
+
+        if entry["version"] != VERSION:
+            raise InputError(
+                f"{entry[AT]}: expected twins of three channels, found a model of grey ones, by an older cxrtool",
+                "train it again: `cxrtool train MANIFEST --splits SPLITS --transform RUN`",
+            )
 
         self.maker: TwinMaker = TwinMaker(Path(entry[AT]), device)
         self.size, self.fit = form.size, form.fit
@@ -55,7 +62,7 @@ class TwinInput:
         return Input(self.maker.form.size, self.maker.form.fit)
 
     def make(self, pictures: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """For each radiograph (S, S) at `form` its twins at the model's input size, in the order of the generators."""
+        """For each radiograph (S, S) at `form` its twins (s, s, 3) at the model's input size, one a generator."""
         from cxrtool.imaging.resize import prepare_pixels
 
         return [[prepare_pixels(twin, self.size, self.fit) for twin in twins] for twins in self.maker.make(pictures)]
@@ -138,7 +145,9 @@ def answer(
         if not settings.allow_leakage:
             seen.refuse(manifest.rows, settings)
         pairs = zip(ensembles, chains, strict=True)
-        (answers, rejects), *others = [ask(options, settings, ensemble, manifest, chain) for ensemble, chain in pairs]
+        (answers, rejects), *others = [
+            ask(options, settings, ensemble, manifest, chain, colour=ends_with_twins(done)) for ensemble, chain in pairs
+        ]
         for more, _ in others:
             joined = {row["image_id"]: probabilities for row, probabilities in more}
             answers = [(row, np.concatenate((before, joined[row["image_id"]]))) for row, before in answers]
@@ -171,11 +180,18 @@ def group_models(folders: Sequence[Path], device: torch.device, precision: str) 
 
 
 def ask(
-    options: Question, settings: Settings, ensemble: Ensemble, manifest: Manifest, chain: Chain
+    options: Question,
+    settings: Settings,
+    ensemble: Ensemble,
+    manifest: Manifest,
+    chain: Chain,
+    *,
+    colour: bool = False,
 ) -> tuple[list[Answer], list[Row]]:
     """Decode, replay the chain, and predict; images are read while the network computes, and none is kept.
 
-    Where the chain ends with generators, the model is run on all twins of each image.
+    Where the chain ends with generators, the model is run on all twins of each image. With `colour` the images are
+    twins already, and keep their three channels.
 
     Returns:
         For each image that could be read, or each of its twins, its row and probabilities (members, K); the rejects.
@@ -187,7 +203,8 @@ def ask(
     before, entry = before_twins(chain)
     twins = TwinInput(entry, form, ensemble.device) if entry else None
     shown = twins.form if twins else form
-    work = partial(look, chain=before, size=shown.size, fit=shown.fit, max_pixels=options.max_pixels)
+    limit = options.max_pixels
+    work = partial(look, chain=before, size=shown.size, fit=shown.fit, max_pixels=limit, colour=colour)
     paths = [Path(row["path"]) for row in manifest.rows]
     results = map_items(work, paths, workers=settings.workers, preload=modules_of(before))
     answers: list[Answer] = []

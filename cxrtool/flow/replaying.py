@@ -318,21 +318,34 @@ def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def decode(
-    path: Path, *, chain: Sequence[Mapping[str, Any]], size: int, fit: str, max_pixels: int | None = None
+    path: Path,
+    *,
+    chain: Sequence[Mapping[str, Any]],
+    size: int,
+    fit: str,
+    max_pixels: int | None = None,
+    colour: bool = False,
 ) -> tuple[np.ndarray, str]:
     """Read an image, do the steps in `chain`, and fit it to a network's input; meant for a worker process.
 
     Returns:
-        Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as read.
+        Grey values (size, size), uint8 or uint16, and the SHA-256 of the pixels as read. With `colour`, an image of
+        three channels keeps them: (size, size, 3).
 
     Raises:
         ImageError: It cannot be read.
     """
-    return look(path, chain=chain, size=size, fit=fit, max_pixels=max_pixels)[:2]
+    return look(path, chain=chain, size=size, fit=fit, max_pixels=max_pixels, colour=colour)[:2]
 
 
 def look(
-    path: Path, *, chain: Sequence[Mapping[str, Any]], size: int, fit: str, max_pixels: int | None = None
+    path: Path,
+    *,
+    chain: Sequence[Mapping[str, Any]],
+    size: int,
+    fit: str,
+    max_pixels: int | None = None,
+    colour: bool = False,
 ) -> tuple[np.ndarray, str, str]:
     """As `decode`, and the warnings about the image, as for a manifest's column `warning`.
 
@@ -342,7 +355,8 @@ def look(
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.resize import prepare_pixels
 
-    radiograph = read_image(path, max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True)
+    limit = max_pixels or MAX_PIXELS
+    radiograph = read_image(path, max_pixels=limit, capture_decoder_errors=True, colour=colour)
     digest = pixel_sha256(radiograph.pixels)
     picture = replay(Picture(radiograph.pixels, warnings=radiograph.warnings), chain)
     return prepare_pixels(picture.pixels, size, fit), digest, "; ".join(picture.warnings)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 KIND = "generators"
-VERSION = 1
+VERSION = 2
 """Of the entry in a chain; is increased when the same generators give other pixels."""
 
 FIT = "`cxrtool fit generators MANIFEST --splits SPLITS -o RUN` fits them in every fold"
@@ -234,7 +234,7 @@ def make_twins(
     positions in `indices`.
 
     Yields:
-        An element of `wanted`, and its twins (S, S) in the order of the generators, uint8 or uint16.
+        An element of `wanted`, and its twins (S, S, 3) in the order of the generators, uint8 or uint16.
     """
     from cxrtool.training.device import choose_device, local_randomness, take_turns
     from cxrtool.training.twin_maker import AT_ONCE, TwinMaker

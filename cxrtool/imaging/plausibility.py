@@ -23,10 +23,14 @@ MARGIN = 0.1
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """An image's coarse pattern: (H, W) of any depth to SIDE² standardised values; zeros for a flat image."""
+    """An image's coarse pattern: (H, W) of any depth to SIDE² standardised values; zeros for a flat image.
+
+    Of an image (H, W, 3) it is that of the mean of its channels.
+    """
     white = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
+    values = pixels.astype(np.float64) if pixels.ndim == 2 else pixels.mean(2, dtype=np.float64)
     # As floats, because means rounded to 8 bits would differ from those of the same image in 16 bits.
-    small = cv2.resize(pixels.astype(np.float64) / white, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
+    small = cv2.resize(values / white, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
     spread = small.std()
     return (small - small.mean()) / spread if spread > FLAT else np.zeros_like(small)
 

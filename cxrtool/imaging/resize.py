@@ -23,23 +23,23 @@ def apply_geometry(pixels: Pixels, geometry: Geometry, *, mask: bool = False) ->
     """Crop, resample and place an image; the result is (size, size) of the same type.
 
     Args:
-        pixels: (height, width), the shape for which the geometry was computed.
+        pixels: (height, width) or (height, width, 3), the shape for which the geometry was computed.
         geometry: From `fit_geometry`.
         mask: Use the nearest neighbour.
     """
     top, left, height, width = geometry.box
     inner = resample(pixels[top : top + height, left : left + width], *geometry.inner, mask=mask)
-    if inner.shape == (geometry.size, geometry.size):
+    if inner.shape[:2] == (geometry.size, geometry.size):
         return inner
-    canvas = np.zeros((geometry.size, geometry.size), pixels.dtype)
+    canvas = np.zeros((geometry.size, geometry.size, *pixels.shape[2:]), pixels.dtype)
     top, left = geometry.place
     canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return canvas
 
 
 def resample(pixels: Pixels, height: int, width: int, *, mask: bool = False) -> Pixels:
-    """Resample an image (h, w) to (height, width)."""
-    if pixels.shape == (height, width):
+    """Resample an image (h, w) or (h, w, 3) to (height, width)."""
+    if pixels.shape[:2] == (height, width):
         return np.ascontiguousarray(pixels)
     if mask:
         return _resize(pixels, height, width, cv2.INTER_NEAREST_EXACT)
@@ -56,16 +56,16 @@ def prepare_pixels(pixels: Pixels, size: int | str, fit: str) -> Pixels:
     """Bring an image to size, as `prepare` does and `predict` repeats on a raw image.
 
     Args:
-        pixels: (height, width), uint8 or uint16.
+        pixels: (height, width) or (height, width, 3), uint8 or uint16.
         size: Side of the square, or `native` for the image as it is.
         fit: `squash`, `pad` or `crop`; see `FITS`.
 
     Returns:
-        (size, size), or (height, width) for `native`, of the same type.
+        (size, size), or (height, width) for `native`, of the same type and channels.
     """
     if size == NATIVE:
         return pixels
-    height, width = pixels.shape
+    height, width = pixels.shape[:2]
     return apply_geometry(pixels, fit_geometry(height, width, int(size), fit))
 
 

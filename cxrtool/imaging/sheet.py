@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from cxrtool.imaging.channels import as_colour
 from cxrtool.imaging.resize import Pixels
 
 Picture = NDArray[np.uint8]
@@ -31,13 +32,13 @@ SIDE = 300
 
 
 def grey_tile(pixels: Pixels, side: int = TILE) -> Picture:
-    """A radiograph (h, w) of 8 or 16 bits, resized so that its longer side is `side`."""
-    height, width = pixels.shape
+    """An image (h, w) or (h, w, 3) of 8 or 16 bits, resized so that its longer side is `side`."""
+    height, width = pixels.shape[:2]
     factor = side / max(height, width)
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     small = cv2.resize(pixels, (max(1, round(width * factor)), max(1, round(height * factor))), interpolation=how)
     eight = np.asarray(np.asarray(small) // 257 if pixels.dtype == np.uint16 else small, np.uint8)
-    return np.repeat(eight[..., None], 3, 2)
+    return as_colour(eight)
 
 
 def outline(tile: Picture, mask: Pixels, colour: tuple[int, int, int]) -> None:
@@ -68,26 +69,28 @@ def draw_sheet(tiles: Sequence[tuple[Picture, Sequence[str]]], title: str, colum
     return np.asarray(canvas)
 
 
-def draw_strips(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Grey]]]) -> Grey:
+def draw_strips(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]]) -> NDArray[np.uint8]:
     """Arrange rows of images under the titles of their columns.
 
     Args:
         titles: One for each column.
-        rows: For each row a caption and its images (h, w), no side above `SIDE`.
+        rows: For each row a caption and its images, (h, w) or (h, w, 3) with red first, no side above `SIDE`.
 
     Returns:
-        (H, W).
+        (H, W), or (H, W, 3) where one of the images has colours.
     """
+    coloured = any(picture.ndim == 3 for _, pictures in rows for picture in pictures)
+    ink, dim = (INK, DIM) if coloured else (INK[0], DIM[0])
     width = GAP + len(titles) * (SIDE + GAP)
     heights = [LINE + max(picture.shape[0] for picture in pictures) + GAP for _, pictures in rows]
-    canvas = Image.new("L", (width, 2 * GAP + LINE + sum(heights)), "white")
+    canvas = Image.new("RGB" if coloured else "L", (width, 2 * GAP + LINE + sum(heights)), "white")
     draw = ImageDraw.Draw(canvas)
     for column, title in enumerate(titles):
         x = GAP + column * (SIDE + GAP) + SIDE // 2
-        draw.text((x, GAP), fitting(title, 14, SIDE), INK[0], font(14), "ma")
+        draw.text((x, GAP), fitting(title, 14, SIDE), ink, font(14), "ma")
     top = 2 * GAP + LINE
     for (caption, pictures), height in zip(rows, heights, strict=True):
-        draw.text((GAP, top), fitting(caption, 12, width - 2 * GAP), DIM[0], font(12))
+        draw.text((GAP, top), fitting(caption, 12, width - 2 * GAP), dim, font(12))
         for column, picture in enumerate(pictures):
             x = GAP + column * (SIDE + GAP) + (SIDE - picture.shape[1]) // 2
             canvas.paste(Image.fromarray(picture), (x, top + LINE))

@@ -67,23 +67,23 @@ class Generators(nn.Module):
         self.members = nn.ModuleList(Generator() for _ in self.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Grey values (B, 1, S, S) in [0, 1] to the output of each of K generators: (K, B, S, S) in [0, 1].
-
-        Radiographs are grey, so the mean over the three channels is used. Values are clipped at black and white.
-        """
+        """Grey values (B, 1, S, S) in [0, 1] to the output of each of K generators: (K, B, 3, S, S) in [0, 1]."""
         inputs = standardise(images)
-        made = torch.stack([member(inputs) for member in self.members])
-        return to_grey(made)
+        return to_pictures(torch.stack([member(inputs) for member in self.members]))
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Grey values (B, 1, S, S) in [0, 1] to standardised images of three equal channels (B, 3, S, S)."""
+    """Values (B, 1 or 3, S, S) in [0, 1] to standardised images (B, 3, S, S); a grey image has equal channels."""
     return ((images - MEAN) / STD).expand(-1, CHANNELS, -1, -1)
 
 
-def to_grey(pictures: Tensor) -> Tensor:
-    """Standardised images (..., 3, S, S) to grey values (..., S, S) in [0, 1]."""
-    return (pictures.float().mean(-3) * STD + MEAN).clamp(0.0, 1.0)
+def to_pictures(standardised: Tensor) -> Tensor:
+    """Standardised images (..., 3, S, S) to values in [0, 1], clipped at black and white.
+
+    The three channels are kept, as the paper's classifier gets them. The classifier of a fold that was fitted with the
+    generators tells them apart, so their mean would lose a part of the change.
+    """
+    return (standardised.float() * STD + MEAN).clamp(0.0, 1.0)
 
 
 NETWORKS: dict[str, PartNetwork] = {"fucitnet": PartNetwork(Generators, Form(512), "of FuCiTNet, used by COVID-SDNet")}

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrtool.models.class_inherent import Generators, standardise, to_grey
+from cxrtool.models.class_inherent import Generators, standardise, to_pictures
 from cxrtool.models.network import Network
 from cxrtool.models.perceptual import Perceptual
 from cxrtool.training.classifier_losses import class_weights, cross_entropy
@@ -250,10 +250,10 @@ class GeneratorPredictions:
     Attributes:
         probabilities: (n, K) of FuCiTNet itself: softmax of `decide`.
         before: (n, K) of the classifier on the unchanged images.
-        after: (K, n, K) of the classifier on each generator's grey image, as `transform` writes it.
-        psnr: (K, n) peak signal-to-noise ratio of these images in dB, for grey values in [0, 1]; at most 100, for
-            equal images.
-        pictures: By index in the store, the output of each generator (K, S, S) in [0, 1] for the images to show.
+        after: (K, n, K) of the classifier on each generator's image, as `transform` writes it but for its rounding.
+        psnr: (K, n) peak signal-to-noise ratio of these images in dB, for values in [0, 1]; at most 100, for equal
+            images.
+        pictures: By index in the store, the output of each generator (K, S, S, 3) in [0, 1] for the images to show.
     """
 
     probabilities: np.ndarray
@@ -294,13 +294,15 @@ def predict(
         grey = source.batch(indices, None)
         inputs = standardise(grey).contiguous(memory_format=torch.channels_last)
         made, logits = module(inputs)
-        pictures = to_grey(made)
-        again = standardise(pictures.flatten(0, 1).unsqueeze(1)).contiguous(memory_format=torch.channels_last)
-        error = (pictures - grey[:, 0]).square().flatten(2).mean(2).clamp_min(SMALLEST_ERROR)
+        pictures = to_pictures(made)
+        again = standardise(pictures.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        error = (pictures - grey).square().flatten(2).mean(2).clamp_min(SMALLEST_ERROR)
         after = _softmax(module.classifier(again)).view(count, len(grey), -1)
         before = _softmax(module.classifier(inputs))
         parts.append((_softmax(decide(logits)), before, after.transpose(0, 1), -10 * error.log10().transpose(0, 1)))
-        kept |= {int(i): pictures[:, row].cpu().numpy() for row, i in enumerate(indices) if i in shown}
+        for row, index in enumerate(indices):
+            if index in shown:
+                kept[int(index)] = pictures[:, row].movedim(1, -1).cpu().numpy()
         between()
     if not parts:
         empty = np.empty((0, count))

@@ -23,7 +23,9 @@ class Source(Protocol):
 
 
 class Normalisation:
-    """(value - mean) / std per channel, as one multiply-add; a grey image is repeated in all channels.
+    """(value - mean) / std per channel, as one multiply-add.
+
+    A grey image is repeated in all channels; a network of one channel gets the mean of an image of three.
 
     Args:
         mean: Per channel, of values in [0, 1].
@@ -37,7 +39,9 @@ class Normalisation:
         self._identity = list(mean) == [0.0] and list(std) == [1.0]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 1, S, S) of values in [0, 1] to (B, C, S, S), channels last in memory."""
+        """Images (B, 1 or 3, S, S) of values in [0, 1] to (B, C, S, S), channels last in memory."""
+        if images.shape[1] > self._factor.shape[1]:
+            images = images.mean(1, keepdim=True)
         if not self._identity:
             images = torch.addcmul(self._offset, images, self._factor)
         return images.contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,17 @@ from cxrtool.models.network import Network
 from cxrtool.training.checkpoint import load_model
 from cxrtool.training.device import autocast, in_halves
 from cxrtool.training.features import Normalisation
+from cxrtool.training.store import channels_first
+
+
+def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Images as values in [0, 1], (B, 1 or 3, S, S).
+
+    Args:
+        pictures: (S, S) or all (S, S, 3), uint8 or uint16, mixed or not.
+    """
+    scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
+    return channels_first(torch.from_numpy(np.stack(scaled)))
 
 
 @dataclass
@@ -66,11 +77,10 @@ class Ensemble:
         """Probabilities (members, B, K) for images at the input's size.
 
         Args:
-            pictures: Grey values (S, S), uint8 or uint16, mixed or not.
+            pictures: As `as_batch` takes them.
             mirrored: Average each prediction with that of the mirror image.
         """
-        scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
-        images = torch.from_numpy(np.stack(scaled)).unsqueeze(1)
+        images = as_batch(pictures)
         return np.stack([self._predict_member(member, images, mirrored) for member in self.members])
 
     @torch.inference_mode()

@@ -31,7 +31,10 @@ Item = Path | tuple[Path, ...]
 """The source of one image of a store: a file, or several, such as an image and its mask."""
 
 Decode = Callable[[Any], tuple[np.ndarray, str]]
-"""Reads one item: returns its grey values at the store's size (H, W), uint8 or uint16, and its pixel SHA-256."""
+"""Reads one item: returns its pixels at the store's size, uint8 or uint16, and its pixel SHA-256.
+
+They are grey, (H, W), or in a store of three channels may be (H, W, 3).
+"""
 
 Mapper = Callable[..., Iterator[tuple[Any, Any]]]
 """Applies a function to items in worker processes: `cxrtool.flow.parallel.map_items`."""
@@ -51,7 +54,7 @@ class Store:
     """Decoded images.
 
     Attributes:
-        images: Array (N, H, W), uint8 or uint16, memory-mapped.
+        images: Array (N, H, W) or (N, H, W, 3), uint8 or uint16, memory-mapped.
         sha256: Pixel digest of each image before resizing.
         failed: Index and reason of each image that could not be read; its pixels are zero.
     """
@@ -84,18 +87,23 @@ class Store:
         return self
 
     def __getitem__(self, indices: np.ndarray) -> torch.Tensor:
-        """Images of these indices (B, 1, H, W), with the dtype and device of the store."""
+        """Images of these indices (B, 1 or 3, H, W), with the dtype and device of the store."""
         import torch
 
         if self._resident is not None:
             where = torch.from_numpy(np.asarray(indices, np.int64)).to(self._resident.device)
-            return self._resident.index_select(0, where).unsqueeze(1)
-        return torch.from_numpy(self._readable(indices)).unsqueeze(1)
+            return channels_first(self._resident.index_select(0, where))
+        return channels_first(torch.from_numpy(self._readable(indices)))
 
     def _readable(self, indices: np.ndarray | None = None) -> np.ndarray:
         values = self.images if indices is None else self.images[indices]
         # torch has few operations on uint16; int32 holds it, and the store on disk stays small.
         return values.astype(np.int32) if values.dtype == np.uint16 else np.asarray(values)
+
+
+def channels_first(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W) to (B, 1, H, W), and (B, H, W, 3) to (B, 3, H, W)."""
+    return images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
 
 
 def open_store(
@@ -107,6 +115,7 @@ def open_store(
     cache: Path,
     mapper: Mapper,
     workers: int,
+    colour: bool = False,
     advance: Callable[[int], None] = lambda count: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Store:
@@ -120,19 +129,21 @@ def open_store(
         cache: The folder to keep it in.
         mapper: Map over worker processes.
         workers: Their number.
+        colour: Keep three channels.
         advance: Called with the number of images that were done.
         say: Called with a message about what was written.
 
     Returns:
         The store; images that could not be read are in `failed`.
     """
-    folder = cache / _name(paths, key)
+    folder = cache / _name(paths, {**key, "colour": True} if colour else key)
     with saying_what_fails(folder), locked(cache / f".{folder.name}.lock"):
         store = _load(folder)
         if store is None:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            _fill(folder, paths, decode, size, mapper, workers, advance)
+            shape = (len(paths), size, size, *((3,) if colour else ()))
+            _fill(folder, paths, decode, shape, mapper, workers, advance)
             store = _load(folder)
             if store is not None:
                 say(f"decoded {len(paths)} images into {folder} ({store.images.nbytes / 2**20:.1f} MiB)")
@@ -176,12 +187,11 @@ def _fill(
     folder: Path,
     paths: Sequence[Item],
     decode: Decode,
-    size: int,
+    shape: tuple[int, ...],
     mapper: Mapper,
     workers: int,
     advance: Callable[[int], None],
 ) -> None:
-    shape = (len(paths), size, size)
     done: dict[int, tuple[str, str]] = {}
     target = folder / "images.npy"
     with atomic_path(target) as temporary:
@@ -239,7 +249,9 @@ def _decode_into(target: Path, decode: Decode, item: tuple[int, Item]) -> tuple[
     array = np.lib.format.open_memmap(target, "r+")
     if pixels.dtype == np.uint16 and array.dtype == np.uint8:
         return digest, True
-    array[position] = deepen(pixels) if array.dtype == np.uint16 else pixels
+    pixels = deepen(pixels) if array.dtype == np.uint16 else pixels
+    # Of a grey image all channels of a store of three are alike.
+    array[position] = pixels if pixels.ndim == array.ndim - 1 else pixels[..., None]
     return digest, False
 
 

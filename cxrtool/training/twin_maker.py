@@ -67,7 +67,7 @@ class TwinMaker:
             pictures: Grey values (S, S) at the form's size, uint8 or uint16, mixed or not.
 
         Returns:
-            For each image the output of each generator: (S, S) in the depth of the image.
+            For each image the output of each generator: (S, S, 3) in the depth of the image.
 
         Raises:
             CxrtoolError: The GPU's memory does not suffice for one image.
@@ -85,11 +85,11 @@ class TwinMaker:
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> NDArray[np.float32]:
-        """Grey values (B, 1, S, S) to (K, B, S, S)."""
+        """Grey values (B, 1, S, S) to (K, B, S, S, 3)."""
 
         def call(part: Tensor) -> Tensor:
             made: Tensor = self.network(part.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
             return made
 
-        found: NDArray[np.float32] = in_halves(call, images, axis=1).numpy()
+        found: NDArray[np.float32] = in_halves(call, images, axis=1).movedim(2, -1).numpy()
         return found

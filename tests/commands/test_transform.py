@@ -9,6 +9,7 @@ import torch
 
 from cxrtool.commands import transform as step
 from cxrtool.commands.transform import STRIPS, TransformOptions, transform
+from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, StoppedError, StrictError, UsageError
 from cxrtool.flow.chain import chain_of_manifest
@@ -71,7 +72,9 @@ def test_a_twin_is_what_its_own_fold_s_generator_makes_rounded_and_never_wrapped
         assert made.max() <= 1
         written = cv2.imread(row["path"], cv2.IMREAD_UNCHANGED)
         assert written.dtype == np.uint8
-        assert np.abs(written - made * 255).max() <= 0.51
+        # OpenCV has blue, the third channel, first.
+        assert np.abs(written[..., ::-1] - np.moveaxis(made, 0, -1) * 255).max() <= 0.51
+        assert (read_image(row["path"], colour=True).pixels == written[..., ::-1]).all()
         extremes |= {int(written.min()), int(written.max())}
     # What is brightened beyond white stays white.
     assert extremes >= {0, 255}
@@ -136,7 +139,7 @@ def test_masks_follow_and_other_pictures_are_left_out(make, study, listener):
 def test_the_chain_tells_the_generators_of_every_fold_and_carries_them_without_the_rest(make, generators, tmp_path):
     manifest = make()
     parts = {name: read_part(generators / name, "generators") for name in FOLDS}
-    told = {"step": "transform", "version": 1, "folds": {name: part.identity() for name, part in parts.items()}}
+    told = {"step": "transform", "version": 2, "folds": {name: part.identity() for name, part in parts.items()}}
     assert json.loads((tmp_path / "twins" / "run.json").read_text())["chain"] == [told]
     assert chain_of_manifest(manifest) == [told]
     for part in parts.values():

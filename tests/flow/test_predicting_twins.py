@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import cv2
@@ -183,3 +184,40 @@ def test_a_model_whose_generators_are_gone_says_so(place, ask, strangers):
             ask(strangers)
     finally:
         parts.with_name("elsewhere").rename(parts)
+
+
+def test_a_network_of_three_channels_sees_every_channel_of_a_twin(place, settings, tmp_path, monkeypatch):
+    """Saved twins and twins made on the fly are the same to it, and their mean is not."""
+    told = TrainOptions(
+        place[0] / "twins", place[1].splits, model="resnet10t", weights="none", size=32, epochs=1, batch_size=8
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxrtool.training.curves.draw_history", lambda path, history, title: path.write_bytes(b"png"))
+        train(told, replace(settings, out=tmp_path / "run"))
+
+    def asked(source, out):
+        predict(PredictOptions(tmp_path / "run" / "r0f0", str(source)), replace(settings, out=tmp_path / out))
+        found = read_predictions(tmp_path / out)
+        return {twin: values for twin, (_, values) in by_twin(found).items()}
+
+    saved = asked(kept_of(place, 0, place[0] / "twins"), "saved.csv")
+    made = asked(kept_of(place, 0, place[0] / "prepared"), "made.csv")
+    assert set(saved) == set(made)
+    for name, values in saved.items():
+        np.testing.assert_allclose(values, made[name], atol=1e-5)
+    monkeypatch.setattr("cxrtool.flow.predicting.ends_with_twins", lambda chain: False)
+    grey = asked(kept_of(place, 0, place[0] / "twins"), "grey.csv")
+    assert max(np.abs(values - saved[name]).max() for name, values in grey.items()) > 1e-4
+
+
+def test_a_model_of_grey_twins_is_refused(place, ask, strangers):
+    path = place[0] / "run" / "r0f0" / "model.json"
+    kept = path.read_text()
+    content = json.loads(kept)
+    content["chain"][-1]["version"] = 1
+    path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(InputError, match="expected twins of three channels, found a model of grey ones"):
+            ask(strangers)
+    finally:
+        path.write_text(kept)

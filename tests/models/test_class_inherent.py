@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cxrtool.models.class_inherent import MEAN, STD, Generator, Generators, standardise, to_grey
+from cxrtool.models.class_inherent import MEAN, STD, Generator, Generators, standardise, to_pictures
 from cxrtool.models.parts import load_network, networks, read_part, save_part
 
 
@@ -18,18 +18,30 @@ def test_generators_keep_the_size_and_stay_between_black_and_white():
     for parameter in generators.parameters():
         parameter.data.mul_(3)
     made = generators(torch.rand(2, 1, 24, 40))
-    assert made.shape == (3, 2, 24, 40)
+    assert made.shape == (3, 2, 3, 24, 40)
     assert made.min() >= 0
     assert made.max() <= 1
     assert (made == 0).any() or (made == 1).any()
 
 
-def test_grey_and_back_is_what_it_was():
+def test_standardised_and_back_is_what_it_was_in_every_channel():
     images = torch.rand(2, 1, 8, 8)
     given = standardise(images)
     assert given.shape == (2, 3, 8, 8)
     assert given[0, 0, 0, 0].item() == pytest.approx((images[0, 0, 0, 0].item() - MEAN) / STD, abs=1e-5)
-    torch.testing.assert_close(to_grey(given), images[:, 0])
+    torch.testing.assert_close(to_pictures(given), images.expand(2, 3, 8, 8))
+
+
+def test_the_channels_of_a_generator_are_kept_apart():
+    torch.manual_seed(0)
+    generators = Generators(["a", "b"]).eval()
+    images = torch.rand(2, 1, 16, 16)
+    with torch.inference_mode():
+        made = generators(images)
+        for k, member in enumerate(generators.members):
+            expected = (member(((images - MEAN) / STD).repeat(1, 3, 1, 1)) * STD + MEAN).clamp(0, 1)
+            torch.testing.assert_close(made[k], expected)
+    assert (made[:, :, 0] - made[:, :, 1]).abs().max() > 1e-3
 
 
 def test_the_order_of_the_classes_is_part_of_what_a_set_is_known_by(tmp_path):

@@ -93,3 +93,32 @@ def test_running_the_body_can_be_stopped(network):
     images = ImageSource(store_of(), None, Normalisation(MEAN, STD, CPU), CPU)
     with pytest.raises(StoppedError):
         run_backbone(network, images, np.arange(7), 2, "fp32", 7, between=stop)
+
+
+def coloured(count=5, side=32, dtype=np.uint8):
+    values = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (count, side, side, 3), dtype, endpoint=True)
+    return Store(values, [""] * count).to(CPU)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_image_of_three_channels_keeps_them_and_one_channel_gets_their_mean(dtype):
+    store, indices = coloured(dtype=dtype), np.array([3, 1])
+    images = np.moveaxis(store.images[indices].astype(np.float64) / np.iinfo(dtype).max, -1, 1)
+    mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    three = ImageSource(store, None, Normalisation(MEAN, STD, CPU), CPU).batch(indices, None)
+    np.testing.assert_allclose(three, (images - mean) / std, atol=2e-6)
+    one = ImageSource(store, None, Normalisation([0.5], [0.25], CPU), CPU).batch(indices, None)
+    np.testing.assert_allclose(one, (images.mean(1, keepdims=True) - 0.5) / 0.25, atol=2e-6)
+
+
+def test_three_channels_are_augmented_as_one_image():
+    store, indices = coloured(), np.arange(5)
+    recipe = "rotate=20,shear=0.1,zoom=0.2,flip=0.5,brightness=0.1,blur=1"
+    keys = image_keys([str(i) for i in range(5)])
+    normalise = Normalisation([0.0] * 3, [1.0] * 3, CPU)
+    together = ImageSource(store, Augmenter(parse(recipe), keys, 0, 32, CPU), normalise, CPU).batch(indices, 2)
+    for channel in range(3):
+        alone = Store(np.ascontiguousarray(store.images[..., channel]), store.sha256).to(CPU)
+        single = Normalisation([0.0], [1.0], CPU)
+        made = ImageSource(alone, Augmenter(parse(recipe), keys, 0, 32, CPU), single, CPU).batch(indices, 2)
+        torch.testing.assert_close(together[:, channel : channel + 1], made, atol=1e-6, rtol=0)

@@ -34,7 +34,8 @@ def test_each_picture_has_a_twin_of_every_generator_in_their_order(folder):
     for k, twins in enumerate(maker.make(given)):
         for g, twin in enumerate(twins):
             assert twin.dtype == np.uint8
-            np.testing.assert_allclose(twin / 255, expected[g, k], atol=0.5 / 255 + 1e-4)
+            assert twin.shape == (16, 16, 3)
+            np.testing.assert_allclose(twin / 255, expected[g, k].movedim(0, -1), atol=0.5 / 255 + 1e-4)
 
 
 def test_a_twin_does_not_depend_on_what_is_beside_its_picture(folder):

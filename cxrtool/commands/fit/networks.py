@@ -10,7 +10,8 @@ from cxrtool.commands.fit.measure import FIGURES, TABLES, summarise
 from cxrtool.commands.fit.options import PartOptions
 from cxrtool.commands.fit.pairs import divide, join, read_folds, read_pairs
 from cxrtool.data.file_names import PART, REJECTS
-from cxrtool.data.files import locked, saying_what_fails, sha256_file
+from cxrtool.data.files import locked, saying_what_fails
+from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, splits_file
@@ -63,7 +64,7 @@ def fit(options: PartOptions, settings: Settings) -> Summary | None:
     inputs = Inputs.of(manifest, files=[Path(row[column]) for row in manifest.rows], verify=settings.verify)
     identity = {**options.identity(), "form": form.to_json(), "own": own, "precision": settings.precision}
     if options.splits:
-        identity["splits"] = sha256_file(splits_file(options.splits))
+        identity["splits"] = splits_digest(splits_file(options.splits))
     plan = Plan("fit", identity, inputs, (), LIBRARIES, seeded=True, threaded=True)
     files = {name: plain(getattr(options, name)) for name in ("manifest", "splits", "also")}
     shown = {**options.identity(), **files, "validation": options.validation, "precision": settings.precision}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -192,16 +193,18 @@ class TwinStores:
         return replace(made, images=images, _resident=None)
 
     def _allocate(self, dtype: np.dtype[np.generic], count: int, size: int) -> np.ndarray:
-        """An empty array (count, size, size) in an unnamed file, with all of its disk space allocated."""
+        """An empty array (count, size, size, 3) in an unnamed file, with all of its disk space allocated."""
         import numpy as np
 
+        from cxrtool.imaging.channels import COLOURS
         from cxrtool.training.store import default_cache
 
+        shape = (count, size, size, COLOURS)
         cache = self.settings.cache or default_cache()
         with saying_what_fails(cache):
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=cache) as file:
                 if hasattr(os, "posix_fallocate"):
                     # Writing into a mapped file without allocated space kills the process when the disk is full.
-                    os.posix_fallocate(file.fileno(), 0, max(1, count * size * size * dtype.itemsize))
-                return np.memmap(file, dtype, "r+", shape=(count, size, size))
+                    os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * dtype.itemsize))
+                return np.memmap(file, dtype, "r+", shape=shape)

@@ -26,6 +26,7 @@ from cxrtool.data.reading.jsrt_raw import SIDE, is_raw, read_raw
 from cxrtool.data.reading.radiograph import MAX_PIXELS, Grey, Radiograph, check_contrast, check_size, stretch, to_grey
 from cxrtool.data.reading.tiff import read_tiff, upright
 from cxrtool.errors import ImageError, OutputError
+from cxrtool.imaging.channels import as_grey
 
 __all__ = ["MAX_PIXELS", "Radiograph", "read_image", "write_png"]
 
@@ -68,7 +69,12 @@ MASK_ENCODING = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *_FILTE
 
 
 def read_image(
-    path: Path | str, *, max_pixels: int = MAX_PIXELS, capture_decoder_errors: bool = False, header: Path | None = None
+    path: Path | str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    capture_decoder_errors: bool = False,
+    header: Path | None = None,
+    colour: bool = False,
 ) -> Radiograph:
     """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, whatever its name, or from a raw JSRT file.
 
@@ -79,6 +85,7 @@ def read_image(
             error during decoding, so use it only in a process with one thread.
         header: A DICOM header as JSON (PS3.18, section F.2) for an image of stored values, which are displayed as in a
             DICOM file. It is ignored for DICOM and not applied to colour images.
+        colour: An RGB image keeps its channels, (height, width, 3), red first; for those that generators made.
 
     Raises:
         ImageError: It cannot be read completely and exactly as one grey image. The message does not repeat the path.
@@ -95,29 +102,31 @@ def read_image(
 
             radiograph = read_dicom(file, max_pixels=max_pixels)
         else:
-            radiograph = _decode(kind, file.read(), max_pixels, capture_decoder_errors)
+            radiograph = _decode(kind, file.read(), max_pixels, capture_decoder_errors, colour)
             if header:
                 from cxrtool.data.reading.sidecar import apply_header
 
                 radiograph = apply_header(radiograph, header)
-    check_contrast(radiograph.pixels, radiograph.warnings)
+    check_contrast(as_grey(radiograph.pixels), radiograph.warnings)
     return radiograph
 
 
 def write_png(path: Path | str, pixels: Grey, *, mask: bool = False) -> int:
-    """Write a grey image as PNG of 8 or 16 bits; return the number of bytes.
+    """Write an image as PNG of 8 or 16 bits; return the number of bytes.
 
     For a step's own temporary folder: the file is not flushed to the disk.
 
     Args:
         path: The file.
-        pixels: (height, width), uint8 or uint16.
+        pixels: (height, width), or (height, width, 3) with red first; uint8 or uint16.
         mask: Use `MASK_ENCODING`.
 
     Raises:
         OutputError: It cannot be encoded.
     """
-    done, data = cv2.imencode(".png", pixels, MASK_ENCODING if mask else ENCODING)
+    # OpenCV has blue first.
+    ordered = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
+    done, data = cv2.imencode(".png", ordered, MASK_ENCODING if mask else ENCODING)
     if not done:
         raise OutputError(f"cannot encode {path} as PNG")
     with open(path, "wb") as file:  # noqa: PTH123
@@ -153,7 +162,7 @@ def _kind_of(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: bool) -> Radiograph:
+def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: bool, colour: bool) -> Radiograph:
     header = _header(kind, data)
     check_size(header.width, header.height, 1, max_pixels)
     expected = np.dtype(f"{header.form}{header.bits // 8}")
@@ -178,6 +187,8 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
         found = f"{pixels.shape[1]} x {pixels.shape[0]} of {pixels.dtype}"
         raise ImageError(f"expected {header.width} x {header.height} of {expected}, decoded {found}")
     # Some versions of OpenCV return unsigned samples of 32 bits as signed.
+    if colour and pixels.ndim == 3 and pixels.shape[2] == 3 and expected.kind == "u" and header.orientation == 1:
+        return Radiograph(np.ascontiguousarray(pixels[..., ::-1]), warnings=warnings)
     grey = _to_grey(pixels.view(expected), header, warnings)
     turn = _TURNS.get(header.orientation)
     plain = pixels.ndim == 2 and expected.kind == "u" and expected.itemsize <= 2 and not header.stored

@@ -90,13 +90,22 @@ class Drawing:
     titles: tuple[str, ...] = ()
 
 
-def view_one(task: Task, *, chain: Chain, size: int, fit: str, max_pixels: int | None, over: str = INPUT) -> View:
+def view_one(
+    task: Task,
+    *,
+    chain: Chain,
+    size: int,
+    fit: str,
+    max_pixels: int | None,
+    over: str = INPUT,
+    colour: bool = False,
+) -> View:
     """Read an image and its mask, run the steps in `chain`, and fit it to the network input; in a worker process."""
     from cxrtool.imaging.fits import fit_geometry
     from cxrtool.imaging.placing import Move
     from cxrtool.imaging.resize import prepare_pixels
 
-    picture, shown, mask, digest, trouble = _prepare(task, chain, max_pixels, over)
+    picture, shown, mask, digest, trouble = _prepare(task, chain, max_pixels, over, colour)
     height, width = shown.shape
     before = picture.pixels.shape
     fitting = Move.of(fit_geometry(before[0], before[1], size, fit))
@@ -135,7 +144,7 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
 
 
 def _prepare(
-    task: Task, chain: Chain, max_pixels: int | None, over: str
+    task: Task, chain: Chain, max_pixels: int | None, over: str, colour: bool = False
 ) -> tuple[Picture, np.ndarray, np.ndarray | None, str, str]:
     """An image after the chain, the grey values under its map, and their mask at the size of the map or None.
 
@@ -144,13 +153,15 @@ def _prepare(
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
     from cxrtool.explaining.maps import kept_size
     from cxrtool.flow.replaying import read_mask
+    from cxrtool.imaging.channels import as_grey
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.placing import lay_back
     from cxrtool.imaging.resize import resample
 
-    radiograph = read_image(task.path, max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True)
+    limit = max_pixels or MAX_PIXELS
+    radiograph = read_image(task.path, max_pixels=limit, capture_decoder_errors=True, colour=colour)
     picture = Picture(radiograph.pixels, warnings=radiograph.warnings)
-    given, digest, trouble = picture.pixels, pixel_sha256(picture.pixels), ""
+    given, digest, trouble = as_grey(picture.pixels), pixel_sha256(picture.pixels), ""
     if task.mask:
         try:
             lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEPS)]
@@ -161,7 +172,7 @@ def _prepare(
             trouble = f"mask excluded: {error.message}"
     own = picture.mask
     replay(picture, chain)
-    shown = picture.pixels if over == INPUT else given
+    shown = as_grey(picture.pixels) if over == INPUT else given
     size = kept_size(*shown.shape)
     mask = picture.mask if over == INPUT else own
     if mask is not None:

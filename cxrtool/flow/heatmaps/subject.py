@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.twins import labels_of, split_class
 from cxrtool.errors import CxrtoolError, InputError
-from cxrtool.flow.chain import Chain, before_twins, chain_of, locate, missing_steps
+from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
 from cxrtool.flow.heatmaps.drawing import INPUT, OPPOSITE, Task, View, view_one
 from cxrtool.flow.heatmaps.options import METHODS
 from cxrtool.flow.predicting import TwinInput
@@ -63,7 +63,7 @@ class Reason:
 
     Attributes:
         values: (S, S) float32, the map at the size of `Subject.form`; not scaled.
-        pixels: The input of the network, uint8 or uint16.
+        pixels: The input of the network, (S, S) or of a twin (S, S, 3), uint8 or uint16.
         twin: The class whose generator made that input; empty where it is the image itself.
         output: The output class of the network that the map explains.
     """
@@ -93,6 +93,7 @@ class Subject:
         chain: The preprocessing steps that its images still need, without the generators.
         normalise: From grey values in [0, 1] to the network input.
         generators: The entry of the generators that its images still need, with located paths; or None.
+        of_twins: Its images are twins themselves, of three channels.
     """
 
     folder: Path
@@ -103,6 +104,7 @@ class Subject:
     normalise: Normalisation
     device: torch.device
     generators: Mapping[str, Any] | None = None
+    of_twins: bool = False
 
     @classmethod
     def load(
@@ -122,7 +124,8 @@ class Subject:
         from cxrtool.training.features import Normalisation
 
         network, description = load_model(folder)
-        missing = missing_steps(locate(description.chain, folder), chain_of(paths), str(folder), source)
+        done = chain_of(paths)
+        missing = missing_steps(locate(description.chain, folder), done, str(folder), source)
         chain, generators = before_twins(missing)
         network = network.to(device)
         form, size = description.normalization, description.input.size
@@ -131,7 +134,8 @@ class Subject:
         explainer = METHODS[method].make(network, example.to(device), layer)
         normalise = Normalisation(form.mean, form.std, device)
         kind = cls if generators is None else TwinSubject
-        return kind(folder, description, network, chain, explainer, normalise, device, generators)
+        of_twins = ends_with_twins(done)
+        return kind(folder, description, network, chain, explainer, normalise, device, generators, of_twins)
 
     @property
     def classes(self) -> list[str]:
@@ -164,7 +168,15 @@ class Subject:
         from cxrtool.flow.parallel import map_items
 
         form = self.form
-        work = partial(view_one, chain=self.chain, size=form.size, fit=form.fit, max_pixels=max_pixels, over=over)
+        work = partial(
+            view_one,
+            chain=self.chain,
+            size=form.size,
+            fit=form.fit,
+            max_pixels=max_pixels,
+            over=over,
+            colour=self.of_twins,
+        )
         preload = (*PRELOAD, *modules_of(self.chain))
         results = map_items(work, tasks, workers=min(workers, len(tasks) or 1), preload=preload)
         numbered = ((index, result) for index, (_, result) in enumerate(results))
@@ -216,11 +228,9 @@ class Subject:
         return probabilities
 
     def _inputs(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        import numpy as np
-        import torch
+        from cxrtool.training.inference import as_batch
 
-        scaled = [picture.astype(np.float32) * np.float32(1.0 / np.iinfo(picture.dtype).max) for picture in pictures]
-        return self.normalise(torch.from_numpy(np.stack(scaled)).unsqueeze(1).to(self.device))
+        return self.normalise(as_batch(pictures).to(self.device))
 
     def compare_randomised(self, views: Sequence[View], target: str, seed: int) -> list[tuple[int, str, int, Likeness]]:
         """As `randomise`, for `--target`."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, SUMMARY, summarise
 from cxrtool.commands.fit.generators.fold import GeneratorsTrainer, check_design
 from cxrtool.commands.fit.generators.options import SWEEP, GeneratorOptions
-from cxrtool.data.files import locked, saying_what_fails, sha256_file
+from cxrtool.data.files import locked, saying_what_fails
+from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.errors import InputError, UsageError
@@ -74,7 +75,7 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     # Only the content of the splits counts, as in `train`.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
-    identity = {**options.identity(), "splits": sha256_file(splits), "precision": settings.precision}
+    identity = {**options.identity(), "splits": splits_digest(splits), "precision": settings.precision}
     chain = chain_of_manifest(manifest)
     plan = Plan("fit", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
     container = StepFolder(settings.out, plan, settings)

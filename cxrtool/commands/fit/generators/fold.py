@@ -40,7 +40,7 @@ class Example:
 
     Attributes:
         original: Grey values (S, S) in [0, 1].
-        versions: The output of each generator (K, S, S).
+        versions: The output of each generator (K, S, S, 3) in [0, 1].
         before: The classifier's probability of each generator's class on the image (K,).
         after: The same on the output of that generator (K,).
     """
@@ -70,7 +70,8 @@ def choose(indices: Sequence[int], labels: Sequence[str], classes: Sequence[str]
 def draw_transformations(path: Path, examples: Sequence[Example], classes: Sequence[str], title: str) -> None:
     """Draw a row per image: the original, the output of each generator, and each difference in grey levels of 256.
 
-    All differences have one scale, which ends at the 99.9th percentile.
+    An output has three channels, and where they differ it is coloured; a difference is that of their mean. All
+    differences have one scale, which ends at the 99.9th percentile.
     """
     import numpy as np
 
@@ -83,7 +84,7 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
         if not examples:
             figure.text(0.5, 0.5, "no image to show", ha="center")
             return
-        changes = [255 * (example.versions - example.original) for example in examples]
+        changes = [255 * (example.versions.mean(-1) - example.original) for example in examples]
         reach = max(1.0, float(np.quantile(np.abs(np.stack(changes)), 0.999)))
         cells = figure.subplots(rows, columns, squeeze=False)
         heads = [
@@ -101,7 +102,7 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
             axes[0].set_xlabel(shorten(example.name, 22), fontsize=7)
             axes[0].set_ylabel(shorten(example.label, 18), fontsize=8)
             for k, name in enumerate(classes):
-                axes[1 + k].imshow(example.versions[k], cmap="gray", vmin=0, vmax=1)
+                axes[1 + k].imshow(example.versions[k])
                 caption = f"P({shorten(name, 10)}) {example.before[k]:.2f} → {example.after[k]:.2f}"
                 axes[1 + k].set_xlabel(caption, fontsize=7)
                 last = axes[1 + len(classes) + k]

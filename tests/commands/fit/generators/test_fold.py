@@ -15,7 +15,7 @@ def test_a_few_of_each_class_from_all_over():
 @pytest.mark.parametrize("classes", [["covid", "normal"], ["a", "b", "c"]])
 def test_what_is_brighter_is_red_and_what_is_darker_blue(tmp_path, classes):
     original = np.full((16, 16), 0.5, np.float32)
-    versions = np.stack([original + 0.2 * (-1) ** k for k in range(len(classes))])
+    versions = np.stack([np.repeat(original[..., None], 3, 2) + 0.2 * (-1) ** k for k in range(len(classes))])
     half = np.full(len(classes), 0.5)
     examples = [Example(f"i{k}", classes[0], original, versions, half, half) for k in range(3)]
     for name in "ab":

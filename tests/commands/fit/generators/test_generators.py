@@ -66,7 +66,7 @@ def test_every_fold_is_a_part_with_its_answers(run, short, tmp_path, listener):
     assert part.description["built_with"]["classes"] == ["covid", "normal"]
     assert (part.network, part.form.size, part.form.fit) == ("fucitnet", 32, "squash")
     made = load_network(fold, "generators")(torch.rand(3, 1, 32, 32))
-    assert made.shape == (2, 3, 32, 32)
+    assert made.shape == (2, 3, 3, 32, 32)
     assert float(made.detach().min()) >= 0.0
     assert part.description["trained"]["class_loss_weight"] == 0.05
     # Nobody sees a test image before the end.
