@@ -2,10 +2,12 @@
 
 Images of one patient, images derived from one another (parent_id) and identical images (sha256) stay together.
 Classes and severities are spread evenly. The order of rows does not matter. Without -o, splits.csv is written to
-standard output; images, patients and classes of every subset are shown on standard error.
+standard output; images, patients and classes of every subset are shown on standard error. The column made_by records
+this command line, for the methods text of report.
 
 With --within no image changes sides. So a network that is trained on a balanced part of the images of another
-network has seen none of its test images. The same images are drawn with and without --keep.
+network has seen none of its test images. The same images are drawn with and without --keep. --exclude with --keep test
+leaves a part of the images out of training alone: two networks are then tested on the same images.
 
 Example: cxrtool split prepared --folds 5 --repeats 5 -o splits.csv
 """
@@ -18,13 +20,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from cxrtool.data.file_names import SPLITS
+from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.divider import Divider, equalise, parse_holdout
 from cxrtool.data.splitting.grouping import PATIENT
+from cxrtool.data.splitting.made_by import PIPE, command_line
 from cxrtool.data.splitting.splits import (
     COLUMNS,
+    MADE_BY,
     SUBSETS,
     SYNONYMS,
     Run,
+    Splits,
+    dump_splits,
     from_column,
     known_as,
     overlaps,
@@ -32,19 +39,29 @@ from cxrtool.data.splitting.splits import (
     split_rows,
     tabulate,
 )
-from cxrtool.data.tables.manifest import Manifest, Row, dump_table, read_manifest, write_table
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.selection import Selection, exclude
 from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.flow import common_options
 from cxrtool.flow.chain import is_divided
 from cxrtool.flow.folder import check_file, touch
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
-from cxrtool.options import Options, one_of, option
+from cxrtool.options import Options, declared, flag_of, one_of, option
 
 VALIDATION = 0.1
 """Share of the training images kept for validation in folds: early stopping on test images gives results too good."""
 
 STRATA = ("label", "severity")
+
+WAYS = ("holdout", "folds", "leave_out", "from_column", "within")
+
+UNUSED = {
+    "leave_out": {"repeats"},
+    "from_column": {"repeats", "validation", "group", "stratify", "seed"},
+    "within": {"repeats", "validation", "group", "stratify"},
+}
+"""Options that do not affect the result of a way to divide."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +77,17 @@ class SplitOptions(Options):
         "One fold for each value of this column, which is the test set.", None, metavar="COLUMN", shown=""
     )
     from_column: str | None = option("The column of subsets.", None, metavar="COLUMN", shown="")
-    within: Path | None = option("Thin out this division; see --equal.", None, metavar="SPLITS", shown="")
+    within: Path | None = option("Thin out this division; see --equal and --exclude.", None, metavar="SPLITS", shown="")
     equal: str | None = option(
         "With --within: keep as many images of each value as the rarest value has in each fold and subset.",
         None,
         metavar="COLUMN",
+        shown="",
+    )
+    exclude: tuple[str, ...] = option(
+        "With --within: leave out images with this value, in any case; refused where none has it; repeatable.",
+        (),
+        metavar="COLUMN=VALUE",
         shown="",
     )
     keep: str | None = option("With --within: subsets that stay whole.", None, metavar="SUBSETS", shown="")
@@ -90,16 +113,17 @@ def run(options: SplitOptions, settings: Settings) -> None:
 
 @dataclass
 class SplitResult:
-    """The rows of `splits.csv`, and a summary table: images, patients and classes of every subset."""
+    """The rows of `splits.csv`, how they were made, and a summary: images, patients and classes of every subset."""
 
     rows: list[Row]
+    made_by: list[str]
     columns: list[str]
     table: list[list[str]]
     warnings: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The content of `splits.csv`."""
-        return dump_table(COLUMNS, self.rows)
+        return dump_splits(self.rows, self.made_by)
 
 
 def split(options: SplitOptions, settings: Settings) -> SplitResult:
@@ -121,8 +145,10 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
         manifest.require(options.group)
     warnings = _patient_warnings(manifest, options.group)
     images = _labelled(manifest, warnings)
-    runs, names = _divide(options, settings, images, warnings)
-    result = SplitResult(split_rows(runs), *tabulate(images, runs, options.group, names), warnings)
+    base = read_splits(options.within) if options.within else None
+    runs, names = _divide(options, settings, images, base, warnings)
+    made_by = _made_by(options, settings, images, base)
+    result = SplitResult(split_rows(runs), made_by, *tabulate(images, runs, options.group, names), warnings)
     warnings += _missing_classes(images, runs, options.equal or "label")
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
@@ -133,19 +159,30 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
 
 def _write(out: Path, result: SplitResult, inputs: Sequence[Path], settings: Settings) -> None:
     """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
-    check_file(out, COLUMNS, inputs, settings, only=True)
-    if out.is_file() and out.read_bytes() == result.text().encode():
+    check_file(out, COLUMNS, inputs, settings, only=True, optional=[MADE_BY])
+    if out.is_file() and out.read_bytes() == result.text().encode(errors="backslashreplace"):
         files = [path / SPLITS if path.is_dir() else path for path in inputs]
         if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):
             touch(out)
         return
-    write_table(out, COLUMNS, result.rows)
+    atomic_write(out, result.text())
+
+
+def _made_by(options: SplitOptions, settings: Settings, images: Manifest, base: Splits | None) -> list[str]:
+    """The command line with its defaults and without paths; after that of the division which was thinned out."""
+    values = {name: getattr(options, name) for name, (_, known) in declared(SplitOptions).items() if not known.argument}
+    way = next(name for name in WAYS if values[name] is not None)
+    values["stratify"] = ",".join(_strata(options, images)) or None
+    values["validation"] = (options.validation or None) if options.holdout else _validation(options)
+    values["seed"] = settings.seed
+    if base is not None:
+        values |= {"within": "-", "keep": ",".join(_kept(options)) or None}
+    own = command_line({name: value for name, value in values.items() if name not in UNUSED.get(way, ())})
+    return [f"{line} {PIPE} {own}" for line in base.made_by] if base and base.made_by else [own]
 
 
 def _check(options: SplitOptions) -> None:
-    ways: dict[str, object] = {"--holdout": options.holdout, "--folds": options.folds, "--leave-out": options.leave_out}
-    ways |= {"--from-column": options.from_column, "--within": options.within}
-    given = [name for name, value in ways.items() if value is not None]
+    given = [flag_of(name) for name in WAYS if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise UsageError(
@@ -159,12 +196,12 @@ def _check(options: SplitOptions) -> None:
     if options.validation and options.from_column:
         raise UsageError("--validation: with --from-column the subsets are given by the column")
     if options.within is None:
-        for name, value in (("--equal", options.equal), ("--keep", options.keep)):
-            if value is not None:
-                raise UsageError(f"{name}: expected --within SPLITS too, found none")
+        for name in ("equal", "keep", "exclude"):
+            if getattr(options, name):
+                raise UsageError(f"{flag_of(name)}: expected --within SPLITS too, found none")
         return
-    if options.equal is None:
-        raise UsageError("--within: expected --equal COLUMN too", "for instance --equal label")
+    if options.equal is None and not options.exclude:
+        raise UsageError("--within: expected --equal COLUMN or --exclude too", "for instance --equal label")
     unfit = {"--validation": options.validation is not None, "--stratify": options.stratify is not None}
     for name, given_too in unfit.items():
         if given_too:
@@ -193,21 +230,18 @@ def _labelled(manifest: Manifest, warnings: list[str]) -> Manifest:
 
 
 def _divide(
-    options: SplitOptions, settings: Settings, manifest: Manifest, warnings: list[str]
+    options: SplitOptions, settings: Settings, manifest: Manifest, base: Splits | None, warnings: list[str]
 ) -> tuple[dict[Run, dict[str, str]], dict[Run, str]]:
     if options.from_column:
         manifest.require(options.from_column)
         subsets = from_column(manifest.rows, options.from_column, manifest.place)
         _check_overlaps(options, settings, manifest, subsets, warnings)
         return {("0", "0"): subsets}, {}
-    if options.within:
-        return _thin_out(options, settings, manifest, warnings), {}
-    strata = [name.strip() for name in (options.stratify or "").split(",") if name.strip()]
-    manifest.require(*strata)
-    strata = strata or [name for name in STRATA if name in manifest.columns]
-    divider = Divider(manifest.rows, options.group, strata, settings.seed)
+    if base is not None:
+        return _thin_out(options, settings, manifest, base, warnings), {}
+    divider = Divider(manifest.rows, options.group, _strata(options, manifest), settings.seed)
     runs: dict[Run, dict[str, str]] = {}
-    validation = VALIDATION if options.validation is None else options.validation
+    validation = _validation(options)
     if options.leave_out:
         manifest.require(options.leave_out)
         missing = sum(not cell for cell in manifest.column(options.leave_out))
@@ -225,15 +259,32 @@ def _divide(
     return runs, {}
 
 
+def _strata(options: SplitOptions, manifest: Manifest) -> list[str]:
+    strata = [name.strip() for name in (options.stratify or "").split(",") if name.strip()]
+    manifest.require(*strata)
+    return strata or [name for name in STRATA if name in manifest.columns]
+
+
+def _validation(options: SplitOptions) -> float:
+    return VALIDATION if options.validation is None else options.validation
+
+
+def _kept(options: SplitOptions) -> list[str]:
+    kept = [SYNONYMS.get(name.strip().casefold(), name) for name in (options.keep or "").split(",") if name.strip()]
+    for name in kept:
+        one_of("--keep", name, SUBSETS)
+    return kept
+
+
 def _thin_out(
-    options: SplitOptions, settings: Settings, manifest: Manifest, warnings: list[str]
+    options: SplitOptions, settings: Settings, manifest: Manifest, splits: Splits, warnings: list[str]
 ) -> dict[Run, dict[str, str]]:
-    """The split of `--within`, with as many images of each value of `--equal` in every subset."""
+    """The split of `--within` without `--exclude`, and with as many images of each value of `--equal` in a subset."""
     column = options.equal or ""
-    manifest.require(column)
-    splits = read_splits(options.within or "")
+    manifest.require(*filter(None, [column]))
     known = dict.fromkeys(splits.ids(), "")
-    values = {known_as(row, known): row.get(column, "") for row in manifest.rows}
+    # Without --equal, all images count as one value.
+    values = {known_as(row, known): row.get(column, "") if column else "any" for row in manifest.rows}
     values.pop("", None)
     if not values:
         raise InputError(f"{splits.name}: expected images of {manifest.name}, found none of its {len(known)}")
@@ -243,10 +294,23 @@ def _thin_out(
         )
     if empty := sum(not value for value in values.values()):
         warnings.append(f"{empty} images with an empty {column} are in no subset that is thinned out")
-    kept = [SYNONYMS.get(name.strip().casefold(), name) for name in (options.keep or "").split(",") if name.strip()]
-    for name in kept:
-        one_of("--keep", name, SUBSETS)
-    return equalise(splits.runs, values, kept, settings.seed)
+    kept, dropped = _kept(options), _excluded(options, manifest, known)
+    runs = {
+        run: {name: subset for name, subset in subsets.items() if subset in kept or name not in dropped}
+        for run, subsets in splits.runs.items()
+    }
+    return equalise(runs, values, kept, settings.seed)
+
+
+def _excluded(options: SplitOptions, manifest: Manifest, known: Mapping[str, str]) -> set[str]:
+    """The ids, as the splits know them, of the images that `--exclude` names."""
+    if not options.exclude:
+        return set()
+    selection = Selection.of_frame(manifest.frame)
+    for text in options.exclude:
+        exclude(selection, text)
+    left = set(selection.column("image_id"))
+    return {known_as(row, known) for row in manifest.rows if row["image_id"] not in left}
 
 
 def _shares(options: SplitOptions) -> dict[str, float]:

@@ -299,7 +299,13 @@ class StepFolder:
 
 
 def check_file(
-    out: Path | None, required: Sequence[str], inputs: Iterable[Path | None], settings: Settings, *, only: bool = False
+    out: Path | None,
+    required: Sequence[str],
+    inputs: Iterable[Path | None],
+    settings: Settings,
+    *,
+    only: bool = False,
+    optional: Sequence[str] = (),
 ) -> None:
     """Refuse to replace an input, or a file that this command has not written, unless `--force` is given.
 
@@ -308,7 +314,8 @@ def check_file(
         required: Columns that the command's own files have.
         inputs: Files or folders of steps that the command reads.
         settings: With `--force`.
-        only: The command's own files have no other columns.
+        only: The command's own files have no other columns, except for `optional`.
+        optional: Columns that they may lack.
 
     Raises:
         OutputError: It is refused.
@@ -322,7 +329,7 @@ def check_file(
         return
     with out.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         header = next(csv.reader([file.readline()]), [])
-    if not set(required) <= set(header) or (only and set(header) != set(required)):
+    if not set(required) <= set(header) or (only and not set(header) <= {*required, *optional}):
         raise OutputError(
             f"-o {out}: expected a new file or one that this command wrote, found another file",
             "choose another name, or replace it with --force",

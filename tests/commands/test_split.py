@@ -1,3 +1,5 @@
+import csv
+import io
 import os
 from collections import Counter
 from dataclasses import replace
@@ -5,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from cxrtool.commands.split import SplitOptions, split
-from cxrtool.data.splitting.splits import read_splits
-from cxrtool.data.tables.manifest import write_manifest
+from cxrtool.data.splitting.made_by import parse
+from cxrtool.data.splitting.splits import COLUMNS, read_splits
+from cxrtool.data.tables.manifest import write_manifest, write_table
 from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.options import declared
 
 
 @pytest.fixture
@@ -92,6 +96,70 @@ def test_a_file_that_says_the_same_is_left_alone_and_make_converges(options, set
     text = out.read_text()
     split(replace(options, folds=2), there)
     assert out.read_text() != text
+
+
+DRAWN = "--group patient_id --stratify label,severity --seed 0"
+
+
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        ({"holdout": "75/25"}, f"--holdout 75/25 --repeats 1 {DRAWN}"),
+        ({"holdout": "75/25", "validation": 0.2}, f"--holdout 75/25 --repeats 1 --validation 0.2 {DRAWN}"),
+        ({"folds": 3, "repeats": 2}, f"--folds 3 --repeats 2 --validation 0.1 {DRAWN}"),
+        (
+            {"folds": 2, "validation": 0, "stratify": " label ", "group": "source"},
+            "--folds 2 --repeats 1 --validation 0 --group source --stratify label --seed 0",
+        ),
+        ({"leave_out": "source"}, f"--leave-out source --validation 0.1 {DRAWN}"),
+        ({"from_column": "part"}, "--from-column part"),
+    ],
+)
+def test_the_first_row_has_the_command_line_with_its_defaults(options, settings, rewrite, wish, line):
+    rewrite(lambda index, row: row.update(part="train" if index < 12 else "test"))
+    result = split(replace(options, **wish), settings)
+    assert result.made_by == [f"split {line}"]
+    (first, *rest) = csv.DictReader(io.StringIO(result.text()))
+    assert first["made_by"] == f"split {line}"
+    assert not any(row["made_by"] for row in rest)
+
+
+def test_every_option_and_no_path_is_in_a_command_line(options, settings, rewrite, whole):
+    rewrite(lambda index, row: row.update(part="train" if index < 12 else "test"))
+    wishes = [{"holdout": "75/25"}, {"folds": 2}, {"leave_out": "source"}, {"from_column": "part"}]
+    wishes.append({"within": whole, "equal": "label", "exclude": ("severity=mild",), "keep": "test"})
+    lines = [line for wish in wishes for line in split(replace(options, **wish), settings).made_by]
+    named = {name for line in lines for made in parse(line) for name in made}
+    assert named == {name for name, (_, told) in declared(SplitOptions).items() if not told.argument} | {"seed"}
+    assert not any(str(path.parent) in line for line in lines for path in (options.manifest, whole))
+
+
+def test_a_division_inside_a_division_has_both_command_lines(options, settings, whole, tmp_path):
+    wish = replace(options, within=whole, equal="label", keep="validation, testing")
+    base = f"split --folds 2 --repeats 2 --validation 0.1 {DRAWN}"
+    own = "split --within - --equal label --keep validation,test --seed 0"
+    assert split(wish, settings).made_by == [f"{base} | {own}"]
+    rows = split_of(whole)
+    write_table(tmp_path / "hand.csv", COLUMNS, rows)
+    assert split(replace(wish, within=tmp_path / "hand.csv"), settings).made_by == [own]
+
+
+def test_a_file_of_an_earlier_version_is_replaced_and_its_run_stays(study, settings, tmp_path, listener, no_pictures):
+    from cxrtool.commands.train import train
+    from cxrtool.commands.train.options import TrainOptions
+
+    out = replace(settings, out=tmp_path / "s.csv")
+    wish = SplitOptions(study.folder, holdout="50/25/25")
+    write_table(tmp_path / "s.csv", COLUMNS, split(wish, settings).rows)
+    training = TrainOptions(study.folder, out.out, model="thumbnail", size=16, epochs=1, augment="none")
+    there = replace(settings, out=tmp_path / "run", cache=tmp_path / "cache")
+    train(training, there)
+    before = out.out.read_bytes()
+    split(wish, out)
+    assert out.out.read_bytes() != before
+    assert read_splits(out.out).made_by
+    train(training, there)
+    assert "up to date, nothing to do" in listener.said[-1]
 
 
 def test_leaving_out_names_the_value_of_each_fold(options, settings):
@@ -243,6 +311,25 @@ def test_a_division_is_thinned_out_within(options, settings, uneven, whole):
             assert len(own) in (sum(own), 2 * sum(own))
 
 
+def test_images_are_left_out_of_training_and_still_tested(options, settings, whole, tiny):
+    severe = {row["image_id"] for row in tiny.rows if row["severity"] == "severe"}
+    before = {(r["image_id"], r["repeat"], r["fold"]): r["subset"] for r in split_of(whole)}
+    wish = replace(options, within=whole, exclude=("severity=SEVERE",), keep="test")
+    after = {(r["image_id"], r["repeat"], r["fold"]): r["subset"] for r in split(wish, settings).rows}
+    assert after == {key: subset for key, subset in before.items() if subset == "test" or key[0] not in severe}
+    assert {key for key, subset in after.items() if subset == "test" and key[0] in severe}
+    assert len(after) < len(before)
+    # As many negative as positive images are left for training.
+    labels = {row["image_id"]: row["label"] for row in tiny.rows}
+    equal = split(replace(wish, equal="label"), settings).rows
+    assert [r for r in equal if r["subset"] == "test"] == [
+        {"image_id": n, "repeat": r, "fold": f, "subset": s} for (n, r, f), s in after.items() if s == "test"
+    ]
+    drawn = Counter((r["repeat"], r["fold"], labels[r["image_id"]]) for r in equal if r["subset"] == "train")
+    assert drawn
+    assert all(drawn[run, fold, "covid"] == drawn[run, fold, "normal"] for run, fold, _ in drawn)
+
+
 def split_of(path):
     return [
         {"image_id": name, "repeat": run[0], "fold": run[1], "subset": subset}
@@ -275,7 +362,10 @@ def test_a_value_that_a_subset_lacks_is_told(options, settings, rewrite, whole):
     [
         ({"folds": 2, "equal": "label"}, "--equal: expected --within SPLITS too"),
         ({"folds": 2, "keep": "test"}, "--keep: expected --within SPLITS too"),
-        ({"within": "whole.csv"}, "--within: expected --equal COLUMN too"),
+        ({"folds": 2, "exclude": ("severity=mild",)}, "--exclude: expected --within SPLITS too"),
+        ({"within": "whole.csv"}, "--within: expected --equal COLUMN or --exclude too"),
+        ({"within": "whole.csv", "exclude": ("severity=mid",)}, "--exclude severity: .*did you mean 'mild'"),
+        ({"within": "whole.csv", "exclude": ("mild",)}, "--exclude: expected COLUMN=VALUE"),
         ({"within": "whole.csv", "folds": 2}, "found --folds and --within"),
         ({"within": "whole.csv", "equal": "label", "validation": 0.1}, "--validation: with --within"),
         ({"within": "whole.csv", "equal": "label", "keep": "tests"}, "--keep: expected one of train, validation, test"),

@@ -3,7 +3,7 @@ import io
 
 def test_rows_on_standard_output_and_the_table_on_standard_error(cxr, tiny):
     outcome = cxr("split", tiny.origin, "--holdout", "50/25/25")
-    assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset"
+    assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset,made_by"
     assert len(outcome.out.splitlines()) == 25
     header, rule, *rows = outcome.err.splitlines()
     assert header == "fold      subset  images  patients  covid  normal"
@@ -28,6 +28,10 @@ def test_commands_are_chained_through_pipes(cxr, tiny, monkeypatch):
     outcome = cxr("split", "-", "--folds", "3", "-q")
     assert outcome.code == 0
     assert len(outcome.out.splitlines()) == 1 + 3 * 12
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(outcome.out.encode())))
+    thinned = cxr("split", tiny.origin, "--within", "-", "--equal", "label", "-q")
+    assert thinned.code == 0
+    assert "--seed 0 | split --within - --equal label --seed 0" in thinned.out.splitlines()[1]
 
 
 def test_a_leak_has_its_own_exit_code(cxr, tiny):

@@ -419,6 +419,8 @@ def test_a_file_of_somebody_else_and_an_input_are_not_replaced(tmp_path):
         check_file(other, columns, [], settings, only=True)
     with pytest.raises(OutputError, match="found another file"):
         check_file(other, ("path",), [], settings)
+    check_file(other, columns, [], settings, only=True, optional=["remark"])
+    check_file(own, columns, [], settings, only=True, optional=["remark"])
     check_file(other, ("path",), [], Settings(force=True))
     for source in (own, tmp_path):
         (tmp_path / "manifest.csv").write_text("image_id,path\n")

@@ -170,17 +170,21 @@ def test_the_other_papers_figures_are_those_of_the_reference_too(real_data):
         assert fold["overall"]["macro_auc"] == printed["auc"]
 
 
+SDNET = {
+    "COVID-SDNet": "covid-sdnet",
+    "ResNet-50 without segmentation": "resnet50 without segmentation",
+    "ResNet-50 with segmentation": "resnet50 with segmentation",
+    "FuCiTNet": "fucitnet",
+    "COVIDNet-CXR-A, retrained": "covidnet-a retrained",
+    "COVID-CAPS, retrained": "covid-caps retrained",
+}
+"""Networks of the paper, by their names there and in the reference."""
+
+
 def test_covid_sdnet_s_figures_are_those_of_the_reference(real_data):
     reference = json.loads((real_data.parent / "reference" / "published_tables.json").read_text())["covid-sdnet"]
     rows = {row.name: row for row in read_published("covid-sdnet").rows}
-    ours = {
-        "COVID-SDNet": "covid-sdnet",
-        "ResNet-50 without segmentation": "resnet50 without segmentation",
-        "ResNet-50 with segmentation": "resnet50 with segmentation",
-        "FuCiTNet": "fucitnet",
-        "COVIDNet-CXR-A, retrained": "covidnet-a retrained",
-        "COVID-CAPS, retrained": "covid-caps retrained",
-    }
+    ours = SDNET
     assert set(rows) == set(ours)
     table = {**reference["table 5 baselines"], "covid-sdnet": reference["covid-sdnet"]}
     assert set(reference["accuracy_percent"]) == set(ours.values())
@@ -265,3 +269,27 @@ def test_where_no_network_is_the_paper_s_its_best_is_shown():
     assert (found["best"]["name"], found["best"]["accuracy_printed"]) == ("VGG16", 0.9588)
     assert beside(read_published("makris"), {"a": "vgg16"})["best"] is None
     assert beside(read_published("makris"), {})["best"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("covid-sdnet", "table 5, with normal-pcr+"),
+        ("covid-sdnet-without-normal-pcr", "table 7, without normal-pcr+"),
+    ],
+)
+def test_covid_sdnet_s_tables_are_complete(real_data, name, table):
+    """Precision, recall and F1 of both classes and the accuracy of every network, each with its deviation."""
+    path = real_data.parent / "reference" / "published_tables_covid_sdnet.json"
+    reference = json.loads(path.read_text(encoding="utf-8"))[table]
+    rows = {row.name: row for row in read_published(name).rows}
+    assert {SDNET[row] for row in rows} == set(reference)
+    for row in rows.values():
+        assert all(list(row.per_class[label]) == ["precision", "recall", "f1"] for label in "NP")
+        for figure, printed in reference[SDNET[row.name]].items():
+            if figure == "accuracy":
+                found = row.accuracy, row.sd["accuracy"]
+            else:
+                label, metric = figure.split()[:2]
+                found = row.per_class[label][metric], row.sd["per_class"][label][metric]
+            assert found == pytest.approx([value / 100 for value in printed], abs=1e-9), (row.name, figure)

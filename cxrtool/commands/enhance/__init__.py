@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 from cxrtool.commands.enhance.images import Task, enhance_one, modules_of
 from cxrtool.commands.enhance.reference import BEFORE, Fold, References, choose, divide, given, waiting
-from cxrtool.data.files import are_whole_pngs, sha256_file
+from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.grouping import original_of
-from cxrtool.data.splitting.splits import Splits, known_as, read_splits
+from cxrtool.data.splitting.splits import Splits, known_as, read_splits, splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow import common_options
@@ -190,7 +190,7 @@ def _plan(options: EnhanceOptions, settings: Settings, manifest: Manifest, entri
             **{name: value for name, value in options.identity().items() if name not in of_steps},
             "steps": without_paths(entries),
             "reference": options.reference is not None,
-            "splits": sha256_file(splits_file(options.splits)) if options.splits else None,
+            "splits": splits_digest(splits_file(options.splits)) if options.splits else None,
             "version": VERSION,
         },
         inputs=inputs,

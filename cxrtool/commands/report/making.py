@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.report.study import Study
 from cxrtool.data.file_names import CURVES
+from cxrtool.data.splitting.made_by import as_typed
 from cxrtool.flow.folder import read_run_file
 
 if TYPE_CHECKING:
@@ -105,10 +106,15 @@ def machines_section(study: Study) -> Section:
 
 
 def command_lines(study: Study) -> list[str]:
-    """The command lines that led to a run, in order."""
+    """The command lines that led to a run, in order; that of the splits, which has no paths, before their first use."""
     made = [origin.made for origin in study.origins if origin.made]
     made += [study.made] if study.made else []
-    return [_typed(entry) for entry in made if entry.get("argv")]
+    made = [entry for entry in made if entry.get("argv")]
+    lines = [_typed(entry) for entry in made]
+    splits = [as_typed(line) for line in study.splits.made_by] if study.splits else []
+    used = [any(str(word).partition("=")[0] == "--splits" for word in entry["argv"]) for entry in made]
+    first = used.index(True) if True in used else max(len(lines) - 1, 0)
+    return [*lines[:first], *splits, *lines[first:]]
 
 
 def _typed(made: Mapping[str, Any]) -> str:

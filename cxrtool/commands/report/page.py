@@ -220,7 +220,7 @@ class Maker:
             sources=study.counts("source"),
             excluded=flow.excluded(),
             chain=told if chain is not None or study.origins else None,
-            divided=divided_in_words(study.splits, study.made),
+            divided=divided_in_words(study),
             run=study.made,
             fold=study.fold,
             model=study.model,

@@ -441,34 +441,16 @@ class Study:
         return dict(Counter(label for label in labels if label).most_common())
 
 
-def divided_in_words(splits: Splits | None, made: Mapping[str, Any]) -> str:
-    """The division of the images, as sentences for the methods."""
-    if splits is None:
+def divided_in_words(study: Study) -> str:
+    """The division of the images, as a paragraph for the methods; empty for predictions alone."""
+    from cxrtool.reporting.division import division_in_words
+
+    if study.splits is None:
         return ""
-    repeats = len({repeat for repeat, _ in splits.runs})
-    folds = len(splits.runs)
-    sizes = {name: [list(run.values()).count(name) for run in splits.runs.values()] for name in SUBSETS}
-    spans = {name: f"{min(v)}" if min(v) == max(v) else f"{min(v)} to {max(v)}" for name, v in sizes.items()}
-    if folds == 1:
-        how = "Division. The images were divided once"
-        text = f"{spans['train']} for training, {spans['validation']} for validation and {spans['test']} for test"
-    else:
-        per = folds // repeats
-        if per > 1:
-            times = f"{repeats} times " if repeats > 1 else ""
-            how = f"Division. The images were divided {times}into {per} folds, of which each was the test set once"
-        else:
-            how = f"Division. The images were divided {repeats} times"
-        text = f"in each division {spans['train']} were for training, {spans['validation']} for validation and "
-        text += f"{spans['test']} for test"
-    allowed = "--allow-leakage" in [str(word) for word in made.get("argv", [])]
-    leakage = (
-        "A patient or an image may be in two subsets, which was explicitly allowed (--allow-leakage)."
-        if allowed
-        else "Before training it was checked that no patient and no image (by the digest of its pixels) is in two "
-        "subsets of a division."
-    )
-    return f"{how}: {text}. {leakage}"
+    unread = {reject["path"] for reject in study.unread}
+    rows = [row for row in study.rows if row.get("path") not in unread]
+    words = [str(word) for word in study.made.get("argv", [])]
+    return division_in_words(study.splits, rows, allowed="--allow-leakage" in words if study.made else None)
 
 
 def _tested(path: Path) -> list[Row]:

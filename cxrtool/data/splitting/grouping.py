@@ -14,6 +14,9 @@ from cxrtool.data.tables.missing import ALWAYS, missing_words
 
 PATIENT = "patient_id"
 
+RELATED = {"parent_id": "images derived from one another", "sha256": "images with identical pixels"}
+"""The other columns by which images belong together, and what such images are."""
+
 
 def normalised(identity: str) -> str:
     """An id as it is compared: without outer or doubled spaces, in one case and one Unicode form.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 
 from cxrtool.data.file_names import SPLITS
+from cxrtool.data.files import sha256_file
 from cxrtool.data.splitting.grouping import PATIENT, group_images
-from cxrtool.data.tables.manifest import Manifest, Row, Table, read_table
+from cxrtool.data.tables.manifest import Manifest, Row, Table, dump_table, read_table
 from cxrtool.errors import InputError
 
 SUBSETS = ("train", "validation", "test")
 COLUMNS = ("image_id", "repeat", "fold", "subset")
+MADE_BY = "made_by"
+"""The column with the command line that made the splits, in the first row; without it a table is complete, too."""
 
 SYNONYMS = {
     "train": "train",
@@ -42,10 +47,13 @@ class Splits:
     Attributes:
         runs: For every repeat and fold, in numeric order, the subset of each image id.
         name: For messages.
+        made_by: The distinct command lines that made them (`data.splitting.made_by`): none for a table made by hand,
+            several for joined tables.
     """
 
     runs: dict[Run, dict[str, str]]
     name: str = SPLITS
+    made_by: list[str] = field(default_factory=list)
 
     def ids(self) -> set[str]:
         """The ids of all listed images."""
@@ -81,7 +89,8 @@ def read_splits(argument: Path | str) -> Splits:
         path = path / SPLITS
     table = read_table("-" if str(argument) == "-" else path)
     table.require("image_id", "subset")
-    return Splits(_runs(table), table.name)
+    made_by = dict.fromkeys(line for cell in table.column(MADE_BY) if (line := cell.strip()))
+    return Splits(_runs(table), table.name, list(made_by))
 
 
 def _runs(table: Table) -> dict[Run, dict[str, str]]:
@@ -152,6 +161,21 @@ def split_rows(runs: Mapping[Run, Mapping[str, str]]) -> list[Row]:
         for (repeat, fold), subsets in runs.items()
         for identity in sorted(subsets)
     ]
+
+
+def dump_splits(rows: Sequence[Row], made_by: Sequence[str]) -> str:
+    """The content of a splits file; `made_by` is in its first rows."""
+    marked = [{**row, MADE_BY: line} for row, line in zip(rows, chain(made_by, repeat("")), strict=False)]
+    return dump_table((*COLUMNS, MADE_BY), marked)
+
+
+def splits_digest(path: Path) -> str:
+    """The digest of a splits file without `made_by`, as steps compare it: only the assignment affects a result."""
+    table = read_table(path)
+    if MADE_BY not in table.columns:
+        return sha256_file(path)
+    columns = [name for name in table.columns if name != MADE_BY]
+    return hashlib.sha256(dump_table(columns, table.rows).encode(errors="backslashreplace")).hexdigest()
 
 
 SHOWN_RUNS = 6

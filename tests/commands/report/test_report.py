@@ -11,6 +11,8 @@ from cxrtool.commands.report import LARGEST, report
 from cxrtool.commands.report.options import ReportOptions
 from cxrtool.commands.train import train
 from cxrtool.commands.train.options import TrainOptions
+from cxrtool.data.splitting.splits import dump_splits
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import write_predictions
 from cxrtool.errors import IncompleteError, InputError, OutputError, UsageError
 from cxrtool.evaluation.tables import NO_AUDIT, Sheet
@@ -87,6 +89,23 @@ def test_a_run_makes_a_whole_page(place, make):
         "Calibration: share of correct",
     ):
         assert told in text, told
+
+
+def test_the_division_is_stated_and_its_command_is_shown(place, make, tmp_path, undrawn):
+    import shutil
+
+    text = make(place / "run", errors=0)
+    assert "How this division was made is not recorded." in text
+    assert "No patient is in two subsets of a division." in text
+    shutil.copytree(place / "run", tmp_path / "run")
+    splits = tmp_path / "run" / "splits.csv"
+    line = "split --folds 2 --repeats 1 --validation 0.1 --group patient_id --stratify label --seed 5"
+    splits.write_text(dump_splits(read_table(splits).rows, [line]))
+    text = make("run", errors=0)
+    for told in ("into 2 folds was drawn at random by", "stratified by label.", "The seed of the draw was 5."):
+        assert told in text, told
+    assert "not recorded" not in text
+    assert text.index(f"<code>cxrtool {line}</code>") < text.index("<code>cxrtool train study -o run</code>")
 
 
 def test_the_errors_are_those_of_the_predictions(place, make, undrawn):

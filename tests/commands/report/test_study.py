@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from cxrtool.commands.report.study import NO_REASON, base_of, flow_of, inputs_of, manifest_of_run, radiographs, trace
+from cxrtool.commands.report.making import command_lines
+from cxrtool.commands.report.study import (
+    NO_REASON,
+    Study,
+    base_of,
+    flow_of,
+    inputs_of,
+    manifest_of_run,
+    radiographs,
+    trace,
+)
+from cxrtool.data.splitting.splits import Splits
 from cxrtool.data.tables.manifest import Row, read_manifest, write_table
 from cxrtool.flow.folder import read_run_file
 
@@ -123,3 +134,19 @@ def test_versions_and_twins_of_a_radiograph_are_one():
         ]
     )
     assert [(row["image_id"], row["label"]) for row in found] == [("a", "P"), ("b", "N")]
+
+
+def test_the_division_is_before_the_first_command_that_uses_it(project):
+    origins = read(project)
+    made = read_run_file(project / "runs/one")
+    splits = Splits({}, made_by=["split --folds 2", "split --folds 3"])
+
+    def commands():
+        lines = command_lines(Study([], [], [], "", splits, origins, None, made, {}, {}))
+        return [line.split()[1] for line in lines]
+
+    assert commands() == ["prepare", "segment", "split", "split", "train"]
+    origins[-1].made["argv"].append("--splits=chosen.csv")
+    assert commands() == ["prepare", "split", "split", "segment", "train"]
+    made["argv"], origins = ["cxrtool", "train"], []
+    assert commands() == ["split", "split", "train"]

@@ -1,6 +1,16 @@
 import pytest
 
-from cxrtool.data.splitting.splits import COLUMNS, from_column, overlaps, read_splits, split_rows, tabulate
+from cxrtool.data.splitting.splits import (
+    COLUMNS,
+    MADE_BY,
+    dump_splits,
+    from_column,
+    overlaps,
+    read_splits,
+    split_rows,
+    splits_digest,
+    tabulate,
+)
 from cxrtool.data.tables.manifest import Manifest, write_table
 from cxrtool.errors import InputError
 
@@ -15,6 +25,25 @@ def test_rows_and_file_say_the_same(tmp_path):
         assert splits.runs == runs
         assert list(splits.runs) == [("0", "0"), ("0", "9"), ("0", "10")]
         assert splits.ids() == {"a", "b"}
+
+
+def test_how_splits_were_made_is_beside_the_assignment_and_no_part_of_it(tmp_path):
+    runs = {("0", "0"): {"a, b": "train", 'c"': "test"}, ("0", "1"): {"a, b": "test"}}
+    old, new, joined = (tmp_path / name for name in ("old.csv", "new.csv", "joined.csv"))
+    write_table(old, COLUMNS, split_rows(runs))
+    new.write_text(dump_splits(split_rows(runs), ["split --folds 2 --stratify label,severity"]))
+    assert new.read_text().splitlines()[0] == ",".join((*COLUMNS, MADE_BY))
+    assert all(line.endswith(",") for line in new.read_text().splitlines()[2:])
+    assert read_splits(old).made_by == []
+    assert read_splits(new).made_by == ["split --folds 2 --stratify label,severity"]
+    assert read_splits(new).runs == read_splits(old).runs == runs
+    assert splits_digest(new) == splits_digest(old)
+    joined.write_text(dump_splits(split_rows(runs), ["split --seed 1", "split --seed 2", "split --seed 1"]))
+    assert read_splits(joined).made_by == ["split --seed 1", "split --seed 2"]
+    assert splits_digest(joined) == splits_digest(old)
+    write_table(joined, COLUMNS, split_rows({("0", "0"): runs["0", "0"]}))
+    assert splits_digest(joined) != splits_digest(old)
+    assert dump_splits([], ["split --seed 1"]) == ",".join((*COLUMNS, MADE_BY)) + "\n"
 
 
 def test_words_of_other_tools_are_understood(tmp_path):
