@@ -74,10 +74,15 @@ def is_model(path: Path) -> bool:
 def whole_folds(run: Path) -> list[tuple[str, str]]:
     """The folds of a run that are complete and made as the run is now, in numeric order."""
     names = [path.name for path in run.iterdir() if is_fold(path) and (path / PREDICTIONS).exists()]
+    return folds_of({"repeat": r, "fold": f} for r, f in map(parse_fold, made_alike(run, names)))
+
+
+def made_alike(run: Path, names: Sequence[str]) -> list[str]:
+    """Those of a run's folds that were made with the options and data that the run has now."""
     made = read_run_file(run) or {}
-    if "run_digest" in made:
-        names = [n for n in names if (read_run_file(run / n) or made).get("run_digest") == made["run_digest"]]
-    return folds_of({"repeat": r, "fold": f} for r, f in map(parse_fold, names))
+    if "run_digest" not in made:
+        return list(names)
+    return [name for name in names if (read_run_file(run / name) or made).get("run_digest") == made["run_digest"]]
 
 
 def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:

@@ -3,6 +3,8 @@
 import json
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from cxrtool.commands import demo
@@ -33,3 +35,15 @@ def test_without_its_phantoms_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.cxrtool, "__file__", str(tmp_path / "cxrtool" / "__init__.py"))
     with pytest.raises(InputError, match="expected the phantoms in"):
         demo.find_samples()
+
+
+def test_the_folder_of_another_step_is_refused(cxr, tmp_path):
+    """Nothing in it is touched."""
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "data" / "a" / "x.png"), np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))
+    assert cxr("prepare", tmp_path / "data", "-o", tmp_path / "prepared").code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "prepared").rglob("*") if path.is_file()}
+    refused = cxr("demo", "-o", tmp_path / "prepared")
+    assert refused.code == 1
+    assert "prepare" in refused.err
+    assert {path: path.read_bytes() for path in (tmp_path / "prepared").rglob("*") if path.is_file()} == before

@@ -597,3 +597,14 @@ def test_a_mask_beside_a_turned_radiograph_is_doubted(cxr, tmp_path):
     (row,) = rows_of(tmp_path / "out").values()
     assert row["warning"].startswith("turned to the usual view by its PatientOrientation; ")
     assert row["warning"].endswith("its mask is in a file of its own and was not turned with it")
+
+
+def test_not_one_readable_image_is_an_error_also_again(cxr, tmp_path):
+    (tmp_path / "data" / "covid").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "data" / "covid" / name).write_bytes(b"no image")
+    for _ in range(2):
+        made = cxr("prepare", tmp_path / "data", "-o", tmp_path / "out")
+        assert made.code == 1
+        assert "Traceback" not in made.err
+        assert "rejects.csv" in made.err

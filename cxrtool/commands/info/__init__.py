@@ -30,7 +30,7 @@ from cxrtool.data.tables.predictions import PREFIX, read_predictions
 from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.flow.chain import describe
 from cxrtool.flow.folder import read_run_file
-from cxrtool.flow.run import fold_name, is_model, is_run, whole_folds
+from cxrtool.flow.run import fold_name, is_model, is_run, made_alike, whole_folds
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument, option
 
@@ -130,7 +130,8 @@ def describe_fit(path: Path, made: Mapping[str, Any]) -> Description:
     kind = made.get("options", {}).get("kind", {}).get("value", "lungs")
     result = Description(f"run of `cxrtool fit {kind}`", str(path))
     expected = [fold_name(*run) for run in read_splits(path / SPLITS).runs]
-    missing = [name for name in expected if not is_part(path / name)]
+    whole = made_alike(path, [name for name in expected if is_part(path / name)])
+    missing = [name for name in expected if name not in whole]
     text = f"{len(expected) - len(missing)} of {len(expected)}"
     result.add("folds", f"{text}; missing {', '.join(missing[:8])}" if missing else f"{text}, complete")
     if (path / SUMMARY).is_file():

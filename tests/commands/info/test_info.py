@@ -155,6 +155,19 @@ def test_a_run_tells_which_folds_are_missing(look, tmp_path):
     assert look(run).next == f"cxrtool evaluate {run}"
 
 
+def test_a_run_that_is_partly_replaced_tells_which_folds_are_of_other_options(look, tmp_path):
+    run = tmp_path / "run"
+    (run / "r0f0").mkdir(parents=True)
+    (run / "r0f1").mkdir()
+    (run / "splits.csv").write_text("image_id,repeat,fold,subset\n1,0,0,test\n1,0,1,test\n")
+    (run / "run.json").write_text(json.dumps({"command": "train", "argv": [], "run_digest": "new"}))
+    for fold, digest in (("r0f0", "new"), ("r0f1", "old")):
+        (run / fold / "predictions.csv").write_text("image_id,prob_a,prob_b\n1,0.5,0.5\n")
+        (run / fold / "run.json").write_text(json.dumps({"command": "train", "run_digest": digest}))
+    assert look(run).facts["folds"] == "1 of 2; missing r0f1"
+    assert look(run).next == "run the same `cxrtool train` again to continue"
+
+
 def test_an_image(look, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.arange(6000, dtype=np.uint16).reshape(60, 100))
     found = look(tmp_path / "a.png")

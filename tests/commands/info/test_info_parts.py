@@ -68,3 +68,17 @@ def test_a_run_of_parts_tells_its_folds_and_figures(part, tmp_path):
     found = info(InfoOptions(run), Settings())
     assert found.facts["folds"] == "2 of 2, complete"
     assert found.tables == [("", ["fold", "mean dice"], [["r0f0", "0.9"], ["all", "0.91"]])]
+
+
+def test_parts_of_other_options_do_not_complete_a_run(part, tmp_path):
+    run = tmp_path / "run"
+    rows = [{"image_id": "a", "repeat": "0", "fold": fold, "subset": "test"} for fold in "01"]
+    for fold, digest in (("r0f0", "new"), ("r0f1", "old")):
+        part(run / fold)
+        (run / fold / "run.json").write_text(json.dumps({"command": "fit", "run_digest": digest}))
+    write_table(run / "splits.csv", list(rows[0]), rows)
+    told = {"command": "fit", "run_digest": "new", "options": {"kind": {"value": "lungs"}}}
+    (run / "run.json").write_text(json.dumps(told))
+    found = info(InfoOptions(run), Settings())
+    assert found.facts["folds"] == "1 of 2; missing r0f1"
+    assert found.next == "run the same `cxrtool fit` again to continue"
