@@ -11,7 +11,7 @@ from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build
 
-NAME, LAYERS = "vgg16", 31
+NAME, LAYERS = "vgg16.tv_in1k", 31
 """VGG16's convolutions and poolings, including the last (Ledig et al. 2017, SRGAN; UGR-FuCiTNet)."""
 
 STRIDE = 32

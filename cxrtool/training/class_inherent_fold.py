@@ -29,7 +29,7 @@ from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
-CLASSIFIER = "resnet18"
+CLASSIFIER = "resnet18.tv_in1k"
 NONE = "none"
 
 
