@@ -56,6 +56,9 @@ class SelectOptions(Options):
     relabel: tuple[str, ...] = option("Rename or join labels; repeatable.", (), metavar="OLD,OLD=NEW", shown="")
     drop_duplicates: bool = option("Keep one of each set of images with identical pixels.", False)
     one_per: str | None = option("Keep one image of each patient, study, ….", None, metavar="COLUMN", shown="")
+    one_per_except: tuple[str, ...] = option(
+        "Keep every image of this class in --one-per; repeatable.", (), metavar="CLASS", shown=""
+    )
     per_class: str | None = option(
         "Draw N images of each class, or as many as the smallest has.", None, metavar="N|smallest", shown=""
     )
@@ -93,6 +96,8 @@ def select(options: SelectOptions, settings: Settings) -> Selection | None:
         raise UsageError(f"--fraction: expected a share above 0 and up to 1, found {options.fraction:g}")
     if options.per_class is not None:
         parse_per_class(options.per_class)
+    if options.one_per_except and options.one_per is None:
+        raise UsageError("--one-per-except: expected --one-per COLUMN with it, such as --one-per patient_id")
     manifests = [read_manifest(argument, root=settings.root) for argument in options.manifests]
     if settings.out is None or settings.out.suffix.lower() == ".csv":
         selection = _choose(options, manifests, settings.seed)
@@ -130,7 +135,7 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
     if options.drop_duplicates:
         drop_duplicates(selection)
     if options.one_per:
-        one_per(selection, options.one_per, seed)
+        one_per(selection, options.one_per, seed, options.one_per_except)
     if options.per_class is not None or options.fraction is not None:
         count = options.per_class and (parse_per_class(options.per_class) or smallest_class(selection))
         sample(selection, seed, per_class=count or None, fraction=options.fraction)

@@ -44,6 +44,7 @@ CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
 GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 RUN_FIGURES = ("sensitivity", "specificity", "precision", "f1", "auc", "balanced_accuracy")
 CALIBRATION_FIGURES = ("slope", "intercept")
+HISTORY_PARTS = {"train": "training", "validation": "validation"}
 SPREADS = {"sd_runs": "mean ± SD of runs", "sd_repeats": "SD of repeats"}
 NO_AUDIT = "No audit of this data set was found: these metrics do not show that the model looked at the lungs."
 _NO_INTERVAL = {"low": None, "high": None, "method": None, "sd_runs": None, "sd_repeats": None, "mean_runs": None}
@@ -102,6 +103,8 @@ def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
             found.append(_per_group(summary, column, groups, of, digits))
         if 1 < len(summary.get("per_run", ())) <= MOST_RUNS:
             found.append(_per_run(summary, of, digits))
+        if (summary.get("history") or {}).get("best"):
+            found.append(_history(summary["history"], of, digits))
         found += decision_sheets(summary, of, digits)
     return found
 
@@ -205,6 +208,33 @@ def _per_run(summary: Summary, of: str, digits: int) -> Sheet:
         "The mean of the folds, as papers print it; the metrics above pool the decisions of all folds first.",
     ]
     return Sheet(f"Each fold{of}", ["fold", "images", *(NAMES[name] for name in RUN_FIGURES)], rows, notes)
+
+
+def _history(history: Mapping[str, Any], of: str, digits: int) -> Sheet:
+    """The best of the mean training curves, with two more digits, as papers print it."""
+
+    def pair(mean: float, sd: float | None, digits: int) -> str:
+        return fixed(mean, digits) + ("" if sd is None else f" ± {fixed(sd, digits)}")
+
+    rows = [
+        [
+            HISTORY_PARTS[part],
+            pair(best["value"], best["sd"], digits + 2),
+            str(best["epoch"]),
+            pair(best["own_value"], best["own_value_sd"], digits + 2),
+            pair(best["own_epoch"], best["own_epoch_sd"], 1),
+        ]
+        for part, best in history["best"].items()
+    ]
+    score = history["score"]
+    notes = [
+        "The highest mean over the runs among all epochs, ± standard deviation of the runs at this epoch; and the "
+        "highest of each run, with its epoch, mean ± standard deviation.",
+        "These are the maxima of curves on images that were used for training or for the choice of the epoch: they "
+        "are no estimate of the accuracy for new images.",
+    ]
+    columns = ["images", f"best mean {score}", "its epoch", f"best {score} of each run", "epoch of each run"]
+    return Sheet(f"Training curves{of}, {history['runs']} runs", columns, rows, notes)
 
 
 def _confusion(summary: Summary, of: str) -> Sheet:

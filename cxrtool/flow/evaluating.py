@@ -25,6 +25,7 @@ from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.groups import Grouping
+    from cxrtool.evaluation.plots.repetitions import Repetitions
     from cxrtool.evaluation.scores import Scores
 
 
@@ -291,6 +292,8 @@ def _evaluate(
         summary["notes"] = [*missing, *notes, *decision_notes(summary)]
         audit = audit_of(scores.rows, audits)
         summary["audit"] = audit.summary() if audit else None
+        averaged = _averaged_history(paths)
+        summary["history"] = averaged.summary() if averaged else None
         found[name] = (scores, summary)
     return found
 
@@ -392,7 +395,9 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
     files: list[Path] = []
     for path in (path for paths in sources.values() for path in paths):
         if path.is_dir() and is_run(path):
-            files += [path / fold_name(*pair) / PREDICTIONS for pair in whole_folds(path)]
+            folds = [path / fold_name(*pair) for pair in whole_folds(path)]
+            files += [fold / PREDICTIONS for fold in folds]
+            files += [fold / HISTORY for fold in folds if (fold / HISTORY).is_file()]
             files += [path / SPLITS] * (path / SPLITS).exists()
         else:
             files.append(path / PREDICTIONS if path.is_dir() else path)
@@ -447,9 +452,7 @@ def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
     """Write and plot the training history over the folds of the runs, where there are several with a history."""
     from cxrtool.evaluation.plots import repetitions
 
-    folds = [path / fold_name(*pair) for path in paths if path.is_dir() and is_run(path) for pair in whole_folds(path)]
-    histories = [read_table(fold / HISTORY).rows for fold in folds if (fold / HISTORY).is_file()]
-    averaged = repetitions.average(histories)
+    averaged = _averaged_history(paths)
     if averaged is None:
         return []
     columns, rows = repetitions.tabulate(averaged)
@@ -457,6 +460,14 @@ def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
     picture = (folder / REPETITIONS).with_suffix(".png")
     repetitions.draw(averaged, picture)
     return [picture]
+
+
+def _averaged_history(paths: Sequence[Path]) -> Repetitions | None:
+    """The training history over the folds of the runs; None where fewer than two folds have one."""
+    from cxrtool.evaluation.plots import repetitions
+
+    folds = [path / fold_name(*pair) for path in paths if path.is_dir() and is_run(path) for pair in whole_folds(path)]
+    return repetitions.average([read_table(fold / HISTORY).rows for fold in folds if (fold / HISTORY).is_file()])
 
 
 def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[str], list[Row]]:

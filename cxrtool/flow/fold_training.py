@@ -303,6 +303,7 @@ class FoldTrainer:
 
         task, subsets = self.task, assignment.subsets
         report, design = task.settings.report, self.design(assignment)
+        watching = self.options.watch == "test" and "test" in to_predict
         name = name or assignment.name
         turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
         with turns, report.progress(name, design.recipe.epochs) as advance:
@@ -320,6 +321,7 @@ class FoldTrainer:
                 np.array(subsets["validation"], np.int64),
                 np.array([i for subset in to_predict for i in subsets[subset]], np.int64),
                 state,
+                watched=np.array(subsets["test"], np.int64) if watching else None,
                 save_every=task.save_every,
                 epoch_done=epoch_done,
                 stop=request.error,

@@ -12,7 +12,7 @@ from typing import Any
 
 from cxrtool.evaluation.tables import count_of
 from cxrtool.imaging.fits import FITS
-from cxrtool.training.options import BN_STATS, CHECKPOINTS, OPTIMIZERS, SCHEDULES
+from cxrtool.training.options import BN_STATS, CHECKPOINTS, OPTIMIZERS, SCHEDULES, WATCHED
 
 LOSSES = {"margin": "the margin loss of capsule networks"}
 """Losses whose name does not explain them."""
@@ -30,6 +30,7 @@ CHANGES = {
     "contrast": "changes of contrast by up to ±{}",
     "blur": "Gaussian blur (standard deviation {} pixels)",
     "noise": "Gaussian noise (standard deviation {})",
+    "keras": "as by Keras' ImageDataGenerator (each axis magnified by itself)",
 }
 """The parts of `--augment` as phrases."""
 
@@ -101,10 +102,10 @@ def paragraphs(facts: Facts) -> list[str]:
 
 def _data(facts: Facts) -> str:
     of = f" of {count_of(facts.patients, 'patient')}" if facts.patients is not None else ""
-    classes = _listed([f"{count} {name}" for name, count in facts.classes.items()])
+    classes = listed([f"{count} {name}" for name, count in facts.classes.items()])
     text = f"Data. The study used {count_of(facts.images, 'chest radiograph')}{of}: {classes}."
     if facts.sources:
-        text += f" They came from {_listed([f'{name} ({count})' for name, count in facts.sources.items()])}."
+        text += f" They came from {listed([f'{name} ({count})' for name, count in facts.sources.items()])}."
     if facts.excluded:
         verb = "was" if facts.excluded == 1 else "were"
         text += f" {count_of(facts.excluded, 'image')} {verb} excluded before, for the reasons in the flow of images."
@@ -139,7 +140,7 @@ def _step_in_words(entry: Mapping[str, Any], enhancing: Mapping[str, Words]) -> 
             "apply": "pixels outside the lungs were set to black",
             "erase": "the lungs were erased",
         }
-        used = _listed([done.get(word, f"the use {word} was made of them") for word in uses if word])
+        used = listed([done.get(word, f"the use {word} was made of them") for word in uses if word])
         return f"The lungs were found by a network ({part.get('network', 'unknown')})" + (
             f", and {used}." if used else "."
         )
@@ -181,7 +182,7 @@ def _network(facts: Facts) -> str:
             if entry.get("origin") in ("flag", "config") and name not in _NAMES
         ]
         text += f" Settings followed the preset {preset} of cxrtool"
-        text += f", except for {_listed(changed)}." if changed else "."
+        text += f", except for {listed(changed)}." if changed else "."
     return text
 
 
@@ -209,6 +210,8 @@ def _training(facts: Facts) -> str:
     text += f" {CHECKPOINTS.get(kept, f'The checkpoint {kept} was kept.')}" if kept else ""
     norms = BN_STATS.get(str(value("bn_stats") or ""), "")
     text += f" {norms}" if norms else ""
+    watched = WATCHED.get(str(value("watch") or ""), "")
+    text += f" {watched}" if watched else ""
     return f"{text} {augmentation_in_words(str(value('augment') or 'none'))}"
 
 
@@ -228,7 +231,7 @@ def augmentation_in_words(text: str) -> str:
     """
     parts = [part.strip() for part in text.split(",")]
     pairs = {name: value for name, _, value in (part.partition("=") for part in parts if part not in ("", "none"))}
-    each = pairs.pop("p", None)
+    each, keras = pairs.pop("p", None), pairs.pop("keras", "0")
     phrases = [
         CHANGES[name].format(value) if name in CHANGES else f"{name} {value}".rstrip()
         for name, value in pairs.items()
@@ -237,7 +240,8 @@ def augmentation_in_words(text: str) -> str:
     if not phrases:
         return "Training images were not augmented."
     how = f", each with probability {each} (except flips)" if each and float(each) != 1 else ""
-    return f"Training images were augmented by {_listed(phrases)}{how}."
+    how += f", {CHANGES['keras']}" if keras not in ("0", "0.0") else ""
+    return f"Training images were augmented by {listed(phrases)}{how}."
 
 
 def _evaluation(facts: Facts) -> str:
@@ -278,8 +282,8 @@ def _software(facts: Facts) -> str:
         return ""
     versions = facts.fold.get("versions") or facts.run.get("versions", {})
     machine, notes = facts.run.get("machine", {}), facts.fold.get("training", {})
-    listed = _listed([f"{name} {version}" for name, version in versions.items()])
-    text = f"Software. Training and evaluation used {listed} under Python {machine.get('python', '?')}; the seed was "
+    used = listed([f"{name} {version}" for name, version in versions.items()])
+    text = f"Software. Training and evaluation used {used} under Python {machine.get('python', '?')}; the seed was "
     text += f"{facts.run.get('seed')}"
     device = notes.get("device")
     text += f", the device {device} in {notes.get('precision', 'full')} precision" if device else ""
@@ -290,7 +294,12 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} million" if count >= 100_000 else f"{count:,}"
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Words as a list in a sentence.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"

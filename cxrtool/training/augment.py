@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ DRAWS = (
     "gate_stretch",
     "pad",
     "gate_pad",
+    "zoom_x",
 )
 """The use of each random number of an image. The order is fixed, so that one option never changes another."""
 
@@ -66,6 +68,9 @@ class Augmentation:
         contrast: Factor about the image's mean, from [1 - contrast, 1 + contrast].
         blur: Standard deviation in pixels of a 9 x 9 Gaussian.
         noise: Standard deviation of Gaussian noise on values in [0, 1].
+        keras: 1 takes `rotate`, `shift`, `shear` and `zoom` as Keras' ImageDataGenerator does. The coordinates of each
+            axis are multiplied by a factor of its own from [1 - zoom, 1 + zoom]; the shear is along the columns, by an
+            angle whose largest tangent is `shear`; the shift is along the axes of the rotated image.
         p: Probability with which each of them, except flip, is applied to an image.
     """
 
@@ -81,6 +86,7 @@ class Augmentation:
     contrast: float = 0.0
     blur: float = 0.0
     noise: float = 0.0
+    keras: float = 0.0
     p: float = 1.0
 
     @property
@@ -113,6 +119,7 @@ LIMITS = {
     "contrast": 1.0,
     "blur": 4.0,
     "noise": 1.0,
+    "keras": 1.0,
     "p": 1.0,
 }
 
@@ -140,6 +147,8 @@ def parse(text: str) -> Augmentation:
             raise UsageError(f"--augment: expected {', '.join(names)}, found '{name}'")
         if not 0.0 <= value <= LIMITS[name]:
             raise UsageError(f"--augment {name}: expected a number from 0 to {LIMITS[name]:g}, found '{number}'")
+        if name == "keras" and value not in (0.0, 1.0):
+            raise UsageError(f"--augment keras: expected 0 or 1, found '{number}'")
         values[name] = value
     return Augmentation(**values)
 
@@ -160,7 +169,7 @@ class Augmenter:
         self._drawn: tuple[int, np.ndarray] | None = None
 
     def __call__(self, images: Tensor, indices: np.ndarray, epoch: int) -> Tensor:
-        """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their indices in the store."""
+        """Change images (B, C, S, S) of values in [0, 1]; `indices` are their indices in the store."""
         if not self.recipe.active:
             return images
         if self._drawn is None or self._drawn[0] != epoch:
@@ -226,9 +235,10 @@ class Augmenter:
         # Far below a pixel there is nothing to blur, and the square of a tiny number is 0.
         kernel = torch.exp(-(offsets**2) / (2 * max(self.recipe.blur, 1e-3) ** 2))
         kernel = (kernel / kernel.sum()).to(self.device)
+        count = images.shape[1]
         padded = functional.pad(images, (BLUR_SIZE // 2,) * 4, mode="replicate")
-        rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
-        return functional.conv2d(rows, kernel.view(1, 1, -1, 1))
+        rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(count, 1, 1, -1), groups=count)
+        return functional.conv2d(rows, kernel.view(1, 1, -1, 1).expand(count, 1, -1, 1), groups=count)
 
     def _noise_bank(self) -> Tensor:
         # Each image takes a random part of one long row of numbers: to draw a number for every pixel would take
@@ -244,7 +254,8 @@ def _reach(draws: dict[str, np.ndarray], name: str, reach: float, p: float) -> n
     return result
 
 
-GATES = {"angle": "rotate", "shift_x": "shift", "shift_y": "shift"}
+GATES = {"angle": "rotate", "shift_x": "shift", "shift_y": "shift", "zoom_x": "zoom"}
+SHIFTS = ("shift_x", "shift_y")
 
 
 def matrices(recipe: Augmentation, draws: dict[str, np.ndarray]) -> np.ndarray:
@@ -254,21 +265,45 @@ def matrices(recipe: Augmentation, draws: dict[str, np.ndarray]) -> np.ndarray:
         recipe: The range of each transformation.
         draws: Uniform numbers (B,) for each name of `DRAWS`.
     """
+    linear, shift, scale = (_keras_map if recipe.keras else _plain_map)(recipe, draws)
+    cut = draws["crop"] * recipe.crop * (draws["gate_crop"] < recipe.p)
+    border = draws["pad"] * recipe.pad * (draws["gate_pad"] < recipe.p)
+    window = scale * (1.0 - cut)[:, None] * (1.0 + 2.0 * border)[:, None]
+    window[:, 0] *= np.where(draws["flip"] < recipe.flip, -1.0, 1.0)
+    window[:, 1] /= 1.0 + _reach(draws, "stretch", recipe.stretch, recipe.p)
+    corner = np.stack((draws["crop_x"], draws["crop_y"]), 1)
+    # A coordinate runs over two units, so that a share of the side is twice that.
+    moved = 2 * shift + cut[:, None] * (2 * corner - 1)
+    return np.concatenate((linear * window[:, None, :], moved[:, :, None]), 2)
+
+
+Map = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rotation and shear (B, 2, 2), the shift as a share of the side (B, 2), and the scale along each axis (B, 2)."""
+
+
+def _plain_map(recipe: Augmentation, draws: dict[str, np.ndarray]) -> Map:
+    """The same scale along both axes, a shear along the rows, and shifts along the axes of the input."""
     angle = np.deg2rad(_reach(draws, "angle", recipe.rotate, recipe.p))
     shear = _reach(draws, "shear", recipe.shear, recipe.p)
     scale = 1.0 / (1.0 + _reach(draws, "zoom", recipe.zoom, recipe.p))
-    flip = np.where(draws["flip"] < recipe.flip, -1.0, 1.0)
-    cut = draws["crop"] * recipe.crop * (draws["gate_crop"] < recipe.p)
-    border = draws["pad"] * recipe.pad * (draws["gate_pad"] < recipe.p)
-    window = scale * (1.0 - cut) * (1.0 + 2.0 * border)
     cosine, sine = np.cos(angle), np.sin(angle)
-    matrix = np.empty((len(angle), 2, 3))
-    upright = window / (1.0 + _reach(draws, "stretch", recipe.stretch, recipe.p))
-    matrix[:, 0, 0] = cosine * flip * window
-    matrix[:, 0, 1] = (cosine * shear - sine) * upright
-    matrix[:, 1, 0] = sine * flip * window
-    matrix[:, 1, 1] = (sine * shear + cosine) * upright
-    # A coordinate runs over two units, so that a share of the side is twice that.
-    matrix[:, 0, 2] = 2 * _reach(draws, "shift_x", recipe.shift, recipe.p) + cut * (2 * draws["crop_x"] - 1)
-    matrix[:, 1, 2] = 2 * _reach(draws, "shift_y", recipe.shift, recipe.p) + cut * (2 * draws["crop_y"] - 1)
-    return matrix
+    linear = _by_image([[cosine, cosine * shear - sine], [sine, sine * shear + cosine]])
+    return linear, _by_image([_reach(draws, name, recipe.shift, recipe.p) for name in SHIFTS]), _by_image([scale] * 2)
+
+
+def _keras_map(recipe: Augmentation, draws: dict[str, np.ndarray]) -> Map:
+    """The product of `keras_preprocessing`'s `apply_affine_transform`: rotation, shift, shear, zoom."""
+    angle = np.deg2rad(_reach(draws, "angle", recipe.rotate, recipe.p))
+    shear = _reach(draws, "shear", math.atan(recipe.shear), recipe.p)
+    rotation = _by_image([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shearing = _by_image([[np.ones_like(shear), -np.sin(shear)], [np.zeros_like(shear), np.cos(shear)]])
+    shift = _by_image([_reach(draws, name, recipe.shift, recipe.p) for name in SHIFTS[::-1]])
+    zoom = _by_image([1.0 + _reach(draws, name, recipe.zoom, recipe.p) for name in ("zoom_x", "zoom")])
+    # Keras' first coordinate is the row, ours the column.
+    linear, moved = rotation @ shearing, (rotation @ shift[:, :, None])[:, :, 0]
+    return linear[:, ::-1, ::-1], moved[:, ::-1], zoom
+
+
+def _by_image(values: list[Any]) -> np.ndarray:
+    """Nested lists of arrays (B,) as one array (B, ...)."""
+    return np.moveaxis(np.array(values), -1, 0)

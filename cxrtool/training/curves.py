@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,11 @@ BOUNDED = ("accuracy", "dice")
 
 COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
 """Blue and vermilion of Okabe and Ito, which are distinguishable with every type of colour vision."""
+
+WATCHED = "#009E73"
+"""Their green, for test images: dash-dotted, because nothing is chosen by them."""
+
+ONLY_LOOKING = "Test images: for looking only, nothing is chosen by them."
 
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 """Their other colours, for other lines."""
@@ -35,7 +41,19 @@ def draw_history(path: Path, history: History, title: str) -> None:
     names = list(history.rows[0]) if history.rows else []
     scores = (name.removeprefix("train_") for name in names if name.startswith("train_") and name != "train_loss")
     score = next(scores, "accuracy")
-    draw_panels(path, history, title, [_both("loss", "loss"), _both(score, score)])
+    panels = [_both("loss", "loss"), _both(score, score)]
+    if any(row.get(f"test_{score}") is not None for row in history.rows):
+        panels = [replace(panel, lines={**panel.lines, "test": _watched(panel.what)}) for panel in panels]
+        title = f"{title}\n{ONLY_LOOKING}"
+    draw_panels(path, history, title, panels)
+
+
+class Line(NamedTuple):
+    """A line of a panel: the column of the history, its colour, and the style of matplotlib."""
+
+    column: str
+    colour: str
+    style: str = "-"
 
 
 @dataclass(frozen=True)
@@ -44,17 +62,21 @@ class Panel:
 
     Attributes:
         what: Label of the y axis.
-        lines: By label, the column of the history and its colour.
+        lines: By label.
         logarithmic: Use a logarithmic axis if all values are above 0.
     """
 
     what: str
-    lines: Mapping[str, tuple[str, str]]
+    lines: Mapping[str, Line]
     logarithmic: bool = False
 
 
 def _both(figure: str, what: str) -> Panel:
-    return Panel(what, {part: (f"{part}_{figure}", colour) for part, colour in COLOURS.items()})
+    return Panel(what, {part: Line(f"{part}_{figure}", colour) for part, colour in COLOURS.items()})
+
+
+def _watched(figure: str) -> Line:
+    return Line(f"test_{figure}", WATCHED, "-.")
 
 
 def loss_and(score: str, loss: str, terms: Mapping[str, Mapping[str, str]]) -> list[Panel]:
@@ -68,7 +90,7 @@ def loss_and(score: str, loss: str, terms: Mapping[str, Mapping[str, str]]) -> l
     names = list(dict.fromkeys(name for lines in terms.values() for name in lines))
     colours = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(names)}
     drawn = [
-        Panel(what, {name: (column, colours[name]) for name, column in lines.items()}, logarithmic=True)
+        Panel(what, {name: Line(column, colours[name]) for name, column in lines.items()}, logarithmic=True)
         for what, lines in terms.items()
     ]
     return [_both("loss", loss), _both(score, score), *drawn]
@@ -90,10 +112,11 @@ def draw_panels(path: Path, history: History, title: str, panels: Sequence[Panel
     for axes in cells[len(panels) :]:
         axes.set_axis_off()
     for index, (axes, panel) in enumerate(zip(cells, panels, strict=False)):
-        for name, (column, colour) in panel.lines.items():
+        for name, (column, colour, style) in panel.lines.items():
             values = [row[column] for row in history.rows]
             if any(value is not None for value in values):
-                axes.plot(epochs, values, color=colour, label=name, marker="o" if len(epochs) == 1 else "", lw=1.5)
+                marker = "o" if len(epochs) == 1 else ""
+                axes.plot(epochs, values, color=colour, ls=style, label=name, marker=marker, lw=1.5)
         axes.axvline(history.kept, color="0.6", lw=1, ls="--", label=f"kept: epoch {history.kept}")
         axes.set(xlabel="epoch", ylabel=panel.what, xlim=(0.5, max(2, len(epochs)) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -116,5 +139,5 @@ def draw_panels(path: Path, history: History, title: str, panels: Sequence[Panel
 
 
 def _all_above_zero(history: History, panel: Panel) -> bool:
-    values = [row[column] for row in history.rows for column, _ in panel.lines.values()]
+    values = [row[column] for row in history.rows for column, *_ in panel.lines.values()]
     return all(value is not None and value > 0 for value in values)

@@ -94,6 +94,9 @@ class Fit(Job):
         labels: Class index of every image of the store (N,).
         criterion: A name of `LOSSES`.
         recompute_norms: Test with statistics of batch normalisation of all training images, not the running ones.
+        watched: Indices of images whose loss and accuracy are recorded after every epoch and used for nothing; None
+            records none.
+        watched_source: Gives the inputs of the watched images, if not `source`.
     """
 
     source: Source
@@ -101,6 +104,8 @@ class Fit(Job):
     classes: int
     criterion: str = "cross-entropy"
     recompute_norms: bool = False
+    watched: np.ndarray | None = None
+    watched_source: Source | None = None
 
     def __post_init__(self) -> None:
         weights = class_weights(self.labels[self.training], self.classes, self.recipe.class_weights)
@@ -144,10 +149,29 @@ class Fit(Job):
 
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
         """Loss and accuracy."""
-        logits = forward(
-            self.module, self.source, self.validation, self.recipe.batch_size, self.device, self.precision, between
-        )
-        target = self._classes(self.validation)
+        return self._measure(self.source, self.validation, between)
+
+    @property
+    def watching(self) -> bool:
+        """Whether `watched` was given."""
+        return self.watched is not None
+
+    def watch(self, between: Callable[[], None], *, renewed: bool) -> tuple[float | None, float | None]:
+        """Loss and accuracy, as of a network that is finished; a loss that is not finite is None, and stops nothing.
+
+        The statistics of batch normalisation that are renewed here are not used in training, and those of the last
+        epoch are renewed without it.
+        """
+        if self.watched is None or not len(self.watched):
+            return None, None
+        if not renewed:
+            self.renew_norms(between)
+        loss, accuracy = self._measure(self.watched_source or self.source, self.watched, between)
+        return loss if math.isfinite(loss) else None, accuracy
+
+    def _measure(self, source: Source, indices: np.ndarray, between: Callable[[], None]) -> tuple[float, float]:
+        logits = forward(self.module, source, indices, self.recipe.batch_size, self.device, self.precision, between)
+        target = self._classes(indices)
         return float(self.loss(logits, target).double()), float((logits.argmax(1) == target).float().mean())
 
     def _classes(self, indices: np.ndarray) -> Tensor:
@@ -275,17 +299,31 @@ class Loop:
                     "use --batch-size 2 or more, or more training images",
                 ) from error
             self.step += 1
-            self._raise_if_stopped(stop)
+            with self._saved_if_stopped(stop) as between:
+                between()
             if job.save_every and time.monotonic() - self.saved >= job.save_every:
                 self._save()
 
-    def _raise_if_stopped(self, stop: Stop) -> None:
-        reason = stop()
-        if reason is not None:
-            if self.average:
-                self.average.hide()
-            self._save()
-            raise reason
+    @contextlib.contextmanager
+    def _saved_if_stopped(self, stop: Stop) -> Iterator[Callable[[], None]]:
+        """Give what is called between batches; the state is saved after the block was left, not within.
+
+        Inside, the module may have the average's weights, or normalisations without their counter.
+        """
+        reasons: list[CxrtoolError] = []
+
+        def between() -> None:
+            reason = stop()
+            if reason is not None:
+                reasons.append(reason)
+                raise reason
+
+        try:
+            yield between
+        except CxrtoolError:
+            if reasons:
+                self._save()
+            raise
 
     def _train_batch(self, indices: np.ndarray) -> None:
         job = self.job
@@ -308,10 +346,12 @@ class Loop:
         count = sum(map(len, self._batches()))
         train_loss = float(losses.sum()) / count
         self._warn_of_divergence(train_loss)
-        with self._averaged():
-            if len(job.validation) or self.epoch + 1 == recipe.epochs:
-                job.renew_norms(lambda: self._raise_if_stopped(stop))
-            validation_loss, validation_score = self._validate(stop)
+        with self._saved_if_stopped(stop) as between, self._averaged():
+            renewing = bool(len(job.validation)) or self.epoch + 1 == recipe.epochs
+            if renewing:
+                job.renew_norms(between)
+            validation_loss, validation_score = self._validate(between)
+            watched = self._watch(between, renewed=renewing) if job.watching else ()
         figures = (
             self.epoch + 1,
             rate,
@@ -319,9 +359,11 @@ class Loop:
             float(torch.stack(self.score_sums).sum()) / count,
             validation_loss,
             validation_score,
+            *watched,
         )
         means = (torch.stack(self.terms).double().sum(0) / count).tolist() if job.terms else []
-        row: Row = dict(zip(columns(job.score, job.terms), (*figures, *means), strict=True))
+        names = columns(job.score, job.terms, watching=job.watching)
+        row: Row = dict(zip(names, (*figures, *means), strict=True))
         self.rows.append(row)
         self.epoch, self.step, self.losses, self.score_sums, self.terms = self.epoch + 1, 0, [], [], []
         score = {
@@ -349,16 +391,24 @@ class Loop:
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return self.average.shown() if self.average else contextlib.nullcontext()
 
-    def _validate(self, stop: Stop) -> tuple[float | None, float | None]:
+    def _validate(self, between: Callable[[], None]) -> tuple[float | None, float | None]:
         if not len(self.job.validation):
             return None, None
-        loss, score = self.job.validate(lambda: self._raise_if_stopped(stop))
+        loss, score = self.job.validate(between)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"epoch {self.epoch + 1}: the validation loss is {loss}; nothing of this epoch was saved",
                 "the learning rate is probably too high for this network: lower --lr",
             )
         return loss, score
+
+    def _watch(self, between: Callable[[], None], *, renewed: bool) -> tuple[float | None, float | None]:
+        """Loss and score of the watched images; the time for it is not part of `seconds`."""
+        began = time.monotonic()
+        try:
+            return self.job.watch(between, renewed=renewed)
+        finally:
+            self.began += time.monotonic() - began
 
     def _raise_diverged(self, step: int) -> None:
         batch = self._batches()[step]

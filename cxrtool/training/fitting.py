@@ -81,6 +81,7 @@ def fit_fold(
     to_predict: np.ndarray,
     state: Path,
     *,
+    watched: np.ndarray | None = None,
     save_every: float = 30.0,
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
@@ -97,6 +98,8 @@ def fit_fold(
         validation: Indices of the validation images, which choose the epoch.
         to_predict: Indices of the images to predict.
         state: Folder for states to resume from.
+        watched: Indices of images, with a label, whose loss and accuracy are recorded after every epoch; nothing else
+            depends on them.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row.
         stop: Called between batches; an error that it returns is raised, after saving the state if there is one.
@@ -120,14 +123,14 @@ def fit_fold(
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = _images(design, store, ids, device)
         began = time.monotonic()
-        module, source = _trained_part(
-            design, network, images, training, validation, precision, lambda: raise_if_stopped(stop)
-        )
+        source = _inputs(design, network, images, np.concatenate([training, validation]), precision, stop)
         # Running a frozen backbone once is part of the training.
         before = time.monotonic() - began
+        # In batches of their own: the features of the others must not depend on them, not even in the last bit.
+        watched_source = None if watched is None else _inputs(design, network, images, watched, precision, stop)
         history = fit(
             Fit(
-                module=module,
+                module=Head(network) if _is_constant(design) else network,
                 source=source,
                 labels=labels,
                 training=training,
@@ -143,6 +146,8 @@ def fit_fold(
                 names=list(ids),
                 criterion=loss_of(design.architecture.name),
                 recompute_norms=design.recompute_norms,
+                watched=watched,
+                watched_source=watched_source,
             ),
             epoch_done=epoch_done,
             stop=stop,
@@ -202,25 +207,23 @@ def _probabilities(
     return probabilities
 
 
-def _trained_part(
-    design: Design,
-    network: Network,
-    images: ImageSource,
-    training: np.ndarray,
-    validation: np.ndarray,
-    precision: str,
-    between: Callable[[], None],
-) -> tuple[nn.Module, Source]:
-    """The whole network on images; or its head on features, if the backbone gives the same features in every epoch."""
-    constant = design.freeze and design.frozen_norms and not design.augmentation.active
-    if not constant:
-        return network, images
+def _is_constant(design: Design) -> bool:
+    """Whether the backbone gives the same features in every epoch, so that only the head is trained, on features."""
+    return design.freeze and design.frozen_norms and not design.augmentation.active
+
+
+def _inputs(
+    design: Design, network: Network, images: ImageSource, indices: np.ndarray, precision: str, stop: Stop
+) -> Source:
+    """What the trained module receives of the images at `indices`: images, or their features."""
+    if not _is_constant(design) or not len(indices):
+        return images
     network.eval()
-    indices = np.concatenate([training, validation])
+    size, count = design.recipe.batch_size, len(images.store)
     features: FeatureSource = run_backbone(
-        network, images, indices, design.recipe.batch_size, precision, len(images.store), between
+        network, images, indices, size, precision, count, lambda: raise_if_stopped(stop)
     )
-    return Head(network), features
+    return features
 
 
 class Head(nn.Module):

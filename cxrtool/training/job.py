@@ -19,14 +19,15 @@ Row = dict[str, float | None]
 """One epoch of a history; its keys are `columns`."""
 
 
-def columns(score: str, terms: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns of a history; further terms of the loss are at the end.
+def columns(score: str, terms: Sequence[str] = (), *, watching: bool = False) -> tuple[str, ...]:
+    """The columns of a history: of watched test images where there are some, and further terms of the loss at the end.
 
     >>> columns("dice", ["tv"])
     ('epoch', 'lr', 'train_loss', 'train_dice', 'validation_loss', 'validation_dice', 'train_tv')
     """
     common = "epoch", "lr", "train_loss", f"train_{score}", "validation_loss", f"validation_{score}"
-    return *common, *(f"train_{term}" for term in terms)
+    watched = ("test_loss", f"test_{score}") if watching else ()
+    return *common, *watched, *(f"train_{term}" for term in terms)
 
 
 COLUMNS = columns("accuracy")
@@ -61,6 +62,11 @@ class Job(ABC):
     state: Path
     save_every: float = 30.0
     names: list[str] = field(default_factory=list)
+
+    @property
+    def watching(self) -> bool:
+        """Whether loss and score of images that nothing is chosen by are recorded after every epoch."""
+        return False
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -129,3 +135,12 @@ class Job(ABC):
     @abstractmethod
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
         """Loss and score on the validation images; `between` is called after each batch."""
+
+    def watch(self, between: Callable[[], None], *, renewed: bool) -> tuple[float | None, float | None]:
+        """Loss and score on the watched images, None where there are none; the training must not depend on it.
+
+        Args:
+            between: Called after each batch.
+            renewed: `renew_norms` was called after the last step.
+        """
+        return None, None

@@ -137,6 +137,12 @@ BN_STATS = {
 }
 """Where the statistics of batch normalisation are from, with the sentence in a methods paragraph."""
 
+WATCHED = {
+    "none": "",
+    "test": "Loss and accuracy of the test images were recorded after every epoch; nothing was chosen by them.",
+}
+"""Images whose curves are drawn beside those of training, with the sentence in a methods paragraph."""
+
 
 def _built_in_networks() -> Iterable[str]:
     from cxrtool.models.registry import BUILT_IN
@@ -226,6 +232,12 @@ class TrainingOptions(FittingOptions):
     )
     hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0)
     dropout: float = option("Dropout before the output layer.", 0.0)
+    watch: str = option(
+        "Images whose loss and accuracy are also computed after every epoch: {choices}. For looking only: nothing is "
+        "chosen by them.",
+        "none",
+        choices=WATCHED,
+    )
     augment: str = option(
         "Any of rotate shift shear zoom crop flip brightness contrast blur noise p, as name=reach; or none.",
         "rotate=10,shift=0.05,zoom=0.1,flip=0.5",

@@ -11,7 +11,8 @@ from typing import Any
 
 _COVID_XNET: dict[str, Any] = {
     # Duran-Lopez et al. 2020, sections 2.2 and 2.3. The paper gives optimizer, batch, class weights and augmentation;
-    # Adadelta's constants are those of the framework it used, and epochs and their choice are ours.
+    # Adadelta's constants and the meaning of shift, shear and zoom are those of Keras, the framework it used. Shear as
+    # a factor (0.2 of Keras' degrees would be nothing), and epochs and their choice are ours.
     "model": "covid-xnet",
     "bn_stats": "running",
     "weights": "none",
@@ -23,7 +24,7 @@ _COVID_XNET: dict[str, Any] = {
     "opt_rho": 0.95,
     "opt_eps": 1e-7,
     "class_weights": "balanced",
-    "augment": "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5",
+    "augment": "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5,keras=1",
     "checkpoint": "best-loss",
 }
 
@@ -99,7 +100,7 @@ _PEPX: dict[str, Any] = {
 
 _MAKRIS: dict[str, Any] = {
     # Makris et al. 2020, section 3: frozen ImageNet backbones, a new head with dropout 0.5, Adam. The head's width and
-    # the ranges of shear, zoom, crop and noise are ours.
+    # the ranges of shear, zoom, crop and noise are ours; shear and zoom have the meaning that they have in Keras.
     "bn_stats": "running",
     "weights": "imagenet",
     "size": 224,
@@ -110,7 +111,8 @@ _MAKRIS: dict[str, Any] = {
     "batch_size": 8,
     "opt": "adam",
     "lr": 1e-3,
-    "augment": "rotate=30,shear=0.15,zoom=0.15,crop=0.05,flip=0.5,noise=0.01",
+    "watch": "test",
+    "augment": "rotate=30,shear=0.15,zoom=0.15,crop=0.05,flip=0.5,noise=0.01,keras=1",
     "checkpoint": "last",
 }
 
@@ -128,6 +130,7 @@ _VGG16_PORTABLE: dict[str, Any] = {
     "batch_size": 32,
     "opt": "adam",
     "lr": 1e-3,
+    "watch": "test",
     "augment": "none",
     "checkpoint": "last",
 }

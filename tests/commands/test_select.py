@@ -82,6 +82,18 @@ def test_what_excludes_one_another_is_refused(options, settings):
             select(replace(options, fraction=fraction), settings)
 
 
+def test_an_exception_needs_what_it_is_an_exception_to(options, settings):
+    with pytest.raises(UsageError, match="--one-per-except: expected --one-per COLUMN with it"):
+        select(replace(options, one_per_except=("covid",)), settings)
+    # A recipe gives an empty column where nothing is thinned.
+    assert len(select(replace(options, one_per="", one_per_except=("covid",)), settings).rows) == 24
+    # The classes are those after --relabel.
+    wish = replace(options, relabel=("normal=well",), one_per="patient_id", one_per_except=("well",))
+    labels = Counter(row["label"] for row in select(wish, settings).rows)
+    assert labels["well"] == 12
+    assert labels["covid"] < 12
+
+
 def test_a_selection_never_replaces_the_folder_that_it_reads(options, settings, tmp_path):
     out = tmp_path / "chosen"
     select(options, replace(settings, out=out))

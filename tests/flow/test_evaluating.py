@@ -227,9 +227,19 @@ def test_how_the_folds_trained_is_averaged_where_they_tell(run, tmp_path, monkey
     assert float(rows[0]["train_loss_sd"]) == pytest.approx(3.5**0.5)
     assert "![repetitions](repetitions.png)" in (tmp_path / "out" / "tables.md").read_text()
     assert (tmp_path / "out" / "repetitions.png").stat().st_size > 10_000
+    best = json.loads((tmp_path / "out" / "metrics.json").read_text())["history"]["best"]["validation"]
+    assert (best["epoch"], best["value"], best["own_epoch"]) == (2, pytest.approx(0.9), 2)
+    table = (tmp_path / "out" / "tables.md").read_text()
+    assert "## Training curves, 6 runs" in table
+    assert "| validation | 0.9000 ± 0.0000 | 2 | 0.9000 ± 0.0000 | 2.0 ± 0.0 |" in table
+    # Another history is another result, even where the predictions are the same.
+    (run / "r0f0" / "history.csv").write_text((run / "r1f0" / "history.csv").read_text() + "3,0.1,0,0.5,1,0.9\n")
+    evaluate(options(run), Settings(out=tmp_path / "out"))
+    assert len(read_table(tmp_path / "out" / "repetitions.csv").rows) == 3
     # A single fold has nothing to average.
     evaluate(options(run / "r0f1"), Settings(out=tmp_path / "one"))
     assert not (tmp_path / "one" / "repetitions.csv").exists()
+    assert json.loads((tmp_path / "one" / "metrics.json").read_text())["history"] is None
 
 
 def test_abstentions_are_evaluated(run, settings):

@@ -5,7 +5,7 @@ import pytest
 from cxrtool.flow.replaying import STEPS
 from cxrtool.reporting.limits import limits
 from cxrtool.reporting.methods import CHANGES, LOSSES, Facts, augmentation_in_words, paragraphs
-from cxrtool.training.options import SCHEDULES
+from cxrtool.training.options import SCHEDULES, WATCHED
 
 
 def option(**values):
@@ -125,6 +125,13 @@ def test_every_schedule_makes_a_sentence(schedule):
     assert SCHEDULES[schedule].words.split("{")[0].strip() in text
 
 
+def test_watched_test_images_are_told_of():
+    for watch in WATCHED:
+        run = {**FACTS.run, "options": FACTS.run["options"] | option(watch=watch)}
+        text = next(line for line in paragraphs(replace(FACTS, run=run)) if line.startswith("Training."))
+        assert ("nothing was chosen by them" in text) == (watch == "test")
+
+
 def test_the_losses_and_changes_are_those_of_training():
     from cxrtool.training.augment import Augmentation
     from cxrtool.training.classifier_losses import LOSSES as KNOWN
@@ -165,6 +172,10 @@ def test_an_augmentation_in_words():
         "magnification by up to ±0.1, each with probability 0.5 (except flips)."
     )
     assert augmentation_in_words("flip=0") == "Training images were not augmented."
+    assert augmentation_in_words("keras=1") == "Training images were not augmented."
+    assert augmentation_in_words("zoom=0.2,flip=0.5,keras=1").endswith(
+        "with probability 0.5, as by Keras' ImageDataGenerator (each axis magnified by itself)."
+    )
 
 
 def test_limits_follow_from_the_facts():

@@ -147,10 +147,70 @@ def test_the_composed_map_equals_an_independent_one(data):
     np.testing.assert_allclose(changed[0, 0].numpy(), expected, atol=2e-5)
 
 
+def keras_map(size, theta, tx, ty, shear, zx, zy, mirrored):
+    """What Keras' ImageDataGenerator gives `affine_transform` (angles in degrees, rows first), and its flip."""
+    theta, shear = np.deg2rad((theta, shear))
+    rotation = [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
+    shift = [[1, 0, tx * size], [0, 1, ty * size], [0, 0, 1]]
+    shearing = [[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]]
+    zoom = np.diag([zx, zy, 1.0])
+    centre = size / 2 - 0.5
+    there, back = ([[1, 0, s * centre], [0, 1, s * centre], [0, 0, 1]] for s in (1, -1))
+    whole = np.linalg.multi_dot(list(map(np.array, (there, rotation, shift, shearing, zoom, back))))
+    # Keras flips the result, which is to read it from its last column.
+    flip = np.array([[1, 0, 0], [0, -1, size - 1], [0, 0, 1]]) if mirrored else np.eye(3)
+    return whole @ flip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_keras_maps_are_those_of_its_generator(data):
+    share = st.floats(0, 1, exclude_max=True, width=32)
+    values = {name: data.draw(share, name) for name in DRAWS}
+    reach = {
+        "rotate": data.draw(st.floats(0, 90)),
+        "shift": data.draw(st.floats(0, 0.4)),
+        "shear": data.draw(st.floats(0, 1)),
+        "zoom": data.draw(st.floats(0, 0.5)),
+        "flip": data.draw(st.floats(0, 1)),
+    }
+
+    def drawn(name, largest):
+        return (2 * values[name] - 1) * largest
+
+    matrix = keras_map(
+        SIZE,
+        theta=drawn("angle", reach["rotate"]),
+        tx=drawn("shift_y", reach["shift"]),
+        ty=drawn("shift_x", reach["shift"]),
+        shear=drawn("shear", np.rad2deg(np.arctan(reach["shear"]))),
+        zx=1 + drawn("zoom", reach["zoom"]),
+        zy=1 + drawn("zoom_x", reach["zoom"]),
+        mirrored=values["flip"] < reach["flip"],
+    )
+    image = ndimage.gaussian_filter(pictures(1)[0, 0].numpy(), 1.0)
+    expected = ndimage.affine_transform(image, matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
+    with pytest.MonkeyPatch.context() as patch:
+        draw(patch, **values)
+        maker = Augmenter(Augmentation(**reach, keras=1), image_keys(["a"]), 0, SIZE, CPU)
+        changed = maker(torch.from_numpy(image)[None, None], np.arange(1), 0)
+    np.testing.assert_allclose(changed[0, 0].numpy(), expected, atol=2e-5)
+
+
+def test_keras_zooms_each_axis_by_itself_and_moves_columns():
+    draws = {name: np.full(1, 0.5) for name in DRAWS}
+    zoomed = matrices(parse("zoom=0.2,keras=1"), draws | {"zoom": np.ones(1), "zoom_x": np.zeros(1)})[0]
+    np.testing.assert_allclose(zoomed, [[0.8, 0, 0], [0, 1.2, 0]], atol=1e-12)
+    sheared = matrices(parse("shear=0.2,keras=1"), draws | {"shear": np.ones(1)})[0]
+    # 0.2 is the tangent of the angle, not degrees: a column is moved by a fifth of its distance from the centre.
+    assert -sheared[1, 0] / sheared[0, 0] == pytest.approx(0.2)
+    np.testing.assert_allclose(sheared[:, 1:], [[0, 0], [1, 0]], atol=1e-12)
+
+
 EVERYTHING = "rotate=30,shift=0.1,shear=0.2,zoom=0.2,crop=0.1,flip=0.5,brightness=0.1,contrast=0.2,blur=1,noise=0.05"
 
 
-@pytest.mark.parametrize("text", [EVERYTHING, EVERYTHING + ",p=0.5"])
+@pytest.mark.parametrize("text", [EVERYTHING, EVERYTHING + ",p=0.5", EVERYTHING + ",keras=1"])
 def test_a_picture_depends_on_seed_epoch_and_image_alone(text):
     images = pictures(12)
     maker = augmenter(text, 12)
@@ -234,7 +294,8 @@ def test_values_stay_between_black_and_white(shares, epoch):
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(LIMITS)), st.floats(0, 1)))
 def test_an_augmentation_survives_as_text(shares):
-    recipe = Augmentation(**{name: share * LIMITS[name] for name, share in shares.items()})
+    values = {name: share * LIMITS[name] for name, share in shares.items()}
+    recipe = Augmentation(**(values | ({"keras": 1.0} if values.get("keras") else {})))
     assert parse(str(recipe)) == (recipe if recipe.active else Augmentation())
 
 
@@ -254,11 +315,18 @@ def test_text_is_read_with_spaces():
         ("noise=nan", "--augment noise"),
         ("shift=inf", "--augment shift"),
         ("p=2", "--augment p"),
+        ("keras=0.5", "--augment keras: expected 0 or 1, found '0.5'"),
     ],
 )
 def test_a_wrong_text_is_refused_with_the_option(text, message):
     with pytest.raises(UsageError, match=message):
         parse(text)
+
+
+def test_the_numbers_of_older_names_stay_where_they_were():
+    # Appended names only: an augmentation gives the same bytes as before.
+    assert DRAWS[-5:] == ("stretch", "gate_stretch", "pad", "gate_pad", "zoom_x")
+    assert DRAWS.index("stretch") == 21
 
 
 def test_stretch_and_pad_leave_the_other_draws_where_they_were():

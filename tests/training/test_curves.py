@@ -1,9 +1,10 @@
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cxrtool.data.tables.manifest import read_table
-from cxrtool.training.curves import OTHERS, draw_history, draw_panels, loss_and, write_history
+from cxrtool.training.curves import ONLY_LOOKING, OTHERS, draw_history, draw_panels, loss_and, write_history
 from cxrtool.training.engine import History
 from cxrtool.training.job import COLUMNS
 
@@ -55,6 +56,21 @@ def test_curves_are_drawn_the_same_every_time(tmp_path, epochs, validated):
     # The validation's colour is there where there was one.
     vermilion = np.abs(picture.astype(int) - (0, 0x5E, 0xD5)).sum(2) < 30
     assert vermilion.any() == validated
+
+
+def test_watched_test_images_have_a_line_and_a_title_of_their_own(tmp_path, monkeypatch):
+    watching = [{**row, "test_loss": 0.7, "test_accuracy": 0.75} for row in rows(5, validated=False)]
+    draw_history(tmp_path / "a.png", History(watching, 5), "vgg16, r0f0")
+    picture = cv2.imread(str(tmp_path / "a.png")).astype(int)
+    assert (np.abs(picture - (0x73, 0x9E, 0)).sum(2) < 30).any()
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: figures.append(figure))
+    empty = [{**row, "test_loss": None, "test_accuracy": None} for row in watching]
+    for told in (watching, empty, rows(5)):
+        draw_history(tmp_path / "b.png", History(told, 5), "vgg16, r0f0")
+    titles = [figure.get_suptitle() for figure in figures]
+    assert titles == [f"vgg16, r0f0\n{ONLY_LOOKING}", "vgg16, r0f0", "vgg16, r0f0"]
+    assert [line.get_linestyle() for line in figures[0].axes[0].lines] == ["-", "-.", "--"]
 
 
 @pytest.mark.parametrize("epochs", [1, 4])

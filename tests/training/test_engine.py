@@ -1,6 +1,7 @@
 import itertools
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -103,6 +104,66 @@ def test_stopped_anywhere_and_resumed_it_is_the_same_run(make_job, opt, precisio
         assert stops
         assert equal(weights, straight)
         assert history == expected
+
+
+TOLD = {"opt": "adam", "sched": "plateau", "decay_epochs": 1, "checkpoint": "best-loss", "patience": 2, "epochs": 8}
+
+
+@pytest.mark.parametrize("recompute_norms", [True, False])
+@pytest.mark.parametrize("held_out", [0, 6])
+def test_watched_images_are_only_looked_at(make_job, held_out, recompute_norms):
+    told = {**TOLD, "training": np.arange(held_out, 18), "held_out": held_out, "recompute_norms": recompute_norms}
+    straight, expected = in_full(make_job("straight", **told))
+    random_after = torch.get_rng_state()
+    job = make_job("watching", watched=np.arange(18, 23), **told)
+    weights, history = in_full(job)
+    assert torch.equal(torch.get_rng_state(), random_after)
+    assert equal(weights, straight)
+    assert history.kept == expected.kept
+    assert [{k: v for k, v in row.items() if not k.startswith("test_")} for row in history.rows] == expected.rows
+    assert all(0 <= row["test_accuracy"] <= 1 for row in history.rows)
+    # In evaluation mode and without augmentation, and never in a batch with others.
+    batches = [epoch for epoch, indices in job.source.to_predict if 18 in indices]
+    assert batches == [None] * len(history.rows)
+    with torch.no_grad():
+        logits = job.module(job.source.images[18:])
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(job.labels[18:]))
+    assert history.rows[history.kept - 1]["test_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_stopped_while_it_watches_it_is_the_same_run(make_job):
+    told = {"training": np.arange(18), "held_out": 0, "recompute_norms": True, "opt": "adam", "batch_size": 2}
+    told["watched"] = np.arange(18, 23)
+    straight, expected = in_full(make_job("straight", **told))
+    chance = random.Random(0)
+    for attempt in range(4):
+        left, stops = True, 0
+        while left:
+            job = make_job(f"stopped{attempt}", torch_seed=attempt + stops + 100, **told)
+            job.module.load_state_dict(make_job("unused", **told).module.state_dict())
+            try:
+                weights, history = in_full(job, stop=stopper(chance.randrange(3, 14)))
+                left = False
+            except StoppedError:
+                stops += 1
+        assert stops
+        assert equal(weights, straight)
+        assert history == expected
+
+
+def test_a_loss_of_watched_images_that_is_no_number_stops_nothing(make_job):
+    job = make_job(training=np.arange(6, 18), watched=np.arange(18, 23))
+    job.source.images[18:] = math.nan
+    _, history = in_full(job)
+    assert [row["test_loss"] for row in history.rows] == [None] * 4
+
+
+def test_the_time_to_watch_is_not_that_of_training(make_job, monkeypatch):
+    job = make_job(training=np.arange(6, 18), watched=np.arange(18, 23))
+    monkeypatch.setattr(job, "watch", lambda between, *, renewed: (time.sleep(0.2), None)[1:] * 2)
+    _, history = in_full(job)
+    assert history.seconds < 0.8
+    assert history.rows[-1]["test_loss"] is None
 
 
 @pytest.mark.parametrize("save_every", [0, 1e-9])

@@ -149,7 +149,7 @@ def test_a_frozen_backbone_is_run_once(design, pictures, tmp_path, monkeypatch):
 def test_kept_features_give_what_training_through_the_backbone_gives(design, pictures, tmp_path, monkeypatch):
     frozen = replace(design, **FROZEN)
     kept = run(frozen, pictures, tmp_path / "a")
-    monkeypatch.setattr(fitting, "_trained_part", lambda design, network, images, *rest: (network, images))
+    monkeypatch.setattr(fitting, "_is_constant", lambda design: False)
     sizes = count_images(monkeypatch)
     through = run(frozen, pictures, tmp_path / "b")
     assert sum(sizes) > 3 * len(TRAINING)
@@ -157,6 +157,40 @@ def test_kept_features_give_what_training_through_the_backbone_gives(design, pic
     np.testing.assert_allclose(kept.probabilities, through.probabilities, atol=1e-5)
     for one, other in zip(kept.history.rows, through.history.rows, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
+
+
+RESNET = {"architecture": Architecture("resnet10t", 2, dropout=0.5, size=SIDE), "recompute_norms": True}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("held_out", [0, 4])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, FROZEN, {**FROZEN, "frozen_norms": False}, {**FROZEN, "augmentation": parse("flip=0.5")}, RESNET],
+    ids=["small", "frozen", "frozen-batch", "frozen-augmented", "recompute"],
+)
+def test_who_watches_test_images_gets_the_same_bits(design, pictures, tmp_path, changes, held_out, precision):
+    design = replace(design, precision=precision, **changes)
+    store, labels = pictures
+    validation, tested = VALIDATION[:held_out], np.arange(16, 20)
+    told = [
+        fit_fold(design, store, IDS, labels, TRAINING, validation, tested, tmp_path / str(watched), watched=watched)
+        for watched in (None, tested, tested[:0])
+    ]
+    alone, watching, nothing = told
+    for other in (watching, nothing):
+        assert np.array_equal(alone.probabilities, other.probabilities)
+        for name, value in alone.network.state_dict().items():
+            assert torch.equal(value, other.network.state_dict()[name]), name
+        assert other.history.kept == alone.history.kept
+        rows = [{name: row[name] for name in row if not name.startswith("test_")} for row in other.history.rows]
+        assert rows == alone.history.rows
+    assert "test_loss" not in alone.history.rows[0]
+    assert [(row["test_loss"], row["test_accuracy"]) for row in nothing.history.rows] == [(None, None)] * 3
+    # The row of the epoch that is kept is what the predictions say, up to the precision of training.
+    row = watching.history.rows[watching.history.kept - 1]
+    own = watching.probabilities[np.arange(4), labels[tested]]
+    assert row["test_loss"] == pytest.approx(-np.log(own).mean(), abs=1e-4 if precision == "fp32" else 0.05)
 
 
 @pytest.mark.parametrize("augmentation", ["none", "rotate=10"])

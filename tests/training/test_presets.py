@@ -27,7 +27,7 @@ def test_covid_xnet_is_what_the_paper_states():
     preset = PRESETS["covid-xnet"]
     assert (preset["model"], preset["size"], preset["batch_size"], preset["opt"]) == ("covid-xnet", 128, 32, "adadelta")
     assert preset["class_weights"] == "balanced"
-    assert preset["augment"] == "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5"
+    assert preset["augment"] == "rotate=15,shift=0.2,shear=0.2,zoom=0.2,flip=0.5,keras=1"
     assert (preset["lr"], preset["opt_rho"], preset["opt_eps"], preset["epochs"]) == (1.0, 0.95, 1e-7, 100)
     # On an inner tenth for validation, which is the split's to hold back.
     assert preset["checkpoint"].startswith("best-")
@@ -38,6 +38,7 @@ def test_vgg16_portable_is_what_the_paper_states(settings):
     assert (preset["model"], preset["size"], preset["opt"], preset["lr"]) == ("vgg16.tv_in1k", 224, "adam", 1e-3)
     assert (preset["batch_size"], preset["epochs"], preset["dropout"], preset["augment"]) == (32, 50, 0.5, "none")
     assert (preset["weights"], preset["freeze"], preset["checkpoint"]) == ("imagenet", True, "last")
+    assert preset["watch"] == "test"
 
 
 def test_its_dense_layers_are_trained_and_its_convolutions_frozen():
@@ -64,6 +65,8 @@ def test_makris_is_what_the_paper_states():
     assert (preset["weights"], preset["freeze"], preset["dropout"]) == ("imagenet", True, 0.5)
     assert (preset["opt"], preset["lr"], preset["batch_size"], preset["epochs"]) == ("adam", 1e-3, 8, 35)
     assert preset["augment"].startswith("rotate=30,")
+    assert parse(preset["augment"]).keras == 1
+    assert preset["watch"] == "test"
 
 
 def test_presets_cannot_be_changed_by_accident():

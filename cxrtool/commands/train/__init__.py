@@ -19,7 +19,8 @@ from cxrtool.commands.train.grid import SHOWN, GridTrainer, check_validation, ru
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.train.twins import TwinTraining, find_generators
 from cxrtool.data.file_names import REJECTS
-from cxrtool.data.files import locked, saying_what_fails, sha256_file
+from cxrtool.data.files import locked, saying_what_fails
+from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.errors import StrictError, UsageError
 from cxrtool.flow import run as runs
@@ -86,7 +87,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
     # Only the content of the splits counts: the same splits written again are no reason to train again.
     inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
-    shared: dict[str, Any] = {"splits": sha256_file(splits), "precision": settings.precision}
+    shared: dict[str, Any] = {"splits": splits_digest(splits), "precision": settings.precision}
     if generators:
         shared["transform"] = generators.identity()
     searched = [combination.options.identity() for combination in combinations]
@@ -136,7 +137,14 @@ def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination
                 "--budget: expected --grid, from whose combinations it draws, found none", "add --grid KEY=A,B"
             )
         return [Combination(resolve(options, settings))], settings
-    names = {name for name, (_, declaration) in declared(TrainingOptions).items() if declaration.effect}
+    if options.watch != "none" and settings.origins.get("watch", "preset") != "preset":
+        raise UsageError(
+            f"--watch: expected none with --grid, which runs no network on test images before it is chosen, found "
+            f"{options.watch}",
+            "omit --watch",
+        )
+    options = replace(options, watch="none")
+    names = {name for name, (_, declaration) in declared(TrainingOptions).items() if declaration.effect} - {"watch"}
     kinds = {name: kind for name, kind in get_type_hints(TrainingOptions).items() if name in names}
     grid = parse_grid(options.grid, kinds)
     quiet = replace(settings, report=Silent())

@@ -202,15 +202,26 @@ def drop_duplicates(selection: Selection) -> None:
     selection.keep(firsts == indices, "--drop-duplicates: same pixels as " + kept["image_id"])
 
 
-def one_per(selection: Selection, column: str, seed: int) -> None:
+def one_per(selection: Selection, column: str, seed: int, whole: Iterable[str] = ()) -> None:
     """Keep one image for each value of a column, drawn by the seed; every image with an empty cell is kept.
+
+    Args:
+        selection: The rows.
+        column: Such as `patient_id`.
+        seed: Of the draw.
+        whole: Classes of which every image is kept. Of a patient with images of other classes too, one of those is.
 
     Raises:
         InputError: There is no such column.
+        UsageError: A class that no image has.
     """
     _require(selection, column, "--one-per")
+    labels = selection.cells("label")
+    known = sorted(set(labels) - {""})
+    for name in whole:
+        one_of("--one-per-except", name, known or ["no labels"])
     cells = selection.cells(column)
-    values = cells.map(normalised)
+    values = cells.map(normalised).where(~labels.isin(list(whole)), "")
     others = values.loc[selection.drawn(seed)].duplicated().sort_index() & (values != "")
     selection.keep(~others, f"--one-per {column}: another image of " + cells)
 

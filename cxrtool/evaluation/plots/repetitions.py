@@ -1,6 +1,6 @@
 """The history of training, epoch by epoch: mean and standard deviation over folds and repeats.
 
-Like the figure of de Moura et al. 2020 of five repetitions: a logarithmic axis, the best mean accuracy and its epoch.
+Like the figures of de Moura et al. 2020 of five repetitions: a logarithmic axis, the best mean accuracy and its epoch.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, mean_defined, spread
-from cxrtool.evaluation.plots.canvas import BLUE, GREY, VERMILION, picture
+from cxrtool.evaluation.plots.canvas import BLUE, GREEN, VERMILION, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 FEWEST = 2
 """Runs that a mean and its standard deviation need."""
 
-PARTS = {"train": BLUE, "validation": VERMILION}
+PARTS = {"train": BLUE, "validation": VERMILION, "test": GREEN}
+"""The test images have curves only where a training watched them; no best is sought for them."""
+
+SOUGHT = {"train": "training", "validation": "validation"}
+"""The parts whose best mean is printed, with their names in words."""
+
+STYLES = {"test": "-."}
+
 FEW_EPOCHS = 10
 """With fewer, every epoch has a tick."""
 
@@ -40,13 +47,15 @@ class Repetitions:
     Attributes:
         epochs: (E,) from the first to the last that any run reached.
         runs: (E,) how many runs reached each.
-        mean: (E,) mean over these runs by the column of `history.csv`, NaN where no run has a value.
+        values: (R, E) of the R runs by the column of `history.csv`, NaN where a run has none.
+        mean: (E,) mean over these runs, NaN where no run has a value.
         sd: Likewise the standard deviation (ddof 1), NaN for fewer than two.
         score: The score beside the loss: `accuracy`.
     """
 
     epochs: IntArray
     runs: IntArray
+    values: Mapping[str, FloatArray]
     mean: Mapping[str, FloatArray]
     sd: Mapping[str, FloatArray]
     score: str
@@ -56,13 +65,74 @@ class Repetitions:
         """The last epoch that all runs reached."""
         return int(self.epochs[self.runs == self.runs[0]][-1])
 
-    def best(self) -> tuple[int, float] | None:
-        """The epoch of the best mean validation score, among the epochs that all runs reached, and that score."""
-        values = self.mean.get(f"validation_{self.score}", np.array([]))[self.epochs[: len(self.runs)] <= self.shared]
-        if not len(values) or np.isnan(values).all():
+    def best(self, part: str) -> Best | None:
+        """The best mean score of `train` or `validation` among the epochs that all runs reached, if it was measured."""
+        name = f"{part}_{self.score}"
+        means = self.mean.get(name, np.array([]))[self.epochs <= self.shared]
+        if not len(means) or np.isnan(means).all():
             return None
-        index = int(np.nanargmax(values))
-        return int(self.epochs[index]), float(values[index])
+        index = int(np.nanargmax(means))
+        known = [row for row in self.values[name] if not np.isnan(row).all()]
+        own = np.array([[np.nanmax(row), self.epochs[np.nanargmax(row)]] for row in known])
+        value, epoch = (Spread(float(mean), _known(sd)) for mean, sd in zip(own.mean(0), spread(own), strict=True))
+        return Best(int(self.epochs[index]), Spread(float(means[index]), _known(self.sd[name][index])), value, epoch)
+
+    def summary(self) -> dict[str, Any]:
+        """The best of each part as plain values, for `metrics.json`."""
+        found = {part: best for part in SOUGHT if (best := self.best(part)) is not None}
+        return {
+            "runs": int(self.runs[0]),
+            "score": self.score,
+            "best": {
+                part: {
+                    "epoch": best.epoch,
+                    "value": best.value.mean,
+                    "sd": best.value.sd,
+                    "own_value": best.own_value.mean,
+                    "own_value_sd": best.own_value.sd,
+                    "own_epoch": best.own_epoch.mean,
+                    "own_epoch_sd": best.own_epoch.sd,
+                }
+                for part, best in found.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean and its standard deviation (ddof 1) over runs; None where fewer than two have a value."""
+
+    mean: float
+    sd: float | None
+
+    def words(self, digits: int) -> str:
+        """As in a table.
+
+        >>> Spread(0.5, 0.25).words(3), Spread(0.5, None).words(1)
+        ('0.500 ± 0.250', '0.5')
+        """
+        return f"{self.mean:.{digits}f}" + ("" if self.sd is None else f" ± {self.sd:.{digits}f}")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best score of a part.
+
+    Attributes:
+        epoch: Of the highest mean over the runs; the first of equal ones.
+        value: The score of the runs at this epoch.
+        own_value: The score of each run at its own best epoch.
+        own_epoch: That epoch, from 1.
+    """
+
+    epoch: int
+    value: Spread
+    own_value: Spread
+    own_epoch: Spread
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def average(histories: Sequence[Sequence[Row]]) -> Repetitions | None:
@@ -73,14 +143,15 @@ def average(histories: Sequence[Sequence[Row]]) -> Repetitions | None:
     names = [name for name in dict.fromkeys(n for rows in histories for n in rows[0]) if name not in ("epoch", "lr")]
     reached = [{int(float(row["epoch"])): row for row in rows} for rows in histories]
     epochs = np.array(sorted({epoch for rows in reached for epoch in rows}), np.intp)
-    mean, sd = {}, {}
+    values = {}
     for name in names:
         cells = [[rows.get(int(epoch), {}).get(name, "") for epoch in epochs] for rows in reached]
-        values = np.array([[float(cell) if cell else np.nan for cell in row] for row in cells])
-        mean[name], sd[name] = mean_defined(values), spread(values)
+        values[name] = np.array([[float(cell) if cell else np.nan for cell in row] for row in cells])
+    mean = {name: mean_defined(entry) for name, entry in values.items()}
+    sd = {name: spread(entry) for name, entry in values.items()}
     counts = np.array([sum(int(epoch) in rows for rows in reached) for epoch in epochs], np.intp)
     scores = [name.removeprefix("train_") for name in names if name.startswith("train_") and name != "train_loss"]
-    return Repetitions(epochs, counts, mean, sd, scores[0] if scores else "accuracy")
+    return Repetitions(epochs, counts, values, mean, sd, scores[0] if scores else "accuracy")
 
 
 def tabulate(found: Repetitions) -> tuple[list[str], list[Row]]:
@@ -101,8 +172,9 @@ def draw(found: Repetitions, path: Path) -> None:
 
     After the last epoch that all runs reached the line is dotted: the mean of the runs that had not stopped.
     """
-    epochs, shared, best = found.epochs, found.shared, found.best()
-    with picture(path, 9.2, 4.1) as figure:
+    epochs, shared = found.epochs, found.shared
+    best = {part: entry for part in SOUGHT if (entry := found.best(part)) is not None}
+    with picture(path, 9.2, 4.4) as figure:
         for axes, what in zip(figure.subplots(1, 2), ("loss", found.score), strict=True):
             for part, colour in PARTS.items():
                 mean, sd = found.mean.get(f"{part}_{what}"), found.sd.get(f"{part}_{what}")
@@ -117,11 +189,14 @@ def draw(found: Repetitions, path: Path) -> None:
                     reach = np.stack([mean - low, high - mean])[:, own]
                     axes.errorbar(epochs[own], mean[own], reach, color=colour, label=part, marker="o", capsize=3)
                 else:
-                    axes.plot(epochs[own], mean[own], color=colour, linewidth=1.8, label=part)
+                    style = STYLES.get(part, "-")
+                    axes.plot(epochs[own], mean[own], color=colour, linestyle=style, linewidth=1.8, label=part)
                     axes.fill_between(epochs[own], low[own], high[own], color=colour, alpha=0.2, linewidth=0)
                 axes.plot(epochs[late], mean[late], color=colour, linewidth=1, linestyle=":")
-            if best is not None:
-                axes.axvline(best[0], color=GREY, linestyle="--", linewidth=1, zorder=0)
+            for part, entry in best.items():
+                axes.axvline(entry.epoch, color=PARTS[part], linestyle="--", linewidth=1, zorder=0)
+                if what == found.score:
+                    axes.plot(entry.epoch, entry.value.mean, color=PARTS[part], marker="D", markersize=5)
             axes.set(xlabel="epoch", ylabel=what, xscale="log", xlim=(0.95, 1.05 * max(2, epochs[-1])))
             axes.set_xticks(*_ticks(int(epochs[-1])))
             axes.minorticks_off()
@@ -146,10 +221,16 @@ def _scale(axes: Axes, means: Sequence[FloatArray]) -> None:
 
 
 def _title(found: Repetitions) -> str:
-    best = found.best()
-    lines = [f"Mean and SD (band) of {found.runs[0]} runs"]
-    if best is not None:
-        lines[0] += f"; best mean validation {found.score} {best[1]:.3f} at epoch {best[0]} (dashed)"
+    lines = [f"Mean and SD (band) of {found.runs[0]} runs; dashed: epoch of the best mean {found.score}"]
+    for part, words in SOUGHT.items():
+        best = found.best(part)
+        if best is not None:
+            lines.append(
+                f"{words}: best mean {found.score} {best.value.words(3)} at epoch {best.epoch}; best of each run "
+                f"{best.own_value.words(3)} at epoch {best.own_epoch.words(1)}"
+            )
+    if not np.isnan(found.mean.get(f"test_{found.score}", np.array([np.nan]))).all():
+        lines.append("test images: for looking only, nothing is chosen by them")
     if found.shared < found.epochs[-1]:
         lines.append(f"Dotted after epoch {found.shared}: only the runs that had not stopped")
     return "\n".join(lines)

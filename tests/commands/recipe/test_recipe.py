@@ -202,8 +202,30 @@ def test_portable_densenet161_is_what_the_paper_states():
     assert "--holdout 60/20/20" in next(step.command for step in system.steps if step.name == "split")
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+@pytest.mark.parametrize(("optimizers", "runs"), [("", []), ("sgd rmsprop", ["whole-sgd", "whole-rmsprop"])])
+def test_other_optimizers_are_trained_and_compared_where_there_are_some(settings, tmp_path, optimizers, runs):
+    values = (f"OPTIMIZERS={optimizers}", "CXRTOOL=echo", "OUT=out", "DATA=images")
+    (tmp_path / "v.mk").write_text(text_of(settings, "vgg16-portable", "make", *values))
+    (tmp_path / "v.sh").write_text(text_of(settings, "vgg16-portable", "sh", *values))
+    for call in (["make", "-n", "-f", "v.mk"], ["sh", "v.sh"]):
+        told = subprocess.run(call, capture_output=True, text=True, check=True, cwd=tmp_path)
+        lines = told.stdout.replace("\\\n", " ").replace('"', "").splitlines()
+        trained = [line.split() for line in lines if "--preset vgg16-portable" in line]
+        others = [words for words in trained if "--opt" in words]
+        assert len(trained) == 2 + len(runs)
+        assert [(words[words.index("--opt") + 1], words[-1]) for words in others] == [
+            (name.removeprefix("whole-"), f"out/runs/{name}") for name in runs
+        ]
+        (compared,) = [re.findall(r"out/runs/([\w-]+)", line) for line in lines if "--published" in line]
+        assert compared == ["whole", "segmented", *runs, "thumbnail", "whole"]
+
+
 def test_a_training_that_needs_another_waits_for_it():
     system = read_recipe("covid-sdnet")
     found = waves([step for step in system.steps if step.array])
-    assert [[step.name for step in wave] for wave in found] == [["fit", "baseline", "train"], ["twins"]]
+    assert [[step.name for step in wave] for wave in found] == [
+        ["fit", "fit-untrained", "baseline", "train"],
+        ["twins", "twins-untrained"],
+    ]
     assert len(waves([step for step in read_recipe("portable-densenet161").steps if step.array])) == 1

@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +48,16 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(fold_step.FoldTrainer, "fit", fit)
     return calls
+
+
+def test_a_search_watches_no_test_image(settings):
+    told = {"manifest": Path("m"), "splits": Path("s"), "model": "resnet18", "grid": ("lr=0.1,0.2",)}
+    tried, _ = combine(TrainOptions.of(preset="makris", **told), replace(settings, origins={"watch": "preset"}))
+    assert {combination.options.watch for combination in tried} == {"none"}
+    with pytest.raises(UsageError, match="--watch: expected none with --grid"):
+        combine(TrainOptions.of(watch="test", **told), replace(settings, origins={"watch": "flag"}))
+    with pytest.raises(UsageError, match="found 'watch'"):
+        combine(TrainOptions.of(**{**told, "grid": ("watch=none,test",)}), settings)
 
 
 @pytest.fixture

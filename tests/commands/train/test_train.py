@@ -125,8 +125,33 @@ def test_the_same_splits_written_again_only_touch_the_run(study, train_study, tr
     assert (run / "manifest.csv").stat().st_mtime_ns > before
 
 
+@pytest.mark.parametrize("checkpoint", ["last", "best-loss"])
+def test_watching_test_images_changes_the_history_alone(study, train_study, tmp_path, checkpoint):
+    told = {"only": "r0f0", "epochs": 3, "checkpoint": checkpoint, "augment": "flip=0.5"}
+    alone = train_study(study, out=tmp_path / "alone", **told) / "r0f0"
+    watching = train_study(study, out=tmp_path / "watching", watch="test", **told) / "r0f0"
+    ours, theirs = tree(watching), tree(alone)
+    differing = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+    assert differing - {"curves.png"} == {"history.csv"}
+    before, after = (read_table(fold / "history.csv") for fold in (alone, watching))
+    assert [name for name in after.columns if name not in before.columns] == ["test_loss", "test_accuracy"]
+    assert [{name: row[name] for name in before.columns} for row in after.rows] == before.rows
+    tested = [row for row in read_table(watching / "predictions.csv").rows if row["subset"] == "test"]
+    kept = json.loads((watching / "model.json").read_text())["trained"]["epoch"]
+    share = sum(row["label"] == row["predicted"] for row in tested) / len(tested)
+    assert float(after.rows[kept - 1]["test_accuracy"]) == pytest.approx(share, abs=1e-6)
+
+
+def test_who_watches_without_test_images_sees_none(study, train_study, tmp_path):
+    table = read_table(study.splits)
+    write_table(study.splits, table.columns, [row for row in table.rows if row["subset"] != "test"])
+    run = train_study(study, only="r0f0", epochs=1, watch="test")
+    assert read_table(run / "r0f0" / "history.csv").rows[0]["test_loss"] == ""
+
+
 CHANGES = [
     {"epochs": 3},
+    {"watch": "test"},
     {"lr": 0.01},
     {"augment": "flip=0.5"},
     {"fit": "pad"},

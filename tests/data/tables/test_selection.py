@@ -136,6 +136,37 @@ def test_one_per_patient_whatever_the_order(selection, shuffled):
         one_per(selection, "study", 0)
 
 
+def test_one_per_patient_of_all_classes_but_some(selection, shuffled):
+    # Every patient has two images, of two classes.
+    kept = []
+    for order in range(3):
+        other = Selection(selection.columns, shuffled(selection.rows, order))
+        one_per(other, "patient_id", 1, ["a"])
+        kept.append(set(ids(other)))
+    assert kept[0] == kept[1] == kept[2]
+    left = [row for row in selection.rows if row["image_id"] in kept[0]]
+    assert Counter(row["label"] for row in left)["a"] == 20
+    others = [row["patient_id"] for row in left if row["label"] != "a"]
+    assert len(others) == len(set(others))
+    assert set(others) == {row["patient_id"] for row in selection.rows if row["label"] != "a"}
+    with pytest.raises(UsageError, match="--one-per-except: expected one of a, b, c, found 'aa'; did you mean 'a'"):
+        one_per(selection, "patient_id", 0, ["aa"])
+
+
+def test_of_a_patient_with_two_classes_only_the_images_of_the_other_are_thinned():
+    columns = ["image_id", "path", "label", "patient_id"]
+    cells = [("1", "covid"), ("2", "normal"), ("3", "covid"), ("4", "normal"), ("5", "")]
+    rows = [{"image_id": name, "path": name, "label": label, "patient_id": "p"} for name, label in cells]
+    found = Selection(columns, rows)
+    one_per(found, "patient_id", 0, ["covid"])
+    assert [row["label"] for row in found.rows].count("covid") == 2
+    assert len(found.rows) == 3
+    assert {reject["reason"] for reject in found.rejects} == {"--one-per patient_id: another image of p"}
+    found = Selection(columns, rows)
+    one_per(found, "patient_id", 0, ["covid", "normal"])
+    assert len(found.rows) == 5
+
+
 def test_samples_hang_on_the_seed_alone_and_lie_in_one_another(selection, shuffled):
     def draw(seed, order, **how):
         other = Selection(selection.columns, shuffled(selection.rows, order))
