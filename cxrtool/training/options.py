@@ -239,7 +239,7 @@ class TrainingOptions(FittingOptions):
         choices=WATCHED,
     )
     augment: str = option(
-        "Any of rotate shift shear zoom crop flip brightness contrast blur noise p, as name=reach; or none.",
+        "Any of rotate shift shear zoom crop flip brightness contrast blur noise p keras, as name=reach; or none.",
         "rotate=10,shift=0.05,zoom=0.1,flip=0.5",
     )
 
