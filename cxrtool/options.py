@@ -32,6 +32,7 @@ class Declaration:
         closed: Whether no other values than `choices` are allowed.
         shown: What the help shows for a default that is decided later; empty shows none.
         effect: Whether another value can give another result: only then it is part of the digest.
+        panel: The heading under which the help lists it; empty is that of the command's own options.
     """
 
     help: str
@@ -45,6 +46,7 @@ class Declaration:
     shown: str | None = None
     effect: bool = True
     envvar: str | None = None
+    panel: str = ""
 
     def known(self) -> list[str]:
         """The values that it may have; empty where any value is allowed."""

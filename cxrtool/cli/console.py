@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -23,8 +26,9 @@ class Lines(Reporter):
     """Messages as lines on standard error; progress as a bar on a terminal, else as an occasional line."""
 
     def say(self, text: str) -> None:
-        """Write one line."""
-        sys.stderr.write(text + "\n")
+        """Write one line; a terminal gets it wrapped at words."""
+        width = width_of(sys.stderr)
+        sys.stderr.write((text if width is None or "\n" in text else wrapped(text, width)) + "\n")
         sys.stderr.flush()
 
     def warn(self, text: str) -> None:
@@ -60,8 +64,43 @@ class Lines(Reporter):
         yield advance
 
 
-def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "table", title: str = "") -> str:
-    """A table of text cells in one of `FORMATS`; the first column is left-aligned, the others to the right."""
+NARROW = 14
+"""Characters below which a column of text is not folded further."""
+
+
+def width_of(stream: Any) -> int | None:
+    """The columns of a terminal; None where the stream is none, so that lines stay whole for other programs."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def wrapped(text: str, width: int, indent: str = "  ") -> str:
+    """A line of prose, wrapped at words; the lines after the first are indented. Paths and commands stay whole."""
+    kept = text[: len(text) - len(text.lstrip())]
+    return "\n".join(
+        textwrap.wrap(
+            text,
+            max(width, 20),
+            subsequent_indent=kept + indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        or [""]
+    )
+
+
+def render(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    style: str = "table",
+    title: str = "",
+    width: int | None = None,
+) -> str:
+    """A table of text cells in one of `FORMATS`; columns of text are left-aligned, numbers to the right.
+
+    With `width`, a `table` that is wider is folded: first cells of text take several lines, then columns that still
+    do not fit follow below, each block with the first column.
+    """
     if style == "json":
         return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, ensure_ascii=False)
     if style == "csv":
@@ -72,14 +111,48 @@ def render(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str = "
         return "\n".join(([f"**{title}**", ""] if title else []) + markdown(columns, rows))
     if style == "latex":
         return "\n".join(([f"% {title}"] if title else []) + latex(columns, rows))
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    head = wrapped(title, width) if title and width else title
+    return "\n".join([*filter(None, [head]), "\n\n".join(_blocks(columns, rows, width))])
 
-    def line(cells: Sequence[str]) -> str:
-        pairs = enumerate(zip(cells, widths, strict=True))
-        return "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in pairs)
 
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([*filter(None, [title]), line(columns).rstrip(), rule, *(line(row).rstrip() for row in rows)])
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """The table in as many blocks as are needed for the width."""
+    table = list(zip(columns, *rows, strict=True))
+    widths = [max(map(len, column)) for column in table]
+    text = [i == 0 or any(cell[:1].isalpha() for cell in column[1:]) for i, column in enumerate(table)]
+    if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
+        return [_block(table, widths, text)]
+    folded = list(widths)
+    while sum(folded) + 2 * (len(folded) - 1) > width:
+        widest = max((i for i in range(len(folded)) if text[i]), key=lambda i: folded[i])
+        if folded[widest] <= NARROW:
+            break
+        folded[widest] -= 1
+    blocks: list[list[int]] = [[]]
+    for index in range(1, len(table)):
+        taken = [0, *blocks[-1], index]
+        if blocks[-1] and sum(folded[i] for i in taken) + 2 * (len(taken) - 1) > width:
+            blocks.append([])
+        blocks[-1].append(index)
+    shown = [[0, *block] for block in blocks]
+    return [_block([table[i] for i in own], [folded[i] for i in own], [text[i] for i in own]) for own in shown]
+
+
+def _block(table: Sequence[Sequence[str]], widths: Sequence[int], text: Sequence[bool]) -> str:
+    lines = []
+    for number, cells in enumerate(zip(*table, strict=True)):
+        parts = [_folded(cell, width) for cell, width in zip(cells, widths, strict=True)]
+        for several in itertools.zip_longest(*parts, fillvalue=""):
+            aligned = zip(several, widths, text, strict=True)
+            made = "  ".join(cell.ljust(width) if left else cell.rjust(width) for cell, width, left in aligned)
+            lines.append(made.rstrip())
+        if not number:
+            lines.append("  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, width, break_on_hyphens=True) or [""] if len(cell) > width else [cell]
 
 
 class Console(Output):
@@ -94,11 +167,11 @@ class Console(Output):
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
         """Write a table of text cells in the chosen format."""
-        self.write(render(columns, rows, self.style, title) + "\n")
+        self.write(render(columns, rows, self.style, title, width_of(sys.stdout)) + "\n")
 
     def aligned(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
         """A table as text in columns, for a message."""
-        return render(columns, rows, title=title)
+        return render(columns, rows, title=title, width=width_of(sys.stderr))
 
     def report(self, found: Any, tables: ModuleType, dump: Callable[[Any], str]) -> None:
         """Write the results of an evaluation in the chosen format."""
@@ -113,9 +186,14 @@ class Console(Output):
             self.write(dump(found) if self.style == "json" else render(columns, rows, self.style) + "\n")
             return
         mark = "% " if self.style == "latex" else ""
+        width = width_of(sys.stdout) if self.style == "table" else None
+
+        def prose(text: str) -> None:
+            self.write((wrapped(text, width) if width else text) + "\n")
+
         for line in tables.opening(found):
-            self.write(mark + line + "\n")
+            prose(mark + line)
         for sheet in tables.sheets(found, self.digits):
-            self.write("\n" + render(sheet.columns, sheet.rows, self.style, sheet.title) + "\n")
+            self.write("\n" + render(sheet.columns, sheet.rows, self.style, sheet.title, width) + "\n")
             for note in sheet.notes:
-                self.write(f"{mark or '  '}{note}\n")
+                prose(f"{mark or '  '}{note}")

@@ -12,11 +12,18 @@ from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.settings import Settings, Silent
 from cxrtool.options import Declaration, Options, declared, flag_of
+
+OWN, RUN = "Options", "Run"
+"""Headings of a command's own options, and of those that commands share."""
+
+SHORT = 12
+"""Options up to which the help of a command has no headings."""
 
 ORIGINS = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT": "default", "DEFAULT_MAP": "config"}
 
@@ -41,8 +48,23 @@ def command_of(name: str, module: ModuleType) -> Any:
     call.__annotations__ = {}
     call.__doc__ = module.__doc__
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name.rpartition(" ")[2], context_settings=CONTEXT)(call)
+    single.command(name.rpartition(" ")[2], cls=PanelCommand, context_settings=CONTEXT)(call)
     return typer.main.get_command(single)
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help lists its options under headings, in the order in which they are declared."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each heading."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or OWN, []).append(record)
+        for panel in sorted(panels, key=lambda name: name == RUN):
+            with formatter.section(panel):
+                formatter.write_dl(panels[panel])
 
 
 def parameters(kind: type[Options]) -> list[inspect.Parameter]:
@@ -51,10 +73,13 @@ def parameters(kind: type[Options]) -> list[inspect.Parameter]:
     taken = {**own, **{name: shared[name] for name in kind.SHARED if name not in own}}
     types = {**get_type_hints(Settings), **get_type_hints(kind)}
     ordered = sorted(taken.items(), key=lambda item: not item[1][1].argument)
-    return [_parameter(name, types[name], *entry) for name, entry in ordered]
+    # A short help needs no headings.
+    headed = len(taken) > SHORT
+    panels = {name: declaration.panel or ("" if name in own else RUN) for name, (_, declaration) in ordered}
+    return [_parameter(name, types[name], *entry, panels[name] if headed else "") for name, entry in ordered]
 
 
-def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration) -> inspect.Parameter:
+def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration, panel: str) -> inspect.Parameter:
     required = entry.default is MISSING
     base = next(part for part in (get_args(kind) or (kind,)) if part is not type(None) and part is not ...)
     annotation: Any = list[base] if get_origin(kind) is tuple else base  # type: ignore[valid-type]
@@ -66,6 +91,8 @@ def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration
         more |= {"min": declaration.minimum, "max": declaration.maximum}
     named = {"metavar": declaration.metavar, "envvar": declaration.envvar}
     more |= {key: value for key, value in named.items() if value}
+    if panel:
+        more["rich_help_panel"] = panel
     if name == "config":
         more |= {"callback": _read_config, "is_eager": True}
     flags = declaration.flags or (flag_of(name),)

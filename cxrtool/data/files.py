@@ -12,6 +12,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from cxrtool.errors import InputError, OutputError
 
@@ -110,7 +111,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("a") as file:
+        with _open_lock(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
@@ -132,6 +133,16 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
                 finally:
                     path.unlink(missing_ok=True)
                 return
+
+
+def _open_lock(path: Path) -> IO[str]:
+    try:
+        return path.open("a")
+    except FileNotFoundError as error:
+        # The folder is there, so its file system takes no new files, as /proc.
+        raise OutputError(
+            f"cannot write in {path.parent}: no files can be made there", "choose another path"
+        ) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -33,7 +33,7 @@ from cxrtool.data.tables.manifest import (
     write_manifest,
     write_table,
 )
-from cxrtool.errors import InputError, OutputError, StrictError
+from cxrtool.errors import InputError, OutputError, StrictError, UsageError
 from cxrtool.flow.settings import Settings
 
 JOURNAL = "journal.jsonl"
@@ -215,7 +215,7 @@ class StepFolder:
 
     def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = MANIFEST) -> None:
         if out is None:
-            raise InputError(f"`cxrtool {plan.command}` writes a folder and needs -o DIR", "add -o and a folder's name")
+            raise UsageError(f"`cxrtool {plan.command}` writes a folder and needs -o DIR", "add -o and a folder's name")
         # The target of a symbolic link is replaced; the link stays.
         self.out = Path(os.path.realpath(out))
         self.shown = Path(out)

@@ -144,6 +144,11 @@ WATCHED = {
 """Images whose curves are drawn beside those of training, with the sentence in a methods paragraph."""
 
 
+INPUT, NETWORK, OPTIMIZER = "Input", "Network", "Optimizer"
+AUGMENTATION, CHOICE = "Augmentation", "Choice of the epoch"
+"""Headings of the help."""
+
+
 def _built_in_networks() -> Iterable[str]:
     from cxrtool.models.registry import BUILT_IN
 
@@ -154,22 +159,28 @@ def _built_in_networks() -> Iterable[str]:
 class FittingOptions(Options):
     """The options of all networks that are fitted."""
 
-    epochs: int = option("Maximum number of passes over the training images.", 50)
-    batch_size: int = option("Images in a batch.", 32)
-    opt: str = option("Optimizer: {choices}.", "adamw", choices=OPTIMIZERS)
-    lr: float = option("Learning rate.", 3e-4)
-    momentum: float = option("Momentum of sgd and rmsprop.", 0.9)
-    weight_decay: float = option("L2 penalty.", 0.0)
-    opt_eps: float | None = option("Epsilon of adaptive optimizers.", None, shown="torch's")
-    opt_rho: float = option("Decay rate of the running averages of adadelta and rmsprop.", 0.95)
-    sched: str = option("Schedule of the learning rate: {choices}.", "constant", choices=SCHEDULES)
-    decay_epochs: int = option("Epochs between decays of step; patience of plateau.", 10)
-    decay_rate: float = option("Factor of a decay.", 0.1)
-    warmup_epochs: int = option("Epochs in which the learning rate rises to --lr.", 0)
-    min_lr: float = option("Minimum learning rate.", 0.0)
-    patience: int = option("Stop after so many epochs without a better validation loss; 0 never stops.", 0)
-    checkpoint: str = option("Epoch to keep: {choices} (best on validation).", "best-loss", choices=CHECKPOINTS)
-    class_weights: str = option("Class weights: none, or balanced, n / (K n_c).", "none", choices=CLASS_WEIGHTS)
+    epochs: int = option("Maximum number of passes over the training images.", 50, panel=OPTIMIZER)
+    batch_size: int = option("Images in a batch.", 32, panel=OPTIMIZER)
+    opt: str = option("Optimizer: {choices}.", "adamw", choices=OPTIMIZERS, panel=OPTIMIZER)
+    lr: float = option("Learning rate.", 3e-4, panel=OPTIMIZER)
+    momentum: float = option("Momentum of sgd and rmsprop.", 0.9, panel=OPTIMIZER)
+    weight_decay: float = option("L2 penalty.", 0.0, panel=OPTIMIZER)
+    opt_eps: float | None = option("Epsilon of adaptive optimizers.", None, shown="torch's", panel=OPTIMIZER)
+    opt_rho: float = option("Decay rate of the running averages of adadelta and rmsprop.", 0.95, panel=OPTIMIZER)
+    sched: str = option("Schedule of the learning rate: {choices}.", "constant", choices=SCHEDULES, panel=OPTIMIZER)
+    decay_epochs: int = option("Epochs between decays of step; patience of plateau.", 10, panel=OPTIMIZER)
+    decay_rate: float = option("Factor of a decay.", 0.1, panel=OPTIMIZER)
+    warmup_epochs: int = option("Epochs in which the learning rate rises to --lr.", 0, panel=OPTIMIZER)
+    min_lr: float = option("Minimum learning rate.", 0.0, panel=OPTIMIZER)
+    patience: int = option(
+        "Stop after so many epochs without a better validation loss; 0 never stops.", 0, panel=CHOICE
+    )
+    checkpoint: str = option(
+        "Epoch to keep: {choices} (best on validation).", "best-loss", choices=CHECKPOINTS, panel=CHOICE
+    )
+    class_weights: str = option(
+        "Class weights: none, or balanced, n / (K n_c).", "none", choices=CLASS_WEIGHTS, panel=OPTIMIZER
+    )
 
     def fitting(self) -> FittingOptions:
         """Only these options, without further ones of a command."""
@@ -208,39 +219,54 @@ class FittingOptions(Options):
 class TrainingOptions(FittingOptions):
     """How a classifier is trained. A flag overrides the preset, which overrides the default."""
 
-    preset: str | None = option("A published system: {choices}.", None, choices=PRESETS, shown="", effect=False)
+    preset: str | None = option(
+        "A published system: {choices}.", None, choices=PRESETS, shown="", effect=False, panel=NETWORK
+    )
     model: str = option(
         "Network: {choices}, or any network of timm.",
         "",
         choices=_built_in_networks,
         closed=False,
         shown="the preset's",
+        panel=NETWORK,
     )
-    kernels: str | None = option("Kernel size of each layer of covid-xnet, as 5,5,5,3,3.", None, shown="the paper's")
-    weights: str = option("Initial weights: imagenet, none, or a file.", "", shown="imagenet for timm's")
-    size: int = option("Side of the input in pixels.", 0, shown="the network's own")
-    fit: str = option("How an image becomes square: {choices}.", "squash", choices=FITS)
+    kernels: str | None = option(
+        "Kernel size of each layer of covid-xnet, as 5,5,5,3,3.", None, shown="the paper's", panel=NETWORK
+    )
+    weights: str = option("Initial weights: imagenet, none, or a file.", "", shown="imagenet for timm's", panel=NETWORK)
+    size: int = option("Side of the input in pixels.", 0, shown="the network's own", panel=INPUT)
+    fit: str = option("How an image becomes square: {choices}.", "squash", choices=FITS, panel=INPUT)
     normalize: str = option(
-        "Normalisation: native (as the weights were trained) or div255.", "native", choices=NORMALIZATIONS
+        "Normalisation: native (as the weights were trained) or div255.",
+        "native",
+        choices=NORMALIZATIONS,
+        panel=NETWORK,
     )
-    freeze: bool = option("Train only the head.", False, flags=("--freeze/--unfreeze",), shown="unfreeze")
-    frozen_bn: str = option("Mode of frozen batch normalisation: {choices}.", "eval", choices=FROZEN_NORMS)
+    freeze: bool = option(
+        "Train only the head.", False, flags=("--freeze/--unfreeze",), shown="unfreeze", panel=NETWORK
+    )
+    frozen_bn: str = option(
+        "Mode of frozen batch normalisation: {choices}.", "eval", choices=FROZEN_NORMS, panel=NETWORK
+    )
     bn_stats: str = option(
         "Statistics of batch normalisation: {choices} (recompute: of all training images, before every validation).",
         "recompute",
         choices=BN_STATS,
+        panel=NETWORK,
     )
-    hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0)
-    dropout: float = option("Dropout before the output layer.", 0.0)
+    hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0, panel=NETWORK)
+    dropout: float = option("Dropout before the output layer.", 0.0, panel=NETWORK)
     watch: str = option(
         "Images whose loss and accuracy are also computed after every epoch: {choices}. For looking only: nothing is "
         "chosen by them.",
         "none",
         choices=WATCHED,
+        panel=CHOICE,
     )
     augment: str = option(
         "Any of rotate shift shear zoom crop flip brightness contrast blur noise p keras, as name=reach; or none.",
         "rotate=10,shift=0.05,zoom=0.1,flip=0.5",
+        panel=AUGMENTATION,
     )
 
     @classmethod

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from cxrtool.cli import console
-from cxrtool.cli.console import Console, Lines, render
+from cxrtool.cli.console import Console, Lines, render, wrapped
 from cxrtool.flow.settings import FORMATS, Settings, Silent
 from cxrtool.options import declared
 
@@ -146,3 +146,51 @@ def test_on_a_terminal_a_bar_is_drawn_and_removed(monkeypatch):
         advance(3)
     assert "reading" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
+
+
+WIDE = (
+    ["run", "what it is", "accuracy", "AUC", "specificity"],
+    [
+        ["covid-xnet", "a small network, trained on enhanced images of five folds", "0.83 (0.79-0.88)", "0.91", "0.99"],
+        ["thumbnail", "a regression", "0.94 (0.91-0.96)", "0.98", "-"],
+    ],
+)
+
+
+def test_text_is_left_aligned_and_numbers_right():
+    first, second = render(*WIDE).splitlines()[2:]
+    assert second.startswith("thumbnail   a regression   ")
+    assert first.endswith("0.83 (0.79-0.88)  0.91         0.99")
+    assert second.endswith("0.94 (0.91-0.96)  0.98            -")
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40, 30])
+def test_a_table_keeps_to_the_width_of_the_terminal_and_loses_nothing(width):
+    text = render(*WIDE, title="All runs", width=width)
+    assert max(map(len, text.splitlines())) <= width
+    words = {word for row in [WIDE[0], *WIDE[1]] for cell in row for word in cell.split()}
+    assert words <= set(text.split())
+    # Every block names its rows.
+    assert len(text.split("\n\n")) == text.count("thumbnail")
+
+
+def test_a_table_that_fits_is_as_in_a_file():
+    assert render(*WIDE, width=200) == render(*WIDE)
+
+
+def test_prose_is_wrapped_at_words_and_paths_stay_whole():
+    path = "/a/very/long/folder/of/a/study-with-hyphens/predictions.csv"
+    lines = wrapped(f"warning: 12 images cannot be read, each with its reason in {path}", 40).splitlines()
+    assert lines[0] == "warning: 12 images cannot be read, each"
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert any(path in line for line in lines)
+    assert wrapped("", 40) == ""
+
+
+def test_only_a_terminal_gets_wrapped_lines(monkeypatch, capsys):
+    text = "word " * 60
+    Lines().say(text)
+    assert capsys.readouterr().err == text + "\n"
+    monkeypatch.setattr(console, "width_of", lambda stream: 50)
+    Lines().say(text)
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 50

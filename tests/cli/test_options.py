@@ -9,9 +9,10 @@ import pytest
 
 from cxrtool.cli import Invocation, options
 from cxrtool.cli.main import LazyGroup
+from cxrtool.commands.train.options import TrainOptions
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.settings import Settings
-from cxrtool.options import Options, argument, option
+from cxrtool.options import Options, argument, declared, flag_of, option
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def test_kebab_case_in_a_configuration_is_understood(cxr, tiny, tmp_path):
     outcome = cxr("split", tiny.origin, "--config", tmp_path / "c.toml")
     assert outcome.code == 0
     assert outcome.err == ""
-    assert outcome.out.startswith("image_id,repeat,fold,subset\n")
+    assert outcome.out.startswith("image_id,repeat,fold,subset,made_by\n")
 
 
 def test_quiet_says_nothing(call, capsys):
@@ -250,3 +251,13 @@ def test_own_options_come_before_the_shared_ones(command):
     names = [parameter.name for parameter in command.params]
     assert names[:6] == ["source", "size", "names", "extra", "fit", "preset"]
     assert tuple(names[6:]) == ExampleOptions.SHARED
+
+
+def test_a_long_help_has_headings_and_every_option_once(cxr):
+    text = cxr("train", "--help").out
+    heads = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert heads == ["Options", "Network", "Input", "Choice of the epoch", "Augmentation", "Optimizer", "Run"]
+    for name, (_, told) in declared(TrainOptions).items():
+        assert told.argument or text.count(f"\n  {flag_of(name, told)} ") == 1, name
+    # A short one has none.
+    assert "\nRun:" not in cxr("doctor", "--help").out

@@ -220,7 +220,7 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_done(tmp_path, set
 
 
 def test_it_writes_only_into_a_folder_of_its_own(tmp_path, settings):
-    with pytest.raises(InputError, match="needs -o DIR"):
+    with pytest.raises(UsageError, match="needs -o DIR"):
         phantom(PhantomOptions(), settings)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

@@ -180,3 +180,12 @@ def test_a_writer_killed_at_any_time_leaves_old_or_new_never_half(tmp_path):
             text = target.read_text()
             assert len(text) == 200_000
             assert len(set(text)) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is that of Linux")
+def test_a_file_system_that_takes_no_files_is_one_line():
+    with (
+        pytest.raises(OutputError, match="cannot write in /proc: no files can be made there"),
+        locked(Path("/proc/.x")),
+    ):
+        pass

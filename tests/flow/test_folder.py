@@ -12,7 +12,7 @@ import pytest
 
 from cxrtool.data.files import locked
 from cxrtool.data.tables.manifest import read_manifest
-from cxrtool.errors import InputError, OutputError, StrictError
+from cxrtool.errors import InputError, OutputError, StrictError, UsageError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, read_run_file
 from cxrtool.flow.settings import Settings
 
@@ -179,7 +179,7 @@ def test_an_empty_folder_is_welcome(tiny, tmp_path, settings):
 
 
 def test_a_folder_is_needed(tiny, settings):
-    with pytest.raises(InputError, match="needs -o DIR"):
+    with pytest.raises(UsageError, match="needs -o DIR"):
         StepFolder(None, plan_of(tiny), settings)
 
 

@@ -59,7 +59,8 @@ def choose_where(selection: Selection, expression: str) -> None:
         found = [number for (number,) in connection.execute(f"SELECT rowid - 1 FROM manifest WHERE ({expression}\n)")]
     except (sqlite3.Error, sqlite3.Warning) as error:
         message = str(error).replace("\n)", "")
-        raise UsageError(f"--where: {message}{_nearest(message, names)}", f"the columns: {', '.join(names)}") from None
+        told = _reserved(message, names) or f"{message}{_nearest(message, names)}"
+        raise UsageError(f"--where: {told}", f"the columns: {', '.join(names)}") from None
     finally:
         connection.close()
     _warn_of_text(selection, sorted(read & numeric))
@@ -115,6 +116,22 @@ def _check_quoted(expression: str, names: Sequence[str]) -> None:
             raise UsageError(
                 f'--where: no such column: "{name}"; write text in single quotes', f"the columns: {', '.join(names)}"
             )
+
+
+def _reserved(message: str, names: Sequence[str]) -> str:
+    """What to do where a word of SQL stands in the place of a column; empty for other errors."""
+    found = re.fullmatch(r'near "(\w+)": syntax error', message)
+    word = found[1] if found else ""
+    if not word.isalpha():
+        return ""
+    if word.casefold() in {name.casefold() for name in names}:
+        return f"'{word}' is also a word of SQL, so the column needs double quotes: --where '\"{word}\" > 40'"
+    near = difflib.get_close_matches(word, names, 1)
+    meant = f"; did you mean '{near[0]}'?" if near else ""
+    return (
+        f"{message}: '{word}' is no column of this table{meant}; a name with blanks, or that is a word of SQL, needs "
+        "double quotes inside single ones: --where '\"the column\" > 40'"
+    )
 
 
 def _nearest(message: str, names: Sequence[str]) -> str:

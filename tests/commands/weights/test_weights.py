@@ -203,7 +203,7 @@ def test_somebody_elses_folder_is_left_alone(take_in, tmp_path):
         ({"std": "0.2,0.2"}, UsageError, "--std: expected 3 numbers, or one for all channels, found '0.2,0.2'"),
         ({"std": "wide"}, UsageError, "--std: expected 3 numbers, or one for all channels, found 'wide'"),
         ({"file": Path("gone.pth")}, InputError, "gone.pth: no such file"),
-        ({"out": None}, InputError, "needs -o DIR"),
+        ({"out": None}, UsageError, "needs -o DIR"),
     ],
 )
 def test_mistakes_are_told_and_leave_nothing(take_in, tmp_path, changes, error, text):

@@ -115,3 +115,14 @@ def test_a_decimal_comma_is_a_number(cells, kept, warned):
     found, selection = chosen("age > 60", rows)
     assert "".join(found) == kept
     assert bool(selection.warnings) == warned
+
+
+def test_a_word_of_sql_in_the_place_of_a_column_is_told():
+    with pytest.raises(UsageError, match=r"'Alter' is no column of this table; .* --where '\"the column\" > 40'"):
+        chosen("Alter > 40")
+    rows = [dict(zip(["image_id", "path", "Alter"], ("a", "a.png", "50"), strict=True))]
+    selection = Selection(["image_id", "path", "Alter"], rows)
+    with pytest.raises(UsageError, match=r"'Alter' is also a word of SQL.* --where '\"Alter\" > 40'"):
+        choose_where(selection, "Alter > 40")
+    choose_where(selection, '"Alter" > 40')
+    assert len(selection) == 1
