@@ -90,12 +90,22 @@ def flag_of(name: str, declaration: Declaration | None = None) -> str:
     return next((text.split("/")[0] for text in flags if text.startswith("--")), f"--{name.replace('_', '-')}")
 
 
+def did_you_mean(value: object, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The end of a message that names the nearest of the known words, in any case; empty where none is near.
+
+    >>> did_you_mean("Severty", ["age", "severity"])
+    "; did you mean 'severity'?"
+    """
+    plain_names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(str(value).casefold(), plain_names, 1, likeness)
+    return f"; did you mean '{plain_names[near[0]]}'?" if near else ""
+
+
 def one_of(name: str, value: object, known: Iterable[str]) -> None:
     """Raise a `UsageError`, which lists all and suggests the nearest, if a value is not among `known`."""
     names = list(known)
     if value not in names:
-        near = difflib.get_close_matches(str(value), names, 1)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
+        meant = did_you_mean(value, names)
         raise UsageError(f"{name}: expected one of {', '.join(names)}, found '{value}'{meant}")
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.file_names import FITTED_ON, HISTORY, MODEL, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.tables.foreign import ForeignColumns, as_runs, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, join
 from cxrtool.errors import InputError, UsageError
@@ -331,8 +332,11 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     from cxrtool.evaluation.comparison.align import key_of
     from cxrtool.evaluation.comparison.runs import Entry
     from cxrtool.evaluation.scores import TEST, scores_of
+    from cxrtool.evaluation.unknown import check_comparable
 
-    parts = [read_run_predictions(path, partial=options.partial) for path in paths]
+    foreign = ForeignColumns(positive=options.positive)
+    parts = [read_run_predictions(path, partial=options.partial, foreign=foreign) for path in paths]
+    as_runs(parts)
     predictions: Predictions = parts[0] if len(parts) == 1 else join(parts, name)
     if len({run for part in parts for run in part.runs()}) < sum(len(part.runs()) for part in parts):
         raise InputError(
@@ -347,7 +351,10 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
     facts = read_facts(paths, partial=options.partial)
     seen = facts.seen | validation.keys()
     values = {**facts.values, "path": [str(path) for path in paths]}
-    return Entry(name, scores_of(predictions), facts.fitted, frozenset(seen), validation, values, notes)
+    scores = scores_of(predictions)
+    check_comparable(scores, options.metric, name)
+    notes = [*notes_of(parts), *notes]
+    return Entry(name, scores, facts.fitted, frozenset(seen), validation, values, notes)
 
 
 def _plan(

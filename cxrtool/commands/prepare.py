@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.listing import AUTO, ORIGINAL, Listing, list_images, printable
 from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.table import AMBIGUOUS, STANDARD, parse_columns
 from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
 from cxrtool.data.files import is_whole_png
 from cxrtool.data.splitting.grouping import count_patients, identities
@@ -185,9 +186,22 @@ class PrepareOptions(Options):
     )
     view: str | None = option("Only these views; unknown means a missing one.", None, metavar="PA,AP", shown="")
     max_pixels: int = option("Refuse larger images, from their header alone.", 100_000_000, minimum=1)
-    path_column: str | None = option("The table's column of files.", None, shown="path, file, filename, …")
-    label_column: str | None = option("The table's column of classes.", None, shown="label, class, finding, …")
-    patient_column: str | None = option("The table's column of patients.", None, shown="patient_id, patient, …")
+    images: Path | None = option(
+        "The folder, with its subfolders, of the images that a table names; a name needs no extension.",
+        None,
+        metavar="FOLDER",
+        shown="beside the table",
+        # The files that are found are part of the digest.
+        effect=False,
+    )
+    columns: str | None = option(
+        "Columns of a table that have other names, such as path=Bild,label=Befund; the names are {choices}.",
+        None,
+        choices=STANDARD,
+        closed=False,
+        metavar="NAME=COLUMN,...",
+        shown="path, file, label, class, …",
+    )
     source_name: str | None = option(
         "Name of the data set.", None, flags=("--source",), metavar="NAME", shown="the table's, else the folder's"
     )
@@ -229,6 +243,8 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         settings.report.say(f"files skipped because their names are not those of images: {len(listing.skipped)}")
     for remark in listing.remarks:
         settings.report.say(remark)
+    for warning in listing.warnings:
+        settings.report.warn(warning)
     for table in unread_tables(listing, options.sources):
         settings.report.warn(f"{table} is not read; `cxrtool prepare {shlex.quote(str(table))}` reads it")
     with folder.build() as build:
@@ -237,16 +253,23 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         )
         rows, unwanted = _read_all(listing, build, work, views, settings, options.salt)
         counts = {"inputs": len(listing.records), "skipped": len(listing.skipped), **_report(rows, build, settings)}
-        build.finish([*COLUMNS, *listing.columns], rows, counts=counts, wanted=unwanted == len(build.rejects))
+        wanted = unwanted == len(build.rejects)
+        reported = _report_rejects(build, settings, wanted=wanted)
+        build.finish([*COLUMNS, *listing.columns], rows, counts=counts, wanted=wanted or reported)
     if not rows:
         raise _nothing_read(listing, folder)
     return len(rows)
 
 
 def _nothing_read(listing: Listing, folder: StepFolder) -> InputError:
+    # A table without its images is the most common reason.
+    absent = any(record.listed_in and record.listed_in.is_file() for record in listing.records) and not any(
+        record.path.exists() for record in listing.records
+    )
     return InputError(
         f"expected an image that can be read, found none among {len(listing.records)}",
-        f"each is listed with its reason in {folder.shown / REJECTS}",
+        f"each is listed with its reason in {folder.shown / REJECTS}"
+        + ("; --images FOLDER names the folder of a table's images" if absent else ""),
     )
 
 
@@ -256,10 +279,14 @@ def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
 
 
 def _list(options: PrepareOptions, settings: Settings) -> Listing:
+    if settings.out and settings.out.resolve() in {source.resolve() for source in options.sources}:
+        raise UsageError(
+            f"-o {settings.out}: expected a folder for the result, found the folder of the images itself",
+            "choose another, such as -o prepared; it may be inside the folder of the images",
+        )
     # The output may be inside the source, and must not become its own input.
     exclude = frozenset({settings.out.resolve()} if settings.out else ())
-    columns = options.path_column, options.label_column, options.patient_column
-    request = Request(*columns, exclude=exclude, views=_views(options.view))
+    request = Request(parse_columns(options.columns), options.images, exclude, _views(options.view))
     return list_images(options.sources, options.dataset, request, options.source_name)
 
 
@@ -363,6 +390,8 @@ def _read_all(
         elif reason := record.unwanted or (_other_view(view, views) if view else ""):
             rejects[record.image_id] = reason
             unwanted += 1
+        elif record.doubt:
+            rejects[record.image_id] = record.doubt
         elif made and _is_whole(made, record.image_id, build.path):
             rows[record.image_id] = _complete(record, made, build.path, salt)
         else:
@@ -442,6 +471,35 @@ def _report(rows: Sequence[Row], build: Build, settings: Settings) -> dict[str, 
             f"{other['image_id']} {other['label']}; see {listed}"
         )
     return {"same_pixels": same, "look_alike": near, "contradictions": len(conflicts)}
+
+
+def _report_rejects(build: Build, settings: Settings, *, wanted: bool) -> bool:
+    """Show each reason that several rejected images share, with one of them.
+
+    Returns:
+        Whether the message is complete, so that their number needs no line of its own.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in build.rejects:
+        groups.setdefault(re.sub(r"\d[\d,]*", "n", row["reason"].partition(": ")[0]), []).append(row)
+    listed = build.folder.shown / REJECTS
+    if len(groups) == 1 and len(build.rejects) > 1 and not settings.strict:
+        say = settings.report.say if wanted else settings.report.warn
+        say(f"{_same_reason(build.rejects)}; all in {listed}")
+        return True
+    shared = sorted((rows for rows in groups.values() if len(rows) > 1), key=len, reverse=True)
+    for rows in shared[:_SHOWN]:
+        settings.report.say(f"  {_same_reason(rows)}")
+    if shared and wanted:
+        settings.report.say(f"  all in {listed}")
+    return False
+
+
+def _same_reason(rows: Sequence[Row]) -> str:
+    reason, sign, detail = rows[0]["reason"].partition(": ")
+    example = " ".join(rows[0]["path"].rpartition("/")[2].split())
+    way = "; name a smaller folder with --images, or the subfolder in the table" if reason == AMBIGUOUS else ""
+    return f"{len(rows)} images: {reason}, such as {example}{sign}{detail}{way}"
 
 
 def _overview(rows: Sequence[Row]) -> str:

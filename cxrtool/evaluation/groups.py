@@ -17,6 +17,7 @@ from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.metrics.confusion import divide
 from cxrtool.evaluation.resampling.intervals import DIGITS
 from cxrtool.evaluation.scores import Scores
+from cxrtool.options import did_you_mean
 
 NONE = "(none)"
 SEVERITY = "severity"
@@ -92,7 +93,8 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
     if not any(column in row for row in scores.rows):
         known = ", ".join(sorted(scores.rows[0]))
         raise InputError(
-            f"--by {column}: expected a column of the predictions, found only {known}",
+            f"--by {column}: expected a column of the predictions, found only {known}"
+            f"{did_you_mean(column, scores.rows[0])}",
             "add the column to the manifest: `train` and `predict` copy it to the predictions",
         )
     cells = [row.get(column, "").strip() for row in scores.rows]

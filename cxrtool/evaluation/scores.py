@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxrtool.data.splitting.grouping import group_images, identities, original_of
 from cxrtool.data.tables.manifest import Row
-from cxrtool.data.tables.predictions import INCONCLUSIVE, Predictions
+from cxrtool.data.tables.predictions import INCONCLUSIVE, PROBABILITIES, RANKING, Predictions
 from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
@@ -33,7 +33,7 @@ class Scores:
         classes: K names.
         truth: (n,) true class of each row.
         predicted: (n,) predicted class, or `UNDECIDED`.
-        probabilities: (n, K) in [0, 1].
+        probabilities: (n, K) in [0, 1]; of kind `RANKING` only their order in a column has a meaning.
         image: (n,) index of the image; an image has one row a repeat.
         patient: (n,) index of the patient, 0 to P-1, in the order of their sorted names.
         run: (n,) index into `runs`.
@@ -41,6 +41,7 @@ class Scores:
         rows: The text columns of each row, for groups.
         by_patient: Whether patients are known; otherwise every image counts as a patient.
         notes: Exclusions and assumptions, in words.
+        kind: As of `Predictions`.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +55,7 @@ class Scores:
     rows: tuple[Row, ...]
     by_patient: bool = True
     notes: tuple[str, ...] = field(default=())
+    kind: str = PROBABILITIES
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -130,8 +132,13 @@ def scores_of(
     kept = _labelled(predictions.rows, kept, name, notes)
     rows = [predictions.rows[i] for i in kept]
     probabilities = np.asarray(predictions.probabilities, np.float64)[kept]
-    _check_sums(rows, probabilities, name)
-    predicted = _predicted(rows, probabilities, known, name, notes, abstaining)
+    if predictions.kind != RANKING:
+        _check_sums(rows, probabilities, name)
+    if predictions.kind == RANKING and not any(row.get("predicted") for row in rows):
+        # Without a threshold, scores decide nothing.
+        predicted = np.full(len(rows), UNDECIDED, np.intp)
+    else:
+        predicted = _predicted(rows, probabilities, known, name, notes, abstaining)
     if classes:
         chosen, rows, probabilities, predicted = _restrict(rows, probabilities, predicted, known, classes, name, notes)
     else:
@@ -160,6 +167,7 @@ def scores_of(
         tuple(rows),
         by_patient,
         tuple(notes),
+        predictions.kind,
     )
 
 

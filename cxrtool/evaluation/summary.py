@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cxrtool.data.tables.predictions import PROBABILITIES
 from cxrtool.evaluation.counts import draw_counts
 from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend, unread
 from cxrtool.evaluation.metrics import calibration
@@ -24,6 +25,7 @@ from cxrtool.evaluation.metrics.estimates import (
 )
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.unknown import hide_measures, hide_unknown
 from cxrtool.options import one_of
 
 Summary = dict[str, Any]
@@ -72,7 +74,8 @@ def summarise(
         InputError: A column of `by` does not exist.
     """
     positive_index = find_positive(scores.classes, positive)
-    found = estimate(scores, seed=seed, resamples=resamples, positive_index=positive_index)
+    calibrated = scores.kind == PROBABILITIES
+    found = estimate(scores, seed=seed, resamples=resamples, calibrated=calibrated, positive_index=positive_index)
     measures = _Measures(scores, found, positive_index)
     groups: dict[str, dict[str, Any]] = {}
     trends: dict[str, Any] = {}
@@ -82,11 +85,11 @@ def summarise(
             name: _group(scores, mask, name, grouping, positive_index, seed, resamples) for name, mask in parts
         }
         strata = [(name, mask) for name, mask in parts if name != NONE]
-        if is_ordered([name for name, _ in strata], grouping):
+        if is_ordered([name for name, _ in strata], grouping) and scores.decided.any():
             trends[grouping.column] = trend(scores, strata, seed=seed)
     made = scores.decided
     cells = metrics.confusion_matrix(scores.truth[made], scores.predicted[made], len(scores.classes))
-    return {
+    summary = {
         "classes": list(scores.classes),
         "positive": positive,
         "images": scores.images,
@@ -96,7 +99,9 @@ def summarise(
         **measures_of(scores, found, positive_index),
         "per_group": groups,
         "confusion": [[int(count) for count in row] for row in cells],
-        "calibration": {
+        "calibration": None
+        if not calibrated
+        else {
             "ece_if_calibrated": round(_expected_error(scores, seed), DIGITS),
             "per_class": {
                 name: {metric: measures.per_class(metric, k).as_json() for metric in ("slope", "intercept")}
@@ -109,12 +114,14 @@ def summarise(
         "patients_known": scores.by_patient,
         "notes": [*scores.notes, *(note for grouping in by for note in unread(scores, grouping))],
     }
+    hide_unknown(summary, scores)
+    return summary
 
 
 def measures_of(scores: Scores, found: Estimates, positive_index: int | None) -> Summary:
     """`overall` and `per_class` of `metrics.json`; calibration only where it was estimated."""
     measures = _Measures(scores, found, positive_index)
-    return {
+    made = {
         "overall": {name: measures.overall(name).as_json() for name in (*OVERALL, *ABSTENTIONS) if name in found.value},
         "per_class": {
             name: {metric: measures.per_class(metric, k).as_json() for metric in PER_CLASS}
@@ -122,6 +129,8 @@ def measures_of(scores: Scores, found: Estimates, positive_index: int | None) ->
             for k, name in enumerate(scores.classes)
         },
     }
+    hide_measures(made, scores)
+    return made
 
 
 def summarise_counts(

@@ -11,6 +11,7 @@ from cxrtool.evaluation.sheet import MOST_RUNS, Notes, as_markdown, fixed
 from cxrtool.evaluation.sheet import Sheet as Sheet
 from cxrtool.evaluation.sheet import cell as cell
 from cxrtool.evaluation.sheet import count_of as count_of
+from cxrtool.evaluation.together import sheets as together_sheets
 
 Summary = Mapping[str, Any]
 
@@ -97,11 +98,14 @@ def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
     found = [_overall(results, digits)]
     for name, summary in results.items():
         of = f" of {name}" if name else ""
+        if summary.get("together"):
+            found += together_sheets(summary, NAMES, of, digits)
         found.append(_per_class(summary, of, digits))
-        found.append(_confusion(summary, of))
+        found += [_confusion(summary, of)] if summary["confusion"] else []
         for column, groups in summary["per_group"].items():
             found.append(_per_group(summary, column, groups, of, digits))
-        if 1 < len(summary.get("per_run", ())) <= MOST_RUNS:
+        # The folds of runs together are not one run's.
+        if 1 < len(summary.get("per_run", ())) <= MOST_RUNS and not summary.get("together"):
             found.append(_per_run(summary, of, digits))
         if (summary.get("history") or {}).get("best"):
             found.append(_history(summary["history"], of, digits))
@@ -157,6 +161,9 @@ def _overall(results: Mapping[str, Summary], digits: int) -> Sheet:
     spreads = {
         key: text for key, text in SPREADS.items() if any(measure[key] is not None for measure in metrics.values())
     }
+    if any(summary.get("together") for summary in results.values()):
+        # A table of its own has the spread over the runs; here a run would be a fold.
+        spreads = {}
     for metric in metrics:
         row = [NAMES[metric]]
         for name, summary in results.items():

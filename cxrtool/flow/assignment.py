@@ -59,7 +59,7 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     if len(classes) < 2:
         raise InputError(
             f"{manifest.name}: expected at least two classes in the column 'label', found {len(classes)}",
-            "`cxrtool prepare` reads the class from the name of the folder, or from --label-column",
+            "`cxrtool prepare` reads the class from the name of the folder, or from a column (--columns label=COLUMN)",
         )
     splits = read_splits(path)
     ids = splits.ids()

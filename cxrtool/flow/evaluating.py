@@ -10,17 +10,20 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrtool.data.file_names import HISTORY, MANIFEST, PREDICTIONS, SPLITS
+from cxrtool.data.file_names import HISTORY, MANIFEST, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.splits import known_as, read_splits
+from cxrtool.data.tables.foreign import ForeignColumns, as_runs, as_table, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
-from cxrtool.data.tables.predictions import GROUPING, Predictions, join
-from cxrtool.errors import InputError, UsageError
+from cxrtool.data.tables.predictions import GROUPING, PROBABILITIES, RANKING, Predictions, join, write_predictions
+from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.new_images import NewImages, find_new_images
 from cxrtool.flow.run import STDIN, check_whole, fold_name, folds_of, is_run, read_run_predictions, whole_folds
-from cxrtool.flow.settings import RUNNING, Settings
+from cxrtool.flow.runs_together import RunsTogether, check_together
+from cxrtool.flow.settings import COMPUTING, RUNNING, Settings
 from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ METRICS = "metrics.json"
 TIDY = "metrics.csv"
 TABLES = "tables.md"
 REPETITIONS = "repetitions.csv"
+RUNS = "runs.csv"
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)")
 
@@ -116,12 +120,25 @@ def parse_prevalences(text: str | None) -> tuple[float, ...]:
 class EvaluateOptions(Options):
     """The options of `evaluate`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "verify", *RUNNING, "style", "digits")
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "out",
+        "seed",
+        "verify",
+        *RUNNING,
+        "style",
+        "digits",
+        *COMPUTING,
+        "precision",
+        "allow_leakage",
+        "root",
+        "strict",
+    )
 
     inputs: tuple[str, ...] = argument(
-        "A run, predictions of one or more folds, or -; side by side as internal=A.csv external=B.csv.",
+        "A run, predictions of one or more folds, or -; side by side as internal=A.csv external=B.csv. Or a run or "
+        "model and images with labels: a folder with a subfolder for each class, a manifest, a table, a step's folder.",
         (),
-        metavar="RUN|CSV...",
+        metavar="RUN|CSV|IMAGES...",
         shown="",
     )
     by: str | None = option(
@@ -142,6 +159,30 @@ class EvaluateOptions(Options):
         shown="",
     )
     partial: bool = common_options.partial()
+    relabel: tuple[str, ...] = option(
+        "Labels of IMAGES as classes of the model, as a,b=c,d=e; repeatable. Nothing after = excludes the images.",
+        (),
+        metavar="OLD=NEW",
+        shown="",
+    )
+    together: bool = option(
+        "Several runs that differ in their seed as one method: mean ± SD over the runs, and one row a run.", False
+    )
+    id_column: str | None = option(
+        "The column of image names in predictions of another tool.", None, metavar="COLUMN", shown="filename, image, …"
+    )
+    label_column: str | None = option(
+        "The column of true classes there.", None, metavar="COLUMN", shown="label, y_true, target, …"
+    )
+    score_column: str | None = option(
+        "The column with the score of --positive, or the columns of all classes with commas between.",
+        None,
+        metavar="COLUMN",
+        shown="y_score, score, prob_<class>, …",
+    )
+    predicted_column: str | None = option(
+        "The column of predicted classes there.", None, metavar="COLUMN", shown="y_pred, prediction, …"
+    )
     confusion_matrix: Path | None = option(
         "Counts instead of predictions: the first column has the true class, the header the predicted classes.",
         None,
@@ -153,6 +194,11 @@ class EvaluateOptions(Options):
     sensitivity: float | None = common_options.sensitivity()
     prevalence: str | None = common_options.prevalence()
     abstain: bool = common_options.abstain()
+
+    def foreign(self) -> ForeignColumns:
+        """The columns of predictions of another tool."""
+        columns = self.id_column, self.label_column, self.score_column, self.predicted_column
+        return ForeignColumns(*columns, self.positive)
 
     def check_decisions(self) -> None:
         """Raise a `UsageError` for options on decisions that need another, or are not possible with this input."""
@@ -190,6 +236,11 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
     """
     sources = find_sources(options)
     options.check_decisions()
+    if options.together:
+        if options.confusion_matrix is not None:
+            raise UsageError("--confusion-matrix: cannot be combined with --together, because it has only counts")
+        check_together(sources)
+    new = _new_images(options, settings, sources)
     if settings.out is not None and any(STDIN in paths for paths in sources.values()):
         raise UsageError(
             "-o: a result from standard input cannot be checked for changes later", "save the predictions as CSV first"
@@ -200,18 +251,72 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
                 f"would evaluate {', '.join(str(path) for paths in sources.values() for path in paths)}"
             )
             return {}
-        return {name: summary for name, (_, summary) in _evaluate(options, settings, sources).items()}
-    folder = StepFolder(settings.out, _plan(options, settings, sources), settings)
+        predictions, rejects = new.predict(settings) if new else (None, [])
+        found = _evaluate(options, settings, sources, predictions)
+        _report_rejects(rejects, settings)
+        return {name: summary for name, (_, summary) in found.items()}
+    folder = StepFolder(settings.out, _plan(options, settings, sources, new), settings)
     if not folder.needs_work():
         return {} if settings.dry_run else read_metrics(folder.out / METRICS)
     with folder.build() as build:
-        found = _evaluate(options, settings, sources)
+        predictions = None
+        if new:
+            predictions, build.rejects = new.predict(settings)
+        found = _evaluate(options, settings, sources, predictions)
         results = {name: summary for name, (_, summary) in found.items()}
-        _write(build.path, found, sources)
+        # The training history of a run says nothing about new images.
+        _write(build.path, found, dict.fromkeys(found, ()) if new else sources)
+        if predictions is not None:
+            write_predictions(build.path / PREDICTIONS, predictions)
+        elif not options.together:
+            _write_foreign(build.path, options, sources)
         columns, rows = _images(found)
         counts = {"evaluated": sum(summary["images"] for summary in results.values())}
         build.finish(columns, rows, counts=counts)
     return results
+
+
+def _write_foreign(folder: Path, options: EvaluateOptions, sources: Mapping[str, Sequence[Path]]) -> None:
+    """Write predictions of another tool in the format of cxrtool, so that `compare` and `report` need no options."""
+    for name, paths in sources.items() if options.confusion_matrix is None else ():
+        predictions, _ = _read(paths, options.foreign(), partial=options.partial)
+        if predictions.notes:
+            atomic_write(folder / name / PREDICTIONS, as_table(predictions))
+
+
+def _new_images(
+    options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]
+) -> NewImages | None:
+    """The model and the new images among the inputs, where there are any; reports what they were taken for."""
+    found = None if options.confusion_matrix is not None else find_new_images(sources, options.foreign())
+    if found is None:
+        if options.relabel:
+            raise UsageError(
+                "--relabel: expected images with labels for a model, found none",
+                "cxrtool evaluate RUN IMAGES --relabel OLD=NEW; labels of a manifest: `cxrtool select --relabel`",
+            )
+        return None
+    if options.together:
+        raise UsageError(
+            "--together: expected runs or predictions, found images", "evaluate each run on them first, with -o"
+        )
+    new = NewImages.read(*found, options.relabel, settings, options.foreign(), partial=options.partial)
+    for line in new.lines:
+        settings.report.say(line)
+    return new
+
+
+LIBRARIES = ("numpy", "matplotlib", "opencv-python-headless", "torch", "timm")
+SHOWN_REJECTS = 5
+
+
+def _report_rejects(rejects: Sequence[Row], settings: Settings) -> None:
+    for row in rejects[:SHOWN_REJECTS]:
+        settings.report.warn(f"{row['path']}: {row['reason']}")
+    if rejects and settings.strict:
+        raise StrictError(f"{len(rejects)} rejected")
+    if len(rejects) > SHOWN_REJECTS:
+        settings.report.warn(f"{len(rejects)} images were rejected; with -o they are all in rejects.csv")
 
 
 def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
@@ -264,7 +369,10 @@ def dump_metrics(results: Mapping[str, Summary]) -> str:
 
 
 def _evaluate(
-    options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]
+    options: EvaluateOptions,
+    settings: Settings,
+    sources: Mapping[str, Sequence[Path]],
+    predicted: Predictions | None = None,
 ) -> dict[str, tuple[Scores | None, Summary]]:
     from cxrtool.evaluation.decisions.tables import decision_notes
     from cxrtool.evaluation.groups import parse_groupings
@@ -278,9 +386,16 @@ def _evaluate(
     found: dict[str, tuple[Scores | None, Summary]] = {}
     audits = audits_near(chain.from_iterable(sources.values()))
     for name, paths in sources.items():
-        predictions, missing = _read(paths, partial=options.partial)
-        whole = replace(predictions)
-        if options.within is not None:
+        group = None
+        if options.together:
+            group, whole, missing = _read_together(paths, options)
+            predictions = group.predictions
+        else:
+            predictions, missing = (
+                (predicted, []) if predicted is not None else _read(paths, options.foreign(), partial=options.partial)
+            )
+            whole = replace(predictions)
+        if options.within is not None and group is None:
             missing += keep_within(predictions, options.within, options.subset)
         scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
         scores, decided = decide(scores, whole, classes, options, settings.seed)
@@ -289,10 +404,14 @@ def _evaluate(
         )
         notes = summary["notes"]
         summary |= decided
+        if group is not None:
+            drawn: dict[str, Any] = {"seed": settings.seed, "resamples": options.resamples}
+            summary["together"], unlike = group.summarise(scores, positive=options.positive, **drawn)
+            missing += unlike
         summary["notes"] = [*missing, *notes, *decision_notes(summary)]
         audit = audit_of(scores.rows, audits)
         summary["audit"] = audit.summary() if audit else None
-        averaged = _averaged_history(paths)
+        averaged = None if predicted is not None else _averaged_history(paths)
         summary["history"] = averaged.summary() if averaged else None
         found[name] = (scores, summary)
     return found
@@ -319,6 +438,7 @@ def decide(
     from cxrtool.evaluation.summary import find_positive
 
     needed = options.calibrated or options.sensitivity is not None or options.abstain
+    check_probabilities(predictions, options)
     validation = find_validation(predictions, scores, classes) if needed else Validation()
     positive = find_positive(scores.classes, options.positive)
     runs = [{"repeat": repeat or "0", "fold": fold or "0"} for repeat, fold in scores.runs]
@@ -336,7 +456,7 @@ def decide(
     limits: list[float] = []
     if positive is not None:
         rated = drawn | {"prevalences": parse_prevalences(options.prevalence)}
-        points = [operating_point(scores, positive, **rated)]
+        points = [operating_point(scores, positive, **rated)] if scores.decided.any() else []
         if options.sensitivity is not None:
             chosen = thresholds.choose(scores, validation, positive, options.sensitivity)
             limits = [entry.value for entry in chosen if entry.value is not None]
@@ -349,10 +469,25 @@ def decide(
             if limits:
                 rule = f"threshold for sensitivity {options.sensitivity:g}"
                 points.append(operating_point(scores, positive, rule=rule, **rated))
-        found |= {"operating": points, "decision_curve": decision_curve(scores, positive, **rated)}
+        found |= {"operating": points} if points else {}
+        found |= {"decision_curve": decision_curve(scores, positive, **rated)} if scores.kind == PROBABILITIES else {}
     if options.abstain:
         found["abstention"] = abstain(scores, validation, positive_index=positive, thresholds=limits, **drawn)
     return scores, found
+
+
+def check_probabilities(predictions: Predictions, options: EvaluateOptions) -> None:
+    """Raise a `UsageError` for an option that needs probabilities, where there are only scores or classes."""
+    given = {
+        "--calibrated": options.calibrated,
+        "--sensitivity": options.sensitivity is not None,
+        "--abstain": options.abstain,
+        "--classes": bool(options.classes),
+    }
+    used = [name for name, value in given.items() if value]
+    if predictions.kind != PROBABILITIES and used:
+        what = "scores that only rank the images" if predictions.kind == RANKING else "predicted classes alone"
+        raise UsageError(f"{used[0]}: expected probabilities in {predictions.name}, found {what}")
 
 
 def _from_counts(path: Path, options: EvaluateOptions, settings: Settings) -> Summary:
@@ -371,28 +506,54 @@ def _from_counts(path: Path, options: EvaluateOptions, settings: Settings) -> Su
     return summary
 
 
-def _read(paths: Sequence[Path], *, partial: bool) -> tuple[Predictions, list[str]]:
-    parts, notes = [], []
+def _read(paths: Sequence[Path], foreign: ForeignColumns, *, partial: bool) -> tuple[Predictions, list[str]]:
+    parts = [read_run_predictions(path, partial=partial, foreign=foreign) for path in paths]
+    notes = [*notes_of(parts), *as_runs(parts)]
     owner: dict[tuple[str, str], Path] = {}
-    for path in paths:
-        part = read_run_predictions(path, partial=partial)
+    for path, part in zip(paths, parts, strict=True):
         for run in part.runs():
             if run in owner:
                 raise InputError(
                     f"{path}: expected repeats and folds that differ from those in {owner[run]}, found repeat "
                     f"'{run[0]}' fold '{run[1]}' in both",
-                    "evaluate them side by side, as first=A.csv second=B.csv",
+                    "evaluate them side by side, as first=A.csv second=B.csv; or with --together if they "
+                    "differ in the seed alone",
                 )
             owner[run] = path
-        parts.append(part)
         if path.is_dir() and is_run(path) and (path / SPLITS).exists():
             expected, whole = folds_of(read_table(path / SPLITS).rows), check_whole(path, partial=True)
             notes += [f"Only {len(whole)} of {len(expected)} folds exist."] if len(whole) < len(expected) else []
     return (parts[0] if len(parts) == 1 else join(parts, ", ".join(str(path) for path in paths))), notes
 
 
-def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]]) -> Plan:
-    files: list[Path] = []
+def _read_together(paths: Sequence[Path], options: EvaluateOptions) -> tuple[RunsTogether, Predictions, list[str]]:
+    """The runs of `--together` with the rows of `--within`, all of their predictions, and notes."""
+    parts, notes = [], []
+    for path in paths:
+        part, own = _read([path], options.foreign(), partial=options.partial)
+        parts.append(part)
+        notes += own
+    whole = RunsTogether.of(parts, paths)
+    if options.within is None:
+        return whole, whole.predictions, list(dict.fromkeys(notes))
+    chosen = [replace(part) for part in parts]
+    for part in chosen:
+        # Before the repeats have other numbers than in the splits.
+        notes += keep_within(part, options.within, options.subset)
+    return RunsTogether.of(parts, paths, chosen), whole.predictions, list(dict.fromkeys(notes))
+
+
+def _plan(
+    options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]], new: NewImages | None = None
+) -> Plan:
+    if new:
+        files = [*new.files, *audits_near([new.model, new.source])]
+        files += [table_of(options.within)] if options.within is not None else []
+        inputs = Inputs.of(new.manifest, files=files, verify=settings.verify)
+        # Rows without an image change what is rejected.
+        given = {**options.identity(), "precision": settings.precision, "rejects": len(new.rejects)}
+        return Plan("evaluate", given, inputs, libraries=LIBRARIES, seeded=True, threaded=True)
+    files = []
     for path in (path for paths in sources.values() for path in paths):
         if path.is_dir() and is_run(path):
             folds = [path / fold_name(*pair) for pair in whole_folds(path)]
@@ -401,6 +562,8 @@ def _plan(options: EvaluateOptions, settings: Settings, sources: Mapping[str, Se
             files += [path / SPLITS] * (path / SPLITS).exists()
         else:
             files.append(path / PREDICTIONS if path.is_dir() else path)
+        if options.together and (path / RUN_FILE).is_file():
+            files.append(path / RUN_FILE)
     if options.within is not None:
         files.append(table_of(options.within))
     files += audits_near(chain.from_iterable(sources.values()))
@@ -413,9 +576,15 @@ def _write(
 ) -> None:
     from cxrtool.evaluation import tables
     from cxrtool.evaluation.plots import curves as plots
+    from cxrtool.evaluation.together import COLUMNS as RUN_COLUMNS
+    from cxrtool.evaluation.together import table as run_table
 
     results = {name: summary for name, (_, summary) in found.items()}
     atomic_write(folder / METRICS, dump_metrics(results))
+    for name, summary in results.items():
+        if summary.get("together"):
+            (folder / name).mkdir(exist_ok=True)
+            atomic_write(folder / name / RUNS, dump_table(RUN_COLUMNS, run_table(summary["together"])))
     columns, rows = tables.tidy(results)
     atomic_write(folder / TIDY, dump_table(columns, [dict(zip(columns, row, strict=True)) for row in rows]))
     pictures = {}

@@ -33,7 +33,7 @@ from cxrtool.data.tables.manifest import (
     write_manifest,
     write_table,
 )
-from cxrtool.errors import InputError, OutputError, StrictError, UsageError
+from cxrtool.errors import OutputError, StrictError, UsageError
 from cxrtool.flow.settings import Settings
 
 JOURNAL = "journal.jsonl"

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from cxrtool.data.file_names import MANIFEST, MODEL, PREDICTIONS, SPLITS
 from cxrtool.data.splitting.splits import run_order
+from cxrtool.data.tables.foreign import ForeignColumns, is_own, read_foreign
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
-from cxrtool.data.tables.predictions import Predictions, join, read_predictions
+from cxrtool.data.tables.predictions import Predictions, join, predictions_of, read_predictions
+from cxrtool.data.tables.workbook import is_workbook, read_workbook
 from cxrtool.errors import IncompleteError, InputError, UsageError
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.settings import Settings
@@ -105,8 +107,31 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
     return whole
 
 
-def read_run_predictions(argument: Path, *, partial: bool = False) -> Predictions:
+def read_table_of_predictions(path: Path, foreign: ForeignColumns) -> Predictions:
+    """The predictions of cxrtool or of another tool, as CSV or as the first sheet of an Excel workbook, or of `-`.
+
+    Raises:
+        InputError: Its columns are not known or ambiguous, or a score is no number.
+    """
+    notes = []
+    if path != STDIN and is_workbook(path):
+        table, others = read_workbook(path)
+        notes = [f"{path}: only the first sheet is read; not read: {', '.join(others)}."] if others else []
+    else:
+        table = read_table(path)
+    if is_own(table) and not foreign.named():
+        return predictions_of(table, str(path))
+    predictions = read_foreign(table, foreign)
+    predictions.notes += notes
+    return predictions
+
+
+def read_run_predictions(
+    argument: Path, *, partial: bool = False, foreign: ForeignColumns | None = None
+) -> Predictions:
     """The predictions of a run (all of its folds), of one fold's folder, of a CSV file, or of standard input (`-`).
+
+    With `foreign`, tables of other tools are read, too.
 
     Raises:
         IncompleteError: A run lacks folds and `partial` is false.
@@ -114,9 +139,10 @@ def read_run_predictions(argument: Path, *, partial: bool = False) -> Prediction
     """
     path = Path(argument)
     if path == STDIN or path.is_file():
-        return read_predictions(path)
+        return read_predictions(path) if foreign is None else read_table_of_predictions(path, foreign)
     if (path / PREDICTIONS).is_file() and not is_run(path):
-        return read_predictions(path / PREDICTIONS)
+        table = path / PREDICTIONS
+        return read_predictions(table) if foreign is None else read_table_of_predictions(table, foreign)
     if not path.exists():
         raise InputError(f"{path}: no such run or file", "a run is a folder that `cxrtool train -o` wrote")
     if not is_run(path):

@@ -19,7 +19,7 @@ from cxrtool.commands.phantom import PhantomOptions, phantom
 from cxrtool.commands.prepare import PrepareOptions, prepare
 from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import read_manifest, read_table
-from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.errors import OutputError, UsageError
 from cxrtool.flow.settings import Settings
 from cxrtool.phantom.cohort import SEVERITIES
 from cxrtool.phantom.sources import FILES, SOURCES

@@ -249,10 +249,14 @@ def test_nothing_nasty_ends_the_run(tmp_path):
     assert all(reason and "\n" not in reason for reason in rejects.values())
     # Nothing but our own lines: the decoders' complaints are heard and kept from the user.
     lines = done.stderr.splitlines()
-    assert [line[:20] for line in lines] == [
+    assert [line[:20].rstrip() for line in lines] == [
         "files skipped becaus",
         "5 images: unlabelled",
         "  1 x same pixels as",
+        "  3 images: expected",
+        "  2 images: truncate",
+        "  2 images: truncate",
+        "  2 images: expected",
         "warning: 28 rejected",
     ], done.stderr
 
@@ -532,7 +536,7 @@ def test_a_wrong_option_is_one_line(cxr, tree, tmp_path, arguments, code, words)
 
 def test_without_an_output_nothing_is_read(cxr, tree):
     done = cxr("prepare", tree)
-    assert done.code == 1
+    assert done.code == 2
     assert "needs -o DIR" in done.err
 
 
@@ -608,3 +612,112 @@ def test_not_one_readable_image_is_an_error_also_again(cxr, tmp_path):
         assert made.code == 1
         assert "Traceback" not in made.err
         assert "rejects.csv" in made.err
+
+
+@pytest.fixture
+def german(tmp_path):
+    """A table as a German spreadsheet writes it, and its images in subfolders of another folder."""
+    for index in range(4):
+        save(tmp_path / "bilder" / ("a", "b")[index % 2] / f"r{index}.png", picture(index))
+    lines = ["Bild;Befund;Patient Nr;Alter;Geschlecht;Projektion;CRP"]
+    lines += [f"r{index};{('covid', 'normal')[index % 2]};00{index};4{index},5;w;PA;1,5" for index in range(4)]
+    table = tmp_path / "studie" / "tabelle.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(lines) + "\n", encoding="latin-1")
+    return table
+
+
+COLUMNS = "path=Bild,label=Befund,patient_id=Patient Nr,age=Alter,sex=Geschlecht,view=Projektion"
+
+
+def test_a_german_table_with_bare_names(cxr, german, tmp_path):
+    done = cxr("prepare", german, "--images", tmp_path / "bilder", "--columns", COLUMNS, "-o", tmp_path / "out")
+    assert (done.code, done.err) == (0, "4 images: covid 2, normal 2; 4 patients\n")
+    row = rows_of(tmp_path / "out")["r1"]
+    wanted = {"label": "normal", "patient_id": "studie:001", "age": "41.5", "sex": "F", "view": "PA", "CRP": "1,5"}
+    assert wanted.items() <= row.items()
+    assert row["original"] == "b/r1.png"
+
+
+def test_a_workbook_is_read_as_its_table_is(cxr, german, tmp_path):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for line in german.read_text(encoding="latin-1").splitlines():
+        book.active.append(line.split(";"))
+    book.create_sheet("Notizen").append(["x"])
+    book.save(tmp_path / "studie" / "tabelle.xlsx")
+    given = ["--images", tmp_path / "bilder", "--columns", COLUMNS]
+    assert cxr("prepare", german, *given, "-o", tmp_path / "one").code == 0
+    done = cxr("prepare", tmp_path / "studie" / "tabelle.xlsx", *given, "-o", tmp_path / "two")
+    assert done.code == 0
+    assert "only the first sheet is read; not read: Notizen" in done.err
+    assert (tmp_path / "one" / "manifest.csv").read_bytes() == (tmp_path / "two" / "manifest.csv").read_bytes()
+
+
+def test_many_equal_reasons_are_one_line(cxr, german, tmp_path):
+    german.write_text(german.read_text() + "".join(f"weg{index}.png;covid;9;;;;\n" for index in range(5)))
+    given = ["prepare", german, "--images", tmp_path / "bilder", "--columns", COLUMNS, "-o", tmp_path / "out"]
+    lines = cxr(*given).err.splitlines()
+    listed = tmp_path / "out" / "rejects.csv"
+    assert lines[1:] == [f"warning: 5 images: no such file, such as weg0.png; all in {listed}"]
+    assert len(rejects_of(tmp_path / "out")) == 5
+    assert cxr(*given, "--strict", "--force").code == 3
+
+
+def test_a_name_of_several_files_is_refused_with_the_candidates(cxr, german, tmp_path):
+    for name in ("r0.png", "r1.png"):
+        save(tmp_path / "bilder" / "c" / name, picture(7))
+    given = ["--images", tmp_path / "bilder", "--columns", COLUMNS, "-o", tmp_path / "out"]
+    done = cxr("prepare", german, *given)
+    assert "2 images: several files have this name, such as r0: a/r0.png, c/r0.png; name a smaller folder" in done.err
+    assert sorted(rows_of(tmp_path / "out")) == ["r2", "r3"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "code", "words"),
+    [
+        ("path=Bidl", 1, "--columns path=Bidl: expected this column, found: Bild, Befund, "),
+        ("path=Bidl", 1, "; did you mean 'Bild'?"),
+        ("pfad=Bild", 2, "--columns: expected one of image_id, path, label, "),
+        ("lable=Befund", 2, "did you mean 'label'?"),
+        ("Bild", 2, "expected NAME=COLUMN with commas between"),
+        ("path=Bild,path=Befund", 2, "expected one column for path, found Bild and Befund"),
+    ],
+)
+def test_a_wrong_column_is_one_line(cxr, german, tmp_path, columns, code, words):
+    done = cxr("prepare", german, "--images", tmp_path / "bilder", "--columns", columns, "-o", tmp_path / "out")
+    assert done.code == code
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_the_column_of_files_is_guessed_for_the_message(cxr, german, tmp_path):
+    done = cxr("prepare", german, "--images", tmp_path / "bilder", "--columns", "label=Befund", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert done.err.splitlines()[1] == "  name it with --columns path=Bild,label=Befund"
+
+
+def test_options_of_tables_need_a_table(cxr, tree, german, tmp_path):
+    done = cxr("prepare", tree, "--columns", "path=Bild", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "--columns: expected a table (.csv, .tsv or .xlsx) as SOURCE" in done.err
+    done = cxr("prepare", german, "--images", tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "expected the folder of the images, found no such folder" in done.err
+    done = cxr("prepare", tree, "--dataset", "cohen", "--columns", "path=Bild", "-o", tmp_path / "out")
+    assert "cannot be combined with --dataset cohen" in done.err
+
+
+def test_a_table_without_its_images_points_at_the_option(cxr, german, tmp_path):
+    done = cxr("prepare", german, "--columns", COLUMNS, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "--images FOLDER names the folder" in done.err
+
+
+def test_the_folder_of_the_images_is_no_place_for_the_result(cxr, tree):
+    before = sorted(tree.rglob("*"))
+    refused = cxr("prepare", tree, "-o", tree)
+    assert refused.code == 2
+    assert "found the folder of the images itself" in refused.err
+    assert sorted(tree.rglob("*")) == before

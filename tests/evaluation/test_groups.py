@@ -73,6 +73,8 @@ def test_groups_are_a_partition(make_predictions):
 def test_an_unknown_column_names_those_there(make_predictions):
     with pytest.raises(InputError, match=r"--by hospital: expected a column of the predictions, found only age, fold"):
         split_by(scored(make_predictions), Grouping("hospital"))
+    with pytest.raises(InputError, match="did you mean 'source'"):
+        split_by(scored(make_predictions), Grouping("Sorce"))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_the_same_run_twice_is_no_second_opinion(run, settings):
     first = run / "r0f0" / "predictions.csv"
     with pytest.raises(InputError, match=r"found repeat '0' fold '0' in both") as caught:
         evaluate(options(first, first), settings)
-    assert caught.value.hint == "evaluate them side by side, as first=A.csv second=B.csv"
+    assert caught.value.hint == (
+        "evaluate them side by side, as first=A.csv second=B.csv; or with --together if they differ in the seed alone"
+    )
 
 
 def test_side_by_side(run, tmp_path, settings):

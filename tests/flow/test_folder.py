@@ -12,7 +12,7 @@ import pytest
 
 from cxrtool.data.files import locked
 from cxrtool.data.tables.manifest import read_manifest
-from cxrtool.errors import InputError, OutputError, StrictError, UsageError
+from cxrtool.errors import OutputError, StrictError, UsageError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, read_run_file
 from cxrtool.flow.settings import Settings
 

@@ -54,7 +54,13 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
     if any(STDIN in paths for paths in sources.values()):
         raise UsageError("expected a run or a CSV, found predictions on standard input", "save them as CSV first")
     out = _target(settings)
-    study = Study.read(sources, partial=options.partial, manifest=options.manifest, audit=options.audit)
+    study = Study.read(
+        sources,
+        partial=options.partial,
+        manifest=options.manifest,
+        audit=options.audit,
+        positive=options.positive,
+    )
     if not study.tested:
         raise InputError(
             f"{study.sources[0].tables[0]}: expected labelled predictions, found none",

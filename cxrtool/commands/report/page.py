@@ -18,6 +18,7 @@ from cxrtool.data.tables.twins import is_twin
 from cxrtool.flow.audits import first_marks, sections_of
 from cxrtool.flow.folder import without_paths
 from cxrtool.flow.replaying import STEPS
+from cxrtool.flow.run import read_table_of_predictions
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ class Maker:
         for name, scores, wrong in found:
             title = f"{ERRORS}: {name}" if name and len(found) > 1 else ERRORS
             shown = wrong[: self.options.errors]
+            if not scores.decided.any():
+                sections.append(Section(title, ["No class was predicted: the scores are no probabilities."]))
+                continue
             if not shown:
                 sections.append(Section(title, ["The predicted class of every test image is right."]))
                 continue
@@ -145,7 +149,8 @@ class Maker:
         return sections
 
     def _scores(self) -> list[tuple[str, Scores]]:
-        from cxrtool.data.tables.predictions import join, read_predictions
+        from cxrtool.data.tables.foreign import ForeignColumns, as_runs
+        from cxrtool.data.tables.predictions import join
         from cxrtool.evaluation.scores import scores_of
 
         tables: dict[str, list[Path]] = {}
@@ -153,7 +158,8 @@ class Maker:
             tables.setdefault(source.name, []).extend(source.tables)
         found = []
         for name, paths in tables.items():
-            parts = [read_predictions(path) for path in paths]
+            parts = [read_table_of_predictions(path, ForeignColumns(positive=self.options.positive)) for path in paths]
+            as_runs(parts)
             joined = parts[0] if len(parts) == 1 else join(parts, name or str(paths[0]))
             found.append((name, scores_of(joined, abstaining=True)))
         return found

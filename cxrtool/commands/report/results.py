@@ -138,6 +138,7 @@ def caption_of(stem: str) -> str:
 def first_lines(summaries: Mapping[str, Summary]) -> list[str]:
     """The main figures with their intervals, in words."""
     from cxrtool.evaluation.tables import cell, count_of
+    from cxrtool.evaluation.unknown import NO_CLASS, NO_SCORES
 
     lines = []
     for name, summary in summaries.items():
@@ -151,6 +152,8 @@ def first_lines(summaries: Mapping[str, Summary]) -> list[str]:
         if positive is not None:
             of = summary["per_class"][positive]
             figures = [(f"sensitivity for {positive}", of["sensitivity"]), ("specificity", of["specificity"]), *figures]
+        # Predictions of another tool may have no classes, or no scores.
+        figures = [(what, measure) for what, measure in figures if measure.get("reason") not in (NO_CLASS, NO_SCORES)]
         text = ", ".join(f"{what} {cell(measure)}" for what, measure in figures)
         patients = f" of {count_of(summary['patients'], 'patient')}" if summary["patients_known"] else ""
         start = f"{name}: " if name else ""

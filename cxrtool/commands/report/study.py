@@ -26,8 +26,10 @@ from cxrtool.data.file_names import (
 )
 from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
 from cxrtool.data.splitting.splits import SUBSETS, Splits, read_splits
+from cxrtool.data.tables.foreign import ForeignColumns, is_own
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
 from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
+from cxrtool.data.tables.workbook import is_workbook
 from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
 from cxrtool.flow.audits import Audit, audit_of, audits_near, read_audit
@@ -376,16 +378,22 @@ class Study:
 
     @classmethod
     def read(
-        cls, sources: Mapping[str, Sequence[Path]], *, partial: bool, manifest: Path | None, audit: Path | None
+        cls,
+        sources: Mapping[str, Sequence[Path]],
+        *,
+        partial: bool,
+        manifest: Path | None,
+        audit: Path | None,
+        positive: str | None = None,
     ) -> Study:
-        """Read it.
+        """Read it; `positive` is the class of a single score in predictions of another tool.
 
         Raises:
             IncompleteError: A run lacks folds and `partial` is false.
             InputError: Predictions, a manifest or an audit cannot be read.
         """
         found = [Source.of(name, path, partial=partial) for name, paths in sources.items() for path in paths]
-        tested = [row for source in found for table in source.tables for row in _tested(table)]
+        tested = [row for source in found for table in source.tables for row in _tested(table, positive)]
         first = next((source for source in found if source.run is not None), None)
         run = first.run if first else None
         folds = list(first.folds) if first else []
@@ -453,10 +461,12 @@ def divided_in_words(study: Study) -> str:
     return division_in_words(study.splits, rows, allowed="--allow-leakage" in words if study.made else None)
 
 
-def _tested(path: Path) -> list[Row]:
+def _tested(path: Path, positive: str | None) -> list[Row]:
     """The labelled test rows of a table of predictions; all labelled rows where none is marked as test."""
-    table = read_table(path)
-    table.require("image_id")
+    table = None if is_workbook(path) else read_table(path)
+    if table is None or not is_own(table):
+        rows = runs.read_table_of_predictions(path, ForeignColumns(positive=positive)).rows
+        return [row for row in rows if row.get("label")]
     base = table.origin.absolute().parent if table.origin else Path.cwd()
     marked = any(row.get("subset") == TEST for row in table.rows)
     rows = [row for row in table.rows if row.get("label") and (row.get("subset") == TEST or not marked)]

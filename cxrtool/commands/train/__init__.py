@@ -3,6 +3,9 @@
 Writes a run: a folder rRfF for each repeat R and fold F, with the model, its history and curves, and its predictions
 for the validation and test images. After an interruption the same command continues and ends with the same weights.
 
+The images are divided by a file of `split` (--splits), or by --folds or --holdout. With these the input may be raw: a
+folder with a subfolder for each class, or a table. `prepare` and `split` are then run first, inside the run.
+
 Example: cxrtool train prepared --splits splits.csv --preset covid-xnet -o run
 """
 
@@ -16,6 +19,7 @@ from typing import Any, get_type_hints
 
 from cxrtool.commands.train.combinations import Combination, draw, parse_grid, with_kernels
 from cxrtool.commands.train.grid import SHOWN, GridTrainer, check_validation, rule_of, tabulate
+from cxrtool.commands.train.implied import IMPLIED, Implied, check_ways
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.train.twins import TwinTraining, find_generators
 from cxrtool.data.file_names import REJECTS
@@ -47,17 +51,31 @@ LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 UNFROZEN = "--weights none: the whole network is trained, since a backbone with random weights must not be frozen"
 
 
-def run(options: TrainOptions, settings: Settings) -> None:
-    """Train, and print the table of a grid search."""
+def run(options: TrainOptions, settings: Settings) -> int | None:
+    """Train, after the steps that the options imply, and print the table of a grid search.
+
+    Returns:
+        The exit code of a step before the training that failed.
+    """
+    steps = Implied.of(options, settings)
+    if steps is not None:
+        # A mistake in the options of the training is found before the images are read.
+        combine(steps.options, replace(settings, report=Silent()))
+        if code := steps.run(settings):
+            return code
+        options = steps.options
+        if settings.dry_run and options.splits is not None and not options.splits.is_file():
+            return None
     rows = train(options, settings)
     if not rows:
-        return
+        return None
     columns, lines = tabulate(rows)
     title = "Grid search on validation images, mean of the folds"
     settings.report.say("\n" + settings.output.aligned(columns, lines[:SHOWN], title))
     if len(lines) > SHOWN:
         settings.report.say(f"… and {len(lines) - SHOWN} more in {settings.out}/grid.csv")
     settings.report.say(f"Chosen in each fold: {rule_of(rows)}.")
+    return None
 
 
 def train(options: TrainOptions, settings: Settings) -> list[Row]:
@@ -75,6 +93,9 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     """
     if str(options.splits) == "-":
         raise UsageError("--splits: expected a file or a run, found standard input")
+    check_ways(options)
+    if options.splits is None:
+        raise UsageError("expected the splits of --folds or --holdout, found none", "give --splits to `train`")
     splits = splits_file(options.splits)
     combinations, settings = combine(options, settings)
     manifest = read_manifest(options.manifest, root=settings.root)
@@ -105,7 +126,9 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         classes = twins.classes
     _check_designs(combinations, len(classes), settings)
     shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
-    create_run_folder(container, splits, shown, {"native_sizes": _native_sizes(options, combinations)})
+    extra = {"native_sizes": _native_sizes(options, combinations)}
+    made = read_run_file(container.out) or {}
+    create_run_folder(container, splits, shown, extra | ({IMPLIED: made[IMPLIED]} if IMPLIED in made else {}))
     warn_without_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
     task = Task(options.preset, options.save_every, settings, labelled, classes, chain, container, stores)

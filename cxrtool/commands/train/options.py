@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cxrtool.flow import common_options
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING
-from cxrtool.options import option
+from cxrtool.options import argument, option
 from cxrtool.training.options import TrainingOptions
 
 
@@ -28,8 +28,28 @@ class TrainOptions(TrainingOptions):
         *RUNNING,
     )
 
-    manifest: Path = common_options.manifest(effect=False)
-    splits: Path = option("The splits file that `cxrtool split` wrote.", effect=False)
+    manifest: Path = argument(
+        "A manifest, a step's folder, or - for standard input. With --folds or --holdout also images: a folder with a "
+        "subfolder for each class, or a table.",
+        metavar="MANIFEST|IMAGES",
+        effect=False,
+    )
+    splits: Path | None = option("The splits file that `cxrtool split` wrote.", None, shown="", effect=False)
+    folds: int | None = option(
+        "Instead of --splits: cross-validation with this number of folds, divided as `cxrtool split` does; images are "
+        "first read as `cxrtool prepare` does. Both are kept inside the run.",
+        None,
+        minimum=2,
+        shown="",
+        effect=False,
+    )
+    holdout: str | None = option(
+        "Instead of --splits: one division, 60/20/20 or 80/20; otherwise as --folds.",
+        None,
+        metavar="SHARES",
+        shown="",
+        effect=False,
+    )
     transform: Path | None = option(
         "Train on twins, made in each fold by the generators of this run of `fit generators`; they are not saved.",
         None,

@@ -22,6 +22,16 @@ NOT_IMAGES = {f".{suffix}" for suffix in _OTHER_SUFFIXES.split()}
 _NOT_IMAGES_BY_NAME = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "makefile", "checksums"}
 
 
+def may_be_image(name: str) -> bool:
+    """Whether a file with this name is tried as an image.
+
+    >>> may_be_image("a.png"), may_be_image("1.2.840.113"), may_be_image("notes.txt"), may_be_image(".DS_Store")
+    (True, True, False, False)
+    """
+    suffix = Path(name).suffix.lower()
+    return not name.startswith(".") and suffix not in NOT_IMAGES and name.lower() not in _NOT_IMAGES_BY_NAME
+
+
 @adapter("folder")
 def read(root: Path, request: Request) -> Iterator[Record]:
     """Yield every file below `root` that may be an image, sorted by path; images directly in `root` have no label.
@@ -46,7 +56,7 @@ def read(root: Path, request: Request) -> Iterator[Record]:
             path = Path(here, name)
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in NOT_IMAGES or name.lower() in _NOT_IMAGES_BY_NAME:
+            if not may_be_image(name):
                 request.skipped.append(path)
                 continue
             yield Record(path, {"label": label}, path.relative_to(root).as_posix())

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import ADAPTERS
 from cxrtool.data.tables.ids import Naming, stem_of, unique_ids
 from cxrtool.data.tables.manifest import Manifest, order_columns
-from cxrtool.errors import InputError
+from cxrtool.errors import InputError, UsageError
 
 ORIGINAL = "original"
 """The column with the source file of an image."""
 
-TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".xls")
 
 AUTO = "auto"
 """Instead of a data set: the one whose layout a folder has, else the plain adapters."""
@@ -38,11 +38,13 @@ class Listing:
             where a row of a table has no file), `source`, `original`, and all other known columns.
         skipped: Files that are not images by their names.
         remarks: Messages about a set as a whole.
+        warnings: What the user should check.
     """
 
     records: list[Record]
     skipped: list[Path]
     remarks: list[str]
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
@@ -70,6 +72,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     """
     records: list[Record] = []
     namings: list[Naming] = []
+    _check_table_options(sources, dataset, request)
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder", "SOURCE is a folder of images, a table, or an image")
@@ -87,7 +90,25 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     for record, identity in zip(records, unique_ids(namings), strict=True):
         record.columns["image_id"] = identity
     remarks = [*request.remarks, *_patients_in_names(records)]
-    return Listing(records, request.skipped, list(dict.fromkeys(remarks)))
+    return Listing(records, request.skipped, list(dict.fromkeys(remarks)), list(dict.fromkeys(request.warnings)))
+
+
+def _check_table_options(sources: Sequence[Path], dataset: str | None, request: Request) -> None:
+    """Raise a `UsageError` for options on a table where no source is read as one."""
+    given = "--columns" if request.columns else "--images" if request.images is not None else ""
+    if not given:
+        return
+    if dataset not in (None, AUTO, "csv"):
+        raise UsageError(f"{given}: cannot be combined with --dataset {dataset}, which knows its files and columns")
+    if dataset != "csv" and not any(source.suffix.lower() in TABLES for source in sources):
+        found = ", ".join(map(str, sources))
+        raise UsageError(
+            f"{given}: expected a table (.csv, .tsv or .xlsx) as SOURCE, found {found}",
+            "the table is the SOURCE, and --images is the folder of its images: cxrtool prepare TABLE --images FOLDER",
+        )
+    if request.images is not None and not request.images.is_dir():
+        what = "a file" if request.images.exists() else "no such folder"
+        raise UsageError(f"--images {request.images}: expected the folder of the images, found {what}")
 
 
 _PATIENTS_IN_NAMES = (

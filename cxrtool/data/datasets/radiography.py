@@ -16,7 +16,6 @@ There are no patient ids, ages or views: images of one patient cannot be kept to
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from cxrtool.data.datasets.layout import misfit, within
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.ids import stem_of
+from cxrtool.data.tables.workbook import LARGEST, ROWS, check_workbook
 from cxrtool.errors import InputError
 
 CLASSES = {
@@ -38,11 +38,6 @@ CLASSES = {
 """The class of a folder's name, in lower case and without underscores."""
 
 BOOK = ".metadata.xlsx"
-LARGEST = 1 << 27
-"""Largest uncompressed size of a workbook in bytes; a table of a million cells has about forty million."""
-
-ROWS = 1 << 20
-"""Rows of an Excel sheet; a damaged file may claim more."""
 
 
 @adapter("radiography-db", mark=lambda root: (within(root, "Viral Pneumonia") / "Viral Pneumonia").is_dir())
@@ -100,11 +95,7 @@ def read_book(path: Path) -> list[dict[str, str]]:
     import pandas as pd
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            starts = [archive.open(part).read(4096) for part in parts if part.filename.endswith((".xml", ".rels"))]
-        if sum(part.file_size for part in parts) > LARGEST or any(b"<!DOCTYPE" in start for start in starts):
-            raise InputError(f"{path}: the workbook is too large, or declares XML entities")
+        check_workbook(path, LARGEST)
         with warnings.catch_warnings():
             # It warns of styles and drop-down lists, which are not needed.
             warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,23 +14,23 @@ class Request:
     """The options of an adapter, and its messages.
 
     Attributes:
-        path_column: The table's column of files; None finds it.
-        label_column: The column of classes; None finds it.
-        patient_column: The column of patients; None finds it.
+        columns: A table's columns by the name of the manifest, as `--columns` names them; others are found.
+        images: The folder, with its subfolders, of the images that a table names; None is that of the table.
         exclude: Folders that are not searched, because the output may be inside the source.
         views: The views of `--view`, in capitals; where it is empty, adapters of published sets exclude views that are
             not frontal.
         skipped: Files that are not images by their names; filled by the adapter.
         remarks: Messages about the set as a whole; filled by the adapter.
+        warnings: What the user should check; filled by the adapter.
     """
 
-    path_column: str | None = None
-    label_column: str | None = None
-    patient_column: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    images: Path | None = None
     exclude: frozenset[Path] = frozenset()
     views: frozenset[str] = frozenset()
     skipped: list[Path] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Record:
         relative: The path below the source, with slashes; empty where a row of a table has no file.
         unwanted: Why the image is excluded, such as a lateral view or a CT slice; it is then not opened, and listed in
             `rejects.csv` with this reason. Empty for all other images.
+        doubt: Why its file is not known, such as a name that several files have; it is listed in `rejects.csv` as a
+            file that cannot be read.
         header: A DICOM header in a file beside the image, for how its stored values are displayed.
         masks: The files of its mask, one for each lung where there are several; they are joined.
         ribless: The same image without ribs.
@@ -53,6 +56,7 @@ class Record:
     columns: Row
     relative: str
     unwanted: str = ""
+    doubt: str = ""
     header: Path | None = None
     masks: tuple[Path, ...] = ()
     ribless: Path | None = None

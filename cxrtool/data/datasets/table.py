@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
+from cxrtool.data.datasets.finding import Finder, listed
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
-from cxrtool.data.files import existing
+from cxrtool.data.tables.ids import stem_of
 from cxrtool.data.tables.manifest import COLUMNS, Row, Table, read_table
 from cxrtool.data.tables.missing import ALWAYS, SOMETIMES, missing_words
 from cxrtool.data.tables.people import sex_of, years_of
-from cxrtool.errors import InputError
+from cxrtool.data.tables.workbook import is_workbook, read_workbook
+from cxrtool.errors import InputError, UsageError
+from cxrtool.options import one_of
+
+AMBIGUOUS = "several files have this name"
+
+_COMPUTED = ("width", "height", "sha256", "dhash", "warning", "parent_id", "generator", "repeat", "fold")
+STANDARD = tuple(name for name in COLUMNS if name not in (*_COMPUTED, "mask_reference"))
+"""The columns of a manifest that a table can give."""
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "imagename", "img")
 LABELS = ("label", "class", "target", "finding", "diagnosis")
@@ -26,60 +37,163 @@ _NUMBERS = ("age", "width", "height", "patient_id", "offset", "year")
 PATIENTS = ("patient_id", "patientid", "patient", "subject_id", "subject")
 
 
+_SAMPLE = 20
+"""Cells of a column that are tried as names of images."""
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """Read `--columns`: the name of the manifest, and the column of the table.
+
+    A comma in the name of a column needs no escape.
+
+    Raises:
+        UsageError: A pair without `=`, a name that the manifest does not have, or one that is given twice.
+
+    >>> parse_columns("path=Bild,label=Befund, gesichert")
+    {'path': 'Bild', 'label': 'Befund, gesichert'}
+    """
+    found: dict[str, str] = {}
+    for pair in re.split(r",(?=[^,=]*=)", text) if text and text.strip() else []:
+        name, sign, column = (part.strip() for part in pair.partition("="))
+        if not sign or not name or not column:
+            raise UsageError(
+                f"--columns: expected NAME=COLUMN with commas between, such as path=Bild,label=Befund, found '{pair}'"
+            )
+        one_of("--columns", name, STANDARD)
+        if name in found:
+            raise UsageError(f"--columns: expected one column for {name}, found {found[name]} and {column}")
+        found[name] = column
+    return found
+
+
 @adapter("csv")
 def read(source: Path, request: Request) -> Iterator[Record]:
-    """Yield one record a row; relative paths are taken from the table's folder, or from `images/` beside it.
+    """Yield one record a row of a CSV table or of the first sheet of an Excel workbook.
+
+    Relative paths are taken from the folder of `--images` or one below it, else from the table's folder or from
+    `images/` beside it. A name needs no extension.
 
     Columns that the manifest knows are found whatever their case; all others pass through untouched. Age and sex get
     one spelling; words that stand for a missing id or label become empty, and ids that a program has turned into `7.0`
     whole numbers again. What was changed, and what could not be read, is told.
 
     Raises:
-        InputError: No column of files was found, or a column of the options is missing.
+        InputError: No column of files was found, or a column of `--columns` is missing.
     """
-    table = read_table(source)
-    path_column = _find(table, request.path_column, PATHS, "--path-column")
-    if path_column is None:
-        found = ", ".join(table.columns)
-        raise InputError(
-            f"{table.name}: expected a column of image files, such as path or file, found: {found}",
-            "choose it with --path-column",
-        )
-    label_column = _find(table, request.label_column, LABELS, "--label-column")
-    patient_column = _find(table, request.patient_column, PATIENTS, "--patient-column")
-    names = {column: _canonical(column, table.columns) for column in table.columns}
+    table = _read(source, request)
     folder = source.absolute().parent
+    images = request.images.absolute() if request.images is not None else None
+    finder = Finder([images] if images else [folder, folder / "images"], images, request.exclude)
+    chosen = {role: _column(table, role, column) for role, column in request.columns.items()}
+    path_column = chosen.get("path") or _find(table, PATHS)
+    if path_column is None:
+        raise _no_paths(table, finder, request)
+    label_column = chosen.get("label") or _find(table, LABELS)
+    patient_column = chosen.get("patient_id") or _find(table, PATIENTS)
+    names = _names(table, chosen)
     cells = {
         "label": _labels(table, label_column, patient_column, request),
         "patient_id": _patients(table, patient_column, request),
-        "age": _people(table, names, "age", "years", years_of, request),
-        "sex": _people(table, names, "sex", "a sex", sex_of, request),
+        "age": _people(table, _one(names, "age"), "years", years_of, request),
+        "sex": _people(table, _one(names, "sex"), "a sex", sex_of, request),
     }
     originals = {"label": label_column, "patient_id": patient_column}
+    copied = {role: column for role, column in chosen.items() if role not in ("path", *originals)}
     for index, row in enumerate(table.rows):
         columns: Row = {names[column]: cell for column, cell in row.items() if column != path_column}
+        columns |= {role: row[column].strip() for role, column in copied.items()}
         for role, column_of_role in cells.items():
             if column_of_role is not None:
                 original = originals.get(role)
-                columns.pop(names[original] if original else role, None)
+                if original and original not in copied.values():
+                    columns.pop(names[original], None)
                 columns[role] = column_of_role[index]
-        files = {name: _locate(folder, columns[name]) for name in ("mask", "ribless") if columns.get(name)}
+        beside = {name: columns[name] for name in ("mask", "ribless") if columns.get(name)}
+        files = {name: _beside(folder, images, cell) for name, cell in beside.items()}
         masks = (files["mask"],) if "mask" in files else ()
         record = Record(Path(table.place(index)), columns, "", masks=masks, ribless=files.get("ribless"))
         name = row[path_column].strip()
         if name:
-            path = _locate(folder, name)
-            record = replace(record, path=path, relative=Path(os.path.relpath(path, folder)).as_posix())
+            path, candidates = finder.find(name)
+            doubt = f"{AMBIGUOUS}: {listed(candidates)}" if candidates else ""
+            relative = Path(os.path.relpath(path, images or folder)).as_posix()
+            record = replace(record, path=path, relative=relative, doubt=doubt)
         yield record
 
 
-def _find(table: Table, wanted: str | None, known: Sequence[str], flag: str) -> str | None:
-    if wanted is not None:
-        if wanted not in table.columns:
-            raise InputError(f"{table.name}: {flag}: expected a column '{wanted}', found: {', '.join(table.columns)}")
+def _read(source: Path, request: Request) -> Table:
+    if not is_workbook(source):
+        return read_table(source)
+    table, others = read_workbook(source)
+    if others:
+        request.warnings.append(
+            f"{source}: only the first sheet is read; not read: {', '.join(others)} (save a sheet as a file of its own)"
+        )
+    return table
+
+
+def _column(table: Table, role: str, wanted: str) -> str:
+    """The column of the table that `--columns` names for a role; spaces and upper or lower case do not matter."""
+    if wanted in table.columns:
         return wanted
+    alike = [column for column in table.columns if _plain_name(column) == _plain_name(wanted)]
+    if len(alike) == 1:
+        return alike[0]
+    near = {_plain_name(column): column for column in table.columns}
+    close = difflib.get_close_matches(_plain_name(wanted), near, 1)
+    meant = f"; did you mean '{near[close[0]]}'?" if close else ""
+    found = ", ".join(table.columns)
+    raise InputError(f"{table.name}: --columns {role}={wanted}: expected this column, found: {found}{meant}")
+
+
+def _plain_name(column: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", column).casefold().split())
+
+
+def _find(table: Table, known: Sequence[str]) -> str | None:
     lowered = {column.lower(): column for column in reversed(table.columns)}
     return next((lowered[name] for name in known if name in lowered), None)
+
+
+def _no_paths(table: Table, finder: Finder, request: Request) -> InputError:
+    """The error for a table without a known column of files, with the option for the column that looks like it."""
+    found = ", ".join(table.columns)
+    given = "".join(f",{role}={column}" for role, column in request.columns.items())
+    guess = next((column for column in table.columns if _names_images(table.column(column), finder)), "COLUMN")
+    return InputError(
+        f"{table.name}: expected a column of image files, such as path or file, found: {found}",
+        f"name it with --columns {shlex.quote(f'path={guess}{given}')}",
+    )
+
+
+def _names_images(cells: Sequence[str], finder: Finder) -> bool:
+    names = [cell.strip() for cell in cells if cell.strip()][:_SAMPLE]
+    found = [name for name in names if stem_of(name) != name or _exists(finder.find(name))]
+    return len(found) > len(names) / 2
+
+
+def _exists(found: tuple[Path, list[str]]) -> bool:
+    path, candidates = found
+    return bool(candidates) or path.is_file()
+
+
+def _names(table: Table, chosen: Mapping[str, str]) -> dict[str, str]:
+    """What each column is called in the manifest.
+
+    A column that has the name of the manifest, but is not the one that `--columns` chose for it, keeps its cells under
+    another name.
+    """
+    names: dict[str, str] = {}
+    for column in table.columns:
+        name = _canonical(column, table.columns)
+        if name in chosen and chosen[name] != column:
+            name = f"{name}_of_table"
+        names[column] = next((role for role, of_role in chosen.items() if of_role == column), name)
+    return names
+
+
+def _one(names: Mapping[str, str], role: str) -> str | None:
+    return next((column for column, name in names.items() if name == role), None)
 
 
 def _canonical(column: str, columns: Sequence[str]) -> str:
@@ -124,10 +238,9 @@ def _without(cells: list[str], missing: frozenset[str], name: str, meaning: str,
 
 
 def _people(
-    table: Table, names: Mapping[str, str], role: str, what: str, spelled: Callable[[str], str], request: Request
+    table: Table, column: str | None, what: str, spelled: Callable[[str], str], request: Request
 ) -> list[str] | None:
     """Ages or sexes in one spelling; what cannot be read stays as it is and is counted."""
-    column = next((column for column in table.columns if names[column] == role), None)
     if column is None:
         return None
     cells = [cell.strip() for cell in table.column(column)]
@@ -146,17 +259,9 @@ def _plain(cell: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", cell) is not None
 
 
-def _locate(folder: Path, name: str) -> Path:
-    """The file of a cell: beside the table or in `images/` there, in either Unicode form, also by a Windows path."""
-    names = [name]
-    if "\\" in name:
-        parts = PureWindowsPath(name)
-        tail = parts.parts[1:] if parts.anchor else parts.parts
-        # An absolute path of another machine: its end may exist here.
-        names += ["/".join(tail[start:]) for start in range(len(tail) if parts.anchor else 1)]
-    for candidate in names:
-        for base in (folder, folder / "images"):
-            path = existing(Path(os.path.normpath(base / candidate)))
-            if path is not None:
-                return path
-    return Path(os.path.normpath(folder / names[-1 if len(names) == 2 else 0]))
+def _beside(folder: Path, images: Path | None, name: str) -> Path:
+    """The mask or rib-free image of a cell: beside the table, in `images/` there, or in the folder of `--images`.
+
+    Subfolders are not searched, because a mask often has the name of its image.
+    """
+    return Finder([folder, folder / "images", *([images] if images else [])]).find(name)[0]

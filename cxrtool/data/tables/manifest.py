@@ -23,6 +23,7 @@ from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
+from cxrtool.options import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,8 @@ class Table:
             if name not in self.columns:
                 found = ", ".join(self.columns) or "none"
                 raise InputError(
-                    f"{self.name}: expected a column '{name}', found the columns: {found}",
+                    f"{self.name}: expected a column '{name}', found the columns: {found}"
+                    f"{did_you_mean(name, self.columns)}",
                     "`cxrtool prepare` writes a manifest with all columns; or rename the column",
                 )
 

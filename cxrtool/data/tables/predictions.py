@@ -22,6 +22,15 @@ HEAD = ("image_id", "path", "repeat", "fold", "subset", "label", "predicted")
 INCONCLUSIVE = "inconclusive"
 """The value of `predicted` where the model abstained."""
 
+PROBABILITIES, RANKING, DECISIONS = "probabilities", "ranking", "decisions"
+"""What the scores of predictions are. Only the order of `RANKING` scores has a meaning; `DECISIONS` have no scores."""
+
+_KINDS = {
+    PROBABILITIES: "probabilities",
+    RANKING: "scores that are no probabilities",
+    DECISIONS: "predicted classes without scores",
+}
+
 GROUPING = ("patient_id", "severity", "source", "view", "age", "sex", "parent_id", "generator", "sha256")
 """Manifest columns that travel with a prediction, so that it can be evaluated by group without its manifest."""
 
@@ -36,6 +45,8 @@ class Predictions:
         text: The rows as a pandas frame.
         probabilities: Array (n, K) of float64 in [0, 1], rows as in `rows`.
         name: For messages and tables.
+        kind: `PROBABILITIES`, or, of another tool, `RANKING` or `DECISIONS`.
+        notes: What the columns of another tool were taken for, in words.
     """
 
     classes: list[str]
@@ -43,6 +54,8 @@ class Predictions:
     probabilities: np.ndarray  # type: ignore[misc]  # mypy takes the field's descriptor for a default
     name: str = ""
     columns: list[str] = field(default_factory=list)
+    kind: str = PROBABILITIES
+    notes: list[str] = field(default_factory=list)
     text = FrameOfText()
 
     @classmethod
@@ -82,7 +95,11 @@ def read_predictions(path: Path) -> Predictions:
         InputError: A column is missing, there is no `prob_<class>` column, or a probability is not a number in [0, 1];
             the message names file and line.
     """
-    table = read_table(path)
+    return predictions_of(read_table(path), str(path))
+
+
+def predictions_of(table: Table, name: str) -> Predictions:
+    """The predictions of a table that has been read; an `InputError` as in `read_predictions`."""
     table.require("image_id")
     probable = probability_columns(table.columns)
     if not probable:
@@ -95,7 +112,7 @@ def read_predictions(path: Path) -> Predictions:
     frame = table.frame.assign(**values)
     if "path" in frame:
         frame["path"] = frame["path"].map(lambda cell: os.path.normpath(base / cell) if cell else "")
-    return Predictions.of_frame(frame, str(path))
+    return Predictions.of_frame(frame, name)
 
 
 def _probabilities(table: Table, columns: Sequence[str]) -> pd.DataFrame:
@@ -148,7 +165,7 @@ def join(parts: Sequence[Predictions], name: str) -> Predictions:
     """Concatenate the predictions of several runs of the same classes.
 
     Raises:
-        InputError: Their classes differ.
+        InputError: Their classes differ, or some have probabilities and others not.
     """
     import pandas as pd
 
@@ -159,4 +176,11 @@ def join(parts: Sequence[Predictions], name: str) -> Predictions:
                 f"{part.name}: expected the classes {', '.join(first.classes)} as in {first.name}, "
                 f"found {', '.join(part.classes)}"
             )
-    return Predictions.of_frame(pd.concat([part.frame for part in parts], ignore_index=True), name)
+        if part.kind != first.kind:
+            raise InputError(
+                f"{part.name}: expected {_KINDS[first.kind]} as in {first.name}, found {_KINDS[part.kind]}",
+                "evaluate them side by side, as first=A.csv second=B.csv",
+            )
+    joined = Predictions.of_frame(pd.concat([part.frame for part in parts], ignore_index=True), name)
+    joined.kind, joined.notes = first.kind, list(dict.fromkeys(note for part in parts for note in part.notes))
+    return joined

@@ -12,7 +12,7 @@ from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
 from cxrtool.data.tables.manifest import Manifest, Row, Table, order_columns
 from cxrtool.errors import InputError, UsageError
-from cxrtool.options import one_of
+from cxrtool.options import did_you_mean, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,11 @@ class Selection(Table):
 
 def _require(selection: Selection, column: str, option: str, hint: str | None = None) -> None:
     if column not in selection.columns:
-        raise InputError(f"{option}: expected a column '{column}', found: {', '.join(selection.columns)}", hint)
+        raise InputError(
+            f"{option}: expected a column '{column}', found: {', '.join(selection.columns)}"
+            f"{did_you_mean(column, selection.columns)}",
+            hint,
+        )
 
 
 def concatenate(manifests: Sequence[Manifest]) -> Selection:

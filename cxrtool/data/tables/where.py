@@ -5,13 +5,13 @@ The rows are in a database in memory; an authorizer allows reading them and noth
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
 from cxrtool.data.tables.missing import ALWAYS
 from cxrtool.data.tables.selection import Selection
 from cxrtool.errors import UsageError
+from cxrtool.options import did_you_mean
 
 TEXT_COLUMNS = frozenset(
     {"image_id", "path", "mask", "patient_id", "parent_id", "label", "severity", "source", "sha256", "dhash"}
@@ -126,15 +126,12 @@ def _reserved(message: str, names: Sequence[str]) -> str:
         return ""
     if word.casefold() in {name.casefold() for name in names}:
         return f"'{word}' is also a word of SQL, so the column needs double quotes: --where '\"{word}\" > 40'"
-    near = difflib.get_close_matches(word, names, 1)
-    meant = f"; did you mean '{near[0]}'?" if near else ""
     return (
-        f"{message}: '{word}' is no column of this table{meant}; a name with blanks, or that is a word of SQL, needs "
-        "double quotes inside single ones: --where '\"the column\" > 40'"
+        f"{message}: '{word}' is no column of this table{did_you_mean(word, names)}; a name with blanks, or that is a "
+        "word of SQL, needs double quotes inside single ones: --where '\"the column\" > 40'"
     )
 
 
 def _nearest(message: str, names: Sequence[str]) -> str:
     unknown = re.fullmatch(r"no such column: (.+)", message)
-    near = difflib.get_close_matches(unknown[1], names, 1) if unknown else []
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return did_you_mean(unknown[1], names) if unknown else ""

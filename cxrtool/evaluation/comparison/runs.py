@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cxrtool.data.tables.predictions import DECISIONS
 from cxrtool.errors import UsageError
 from cxrtool.evaluation.comparison import tests as comparison
 from cxrtool.evaluation.comparison.align import Key, align, in_order
@@ -20,6 +21,7 @@ from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RE
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.summary import MEANING, find_positive, measures_of
 from cxrtool.evaluation.tables import count_of
+from cxrtool.evaluation.unknown import NO_CLASS, NO_SCORES
 
 TESTS = ("models", "methods", "delong", "mcnemar")
 """In `comparison.json`: permutation test of two trained models, corrected t test of two methods, DeLong, McNemar."""
@@ -173,9 +175,13 @@ class _Pairwise:
         result["models"] = _as_json(Verdict(reason=apart) if apart else sign_flip(pair, seed=self.seed))
         result["methods"] = _as_json(self._methods(own, theirs, entry, other, first))
         single = _why_not_one_test(first)
-        result["delong"] = _as_json(Verdict(reason=single) if single else self._delong(first, second))
+        undecided = "" if first.decided.any() and second.decided.any() else NO_CLASS
+        unscored = NO_SCORES if DECISIONS in (first.kind, second.kind) else ""
+        result["delong"] = _as_json(Verdict(reason=why) if (why := single or unscored) else self._delong(first, second))
         right = first.truth == first.predicted, second.truth == second.predicted
-        result["mcnemar"] = _as_json(Verdict(reason=single) if single else comparison.mcnemar(*right))
+        result["mcnemar"] = _as_json(
+            Verdict(reason=why) if (why := single or undecided) else comparison.mcnemar(*right)
+        )
         return result
 
     def _composition(self, own: Estimates, theirs: Estimates, classes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxrtool.data.tables.predictions import DECISIONS
 from cxrtool.evaluation.metrics import calibration
 from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.metrics.ranking import Ranking, mean_precision, mean_roc
@@ -35,12 +36,17 @@ _GRID = np.linspace(0.0, 1.0, 501)
 
 def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
     """Draw the figures of scores and of their `metrics.json` into a folder; returns the files."""
-    files = [folder / "roc.png", folder / "precision_recall.png", folder / "reliability.png"]
-    draw_roc(scores, summary, files[0])
-    draw_precision_recall(scores, summary, files[1])
-    draw_reliability(scores, summary, files[2])
-    files.append(folder / "confusion.png")
-    draw_confusion(summary, files[-1])
+    files = []
+    if scores.kind != DECISIONS:
+        files += [folder / "roc.png", folder / "precision_recall.png"]
+        draw_roc(scores, summary, files[0])
+        draw_precision_recall(scores, summary, files[1])
+    if summary["calibration"]:
+        files.append(folder / "reliability.png")
+        draw_reliability(scores, summary, files[-1])
+    if summary["confusion"]:
+        files.append(folder / "confusion.png")
+        draw_confusion(summary, files[-1])
     for number, (column, groups) in enumerate(summary["per_group"].items()):
         if all(entry["accuracy"]["value"] is None for entry in groups.values()):
             # An empty column has no groups.

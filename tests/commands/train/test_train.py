@@ -258,7 +258,7 @@ def test_an_empty_folder_may_become_a_run(study, train_study, tmp_path):
 
 
 def test_without_an_output_nothing_is_trained(study, settings):
-    with pytest.raises(InputError, match="needs -o DIR"):
+    with pytest.raises(UsageError, match="needs -o DIR"):
         train(TrainOptions(study.folder, study.splits, model="covid-xnet"), settings)
 
 

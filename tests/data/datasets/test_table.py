@@ -20,18 +20,54 @@ def test_columns_are_found_and_others_pass_through(tmp_path):
     assert record.columns == {"label": "None", "patient_id": "007", "view": "PA", "offset": " 3", "age": "045"}
 
 
-def test_columns_can_be_named(tmp_path):
+def test_columns_can_be_named_and_nothing_is_lost(tmp_path):
     text = "path,label,where,what,who\na.png,x,b.png,y,z\n"
-    (record,) = listed(tmp_path, text, path_column="where", label_column="what", patient_column="who")
+    named = {"path": "where", "label": "what", "patient_id": "who"}
+    (record,) = listed(tmp_path, text, columns=named)
     assert record.path.name == "b.png"
-    assert record.columns == {"path": "a.png", "label": "y", "patient_id": "z"}
+    assert record.columns == {"path_of_table": "a.png", "label_of_table": "x", "label": "y", "patient_id": "z"}
+
+
+def test_one_column_may_have_two_meanings(tmp_path):
+    text = "Nr;Alter;Seite\n007;40,5;L\n"
+    (record,) = listed(tmp_path, text, columns={"path": "Nr", "patient_id": "nr ", "image_id": "Nr", "age": "Alter"})
+    assert record.path.name == "007"
+    assert record.columns == {"patient_id": "007", "image_id": "007", "age": "40.5", "Seite": "L"}
 
 
 def test_a_missing_column_names_those_that_are_there(tmp_path):
     with pytest.raises(InputError, match=r"a column of image files.*found: a, b"):
         listed(tmp_path, "a,b\n1,2\n")
-    with pytest.raises(InputError, match="--label-column: expected a column 'y', found: path, x"):
-        listed(tmp_path, "path,x\n1,2\n", label_column="y")
+    with pytest.raises(InputError, match="--columns label=y: expected this column, found: path, x"):
+        listed(tmp_path, "path,x\n1,2\n", columns={"label": "y"})
+
+
+def test_names_are_found_below_a_folder(tmp_path):
+    images = tmp_path / "elsewhere"
+    for name in ("a.png", "x/b.jpg", "x/c.png", "y/c.png", "y/D.DCM", "out/b.png"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(b"")
+    text = "path\na\nb\nc\ny/c\nd\nz.png\ny\\c.png\n"
+    records = listed(tmp_path, text, images=images, exclude=frozenset({(images / "out").resolve()}))
+    assert [record.relative for record in records] == [
+        "a.png",
+        "x/b.jpg",
+        "c",
+        "y/c.png",
+        "y/D.DCM",
+        "z.png",
+        "y/c.png",
+    ]
+    assert [record.doubt for record in records if record.doubt] == ["several files have this name: x/c.png, y/c.png"]
+
+
+def test_a_mask_is_not_searched_for(tmp_path):
+    for name in ("images/a.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    (record,) = listed(tmp_path, "path,mask\na,masks/a\n", images=tmp_path / "images")
+    assert record.path == tmp_path / "images" / "a.png"
+    assert record.masks == (tmp_path / "masks" / "a.png",)
 
 
 def test_bare_names_are_looked_for_in_images(tmp_path):
