@@ -174,6 +174,10 @@ COLUMNS = (
 """The columns of the manifest that `explain` writes."""
 
 
+FEW_CELLS = 7
+"""Cells along a side below which a map is too coarse to point at a finding."""
+
+
 def _map_cells(record: Mapping[str, Any], name: str) -> dict[str, str]:
     """The cells of a row on one map."""
     inside, peak = record["energy_inside"], record["peak"]
@@ -263,6 +267,12 @@ class Explanation:
             self._cases.append((cases[index], *done[index]))
             self.rows.append(self._row(cases[index], done[index][0]))
         self.settings.report.say("; ".join(self.layers()))
+        side = min(model.layer.shape.side for model in self.models)
+        if side < FEW_CELLS:
+            self.settings.report.warn(
+                f"the maps have {side} x {side} cells, enlarged to the image: they show in which part of it, not on "
+                "what the network looked; a larger --size in training gives more cells"
+            )
 
     def layers(self) -> list[str]:
         """The layers of the maps, in words."""

@@ -111,6 +111,7 @@ def test_the_manifest_says_where_the_map_looks(place, ask, tmp_path, listener):
     shares = [float(row["mask_share"]) for row in rows.values() if row["energy_inside"]]
     assert told["place"]["energy_inside"]["mask_share"] == pytest.approx(np.mean(shares), abs=1e-5)
     assert told["layers"] == ["grad-cam of body: 2 x 2 cells, 256 channels"]
+    assert any(text.startswith("the maps have 2 x 2 cells, enlarged to the image") for text in listener.warned)
     assert any("of the energy of the maps is inside the masks" in text for text in listener.said)
 
 
