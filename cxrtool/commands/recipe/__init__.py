@@ -1,7 +1,12 @@
-"""Print the commands that reproduce a published system.
+"""Print the commands that reproduce a published system, or a run of your own.
 
 As a Makefile, a shell script, or a script that submits itself to SLURM; without a name it lists the systems. The
 variables at the top can be set when the script is run, or here.
+
+With --from, the commands are those that made a run, or the folder of any step, from its images on. What is not
+recorded, such as a splits file that was made by hand, stays an input and has a comment.
+
+Example of this: cxrtool recipe --from run > own.mk && make -f own.mk DATA=images OUT=again
 
 Example: cxrtool recipe makris > makris.mk && make -f makris.mk DATA=images
 """
@@ -14,11 +19,16 @@ import textwrap
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import ClassVar
 
 from cxrtool.commands.recipe.system import Recipe, Step, formats, names, read_recipe, waves
+from cxrtool.errors import UsageError
 from cxrtool.flow.settings import Settings
-from cxrtool.options import Options, argument, option
+from cxrtool.options import Options, argument, one_of, option
+
+OWN_FORMATS = ("make", "sh")
+"""The formats of the chain of a run."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +45,21 @@ class RecipeOptions(Options):
         shown="",
     )
     format: str = option("Output format: {choices}.", "make", choices=formats)
+    source: Path | None = option(
+        "Print the chain of commands that made this run, as make or sh.",
+        None,
+        flags=("--from",),
+        metavar="RUN",
+        shown="",
+    )
     estimate: bool = option("Print the number of trainings and a rough time on this machine instead.", False)
 
 
 def run(options: RecipeOptions, settings: Settings) -> None:
     """Print a recipe, its estimated time, or the list of recipes."""
-    if options.name is None:
+    if options.source is not None:
+        settings.output.write(own_chain(options, settings))
+    elif options.name is None:
         settings.output.table(*listing())
     elif options.estimate:
         from cxrtool.commands.recipe.estimate import estimate
@@ -51,6 +70,26 @@ def run(options: RecipeOptions, settings: Settings) -> None:
         settings.output.write(worth + "\n")
     else:
         settings.output.write(recipe(options, settings))
+
+
+def own_chain(options: RecipeOptions, settings: Settings) -> str:
+    """The chain of commands that made a run as text.
+
+    Raises:
+        UsageError: A name, an estimate or another format is asked for, too.
+        InputError: There is no such run, or how it was made is not recorded.
+    """
+    from cxrtool.commands.recipe.own import OwnChain
+
+    if options.source is None or options.name is not None:
+        raise UsageError(
+            f"expected NAME or --from RUN, found both: {options.name} and --from {options.source}",
+            "variables are set when the script is run: make -f own.mk DATA=images",
+        )
+    if options.estimate:
+        raise UsageError("--estimate: expected NAME, found --from", "`run.json` has the seconds of each step")
+    one_of("--format with --from", options.format, OWN_FORMATS)
+    return OwnChain.of(options.source, settings, make=options.format == "make").text()
 
 
 def recipe(options: RecipeOptions, settings: Settings) -> str:

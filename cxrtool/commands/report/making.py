@@ -11,6 +11,7 @@ from cxrtool.commands.report.study import Study
 from cxrtool.data.file_names import CURVES
 from cxrtool.data.splitting.made_by import as_typed
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.origins import words_of
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.tables import Sheet
@@ -110,19 +111,11 @@ def command_lines(study: Study) -> list[str]:
     made = [origin.made for origin in study.origins if origin.made]
     made += [study.made] if study.made else []
     made = [entry for entry in made if entry.get("argv")]
-    lines = [_typed(entry) for entry in made]
+    lines = [shlex.join(["cxrtool", *words_of(entry)]) for entry in made]
     splits = [as_typed(line) for line in study.splits.made_by] if study.splits else []
     used = [any(str(word).partition("=")[0] == "--splits" for word in entry["argv"]) for entry in made]
     first = used.index(True) if True in used else max(len(lines) - 1, 0)
     return [*lines[:first], *splits, *lines[first:]]
-
-
-def _typed(made: Mapping[str, Any]) -> str:
-    words = [str(word) for word in made["argv"]]
-    command = str(made.get("command"))
-    # The words before the command only show how Python was started.
-    start = words.index(command) if command in words else 1
-    return shlex.join(["cxrtool", *words[start:]])
 
 
 def _network(notes: Mapping[str, Any]) -> Sheet:

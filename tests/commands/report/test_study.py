@@ -5,19 +5,11 @@ from pathlib import Path
 import pytest
 
 from cxrtool.commands.report.making import command_lines
-from cxrtool.commands.report.study import (
-    NO_REASON,
-    Study,
-    base_of,
-    flow_of,
-    inputs_of,
-    manifest_of_run,
-    radiographs,
-    trace,
-)
+from cxrtool.commands.report.study import NO_REASON, Study, flow_of, radiographs
 from cxrtool.data.splitting.splits import Splits
 from cxrtool.data.tables.manifest import Row, read_manifest, write_table
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.origins import base_of, inputs_of, manifest_of_run, trace
 
 
 def lay(folder: Path, command: str, argv: list[str], rows: list[Row], rejects: list[Row] = (), **told) -> Path:
