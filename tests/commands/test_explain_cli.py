@@ -45,7 +45,7 @@ def test_an_image_is_explained_by_a_model(place, cxr, tmp_path):
 
 def test_without_an_output_it_says_so(place, cxr):
     result = cxr("explain", place[0] / "r0f0", place[1].folder, *COMMON)
-    assert result.code == 1
+    assert result.code == 2
     assert "needs -o DIR" in result.err
 
 

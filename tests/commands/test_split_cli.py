@@ -6,7 +6,7 @@ def test_rows_on_standard_output_and_the_table_on_standard_error(cxr, tiny):
     assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset,made_by"
     assert len(outcome.out.splitlines()) == 25
     header, rule, *rows = outcome.err.splitlines()
-    assert header == "fold      subset  images  patients  covid  normal"
+    assert header == "fold  subset      images  patients  covid  normal"
     assert set(rule) == {"-", " "}
     assert [row.split()[:4] for row in rows] == [
         ["r0f0", "train", "12", "6"],

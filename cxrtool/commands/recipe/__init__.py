@@ -1,4 +1,4 @@
-"""Print the commands that reproduce a published system, or a run of your own.
+"""Print the commands that repeat a published system or your own run.
 
 As a Makefile, a shell script, or a script that submits itself to SLURM; without a name it lists the systems. The
 variables at the top can be set when the script is run, or here.
