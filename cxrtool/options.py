@@ -109,6 +109,20 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
         raise UsageError(f"{name}: expected one of {', '.join(names)}, found '{value}'{meant}")
 
 
+def exactly_one(ways: Mapping[str, object], hint: str) -> str:
+    """The option that was given, of several that exclude one another; a `UsageError` where it is none or several.
+
+    >>> exactly_one({"--folds": 5, "--holdout": None}, "")
+    '--folds'
+    """
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        *names, last = ways
+        found = " and ".join(given) or "none"
+        raise UsageError(f"expected exactly one of {', '.join(names)} and {last}, found {found}", hint)
+    return given[0]
+
+
 def check_choices(options: Any) -> None:
     """Raise a `UsageError` if a field of an options dataclass is none of its choices; None is no choice yet."""
     for name, (_, declaration) in declared(type(options)).items():

@@ -47,7 +47,7 @@ from cxrtool.flow.chain import is_divided
 from cxrtool.flow.folder import check_file, touch
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
-from cxrtool.options import Options, declared, flag_of, one_of, option
+from cxrtool.options import Options, declared, exactly_one, flag_of, one_of, option
 
 VALIDATION = 0.1
 """Share of the training images kept for validation in folds: early stopping on test images gives results too good."""
@@ -182,15 +182,10 @@ def _made_by(options: SplitOptions, settings: Settings, images: Manifest, base: 
 
 
 def _check(options: SplitOptions) -> None:
-    given = [flag_of(name) for name in WAYS if getattr(options, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise UsageError(
-            f"expected exactly one of --holdout, --folds, --leave-out, --from-column and --within, found {found}",
-            "for five folds: --folds 5; for one division: --holdout 60/20/20",
-        )
+    ways = {flag_of(name): getattr(options, name) for name in WAYS}
+    given = exactly_one(ways, "for five folds: --folds 5; for one division: --holdout 60/20/20")
     if options.repeats > 1 and not (options.holdout or options.folds):
-        raise UsageError(f"--repeats: expected --holdout or --folds, found {given[0]}, which does not draw")
+        raise UsageError(f"--repeats: expected --holdout or --folds, found {given}, which does not draw")
     if options.validation is not None and not 0 <= options.validation < 1:
         raise UsageError(f"--validation: expected a share from 0 to below 1, found {options.validation:g}")
     if options.validation and options.from_column:

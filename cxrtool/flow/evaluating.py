@@ -252,7 +252,7 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
             )
             return {}
         predictions, rejects = new.predict(settings) if new else (None, [])
-        found = _evaluate(options, settings, sources, predictions)
+        found = _evaluate(options, settings, sources, predictions, _histories(sources, new))
         _report_rejects(rejects, settings)
         return {name: summary for name, (_, summary) in found.items()}
     folder = StepFolder(settings.out, _plan(options, settings, sources, new), settings)
@@ -262,10 +262,10 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
         predictions = None
         if new:
             predictions, build.rejects = new.predict(settings)
-        found = _evaluate(options, settings, sources, predictions)
+        histories = _histories(sources, new)
+        found = _evaluate(options, settings, sources, predictions, histories)
         results = {name: summary for name, (_, summary) in found.items()}
-        # The training history of a run says nothing about new images.
-        _write(build.path, found, dict.fromkeys(found, ()) if new else sources)
+        _write(build.path, found, histories)
         if predictions is not None:
             write_predictions(build.path / PREDICTIONS, predictions)
         elif not options.together:
@@ -372,7 +372,8 @@ def _evaluate(
     options: EvaluateOptions,
     settings: Settings,
     sources: Mapping[str, Sequence[Path]],
-    predicted: Predictions | None = None,
+    predicted: Predictions | None,
+    histories: Mapping[str, Repetitions | None],
 ) -> dict[str, tuple[Scores | None, Summary]]:
     from cxrtool.evaluation.decisions.tables import decision_notes
     from cxrtool.evaluation.groups import parse_groupings
@@ -411,7 +412,7 @@ def _evaluate(
         summary["notes"] = [*missing, *notes, *decision_notes(summary)]
         audit = audit_of(scores.rows, audits)
         summary["audit"] = audit.summary() if audit else None
-        averaged = None if predicted is not None else _averaged_history(paths)
+        averaged = histories.get(name)
         summary["history"] = averaged.summary() if averaged else None
         found[name] = (scores, summary)
     return found
@@ -572,7 +573,7 @@ def _plan(
 
 
 def _write(
-    folder: Path, found: Mapping[str, tuple[Scores | None, Summary]], sources: Mapping[str, Sequence[Path]]
+    folder: Path, found: Mapping[str, tuple[Scores | None, Summary]], histories: Mapping[str, Repetitions | None]
 ) -> None:
     from cxrtool.evaluation import tables
     from cxrtool.evaluation.plots import curves as plots
@@ -596,7 +597,7 @@ def _write(
         else:
             pictures[name] = plots.draw_scores(scores, summary, folder / name)
             pictures[name] += _draw_decisions(summary, folder / name)
-            pictures[name] += _write_repetitions(folder / name, sources[name])
+            pictures[name] += _write_repetitions(folder / name, histories.get(name))
     links = [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for some in pictures.values() for path in some]
     atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join(links))
 
@@ -617,11 +618,10 @@ def _draw_decisions(summary: Summary, folder: Path) -> list[Path]:
     return files
 
 
-def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    """Write and plot the training history over the folds of the runs, where there are several with a history."""
+def _write_repetitions(folder: Path, averaged: Repetitions | None) -> list[Path]:
+    """Write and plot the training history over the folds of the runs, where there is one."""
     from cxrtool.evaluation.plots import repetitions
 
-    averaged = _averaged_history(paths)
     if averaged is None:
         return []
     columns, rows = repetitions.tabulate(averaged)
@@ -629,6 +629,11 @@ def _write_repetitions(folder: Path, paths: Sequence[Path]) -> list[Path]:
     picture = (folder / REPETITIONS).with_suffix(".png")
     repetitions.draw(averaged, picture)
     return [picture]
+
+
+def _histories(sources: Mapping[str, Sequence[Path]], new: NewImages | None) -> dict[str, Repetitions | None]:
+    """The training history of every input; that of a run says nothing about new images."""
+    return {} if new else {name: _averaged_history(paths) for name, paths in sources.items()}
 
 
 def _averaged_history(paths: Sequence[Path]) -> Repetitions | None:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.errors import UsageError
+from cxrtool.options import did_you_mean
 
 Grid = dict[str, Sequence[Any]]
 """By field of an option, its values in order."""
@@ -88,13 +89,10 @@ def parse_grid(texts: Sequence[str], kinds: Mapping[str, Any]) -> Grid:
 
 
 def _refuse(text: str, name: str, kinds: Mapping[str, Any]) -> None:
-    import difflib
-
     flags = [flag(key) for key in kinds]
-    near = difflib.get_close_matches(name, flags, 1, 0.5)
     if "=" not in text:
         raise UsageError(f"--grid {text}: expected KEY=VALUE,VALUE", "for instance --grid lr=0.1,0.01")
-    meant = f"; did you mean '{near[0]}'?" if near else ""
+    meant = did_you_mean(name, flags, 0.5)
     raise UsageError(f"--grid: expected an option of train as key, found '{name}'{meant}", f"known: {', '.join(flags)}")
 
 

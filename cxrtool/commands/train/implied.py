@@ -23,6 +23,7 @@ from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.run import is_fold
 from cxrtool.flow.settings import Settings, Silent
+from cxrtool.options import exactly_one
 
 PREPARED = "prepared"
 """The folder of `prepare` inside the run."""
@@ -151,16 +152,12 @@ class Implied:
 
 def check_ways(options: TrainOptions) -> None:
     """Raise a `UsageError` unless exactly one of `--splits`, `--folds` and `--holdout` is given."""
-    ways = {"--splits": options.splits, "--folds": options.folds, "--holdout": options.holdout}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) == 1:
-        return
     source = shlex.quote(str(options.manifest))
     # Nothing is read here: the source may be standard input, or missing.
     before = f"`cxrtool prepare {source} -o prepared`, " if _is_raw_folder(options.manifest) else ""
     name = "prepared" if before else source
-    raise UsageError(
-        f"expected one of --splits, --folds and --holdout, found {' and '.join(given) or 'none of them'}",
+    exactly_one(
+        {"--splits": options.splits, "--folds": options.folds, "--holdout": options.holdout},
         f"in one command: --folds 5, or --holdout 80/20; step by step: {before}`cxrtool split {name} --folds 5 "
         f"-o splits.csv`, then `cxrtool train {name} --splits splits.csv`",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -21,7 +20,7 @@ from cxrtool.data.tables.missing import ALWAYS, SOMETIMES, missing_words
 from cxrtool.data.tables.people import sex_of, years_of
 from cxrtool.data.tables.workbook import is_workbook, read_workbook
 from cxrtool.errors import InputError, UsageError
-from cxrtool.options import one_of
+from cxrtool.options import did_you_mean, one_of
 
 AMBIGUOUS = "several files have this name"
 
@@ -139,10 +138,7 @@ def _column(table: Table, role: str, wanted: str) -> str:
     alike = [column for column in table.columns if _plain_name(column) == _plain_name(wanted)]
     if len(alike) == 1:
         return alike[0]
-    near = {_plain_name(column): column for column in table.columns}
-    close = difflib.get_close_matches(_plain_name(wanted), near, 1)
-    meant = f"; did you mean '{near[close[0]]}'?" if close else ""
-    found = ", ".join(table.columns)
+    found, meant = ", ".join(table.columns), did_you_mean(wanted, table.columns)
     raise InputError(f"{table.name}: --columns {role}={wanted}: expected this column, found: {found}{meant}")
 
 

@@ -6,7 +6,6 @@ decides it. `notes` state what was taken for what.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from cxrtool.data.tables.predictions import (
     probability_columns,
 )
 from cxrtool.errors import InputError
+from cxrtool.options import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,8 +204,7 @@ def _named(table: Table, column: str | None, flag: str) -> str | None:
     ]
     if len(alike) == 1:
         return alike[0]
-    near = difflib.get_close_matches(column, table.columns, 1)
-    meant = f"; did you mean '{near[0]}'?" if near else ""
+    meant = did_you_mean(column, table.columns)
     raise InputError(f"{table.name}: {flag} {column}: expected this column, found: {_shown(table)}{meant}")
 
 
@@ -366,8 +365,7 @@ def _positive(table: Table, column: str, wanted: str | None, present: Sequence[s
             return same[0]
         if binary and any(label.lower() in _POSITIVES for label in present):
             return wanted
-        near = difflib.get_close_matches(wanted, present, 1)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
+        meant = did_you_mean(wanted, present)
         raise InputError(
             f"{table.name}: --positive: expected a label of the table ({', '.join(present)}), found '{wanted}'{meant}"
         )
