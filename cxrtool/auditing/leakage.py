@@ -245,7 +245,7 @@ def unknown(content: Mapping[str, Any], runs: Runs) -> Iterator[Finding]:
         ),
     ):
         if count := content[key]:
-            yield Finding(UNKNOWN, f"{count} of {content['images']} images have no {lack}")
+            yield Finding(UNKNOWN, f"{count} of {count_of(content['images'], 'image')} have no {lack}")
 
 
 def clear(content: Mapping[str, Any]) -> Iterator[Finding]:
@@ -254,7 +254,7 @@ def clear(content: Mapping[str, Any]) -> Iterator[Finding]:
     known = content["without_fingerprint"] < content["images"]
     sides = [name for name, there in (("patient", content["patients"]), ("image", known)) if there]
     if folds and sides and not any(entry["count"] for entry in across.values()):
-        where = "the split" if folds == 1 else f"any of the {folds} folds"
+        where = "the split" if folds == 1 else f"any of the {count_of(folds, 'fold')}"
         yield Finding(CLEAR, f"No {' and no '.join(sides)} is in two subsets of {where}.")
     if known and not any(entry["count"] for entry in content["copies"].values()):
         text = (

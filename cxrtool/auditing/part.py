@@ -117,7 +117,7 @@ def verdict(parts: Sequence[Part]) -> str:
     levels = [finding.level for part in parts for finding in part.findings]
     alarms, warnings = levels.count(ALARM), levels.count(WARNING)
     if alarms:
-        more = f", and {count_of(warnings, 'warning')}" if warnings else ""
+        more = f" and {count_of(warnings, 'warning')}" if warnings else ""
         return (
             f"{count_of(alarms, 'alarm')}{more}: an accuracy measured on these images need not come from the lungs, "
             "and may not hold on other images."

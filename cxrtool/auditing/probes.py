@@ -24,13 +24,23 @@ from cxrtool.evaluation.comparison.align import align, in_order
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.metrics.estimates import Estimates, estimate
-from cxrtool.evaluation.plots.canvas import BLUE, GREY, ORANGE, VERMILION, picture, shorten
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
+from cxrtool.imaging.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILION,
+    draw_interval,
+    legend_below,
+    picture,
+    shorten,
+    write_beside,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
 
 NAME, TITLE = "probes", "Shortcut probes"
 
@@ -295,7 +305,8 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, DIGITS) + 0.0
 
 
-COLOURS = {NO_LUNG: VERMILION, OUTLINE: ORANGE, LUNG: BLUE}
+COLOURS = {NO_LUNG: (VERMILION, "s"), OUTLINE: (ORANGE, "^"), LUNG: (BLUE, "o")}
+"""Colour and marker of what a probe sees."""
 
 WIDTH, LINE, TILE = 7.2, 0.36, 1.25
 MOST_CLASSES = 4
@@ -324,15 +335,17 @@ def draw_forest(outcome: Outcome, path: Path) -> None:
         low = [outcome.chance - 0.02]
         for y, (name, result) in enumerate(made.items()):
             reached = result.balanced_accuracy
-            _draw_interval(axes, y, reached, COLOURS[PROBES[name].holds])
+            draw_interval(axes, y, reached, *COLOURS[PROBES[name].holds])
+            write_beside(axes, y, cell(reached))
             low.append(reached["value"] if reached["low"] is None else reached["low"])
-            if PROBES[name].level != ALARM and not math.isnan(result.limit):
+            if _informs(name, result):
                 axes.plot([result.limit] * 2, [y - 0.3, y + 0.3], color=GREY, linewidth=1)
         labels = [PROBES[name].title for name in made]
         if (chance := outcome.permuted) is not None:
             labels.append("permuted labels")
             entry = {"value": chance["mean"], "low": chance["low"], "high": chance["high"]}
-            _draw_interval(axes, len(made), entry, GREY)
+            draw_interval(axes, len(made), entry, GREY, "D")
+            write_beside(axes, len(made), cell(entry))
             low.append(chance["low"])
         axes.axvline(outcome.chance, color=GREY, linestyle=":", linewidth=1.2)
         left = max(0.0, min(low) - 0.03)
@@ -345,7 +358,12 @@ def draw_forest(outcome: Outcome, path: Path) -> None:
         axes.set_yticks(range(len(labels)), labels)
         axes.set(ylim=(len(labels) - 0.4, -0.6), xlim=(left, 1.005), xlabel="balanced accuracy")
         axes.set_title("What a simple classifier reaches that sees …")
-        _legend(axes, outcome, {PROBES[name].holds for name in made})
+        _legend(figure, outcome, {PROBES[name].holds for name in made})
+
+
+def _informs(name: str, result: Result) -> bool:
+    """Whether a probe that was run cannot raise an alarm, and so has a level of chance of its own."""
+    return result.trial is not None and PROBES[name].level != ALARM and not math.isnan(result.limit)
 
 
 def draw_inputs(outcome: Outcome, pictures: ImageSet, names: list[str], path: Path) -> None:
@@ -377,21 +395,13 @@ def _typical(pictures: ImageSet, label: str) -> int:
     return int(own[((thumbs - thumbs.mean(axis=0)) ** 2).sum(axis=(1, 2)).argmin()])
 
 
-def _draw_interval(axes: Axes, y: int, measure: Mapping[str, Any], colour: str) -> None:
-    if measure["low"] is not None:
-        axes.plot([measure["low"], measure["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-    axes.plot(measure["value"], y, "o", color=colour, markersize=7, clip_on=False)
-    coordinates: Any = ("axes fraction", "data")
-    axes.annotate(cell(measure), (1.02, y), xycoords=coordinates, va="center", annotation_clip=False, fontsize=9)
-
-
-def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
+def _legend(figure: Drawing, outcome: Outcome, holds: set[str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [
-        Line2D([], [], color=colour, marker="o", linewidth=2, label=kind)
-        for kind, colour in COLOURS.items()
+        Line2D([], [], color=colour, marker=marker, linewidth=2, label=kind)
+        for kind, (colour, marker) in COLOURS.items()
         if kind in holds
     ]
     if outcome.model["value"] is not None:
@@ -399,7 +409,10 @@ def _legend(axes: Axes, outcome: Outcome, holds: set[str]) -> None:
     handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label="guessing"))
     if not math.isnan(outcome.level):
         handles.append(Patch(color="#eeeeee", label="chance, no alarm"))
-    axes.figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    if any(_informs(name, result) for name, result in outcome.results.items()):
+        line: dict[str, Any] = {"marker": "|", "linestyle": "none", "markersize": 10}
+        handles.append(Line2D([], [], color=GREY, label="end of chance of this probe", **line))
+    legend_below(figure, handles)
 
 
 def examine(

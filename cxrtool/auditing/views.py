@@ -227,7 +227,7 @@ def about_lungs(pictures: ImageSet) -> tuple[bool, str]:
     lacking = int((pictures.lungs.max(axis=(1, 2), initial=0.0) < IS_LUNG).sum())
     if lacking > (1 - FEWEST_LUNGS) * len(pictures):
         return False, f"no lungs were found in {lacking} of {count_of(len(pictures), 'image')}"
-    return True, f"no lungs were found in {lacking} of {len(pictures)} images" if lacking else ""
+    return True, f"no lungs were found in {lacking} of {count_of(len(pictures), 'image')}" if lacking else ""
 
 
 def _lungs(pictures: ImageSet) -> Images:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.people import sex_of, years
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.metrics.confusion import divide
 from cxrtool.evaluation.resampling.intervals import DIGITS
 from cxrtool.evaluation.scores import Scores
@@ -122,7 +122,8 @@ def unread(scores: Scores, grouping: Grouping) -> list[str]:
     if not found:
         return []
     return [
-        f"{len(found)} cells of '{grouping.column}' are not numbers, such as '{found[0]}': these images are in the "
+        f"{count_of(len(found), 'cell')} of '{grouping.column}' without "
+        f"a number, such as '{found[0]}': these images are in the "
         f"group {NONE}."
     ]
 

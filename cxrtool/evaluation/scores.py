@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxrtool.data.splitting.grouping import group_images, identities, original_of
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import INCONCLUSIVE, PROBABILITIES, RANKING, Predictions
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
 TEST = "test"
@@ -188,7 +188,7 @@ def _labelled(rows: Sequence[Row], kept: list[int], name: str, notes: list[str])
     labelled = [i for i in kept if rows[i].get("label")]
     if not labelled:
         raise InputError(
-            f"{name}: expected labelled images, found {len(kept)} rows without a label",
+            f"{name}: expected labelled images, found {count_of(len(kept), 'row')} without a label",
             "an evaluation needs the column `label`; predict on a manifest that has it",
         )
     if len(labelled) < len(kept):
@@ -233,7 +233,7 @@ def _predicted(
     likeliest = probabilities.argmax(axis=1)
     missing = sum(1 for predicted in names if not predicted)
     if missing:
-        notes.append(f"{missing} rows have no `predicted`; the most probable class is used.")
+        notes.append(f"{count_of(missing, 'row has', 'rows have')} no `predicted`; the most probable class is used.")
         tied = (probabilities == probabilities.max(axis=1, keepdims=True)).sum(axis=1) > 1
         ties = sum(1 for predicted, even in zip(names, tied, strict=True) if not predicted and even)
         if ties:
@@ -277,7 +277,8 @@ def _restrict(
     empty = int((total == 0).sum())
     if empty:
         notes.append(
-            f"In {empty} rows all of {', '.join(chosen)} have probability 0; they are set to equal probabilities."
+            f"In {count_of(empty, 'row')} all of {', '.join(chosen)} "
+            f"have probability 0; they are set to equal probabilities."
         )
     part = np.divide(part, total, out=np.full_like(part, 1 / len(chosen)), where=total > 0)
     new_index = {column: i for i, column in enumerate(columns)} | {UNDECIDED: UNDECIDED}
@@ -286,7 +287,8 @@ def _restrict(
     moved = sum(1 for i in kept if predicted[i] not in new_index)
     if moved:
         notes.append(
-            f"{moved} rows were predicted another class; the most probable of {', '.join(chosen)} is used instead."
+            f"{count_of(moved, 'row was', 'rows were')} predicted another "
+            f"class; the most probable of {', '.join(chosen)} is used instead."
         )
     return chosen, [rows[i] for i in kept], part, decided
 
@@ -294,7 +296,7 @@ def _restrict(
 def _check_labels(rows: Sequence[Row], classes: list[str], name: str) -> None:
     strange = Counter(row["label"] for row in rows if row["label"] not in classes)
     if strange:
-        found = ", ".join(f"{label} ({count} rows)" for label, count in sorted(strange.items()))
+        found = ", ".join(f"{label} ({count_of(count, 'row')})" for label, count in sorted(strange.items()))
         raise InputError(
             f"{name}: expected labels among {', '.join(classes)}, found {found}",
             "rename them with `cxrtool select --relabel`, or exclude them with --classes",
@@ -323,7 +325,9 @@ def _patients(rows: Sequence[Row], notes: list[str]) -> tuple[list[str], bool]:
         return [original_of(row) for row in rows], False
     nameless = {original_of(row) for row, patient in zip(rows, known, strict=True) if not patient}
     if nameless:
-        notes.append(f"{len(nameless)} images have no patient_id; each counts as a separate patient.")
+        notes.append(
+            f"{count_of(len(nameless), 'image has', 'images have')} no patient_id; each counts as a separate patient."
+        )
     # The prefix prevents collisions of image ids with patient ids.
     named = zip(known, rows, strict=True)
     names = [f"p:{row['patient_id']}" if patient else f"i:{original_of(row)}" for patient, row in named]

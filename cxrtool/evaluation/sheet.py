@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cxrtool.errors import count_of as count_of
+
 ABSENT = "-"
 
 MOST_RUNS = 10
@@ -48,18 +50,10 @@ def cell(measure: Mapping[str, Any], digits: int = 2) -> str:
     return f"{value} ({fixed(measure['low'], digits)}{joint}{fixed(measure['high'], digits)})"
 
 
-def count_of(number: int, noun: str) -> str:
-    """A number with its noun, in the singular or plural.
-
-    >>> count_of(1, "patient"), count_of(2, "patient")
-    ('1 patient', '2 patients')
-    """
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def fixed(value: float | None, digits: int) -> str:
     """A number with this many decimals, or a dash for None."""
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    # Adding zero avoids "-0.00".
+    return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -141,7 +141,7 @@ def _sizes(summary: Summary) -> str:
     folds = f" ({repeats} repeats of {runs // repeats} folds)" if 1 < repeats < runs and runs % repeats == 0 else ""
     parts.append(count_of(runs, "run") + folds)
     if summary["positive"] is not None:
-        parts.append(f"positive is {summary['positive']}")
+        parts.append(f"positive class {summary['positive']}")
     return ", ".join(parts) + "."
 
 
@@ -241,7 +241,7 @@ def _history(history: Mapping[str, Any], of: str, digits: int) -> Sheet:
         "are no estimate of the accuracy for new images.",
     ]
     columns = ["images", f"best mean {score}", "its epoch", f"best {score} of each run", "epoch of each run"]
-    return Sheet(f"Training curves{of}, {history['runs']} runs", columns, rows, notes)
+    return Sheet(f"Training curves{of}, {count_of(history['runs'], 'run')}", columns, rows, notes)
 
 
 def _confusion(summary: Summary, of: str) -> Sheet:
@@ -286,7 +286,7 @@ def _trend(found: Mapping[str, Any], digits: int) -> list[str]:
     shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     return [
         f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} per step, {shown} "
-        f"(permutation of {found['patients']} patients).",
+        f"(permutation of {count_of(found['patients'], 'patient')}).",
         "Every patient counts once in the trend and every image in the rows above, so that the two may differ.",
     ]
 

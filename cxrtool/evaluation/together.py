@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from cxrtool.errors import count_of
 from cxrtool.evaluation.sheet import Sheet, fixed
 
 SETTINGS = ("seed", "model", "size", "lr")
@@ -108,6 +109,6 @@ def sheets(summary: Mapping[str, Any], names: Mapping[str, str], of: str, digits
     notes = [f"low and high: the interval of the accuracy from resampled images or patients; AUC is {what}."]
     spread = ["SD is the standard deviation of the runs (n - 1): how much the result depends on the seed."]
     return [
-        Sheet(f"{len(runs)} runs together{of}", ["metric", "mean ± SD of runs", "runs"], means, spread),
+        Sheet(f"{count_of(len(runs), 'run')} together{of}", ["metric", "mean ± SD of runs", "runs"], means, spread),
         Sheet(f"Each run{of}", ["run", *SETTINGS, "images", "accuracy", "low", "high", "AUC"], rows, notes),
     ]

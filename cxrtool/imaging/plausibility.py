@@ -8,7 +8,7 @@ radiographs from poor ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -20,6 +20,19 @@ FLAT = 0.01
 
 MARGIN = 0.1
 """How far below the 1 % quantile of the training images the correlation may be before an image is out of range."""
+
+
+OUT_OF_RANGE = "out of range"
+"""How the warnings about an image start."""
+
+ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "inverted (black and white exchanged)": lambda small: -small,
+    "upside down": lambda small: np.rot90(small, 2),
+    "rotated to the right by 90 degrees": np.rot90,
+    "rotated to the left by 90 degrees": lambda small: np.rot90(small, 3),
+}
+"""What may be wrong with a radiograph, and the change that undoes it for its thumbnail. A mirrored chest is too like
+another to be found."""
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
@@ -52,14 +65,27 @@ def warn(pixels: np.ndarray, input_statistics: Mapping[str, Any] | None) -> str:
     `input_statistics` is from `fit`, or None where a model has none.
     """
     if not thumbnail(pixels).any():
-        return "out of range: the image is blank"
-    return unlike(pixels, input_statistics, "out of range: unlike the training images")
+        return f"{OUT_OF_RANGE}: the image is blank"
+    return unlike(pixels, input_statistics, f"{OUT_OF_RANGE}: unlike the training images")
 
 
 def unlike(pixels: np.ndarray, input_statistics: Mapping[str, Any] | None, words: str) -> str:
     """`words` and the correlation of an image (H, W) that is not like the training images; empty for all others."""
     if input_statistics is None:
         return ""
-    mean = np.asarray(input_statistics["pattern"])
-    correlation = float(thumbnail(pixels) @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))
+    correlation = correlate(thumbnail(pixels), input_statistics)
     return f"{words} (correlation {correlation:.2f})" if correlation < input_statistics["least_correlation"] else ""
+
+
+def correlate(small: np.ndarray, input_statistics: Mapping[str, Any]) -> float:
+    """The correlation of a thumbnail, from `thumbnail`, with the mean of the training images."""
+    mean = np.asarray(input_statistics["pattern"])
+    return float(small @ mean / (SIDE**2 * max(float(mean.std()), 1e-9)))
+
+
+def reoriented(small: np.ndarray, input_statistics: Mapping[str, Any]) -> tuple[str, float]:
+    """Which of `ORIENTATIONS` makes a thumbnail most like the training images, and its correlation with them then."""
+    square = small.reshape(SIDE, SIDE)
+    found = {name: correlate(undo(square).ravel(), input_statistics) for name, undo in ORIENTATIONS.items()}
+    best = max(found, key=lambda name: found[name])
+    return best, found[best]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrtool.evaluation.plots.canvas import GREY, picture
 from cxrtool.evaluation.tables import Sheet, count_of
+from cxrtool.imaging.canvas import GREY, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

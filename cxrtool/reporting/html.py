@@ -139,8 +139,14 @@ COMMAND = "$ "
 PIXELS_PER_INCH = 150
 """Resolution of figures; a CSS pixel is 1/96 inch."""
 
-HALF = 460
+HALF = 480
 """CSS pixels of width up to which a figure is readable on half a page."""
+
+WIDE = 900
+"""CSS pixels of width from which a figure, of many panels, is readable on a whole page only."""
+
+MOST_ROWS = 30
+"""Rows up to which a table is not divided between printed pages."""
 
 _FIGURE = re.compile(r"[-+−<>≤≥~±]?\s*\d.*|-|")
 _LONG = 28
@@ -157,8 +163,8 @@ class _Shown:
 
     @property
     def kind(self) -> str:
-        """`wide`; `half` where two fit side by side in print and are still readable; otherwise `single`."""
-        if self.picture.wide:
+        """`wide` for a whole page; `half` where two fit side by side in print and are readable; otherwise `single`."""
+        if self.picture.wide or self.width > WIDE:
             return "wide"
         return "half" if self.width <= HALF or self.encoded.kind == "image/jpeg" else "single"
 
@@ -198,6 +204,7 @@ def render(page: Page, digest: str = "") -> str:
         pieces=lambda text: _pieces(text, titles),
         prose=_prose,
         command=COMMAND,
+        most_rows=MOST_ROWS,
         digest=digest,
         version=cxrtool.__version__,
     )

@@ -14,7 +14,17 @@ SMALL_SIDE = 224
 def limits(facts: Facts) -> list[str]:
     """The limits, one or two sentences per line."""
     summary, found = facts.summary, []
-    if not facts.external:
+    if not facts.external and not facts.run:
+        found.append(
+            "Whether the test images come from the sources of the training images is not known. If they do, the "
+            "results do not show how the model performs at another hospital."
+        )
+    elif not facts.external and facts.sources_apart:
+        found.append(
+            "Each source was tested by models that were trained on the other sources. All were collected for one "
+            "study, so that this is no test at an independent hospital."
+        )
+    elif not facts.external:
         found.append(
             "All results are on images from the same sources as the training images. They do not show how the model "
             "performs at another hospital, on another device or in another year."

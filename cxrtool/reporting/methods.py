@@ -61,6 +61,7 @@ class Facts:
         loss: The training loss.
         audited: Whether there is an audit of these images.
         external: Whether several sets are evaluated side by side.
+        sources_apart: Whether the test images of each fold are from a source that its training images are not from.
         calibrated: Whether probabilities were calibrated by a temperature fitted on validation images.
         sensitivity: The sensitivity for which thresholds were chosen on validation images, or None.
         enhancing: The sentence of each step of `enhance`.
@@ -81,6 +82,7 @@ class Facts:
     loss: str = "cross-entropy"
     audited: bool = False
     external: bool = False
+    sources_apart: bool = False
     calibrated: bool = False
     sensitivity: float | None = None
     enhancing: Mapping[str, Words] = field(default_factory=dict)
@@ -105,7 +107,9 @@ def _data(facts: Facts) -> str:
     classes = listed([f"{count} {name}" for name, count in facts.classes.items()])
     text = f"Data. The study used {count_of(facts.images, 'chest radiograph')}{of}: {classes}."
     if facts.sources:
-        text += f" They came from {listed([f'{name} ({count})' for name, count in facts.sources.items()])}."
+        several = len(facts.sources) > 1
+        named = [f"{name} ({count})" if several else name for name, count in facts.sources.items()]
+        text += f" They came from {listed(named)}."
     if facts.excluded:
         verb = "was" if facts.excluded == 1 else "were"
         text += f" {count_of(facts.excluded, 'image')} {verb} excluded before, for the reasons in the flow of images."
@@ -155,13 +159,13 @@ def _network(facts: Facts) -> str:
     model, notes = facts.model, facts.fold.get("training", {})
     size, shape = model.get("input", {}), model.get("architecture", {})
     name = shape.get("name") or facts.option("model")
-    text = f"Network. A {name}"
+    text = f"Network. The network was {name}"
     if notes.get("parameters"):
         trained = notes.get("trained_parameters", notes["parameters"])
         part = "all of them trainable" if trained == notes["parameters"] else f"{_millions(trained)} of them trainable"
-        text += f" with {_millions(notes['parameters'])} parameters, {part},"
+        text += f" with {_millions(notes['parameters'])} parameters, {part}"
     pixels = size.get("size") or facts.option("size")
-    text += f" received images of {pixels} x {pixels} pixels"
+    text += f". It received images of {pixels} x {pixels} pixels"
     classes = model.get("classes") or list(facts.classes)
     text += f" and gave probabilities of {len(classes)} classes ({', '.join(map(str, classes))})."
     if shape.get("hidden"):
@@ -250,7 +254,8 @@ def _evaluation(facts: Facts) -> str:
     unit = "patients" if summary["patients_known"] else "images"
     text = "Evaluation. "
     if several:
-        pooled = "the folds of a repeat" if summary["runs"] > summary["repeats"] else "each repeat"
+        folds = "the folds of a repeat" if summary["repeats"] > 1 else "the folds"
+        pooled = folds if summary["runs"] > summary["repeats"] else "each repeat"
         text += f"Decisions were pooled over {pooled}" + (
             " and averaged over repeats" if summary["repeats"] > 1 else ""
         )
@@ -260,8 +265,8 @@ def _evaluation(facts: Facts) -> str:
         text += "set and averaged, as scores of different models are not comparable. "
     text += (
         f"{interval['confidence']:.0%} intervals are expanded percentiles (Hesterberg 2015) over "
-        f"{interval['resamples']:,} resamples of {unit} within class; proportions of 0 or 1, or of fewer than 30, have "
-        f"Wilson's interval. They describe the sampling of test {unit} with the trained models fixed."
+        f"{interval['resamples']:,} resamples of {unit} within class; proportions of 0 or 1, or of fewer than 30 "
+        f"{unit}, have Wilson's interval. They describe the sampling of test {unit} with the trained models fixed."
     )
     if several:
         text += " Standard deviations over folds and repeats are given beside them."

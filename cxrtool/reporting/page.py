@@ -44,6 +44,34 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A number in large letters: its name, its value, and its interval in words."""
+
+    name: str
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer on the first screen of a page.
+
+    Attributes:
+        question: What it answers.
+        lines: Sentences.
+        figures: The main numbers, above the sentences.
+        marks: Pairs of a level and a sentence, as those of a page.
+        more: Further ones, folded.
+    """
+
+    question: str
+    lines: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    marks: Sequence[tuple[str, str]] = ()
+    more: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Page:
     """A page.
 
@@ -53,6 +81,7 @@ class Page:
         marks: The first lines: pairs of a level (`alarm`, `warning`, `note`, `clear`, `unknown`) and a sentence.
         sections: In order; the table of contents lists them.
         footer: The last line: the program and its inputs.
+        answers: What the first screen answers.
     """
 
     title: str
@@ -60,3 +89,4 @@ class Page:
     marks: Sequence[tuple[str, str]] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
     footer: str = ""
+    answers: Sequence[Answer] = ()

@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from cxrtool.errors import UsageError
+from cxrtool.options import did_you_mean
 from cxrtool.training.randomness import uniforms
 
 BLUR_SIZE = 9
@@ -144,7 +145,7 @@ def parse(text: str) -> Augmentation:
         except ValueError:
             value = math.nan
         if name not in names:
-            raise UsageError(f"--augment: expected {', '.join(names)}, found '{name}'")
+            raise UsageError(f"--augment: expected {', '.join(names)}, found '{name}'{did_you_mean(name, names)}")
         if not 0.0 <= value <= LIMITS[name]:
             raise UsageError(f"--augment {name}: expected a number from 0 to {LIMITS[name]:g}, found '{number}'")
         if name == "keras" and value not in (0.0, 1.0):

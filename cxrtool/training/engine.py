@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrtool.errors import CxrtoolError, DivergedError
+from cxrtool.errors import CxrtoolError, DivergedError, count_of
 from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.classifier_losses import LOSSES, class_weights
@@ -413,7 +413,11 @@ class Loop:
     def _raise_diverged(self, step: int) -> None:
         batch = self._batches()[step]
         indices = batch if batch.ndim == 1 else batch[:, 0]
-        shown = ", ".join(self.job.names[int(i)] for i in indices[:4]) if self.job.names else f"{len(indices)} images"
+        shown = (
+            ", ".join(self.job.names[int(i)] for i in indices[:4])
+            if self.job.names
+            else count_of(len(indices), "image")
+        )
         raise DivergedError(
             f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not finite, at the images {shown} …; "
             "nothing of this epoch was saved",

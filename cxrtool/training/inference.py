@@ -29,6 +29,10 @@ def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
     return channels_first(torch.from_numpy(np.stack(scaled)))
 
 
+ALIKE = 32
+"""Images to which a smaller batch is filled up on a GPU."""
+
+
 @dataclass
 class Member:
     """One model folder, loaded.
@@ -94,9 +98,19 @@ class Ensemble:
         return result
 
     def _logits(self, network: Network, inputs: Tensor) -> Tensor:
+        """The logits (B, K) of images, which do not depend on the other images in the batch.
+
+        Libraries compute batches of different sizes differently, in the last digits. So a CPU, which is not slower
+        with single images, gets these, and a GPU gets batches that are filled up.
+        """
+
         def call(part: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
                 logits: Tensor = network(part)
             return logits.float()
 
-        return in_halves(call, inputs)
+        if inputs.device.type == "cpu":
+            return torch.cat([in_halves(call, inputs[i : i + 1]) for i in range(len(inputs))])
+        missing = max(0, ALIKE - len(inputs))
+        padded = torch.cat([inputs, inputs.new_zeros((missing, *inputs.shape[1:]))])
+        return in_halves(call, padded)[: len(inputs)]

@@ -6,11 +6,11 @@ depends on; a checksum detects a damaged file. It is uint8 or, if one image is d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cxrtool
+from cxrtool.data.cache import IMAGES, INDEX
 from cxrtool.data.files import atomic_path, atomic_write, locked, saying_what_fails
-from cxrtool.errors import CxrtoolError
+from cxrtool.errors import CxrtoolError, count_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +42,6 @@ Mapper = Callable[..., Iterator[tuple[Any, Any]]]
 
 ON_DEVICE_SHARE = 0.4
 """The share of a GPU's free memory that images may use; otherwise they stay in main memory and are copied by batch."""
-
-
-def default_cache() -> Path:
-    """Where decoded images are kept: the local disk of the job under a scheduler, else the temporary folder."""
-    base = os.environ.get("CXRTOOL_CACHE") or os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir()
-    return Path(base) / "cxrtool-cache"
 
 
 @dataclass
@@ -116,6 +111,7 @@ def open_store(
     mapper: Mapper,
     workers: int,
     colour: bool = False,
+    made_by: str = "",
     advance: Callable[[int], None] = lambda count: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Store:
@@ -130,6 +126,7 @@ def open_store(
         mapper: Map over worker processes.
         workers: Their number.
         colour: Keep three channels.
+        made_by: The command line, for the list of the cache.
         advance: Called with the number of images that were done.
         say: Called with a message about what was written.
 
@@ -143,10 +140,10 @@ def open_store(
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             shape = (len(paths), size, size, *((3,) if colour else ()))
-            _fill(folder, paths, decode, shape, mapper, workers, advance)
+            _fill(folder, paths, decode, shape, mapper, workers, advance, made_by)
             store = _load(folder)
             if store is not None:
-                say(f"decoded {len(paths)} images into {folder} ({store.images.nbytes / 2**20:.1f} MiB)")
+                say(f"decoded {count_of(len(paths), 'image')} into {folder} ({store.images.nbytes / 2**20:.1f} MiB)")
     if store is None:
         raise CxrtoolError(f"{folder}: the decoded images cannot be read back", "check the disk of --cache")
     return store
@@ -164,7 +161,7 @@ def _name(paths: Sequence[Item], key: Mapping[str, object]) -> str:
 
 
 def _load(folder: Path) -> Store | None:
-    index, data = folder / "index.json", folder / "images.npy"
+    index, data = folder / INDEX, folder / IMAGES
     try:
         content = json.loads(index.read_text())
         if _checksum(content["sha256"], content["failed"]) != content["index_crc32"]:
@@ -176,6 +173,9 @@ def _load(folder: Path) -> Store | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     failed = {int(position): reason for position, reason in content["failed"].items()}
+    # The list of the cache shows when it was last used.
+    with contextlib.suppress(OSError):
+        os.utime(index)
     return Store(images, content["sha256"], failed)
 
 
@@ -191,9 +191,10 @@ def _fill(
     mapper: Mapper,
     workers: int,
     advance: Callable[[int], None],
+    made_by: str,
 ) -> None:
     done: dict[int, tuple[str, str]] = {}
-    target = folder / "images.npy"
+    target = folder / IMAGES
     with atomic_path(target) as temporary:
         for dtype in (np.uint8, np.uint16):
             _allocate(temporary, dtype, shape)
@@ -207,7 +208,7 @@ def _fill(
     digests = [done[i][0] for i in range(len(paths))]
     failed = {str(i): reason for i, (_, reason) in sorted(done.items()) if reason}
     content = {"crc32": checksum, "index_crc32": _checksum(digests, failed), "sha256": digests, "failed": failed}
-    atomic_write(folder / "index.json", json.dumps(content))
+    atomic_write(folder / INDEX, json.dumps({**content, "made_by": made_by}))
 
 
 def _allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:

@@ -44,7 +44,7 @@ def audit(*levels, sheets=()):
 @pytest.mark.parametrize(
     ("levels", "begins"),
     [
-        ((ALARM, WARNING, CLEAR), "1 alarm, and 1 warning:"),
+        ((ALARM, WARNING, CLEAR), "1 alarm and 1 warning:"),
         ((ALARM, ALARM), "2 alarms:"),
         ((WARNING, WARNING, NOTE), "No alarm, but 2 warnings:"),
         ((NOTE, CLEAR, UNKNOWN), "No alarm and no warning"),

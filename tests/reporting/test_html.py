@@ -1,5 +1,6 @@
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -9,8 +10,8 @@ from PIL import Image
 
 from cxrtool.errors import InputError
 from cxrtool.evaluation.tables import Sheet
-from cxrtool.reporting.html import LEVELS, TEMPLATE, kinds_of_columns, read_digest, render
-from cxrtool.reporting.page import Page, Picture, Section
+from cxrtool.reporting.html import LEVELS, MOST_ROWS, TEMPLATE, kinds_of_columns, read_digest, render
+from cxrtool.reporting.page import Answer, Figure, Page, Picture, Section
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -127,6 +128,29 @@ def test_folded_sections_open_in_print(page):
     assert text.count("<details>") == 1
     printed = text[text.index("@media print") :]
     assert "details::details-content { content-visibility: visible" in printed
+
+
+def test_answers_are_before_everything_and_their_rest_is_folded(page):
+    answer = Answer(
+        "How <good>", ["a `line`"], [Figure("AUC", "0.90", "(0.80-0.95)")], [("alarm", "shown")], [("warning", "more")]
+    )
+    text = render(replace(page, marks=(), answers=[answer]))
+    read = Reader(text)
+    first = text[: text.index("<main")]
+    for told in ("How &lt;good&gt;", "a <code>line</code>", "<b>0.90 <span>(0.80-0.95)</span></b><i>AUC</i>"):
+        assert told in first, told
+    assert "1 more finding of the audit" in first
+    assert first.index("shown") < first.index("<details>") < first.index("</b><span>more")
+    # The headings of the sections are the table of contents.
+    assert "Contents" not in read.text
+    assert read.links == ["#main", "#one-2"]
+
+
+def test_a_table_of_most_of_a_page_may_be_divided_in_print(page):
+    long = Sheet("Long", ["a"], [["b"]] * (MOST_ROWS + 1), [])
+    text = render(replace(page, sections=[Section("S", (), [long, replace(long, rows=[["b"]])])]))
+    assert text.count('<div class="sheet long">') == 1
+    assert text.count('<div class="sheet">') == 1
 
 
 def test_a_page_without_anything_is_a_page_still():

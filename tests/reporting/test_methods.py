@@ -199,3 +199,11 @@ def test_limits_follow_from_the_facts():
     assert "Patients are not known" in found
     for gone in ("No audit", "nothing here tells", "pixels"):
         assert gone not in found
+
+
+def test_what_the_test_images_are_is_only_claimed_where_it_is_known():
+    same = "All results are on images from the same sources as the training images."
+    assert same in limits(FACTS)[0]
+    assert "trained on the other sources" in limits(replace(FACTS, sources_apart=True))[0]
+    assert "is not known" in limits(replace(FACTS, run={}))[0]
+    assert not any(same in line for line in limits(replace(FACTS, external=True)))

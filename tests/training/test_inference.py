@@ -130,3 +130,14 @@ def test_what_memory_does_not_hold_is_asked_in_halves(tmp_path):
     member.network = Narrow(whole, 0)
     with pytest.raises(CxrtoolError, match="does not suffice for one image"):
         ensemble.predict(pictures())
+
+
+def test_an_image_has_the_same_probabilities_alone_and_among_others(tmp_path):
+    ensemble = Ensemble([model(tmp_path / "r0f0")], CPU)
+    images = pictures(7)
+    together = ensemble.predict(images)
+    alone = np.concatenate([ensemble.predict([image]) for image in images], axis=1)
+    assert np.array_equal(together, alone)
+    assert np.array_equal(
+        together, np.concatenate([ensemble.predict(images[:3]), ensemble.predict(images[3:])], axis=1)
+    )

@@ -15,7 +15,7 @@ import torch
 from cxrtool.errors import ImageError, OutputError
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import decode
-from cxrtool.training.store import Store, deepen, default_cache, open_store
+from cxrtool.training.store import Store, deepen, open_store
 
 SIZE = 8
 
@@ -290,19 +290,8 @@ def test_a_missing_image_does_not_stop_the_store(folder, pixels, tmp_path):
     assert list(store.failed) == [6]
 
 
-def test_the_cache_s_place(monkeypatch, tmp_path):
-    for name in ("CXRTOOL_CACHE", "SLURM_TMPDIR", "TMPDIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    assert default_cache() == tmp_path / "tmp" / "cxrtool-cache"
-    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "job"))
-    assert default_cache() == tmp_path / "job" / "cxrtool-cache"
-    monkeypatch.setenv("CXRTOOL_CACHE", str(tmp_path / "mine"))
-    assert default_cache() == tmp_path / "mine" / "cxrtool-cache"
-
-
 def test_the_index_is_plain_json(folder, pixels, tmp_path):
     open_(folder, Decoder(pixels), tmp_path)
     content = json.loads((only(tmp_path / "cache") / "index.json").read_text())
-    assert sorted(content) == ["crc32", "failed", "index_crc32", "sha256"]
+    assert sorted(content) == ["crc32", "failed", "index_crc32", "made_by", "sha256"]
     assert Path(tmp_path / "cache").is_dir()

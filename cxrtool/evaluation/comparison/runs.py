@@ -139,7 +139,8 @@ def choose_reference(
     known = {name: value for name, value in reached.items() if value is not None}
     best = max(known, key=known.__getitem__) if known else entries[0].name
     text = (
-        f"The reference, {best}, is the best of {len(entries)} runs on the test images, because the runs share no "
+        f"The reference, {best}, is the best of {count_of(len(entries), 'run')} "
+        f"on the test images, because the runs share no "
         f"validation images. The best of {len(entries)} on the test images is optimistic: name a --baseline."
     )
     return {"name": best, "chosen": "test", "validation": {}, "sentence": text}
@@ -233,7 +234,7 @@ class _Pairwise:
             )
         notes = []
         if len(kept) < len(d):
-            notes.append(f"{self.metric} is defined in {len(kept)} of {len(d)} runs")
+            notes.append(f"{self.metric} is defined in {len(kept)} of {count_of(len(d), 'run')}")
         if verdict.p is not None and len(known) == 1:
             table = next(e.name for e in (entry, other) if not e.fitted)
             notes.append(f"{table} is assumed to be fitted on as many images as {known[0].name}")
@@ -254,9 +255,15 @@ class _Pairwise:
 def _why_not_one_test(scores: Scores) -> str:
     """Why DeLong's and McNemar's tests, which assume independent rows, cannot be used; empty where they can."""
     if len(scores.runs) > 1:
-        return f"{len(scores.runs)} runs: scores and errors of different models must not be pooled into one test"
+        return (
+            f"{count_of(len(scores.runs), 'run')}: scores and errors "
+            f"of different models must not be pooled into one test"
+        )
     if scores.patients < len(scores):
-        return f"{len(scores)} images of {scores.patients} patients: the test needs one image a patient"
+        return (
+            f"{count_of(len(scores), 'image')} of "
+            f"{count_of(scores.patients, 'patient')}: the test needs one image a patient"
+        )
     return ""
 
 

@@ -44,7 +44,7 @@ def published(found: Mapping[str, Any], digits: int = 2) -> Sheet:
         entries += _beside(row, run, name, style)
         counted, printed = row["accuracy_recomputed"], row["accuracy_printed"]
         if None not in (counted, printed) and abs(counted - printed) >= _precision(printed):
-            share = f"{row['right']} of {row['images']} images right are {counted:.4f}"
+            share = f"{row['right']} of {count_of(row['images'], 'image')} right are {counted:.4f}"
             notes.append(f"{row['name']}: {share}; the paper prints {printed:.4g}.")
         notes += [f"{row['name']}: {note}." for note in row["notes"]]
         if row["stands_in"]:

@@ -20,10 +20,10 @@ from cxrtool.evaluation.metrics.calibration import CLIP, logit
 from cxrtool.evaluation.metrics.confusion import FloatArray, divide
 from cxrtool.evaluation.metrics.estimates import CELLS_AT_ONCE, FEWEST_AT_ONCE
 from cxrtool.evaluation.metrics.tallies import tally
-from cxrtool.evaluation.plots.canvas import BLUE, GREY, SKY, VERMILION, picture
 from cxrtool.evaluation.resampling.intervals import IMAGES, PATIENTS, RESAMPLES, Measure, draw_patients, measure
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.sheet import cell
+from cxrtool.imaging.canvas import BAND, BLUE, GREY, VERMILION, legend_below, picture
 
 COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 FEWEST = 20
@@ -230,8 +230,8 @@ def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[
     return found, round(float(np.mean(errors)), 10)
 
 
-def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
-    """Plot accuracy and balanced accuracy over the coverage, from `abstention` of `metrics.json`.
+def draw_coverage(entry: dict[str, Any], images: int, path: Path) -> bool:
+    """Plot accuracy and balanced accuracy over the coverage, from `abstention` of `metrics.json`, of so many images.
 
     Returns:
         Whether there was anything to draw.
@@ -240,12 +240,12 @@ def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
     if not points:
         return False
     x = np.array([point["coverage"]["value"] for point in points])
-    with picture(path, 5.6, 4.4) as figure:
+    with picture(path, 5.6, 4.8) as figure:
         axes = figure.subplots()
         shown = [point["accuracy"] for point in points]
         banded = [k for k, measured in enumerate(shown) if measured["low"] is not None]
         low, high = ([shown[k][end] for k in banded] for end in ("low", "high"))
-        axes.fill_between(x[banded], low, high, color=SKY, alpha=0.35, linewidth=0, label="95 % interval")
+        axes.fill_between(x[banded], low, high, label="95 % interval of the accuracy", **BAND)
         values = [measured["value"] for measured in shown]
         axes.plot(x, values, color=BLUE, marker="o", linewidth=2, label="accuracy", clip_on=False, zorder=3)
         known = [(a, point["balanced_accuracy"]["value"]) for a, point in zip(x, points, strict=True)]
@@ -266,6 +266,8 @@ def draw_coverage(entry: dict[str, Any], path: Path) -> bool:
         axes.set(xlim=(1.0, left), ylim=(max(0.0, floor - 0.05), 1.02))
         axes.set(xlabel="share of images decided (most confident first)", ylabel="accuracy of the decided images")
         area = cell(entry["area_under_risk_coverage"], 3)
-        axes.set_title(f"Least confident images left undecided\narea under the risk-coverage curve {area}")
-        axes.legend(loc="lower right")
+        axes.set_title(
+            f"Least confident of {images} test images left undecided\narea under the risk-coverage curve {area}"
+        )
+        legend_below(figure, axes.get_legend_handles_labels()[0], 2)
     return True

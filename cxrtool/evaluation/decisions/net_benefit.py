@@ -22,15 +22,17 @@ from cxrtool.evaluation.fusion import prior_correct
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray, divide
 from cxrtool.evaluation.metrics.tallies import tally
-from cxrtool.evaluation.plots.canvas import BLUE, GREY, SKY, VERMILION, picture, shorten
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, UNDEFINED_SHARE, percents
 from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.sheet import count_of
+from cxrtool.imaging.canvas import BAND, BLUE, GREY, VERMILION, legend_below, picture, shorten
 
 THRESHOLDS = (0.01, 0.02, 0.03, 0.04, *(round(0.05 * k, 2) for k in range(1, 20)))
 """Threshold risks; more of them are low, for low prevalences."""
 
 PANEL = 4.2
 CURVES = ("act on the model", "act on all", "act on none")
+INTERVAL = "95 % interval"
 
 
 def net_benefit(
@@ -122,15 +124,18 @@ def _listed(values: FloatArray) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), DIGITS) + 0.0 for value in values]
 
 
-def draw_decision_curve(entries: Sequence[Mapping[str, Any]], positive: str, path: Path) -> None:
-    """Plot net benefit over the threshold risk, from `decision_curve` of `metrics.json`, one panel a prevalence."""
-    with picture(path, PANEL * len(entries) + 0.4, 4.6) as figure:
+def draw_decision_curve(entries: Sequence[Mapping[str, Any]], positive: str, images: int, path: Path) -> None:
+    """Plot net benefit over the threshold risk, from `decision_curve` of `metrics.json`, one panel a prevalence.
+
+    `images` is the number of test images.
+    """
+    with picture(path, PANEL * len(entries) + 0.4, 4.8) as figure:
         panels = figure.subplots(1, len(entries), squeeze=False)[0]
         for axes, entry in zip(panels, entries, strict=True):
             x = np.array(entry["thresholds"])
             model = np.array([np.nan if v is None else v for v in entry["net_benefit"]])
             if entry["low"] is not None:
-                axes.fill_between(x, entry["low"], entry["high"], color=SKY, alpha=0.35, linewidth=0)
+                axes.fill_between(x, entry["low"], entry["high"], label=INTERVAL, **BAND)
             axes.plot(x, model, color=BLUE, linewidth=2, label=CURVES[0])
             axes.plot(x, entry["treat_all"], color=VERMILION, linestyle="--", linewidth=1.2, label=CURVES[1])
             axes.axhline(0.0, color=GREY, linestyle=":", linewidth=1.2, label=CURVES[2])
@@ -138,9 +143,11 @@ def draw_decision_curve(entries: Sequence[Mapping[str, Any]], positive: str, pat
             bottom = min(-0.12 * top, float(np.nanmin(model)) if not np.isnan(model).all() else 0.0)
             height = max([1.12 * top, *(1.03 * end for end in entry["high"] or ())])
             axes.set(xlim=(0, 1), ylim=(max(bottom, -top), height))
-            axes.set(xlabel=f"threshold risk of {shorten(positive, 16)}", ylabel="net benefit")
+            axes.set(
+                xlabel=f"threshold risk of {shorten(positive, 16)}", ylabel="net benefit (true positives per image)"
+            )
             kind = "assumed" if entry["stated"] else "observed"
             axes.set_title(f"{kind} prevalence of {shorten(positive, 14)} {top:.3g}")
         # Below the panels: inside them a curve can be anywhere.
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CURVES))
-        figure.suptitle("Net benefit of acting on the model", x=0.01, ha="left", fontsize=10)
+        legend_below(figure, panels[0].get_legend_handles_labels()[0])
+        figure.suptitle(f"Decision curve, {count_of(images, 'test image')}", x=0.01, ha="left")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cxrtool.errors import count_of
 from cxrtool.evaluation.sheet import ABSENT, MOST_RUNS, Notes, Sheet, cell, fixed
 
 Summary = Mapping[str, Any]
@@ -125,7 +126,7 @@ def _threshold_notes(chosen: Mapping[str, Any] | None) -> list[str]:
 def _spread(name: str, values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{name} {values[0]:.3g}"
-    return f"{name}s from {min(values):.3g} to {max(values):.3g} in {len(values)} runs"
+    return f"{name}s from {min(values):.3g} to {max(values):.3g} in {count_of(len(values), 'run')}"
 
 
 def _several(names: Sequence[str], total: int) -> str:
@@ -208,10 +209,10 @@ def _abstention(found: Mapping[str, Any], of: str, digits: int) -> Sheet:
     from_validation, from_test = (found["cuts_from"][name] for name in ("validation", "test"))
     notes.add_line(f"The least confident images are left undecided; confidence is the {found['confidence']}.")
     if from_validation:
-        runs = f" in {from_validation} of {from_validation + from_test} runs" if from_test else ""
+        runs = f" in {from_validation} of {count_of(from_validation + from_test, 'run')}" if from_test else ""
         notes.add_line(f"The confidence limits were chosen on the validation images of each run{runs}.")
     if from_test:
-        runs = f" in {from_test} of {from_validation + from_test} runs" if from_validation else ""
+        runs = f" in {from_test} of {count_of(from_validation + from_test, 'run')}" if from_validation else ""
         notes.add_line(
             f"The confidence limits were chosen on the test images themselves{runs} (fewer than 20 validation "
             "images): the coverage is exact by construction."

@@ -8,6 +8,7 @@ pooled: offsets between models alone can lower the area (see `cxrtool.evaluation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -88,6 +89,56 @@ class Ranking:
         precision, _, _ = precision_recall_curve(positive, falling)
         # scikit-learn adds a point at (0, 0), and returns precision from the lowest score up.
         return false_rate[1:], true_rate[1:], precision[-2::-1]
+
+    def sensitivities(self, weights: FloatArray, grid: FloatArray) -> FloatArray:
+        """True positive rates (m, B) of the ROC curve of every weighting at false positive rates, as in `mean_roc`.
+
+        Args:
+            weights: (n, B) how often each image counts, in the order of the rows given to `of`.
+            grid: (m,) rising rates in [0, 1].
+
+        Returns:
+            NaN where the class, or the rest, is absent.
+        """
+        _, _, found, false = self._cumulate(weights)
+        zero, one = np.zeros((1, weights.shape[1])), np.ones((1, weights.shape[1]))
+        x = np.concatenate([zero, divide(false, np.broadcast_to(false[-1], false.shape)), one])
+        y = np.concatenate([zero, divide(found, np.broadcast_to(found[-1], found.shape)), one])
+        upper = _positions(x, grid, "right") - 1
+        after = np.minimum(upper + 1, len(x) - 1)
+        x_low, x_high = np.take_along_axis(x, upper, 0), np.take_along_axis(x, after, 0)
+        y_low, y_high = np.take_along_axis(y, upper, 0), np.take_along_axis(y, after, 0)
+        share = np.divide(grid[:, None] - x_low, x_high - x_low, out=np.zeros_like(x_low), where=x_high > x_low)
+        rates: FloatArray = np.where(np.isnan(x[-2] + y[-2]), np.nan, y_low + share * (y_high - y_low))
+        return rates
+
+    def precisions(self, weights: FloatArray, grid: FloatArray) -> FloatArray:
+        """Precisions (m, B) of every weighting at recalls, as in `mean_precision`.
+
+        Args:
+            weights: (n, B) how often each image counts, in the order of the rows given to `of`.
+            grid: (m,) rising recalls in (0, 1].
+
+        Returns:
+            NaN where the class, or the rest, is absent.
+        """
+        _, _, found, false = self._cumulate(weights)
+        recall = divide(found, np.broadcast_to(found[-1], found.shape))
+        reached = np.minimum(_positions(recall, grid - 1e-12, "left"), len(recall) - 1)
+        hits, misses = np.take_along_axis(found, reached, 0), np.take_along_axis(false, reached, 0)
+        both = (found[-1] > 0) & (false[-1] > 0)
+        precision: FloatArray = np.where(both, divide(hits, hits + misses), np.nan)
+        return precision
+
+
+def _positions(columns: FloatArray, grid: FloatArray, side: Literal["left", "right"]) -> IntArray:
+    """`np.searchsorted` of a grid (m,) in every column of (g, B) rising values in [0, 1]: (m, B) indices."""
+    length, count = columns.shape
+    # One sorted array of all columns, each 2 above the one before; undefined columns sort like zeros.
+    offsets = 2.0 * np.arange(count)
+    flat = (np.nan_to_num(columns) + offsets).T.ravel()
+    found = np.searchsorted(flat, (grid[:, None] + offsets).ravel(), side=side).reshape(len(grid), count)
+    return np.asarray(found - length * np.arange(count), np.intp)
 
 
 def mean_roc(curves: list[tuple[FloatArray, FloatArray]], grid: FloatArray) -> FloatArray:

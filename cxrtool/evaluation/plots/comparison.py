@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.evaluation.comparison.tables import metric_name, p_value, seconds, signed
-from cxrtool.evaluation.plots.canvas import BLUE, SKY, VERMILION, picture, shorten
 from cxrtool.evaluation.tables import cell, count_of
+from cxrtool.imaging.canvas import BLUE, SKY, VERMILION, draw_interval, picture, shorten, wrapped, write_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ WIDTH = 7.2
 LINE = 0.36
 MANY_FOLD = 30
 """Times that differ by more than this factor are drawn on a logarithmic axis."""
+
+TESTED = ("models", "methods")
+"""The tests of a comparison: of these trained models, and of the methods that trained them."""
 
 
 def draw_comparison(found: Comparison, folder: Path) -> list[Path]:
@@ -49,19 +52,20 @@ def draw_forest(found: Comparison, path: Path) -> None:
             measure = run["metric"]
             hollow = measure["method"] == "Wilson"
             wilson = wilson or hollow
-            _interval(axes, y, measure, VERMILION if name == reference else BLUE, hollow=hollow)
-            _beside(axes, y, cell(measure))
+            colour, marker = (VERMILION, "s") if name == reference else (BLUE, "o")
+            draw_interval(axes, y, measure, colour, marker, hollow=hollow)
+            write_beside(axes, y, cell(measure))
         if reference is not None and found["runs"][reference]["metric"]["value"] is not None:
             value = found["runs"][reference]["metric"]["value"]
             axes.axvline(value, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
-        labels = [shorten(name, 26) + ("\n(reference)" if name == reference else "") for name, _ in shown]
+        labels = [wrapped(name, 26) + ("\n(reference)" if name == reference else "") for name, _ in shown]
         _lines(axes, labels)
         lows = [
             run["metric"]["low"] if run["metric"]["low"] is not None else run["metric"]["value"] for _, run in shown
         ]
         highs = [run["metric"]["high"] or run["metric"]["value"] for _, run in shown]
         axes.set(xlim=_limits(min(lows, default=0.0), max(highs, default=1.0)))
-        axes.set(xlabel=metric + ("   (hollow: Wilson)" * wilson))
+        axes.set(xlabel=metric + " (hollow: Wilson's interval)" * wilson)
         first = next(iter(found["runs"].values()))
         same = all(run["images"] == first["images"] for run in found["runs"].values())
         title = metric[0].upper() + metric[1:]
@@ -77,18 +81,17 @@ def draw_differences(found: Comparison, path: Path) -> None:
         axes.axvline(0, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
         for y, entry in enumerate(made):
             measure = entry["difference"]
-            _interval(axes, y, measure, BLUE)
+            draw_interval(axes, y, measure, BLUE)
             key = "p_holm" if several else "p"
-            tests = [test for test in ("models", "methods") if entry[test][key] is not None]
-            parts = [f"{test} {_shown_p(entry[test][key])}" for test in tests]
-            _beside(axes, y, signed(measure, 3) + ("\n" + ", ".join(parts) if parts else ""), size=8)
-        _lines(axes, [shorten(entry["name"], 26) for entry in made])
+            parts = [f"{test}: {_shown_p(entry[test][key])}" for test in TESTED if entry[test][key] is not None]
+            write_beside(axes, y, signed(measure, 3) + ("\n" + ", ".join(parts) if parts else ""), size=8)
+        _lines(axes, [wrapped(entry["name"], 26) for entry in made])
         ends = [entry["difference"][end] for entry in made for end in ("value", "low", "high")]
         known = [0.0, *(end for end in ends if end is not None)]
         margin = max(0.01, 0.06 * (max(known) - min(known)))
         axes.set(xlim=(min(known) - margin, max(known) + margin))
         against = shorten(made[0]["against"], 26)
-        axes.set_xlabel(f"difference in {shorten(metric_name(found), 30)}   (above 0: better than {against})")
+        axes.set_xlabel(f"difference in {shorten(metric_name(found), 30)} (above 0: better than {against})")
         adjusted = f"\np adjusted for {len(found['comparisons'])} comparisons (Holm)" if several else ""
         axes.set_title(f"Difference from {against} on the same images{adjusted}")
 
@@ -111,7 +114,7 @@ def draw_seconds(found: Comparison, path: Path) -> None:
                 fontsize=9,
                 annotation_clip=False,
             )
-        _lines(axes, [shorten(name, 26) for name, _ in shown])
+        _lines(axes, [wrapped(name, 26) for name, _ in shown])
         if wide:
             axes.set(xscale="log", xlim=(min(values) / 2, max(values) * 2))
             # Plain numbers: powers of ten need math text, which is off so that names of runs stay text.
@@ -120,20 +123,8 @@ def draw_seconds(found: Comparison, path: Path) -> None:
         else:
             axes.set(xlim=(0, max(values) * 1.1))
         folds = " (mean of its runs)" if any(run["runs"] > 1 for run in found["runs"].values()) else ""
-        axes.set_xlabel("seconds" + (", logarithmic" if wide else ""))
+        axes.set_xlabel("seconds" + (" (logarithmic axis)" if wide else ""))
         axes.set_title(f"Seconds of one training{folds}, without reading images")
-
-
-def _interval(axes: Axes, y: int, measure: Mapping[str, Any], colour: str, *, hollow: bool = False) -> None:
-    if measure["low"] is not None:
-        axes.plot([measure["low"], measure["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-    face = "white" if hollow else colour
-    axes.plot(measure["value"], y, "o", color=colour, markersize=7, markerfacecolor=face, clip_on=False)
-
-
-def _beside(axes: Axes, y: int, text: str, size: int = 9) -> None:
-    where: Any = ("axes fraction", "data")
-    axes.annotate(text, (1.02, y), xycoords=where, va="center", annotation_clip=False, fontsize=size)
 
 
 def _lines(axes: Axes, labels: Sequence[str]) -> None:
@@ -157,4 +148,4 @@ def _height(lines: int) -> float:
 
 def _shown_p(p: float) -> str:
     text = p_value(p)
-    return f"p{text}" if text.startswith("<") else f"p={text}"
+    return f"p {text[0]} {text[1:].strip()}" if text.startswith("<") else f"p = {text}"

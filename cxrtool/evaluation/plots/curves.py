@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxrtool.data.tables.predictions import DECISIONS
-from cxrtool.evaluation.metrics import calibration
 from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.metrics.ranking import Ranking, mean_precision, mean_roc
-from cxrtool.evaluation.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, picture, shorten
+from cxrtool.evaluation.plots.reliability import draw_reliability, why_no_reliability
+from cxrtool.evaluation.resampling.bands import Band, curve_bands
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.tables import cell, count_of
+from cxrtool.imaging.canvas import (
+    BAND,
+    BLUE,
+    GREY,
+    SERIES,
+    SKY,
+    VERMILION,
+    draw_interval,
+    legend_below,
+    picture,
+    shorten,
+    wrapped,
+    write_beside,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +40,31 @@ Summary = Mapping[str, Any]
 ZOOM = 0.2
 """The inset shows this much of both axes: few false positives, few false negatives."""
 
-RUN_COLOURS = (SKY, VERMILION, GREEN, ORANGE, PURPLE)
-"""For a few runs with a colour each; their mean is blue."""
+WORTH = 0.04
+"""An inset is drawn if the curve is so far from its lower and its upper edge in the middle, or before."""
+
+INSET = (0.46, 0.08, 0.5, 0.5)
+"""Position of the inset in its panel, in shares of its sides."""
 
 PANEL = 3.5
 COLUMNS = 3
-FEW_RUNS = 5
+FEW_RUNS = len(SERIES)
+"""With more runs, all of them have the same colour."""
+
+POINTS = ("D", "^")
+"""Markers of the operating points."""
+
 _GRID = np.linspace(0.0, 1.0, 501)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """An operating point: how the class was decided, and what was measured there."""
+
+    rule: str
+    sensitivity: Mapping[str, Any]
+    specificity: Mapping[str, Any]
+    precision: Mapping[str, Any]
 
 
 def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
@@ -39,9 +72,8 @@ def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
     files = []
     if scores.kind != DECISIONS:
         files += [folder / "roc.png", folder / "precision_recall.png"]
-        draw_roc(scores, summary, files[0])
-        draw_precision_recall(scores, summary, files[1])
-    if summary["calibration"]:
+        draw_rankings(scores, summary, *files)
+    if summary["calibration"] and not why_no_reliability(summary):
         files.append(folder / "reliability.png")
         draw_reliability(scores, summary, files[-1])
     if summary["confusion"]:
@@ -57,75 +89,91 @@ def draw_scores(scores: Scores, summary: Summary, folder: Path) -> list[Path]:
     return files
 
 
-def draw_roc(scores: Scores, summary: Summary, path: Path) -> None:
-    """ROC curve of every run and their mean, one panel a class, with the upper left corner enlarged."""
+def draw_rankings(scores: Scores, summary: Summary, roc: Path, precision_recall: Path) -> None:
+    """Draw the ROC and the precision-recall curves into two files, one panel a class.
+
+    Each has the curves of the runs, their mean with its interval at each point, and the operating points.
+    """
     shown = _classes_shown(scores, summary)
-    single: list[tuple[str, dict[str, Any]]] = []
+    interval = summary["interval"]
+    bands = {k: curve_bands(scores, k, seed=interval["seed"], resamples=interval["resamples"]) for k in shown}
+    draw_roc(scores, summary, {k: pair[0] for k, pair in bands.items()}, roc)
+    draw_precision_recall(scores, summary, {k: pair[1] for k, pair in bands.items()}, precision_recall)
+
+
+def draw_roc(scores: Scores, summary: Summary, bands: Mapping[int, Band | None], path: Path) -> None:
+    """ROC curves, with the upper left corner enlarged where a curve passes through it."""
+    shown = list(bands)
     with picture(path, *_panels(len(shown))) as figure:
+        legend = _Legend("chance")
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
             rankings = _rankings(scores, k)
-            curves = [ranking.curve()[:2] for ranking in rankings.values()]
-            # One class and a few runs: each has a colour, and its area in the legend, as in papers.
-            styles = [_thin(len(curves)) for _ in curves]
-            if len(shown) == 1 and 1 < len(curves) <= FEW_RUNS:
-                styles = [{"color": colour, "linewidth": 1.1} for colour in RUN_COLOURS[: len(curves)]]
-                areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[0][0]) for ranking in rankings.values()]
-                named = zip(rankings, areas, styles, strict=True)
-                single = [(f"{name} {area:.3f}", style) for name, area, style in named]
+            curves = [
+                (np.concatenate(([0.0], false_rate)), np.concatenate(([0.0], true_rate)))
+                for false_rate, true_rate, _ in (ranking.curve() for ranking in rankings.values())
+            ]
+            areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[0][0]) for ranking in rankings.values()]
+            styles = legend.runs(rankings, areas, alone=len(shown) == 1)
             measure = summary["per_class"][scores.classes[k]]["auc"]
-            _title(axes, scores, summary, k, f"AUC {cell(measure)}", measure)
-            corner = None
-            if measure["value"] is not None and measure["value"] > 0.75:
-                # A useful curve never reaches the area below the diagonal.
-                corner = axes.inset_axes((0.46, 0.08, 0.5, 0.5))
-                corner.set(xlim=(0, ZOOM), ylim=(1 - ZOOM, 1), xticks=[0, ZOOM / 2, ZOOM], yticks=[1 - ZOOM, 1])
-                corner.tick_params(labelsize=8)
-                corner.spines[["top", "right"]].set_visible(True)
-                for spine in corner.spines.values():
-                    spine.set_color(GREY)
-                axes.indicate_inset_zoom(corner, edgecolor=GREY, alpha=0.5, linewidth=0.8)
-            for panel in (axes, corner) if corner else (axes,):
+            _title(axes, scores, summary, k, "AUC " + _figure(measure, len(scores.runs)))
+            mean = np.concatenate(([0.0], mean_roc(curves, _GRID))) if curves else None
+            panels = [axes]
+            if mean is not None and _corner_is_worth_it(mean, curves, bands[k]):
+                panels.append(_corner(axes))
+            points = legend.points(_points(scores, summary, k))
+            for panel in panels:
                 panel.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-                for (false_rate, true_rate), style in zip(curves, styles, strict=True):
-                    x, y = np.concatenate(([0.0], false_rate)), np.concatenate(([0.0], true_rate))
+                _band(panel, bands[k], legend)
+                for (x, y), style in zip(curves, styles, strict=True):
                     panel.plot(x, y, **style)
-                if len(curves) > 1:
-                    mean = np.concatenate(([0.0], mean_roc(curves, _GRID)))
+                if mean is not None and len(curves) > 1:
                     panel.plot(np.concatenate(([0.0], _GRID)), mean, color=BLUE, linewidth=2)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="1 - specificity", ylabel="sensitivity")
-        _legend(figure, len(scores.runs), "chance", single)
+                for point, marker in points:
+                    _mark(panel, point.specificity, point.sensitivity, marker, turned=True)
+            axes.set(xlim=(0, 1), ylim=(0, 1.02))
+            axes.set(xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
+        legend.draw(figure)
 
 
-def draw_precision_recall(scores: Scores, summary: Summary, path: Path) -> None:
-    """Precision over recall of every run and their mean, one panel a class; dotted: the share of that class."""
-    shown = _classes_shown(scores, summary)
+def draw_precision_recall(scores: Scores, summary: Summary, bands: Mapping[int, Band | None], path: Path) -> None:
+    """Precision over recall, up to the first point with a recall of 1; dotted: the share of the class."""
+    shown = list(bands)
     with picture(path, *_panels(len(shown))) as figure:
+        legend = _Legend("share of the class (guessing)")
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
-            rankings = list(_rankings(scores, k).values())
-            curves = [ranking.curve()[1:] for ranking in rankings]
-            areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[1][0]) for ranking in rankings]
-            text = f"average precision {np.mean(areas):.2f}" if areas else "average precision -"
-            _title(axes, scores, summary, k, text, None)
+            rankings = _rankings(scores, k)
+            curves = [ranking.curve()[1:] for ranking in rankings.values()]
+            areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[1][0]) for ranking in rankings.values()]
+            styles = legend.runs(rankings, areas, alone=len(shown) == 1)
+            _title(axes, scores, summary, k, f"average precision {np.mean(areas):.2f}" if areas else "no curve")
             axes.axhline(float((scores.truth == k).mean()), color=GREY, linestyle=":", linewidth=1)
-            for recall, precision in curves:
-                x, y = np.concatenate(([0.0], recall)), np.concatenate((precision[:1], precision))
-                axes.step(x, y, where="pre", **_thin(len(curves)))
+            _band(axes, bands[k], legend)
+            for (recall, precision), style in zip(curves, styles, strict=True):
+                # The images after the last one of the class would only add a vertical line.
+                end = int(np.searchsorted(recall, 1 - 1e-12)) + 1
+                x, y = np.concatenate(([0.0], recall[:end])), np.concatenate((precision[:1], precision[:end]))
+                axes.step(x, y, where="pre", **style)
             if len(curves) > 1:
                 axes.plot(_GRID, mean_precision(curves, _GRID), color=BLUE, linewidth=2)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall (sensitivity)", ylabel="precision")
-        _legend(figure, len(scores.runs), "share of the class")
+            for point, marker in legend.points(_points(scores, summary, k)):
+                _mark(axes, point.sensitivity, point.precision, marker)
+            axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+        legend.draw(figure)
 
 
 def draw_confusion(summary: Summary, path: Path) -> None:
     """Counts, and the share of each true class, as a coloured table."""
-    classes = [shorten(name, 16) for name in summary["classes"]]
     counts = np.array(summary["confusion"], np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    count, repeats = len(classes), summary["repeats"]
-    side = max(3.9, 0.95 * count + 1.4)
-    size = 10 if count <= 6 else 8
-    with picture(path, side + 0.9, side) as figure:
+    count, repeats = len(counts), summary["repeats"]
+    square, size = (0.95, 10) if count <= 4 else (0.72, 8)
+    names = [wrapped(name, 24) for name in summary["classes"]]
+    # Horizontal names below the squares where all words fit.
+    level = count <= 4 and all(len(name) <= 30 and max(map(len, name.split())) <= 13 for name in summary["classes"])
+    below = [wrapped(name, 13, 3) for name in summary["classes"]] if level else names
+    side = max(3.2, square * count + 1.2)
+    with picture(path, side + (1.5 if level else 1.9), side + 0.4) as figure:
         axes = figure.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row in range(count):
@@ -133,93 +181,162 @@ def draw_confusion(summary: Summary, path: Path) -> None:
                 text = f"{counts[row, column]:.0f}\n{share[row, column]:.0%}" if totals[row] else "0"
                 colour = "white" if share[row, column] > 0.55 else "black"
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
-        turn = 45 if count > 3 or max(map(len, classes)) > 10 else 0
-        axes.set_xticks(range(count), classes, rotation=turn, ha="right" if turn else "center", rotation_mode="anchor")
-        axes.set_yticks(range(count), classes)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.tick_params(length=0)
+        turn: dict[str, Any] = {"ha": "center"} if level else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(count), below, fontsize=9, **turn)
+        axes.set_yticks(range(count), names, fontsize=9)
+        # Lines between the squares, which are white where a share is small.
+        axes.set_xticks(np.arange(0.5, count - 1), minor=True)
+        axes.set_yticks(np.arange(0.5, count - 1), minor=True)
+        axes.grid(which="minor", color="#cccccc", linewidth=0.6)
+        axes.spines[:].set_visible(True)
+        axes.spines[:].set(color="#cccccc")
+        axes.tick_params(which="both", length=0)
         summed = f", {repeats} repeats summed" if repeats > 1 else ""
-        axes.set(xlabel="predicted", ylabel="true")
-        axes.set_title(f"Confusion matrix\n{summary['images']} images{summed}")
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.set_title(f"Confusion matrix\n{count_of(summary['images'], 'test image')}{summed}")
         bar = figure.colorbar(image, ax=axes, shrink=0.75)
         bar.set_label("share of the true class")
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         bar.outline.set_visible(False)
-
-
-def draw_reliability(scores: Scores, summary: Summary, path: Path) -> None:
-    """Accuracy over confidence in bins of equal mass, one line a run and their mean, above the histogram."""
-    lines: list[tuple[FloatArray, FloatArray]] = []
-    confidences = []
-    # The same number of bins in every run, so that the runs have a mean.
-    count = calibration.bin_count(int(np.bincount(scores.run).min()))
-    for run in range(len(scores.runs)):
-        rows = scores.run == run
-        confidence, hit = calibration.top_label(scores.probabilities[rows], scores.truth[rows])
-        membership = calibration.bin_membership(calibration.equal_mass_bins(confidence, count))
-        mass = membership.sum(axis=1)
-        lines.append((membership @ confidence / mass, membership @ hit / mass))
-        confidences.append(confidence)
-    lowest = np.floor(10 * min(confidence.min() for confidence in confidences)) / 10
-    ece = summary["overall"]["ece"]
-    expected = summary["calibration"]["ece_if_calibrated"]
-    with picture(path, 4.9, 5.4) as figure:
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="perfect")
-        several = len(lines) > 1
-        for number, (x, y) in enumerate(lines):
-            label = ("one run" if several else "in bins of equal mass") if number == 0 else None
-            # Many runs are drawn without lines, which would hide one another.
-            dots: dict[str, Any] = {"marker": "o", "markersize": 3 if several else 5, "clip_on": False}
-            dots |= {"linestyle": "none"} if len(lines) > FEW_RUNS else {}
-            axes.plot(x, y, label=label, **_thin(len(lines)) | dots)
-        bins = {len(x) for x, _ in lines}
-        if several and len(bins) == 1:
-            x, y = (np.mean([line[i] for line in lines], axis=0) for i in (0, 1))
-            axes.plot(x, y, color=BLUE, marker="o", linewidth=2, label=f"mean of {len(lines)} runs", clip_on=False)
-        axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(lowest, 1.0))
-        axes.set_title(
-            f"Calibration: accuracy over confidence, {summary['images']} images\n"
-            f"ECE {cell(ece)}; perfectly calibrated: about {expected:.2f}"
-        )
-        axes.legend(loc="lower right")
-        edges = np.linspace(lowest, 1.0, 21)
-        height = np.mean([np.histogram(confidence, edges)[0] / len(confidence) for confidence in confidences], axis=0)
-        below.bar(edges[:-1], height, np.diff(edges), align="edge", color=SKY, edgecolor="white", linewidth=0.5)
-        below.set(xlabel="confidence (highest probability)", ylabel="share of\nimages")
 
 
 def draw_groups(column: str, groups: Mapping[str, Any], summary: Summary, path: Path) -> None:
     """Accuracy of every group with its interval; hollow markers have Wilson's interval."""
     shown = [(name, entry) for name, entry in groups.items() if entry["accuracy"]["value"] is not None]
     overall = summary["overall"]["accuracy"]["value"]
-    with picture(path, 6.4, 1.75 + 0.42 * len(shown)) as figure:
+    labels = [
+        f"{wrapped(name, 30)}\n{count_of(entry['images'], 'image')}, {count_of(entry['patients'], 'patient')}"
+        for name, entry in shown
+    ]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    with picture(path, 6.4, 1.5 + 0.21 * lines) as figure:
         axes = figure.subplots()
-        wilson = False
+        hollow = [entry["accuracy"]["method"] == "Wilson" for _, entry in shown]
         for y, (_, entry) in enumerate(shown):
-            measure = entry["accuracy"]
-            hollow = measure["method"] == "Wilson"
-            wilson = wilson or hollow
-            if measure["low"] is not None:
-                axes.plot([measure["low"], measure["high"]], [y, y], color=BLUE, linewidth=2)
-            face = "white" if hollow else BLUE
-            axes.plot(measure["value"], y, "o", color=BLUE, markersize=7, markerfacecolor=face, clip_on=False)
-            axes.annotate(
-                cell(measure), (1.03, y), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
-            )
+            draw_interval(axes, y, entry["accuracy"], BLUE, hollow=hollow[y])
+            write_beside(axes, y, cell(entry["accuracy"]))
         if overall is not None:
             axes.axvline(overall, color=VERMILION, linestyle="--", linewidth=1, zorder=0)
             top = (min(overall, 0.95), 1.0)
             style: dict[str, Any] = {"ha": "center", "va": "bottom", "color": VERMILION, "fontsize": 9}
             axes.annotate(f"all images {overall:.2f}", top, xycoords=("data", "axes fraction"), **style)
-        labels = [
-            f"{shorten(name)}\n{count_of(entry['images'], 'image')}, {count_of(entry['patients'], 'patient')}"
-            for name, entry in shown
-        ]
         axes.set_yticks(range(len(shown)), labels, fontsize=9)
-        axes.set(xlim=(0, 1.01), ylim=(len(shown) - 0.5, -0.5), xlabel="accuracy" + ("   (hollow: Wilson)" * wilson))
-        axes.set_title(f"Accuracy by {shorten(column)}", pad=18)
+        axes.set(xlim=(0, 1.01), ylim=(len(shown) - 0.5, -0.5))
+        axes.set(xlabel="accuracy" + (" (hollow: Wilson's interval)" if any(hollow) else ""))
+        axes.set_title(f"Accuracy by {shorten(column)}, {count_of(summary['images'], 'test image')}", pad=18)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
+
+
+class _Legend:
+    """Collects what the panels of a figure show, for one legend below them."""
+
+    def __init__(self, dotted: str) -> None:
+        self.dotted, self.banded = dotted, False
+        self.marks: dict[str, str] = {}
+        self.count = 0
+        self.named: list[tuple[str, dict[str, Any]]] = []
+
+    def runs(self, names: Mapping[str, Any], areas: Sequence[float], *, alone: bool) -> list[dict[str, Any]]:
+        """The style of the curve of each run; of a few in a single panel each has its own, and its area here."""
+        count = len(names)
+        self.count = max(self.count, count)
+        if count == 1:
+            return [{"color": BLUE, "linewidth": 2}]
+        if not alone or count > FEW_RUNS:
+            return [{"color": SKY, "linewidth": 0.8, "alpha": 0.45 if count > FEW_RUNS else 0.9}] * count
+        styles = [{"color": colour, "linestyle": line, "linewidth": 1.1} for colour, line in SERIES[:count]]
+        made = zip(names, areas, styles, strict=True)
+        self.named = [(f"{name}, area {area:.3f}", style) for name, area, style in made]
+        return styles
+
+    def points(self, found: Sequence[_Point]) -> list[tuple[_Point, str]]:
+        """Every operating point with its marker."""
+        for point in found:
+            self.marks.setdefault(point.rule, POINTS[min(len(self.marks), len(POINTS) - 1)])
+        return [(point, self.marks[point.rule]) for point in found]
+
+    def draw(self, figure: Figure) -> None:
+        """Draw it below the panels."""
+        from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
+
+        entries: list[Any] = []
+        if self.count > 1:
+            entries.append(Line2D([], [], color=BLUE, linewidth=2, label=f"mean of {self.count} runs"))
+        elif self.count:
+            entries.append(Line2D([], [], color=BLUE, linewidth=2, label="the model"))
+        if self.banded:
+            entries.append(Patch(label="95 % interval at each point", **BAND))
+        for rule, marker in self.marks.items():
+            style = {"color": "black", "markeredgecolor": "white", "linestyle": "none", "markersize": 8}
+            entries.append(Line2D([], [], marker=marker, label=f"operating point: {rule}", **style))  # type: ignore[arg-type]
+        if self.count > 1:
+            each = self.named or [("one run", {"color": SKY, "linewidth": 1})]
+            entries += [Line2D([], [], label=label, **line) for label, line in each]
+        entries.append(Line2D([], [], color=GREY, linestyle=":", label=self.dotted))
+        legend_below(figure, entries)
+
+
+def _points(scores: Scores, summary: Summary, k: int) -> list[_Point]:
+    """The operating points of class k: those of the positive class, otherwise that of the predicted classes."""
+    name = scores.classes[k]
+    points = [
+        _Point(entry["rule"], entry["sensitivity"], entry["specificity"], entry["ppv"])
+        for entry in summary.get("operating", ())
+        if entry["positive"] == name
+    ]
+    if not points:
+        entry = summary["per_class"][name]
+        points = [_Point("predicted class", entry["sensitivity"], entry["specificity"], entry["precision"])]
+    return [point for point in points if None not in (point.sensitivity["value"], point.specificity["value"])]
+
+
+def _mark(axes: Axes, x: Mapping[str, Any], y: Mapping[str, Any], marker: str, *, turned: bool = False) -> None:
+    """Draw an operating point with the intervals of both rates; `turned`: the axis is 1 - x."""
+    if y["value"] is None:
+        return
+
+    def at(value: float) -> float:
+        return 1 - value if turned else value
+
+    style: dict[str, Any] = {"color": "black", "linewidth": 1, "zorder": 4, "clip_on": axes.get_xlim()[1] < 1}
+    if x["low"] is not None:
+        axes.plot([at(x["low"]), at(x["high"])], [y["value"]] * 2, **style)
+    if y["low"] is not None:
+        axes.plot([at(x["value"])] * 2, [y["low"], y["high"]], **style)
+    style |= {"marker": marker, "markersize": 8, "markeredgecolor": "white", "linestyle": "none", "zorder": 5}
+    axes.plot(at(x["value"]), y["value"], **style)
+
+
+def _band(axes: Axes, band: Band | None, legend: _Legend) -> None:
+    if band is not None:
+        legend.banded = True
+        axes.fill_between(band.x, band.low, band.high, **BAND)
+
+
+def _corner_is_worth_it(mean: FloatArray, curves: Sequence[tuple[FloatArray, FloatArray]], band: Band | None) -> bool:
+    """Whether the curve passes through the upper left corner, and no curve is where the inset would be."""
+    middle = float(np.interp(ZOOM / 2, _GRID, mean[1:]))
+    left, top = INSET[0] - 0.1, INSET[1] + INSET[3]
+    lowest = [np.interp(left, x, y) for x, y in curves]
+    lowest += [] if band is None else [np.interp(left, band.x, band.low)]
+    return bool(middle > 1 - ZOOM + WORTH and mean[1] < 1 - WORTH and min(lowest) > top)
+
+
+def _corner(axes: Axes) -> Axes:
+    """The inset, and its frame in the panel; lines between both would look like curves."""
+    from matplotlib.patches import Rectangle
+
+    corner = axes.inset_axes(INSET)
+    corner.set(xlim=(0, ZOOM), ylim=(1 - ZOOM, 1), xticks=[0, ZOOM / 2, ZOOM], yticks=[1 - ZOOM, 1 - ZOOM / 2, 1])
+    corner.tick_params(labelsize=8)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    corner.set_title("upper left corner", fontsize=8, color=GREY, loc="center", pad=3, bbox=box)
+    corner.spines[:].set(visible=True, color=GREY)
+    frame: dict[str, Any] = {"fill": False, "edgecolor": GREY, "linewidth": 0.8, "linestyle": (0, (2, 2))}
+    axes.add_patch(Rectangle((0, 1 - ZOOM), ZOOM, ZOOM, zorder=3, **frame))
+    return corner
 
 
 def _classes_shown(scores: Scores, summary: Summary) -> list[int]:
@@ -243,7 +360,7 @@ def _rankings(scores: Scores, k: int) -> dict[str, Ranking]:
 def _panels(count: int) -> tuple[float, float]:
     columns = min(count, COLUMNS)
     side = PANEL if count > 1 else 1.2 * PANEL
-    return side * columns + 0.3, (side + 0.25) * -(-count // columns) + 0.35
+    return side * columns + 0.3, (side + 0.35) * -(-count // columns) + 0.75
 
 
 def _grid(figure: Figure, count: int) -> list[Axes]:
@@ -255,31 +372,15 @@ def _grid(figure: Figure, count: int) -> list[Axes]:
     return panels[:count]
 
 
-def _title(axes: Axes, scores: Scores, summary: Summary, k: int, figure: str, measure: Any) -> None:
+def _title(axes: Axes, scores: Scores, summary: Summary, k: int, figure: str) -> None:
     name = scores.classes[k]
     support = summary["per_class"][name]["support"]
-    spread = measure["sd_runs"] if measure else None
-    behind = f", SD of {len(scores.runs)} runs {spread:.2f}" if spread is not None else ""
-    two = len(scores.classes) == 2
-    others = shorten(scores.classes[1 - k], 14) if two else "the rest"
-    axes.set_title(
-        f"{shorten(name, 14 if two else 18)} ({support}) against {others} ({scores.images - support})\n{figure}{behind}"
-    )
+    others = scores.classes[1 - k] if len(scores.classes) == 2 else "the rest"
+    width = 52 if len(_classes_shown(scores, summary)) == 1 else 42
+    what = wrapped(f"{shorten(name, 60)} against {shorten(others, 60)}", width, 3)
+    axes.set_title(f"{what}\n{support} against {count_of(scores.images - support, 'image')}\n{figure}", fontsize=9)
 
 
-def _thin(runs: int) -> dict[str, Any]:
-    if runs == 1:
-        return {"color": BLUE, "linewidth": 2}
-    return {"color": SKY, "linewidth": 0.8 if runs > FEW_RUNS else 1.1, "alpha": 0.45 if runs > FEW_RUNS else 0.9}
-
-
-def _legend(figure: Figure, runs: int, dotted: str, single: Sequence[tuple[str, dict[str, Any]]] = ()) -> None:
-    from matplotlib.lines import Line2D
-
-    entries = [Line2D([], [], color=GREY, linestyle=":", label=dotted)]
-    if runs > 1:
-        entries.insert(0, Line2D([], [], color=BLUE, linewidth=2, label=f"mean of {runs} runs"))
-        each = single or [("one run", {"color": SKY, "linewidth": 1})]
-        entries[1:1] = [Line2D([], [], label=label, **line) for label, line in each]
-    style: dict[str, Any] = {"title": "area under each curve", "ncols": 3} if single else {"ncols": len(entries)}
-    figure.legend(handles=entries, loc="outside lower center", columnspacing=1.2, **style)
+def _figure(measure: Mapping[str, Any], runs: int) -> str:
+    text = cell(measure) + ("" if measure["low"] is not None or measure["value"] is None else ", no interval")
+    return text + (f", SD of {runs} runs {measure['sd_runs']:.2f}" if measure["sd_runs"] is not None else "")

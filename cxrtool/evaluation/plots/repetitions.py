@@ -14,7 +14,7 @@ import numpy as np
 
 from cxrtool.data.tables.manifest import Row
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, mean_defined, spread
-from cxrtool.evaluation.plots.canvas import BLUE, GREEN, VERMILION, picture
+from cxrtool.imaging.canvas import SUBSETS, legend_below, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 FEWEST = 2
 """Runs that a mean and its standard deviation need."""
 
-PARTS = {"train": BLUE, "validation": VERMILION, "test": GREEN}
-"""The test images have curves only where a training watched them; no best is sought for them."""
-
 SOUGHT = {"train": "training", "validation": "validation"}
-"""The parts whose best mean is printed, with their names in words."""
-
-STYLES = {"test": "-."}
+"""The subsets whose best mean is printed, in words; test images have curves only where a training watched them."""
 
 FEW_EPOCHS = 10
 """With fewer, every epoch has a tick."""
@@ -174,9 +169,9 @@ def draw(found: Repetitions, path: Path) -> None:
     """
     epochs, shared = found.epochs, found.shared
     best = {part: entry for part in SOUGHT if (entry := found.best(part)) is not None}
-    with picture(path, 9.2, 4.4) as figure:
+    with picture(path, 9.2, 4.6) as figure:
         for axes, what in zip(figure.subplots(1, 2), ("loss", found.score), strict=True):
-            for part, colour in PARTS.items():
+            for part, (colour, style) in SUBSETS.items():
                 mean, sd = found.mean.get(f"{part}_{what}"), found.sd.get(f"{part}_{what}")
                 if mean is None or sd is None or np.isnan(mean).all():
                     continue
@@ -189,24 +184,26 @@ def draw(found: Repetitions, path: Path) -> None:
                     reach = np.stack([mean - low, high - mean])[:, own]
                     axes.errorbar(epochs[own], mean[own], reach, color=colour, label=part, marker="o", capsize=3)
                 else:
-                    style = STYLES.get(part, "-")
                     axes.plot(epochs[own], mean[own], color=colour, linestyle=style, linewidth=1.8, label=part)
                     axes.fill_between(epochs[own], low[own], high[own], color=colour, alpha=0.2, linewidth=0)
                 axes.plot(epochs[late], mean[late], color=colour, linewidth=1, linestyle=":")
             for part, entry in best.items():
-                axes.axvline(entry.epoch, color=PARTS[part], linestyle="--", linewidth=1, zorder=0)
+                colour, style = SUBSETS[part]
+                axes.axvline(entry.epoch, color=colour, linestyle=style, linewidth=0.8, zorder=0)
                 if what == found.score:
-                    axes.plot(entry.epoch, entry.value.mean, color=PARTS[part], marker="D", markersize=5)
-            axes.set(xlabel="epoch", ylabel=what, xscale="log", xlim=(0.95, 1.05 * max(2, epochs[-1])))
+                    axes.plot(entry.epoch, entry.value.mean, color=colour, marker="D", markersize=5)
+            axes.set(
+                xlabel="epoch (logarithmic axis)", ylabel=what, xscale="log", xlim=(0.95, 1.05 * max(2, epochs[-1]))
+            )
             axes.set_xticks(*_ticks(int(epochs[-1])))
             axes.minorticks_off()
             if what in BOUNDED:
                 axes.set_ylim(0, 1.02)
             else:
-                _scale(axes, [found.mean[f"{part}_{what}"] for part in PARTS if f"{part}_{what}" in found.mean])
+                _scale(axes, [found.mean[f"{part}_{what}"] for part in SUBSETS if f"{part}_{what}" in found.mean])
             axes.grid(alpha=0.25)
-        figure.axes[0].legend(loc="best")
-        figure.suptitle(_title(found), fontsize=10, x=0.01, ha="left")
+        legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
+        figure.suptitle(_title(found), x=0.01, ha="left")
 
 
 def _scale(axes: Axes, means: Sequence[FloatArray]) -> None:
@@ -215,13 +212,14 @@ def _scale(axes: Axes, means: Sequence[FloatArray]) -> None:
     positive = values[values > 0]
     if positive.size and positive.max() > STEEP * np.median(positive):
         axes.set(yscale="log", ylim=(positive.min() / 2, positive.max() * 2))
+        axes.set_ylabel(f"{axes.get_ylabel()} (logarithmic axis)")
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
 
 
 def _title(found: Repetitions) -> str:
-    lines = [f"Mean and SD (band) of {found.runs[0]} runs; dashed: epoch of the best mean {found.score}"]
+    lines = [f"Mean and SD (band) of {found.runs[0]} runs; vertical line: epoch of the best mean {found.score}"]
     for part, words in SOUGHT.items():
         best = found.best(part)
         if best is not None:

@@ -115,10 +115,10 @@ def test_a_class_that_nothing_is_decided_of_is_told(study):
 
 def test_the_picture_is_there(study, tmp_path):
     scores, validation = study
-    assert draw_coverage(abstain(scores, validation, resamples=30), tmp_path / "c.png")
+    assert draw_coverage(abstain(scores, validation, resamples=30), 90, tmp_path / "c.png")
     assert cv2.imread(str(tmp_path / "c.png")).std() > 5
     nothing = replace(scores, predicted=np.full(len(scores), UNDECIDED))
     found = abstain(nothing, validation, resamples=30)
     assert found["points"][0]["accuracy"]["reason"] == "no image was decided"
     assert found["area_under_risk_coverage"]["value"] is None
-    assert not draw_coverage(found, tmp_path / "none.png")
+    assert not draw_coverage(found, 90, tmp_path / "none.png")

@@ -114,7 +114,7 @@ def test_runs_of_one_class_have_none_at_a_stated_prevalence(make_predictions):
 def test_the_picture_is_there(scores, tmp_path):
     for name, prevalences in (("one", ()), ("three", (0.01, 0.1))):
         entries = decision_curve(scores, 0, prevalences=prevalences, resamples=20)
-        draw_decision_curve(entries, "covid", tmp_path / f"{name}.png")
+        draw_decision_curve(entries, "covid", 60, tmp_path / f"{name}.png")
     one, three = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("one", "three"))
     assert one.std() > 5
     assert three.shape[1] > 2 * one.shape[1]

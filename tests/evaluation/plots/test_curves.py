@@ -1,11 +1,13 @@
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cxrtool.evaluation.groups import parse_groupings
-from cxrtool.evaluation.plots.curves import RUN_COLOURS, draw_confusion, draw_roc, draw_scores
+from cxrtool.evaluation.plots.curves import POINTS, draw_confusion, draw_rankings, draw_scores
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import summarise, summarise_counts
+from cxrtool.imaging.canvas import SERIES
 
 
 def draw(predictions, folder, by="severity,age:0,40", **options):
@@ -80,8 +82,79 @@ def test_a_column_in_which_nothing_stands_has_no_picture(make_predictions, tmp_p
 )
 def test_few_folds_of_one_class_are_told_apart(make_predictions, tmp_path, folds, classes, told_apart):
     scores = scores_of(make_predictions(180, ("covid", "normal", "pneumonia")[:classes], folds=folds))
-    draw_roc(scores, summarise(scores, resamples=20), tmp_path / "roc.png")
+    draw_rankings(scores, summarise(scores, resamples=20), tmp_path / "roc.png", tmp_path / "pr.png")
     picture = cv2.cvtColor(cv2.imread(str(tmp_path / "roc.png")), cv2.COLOR_BGR2RGB)
-    for colour in RUN_COLOURS[1 : min(folds, 5)] or RUN_COLOURS[1:]:
+    for colour, _ in SERIES[1 : min(folds, 5)] or SERIES[1:]:
         wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(picture.astype(int) - wanted).max(axis=2) < 3).any() == told_apart
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """The figures of the ROC and the precision-recall curves, not saved."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: figures.append(figure))
+
+    def call(predictions, more=None, **options):
+        figures.clear()
+        scores = scores_of(predictions)
+        summary = summarise(scores, resamples=60, **options) | (more or {})
+        draw_rankings(scores, summary, tmp_path / "roc.png", tmp_path / "pr.png")
+        return summary, figures[0], figures[1]
+
+    return call
+
+
+def marked(axes):
+    """Position of each operating point."""
+    markers = [line for line in axes.lines if line.get_marker() in POINTS]
+    return [tuple(float(np.ravel(part)[0]) for part in line.get_data()) for line in markers]
+
+
+def test_the_operating_point_is_where_the_metrics_were_measured(make_predictions, drawn):
+    summary, roc, recall = drawn(make_predictions(120), positive="covid")
+    of = {name: entry["value"] for name, entry in summary["per_class"]["covid"].items() if name != "support"}
+    assert marked(roc.axes[0]) == [pytest.approx((1 - of["specificity"], of["sensitivity"]))]
+    assert marked(recall.axes[0]) == [pytest.approx((of["sensitivity"], of["precision"]))]
+    whole = {"low": None, "high": None}
+    points = [
+        {"positive": "covid", "rule": rule, **{name: {"value": value, **whole} for name in names}}
+        for rule, value, names in (
+            ("most probable class", 0.5, ("sensitivity", "specificity", "ppv")),
+            ("threshold for sensitivity 0.9", 0.9, ("sensitivity", "specificity", "ppv")),
+        )
+    ]
+    _, roc, _ = drawn(make_predictions(120), {"operating": points}, positive="covid")
+    assert marked(roc.axes[0]) == [pytest.approx((0.5, 0.5)), pytest.approx((0.1, 0.9))]
+    labels = [text.get_text() for text in roc.legends[0].get_texts()]
+    assert "operating point: threshold for sensitivity 0.9" in labels
+
+
+def test_the_band_holds_the_curve_and_needs_more_than_one_ranking(make_predictions, drawn):
+    _, roc, recall = drawn(make_predictions(120, folds=3))
+    for figure in (roc, recall):
+        assert "95 % interval at each point" in [text.get_text() for text in figure.legends[0].get_texts()]
+        assert len(figure.axes[0].collections) == 1
+    certain = make_predictions(40, ("covid", "normal"))
+    for i, row in enumerate(certain.rows):
+        certain.probabilities[i] = [0.9, 0.1] if row["label"] == "covid" else [0.1, 0.9]
+        row["predicted"] = row["label"]
+    _, roc, _ = drawn(certain)
+    assert not roc.axes[0].collections
+    assert roc.axes[0].get_title(loc="left").endswith("AUC 1.00, no interval")
+    assert not roc.axes[0].child_axes, "a corner with nothing in it"
+
+
+def test_the_corner_is_enlarged_only_where_the_curve_passes_it(make_predictions, drawn):
+    for skill, wanted in ((0.3, 0), (2.5, 1)):
+        _, roc, _ = drawn(make_predictions(300, skill=skill))
+        assert len(roc.axes[0].child_axes) == wanted
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_long_names_are_inside_the_picture(make_predictions, tmp_path, classes):
+    names = [f"severe acute respiratory syndrome of the kind {k}" for k in range(classes)]
+    for path in draw(make_predictions(270, names, folds=2), tmp_path, "source"):
+        picture = cv2.imread(str(path))
+        for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
+            assert (edge == 255).all(), path.name

@@ -81,7 +81,7 @@ def test_test_images_are_drawn_and_no_best_is_sought_for_them(tmp_path, monkeypa
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: figures.append(figure))
     draw(found, tmp_path / "one.png")
-    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == ["train", "validation", "test"]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["train", "validation", "test"]
     assert [line.get_linestyle() for line in figures[0].axes[1].lines if line.get_label() == "test"] == ["-."]
     assert figures[0].get_suptitle().endswith("\ntest images: for looking only, nothing is chosen by them")
 
@@ -91,7 +91,7 @@ def test_the_figure_prints_the_best_of_each_part(found, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: figures.append(figure))
     draw(found, tmp_path / "one.png")
     assert figures[0].get_suptitle().splitlines() == [
-        "Mean and SD (band) of 2 runs; dashed: epoch of the best mean accuracy",
+        "Mean and SD (band) of 2 runs; vertical line: epoch of the best mean accuracy",
         "training: best mean accuracy 0.500 ± 0.000 at epoch 1; best of each run 0.500 ± 0.000 at epoch 1.0 ± 0.0",
         "validation: best mean accuracy 0.700 ± 0.141 at epoch 2; best of each run 0.900 ± 0.141 at epoch 3.0 ± 1.4",
         "Dotted after epoch 3: only the runs that had not stopped",
@@ -137,3 +137,5 @@ def test_an_epoch_far_above_the_others_does_not_flatten_them(tmp_path, monkeypat
     monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **more: figures.append(figure))
     draw(average([history([first, 2, 1, 1, 1], [0.5] * 5)] * 2), tmp_path / "one.png")
     assert [axes.get_yscale() for axes in figures[0].axes] == [expected, "linear"]
+    assert ("logarithmic" in figures[0].axes[0].get_ylabel()) == (expected == "log")
+    assert "logarithmic" in figures[0].axes[0].get_xlabel()
