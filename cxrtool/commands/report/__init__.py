@@ -2,25 +2,32 @@
 
 A single HTML file with the flow of images and reasons of exclusion, Table 1, results, the most confident errors with
 heatmaps, the audit of the same images, settings, training curves, a methods text to paste and edit, limits, and
-versions. It loads nothing from the network.
+versions. It loads nothing from the network. Of predictions without labels it has no accuracy: what was predicted, how
+surely, and which images are unlike the training images.
 
 Example: cxrtool report run --positive covid --checklist claim -o report.html
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from cxrtool.commands.report.batch import Batch, count_unlabelled, find_unlabelled
 from cxrtool.commands.report.options import ReportOptions
+from cxrtool.commands.report.page import Maker
 from cxrtool.commands.report.study import Study
-from cxrtool.data.files import atomic_write
+from cxrtool.commands.report.unlabelled import UnlabelledMaker
+from cxrtool.data.files import STDIN, atomic_write
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.evaluating import find_sources
 from cxrtool.flow.folder import Inputs, Plan, touch
-from cxrtool.flow.run import STDIN
 from cxrtool.flow.settings import Settings
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give another page."""
 
 HEAD = 600
@@ -54,6 +61,10 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
     if any(STDIN in paths for paths in sources.values()):
         raise UsageError("expected a run or a CSV, found predictions on standard input", "save them as CSV first")
     out = _target(settings)
+    table = find_unlabelled(sources)
+    if table is not None:
+        batch = Batch.read(table, options, settings)
+        return _make(out, options, settings, batch.files, partial(UnlabelledMaker, batch), batch.remark)
     study = Study.read(
         sources,
         partial=options.partial,
@@ -66,17 +77,34 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
             f"{study.sources[0].tables[0]}: expected labelled predictions, found none",
             "a report needs the column `label`; predict on a manifest that has it",
         )
-    plan = _plan(options, settings, study)
+    without, every = count_unlabelled(
+        [table for source in study.sources if not source.folds for table in source.tables]
+    )
+    remark = f"{without} of {every} images have no label and are not on this page." if without else ""
+    return _make(out, options, settings, study.files, partial(Maker, study), remark)
+
+
+def _make(
+    out: Path,
+    options: ReportOptions,
+    settings: Settings,
+    files: Sequence[Path],
+    maker: Callable[..., Any],
+    remark: str,
+) -> Path | None:
+    """Write the page that a maker makes, with a remark on its input, unless it is up to date; None for `--dry-run`."""
+    if remark:
+        settings.report.warn(remark)
+    plan = _plan(options, settings, files)
     digest = plan.digest(settings)
-    if not _needs_work(out, digest, plan, settings):
-        return None if settings.dry_run else out
-    _write(out, digest, options, settings, study)
-    return out
+    if _needs_work(out, digest, plan, settings):
+        _write(out, digest, settings, partial(maker, options, settings), remark)
+    return None if settings.dry_run else out
 
 
 def _target(settings: Settings) -> Path:
     if settings.out is None:
-        raise InputError("expected -o FILE, found none", "add -o report.html")
+        raise UsageError("expected -o FILE, found none", "add -o report.html")
     if settings.out.is_dir():
         raise OutputError(
             f"-o {settings.out}: expected the name of a file, found a folder", f"-o {settings.out / 'report.html'}"
@@ -84,11 +112,11 @@ def _target(settings: Settings) -> Path:
     return settings.out
 
 
-def _plan(options: ReportOptions, settings: Settings, study: Study) -> Plan:
+def _plan(options: ReportOptions, settings: Settings, files: Sequence[Path]) -> Plan:
     return Plan(
         "report",
         {**options.identity(), "version": VERSION},
-        Inputs.of(files=study.files, verify=settings.verify),
+        Inputs.of(files=files, verify=settings.verify),
         libraries=("numpy", "matplotlib", "jinja2", "pillow", "torch"),
         seeded=True,
         threaded=True,
@@ -122,15 +150,16 @@ def _needs_work(out: Path, digest: str, plan: Plan, settings: Settings) -> bool:
     return True
 
 
-def _write(out: Path, digest: str, options: ReportOptions, settings: Settings, study: Study) -> None:
+def _write(out: Path, digest: str, settings: Settings, maker: Callable[[Path], Any], remark: str) -> None:
     import tempfile
 
-    from cxrtool.commands.report.page import Maker
+    from cxrtool.auditing.part import WARNING
     from cxrtool.reporting.html import render
 
     with tempfile.TemporaryDirectory(prefix="cxrtool-report-") as folder:
-        page = Maker(study, options, settings, Path(folder)).page()
-        text = render(page, digest)
+        page = maker(Path(folder)).page()
+        marks = [(WARNING, remark), *page.marks] if remark else page.marks
+        text = render(replace(page, marks=marks), digest)
     if len(text.encode()) > LARGEST:
         settings.report.warn(
             f"{out}: {len(text.encode()) / 2**20:.1f} MiB, which may be too large for an e-mail; use a lower --errors"

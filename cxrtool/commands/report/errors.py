@@ -29,7 +29,8 @@ SIDE = 480
 
 HEATMAPS = (
     "Each image is shown beside its heatmap: the regions that support the predicted class (Grad-CAM, each map on its "
-    "own scale, made by the fold that tested the image)."
+    "own scale, made by the fold that tested the image). Bright is high; the cross is at the highest value, and the "
+    "light line is the outline of the lungs where a mask is known."
 )
 
 
@@ -164,7 +165,7 @@ def _draw_with_heatmaps(
         force=False,
         dry_run=False,
     )
-    options = ExplainOptions(cases[0].folder, "the errors", sheet=0)
+    options = ExplainOptions(cases[0].folder, ("the errors",), sheet=0)
     plan = Plan("explain", {}, Inputs.of())
     with local_randomness(settings.seed, settings.threads), StepFolder(quiet.out, plan, quiet).build() as build:
         explanation = Explanation(options, quiet, build, None)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxrtool
 from cxrtool.commands.report import errors
 from cxrtool.commands.report.making import curves_section, machines_section, settings_section
-from cxrtool.commands.report.results import Results, evaluate_for, first_lines
+from cxrtool.commands.report.opening import answers
+from cxrtool.commands.report.results import Results, evaluate_for
 from cxrtool.commands.report.study import Study, divided_in_words, flow_of
 from cxrtool.data.splitting.splits import Splits
 from cxrtool.data.tables.table_one import table_of_study
-from cxrtool.data.tables.twins import is_twin
-from cxrtool.flow.audits import first_marks, sections_of
+from cxrtool.flow.audits import sections_of
 from cxrtool.flow.folder import without_paths
 from cxrtool.flow.replaying import STEPS
 from cxrtool.flow.run import read_table_of_predictions
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from cxrtool.reporting.methods import Facts
     from cxrtool.reporting.page import Page, Section
 
-TWINS = (
-    "These are predictions of single twins of images, not of images. `cxrtool fuse twins` combines the twins of an "
-    "image into one prediction; a report of its output shows the performance on images."
-)
+SUBTITLE = "The performance of a classifier of chest radiographs, and how far it can be trusted."
 
 
 @dataclass
@@ -56,12 +54,11 @@ class Maker:
         Raises:
             CxrtoolError: The predictions cannot be evaluated.
         """
-        from cxrtool.auditing.part import NOTE, WARNING
         from cxrtool.reporting.checklists import CHECKLISTS, tabulate
         from cxrtool.reporting.limits import limits
         from cxrtool.reporting.methods import paragraphs
         from cxrtool.reporting.page import Page, Section
-        from cxrtool.reporting.titles import CHECKLIST, LIMITS, METHODS
+        from cxrtool.reporting.titles import CHECKLIST, LIMITS, METHODS, RESULTS
 
         study, report = self.study, self.settings.report
         report.note("evaluating")
@@ -77,39 +74,35 @@ class Maker:
             *self._errors(),
             *sections_of(study.audit),
             settings_section(study),
-            curves_section(study, results.training()),
+            curves_section(study, *results.training()),
             Section(METHODS, paragraphs(facts)),
             Section(LIMITS, limits(facts)),
-            machines_section(study),
+            machines_section(study, self._call()),
         ]
         shown = [section for section in sections if section is not None]
         if self.options.checklist:
             titles = [section.title for section in shown]
             sheet = tabulate(CHECKLISTS[self.options.checklist], titles)
             shown.append(Section(CHECKLIST, [], [sheet]))
-        marks = [(NOTE, line) for line in first_lines(results.summaries)] + first_marks(study.audit)
-        if any(is_twin(row) for row in study.tested):
-            marks.insert(0, (WARNING, TWINS))
+        # The first screen and the results are open.
+        shown = [replace(section, folded=section.folded or section.title != RESULTS) for section in shown]
         what = ", ".join(str(source.path) for source in study.sources[:3]) + (" …" if len(study.sources) > 3 else "")
         footer = (
             f"Made by cxrtool report {cxrtool.__version__} from {what}. This page needs no network and sends nothing."
         )
-        return Page(f"Report: {self._name()}", self._about(results), marks, shown, footer)
+        opening = answers(study, results.summaries)
+        return Page(f"Report: {self._name()}", SUBTITLE, (), shown, footer, opening)
+
+    def _call(self) -> list[str]:
+        """The command line of this report, which also evaluates."""
+        words = [str(word) for word in self.settings.argv]
+        return [shlex.join(["cxrtool", *words[words.index("report") :]])] if "report" in words else []
 
     def _name(self) -> str:
         source = self.study.sources[0]
         where = source.path if source.path.is_dir() else source.path.with_suffix("")
         rest = len(self.study.sources) - 1
         return where.absolute().name + (f" and {rest} more" if rest else "")
-
-    def _about(self, results: Results) -> str:
-        summary = next(iter(results.summaries.values()))
-        network = self.study.model.get("architecture", {}).get("name")
-        started = str(self.study.made.get("started", ""))[:10]
-        parts = [f"{' against '.join(summary['classes'])} on chest radiographs"]
-        parts += [f"network {network}"] if network else []
-        parts += [f"trained on {started}"] if started else []
-        return "; ".join(parts) + "."
 
     def _errors(self) -> list[Section]:
         from cxrtool.reporting.page import Picture, Section
@@ -175,7 +168,13 @@ class Maker:
 
         path = self.folder / "flow.png"
         draw_flow(flow, path)
-        caption = "The flow of images from the source to the subsets, as in the table above."
+        caption = (
+            "The flow of images: each box is what was left after a step, from the source to the subsets; boxes at the "
+            "right are excluded images with the reasons."
+            if any(stage.exclusions for stage in flow.stages)
+            else "The flow of images: each box is what was left after a step, from the source to the subsets. No image "
+            "was excluded."
+        )
         return Section(FLOW, [], [tabulate(flow)], [Picture(path, caption)])
 
     def _table_one(self) -> Section:
@@ -187,8 +186,8 @@ class Maker:
         study = self.study
         manifest = Manifest(list(study.rows[0]), study.rows) if study.rows else Manifest([], [])
         notes = [
-            "SMD: the largest standardised difference between two of the groups; over 0.1 is worth a thought, "
-            "and between the subsets of a random division it should be small.",
+            "SMD: the largest standardised mean difference between two of the groups. Between the subsets of a random "
+            "division it should be small; a value over 0.1 is usually taken as a difference.",
             "Age and sex are a patient's, the rest an image's.",
         ]
         divisions: list[tuple[str, Splits | None]] = [("By class", None)]
@@ -235,6 +234,7 @@ class Maker:
             loss=_loss(study),
             audited=study.audit is not None,
             external=len(summaries) > 1,
+            sources_apart=study.sources_apart(),
             calibrated=self.options.calibrated,
             sensitivity=self.options.sensitivity,
             enhancing={name: step.describe for name, step in STEPS.items()},

@@ -23,7 +23,9 @@ from cxrtool.data.file_names import (
     RUN_FILE,
     SPLITS,
 )
+from cxrtool.data.files import no_such
 from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
+from cxrtool.data.splitting.made_by import parse as parse_line
 from cxrtool.data.splitting.splits import SUBSETS, Splits, read_splits
 from cxrtool.data.tables.foreign import ForeignColumns, is_own
 from cxrtool.data.tables.manifest import Row, read_manifest, read_table
@@ -165,7 +167,7 @@ def _span(values: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-TEST = "test"
+TEST, SOURCE = "test", "source"
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Source:
                 name, path, path.absolute().parent if of_run else None, [path] if of_run else [], [path / PREDICTIONS]
             )
         if not path.exists():
-            raise InputError(f"{path}: no such run or file", "a run is the folder that `cxrtool train -o` wrote")
+            raise InputError(no_such(path, "run or file"), "a run is the folder that `cxrtool train -o` wrote")
         if path.is_dir():
             raise InputError(f"{path}: expected a run or a {PREDICTIONS}, found neither")
         return cls(name, path, None, [], [path])
@@ -226,6 +228,7 @@ class Study:
         model: `model.json` of its first fold.
         unread: Images that its training could not read.
         files: All input files of the report, except the figures of the audit.
+        by_name: The rows of `tested` by the name before `=`; of a single evaluation the name is empty.
     """
 
     sources: list[Source]
@@ -240,6 +243,7 @@ class Study:
     model: Mapping[str, Any]
     unread: list[Row] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    by_name: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -258,7 +262,11 @@ class Study:
             InputError: Predictions, a manifest or an audit cannot be read.
         """
         found = [Source.of(name, path, partial=partial) for name, paths in sources.items() for path in paths]
-        tested = [row for source in found for table in source.tables for row in _tested(table, positive)]
+        by_name: dict[str, list[Row]] = {}
+        for source in found:
+            rows_of = [row for table in source.tables for row in _tested(table, positive)]
+            by_name.setdefault(source.name, []).extend(rows_of)
+        tested = [row for own in by_name.values() for row in own]
         first = next((source for source in found if source.run is not None), None)
         run = first.run if first else None
         folds = list(first.folds) if first else []
@@ -292,6 +300,7 @@ class Study:
             _read_json(folds[0] / MODEL) if folds else {},
             unread,
             list(dict.fromkeys(files)),
+            by_name,
         )
 
     @property
@@ -304,9 +313,15 @@ class Study:
         """The folders of the folds of the first run."""
         return next((list(source.folds) for source in self.sources if source.folds), [])
 
-    def radiographs_tested(self) -> list[Row]:
-        """The images that were tested, one row a radiograph."""
-        return radiographs(self.tested)
+    def radiographs_tested(self, name: str | None = None) -> list[Row]:
+        """The images that were tested, one row a radiograph; with a name those of one evaluation."""
+        return radiographs(self.tested if name is None else self.by_name[name])
+
+    def sources_apart(self) -> bool:
+        """Whether each fold tests a source that was excluded from its training (`split --leave-out source`)."""
+        lines = self.splits.made_by if self.splits else ()
+        commands = [parse_line(line) for line in lines]
+        return bool(commands) and all(command[0].get("leave_out") == SOURCE for command in commands)
 
     def counts(self, column: str) -> dict[str, int]:
         """Number of images with each value of a column, the most common first, without missing values."""

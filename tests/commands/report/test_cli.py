@@ -21,5 +21,5 @@ def test_what_comes_through_a_pipe_is_refused(cxr):
 def test_without_an_output_it_says_so(cxr, make_predictions, tmp_path):
     write_predictions(tmp_path / "p.csv", make_predictions(40))
     outcome = cxr("report", tmp_path / "p.csv")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "expected -o FILE" in outcome.err

@@ -78,7 +78,7 @@ def test_a_run_makes_a_whole_page(place, make):
     assert len(text.encode()) < LARGEST
     assert NO_AUDIT in text
     for told in (
-        "Sensitivity for covid",
+        "sensitivity for covid",
         "covid-xnet",
         "<code>cxrtool train study -o run</code>",
         "By sex",
@@ -86,9 +86,41 @@ def test_a_run_makes_a_whole_page(place, make):
         "divided for training and test",
         "Grad-CAM",
         "ROC curves",
-        "Calibration: share of correct",
+        "No calibration plot: 16 test images are too few for 3 bins of 20.",
     ):
         assert told in text, told
+
+
+def test_the_first_screen_answers_and_the_rest_is_folded(place, make, undrawn):
+    text = make(place / "run", positive="covid", errors=0)
+    first = text[: text.index("<main")]
+    questions = re.findall(r"<dt>([^<]*)</dt>", first)
+    assert questions == ["What was tested", "On whom", "How good", "How far to trust it"]
+    for told in (
+        "The network covid-xnet, trained on ",
+        "each of these models was tested on images of patients that it was not trained on",
+        "16 test images of ",
+        "Of 8 images of covid, ",
+        "No external test",
+        NO_AUDIT,
+    ):
+        assert told in first, told
+    assert "<nav" not in text, "the headings of the folded sections are the contents"
+    unfolded = re.findall(r'(?<!<summary>)<h2 id="[^"]*--title">([^<]*)</h2>', text)
+    assert unfolded == [titles.RESULTS]
+
+
+def test_leakage_that_was_allowed_is_an_alarm_on_the_first_screen(place, make, tmp_path, undrawn):
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    made = json.loads(file.read_text())
+    file.write_text(json.dumps({**made, "argv": [*made["argv"], "--allow-leakage"]}))
+    first = make("run", errors=0).partition("<main")[0]
+    assert '<li class="alarm">' in first
+    assert "may have been tested on what it was trained on" in " ".join(first.split())
+    assert "was not trained on" not in first
 
 
 def test_the_division_is_stated_and_its_command_is_shown(place, make, tmp_path, undrawn):
@@ -183,8 +215,8 @@ def test_what_is_not_ours_is_left_alone(place, make, tmp_path):
         make(place / "run", out="folder")
 
 
-def test_what_cannot_be_reported_is_said(place, make, settings, make_predictions, tmp_path):
-    with pytest.raises(InputError, match="expected -o FILE"):
+def test_what_cannot_be_reported_is_said(place, make, settings, tmp_path):
+    with pytest.raises(UsageError, match="expected -o FILE"):
         report(ReportOptions(inputs=(str(place / "run"),)), settings)
     with pytest.raises(UsageError, match="--checklist"):
         make(place / "run", checklist="other")
@@ -192,12 +224,9 @@ def test_what_cannot_be_reported_is_said(place, make, settings, make_predictions
         make(place / "run", positive="other")
     with pytest.raises(InputError, match="no such run"):
         make("nowhere")
-    bare = make_predictions(20)
-    for row in bare.rows:
-        row["label"] = ""
-    write_predictions(tmp_path / "bare.csv", bare)
+    (tmp_path / "none.csv").write_text("image_id,path,label,prob_covid,prob_normal\n")
     with pytest.raises(InputError, match="expected labelled predictions"):
-        make("bare.csv")
+        make("none.csv")
 
 
 def test_a_run_that_lacks_folds(place, make, tmp_path, undrawn):

@@ -1,11 +1,12 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cxrtool.commands.report.making import command_lines
-from cxrtool.commands.report.study import NO_REASON, Study, flow_of, radiographs
+from cxrtool.commands.report.study import NO_REASON, Source, Study, flow_of, radiographs
 from cxrtool.data.splitting.splits import Splits
 from cxrtool.data.tables.manifest import Row, read_manifest, write_table
 from cxrtool.flow.folder import read_run_file
@@ -126,6 +127,27 @@ def test_versions_and_twins_of_a_radiograph_are_one():
         ]
     )
     assert [(row["image_id"], row["label"]) for row in found] == [("a", "P"), ("b", "N")]
+
+
+def test_the_division_has_the_paths_of_the_step_that_used_it():
+    options = {"manifest": {"value": "my data"}, "splits": {"value": "out/s.csv"}}
+    made = {"command": "train", "argv": ["cxrtool", "train", "my data", "--splits", "out/s.csv"], "options": options}
+    study = Study([], [], [], "", Splits({}, made_by=["split --folds 2"]), [], None, made, {}, {})
+    assert command_lines(study) == [
+        "cxrtool split 'my data' --folds 2 -o out/s.csv",
+        "cxrtool train 'my data' --splits out/s.csv",
+    ]
+    piped = replace(study, splits=Splits({}, made_by=["split --folds 2 | split --within -"]))
+    assert command_lines(piped)[0] == "cxrtool split --folds 2 | cxrtool split --within -"
+
+
+def test_a_training_that_divided_the_images_itself_is_one_command(project):
+    made = read_run_file(project / "runs/one")
+    made["options"]["splits"] = {"value": "runs/one/splits.csv", "origin": "default"}
+    study = Study([], [], [], "", Splits({}, made_by=["split --folds 2"]), read(project), None, made, {}, {})
+    inside = Source("", project / "data", project / "data/prepared", [], [])
+    lines = command_lines(replace(study, sources=[inside]))
+    assert [line.split()[1] for line in lines] == ["segment", "train"], "what is inside the run was made by it"
 
 
 def test_the_division_is_before_the_first_command_that_uses_it(project):
