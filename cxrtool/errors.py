@@ -7,6 +7,15 @@ A message states what was expected, what was found (file, line, value) and what 
 from __future__ import annotations
 
 
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, for a message; `plural` is needed where it is not the noun with an s.
+
+    >>> count_of(1, "patient"), count_of(12345, "patient"), count_of(2, "class", "classes")
+    ('1 patient', '12345 patients', '2 classes')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
 class CxrtoolError(Exception):
     """Something the user can fix; the base of all errors that cxrtool raises on purpose.
 

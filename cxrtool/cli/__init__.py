@@ -1,7 +1,9 @@
 """The program: the list of commands, the command line of each, and what the user sees."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from cxrtool.flow.settings import Call, Reporter
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """The layout of every help page."""
@@ -9,7 +11,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @dataclass(frozen=True)
 class Invocation:
-    """How the program was called: its command line, and what runs another one and returns its exit code."""
+    """How the program was called: its command line, what runs another one, and who else gets its messages."""
 
     argv: Sequence[str] = ()
-    run: Callable[[Sequence[str]], int] = lambda line: 0
+    run: Call = lambda line, report=None: 0
+    report: Reporter | None = None

@@ -12,11 +12,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxrtool.evaluation.sheet import latex, markdown
-from cxrtool.flow.settings import Advance, Output, Reporter
+from cxrtool.flow.settings import Advance, Output, Reporter, Silent, Stage
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 LINE_EVERY = 15.0
 """Seconds between two progress lines where no bar can be drawn, without a terminal."""
@@ -62,6 +66,39 @@ class Lines(Reporter):
                 self.say(f"{label}: {done} of {total}")
 
         yield advance
+
+    @contextlib.contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:
+        """Show a command that a longer one runs: live on a terminal; afterwards, and elsewhere only then, as a line."""
+        started = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+                stage = Stage(Inside(bar, bar.add_task(title, total=None)))
+                yield stage
+        else:
+            stage = Stage(Silent())
+            yield stage
+        found = f": {stage.found}" if stage.found else ""
+        self.say(f"{title}{found}  ({time.monotonic() - started:.0f} s)")
+
+
+@dataclass(frozen=True)
+class Inside(Reporter):
+    """The progress of a command within the line of its stage; its messages are not shown."""
+
+    bar: Progress
+    task: TaskID
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Advance]:
+        """Fill the bar of the stage."""
+        self.bar.reset(self.task, total=total, start=False)
+        yield lambda count: self.bar.advance(self.task, count)
+        self.bar.update(self.task, total=None)
 
 
 NARROW = 14

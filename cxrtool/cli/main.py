@@ -11,6 +11,7 @@ import errno
 import importlib
 import itertools
 import os
+import re
 import select
 import signal
 import sys
@@ -27,17 +28,24 @@ from typer.exceptions import TyperException
 import cxrtool
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import CxrtoolError, StoppedError
+from cxrtool.flow.settings import Reporter
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Data": ("prepare", "select", "split", "audit", "info"),
     "Images": ("segment", "enhance", "transform"),
     "Models": ("fit", "train", "predict", "fuse", "weights"),
     "Results": ("evaluate", "compare", "explain", "report"),
-    "Toolbox": ("help", "recipe", "phantom", "doctor", "demo"),
+    "Toolbox": ("help", "recipe", "phantom", "cache", "doctor", "demo"),
 }
 """The panels of the help, and the commands in each; a command is a module of `cxrtool.commands`."""
 
 NAMES = tuple(itertools.chain.from_iterable(COMMANDS.values()))
+
+PROGRAM = "cxrtool"
+COMPLETE = "_CXRTOOL_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
+_WRONG_NUMBER = re.compile(r"Invalid value for '([^']+)': '(.*)' is not a valid (float|int)(?:eger)?(?: range)?")
 
 START = "Start with:  cxrtool demo | cxrtool prepare FOLDER | cxrtool info PATH"
 
@@ -60,6 +68,15 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import one command and build it."""
         return load(self.prefix + cmd_name) if cmd_name in self.list_commands(ctx) else None
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """What a shell offers: the commands that start so, without importing them, or the options."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        from typer._click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [CompletionItem(name, help=line_of(self.prefix + name)) for name in names]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, or suggest the nearest one."""
@@ -128,7 +145,7 @@ def members_of(module: ModuleType) -> tuple[str, ...]:
     return () if hasattr(module, "run") else tuple(getattr(module, "KINDS", ()))
 
 
-app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, context_settings=CONTEXT)
 
 
 def _version(value: bool) -> None:
@@ -151,8 +168,19 @@ def cxrtool_(
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     _open_streams()
+    if wanted := os.environ.get(COMPLETE):
+        sys.exit(_complete(wanted))
     args = sys.argv[1:] if argv is None else argv
     sys.exit(run(args))
+
+
+def _complete(wanted: str) -> int:
+    """Print what a shell offers after the words that have been typed; they are in its variables."""
+    from typer._completion_classes import completion_init
+    from typer.completion import shell_complete
+
+    completion_init()
+    return shell_complete(typer.main.get_command(app), {}, PROGRAM, COMPLETE, wanted)
 
 
 def _open_streams() -> None:
@@ -165,13 +193,18 @@ def _open_streams() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def run(args: Sequence[str]) -> int:
-    """Run the command line; return its exit code. A user's error becomes a message of one or two lines."""
+def run(args: Sequence[str], report: Reporter | None = None) -> int:
+    """Run the command line; return its exit code. A user's error becomes a message of one or two lines.
+
+    Args:
+        args: The command line, without the name of the program.
+        report: Gets messages and progress in place of standard error; results then go nowhere.
+    """
     signal.signal(signal.SIGTERM, _on_terminate)
     # Pictures are drawn without a display; a notebook hands down a backend that exists only in its own process.
     os.environ["MPLBACKEND"] = "Agg"
     try:
-        _invoke(args)
+        _invoke(args, report)
         sys.stdout.flush()
         return 0
     except typer.Exit as leaving:
@@ -210,11 +243,11 @@ def _report(error: BaseException, prefix: str) -> int:
             return _report_bug(prefix, error)
 
 
-def _invoke(args: Sequence[str]) -> None:
+def _invoke(args: Sequence[str], report: Reporter | None) -> None:
     # Not through typer's own `main`, which exits with code 1 on a closed pipe.
     group = typer.main.get_command(app)
-    called = Invocation([Path(sys.argv[0]).name, *args], run)
-    with group.make_context("cxrtool", list(args), obj=called) as ctx:
+    called = Invocation([Path(sys.argv[0]).name, *args], run, report)
+    with group.make_context(PROGRAM, list(args), obj=called) as ctx:
         group.invoke(ctx)
 
 
@@ -256,6 +289,12 @@ def _plain(error: TyperException) -> str:
     text = error.format_message().rstrip(".")
     if option and text.lower().startswith("no such option"):
         return f"no such option {option}"
+    if wrong := _WRONG_NUMBER.fullmatch(" ".join(text.split())):
+        option, value, kind = wrong.groups()
+        # In many countries the decimals come after a comma.
+        point = value.replace(",", ".")
+        meant = f"; did you mean {point}?" if kind == "float" and point.replace(".", "", 1).isdecimal() else ""
+        return f"{option}: expected {'a number' if kind == 'float' else 'a whole number'}, found '{value}'{meant}"
     return " ".join(text.split())
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from cxrtool.cli import CONTEXT, Invocation
+from cxrtool.data.files import STDIN
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.settings import Settings, Silent
 from cxrtool.options import Declaration, Options, declared, flag_of
@@ -91,6 +93,8 @@ def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration
         more |= {"min": declaration.minimum, "max": declaration.maximum}
     named = {"metavar": declaration.metavar, "envvar": declaration.envvar}
     more |= {key: value for key, value in named.items() if value}
+    if declaration.choices is not None:
+        more["autocompletion"] = _completion(declaration)
     if panel:
         more["rich_help_panel"] = panel
     if name == "config":
@@ -102,6 +106,16 @@ def _parameter(name: str, kind: Any, entry: Field[Any], declaration: Declaration
         default=typer.Argument(default, **more) if declaration.argument else typer.Option(default, *flags, **more),
         annotation=annotation if required else annotation | None,
     )
+
+
+def _completion(declaration: Declaration) -> Callable[[str], list[str]]:
+    """What gives a shell the values of an option; of several with commas between, those of the last."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in declaration.known() if name.startswith(last)]
+
+    return complete
 
 
 def _help(entry: Field[Any], declaration: Declaration) -> str:
@@ -127,14 +141,37 @@ def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
         origins[name] = ORIGINS.get(source.name, "default") if source else "default"
         values[name] = _typed(value, types[name])
     own = declared(kind)
+    if "out" not in own and values.get("out") == STDIN:
+        # As without -o: the result goes to standard output, where the command can write it there.
+        values["out"] = None
+    _check_streams({name: values[name] for name in own}, own)
     given = {name: values[name] for name in own if origins[name] != "default"}
     options, found = kind.build(given)
     shared = {name: values[name] for name in values.keys() - own.keys() if values[name] is not None}
     machine = {"threads": default_workers(), "workers": default_workers()}
     called = ctx.find_root().obj or Invocation()
     settings = Settings(**{**machine, **shared}, origins={**origins, **found}, argv=called.argv, call=called.run)
+    if called.report is not None:
+        # What this command runs in turn is shown, or not, as it is itself.
+        return options, replace(settings, report=called.report, call=partial(called.run, report=called.report))
     report = Silent() if settings.quiet else Lines()
     return options, replace(settings, report=report, output=Console(settings.style, settings.digits, report))
+
+
+def _check_streams(values: Mapping[str, Any], known: Mapping[str, tuple[Any, Declaration]]) -> None:
+    """Raise a `UsageError` where standard input, which is one table, is given for several inputs."""
+    taken = [
+        declaration.metavar or name.upper() if declaration.argument else flag_of(name, declaration)
+        for name, (_, declaration) in known.items()
+        for value in (values[name] if isinstance(values[name], tuple) else [values[name]])
+        # Some inputs may have a name, as in internal=-.
+        if (declaration.argument and str(value).endswith("=-")) or value in (STDIN, str(STDIN))
+    ]
+    if len(taken) > 1:
+        raise UsageError(
+            f"expected standard input (-) for one input, found it for {' and '.join(taken)}",
+            "give the others as files, or in bash as <(COMMAND)",
+        )
 
 
 def _typed(value: Any, kind: Any) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.file_names import FITTED_ON, HISTORY, MODEL, PREDICTIONS, RUN_FILE, SPLITS
-from cxrtool.data.files import atomic_write
+from cxrtool.data.files import STDIN, atomic_write, is_stream
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.tables.foreign import ForeignColumns, as_runs, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
@@ -30,7 +30,7 @@ from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.evaluating import keep_within, named_path, table_of
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
-from cxrtool.flow.run import STDIN, check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.run import check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
 from cxrtool.recipes.published import published_names
@@ -194,10 +194,6 @@ def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
     sources, baseline = find_sources(options)
     check_metric(options.metric, options.positive)
     paper = read_published(options.published) if options.published else None
-    if settings.out is not None and any(STDIN in paths for paths in sources.values()):
-        raise UsageError(
-            "-o: a result from standard input cannot be checked for changes later", "save the predictions as CSV first"
-        )
     if settings.out is None:
         if settings.dry_run:
             settings.report.say(f"would compare {', '.join(sources)}")
@@ -279,8 +275,8 @@ def distinct(paths: Sequence[Path], taken: set[str]) -> list[str]:
 
 
 def _parts(path: Path) -> list[str]:
-    if path == STDIN:
-        return ["stdin"]
+    if is_stream(path):
+        return ["stdin" if path == STDIN else path.name]
     whole = path.absolute()
     if whole.name == PREDICTIONS:
         whole = whole.parent

@@ -21,7 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
-from cxrtool.errors import CxrtoolError
+from cxrtool.data.cache import default_cache
+from cxrtool.errors import CxrtoolError, count_of
 from cxrtool.flow.parallel import default_workers
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options
@@ -206,7 +207,7 @@ def _processor(settings: Settings) -> Iterator[Finding]:
     yield Finding("bf16", OK, "in hardware" if bf16 else "not in hardware: --precision auto uses fp32 here")
     usable, present = default_workers(), os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
-    text = f"{usable} of {present} processors" + (f", OMP_NUM_THREADS={limit}" if limit else "")
+    text = f"{usable} of {count_of(present, 'processor')}" + (f", OMP_NUM_THREADS={limit}" if limit else "")
     yield Finding("threads", OK, text)
 
 
@@ -224,7 +225,7 @@ def _memory(settings: Settings) -> Iterator[Finding]:
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    cache = settings.cache or Path(os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir())
+    cache = settings.cache or default_cache()
     for what, folder, option in (("cache", cache, "--cache"), ("working directory", Path.cwd(), "-o")):
         existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
         try:

@@ -4,6 +4,10 @@ Writes maps/ (raw, float32), overlays/, contact sheets, and a manifest with the 
 masks, the share of its energy inside them. Heatmaps of training images are marked. A model of twins explains both the
 predicted and the opposite class of each image, side by side.
 
+Several images: cxrtool explain run/r0f0 first.png second.dcm ward/*.jpg -o heatmaps
+
+A list of paths: find new -name '*.png' | cxrtool explain run/r0f0 - -o heatmaps
+
 Example: cxrtool explain run prepared -o heatmaps --check-randomised
 """
 

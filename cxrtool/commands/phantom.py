@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.tables.manifest import Row
-from cxrtool.errors import CxrtoolError, InputError, UsageError
+from cxrtool.errors import CxrtoolError, InputError, UsageError, count_of
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.settings import RUNNING, Settings
@@ -269,7 +269,9 @@ class Summary:
         from cxrtool.phantom.sources import SOURCES
         from cxrtool.phantom.subject import LABELS
 
-        text = [f"{self.images} images of {self.patients} patients: {_counted(self.labels, LABELS)}"]
+        text = [
+            f"{count_of(self.images, 'image')} of {count_of(self.patients, 'patient')}: {_counted(self.labels, LABELS)}"
+        ]
         if self.severities:
             text.append(f"  covid: {_counted(self.severities, SEVERITIES)}")
         text.append(f"  sources: {_counted(self.sources, SOURCES)}")

@@ -1,28 +1,35 @@
-"""Run a model on an image, a folder or a manifest.
+"""Run a model on images, folders, a manifest or a list of paths.
 
 Prints a table with the probability of every class, or writes it with -o. Raw images are preprocessed as the model's
-training images were. A warning in a row means that the image is unlike those.
+training images were. A warning in a row means that the image is unlike those; with -o, a table beside it says in what.
+
+Several images: cxrtool predict run first.png second.dcm ward/*.jpg -o answers.csv
+
+A list of paths: find new -name '*.png' | cxrtool predict run - -o answers.csv
 
 Example: cxrtool predict run new-images -o answers.csv
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cxrtool.data.file_names import PREDICTIONS, REJECTS
-from cxrtool.data.tables.manifest import Row, write_table
+from cxrtool.data.file_names import PREDICTIONS
+from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import dump_predictions, write_predictions
-from cxrtool.data.tables.twins import MARK
-from cxrtool.errors import InputError, StrictError
+from cxrtool.data.tables.twins import MARK, is_twin
+from cxrtool.errors import InputError, StrictError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.flow.folder import check_file
+from cxrtool.flow.images import read_images
+from cxrtool.flow.predicted import IMAGES, beside, write_beside
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
-from cxrtool.flow.run import model_folders, read_source
+from cxrtool.flow.run import model_folders
 from cxrtool.flow.settings import COMPUTING, Settings
 from cxrtool.models.description import ModelDescription
 from cxrtool.options import option
@@ -78,7 +85,7 @@ def report_temperatures(folders: Sequence[Path], found: Sequence[Temperature], s
         if entry.reason is not None:
             by_reason.setdefault(entry.reason, []).append(folder.name)
     for reason, names in by_reason.items():
-        few = f"{len(names)} of {len(found)} models (such as {names[0]}) stay"
+        few = f"{len(names)} of {count_of(len(found), 'model')} (such as {names[0]}) stay"
         who = "the model stays" if len(found) == 1 else few
         settings.report.warn(f"--calibrated: {who} at temperature 1: {reason}")
 
@@ -122,24 +129,31 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         StrictError: `--strict`, and an image could not be read.
     """
     folders = model_folders(options.model, partial=options.partial)
-    manifest = read_source(options.source, settings)
+    manifest = read_images(options.sources, settings)
     if settings.dry_run:
-        settings.report.say(f"would run {len(folders)} models on {len(manifest)} images")
+        settings.report.say(f"would run {count_of(len(folders), 'model')} on {count_of(len(manifest), 'image')}")
         return
     check_file(settings.out, ("image_id", "path", "predicted"), [manifest.origin], settings)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
+    started = time.time()
     members, answers, rejects = answer(options, settings, folders, manifest)
     if options.calibrated:
         answers = calibrate(members, answers, settings)
-    predictions = to_table(members, answers, manifest.columns, options.source, by_member=options.members)
+    predictions = to_table(members, answers, manifest.columns, manifest.name, by_member=options.members)
     if settings.out is None:
         settings.output.write(dump_predictions(predictions))
     else:
         write_predictions(settings.out, predictions)
         if settings.out.is_file():
-            write_table(settings.out.with_suffix(f".{REJECTS}"), ["path", "reason"], rejects)
-    _summarise(settings, [row for row, _ in answers], rejects)
+            write_beside(settings.out, options.model, options, settings, members, answers, rejects, started)
+            unlike = sum(bool(one.properties["unlike"]) and not is_twin(one.row) for one in answers)
+            if unlike:
+                where = f"column unlike of {beside(settings.out, IMAGES)}"
+                settings.report.warn(
+                    f"{unlike} of {count_of(len(answers), 'image')} are unlike the training images: {where}"
+                )
+    _summarise(settings, [one.row for one in answers], rejects)
 
 
 def calibrate(members: Sequence[Member], answers: Sequence[Answer], settings: Settings) -> list[Answer]:
@@ -151,8 +165,12 @@ def calibrate(members: Sequence[Member], answers: Sequence[Answer], settings: Se
     found = [temperature_of(member.folder, member.description) for member in members]
     report_temperatures([member.folder for member in members], found, settings)
     return [
-        (row, np.stack([apply(own, entry.value) for own, entry in zip(probabilities, found, strict=True)]))
-        for row, probabilities in answers
+        one._replace(
+            probabilities=np.stack(
+                [apply(own, entry.value) for own, entry in zip(one.probabilities, found, strict=True)]
+            )
+        )
+        for one in answers
     ]
 
 
@@ -160,11 +178,12 @@ def _summarise(settings: Settings, answered: Sequence[Row], rejects: Sequence[Ro
     for row in rejects[:SHOWN_REJECTS]:
         settings.report.warn(f"{row['path']}: {row['reason']}")
     images = len(radiographs(answered))
-    text = f"{images} images predicted, {len(rejects)} rejected"
+    text = f"{count_of(images, 'image')} predicted, {len(rejects)} rejected"
     if rejects and settings.strict:
         raise StrictError(text)
     settings.report.say(text)
     if images < len(answered) and settings.out is not None:
         settings.report.say(
-            f"one row for each of {len(answered)} twins; next: `cxrtool fuse twins {settings.out}` makes one per image"
+            f"one row for each of {count_of(len(answered), 'twin')}; next: "
+            f"`cxrtool fuse twins {settings.out}` makes one per image"
         )

@@ -28,7 +28,7 @@ from cxrtool.data.files import is_whole_png
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, read_table, write_table
-from cxrtool.errors import ImageError, InputError, UsageError
+from cxrtool.errors import ImageError, InputError, UsageError, count_of
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.settings import READING, RUNNING, Settings
@@ -167,7 +167,9 @@ class PrepareOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
 
     sources: tuple[Path, ...] = argument(
-        "Folders of images, tables that list images, or images.", metavar="SOURCE...", effect=False
+        "Folders of images, tables or lists (.txt) of images, images, or - for standard input: a table or a list.",
+        metavar="SOURCE...",
+        effect=False,
     )
     dataset: str | None = option(
         "The layout of the data: {choices}. In folder the class is the last folder's name, csv is any table that lists "
@@ -282,7 +284,7 @@ def _list(options: PrepareOptions, settings: Settings) -> Listing:
     if settings.out and settings.out.resolve() in {source.resolve() for source in options.sources}:
         raise UsageError(
             f"-o {settings.out}: expected a folder for the result, found the folder of the images itself",
-            "choose another, such as -o prepared; it may be inside the folder of the images",
+            f"choose another, such as -o {settings.out.name}-prepared; it may be inside the folder of the images",
         )
     # The output may be inside the source, and must not become its own input.
     exclude = frozenset({settings.out.resolve()} if settings.out else ())
@@ -499,7 +501,7 @@ def _same_reason(rows: Sequence[Row]) -> str:
     reason, sign, detail = rows[0]["reason"].partition(": ")
     example = " ".join(rows[0]["path"].rpartition("/")[2].split())
     way = "; name a smaller folder with --images, or the subfolder in the table" if reason == AMBIGUOUS else ""
-    return f"{len(rows)} images: {reason}, such as {example}{sign}{detail}{way}"
+    return f"{count_of(len(rows), 'image')}: {reason}, such as {example}{sign}{detail}{way}"
 
 
 def _overview(rows: Sequence[Row]) -> str:
@@ -511,7 +513,7 @@ def _overview(rows: Sequence[Row]) -> str:
     if unlabelled:
         parts.append(f"unlabelled {unlabelled}")
     patients, nameless = count_patients(rows)
-    known = f"{patients} patients" if any(identities(rows)) else "patients unknown"
+    known = count_of(patients, "patient") if any(identities(rows)) else "patients unknown"
     if nameless and any(identities(rows)):
         known += f", {nameless} of them images without a patient_id"
-    return f"{len(rows)} images: {', '.join(parts)}; {known}" if rows else "no image could be read"
+    return f"{count_of(len(rows), 'image')}: {', '.join(parts)}; {known}" if rows else "no image could be read"

@@ -3,6 +3,10 @@
 Writes masks/ at the size of each image, contact sheets, and a manifest with the area of each mask, its agreement with
 an existing mask, and a warning where the mask is implausible. Images are written again only where pixels change.
 
+Several images: cxrtool segment first.png second.dcm ward/*.jpg -o lungs
+
+A list of paths: find new -name '*.png' | cxrtool segment - --crop -o cropped
+
 Example: cxrtool segment prepared --crop -o cropped
 """
 

@@ -30,7 +30,7 @@ from cxrtool.data.tables.selection import (
     smallest_class,
 )
 from cxrtool.data.tables.where import choose_where
-from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.errors import InputError, OutputError, UsageError, count_of
 from cxrtool.flow.chain import chain_of_manifest, is_divided
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, touch, without_paths
 from cxrtool.flow.settings import RUNNING, Settings
@@ -75,7 +75,7 @@ def run(options: SelectOptions, settings: Settings) -> None:
     excluded = f", {len(selection.rejects)} excluded" if selection.rejects else ""
     folder = settings.out if settings.out and settings.out.suffix.lower() != ".csv" else None
     where = f", see {folder / REJECTS}" if excluded and folder else ""
-    settings.report.say(f"{len(selection)} images{excluded}{where}")
+    settings.report.say(f"{count_of(len(selection), 'image')}{excluded}{where}")
     if settings.out is None:
         settings.output.write(dump_table(order_columns(selection.columns, selection.rows), selection.rows))
 
@@ -147,7 +147,7 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
 def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest], settings: Settings) -> None:
     """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
     if settings.dry_run:
-        settings.report.say(f"would write {target}: {len(selection)} rows")
+        settings.report.say(f"would write {target}: {count_of(len(selection), 'row')}")
         return
     check_file(target, ("image_id", "path"), [manifest.origin for manifest in manifests], settings)
     columns = order_columns(selection.columns, selection.rows)

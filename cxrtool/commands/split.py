@@ -41,7 +41,7 @@ from cxrtool.data.splitting.splits import (
 )
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
 from cxrtool.data.tables.selection import Selection, exclude
-from cxrtool.errors import InputError, LeakageError, UsageError
+from cxrtool.errors import InputError, LeakageError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.chain import is_divided
 from cxrtool.flow.folder import check_file, touch
@@ -151,7 +151,7 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     result = SplitResult(split_rows(runs), made_by, *tabulate(images, runs, options.group, names), warnings)
     warnings += _missing_classes(images, runs, options.equal or "label")
     if settings.out and settings.dry_run:
-        settings.report.say(f"would write {settings.out}: {len(result.rows)} rows")
+        settings.report.say(f"would write {settings.out}: {count_of(len(result.rows), 'row')}")
     elif settings.out:
         _write(settings.out, result, [path for path in (manifest.origin, options.within) if path is not None], settings)
     return result
@@ -211,7 +211,11 @@ def _patient_warnings(manifest: Manifest, group: str) -> list[str]:
         )
     if empty == len(manifest):
         return [f"no {group} in {manifest.name}: every image counts as a separate patient"]
-    return [f"{empty} of {len(manifest)} images have no {group}; each counts as a separate patient"] if empty else []
+    return (
+        [f"{empty} of {count_of(len(manifest), 'image')} have no {group}; each counts as a separate patient"]
+        if empty
+        else []
+    )
 
 
 def _labelled(manifest: Manifest, warnings: list[str]) -> Manifest:
@@ -220,7 +224,8 @@ def _labelled(manifest: Manifest, warnings: list[str]) -> Manifest:
         warnings.append("no image has a label: only the number of images is balanced")
         return manifest
     if len(labelled) < len(manifest):
-        warnings.append(f"{len(manifest) - len(labelled)} images without a label are excluded")
+        without = len(manifest) - len(labelled)
+        warnings.append(f"{count_of(without, 'image without a label is', 'images without a label are')} excluded")
     return manifest.subset(labelled)
 
 
@@ -241,7 +246,7 @@ def _divide(
         manifest.require(options.leave_out)
         missing = sum(not cell for cell in manifest.column(options.leave_out))
         if missing:
-            warnings.append(f"{missing} images without a {options.leave_out} are only used for training")
+            warnings.append(f"{count_of(missing, 'image')} without a {options.leave_out}: only used for training")
         parts = divider.leave_out(options.leave_out, validation)
         runs = {("0", str(fold)): subsets for fold, subsets in enumerate(parts.values())}
         return runs, {("0", str(fold)): value for fold, value in enumerate(parts)}
@@ -285,10 +290,10 @@ def _thin_out(
         raise InputError(f"{splits.name}: expected images of {manifest.name}, found none of its {len(known)}")
     if len(values) < len(known):
         warnings.append(
-            f"{len(known) - len(values)} images of {splits.name} are not in {manifest.name} and are excluded"
+            f"{count_of(len(known) - len(values), 'image')} of {splits.name} not in {manifest.name}: excluded"
         )
     if empty := sum(not value for value in values.values()):
-        warnings.append(f"{empty} images with an empty {column} are in no subset that is thinned out")
+        warnings.append(f"{count_of(empty, 'image')} with an empty {column}: in no subset that is thinned out")
     kept, dropped = _kept(options), _excluded(options, manifest, known)
     runs = {
         run: {name: subset for name, subset in subsets.items() if subset in kept or name not in dropped}
@@ -326,13 +331,16 @@ def _check_overlaps(
     if not subsets:
         raise InputError(f"{manifest.name}: expected subsets in '{options.from_column}', found only empty cells")
     if missing := len(manifest) - len(subsets):
-        warnings.append(f"{missing} images with an empty {options.from_column} are in no subset")
+        warnings.append(f"{count_of(missing, 'image')} with an empty {options.from_column}: in no subset")
     found = overlaps(manifest.rows, subsets, options.group)
     if not found:
         return
     first = next(row for row in found[0] if row["image_id"] in subsets)
     shown = first.get(options.group) or first["image_id"]
-    text = f"{options.from_column}: {len(found)} patients are in more than one subset, such as '{shown}'"
+    text = (
+        f"{options.from_column}: {count_of(len(found), 'patient is', 'patients are')} "
+        f"in more than one subset, such as '{shown}'"
+    )
     if not settings.allow_leakage:
         raise LeakageError(text, "divide again with --folds or --holdout, or accept this with --allow-leakage")
     warnings.append(text)

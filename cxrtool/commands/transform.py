@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.file_names import FITTED_ON, PART
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.twins import twin_rows
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.chain import Chain, chain_of_manifest, chain_of_rows, copy_parts
 from cxrtool.flow.fold_training import Stores
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, without_paths
+from cxrtool.flow.images import read_images
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.twins import FoldGenerators, GeneratorRun, indices_in, make_twins, refuse_twins
@@ -102,7 +103,7 @@ class TransformOptions(Options):
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", *COMPUTING, "cache", "allow_leakage", *READING, *RUNNING)
 
-    manifest: Path = common_options.manifest(effect=False)
+    sources: tuple[Path, ...] = common_options.images()
     generators: Path = option("The run of `fit generators`, or the folder of one fold.", metavar="RUN")
     only: str | None = common_options.only(effect=True)
     strips: int = option("Images shown with their twins in twins.png; 0 for none.", 4, minimum=0, maximum=50)
@@ -137,7 +138,7 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
     """
     if str(options.generators) == "-":
         raise UsageError(f"{OPTION}: expected a run or a folder, found standard input")
-    manifest = read_manifest(options.manifest, root=settings.root)
+    manifest = read_images(options.sources, settings)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     refuse_twins(manifest, "transform")
@@ -223,7 +224,8 @@ def _warn_of_excluded(manifest: Manifest, folds: Sequence[_Fold], settings: Sett
     excluded = [row["image_id"] for index, row in enumerate(manifest.rows) if index not in used]
     if excluded:
         settings.report.warn(
-            f"{len(excluded)} images are in none of these folds and are excluded, such as {excluded[0]}"
+            f"{count_of(len(excluded), 'image is', 'images are')} in "
+            f"none of these folds and excluded, such as {excluded[0]}"
         )
 
 
@@ -360,7 +362,9 @@ class _Work:
                     found[index] = str(self.build.path / task.target)
                 advance(1)
         if lost:
-            self.settings.report.warn(f"{len(lost)} masks are excluded, such as that of {lost[0]}")
+            self.settings.report.warn(
+                f"{count_of(len(lost), 'mask is', 'masks are')} excluded, such as that of {lost[0]}"
+            )
         return found
 
     def draw(self, fold: _Fold, count: int) -> None:
@@ -385,7 +389,8 @@ class _Work:
         ]
         draw_twins(self.build.path / STRIPS, cases, generators.classes, generators.form)
         self.settings.report.say(
-            f"{len(shown)} radiographs of {generators.name} beside their twins: {self.build.folder.shown / STRIPS}"
+            f"{count_of(len(shown), 'radiograph')} of {generators.name} "
+            f"beside their twins: {self.build.folder.shown / STRIPS}"
         )
 
 

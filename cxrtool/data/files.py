@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from cxrtool.errors import InputError, OutputError
+from cxrtool.options import did_you_mean
 
 
 @contextlib.contextmanager
@@ -50,6 +53,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def no_such(path: Path, what: str = "file") -> str:
+    """The message for a path that does not exist; it names the nearest of those that are there.
+
+    >>> no_such(Path("/nowhere/metdata.csv"))
+    '/nowhere/metdata.csv: no such file'
+    """
+    near = ""
+    with contextlib.suppress(OSError):
+        near = did_you_mean(path, (str(path.parent / entry.name) for entry in path.parent.iterdir()), 0.85)
+    return f"{path}: no such {what}{near}"
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -145,8 +160,54 @@ def _open_lock(path: Path) -> IO[str]:
         ) from error
 
 
+STDIN = Path("-")
+"""The name of standard input on a command line."""
+
+_DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"))
+"""Where a shell puts the pipe of `<(COMMAND)`."""
+
+_streams: dict[object, bytes] = {}
+
+
+def is_stream(path: Path | str) -> bool:
+    """Whether a path is standard input (`-`) or the pipe of `<(COMMAND)`, which can be read only once.
+
+    A named pipe that somebody left in a folder is none: opening it could wait forever.
+    """
+    path = Path(path)
+    if path == STDIN:
+        return True
+    try:
+        return path.parent in _DESCRIPTORS and stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def read_stream(path: Path | str) -> bytes:
+    """The content of a stream, which is kept, so that it can be asked for again; an `InputError` where it is closed."""
+    path = Path(path)
+    if path == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input: expected a table, found it closed")
+        if sys.stdin not in _streams:
+            _streams[sys.stdin] = sys.stdin.buffer.read()
+        return _streams[sys.stdin]
+    status = path.stat()
+    key = (status.st_dev, status.st_ino)
+    if key not in _streams:
+        _streams[key] = path.read_bytes()
+    return _streams[key]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file or of a stream."""
+    return read_stream(path) if is_stream(path) else path.read_bytes()
+
+
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal text."""
+    """Return the SHA-256 of the bytes of a file, or of a stream, as hexadecimal text."""
+    if is_stream(path):
+        return hashlib.sha256(read_stream(path)).hexdigest()
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrtool.data.file_names import FITTED_ON, SPLITS
+from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.data.splitting.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
-from cxrtool.errors import InputError, LeakageError
+from cxrtool.errors import InputError, LeakageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.settings import Settings
 
@@ -36,10 +37,10 @@ class Assignment:
 
 
 def splits_file(path: Path) -> Path:
-    """The splits file of `--splits`, which may be a file or a run; an `InputError` where there is none."""
+    """The splits file of `--splits`, which may be a file, a run or a stream; an `InputError` where there is none."""
     file = path / SPLITS if path.is_dir() else path
-    if not file.exists():
-        raise InputError(f"{file}: no such file", "`cxrtool split MANIFEST -o splits.csv` writes one")
+    if not is_stream(file) and not file.exists():
+        raise InputError(no_such(file), "`cxrtool split MANIFEST -o splits.csv` writes one")
     return file
 
 
@@ -67,7 +68,7 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     unknown = len(ids - known.keys())
     unlabelled = sum(1 for row in known.values() if not row["label"])
     if unknown:
-        text = f"{unknown} of its {len(ids)} images are not in {manifest.name}; excluded"
+        text = f"{unknown} of its {count_of(len(ids), 'image')} are not in {manifest.name}; excluded"
         settings.report.say(f"{splits.name}: {text}")
     if unlabelled:
         settings.report.warn(f"{splits.name}: {unlabelled} of its images have no label; excluded")
@@ -99,7 +100,10 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
             "use the splits with which they were made",
         )
     if without:
-        text = f"no images were made for {len(without)} of {len(splits.runs)} folds, such as {without[0]}; excluded"
+        text = (
+            f"no images were made for {len(without)} of "
+            f"{count_of(len(splits.runs), 'fold')}, such as {without[0]}; excluded"
+        )
         settings.report.warn(f"{manifest.name}: {text}")
     return assignments
 
@@ -129,10 +133,8 @@ def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings:
     if not groups:
         return
     first: Sequence[str] = [row["image_id"] for row in groups[0]]
-    text = (
-        f"fold {fold}: {len(groups)} patients or duplicate images are in more than one subset, "
-        f"such as the images {', '.join(first[:3])}"
-    )
+    leaks = count_of(len(groups), "patient or duplicate image is", "patients or duplicate images are")
+    text = f"fold {fold}: {leaks} in more than one subset, such as the images {', '.join(first[:3])}"
     if not settings.allow_leakage:
         raise LeakageError(text, "`cxrtool split` keeps them together; --allow-leakage trains nevertheless")
     settings.report.warn(text)
@@ -169,7 +171,10 @@ class Seen:
         if not found:
             return
         example = f"{found[0][0]} in {found[0][1]}"
-        text = f"{len(found)} of {len(rows)} images, or their patients, were used in training, such as {example}"
+        text = (
+            f"{len(found)} of {count_of(len(rows), 'image')}, or "
+            f"their patients, were used in training, such as {example}"
+        )
         if not settings.allow_leakage:
             raise LeakageError(
                 text,

@@ -12,6 +12,16 @@ def manifest(**more: Any) -> Any:
     return argument("A manifest, a step's folder, or - for standard input.", metavar="MANIFEST", **more)
 
 
+def images(**more: Any) -> Any:
+    """The images that a command processes, raw or prepared; keywords are those of `Declaration`."""
+    return argument(
+        "Images, folders, a manifest, or - for standard input: a manifest, or a list of paths as of `find`.",
+        metavar="INPUT...",
+        effect=False,
+        **more,
+    )
+
+
 def partial() -> Any:
     """Whether incomplete runs are accepted."""
     return option("Use a run although some folds are missing.", False)

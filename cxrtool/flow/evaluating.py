@@ -16,12 +16,12 @@ from cxrtool.data.splitting.splits import known_as, read_splits
 from cxrtool.data.tables.foreign import ForeignColumns, as_runs, as_table, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, PROBABILITIES, RANKING, Predictions, join, write_predictions
-from cxrtool.errors import InputError, StrictError, UsageError
+from cxrtool.errors import InputError, StrictError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.new_images import NewImages, find_new_images
-from cxrtool.flow.run import STDIN, check_whole, fold_name, folds_of, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.run import check_whole, fold_name, folds_of, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.runs_together import RunsTogether, check_together
 from cxrtool.flow.settings import COMPUTING, RUNNING, Settings
 from cxrtool.options import Options, argument, option
@@ -136,7 +136,8 @@ class EvaluateOptions(Options):
 
     inputs: tuple[str, ...] = argument(
         "A run, predictions of one or more folds, or -; side by side as internal=A.csv external=B.csv. Or a run or "
-        "model and images with labels: a folder with a subfolder for each class, a manifest, a table, a step's folder.",
+        "model and images with labels: a folder with a subfolder for each class, a manifest, a table, a step's folder, "
+        "images or a list of paths whose folders are named after their classes.",
         (),
         metavar="RUN|CSV|IMAGES...",
         shown="",
@@ -241,17 +242,13 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
             raise UsageError("--confusion-matrix: cannot be combined with --together, because it has only counts")
         check_together(sources)
     new = _new_images(options, settings, sources)
-    if settings.out is not None and any(STDIN in paths for paths in sources.values()):
-        raise UsageError(
-            "-o: a result from standard input cannot be checked for changes later", "save the predictions as CSV first"
-        )
     if settings.out is None:
         if settings.dry_run:
             settings.report.say(
                 f"would evaluate {', '.join(str(path) for paths in sources.values() for path in paths)}"
             )
             return {}
-        predictions, rejects = new.predict(settings) if new else (None, [])
+        predictions, rejects = new.predict(settings, options.positive) if new else (None, [])
         found = _evaluate(options, settings, sources, predictions, _histories(sources, new))
         _report_rejects(rejects, settings)
         return {name: summary for name, (_, summary) in found.items()}
@@ -261,7 +258,7 @@ def evaluate(options: EvaluateOptions, settings: Settings) -> dict[str, Summary]
     with folder.build() as build:
         predictions = None
         if new:
-            predictions, build.rejects = new.predict(settings)
+            predictions, build.rejects = new.predict(settings, options.positive)
         histories = _histories(sources, new)
         found = _evaluate(options, settings, sources, predictions, histories)
         results = {name: summary for name, (_, summary) in found.items()}
@@ -316,7 +313,9 @@ def _report_rejects(rejects: Sequence[Row], settings: Settings) -> None:
     if rejects and settings.strict:
         raise StrictError(f"{len(rejects)} rejected")
     if len(rejects) > SHOWN_REJECTS:
-        settings.report.warn(f"{len(rejects)} images were rejected; with -o they are all in rejects.csv")
+        settings.report.warn(
+            f"{count_of(len(rejects), 'image was', 'images were')} rejected; with -o they are all in rejects.csv"
+        )
 
 
 def find_sources(options: EvaluateOptions) -> dict[str, list[Path]]:
@@ -523,7 +522,9 @@ def _read(paths: Sequence[Path], foreign: ForeignColumns, *, partial: bool) -> t
             owner[run] = path
         if path.is_dir() and is_run(path) and (path / SPLITS).exists():
             expected, whole = folds_of(read_table(path / SPLITS).rows), check_whole(path, partial=True)
-            notes += [f"Only {len(whole)} of {len(expected)} folds exist."] if len(whole) < len(expected) else []
+            notes += (
+                [f"Only {len(whole)} of {count_of(len(expected), 'fold')} exist."] if len(whole) < len(expected) else []
+            )
     return (parts[0] if len(parts) == 1 else join(parts, ", ".join(str(path) for path in paths))), notes
 
 
@@ -548,7 +549,7 @@ def _plan(
     options: EvaluateOptions, settings: Settings, sources: Mapping[str, Sequence[Path]], new: NewImages | None = None
 ) -> Plan:
     if new:
-        files = [*new.files, *audits_near([new.model, new.source])]
+        files = [*new.files, *audits_near([new.model, *new.sources])]
         files += [table_of(options.within)] if options.within is not None else []
         inputs = Inputs.of(new.manifest, files=files, verify=settings.verify)
         # Rows without an image change what is rejected.
@@ -577,6 +578,7 @@ def _write(
 ) -> None:
     from cxrtool.evaluation import tables
     from cxrtool.evaluation.plots import curves as plots
+    from cxrtool.evaluation.plots.reliability import why_no_reliability
     from cxrtool.evaluation.together import COLUMNS as RUN_COLUMNS
     from cxrtool.evaluation.together import table as run_table
 
@@ -599,7 +601,8 @@ def _write(
             pictures[name] += _draw_decisions(summary, folder / name)
             pictures[name] += _write_repetitions(folder / name, histories.get(name))
     links = [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for some in pictures.values() for path in some]
-    atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join(links))
+    undrawn = [f"{why}\n" for summary in results.values() if (why := why_no_reliability(summary))]
+    atomic_write(folder / TABLES, tables.markdown(results) + "\n" + "\n".join([*undrawn, *links]))
 
 
 def _draw_decisions(summary: Summary, folder: Path) -> list[Path]:
@@ -608,12 +611,14 @@ def _draw_decisions(summary: Summary, folder: Path) -> list[Path]:
     if "abstention" in summary:
         from cxrtool.evaluation.decisions.abstention import draw_coverage
 
-        if draw_coverage(summary["abstention"], folder / "coverage.png"):
+        if draw_coverage(summary["abstention"], summary["images"], folder / "coverage.png"):
             files.append(folder / "coverage.png")
     if "decision_curve" in summary:
         from cxrtool.evaluation.decisions.net_benefit import draw_decision_curve
 
-        draw_decision_curve(summary["decision_curve"], summary["positive"], folder / "decision_curve.png")
+        draw_decision_curve(
+            summary["decision_curve"], summary["positive"], summary["images"], folder / "decision_curve.png"
+        )
         files.append(folder / "decision_curve.png")
     return files
 

@@ -6,6 +6,7 @@ Several tasks may write one run at once: what is written for the whole run is lo
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cxrtool.data.cache import open_cache
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS, REJECTS, SPLITS
-from cxrtool.data.files import atomic_write, locked, saying_what_fails
+from cxrtool.data.files import atomic_write, is_stream, locked, read_bytes, saying_what_fails
 from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
-from cxrtool.errors import InputError, OutputError, StrictError
+from cxrtool.errors import InputError, OutputError, StrictError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.chain import Chain, chain_of_rows, copy_parts, is_divided, radiograph_of
@@ -106,7 +108,7 @@ class Stores:
             StoppedError: A signal arrived.
         """
         from cxrtool.flow.parallel import map_items
-        from cxrtool.training.store import default_cache, open_store
+        from cxrtool.training.store import open_store
 
         if (size, fit) in self._opened:
             return self._opened[size, fit]
@@ -129,21 +131,22 @@ class Stores:
                 partial(decode, chain=[], size=size, fit=fit, colour=colour),
                 size=size,
                 key=key,
-                cache=settings.cache or default_cache(),
+                cache=open_cache(settings.cache),
                 mapper=map_items,
                 workers=settings.workers,
                 colour=colour,
+                made_by=shlex.join(["cxrtool", *settings.argv[1:]]),
                 advance=count,
                 say=settings.report.say,
             )
         if len(store.failed) == len(store):
             raise InputError(
-                f"{self.manifest.name}: none of the {len(store)} images can be read, the first: "
+                f"{self.manifest.name}: none of the {count_of(len(store), 'image')} can be read, the first: "
                 f"{next(iter(store.failed.values()), 'there are none')}"
             )
         if store.failed and self.warn and not self._opened:
             settings.report.warn(
-                f"{len(store.failed)} of {len(store)} images cannot be read and are excluded; "
+                f"{len(store.failed)} of {count_of(len(store), 'image')} cannot be read and are excluded; "
                 f"each with its reason in {self.container.shown / REJECTS}"
             )
         self._opened[size, fit] = store
@@ -159,16 +162,17 @@ def check_design(options: TrainingOptions, classes: int, settings: Settings) -> 
     """Check every option before the first image is decoded.
 
     Raises:
-        InputError: There is no such file of weights.
+        InputError: There is no such file of weights, or ImageNet weights cannot be downloaded.
         UsageError: A name or a number is wrong, or there is no such device.
     """
-    from cxrtool.models.registry import check
+    from cxrtool.models.registry import check, require_weights
     from cxrtool.training.device import choose_device, choose_precision
 
     options.check_numbers()
     design = make_design(options, classes, settings, 0)
     check(design.architecture, design.weights)
     choose_precision(settings.precision, choose_device(settings.device))
+    require_weights(design.architecture, design.weights)
 
 
 def make_design(options: TrainingOptions, classes: int, settings: Settings, seed: int) -> Design:
@@ -347,16 +351,14 @@ class FoldTrainer:
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
         """Write a model folder with its predictions for the validation and test images."""
-        import numpy as np
-
-        from cxrtool.imaging import plausibility
+        from cxrtool.imaging import properties
         from cxrtool.training.checkpoint import save_model
         from cxrtool.training.curves import draw_history, write_history
 
         path = build.path
         seen = [(i, name) for name in ("train", "validation") for i in assignment.subsets[name]]
-        thumbnails = np.stack([plausibility.thumbnail(store.images[i]) for i, name in seen if name == "train"])
-        usual = plausibility.fit(thumbnails)
+        train = assignment.subsets["train"]
+        usual = properties.fit((store.images[i], self.task.manifest.rows[i]) for i in train)
         save_model(path, fitted.network, replace(self.describe(assignment, fitted), usual=usual))
         copy_parts(self.task.chain_of(assignment), path)
         # All twins of a radiograph are one row.
@@ -387,7 +389,7 @@ class FoldTrainer:
         correct = sum(
             self.classes[k] == task.manifest.rows[i]["label"] for i, k in zip(test, answers.tolist(), strict=True)
         )
-        share = f", test accuracy {correct / len(test):.3f} of {len(test)} images" if test else ""
+        share = f", test accuracy {correct / len(test):.3f} of {count_of(len(test), 'image')}" if test else ""
         task.settings.report.say(f"{assignment.name}: kept epoch {fitted.history.kept}{share}")
 
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
@@ -434,12 +436,14 @@ def describe_epoch(row: dict[str, float | None]) -> str:
 
 
 def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Write the run's own files.
+    """Write the run's own files. Splits from a stream are named by the copy in the run, which can be read again.
 
     A new run is first created under another name: a second task must never find it without `run.json`, and refuse it
     as a foreign folder.
     """
     run, settings = container.out, container.settings
+    if is_stream(splits):
+        shown = {**shown, "splits": str(container.shown / SPLITS)}
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         made = read_run_file(run)
         _check_replaced(container, made, shown)
@@ -452,7 +456,7 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
             (target / container.marker).unlink(missing_ok=True)
             identity = {"digest": container.digest, "run_digest": container.digest, **extra}
             write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
-        atomic_write(target / SPLITS, splits.read_bytes())
+        atomic_write(target / SPLITS, read_bytes(splits))
         if target is fresh:
             fresh.replace(run)
 
@@ -518,14 +522,16 @@ def warn_without_validation(folds: Sequence[Assignment], options: FittingOptions
     idle += ["--sched plateau"] if options.sched == "plateau" else []
     if without and idle:
         settings.report.warn(
-            f"{len(without)} of {len(folds)} folds have no validation images, such as {without[0]}: in these "
+            f"{len(without)} of {count_of(len(folds), 'fold')} have "
+            f"no validation images, such as {without[0]}: in these "
             f"{', '.join(idle)} cannot be used, and the last epoch is kept"
         )
     small = [a for a in folds if 0 < len(a.subsets["validation"]) < FEW_TO_CHOOSE_BY]
     if small and idle:
         least = min(len(a.subsets["validation"]) for a in small)
         settings.report.warn(
-            f"{len(small)} of {len(folds)} folds have fewer than {FEW_TO_CHOOSE_BY} validation images, such as "
+            f"{len(small)} of {count_of(len(folds), 'fold')} have "
+            f"fewer than {FEW_TO_CHOOSE_BY} validation images, such as "
             f"{small[0].name}: {', '.join(idle)} then follows chance (one of {least} images is {100 / least:.0f} % of "
             "the accuracy); give more with `cxrtool split --validation`, or keep the last epoch with --checkpoint last"
         )

@@ -17,13 +17,13 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cxrtool
 from cxrtool.data.file_names import MANIFEST, REJECTS, RUN_FILE
-from cxrtool.data.files import atomic_write, locked, saying_what_fails, sha256_file
+from cxrtool.data.files import atomic_write, is_stream, locked, saying_what_fails, sha256_file
 from cxrtool.data.tables.manifest import (
     PATH_COLUMNS,
     Manifest,
@@ -68,6 +68,9 @@ class Inputs:
             if table.origin:
                 newest = max(newest, table.origin.stat().st_mtime)
         for path in paths:
+            if is_stream(path):
+                hasher.update(sha256_file(path).encode())
+                continue
             try:
                 status = path.stat()
             except OSError:
@@ -77,6 +80,10 @@ class Inputs:
             mark = sha256_file(path) if verify and path.is_file() else f"{status.st_size}:{status.st_mtime_ns}"
             hasher.update(mark.encode())
         return cls(hasher.hexdigest(), newest, len(paths))
+
+    def after(self, file: Path) -> Inputs:
+        """These, but not older than a file whose content is part of the options: writing it again changes nothing."""
+        return self if is_stream(file) else replace(self, newest=max(self.newest, file.stat().st_mtime))
 
 
 @dataclass(frozen=True)
@@ -367,8 +374,9 @@ def write_run_file(
     started: float,
     counts: Mapping[str, int],
     extra: Mapping[str, Any] | None = None,
+    name: str = RUN_FILE,
 ) -> None:
-    """Write `run.json`: the command, its inputs, and its options with their origins."""
+    """Write `run.json`, or a file of another `name`: the command, its inputs, and its options with their origins."""
     content = {
         "schema": SCHEMA,
         "command": plan.command,
@@ -389,7 +397,7 @@ def write_run_file(
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processors": os.cpu_count()},
         **(extra or {}),
     }
-    atomic_write(target / RUN_FILE, json.dumps(content, indent=1, default=str) + "\n")
+    atomic_write(target / name, json.dumps(content, indent=1, default=str) + "\n")
 
 
 def read_run_file(folder: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """New images with labels on which a trained model is evaluated: which input is which, and labels as the model has them.
 
-An input is images if it is a folder that is neither a run nor a model nor has predictions, or a table with a column of
-files and without a column of probabilities, scores or predicted classes.
+An input is images if it is an image, a list of paths, a folder that is neither a run nor a model nor has predictions,
+or a table with a column of files and without a column of probabilities, scores or predicted classes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, MODEL_WEIGHTS, PREDICTIONS
+from cxrtool.data.files import is_stream
 from cxrtool.data.tables.foreign import ForeignColumns
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_manifest, read_table
 from cxrtool.data.tables.predictions import Predictions
-from cxrtool.data.tables.twins import MARK
-from cxrtool.errors import InputError, UsageError
+from cxrtool.data.tables.twins import MARK, split_class
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.fusing import join_twins
+from cxrtool.flow.images import read_images
 from cxrtool.flow.run import is_fold, is_model, is_run, model_folders
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import ModelDescription
@@ -41,14 +44,20 @@ _ANSWERS = re.compile(r"(y_)?(prob|score|pred|logit)|softmax|sigmoid|p_", re.IGN
 
 
 def is_images(path: Path, path_column: str | None = None) -> bool:
-    """Whether an input is a folder of images, a step's folder, a manifest or a table of images."""
+    """Whether an input is an image, a list of paths, a folder of images, a step's folder, or a table of images."""
     if path.is_dir():
         return not has_model(path) and not (path / PREDICTIONS).is_file()
+    from cxrtool.data.datasets.folder import may_be_image
     from cxrtool.data.datasets.listing import TABLES
+    from cxrtool.data.datasets.paths import is_list
     from cxrtool.data.datasets.table import PATHS
     from cxrtool.data.tables.workbook import is_workbook, read_workbook
 
-    if path.suffix.lower() not in TABLES or not path.is_file():
+    if is_list(path):
+        return True
+    if not is_stream(path) and path.suffix.lower() not in TABLES:
+        return path.is_file() and may_be_image(path.name)
+    if not is_stream(path) and not path.is_file():
         return False
     columns = read_workbook(path)[0].columns if is_workbook(path) else read_table(path).columns
     return not any(map(_ANSWERS.match, columns)) and any(
@@ -68,13 +77,13 @@ def has_model(path: Path) -> bool:
 
 def find_new_images(
     sources: Mapping[str, Sequence[Path]], columns: ForeignColumns | None = None
-) -> tuple[Path, Path] | None:
-    """The model and the images among the inputs, which are by name; None where all are predictions.
+) -> tuple[Path, list[Path]] | None:
+    """The model and the sources of images among the inputs, which are by name; None where all are predictions.
 
     `columns` are the columns of a table that have other names.
 
     Raises:
-        UsageError: There are images, but not one model and one set of images, or they have names.
+        UsageError: There are images, but not one model, or there are predictions, too, or the inputs have names.
     """
     paths = [path for some in sources.values() for path in some]
     models = [path for path in paths if path.is_dir() and has_model(path)]
@@ -96,13 +105,14 @@ def find_new_images(
             f"first `cxrtool evaluate {shlex.quote(str(models[0]))} {shlex.quote(str(images[0]))} -o evaluated`, "
             "then name evaluated/predictions.csv here",
         )
-    if len(paths) != 2:
+    if len(models) != 1 or len(images) != len(others):
+        rest = [path for path in others if path not in images]
+        found = f"{rest[0]}, which is neither" if rest else count_of(len(models), "model")
         raise UsageError(
-            f"expected one model and one set of images, found {len(models)} and {len(images)} among {len(paths)} "
-            "inputs",
+            f"expected one model and images, found {found}",
             f"one by one: cxrtool evaluate {shlex.quote(str(models[0]))} {shlex.quote(str(images[0]))}",
         )
-    return models[0], images[0]
+    return models[0], images
 
 
 @dataclass
@@ -110,7 +120,7 @@ class NewImages:
     """A model and the images on which it is evaluated.
 
     Attributes:
-        source: The input with the images.
+        sources: The inputs with the images.
         folders: The model, or the models of a run, whose probabilities are averaged.
         manifest: The images that have a label, which is a class of the model.
         rejects: Rows of a table that have no image, each with the reason.
@@ -118,7 +128,7 @@ class NewImages:
     """
 
     model: Path
-    source: Path
+    sources: list[Path]
     folders: list[Path]
     manifest: Manifest
     rejects: list[Row] = field(default_factory=list)
@@ -128,7 +138,7 @@ class NewImages:
     def read(
         cls,
         model: Path,
-        source: Path,
+        sources: Sequence[Path],
         relabel: Iterable[str],
         settings: Settings,
         columns: ForeignColumns | None = None,
@@ -139,21 +149,19 @@ class NewImages:
 
         Raises:
             UsageError: A label is no class of the model, or `--relabel` is wrong.
-            InputError: No image has a label, or the model is one of twins.
+            InputError: No image has a label.
             IncompleteError: A run lacks folds, and `partial` is false.
         """
         folders = model_folders(model, partial=partial)
         classes = list(ModelDescription.read(folders[0]).classes)
-        if all(MARK in name for name in classes):
-            raise InputError(
-                f"{model}: expected a model of radiographs, found one of twins",
-                f"`cxrtool predict {model} {source} -o twins.csv`, then `cxrtool fuse twins twins.csv -o answers.csv`, "
-                "then `cxrtool evaluate answers.csv`",
-            )
-        rows, rejects, taken, remarks = _list(source, settings, _table_columns(source, columns))
+        if _of_twins(classes):
+            classes = list(dict.fromkeys(split_class(name)[0] for name in classes))
+        source = ", ".join(map(str, sources[:SHOWN])) + (", …" if len(sources) > SHOWN else "")
+        found_in = _list(sources, settings, columns)
+        rows, taken = found_in.rows, found_in.taken
         labels = Counter(row.get("label", "").strip() for row in rows)
         unlabelled = labels.pop("", 0)
-        if not labels and source.is_file():
+        if not labels and found_in.is_table:
             others = ", ".join(name for name in rows[0] if name not in OWN) if rows else "none"
             raise InputError(
                 f"{source}: expected images with labels, found none among {len(rows)}; other columns: {others}",
@@ -165,7 +173,7 @@ class NewImages:
                 "put the images of each class into a subfolder of its name, or give a table with the columns path and "
                 f"label; without labels: `cxrtool predict {model} {source}`",
             )
-        names = match_labels(labels, classes, parse_relabel(relabel), str(source), settings)
+        names = match_labels(labels, classes, parse_relabel(relabel), source, settings)
         kept = [
             {**row, "label": names[label]} for row in rows if (label := row.get("label", "").strip()) and names[label]
         ]
@@ -175,12 +183,12 @@ class NewImages:
         counted = ", ".join(f"{name} {found[name]}" for name in classes if found[name])
         without = f"; {unlabelled} without a label excluded" if unlabelled else ""
         by = f"the mean of {len(folders)} models of {model}" if len(folders) > 1 else f"the model {model}"
-        lines = [*remarks, f"{source}: recognised as {taken}; images: {counted}{without}; predicted by {by}"]
+        lines = [*found_in.remarks, f"{source}: recognised as {taken}; images: {counted}{without}; predicted by {by}"]
         changed = [_changed(label, names[label], labels[label]) for label in sorted(labels) if names[label] != label]
         if changed:
             lines.append(f"labels: {', '.join(changed)}")
-        manifest = Manifest(order_columns([], kept), kept, source / MANIFEST if _is_step(source) else source)
-        return cls(model, source, folders, manifest, rejects, lines)
+        manifest = Manifest(order_columns([], kept), kept, found_in.origin, stream=source)
+        return cls(model, list(sources), folders, manifest, found_in.rejects, lines)
 
     @property
     def files(self) -> list[Path]:
@@ -188,8 +196,10 @@ class NewImages:
         names = (MODEL, MODEL_WEIGHTS, FITTED_ON)
         return [folder / name for folder in self.folders for name in names if (folder / name).is_file()]
 
-    def predict(self, settings: Settings) -> tuple[Predictions, list[Row]]:
+    def predict(self, settings: Settings, positive: str | None = None) -> tuple[Predictions, list[Row]]:
         """Run the model: missing preprocessing is repeated, and images of the training are refused.
+
+        The answers of a model of twins are fused as by `fuse twins`, with ties to the class `positive`.
 
         Returns:
             The predictions, and the images that cannot be used, each with the reason.
@@ -202,9 +212,11 @@ class NewImages:
 
         from cxrtool.flow.predicting import Question, answer, to_table
 
-        question = Question(self.model, str(self.source))
+        question = Question(self.model, tuple(map(str, self.sources)))
         members, answers, rejects = answer(question, settings, self.folders, self.manifest)
-        predictions = to_table(members, answers, self.manifest.columns, str(self.source))
+        predictions = to_table(members, answers, self.manifest.columns, self.manifest.name)
+        if _of_twins(predictions.classes):
+            predictions = join_twins(predictions, positive, settings)
         # As a file has them, so that an evaluation of `predictions.csv` gives the same numbers.
         written = [[float(f"{value:.9g}") for value in values] for values in predictions.probabilities]
         predictions.probabilities = np.array(written, np.float64)
@@ -212,8 +224,12 @@ class NewImages:
 
 
 def _changed(label: str, name: str, count: int) -> str:
-    images = f"{count} image{'s' if count > 1 else ''}"
+    images = count_of(count, "image")
     return f"{label} was read as {name} ({images})" if name else f"{label} was excluded ({images})"
+
+
+def _of_twins(classes: Iterable[str]) -> bool:
+    return all(MARK in name for name in classes)
 
 
 def _is_step(source: Path) -> bool:
@@ -224,33 +240,63 @@ OWN = ("image_id", "path", "source", "original", "label")
 """Columns that every list of images has."""
 
 
+@dataclass
+class _Listed:
+    """The images of the inputs: their rows, the rejects, what the inputs were taken for, and remarks on them."""
+
+    rows: list[Row]
+    taken: str
+    origin: Path | None = None
+    rejects: list[Row] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    is_table: bool = False
+
+
 def _table_columns(source: Path, columns: ForeignColumns | None) -> dict[str, str]:
     """The columns of a table of images that were named; a `UsageError` where the source is no table."""
     flags = {"path": "--id-column", "label": "--label-column"}
     given = {"path": columns.id, "label": columns.label} if columns else {}
     named = {name: column for name, column in given.items() if column}
-    if named and not source.is_file():
-        raise UsageError(f"{flags[next(iter(named))]}: expected a table of images, found the folder {source}")
+    if named and not _is_table(source):
+        raise UsageError(f"{flags[next(iter(named))]}: expected a table of images, found {source}")
     return named
 
 
-def _list(source: Path, settings: Settings, columns: dict[str, str]) -> tuple[list[Row], list[Row], str, list[str]]:
-    """The rows of all images, the rejects, what the source was taken for, and remarks on it."""
+def _is_table(source: Path) -> bool:
+    from cxrtool.data.datasets.listing import TABLES
+    from cxrtool.data.datasets.paths import is_list
+
+    return not is_list(source) if is_stream(source) else source.suffix.lower() in TABLES and source.is_file()
+
+
+def _list(sources: Sequence[Path], settings: Settings, columns: ForeignColumns | None) -> _Listed:
+    """The images of all inputs; those without a label, where several images are named, have that of their folder."""
+    source = sources[0]
+    if len(sources) > 1 or not (source.is_dir() or _is_table(source)):
+        if columns and (columns.id or columns.label):
+            raise UsageError("--id-column and --label-column: expected one table of images, found other images")
+        rows = [
+            row if row.get("label") else {**row, "label": Path(row["path"]).parent.name}
+            for row in read_images(sources, settings).rows
+        ]
+        return _Listed(rows, "images with the class of their folders")
+    named = _table_columns(source, columns)
     if _is_step(source):
         command = (read_run_file(source) or {}).get("command")
         taken = f"the images of `cxrtool {command}`" if command else "a folder with a manifest"
-        return read_manifest(source, root=settings.root).rows, [], taken, []
+        return _Listed(read_manifest(source, root=settings.root).rows, taken, source / MANIFEST)
     from cxrtool.data.datasets.listing import list_images, printable
     from cxrtool.data.datasets.record import Request
     from cxrtool.data.tables.workbook import is_workbook
 
-    own = source.is_file() and not columns and not is_workbook(source)
+    origin = None if is_stream(source) else source
+    own = _is_table(source) and not named and not is_workbook(source)
     if own and {"image_id", "path", "label"} <= set(read_table(source).columns):
-        return read_manifest(source, root=settings.root).rows, [], "a manifest", []
+        return _Listed(read_manifest(source, root=settings.root).rows, "a manifest", origin, is_table=True)
 
     # The output may be inside the source, and must not become its own input.
     exclude = frozenset({settings.out.resolve()} if settings.out else ())
-    listing = list_images([source], None, Request(columns, exclude=exclude), None)
+    listing = list_images([source], None, Request(named, exclude=exclude), None)
     rows, rejects = [], []
     for record in listing.records:
         row = record.columns
@@ -265,13 +311,13 @@ def _list(source: Path, settings: Settings, columns: dict[str, str]) -> tuple[li
         rows.append({**row, "patient_id": patient} if patient else row)
     remarks = [text.replace("`--dataset", "`cxrtool prepare --dataset") for text in listing.remarks]
     remarks += listing.warnings
-    if source.is_file():
-        return rows, rejects, "a table of images", remarks
+    if _is_table(source):
+        return _Listed(rows, "a table of images", origin, rejects, remarks, is_table=True)
     tables = [path for path in listing.skipped if path.name.lower() == METADATA and path.parent == source]
     remarks += [f"{path} is not read; name it instead of {source} to use its labels" for path in tables]
     if listing.skipped:
         remarks.append(f"files skipped because their names are not those of images: {len(listing.skipped)}")
-    return rows, rejects, "a folder with a subfolder for each class", remarks
+    return _Listed(rows, "a folder with a subfolder for each class", origin, rejects, remarks)
 
 
 def parse_relabel(arguments: Iterable[str]) -> dict[str, str]:
@@ -334,6 +380,11 @@ def match_labels(
     for old, new in relabel.items():
         meant = class_of(new) if new else ""
         if meant is None:
+            if old in classes:
+                raise UsageError(
+                    f"--relabel: expected OLD=NEW with a class of the model as NEW, found '{old}={new}'",
+                    f"the other way round: --relabel {shlex.quote(f'{new}={old}')}",
+                )
             one_of("--relabel", new, classes)
         same = [label for label in labels if label == old] or [
             label for label in labels if plain_label(label) == plain_label(old)
@@ -351,7 +402,7 @@ def match_labels(
 def _unknown_labels(
     unknown: Sequence[str], labels: Mapping[str, int], classes: Sequence[str], relabel: Mapping[str, str], name: str
 ) -> UsageError:
-    shown = ", ".join(f"{label} ({labels[label]} images)" for label in unknown[:SHOWN])
+    shown = ", ".join(f"{label} ({count_of(labels[label], 'image')})" for label in unknown[:SHOWN])
     more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
     text = f"{name}: expected labels among {', '.join(classes)}, found {shown}{more}"
     if any(mark in label for label in unknown for mark in ",="):

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
-from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.errors import CxrtoolError, InputError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Seen
@@ -105,13 +105,25 @@ class Question(Options):
     """How models are run on images."""
 
     model: Path = argument("A model folder, or a run, whose folds are averaged.")
-    source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")
+    sources: tuple[str, ...] = common_options.images()
     tta: bool = option("Average with the prediction for the mirrored image.", False)
     batch_size: int = option("Images per batch.", 32, minimum=1, effect=False)
     max_pixels: int | None = common_options.max_pixels()
 
 
-Answer = tuple[Row, Any]
+class Answer(NamedTuple):
+    """The answer of the models for an image, or for one of its twins.
+
+    Attributes:
+        row: The image.
+        probabilities: (members, K).
+        properties: The image as the first model sees it, and in what it is unlike the training images: the columns of
+            `properties.COLUMNS`.
+    """
+
+    row: Row
+    probabilities: Any
+    properties: Row
 
 
 def answer(
@@ -120,7 +132,7 @@ def answer(
     """Run models on the images of a manifest, after the preprocessing that these still lack.
 
     Returns:
-        The models; for each image that could be read its row and probabilities (members, K); the rejects.
+        The models; the answer for each image that could be read; the rejects.
 
     Raises:
         InputError: No image can be read, or their preprocessing differs from that of the models.
@@ -140,7 +152,7 @@ def answer(
         for ensemble in ensembles:
             folder = ensemble.members[0].folder
             name = str(options.model if len(ensembles) == 1 else folder)
-            chains.append(missing_steps(locate(ensemble.description.chain, folder), done, name, options.source))
+            chains.append(missing_steps(locate(ensemble.description.chain, folder), done, name, manifest.name))
         seen = Seen.of(folders)
         if not settings.allow_leakage:
             seen.refuse(manifest.rows, settings)
@@ -149,14 +161,18 @@ def answer(
             ask(options, settings, ensemble, manifest, chain, colour=ends_with_twins(done)) for ensemble, chain in pairs
         ]
         for more, _ in others:
-            joined = {row["image_id"]: probabilities for row, probabilities in more}
-            answers = [(row, np.concatenate((before, joined[row["image_id"]]))) for row, before in answers]
+            joined = {one.row["image_id"]: one.probabilities for one in more}
+            answers = [
+                one._replace(probabilities=np.concatenate((one.probabilities, joined[one.row["image_id"]])))
+                for one in answers
+            ]
     if not answers:
         raise InputError(
-            f"{manifest.name}: none of the {len(rejects)} images can be read, the first: {rejects[0]['reason']}"
+            f"{manifest.name}: none of the {count_of(len(rejects), 'image')} "
+            f"can be read, the first: {rejects[0]['reason']}"
         )
     # Again, now that images without a digest in the table have one.
-    seen.refuse(radiographs([row for row, _ in answers]), settings)
+    seen.refuse(radiographs([one.row for one in answers]), settings)
     return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
 
 
@@ -194,12 +210,13 @@ def ask(
     twins already, and keep their three channels.
 
     Returns:
-        For each image that could be read, or each of its twins, its row and probabilities (members, K); the rejects.
+        The answer for each image that could be read, or each of its twins; the rejects.
     """
     from cxrtool.flow.parallel import map_items
-    from cxrtool.imaging import plausibility
+    from cxrtool.imaging import plausibility, properties
 
     form, usual = ensemble.description.input, ensemble.description.usual
+    training = properties.of_models(member.description.usual for member in ensemble.members)
     before, entry = before_twins(chain)
     twins = TwinInput(entry, form, ensemble.device) if entry else None
     shown = twins.form if twins else form
@@ -213,24 +230,29 @@ def ask(
     with settings.report.progress("predicting", len(paths)) as advance:
         read = zip(manifest.rows, results, strict=True)
         while batch := list(islice(read, at_once)):
-            rows, pictures = [], []
+            rows, pictures, looked = [], [], []
             for row, (_, result) in batch:
                 if isinstance(result, CxrtoolError):
                     rejects.append({"path": row["path"], "reason": result.message})
                     continue
-                pixels, digest, warning = result
                 # A manifest already has the warnings of the reader.
-                warning = row.get("warning", "") or warning
-                rows.append({**row, "sha256": row.get("sha256") or digest, "warning": warning})
-                pictures.append(pixels)
+                warning = row.get("warning", "") or result.warning
+                rows.append({**row, "sha256": row.get("sha256") or result.sha256, "warning": warning})
+                pictures.append(result.pixels)
+                looked.append(result)
             if pictures:
                 if twins:
                     rows, pictures = twins.expand(rows, pictures)
-                for row, pixels in zip(rows, pictures, strict=True):
+                    looked = [one for one in looked for _ in twins.names]
+                found = []
+                for row, pixels, one in zip(rows, pictures, looked, strict=True):
+                    area = {} if one.lung_area is None else {"mask_area": f"{one.lung_area:.4f}"}
+                    known = {**row, "height": str(one.height), "width": str(one.width), **area}
+                    found.append(properties.describe(pixels, known, usual, training))
                     doubt = plausibility.warn(pixels, usual)
                     row["warning"] = "; ".join(text for text in (row["warning"], doubt) if text)
                 probabilities = ensemble.predict(pictures, mirrored=options.tta)
-                answers += [(row, probabilities[:, k]) for k, row in enumerate(rows)]
+                answers += [Answer(row, probabilities[:, k], found[k]) for k, row in enumerate(rows)]
             advance(len(batch))
     return answers, rejects
 
@@ -248,7 +270,7 @@ def to_table(
     classes = list(members[0].description.classes)
     rows: list[Row] = []
     values = []
-    for row, probabilities in answers:
+    for row, probabilities, _ in answers:
         pairs = list(zip(members, probabilities, strict=True)) if by_member else [(None, probabilities.mean(0))]
         for member, chosen in pairs:
             repeat, fold = runs.parse_fold(member.folder.name) if member and len(members) > 1 else ("", "")

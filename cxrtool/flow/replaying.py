@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxrtool.errors import ImageError
 from cxrtool.flow.folder import AT
@@ -177,19 +177,24 @@ class Picture:
         pixels: (H, W), uint8 or uint16.
         mask: (H, W), 0 and 255: an existing mask of the image, which is changed with it; None where it has none.
         lungs: (H, W), 0 and 255: the mask that the chain found; None before.
+        lung_area: The share of the image that this mask covered when it was found.
         moves: How its pixels were moved, in order, so that this can be undone.
     """
 
     pixels: np.ndarray
     mask: np.ndarray | None = None
     lungs: np.ndarray | None = None
+    lung_area: float | None = None
     warnings: list[str] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
 
 
 def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
     """Replay a located entry of `segment` on a picture and its masks, in place: find the lungs, and crop or mask."""
+    from cxrtool.imaging import masks
+
     picture.lungs, remark = find_lungs(picture.pixels, entry)
+    picture.lung_area = masks.share(picture.lungs)
     if remark:
         picture.warnings.append(remark)
     change(picture, entry)
@@ -317,6 +322,26 @@ def modules_of(chain: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
+class Seen(NamedTuple):
+    """An image as a network sees it.
+
+    Attributes:
+        pixels: (size, size), uint8 or uint16, or (size, size, 3).
+        sha256: Of the pixels as read.
+        warning: As for a manifest's column `warning`.
+        height: In pixels, after the chain and before it was fitted to the network.
+        width: Likewise.
+        lung_area: The share of the image that the lungs cover, where the chain finds them.
+    """
+
+    pixels: np.ndarray
+    sha256: str
+    warning: str
+    height: int
+    width: int
+    lung_area: float | None
+
+
 def decode(
     path: Path,
     *,
@@ -346,8 +371,8 @@ def look(
     fit: str,
     max_pixels: int | None = None,
     colour: bool = False,
-) -> tuple[np.ndarray, str, str]:
-    """As `decode`, and the warnings about the image, as for a manifest's column `warning`.
+) -> Seen:
+    """As `decode`, and what is known of the image besides.
 
     Warnings come from the reader, and from the chain where the lung mask that it found is implausible.
     """
@@ -359,4 +384,6 @@ def look(
     radiograph = read_image(path, max_pixels=limit, capture_decoder_errors=True, colour=colour)
     digest = pixel_sha256(radiograph.pixels)
     picture = replay(Picture(radiograph.pixels, warnings=radiograph.warnings), chain)
-    return prepare_pixels(picture.pixels, size, fit), digest, "; ".join(picture.warnings)
+    height, width = picture.pixels.shape[:2]
+    pixels, warning = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
+    return Seen(pixels, digest, warning, height, width, picture.lung_area)

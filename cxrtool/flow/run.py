@@ -1,4 +1,4 @@
-"""What commands read: a run, its folds and predictions, models, images.
+"""What commands read: a run, its folds and predictions, models.
 
 A run is a folder of `rRfF/` folders (repeat R, fold F), each of them complete or absent.
 """
@@ -9,23 +9,31 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cxrtool.data.file_names import MANIFEST, MODEL, PREDICTIONS, SPLITS
+from cxrtool.data.file_names import MODEL, PREDICTIONS, SPLITS
+from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.splitting.splits import run_order
 from cxrtool.data.tables.foreign import ForeignColumns, is_own, read_foreign
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.data.tables.predictions import Predictions, join, predictions_of, read_predictions
 from cxrtool.data.tables.workbook import is_workbook, read_workbook
-from cxrtool.errors import IncompleteError, InputError, UsageError
+from cxrtool.errors import IncompleteError, InputError, UsageError, count_of
 from cxrtool.flow.folder import read_run_file
-from cxrtool.flow.settings import Settings
 
-STDIN = Path("-")
 _FOLD = re.compile(r"r(\d+)f(\d+)")
 
 
 def fold_name(repeat: str | int, fold: str | int) -> str:
     """The folder of one repeat and fold: `r0f3`."""
     return f"r{repeat}f{fold}"
+
+
+def all_folds(number: int) -> str:
+    """The folds of a run as the subject of a sentence.
+
+    >>> all_folds(1), all_folds(5)
+    ('its only fold is', 'all 5 folds are')
+    """
+    return "its only fold is" if number == 1 else f"all {number} folds are"
 
 
 def parse_fold(name: str) -> tuple[str, str]:
@@ -95,13 +103,13 @@ def check_whole(run: Path, *, partial: bool = False) -> list[tuple[str, str]]:
     missing = [fold_name(*pair) for pair in expected if pair not in whole]
     if not whole:
         raise IncompleteError(
-            f"{run}: none of its {len(expected)} folds is complete",
+            f"{run}: none of its {count_of(len(expected), 'fold')} is complete",
             f"`cxrtool train --config {run / 'run.json'} -o {run}` continues it",
         )
     if missing and not partial:
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         raise IncompleteError(
-            f"{run}: {len(whole)} of {len(expected)} folds; missing {shown}",
+            f"{run}: {len(whole)} of {count_of(len(expected), 'fold')}; missing {shown}",
             "train them (`--only` selects single folds), or add --partial to use the complete folds",
         )
     return whole
@@ -114,7 +122,7 @@ def read_table_of_predictions(path: Path, foreign: ForeignColumns) -> Prediction
         InputError: Its columns are not known or ambiguous, or a score is no number.
     """
     notes = []
-    if path != STDIN and is_workbook(path):
+    if is_workbook(path):
         table, others = read_workbook(path)
         notes = [f"{path}: only the first sheet is read; not read: {', '.join(others)}."] if others else []
     else:
@@ -138,13 +146,13 @@ def read_run_predictions(
         InputError: It is none of these.
     """
     path = Path(argument)
-    if path == STDIN or path.is_file():
+    if is_stream(path) or path.is_file():
         return read_predictions(path) if foreign is None else read_table_of_predictions(path, foreign)
     if (path / PREDICTIONS).is_file() and not is_run(path):
         table = path / PREDICTIONS
         return read_predictions(table) if foreign is None else read_table_of_predictions(table, foreign)
     if not path.exists():
-        raise InputError(f"{path}: no such run or file", "a run is a folder that `cxrtool train -o` wrote")
+        raise InputError(no_such(path, "run or file"), "a run is a folder that `cxrtool train -o` wrote")
     if not is_run(path):
         raise InputError(f"{path}: expected a run or a predictions.csv, found neither")
     folds = check_whole(path, partial=partial)
@@ -167,28 +175,3 @@ def model_folders(argument: Path, *, partial: bool) -> list[Path]:
         f"{argument}: expected a model folder or a run, found {'another folder' if argument.is_dir() else 'neither'}",
         "`cxrtool train -o RUN` makes a run; each RUN/rRfF in it is a model folder",
     )
-
-
-def read_source(argument: str, settings: Settings) -> Manifest:
-    """Read images, a folder or a manifest as a manifest; raw images get an id, and their subfolder's name as label.
-
-    Raises:
-        InputError: There is no such file or folder, no image in it, or an image outside `--root`.
-    """
-    from cxrtool.data.datasets.listing import list_images
-    from cxrtool.data.datasets.record import Request
-
-    path = Path(argument)
-    if argument == "-" or path.suffix.lower() in (".csv", ".tsv") or (path / MANIFEST).is_file():
-        return read_manifest(argument, root=settings.root)
-    if not path.exists():
-        raise InputError(f"{argument}: no such image, folder or manifest")
-    listing = list_images([path], None, Request(), None)
-    for record in listing.records:
-        if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
-            raise InputError(f"{record.path} is outside --root {settings.root}")
-    if listing.skipped:
-        settings.report.say(f"{len(listing.skipped)} files were skipped: their names are not those of images")
-    columns = ["image_id", "path", "label"]
-    rows = [{name: record.columns.get(name, "") for name in columns} for record in listing.records]
-    return Manifest(columns, rows, path)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from cxrtool.options import check_choices, option
 
@@ -31,6 +31,24 @@ class Reporter:
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Show the progress of a long loop."""
         yield lambda count: None
+
+    @contextlib.contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:
+        """Show one of the commands that a longer one runs in turn: what runs now, and afterwards what it found."""
+        yield Stage(self)
+
+
+@dataclass
+class Stage:
+    """One of several commands that are run in turn.
+
+    Attributes:
+        report: Where this command's progress goes.
+        found: A few words on what it found, shown when it is done.
+    """
+
+    report: Reporter
+    found: str = ""
 
 
 class Silent(Reporter):
@@ -67,6 +85,18 @@ class Output:
         return ""
 
 
+class Call(Protocol):
+    """What runs another command by its command line."""
+
+    def __call__(self, line: Sequence[str], /, report: Reporter | None = None) -> int:
+        """Run it as typed; return its exit code.
+
+        Args:
+            line: The command line, without the name of the program.
+            report: Where its messages and its progress go, its results then nowhere; None shows all as usual.
+        """
+
+
 RUNNING = ("force", "dry_run", "quiet", "config")
 READING = ("root", "strict", "verify")
 COMPUTING = ("threads", "workers", "device")
@@ -83,7 +113,7 @@ class Settings:
         out: None prints to standard output where the command allows it.
         threads: Part of a step's identity, because floating-point sums depend on it.
         origins: The origin of each option: default, preset, config, environment or flag.
-        call: Runs another command by its command line, as typed; returns its exit code.
+        call: Runs another command by its command line.
     """
 
     out: Path | None = option("Where to write; exactly there.", None, flags=("--out", "-o"), shown="", effect=False)
@@ -104,7 +134,11 @@ class Settings:
     allow_leakage: bool = option("Only warn if a test image was used in training.", False)
     root: Path | None = option("Read images only below this folder.", None, shown="", effect=False)
     cache: Path | None = option(
-        "Folder for decoded images.", None, envvar="CXRTOOL_CACHE", shown="$SLURM_TMPDIR, else $TMPDIR", effect=False
+        "Folder for decoded images.",
+        None,
+        envvar="CXRTOOL_CACHE",
+        shown="yours in $SLURM_TMPDIR, else in $TMPDIR",
+        effect=False,
     )
     quiet: bool = option("No progress and no messages except errors.", False, flags=("--quiet", "-q"), effect=False)
     config: Path | None = option(
@@ -116,7 +150,7 @@ class Settings:
     argv: Sequence[str] = ()
     report: Reporter = field(default_factory=Silent)
     output: Output = field(default_factory=Output)
-    call: Callable[[Sequence[str]], int] = lambda line: 0
+    call: Call = lambda line, report=None: 0
 
     def __post_init__(self) -> None:
         check_choices(self)

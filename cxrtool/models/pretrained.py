@@ -1,11 +1,16 @@
 """The ImageNet weights of timm: their names, and whether they are on this machine.
 
 They are downloaded and loaded by timm (`registry.build` with `imagenet`), so that a training without a network
-connection finds them. This module only looks into the same caches.
+connection finds them. This module only looks into the same caches, and whether the server answers: the libraries try
+for minutes where a firewall answers nothing.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,7 @@ class Published:
         weights: Name with the tag of their training, such as `resnet50.a1_in1k`.
         licence: As timm states it.
         path: The file on this machine, or None.
+        server: Where it is downloaded from.
     """
 
     name: str
@@ -33,6 +39,7 @@ class Published:
     licence: str
     classes: int
     path: Path | None
+    server: str
 
 
 def published(name: str) -> Published | None:
@@ -55,7 +62,31 @@ def published(name: str) -> Published | None:
     if config is None:
         return None
     weights = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
-    return Published(name, weights, config.license or "", int(config.num_classes), _local_path(config))
+    hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    server = hub if config.hf_hub_id else "{0.scheme}://{0.netloc}".format(urlsplit(str(config.url or "")))
+    return Published(name, weights, config.license or "", int(config.num_classes), _local_path(config), server)
+
+
+SECONDS = 5.0
+"""How long a server may take to answer."""
+
+
+def failure(server: str) -> str:
+    """Why a server does not answer, also through the proxies of the environment; empty where it does."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server, method="HEAD"), timeout=SECONDS):
+            return ""
+    except urllib.error.HTTPError:
+        # An answer, whatever it says.
+        return ""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        # Its certificate is checked by the library that downloads, with certificates of its own.
+        return "" if isinstance(reason, ssl.SSLError) else str(getattr(reason, "strerror", None) or reason)
 
 
 def hub_folder() -> Path:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import os
 import re
-import socket
 import textwrap
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.errors import InputError, UsageError
 from cxrtool.models import kernels
 from cxrtool.models.architecture import Architecture
+from cxrtool.models.pretrained import failure, hub_folder, published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,6 +188,17 @@ def _has_imagenet(name: str) -> bool:
     return bool(timm.is_model_pretrained(name))
 
 
+def require_weights(architecture: Architecture, weights: str) -> None:
+    """Download ImageNet weights that are not on this machine, so that a step fails before it starts, not in the middle.
+
+    Raises:
+        InputError: They cannot be downloaded.
+    """
+    known = published(architecture.name) if weights == "imagenet" else None
+    if known is not None and known.path is None:
+        build(architecture, weights=weights)
+
+
 def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network, str]:
     """Build a network, with the weights of its backbone from ImageNet, from a file, or random.
 
@@ -230,33 +238,38 @@ def _build_timm(architecture: Architecture, *, pretrained: bool) -> Network:
 
     if not pretrained:
         return create(False)
+    name = architecture.name
+    known = published(name)
+    silent = "" if known is None or known.path else failure(known.server)
+    hint = (
+        f"`cxrtool weights fetch {name} -o {name}.safetensors` on a machine with a network, and here --weights "
+        f"{name}.safetensors; or its files in {hub_folder()} (HF_HOME moves it); or --weights none, for random weights"
+    )
+    if known and silent:
+        raise InputError(
+            f"--weights imagenet: the weights of {name} are not on this machine, and {known.server} does not answer "
+            f"({silent})",
+            hint,
+        )
     try:
-        with _hub_without_a_network():
+        with _offline() if known and known.path else contextlib.nullcontext():
             return create(True)
     except Exception as error:
         # huggingface_hub and urllib raise a dozen kinds of errors if a file cannot be downloaded.
         raise InputError(
-            f"--weights imagenet: the weights of {architecture.name} are not on this machine and could not be "
-            f"downloaded ({_reason(error)})",
-            "run it once with a network connection (HF_HOME sets the cache), or give a file: --weights FILE",
+            f"--weights imagenet: the weights of {name} are not on this machine and could not be downloaded "
+            f"({_reason(error)})",
+            hint,
         ) from error
 
 
 @contextlib.contextmanager
-def _hub_without_a_network() -> Iterator[None]:
-    """Without a network use the hub's cache at once: otherwise it tries for a minute, and reports each attempt."""
-    try:
-        from huggingface_hub import constants
-    except ImportError:
-        yield
-        return
-    host = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
+def _offline() -> Iterator[None]:
+    """Use the hub's cache at once: otherwise it asks the server first, for a minute where there is no network."""
+    from huggingface_hub import constants
+
     before = constants.HF_HUB_OFFLINE
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
-        # A proxy may resolve names that this machine cannot.
-        constants.HF_HUB_OFFLINE = before or not urllib.request.getproxies()
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:

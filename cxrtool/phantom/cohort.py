@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from cxrtool.errors import UsageError
+from cxrtool.options import did_you_mean
 from cxrtool.phantom.plants import PLANTS, TWINS, check_plants, plant_style, twin_period
 from cxrtool.phantom.sources import SOURCES, Source
 from cxrtool.phantom.subject import LABELS, Subject
@@ -327,6 +328,6 @@ def _first(total: int, lead: int) -> int:
 def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            raise UsageError(f"{flag}: expected some of {', '.join(known)}, found '{name}'")
+            raise UsageError(f"{flag}: expected some of {', '.join(known)}, found '{name}'{did_you_mean(name, known)}")
         if given.count(name) > 1:
             raise UsageError(f"{flag}: '{name}' is listed twice")

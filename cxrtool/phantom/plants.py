@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from cxrtool.errors import UsageError
+from cxrtool.errors import UsageError, count_of
 from cxrtool.phantom.sources import BORDERS, MARKERS, Source
 
 SIZES = ((1.0, 1.0), (0.8, 1.0), (1.0, 0.8), (1.2, 1.0), (1.0, 1.2))
@@ -45,7 +45,7 @@ def check_plants(plants: Sequence[str], classes: Sequence[str], sources: Sequenc
         if plant not in TWINS and len(classes) < 2:
             raise UsageError(f"--plant {plant}: expected at least two classes, found {classes[0]} alone")
     if "source" in plants and len(sources) < len(classes):
-        found = f"{len(sources)} sources for {len(classes)} classes"
+        found = f"{count_of(len(sources), 'source')} for {count_of(len(classes), 'class', 'classes')}"
         raise UsageError(f"--plant source: expected a source for each class, found {found}", "name fewer --classes")
     least = LEAST_FOR_TWINS * sum(plant in TWINS for plant in plants)
     if count < least:

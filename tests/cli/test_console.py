@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -146,6 +147,31 @@ def test_on_a_terminal_a_bar_is_drawn_and_removed(monkeypatch):
         advance(3)
     assert "reading" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
+
+
+def test_a_stage_is_one_line_with_what_it_found(capsys):
+    with Lines().stage("[1/2] train") as stage:
+        with stage.report.progress("reading", 3) as advance:
+            advance(3)
+        stage.report.say("a detail")
+        stage.found = "accuracy 0.9"
+    assert re.fullmatch(r"\[1/2\] train: accuracy 0\.9  \(\d+ s\)\n", capsys.readouterr().err)
+
+
+def test_on_a_terminal_a_stage_shows_what_runs(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Lines().stage("[1/2] train") as stage, stage.report.progress("reading", 4) as advance:
+        advance(2)
+        assert stage.report.bar.tasks[0].percentage == 50
+    assert "train" in terminal.getvalue()
+    # The live line is removed, and the last line stays.
+    assert re.search(r"\[1/2\] train  \(\d+ s\)\n$", terminal.getvalue())
 
 
 WIDE = (

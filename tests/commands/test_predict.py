@@ -243,7 +243,7 @@ def test_images_that_went_through_something_else_are_refused(place, ask):
     folder, _ = place
     with pytest.raises(InputError) as caught:
         ask(folder / "prepared")
-    assert "prepared has been through: prepare --size 20 --fit pad" in caught.value.message
+    assert "prepared/manifest.csv has been through: prepare --size 20 --fit pad" in caught.value.message
     assert "r0f0 was trained on: unprocessed images" in caught.value.message
     assert "--like" in caught.value.hint
 
@@ -262,7 +262,7 @@ def test_what_a_model_was_fitted_on_is_refused(place, ask, settings, listener, t
         source = tmp_path / "other.csv"
         write_manifest(source, list(row), [row])
     shown = "x" if how == "patient" else name
-    with pytest.raises(LeakageError, match=rf"1 of 1 images, .* were used in training, such as {shown} in r0f0"):
+    with pytest.raises(LeakageError, match=rf"1 of 1 image, .* were used in training, such as {shown} in r0f0"):
         ask(source)
     assert not (tmp_path / "answers.csv").exists()
     assert len(ask(source, allow_leakage=True).rows) == 1
@@ -309,7 +309,7 @@ def test_an_unreadable_image_is_listed_and_the_rest_answered(ask, strangers, tmp
 
 def test_when_no_image_can_be_read_there_is_no_answer(ask, strangers, tmp_path):
     (strangers / "broken.png").write_bytes(b"")
-    with pytest.raises(InputError, match="none of the 1 images can be read, the first: the file is empty"):
+    with pytest.raises(InputError, match="none of the 1 image can be read, the first: the file is empty"):
         ask(strangers / "broken.png")
     assert not (tmp_path / "answers.csv").exists()
 

@@ -43,7 +43,7 @@ def test_an_answer_is_a_table_on_standard_output(place, picture, cxr, tmp_path):
     assert result.out.splitlines()[0] == (
         "image_id,path,repeat,fold,subset,label,predicted,prob_covid,prob_normal,warning,sha256"
     )
-    assert result.err == "1 images predicted, 0 rejected\n"
+    assert result.err == "1 image predicted, 0 rejected\n"
     (tmp_path / "out.csv").write_text(result.out)
     read = read_predictions(tmp_path / "out.csv")
     assert read.rows[0]["path"] == str(picture)
@@ -55,7 +55,13 @@ def test_an_answer_is_written_exactly_where_it_shall_be(place, picture, cxr, tmp
     assert (result.code, result.out, result.err) == (0, "", "")
     assert read_table(tmp_path / "answers.csv").rows[0]["path"] in ("new.png", str(picture))
     assert (tmp_path / "answers.rejects.csv").read_text() == "path,reason\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "answers.rejects.csv", "new.png"]
+    beside = ["answers.csv", "answers.images.csv", "answers.rejects.csv", "answers.run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*beside, "new.png"]
+    measured = read_table(tmp_path / "answers.images.csv").rows
+    assert [row["image_id"] for row in measured] == ["new"]
+    made = json.loads((tmp_path / "answers.run.json").read_text())
+    assert (made["command"], made["counts"]) == ("predict", {"images": 1, "rejects": 0})
+    assert (tmp_path / made["members"][0]["folder"] / "model.json").is_file()
 
 
 def test_a_manifest_comes_through_a_pipe(place, picture, cxr, monkeypatch):
@@ -103,7 +109,7 @@ def test_rejects_are_exit_code_3_where_that_is_asked_for(place, picture, cxr):
     assert result.code == 0
     assert len(result.out.splitlines()) == 2
     assert f"warning: {picture.parent / 'broken.png'}: " in result.err
-    assert result.err.endswith("1 images predicted, 1 rejected\n")
+    assert result.err.endswith("1 image predicted, 1 rejected\n")
     strict = cxr("predict", place[0], picture.parent, *COMMON, "--strict")
     assert strict.code == 3
     assert strict.out == result.out

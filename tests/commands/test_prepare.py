@@ -522,7 +522,7 @@ def test_like_a_model(cxr, tree, tmp_path):
         (["--size", "huge"], 2, "expected native or a number from 16 to 8192, found 'huge'"),
         (["--size", "3"], 2, "found '3'"),
         (["--fit", "stretch"], 2, "expected one of squash, pad, crop, found 'stretch'"),
-        (["--dataset", "imagenet"], 2, "expected one of auto, folder, csv, actualmed, bimcv, cohen, covidgr, "),
+        (["--dataset", "imagenet"], 2, "expected one of auto, folder, csv, list, actualmed, bimcv, cohen, covidgr, "),
         (["--dataset", "covidgr"], 1, "expected the folders P and N"),
     ],
 )

@@ -240,15 +240,15 @@ def test_a_column_of_subsets_is_taken_over(options, settings, rewrite):
     rewrite(lambda index, row: row.update(part=("Training", "test", "")[min(index // 10, 2)]))
     result = split(replace(options, from_column="part"), settings)
     assert shares(result) == {"train": 10, "test": 10}
-    assert "4 images with an empty part are in no subset" in result.warnings
+    assert "4 images with an empty part: in no subset" in result.warnings
 
 
 def test_a_column_that_leaks_is_refused(options, settings, rewrite):
     rewrite(lambda index, row: row.update(part="train" if index < 11 else "test"))
-    with pytest.raises(LeakageError, match="part: 1 patients are in more than one subset, such as 'p:005'"):
+    with pytest.raises(LeakageError, match="part: 1 patient is in more than one subset, such as 'p:005'"):
         split(replace(options, from_column="part"), settings)
     result = split(replace(options, from_column="part"), replace(settings, allow_leakage=True))
-    assert "1 patients are in more than one subset" in result.warnings[0]
+    assert "1 patient is in more than one subset" in result.warnings[0]
 
 
 def test_dry_run_writes_nothing(options, settings, tmp_path, listener):
@@ -344,8 +344,8 @@ def test_what_is_thinned_out_may_lack_images_and_values(options, settings, rewri
     write_manifest(tmp_path / "more.csv", list(rows[0]), [*rows, {**rows[0], "image_id": "stranger"}])
     result = split(replace(options, within=tmp_path / "more.csv", equal="finding"), settings)
     told = "\n".join(result.warnings)
-    assert "1 images of " in told
-    assert "8 images with an empty finding are in no subset that is thinned out" in told
+    assert "1 image of " in told
+    assert "8 images with an empty finding: in no subset that is thinned out" in told
     write_manifest(tmp_path / "other.csv", list(rows[0]), [{**rows[0], "image_id": "stranger"}])
     with pytest.raises(InputError, match=r"other.csv: expected images of .*, found none of its 1"):
         split(replace(options, within=tmp_path / "other.csv", equal="finding"), settings)

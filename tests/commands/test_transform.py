@@ -133,7 +133,7 @@ def test_masks_follow_and_other_pictures_are_left_out(make, study, listener):
     written = cv2.imread(rows["im000_r0f0_covid"], cv2.IMREAD_UNCHANGED)
     assert (written == prepare_mask(mask, 24, 28, 16, "squash")).all()
     assert rows["im001_r0f0_covid"] == rows["im002_r0f0_covid"] == ""
-    assert any("1 masks are excluded, such as that of im001" in text for text in listener.warned)
+    assert any("1 mask is excluded, such as that of im001" in text for text in listener.warned)
 
 
 def test_the_chain_tells_the_generators_of_every_fold_and_carries_them_without_the_rest(make, generators, tmp_path):

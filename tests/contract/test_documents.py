@@ -18,6 +18,8 @@ LONGEST_README, LONGEST_PAGE = 200, 170
 
 BY_PARENT = {
     "cli",
+    "commands/cache",
+    "commands/demo",
     "commands/info",
     "commands/recipe",
     "data/tables",

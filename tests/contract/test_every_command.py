@@ -45,6 +45,8 @@ CALLS = {
     "weights import": ("", ""),
     "weights fetch": ("", ""),
     "weights list": ("", ""),
+    "cache list": ("", ""),
+    "cache empty": ("", ""),
     "evaluate": ("{input}", "predictions"),
     "compare": ("{input} again={input}", "predictions"),
     "explain": ("{model} {input} --workers 1 --threads 1 -o {out}", "manifest"),

@@ -93,7 +93,7 @@ def leak_by_patient(study, manifest):
         return {**row, "subset": "test"} if here else row
 
     rewrite(study, move)
-    return "fold r0f1: 1 patients"
+    return "fold r0f1: 1 patient"
 
 
 def leak_by_spelling(study, manifest):
@@ -109,7 +109,7 @@ def leak_by_pixels(study, manifest):
     named = {row["image_id"]: row for row in manifest.rows}
     named[study.assigned(0, 0, "validation")[0]]["sha256"] = "same"
     named[study.assigned(0, 0, "train")[0]]["sha256"] = "same"
-    return "fold r0f0: 1 patients or duplicate images"
+    return "fold r0f0: 1 patient or duplicate image is"
 
 
 def leak_by_derivation(study, manifest):
@@ -172,7 +172,7 @@ def test_a_patient_on_two_sides_is_found_among_what_was_made_for_folds(study, ma
     images = divided(manifest, [(r, f) for r in "01" for f in "012"])
     images.rows[0]["patient_id"] = images.rows[-1]["patient_id"] = "p:shared"
     read_assignments(study.splits, manifest, settings)
-    with pytest.raises(LeakageError, match="patients or duplicate images are in more than one subset"):
+    with pytest.raises(LeakageError, match="patient or duplicate image is in more than one subset"):
         read_assignments(study.splits, images, settings)
 
 

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import fields, replace
 
@@ -210,9 +211,15 @@ def test_a_dry_run_writes_nothing(run, tmp_path, listener):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_came_through_a_pipe_makes_no_folder(tmp_path):
-    with pytest.raises(UsageError, match="-o: a result from standard input"):
-        evaluate(options("-"), Settings(out=tmp_path / "out"))
+def test_what_comes_through_a_pipe_is_evaluated_once_for_its_content(run, tmp_path, monkeypatch, listener):
+    monkeypatch.setattr("cxrtool.evaluation.plots.curves.draw_scores", lambda scores, summary, folder: [])
+    table = (run / "r0f0" / "predictions.csv").read_bytes()
+    settings = Settings(out=tmp_path / "out", report=listener)
+    for content, state in ((table, False), (table, True), (table.replace(b"test", b"holdout", 1), False)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        before = len(listener.said)
+        assert evaluate(options("-"), settings)[""]["runs"] == 1
+        assert any("up to date" in text for text in listener.said[before:]) is state
 
 
 def test_how_the_folds_trained_is_averaged_where_they_tell(run, tmp_path, monkeypatch):

@@ -227,7 +227,7 @@ def test_an_unreadable_image_is_a_line(cxr, place, new, tmp_path):
     ("arguments", "code", "told"),
     [
         (("{new}",), 2, "expected a run or predictions, found images and no model for them"),
-        (("{run}", "{new}", "{new}"), 2, "expected one model and one set of images"),
+        (("{run}", "{run}", "{new}"), 2, "expected one model and images, found 2 models"),
         (("a={run}", "b={new}"), 2, "expected predictions where inputs have names, found images"),
         (("{run}", "--relabel", "a=b"), 2, "--relabel: expected images with labels for a model, found none"),
         (("{run}", "{new}", "--relabel", "covid"), 2, "--relabel: expected OLD=NEW"),
@@ -243,14 +243,19 @@ def test_mistakes_are_told_in_two_lines(cxr, place, new, arguments, code, told):
     assert len(outcome.err.splitlines()) == 2 or "did you mean" in told or code == 2
 
 
-def test_a_model_of_twins_is_refused(cxr, place, new, tmp_path):
-    shutil.copytree(place / "run" / "r0f0", tmp_path / "twins")
-    content = json.loads((tmp_path / "twins" / "model.json").read_text())
-    content["classes"] = ["covid@covid", "normal@covid"]
-    (tmp_path / "twins" / "model.json").write_text(json.dumps(content))
-    refused = cxr("evaluate", tmp_path / "twins", new)
-    assert refused.code == 1
-    assert "expected a model of radiographs, found one of twins" in refused.err
+def test_images_that_are_named_one_by_one_have_the_class_of_their_folders(cxr, place, new, tmp_path, monkeypatch):
+    folder = metrics(cxr("evaluate", place / "run", new, *JSON))
+    images = sorted(new.glob("*/*.png"))
+    assert len(images) == 12
+    assert metrics(cxr("evaluate", place / "run", *images, *JSON))["confusion"] == folder["confusion"]
+    (tmp_path / "list.txt").write_text("\n".join(map(str, images)))
+    assert metrics(cxr("evaluate", place / "run", tmp_path / "list.txt", *JSON))["confusion"] == folder["confusion"]
+    alone = metrics(cxr("evaluate", place / "run", images[0], *JSON))
+    assert alone["images"] == 1
+    shutil.copy(images[0], tmp_path / "first.png")
+    refused = cxr("evaluate", place / "run", tmp_path / "first.png", *QUICK)
+    assert refused.code == 2
+    assert f"expected labels among covid, normal, found {tmp_path.name} (1 image)" in refused.err
 
 
 def test_what_is_images(place, new, tmp_path, make_predictions):
@@ -266,7 +271,9 @@ def test_what_is_images(place, new, tmp_path, make_predictions):
     assert is_images(tmp_path / "prepared")
     assert find_new_images({"": [tmp_path / "p.csv", place / "run"]}) is None
     pair = (place / "run", new)
-    assert find_new_images({"": list(pair)}) == find_new_images({"": list(pair[::-1])}) == pair
+    assert find_new_images({"": list(pair)}) == find_new_images({"": list(pair[::-1])}) == (place / "run", [new])
+    images = sorted((new / "covid").iterdir())
+    assert find_new_images({"": [place / "run", *images]}) == (place / "run", images)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cxrtool.cli.main import run as cxrtool
+from cxrtool.commands.fuse.twins import TwinsOptions, fuse_twins
 from cxrtool.commands.predict import PredictOptions, predict
 from cxrtool.commands.train import train
 from cxrtool.commands.train.options import TrainOptions
@@ -14,6 +15,7 @@ from cxrtool.commands.transform import TransformOptions, transform
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, LeakageError
+from cxrtool.flow.evaluating import EvaluateOptions, evaluate
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.settings import Settings
 
@@ -168,7 +170,7 @@ def test_what_was_trained_on_is_refused(place, ask, listener):
     with pytest.raises(LeakageError):
         ask(place[0] / "trained.csv")
     assert len(ask(place[0] / "trained.csv", allow_leakage=True).rows) == 2
-    assert "1 of 1 images, or their patients, were used in training" in listener.warned[-1]
+    assert any("1 of 1 image, or their patients, were used in training" in text for text in listener.warned)
 
 
 def test_twins_of_other_generators_are_refused(place, ask):
@@ -221,3 +223,23 @@ def test_a_model_of_grey_twins_is_refused(place, ask, strangers):
             ask(strangers)
     finally:
         path.write_text(kept)
+
+
+def test_a_model_of_twins_is_evaluated_on_new_images_as_by_fusing_its_predictions(
+    ask, strangers, place, settings, tmp_path
+):
+    rows = [
+        {"image_id": path.stem, "path": str(path), "label": label}
+        for path, label in zip(sorted(strangers.glob("*.png")), ("covid", "normal", "covid"), strict=True)
+    ]
+    write_table(tmp_path / "new.csv", list(rows[0]), rows)
+    for model in ("run", "run/r0f0"):
+        ask(tmp_path / "new.csv", model)
+        fuse_twins(TwinsOptions((tmp_path / "answers.csv",)), replace(settings, out=tmp_path / "fused.csv"))
+        expected = evaluate(EvaluateOptions((str(tmp_path / "fused.csv"),), resamples=20), settings)[""]
+        found = evaluate(EvaluateOptions((str(place[0] / model), str(tmp_path / "new.csv")), resamples=20), settings)[
+            ""
+        ]
+        assert found["images"] == 3
+        assert found["confusion"] == expected["confusion"]
+        assert found["per_class"] == expected["per_class"]

@@ -128,7 +128,7 @@ USES = {
 def segmented(chests, lung_part, settings, tmp_path):
     def call(**changes):
         out = tmp_path / "segmented"
-        options = SegmentOptions(**{"manifest": chests.origin.parent, "lungs": lung_part, "sheet": 0, **changes})
+        options = SegmentOptions(**{"sources": chests.origin.parent, "lungs": lung_part, "sheet": 0, **changes})
         segment(options, replace(settings, out=out))
         return read_manifest(out)
 
@@ -219,6 +219,18 @@ def test_predict_says_when_no_lungs_are_there(model, settings, tmp_path):
 
 def test_a_model_without_segmentation_says_nothing_of_lungs(chests):
     assert "lungs" not in look(chests.rows[0]["path"], chain=[], size=16, fit="squash")[2]
+
+
+def test_the_size_and_the_lungs_of_an_image_are_those_after_the_chain(segmented, chests):
+    """And those that the manifest of the step has for its training images."""
+    manifest = segmented(crop=True)
+    made, row = manifest.rows[0], chests.rows[0]
+    chain = chain_of(_paths(manifest))
+    seen = look(row["path"], chain=chain, size=16, fit="squash")
+    assert (str(seen.height), str(seen.width)) == (made["height"], made["width"])
+    assert f"{seen.lung_area:.4f}" == made["mask_area"]
+    assert seen.pixels.shape == (16, 16)
+    assert look(row["path"], chain=[], size=16, fit="squash").lung_area is None
 
 
 def test_heatmaps_take_the_masks_along_and_else_the_lungs_that_are_found(segmented, chests):

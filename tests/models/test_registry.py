@@ -1,5 +1,7 @@
 import json
 import pickle
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from cxrtool.models.registry import (
     native_size,
     network_kernels,
     read_state,
+    require_weights,
 )
 
 TINY = Architecture("resnet10t", 3, size=32)
@@ -114,6 +117,7 @@ def test_imagenet_weights_go_through_timm_s_own_loader(tmp_path, monkeypatch, im
         return str(tmp_path / "model.safetensors")
 
     monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+    monkeypatch.setattr("cxrtool.models.registry.failure", lambda server: "")
     network, told = build(TINY, weights="imagenet")
     assert told == "ImageNet (timm)"
     assert asked[0][0] == "timm/resnet10t.c3_in1k"
@@ -127,7 +131,20 @@ def test_imagenet_weights_that_cannot_be_fetched_are_one_line(tmp_path, monkeypa
     with pytest.raises(InputError, match="the weights of resnet10t are not on this machine") as caught:
         build(TINY, weights="imagenet")
     assert "\n" not in caught.value.message
-    assert "HF_HOME" in caught.value.hint
+    for way in ("HF_HOME", "`cxrtool weights fetch resnet10t ", "--weights none"):
+        assert way in caught.value.hint
+
+
+def test_a_server_that_never_answers_does_not_hold_up_a_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("cxrtool.models.pretrained.SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(InputError, match="does not answer"):
+            require_weights(TINY, "imagenet")
+    assert time.monotonic() - started < 5
+    require_weights(TINY, "none")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from cxrtool.commands.audit.parts import Audited, parts
 from cxrtool.data.file_names import AUDIT, FITTED_ON, MODEL, MODEL_WEIGHTS, PREDICTIONS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import read_manifest
-from cxrtool.errors import LeakageError, StrictError, UsageError
+from cxrtool.errors import LeakageError, StrictError, UsageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.audits import PAGE
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
@@ -110,7 +110,7 @@ def _without_folder(audited: Audited, settings: Settings) -> dict[str, Any]:
         found = _describe(audited, [make() for _, make in made])
     if rejects:
         path, reason = next(iter(rejects.items()))
-        text = f"{len(rejects)} images cannot be read, such as {path}: {reason}"
+        text = f"{count_of(len(rejects), 'image')} cannot be read, such as {path}: {reason}"
         if settings.strict:
             raise StrictError(text)
         settings.report.warn(text)

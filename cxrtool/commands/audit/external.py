@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.auditing.part import ALARM, CLEAR, UNKNOWN, WARNING, Finding, Part
 from cxrtool.errors import CxrtoolError
 from cxrtool.evaluation.tables import NAMES, Sheet, cell, count_of
+from cxrtool.flow.images import read_images
 from cxrtool.flow.predicting import Question, answer, to_table
-from cxrtool.flow.run import model_folders, read_source
+from cxrtool.flow.run import model_folders
 from cxrtool.flow.settings import Muted, Settings
 from cxrtool.reporting.titles import EXTERNAL_MODEL
 
@@ -61,11 +62,11 @@ def examine(
 
 def _predict(run: Path, external: Path, settings: Settings, *, partial: bool, max_pixels: int | None) -> Predictions:
     """The predictions of each fold for every image; each fold predicts all images, so it counts as a repeat."""
-    question = Question(run, str(external), max_pixels=max_pixels)
+    question = Question(run, (str(external),), max_pixels=max_pixels)
     quiet = replace(settings, report=Muted(settings.report))
-    manifest = read_source(str(external), quiet)
+    manifest = read_images(external, quiet)
     members, answers, _ = answer(question, quiet, model_folders(run, partial=partial), manifest)
-    predictions = to_table(members, answers, manifest.columns, question.source, by_member=True)
+    predictions = to_table(members, answers, manifest.columns, manifest.name, by_member=True)
     number = {member.folder.name: str(i) for i, member in enumerate(members)}
     for row in predictions.rows:
         row["repeat"], row["fold"] = number.get(f"r{row['repeat']}f{row['fold']}", "0"), "0"

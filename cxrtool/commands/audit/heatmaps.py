@@ -9,7 +9,7 @@ from typing import Any
 
 from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
 from cxrtool.data.tables.manifest import Manifest, Row, write_manifest
-from cxrtool.errors import CxrtoolError
+from cxrtool.errors import CxrtoolError, count_of
 from cxrtool.evaluation.tables import ABSENT, Sheet, cell
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.heatmaps import explain
@@ -44,7 +44,7 @@ def examine(
     write_manifest(listed, manifest.columns, rows)
     quiet = replace(settings, out=folder / FOLDER, report=Muted(settings.report), strict=False)
     try:
-        explain(ExplainOptions(run, str(listed), partial=partial), quiet)
+        explain(ExplainOptions(run, (str(listed),), partial=partial), quiet)
     except CxrtoolError as error:
         return Part(NAME, TITLE, findings=[Finding(UNKNOWN, f"Where the model looks is not known: {error.message}")])
     finally:
@@ -63,7 +63,7 @@ def examine(
 
 def _judge(found: dict[str, Any]) -> Finding:
     energy = found["energy_inside"]
-    text = f"The share of heatmap energy inside the lungs is {cell(energy)} ({energy['images']} images)"
+    text = f"The share of heatmap energy inside the lungs is {cell(energy)} ({count_of(energy['images'], 'image')})"
     if MASKS not in energy:
         return Finding(NOTE, f"{text}.")
     text += f"; the lungs cover {energy[MASKS]:.2f} of the images"
@@ -87,7 +87,8 @@ def _tabulate(found: dict[str, Any]) -> Sheet:
             rows.append([text, cell(found[name]), *cells])
     energy = found["energy_inside"]
     notes = [
-        f"Grad-CAM of the predicted class, {energy['images']} test images of {energy['patients']} patients, each "
+        f"Grad-CAM of the predicted class, {energy['images']} test "
+        f"images of {count_of(energy['patients'], 'patient')}, each "
         "by the fold that tested it."
     ]
     if MASKS in energy:

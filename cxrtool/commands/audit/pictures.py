@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, write_manifest
-from cxrtool.errors import ImageError, InputError
+from cxrtool.errors import ImageError, InputError, count_of
 from cxrtool.flow.folder import AT
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import find_lungs, read_mask
@@ -98,10 +98,11 @@ def read_pictures(
             advance(1)
     if not looks:
         why = f", the first: {reasons[0]}" if reasons else ""
-        raise InputError(f"{manifest.name}: none of the {len(manifest)} images can be read{why}")
+        raise InputError(f"{manifest.name}: none of the {count_of(len(manifest), 'image')} can be read{why}")
     if mask_errors:
         settings.report.warn(
-            f"{manifest.name}: {len(mask_errors)} masks were not used, such as that of {mask_errors[0]}"
+            f"{manifest.name}: {count_of(len(mask_errors), 'mask was', 'masks were')} "
+            f"not used, such as that of {mask_errors[0]}"
         )
     rows = [_described(manifest.rows[i], one) for i, one in zip(index, looks, strict=True)]
     empty = np.zeros((SIDE, SIDE), np.float32)
@@ -263,7 +264,7 @@ class Views:
         listed, found = self.folder / f"{LUNGS}.csv", self.folder / LUNGS
         write_manifest(listed, self.manifest.columns, rows)
         quiet = replace(self.settings, out=found, report=Muted(self.settings.report), strict=False)
-        segment(SegmentOptions(listed, sheet=0, max_pixels=self.max_pixels), quiet)
+        segment(SegmentOptions((listed,), sheet=0, max_pixels=self.max_pixels), quiet)
         return read_manifest(found).rows
 
     def close(self) -> None:

@@ -4,6 +4,8 @@ Writes images/ with the same size and bit depth, manifest.csv, strips.png (a few
 rejects.csv. Masks stay valid, because no pixel moves. With --splits, the reference of each fold is one of its training
 images, the images are in images/rRfF/, and `train` uses the right ones in each fold.
 
+A list of paths: find new -name '*.png' | cxrtool enhance - --steps clahe -o enhanced
+
 Example: cxrtool enhance prepared --steps match-histogram,suppress-ribs,clahe --splits splits.csv -o enhanced
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,16 +23,17 @@ from cxrtool.commands.enhance.reference import BEFORE, Fold, References, choose,
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, splits_digest
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
-from cxrtool.errors import InputError, UsageError
+from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen, splits_file
 from cxrtool.flow.chain import ALL, Chain, chain_of_manifest, copy_parts, is_divided, own_fold
 from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder, without_paths
+from cxrtool.flow.images import read_images
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import MATCH, STEPS, Step
 from cxrtool.flow.settings import READING, RUNNING, Settings
-from cxrtool.options import Options, declared, flag_of, option, plain
+from cxrtool.options import Options, declared, did_you_mean, flag_of, option, plain
 
 BLACK = 0.1
 """The largest black share of a reference without a warning."""
@@ -47,7 +50,7 @@ class EnhanceOptions(Options):
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
 
-    manifest: Path = common_options.manifest(effect=False)
+    sources: tuple[Path, ...] = common_options.images()
     steps: str = option("Some of {choices}, in the order of use.", metavar="A,B,C", choices=STEPS)
     reference: Path | None = option(
         "The image whose histogram the others are matched to, after the steps before match-histogram.",
@@ -80,7 +83,11 @@ class EnhanceOptions(Options):
         unknown = next((name for name in names if name not in STEPS), None)
         if unknown or not names or len(set(names)) < len(names):
             known, found = ",".join(STEPS), self.steps if unknown is None else unknown
-            raise UsageError(f"--steps: expected some of {known}, each once, in the order of use, found '{found}'")
+            # A part of a name, as in "ribs", is enough to be understood.
+            meant = did_you_mean(found, STEPS, 0.45) if unknown else ""
+            raise UsageError(
+                f"--steps: expected some of {known}, each once, in the order of use, found '{found}'{meant}"
+            )
 
     def names(self) -> list[str]:
         """The steps, in the order of use."""
@@ -104,7 +111,7 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
         StrictError: `--strict`, and an image could not be read.
     """
     _check(options, settings)
-    manifest = read_manifest(options.manifest, root=settings.root)
+    manifest = read_images(options.sources, settings)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     splits = read_splits(options.splits) if options.splits else None
@@ -155,8 +162,6 @@ def _check(options: EnhanceOptions, settings: Settings) -> None:
         )
     if not options.clahe_clip > 0:
         raise UsageError(f"--clahe-clip: expected a number above 0, found {options.clahe_clip:g}")
-    if str(options.splits) == "-":
-        raise UsageError("--splits: expected a file or a run, found standard input")
 
 
 def _entry(step: Step, options: EnhanceOptions) -> dict[str, Any]:
@@ -180,8 +185,7 @@ def _plan(options: EnhanceOptions, settings: Settings, manifest: Manifest, entri
     inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     if options.splits:
         # Splits are identified by content: the same splits written again change nothing.
-        path = splits_file(options.splits)
-        inputs = replace(inputs, newest=max(inputs.newest, path.stat().st_mtime))
+        inputs = inputs.after(splits_file(options.splits))
     # The options of a step are in its entry; without the step they affect nothing.
     of_steps = _options_of_steps()
     return Plan(
@@ -276,11 +280,13 @@ class _Work:
         ]
         if not made:
             raise InputError(
-                f"{self.manifest.name}: none of the {len(rows)} images can be read, the first: "
+                f"{self.manifest.name}: none of the {count_of(len(rows), 'image')} can be read, the first: "
                 f"{next(iter(self.failed.values()), 'none is in the splits')}"
             )
-        divided = f", {len(folds)} folds with {len(ways)} references" if splits else ""
-        self.settings.report.say(f"{len(made)} images{divided}: {', then '.join(e['step'] for e in self.entries)}")
+        divided = f", {count_of(len(folds), 'fold')} with {len(ways)} references" if splits else ""
+        self.settings.report.say(
+            f"{count_of(len(made), 'image')}{divided}: {', then '.join(e['step'] for e in self.entries)}"
+        )
         return made, done
 
     def _find_references(self, options: EnhanceOptions, folds: Sequence[Fold]) -> None:
@@ -327,7 +333,8 @@ class _Work:
         excluded = [row["image_id"] for index, row in enumerate(self.manifest.rows) if index not in used]
         if excluded:
             self.settings.report.warn(
-                f"{len(excluded)} images are in no fold of the splits and are excluded, such as {excluded[0]}"
+                f"{count_of(len(excluded), 'image is', 'images are')} in no "
+                f"fold of the splits and excluded, such as {excluded[0]}"
             )
 
     @staticmethod
@@ -406,4 +413,4 @@ class _Work:
         ]
         titles = ["original", *(entry["step"] for entry in chain)]
         write_png(self.build.path / STRIPS, draw_strips(titles, rows))
-        self.settings.report.say(f"every step on {len(rows)} images: {self.build.folder.shown / STRIPS}")
+        self.settings.report.say(f"every step on {count_of(len(rows), 'image')}: {self.build.folder.shown / STRIPS}")

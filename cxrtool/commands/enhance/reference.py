@@ -12,7 +12,7 @@ from cxrtool.commands.enhance.images import Task, count_one, measure_one, module
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.manifest import Row
-from cxrtool.errors import ImageError, InputError
+from cxrtool.errors import ImageError, InputError, count_of
 from cxrtool.flow.chain import ALL, Chain
 from cxrtool.flow.folder import Build
 from cxrtool.flow.parallel import map_items
@@ -149,7 +149,8 @@ def choose(
         if not usable:
             where = f"fold {fold.name}: " if fold.name else ""
             raise InputError(
-                f"{where}none of its {len(fold.fitted)} images can be read, the first: {failed[fold.fitted[0]]}"
+                f"{where}none of its {count_of(len(fold.fitted), 'image')} "
+                f"can be read, the first: {failed[fold.fitted[0]]}"
             )
         chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[index] for index in usable]))]
     distinct = list(dict.fromkeys(chosen.values()))

@@ -13,6 +13,7 @@ from cxrtool.data.file_names import PART, REJECTS
 from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
+from cxrtool.errors import count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, splits_file
 from cxrtool.flow.fold_training import (
@@ -160,7 +161,7 @@ class Task:
         done, rejects = finished_folds(container, names)
         rows = [row for name in done for row in read_table(run / name / TABLES[kind]).rows]
         if len(done) < len(names):
-            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
+            report.say(f"{container.shown}: {len(done)} of {count_of(len(names), 'fold is', 'folds are')} complete")
             return None
         with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
             subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
@@ -171,7 +172,8 @@ class Task:
             self._draw_worst(run, [row for row in rows if row["subset"] == subset])
             complete_run(container, names, rejects, self.manifest)
         report.say(
-            f"{container.shown}: all {len(names)} folds are complete; the worst images are in {container.shown / WORST}"
+            f"{container.shown}: {runs.all_folds(len(names))} complete; the worst images are in "
+            f"{container.shown / WORST}"
         )
         raise_if_strict(rejects, self.settings)
         return header, table, f"{subset.capitalize()} images"

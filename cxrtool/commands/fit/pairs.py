@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.cache import open_cache
 from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.splitting.splits import SUBSETS, read_splits
 from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manifest, read_table
-from cxrtool.errors import InputError, LeakageError
+from cxrtool.errors import InputError, LeakageError, count_of
 from cxrtool.flow.assignment import Assignment, check_sides
 from cxrtool.flow.settings import Settings
 
@@ -56,10 +58,14 @@ def read_pairs(path: Path, kind: str, column: str, settings: Settings) -> Manife
             row[column] = str(base / row[column]) if row[column] else ""
     having = [row["image_id"] for row in manifest.rows if row[column]]
     if not having:
-        raise InputError(f"{manifest.name}: none of its {len(manifest)} images has {WHAT[kind]} in '{column}'")
+        raise InputError(
+            f"{manifest.name}: none of its {count_of(len(manifest), 'image')} has {WHAT[kind]} in '{column}'"
+        )
     if len(having) < len(manifest):
         missing = len(manifest) - len(having)
-        settings.report.say(f"{manifest.name}: {missing} of {len(manifest)} images without {WHAT[kind]}; excluded")
+        settings.report.say(
+            f"{manifest.name}: {missing} of {count_of(len(manifest), 'image')} without {WHAT[kind]}; excluded"
+        )
     return manifest.subset(having)
 
 
@@ -139,7 +145,7 @@ def read_folds(path: Path, manifest: Manifest, own: int, settings: Settings) -> 
     unknown = len(splits.ids() - known)
     if unknown:
         settings.report.say(
-            f"{splits.name}: {unknown} of its {len(splits.ids())} images are not in the manifest; excluded"
+            f"{splits.name}: {unknown} of its {count_of(len(splits.ids()), 'image')} are not in the manifest; excluded"
         )
     always = {row["image_id"]: "train" for row in manifest.rows[own:]}
     folds = []
@@ -212,7 +218,7 @@ def open_pairs(
         StoppedError: A signal arrived.
     """
     from cxrtool.flow.parallel import map_items
-    from cxrtool.training.store import default_cache, open_store
+    from cxrtool.training.store import open_store
 
     paths = [Path(row["path"]) for row in manifest.rows]
     pairs = [(Path(row["path"]), Path(row[column])) for row in manifest.rows]
@@ -236,9 +242,10 @@ def open_pairs(
                     decode,
                     size=form.size,
                     key=key,
-                    cache=settings.cache or default_cache(),
+                    cache=open_cache(settings.cache),
                     mapper=map_items,
                     workers=settings.workers,
+                    made_by=shlex.join(["cxrtool", *settings.argv[1:]]),
                     advance=count,
                     say=settings.report.say,
                 )
@@ -246,7 +253,9 @@ def open_pairs(
     images, targets = stores
     failed = {**targets.failed, **images.failed}
     if len(failed) == len(paths):
-        raise InputError(f"{manifest.name}: none of the {len(paths)} pairs can be read, the first: {failed[0]}")
+        raise InputError(
+            f"{manifest.name}: none of the {count_of(len(paths), 'pair')} can be read, the first: {failed[0]}"
+        )
     return Decoded(images, targets, failed)
 
 

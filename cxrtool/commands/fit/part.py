@@ -13,6 +13,7 @@ from cxrtool.commands.fit.pairs import Decoded, open_pairs, seen_rows
 from cxrtool.commands.fit.pictures import SHOWN, draw_examples, predict_with
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
+from cxrtool.errors import count_of
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.folder import StepFolder
 from cxrtool.flow.settings import Settings
@@ -88,7 +89,10 @@ class PartFitter:
             )
             if self._decoded.failed:
                 count = len(self._decoded.failed)
-                text = f"{count} of {len(self.manifest)} pairs cannot be read and are excluded; each with its reason in"
+                text = (
+                    f"{count} of {count_of(len(self.manifest), 'pair')} cannot "
+                    f"be read and are excluded; each with its reason in"
+                )
                 self.settings.report.warn(f"{text} {folder.shown}/rejects.csv")
         return self._decoded
 
@@ -227,7 +231,7 @@ class PartFitter:
             count = sum(row["subset"] == subset for row in rows)
             if means:
                 name = FIGURES[self.kind][0]
-                text += f", {subset} {name} {means[name]:.4g} of {count} images"
+                text += f", {subset} {name} {means[name]:.4g} of {count_of(count, 'image')}"
         return text
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrtool.commands.fuse.source import SHARED, TEST, Key, Source, examples, fuse, key_of, show, wrong_count
+from cxrtool.commands.fuse.source import SHARED, Source, fuse, show, wrong_count
 from cxrtool.data.file_names import MANIFEST, SPLITS
 from cxrtool.data.splitting.splits import Run, read_splits
 from cxrtool.data.tables.manifest import Row, read_manifest
@@ -23,6 +23,7 @@ from cxrtool.errors import InputError, LeakageError, UsageError
 from cxrtool.evaluation.fusion_rules import RULES
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen
+from cxrtool.flow.fusing import TEST, Key, examples, key_of
 from cxrtool.flow.run import fold_name, is_run
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument, option

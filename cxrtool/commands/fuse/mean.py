@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cxrtool.commands.fuse.source import SHARED, Source, examples, fuse, show, wrong_count
+from cxrtool.commands.fuse.source import SHARED, Source, fuse, show, wrong_count
 from cxrtool.data.tables.predictions import Predictions
-from cxrtool.errors import InputError
+from cxrtool.errors import InputError, count_of
 from cxrtool.flow import common_options
+from cxrtool.flow.fusing import examples
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, argument
 
@@ -87,7 +88,7 @@ def average(sources: Sequence[Source], settings: Settings) -> Predictions:
         found = [source.predictions.rows[source.indices[key]] for source in sources]
         warnings = dict.fromkeys(row["warning"] for row in found if row.get("warning"))
         rows.append({**found[0], "predicted": first.classes[int(values.argmax())], "warning": "; ".join(warnings)})
-    settings.report.say(f"averaged {len(shared)} predictions of {len(sources)} sources")
+    settings.report.say(f"averaged {len(shared)} predictions of {count_of(len(sources), 'source')}")
     if lost := [key[0] for key in known.difference(shared)]:
         settings.report.warn(f"excluded {len(lost)} predictions that not all sources have: {examples(sorted(lost))}")
     return Predictions(first.classes, rows, mean, "mean", first.columns)

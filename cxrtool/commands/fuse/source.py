@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, PREDICTIONS, SPLITS
+from cxrtool.data.files import STDIN, is_stream
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Run, read_splits
-from cxrtool.data.tables.manifest import Row, read_table
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.folder import check_file, touch
-from cxrtool.flow.run import STDIN, fold_name, is_fold, is_run, read_run_predictions
+from cxrtool.flow.fusing import TEST, Key, key_of
+from cxrtool.flow.run import fold_name, is_fold, is_run, read_run_predictions
 from cxrtool.flow.settings import Settings
 
 SHARED = ("out", "force", "dry_run", "quiet", "config")
 """The shared options that every kind takes."""
-
-Key = tuple[str, str, str, str]
-"""Image, repeat, fold and subset: predictions that agree in all four are fused."""
-
-TEST = "test"
-SHOWN = 3
-
-
-def key_of(row: Row, name: str = "") -> Key:
-    """The key of a row of predictions; `name` replaces its image.
-
-    >>> key_of({"image_id": "a_r0f1", "parent_id": "a", "repeat": "0", "fold": "1", "subset": ""})
-    ('a', '0', '1', 'test')
-    """
-    return name or original_of(row), row.get("repeat", ""), row.get("fold", ""), row.get("subset", "") or TEST
 
 
 @dataclass(frozen=True)
@@ -77,16 +64,6 @@ class Source:
         return names
 
 
-def examples(names: Iterable[str]) -> str:
-    """The first few names.
-
-    >>> examples(["a", "b", "c", "d"])
-    'a, b, c, …'
-    """
-    found = list(names)
-    return ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-
-
 def wrong_count(call: str, wanted: str, sources: Sequence[Path]) -> UsageError:
     """The error for too few or too many sources; `call` is the kind with its arguments, `wanted` their number."""
     return UsageError(f"expected {wanted} RUN or CSV, found {len(sources)}", f"cxrtool fuse {call}")
@@ -106,8 +83,7 @@ def fuse(
     if settings.dry_run:
         settings.report.say(f"would fuse {', '.join(map(str, paths))}")
         return None
-    files = [path for path in paths if path != STDIN]
-    check_file(settings.out, ("image_id", "path", "predicted"), files, settings)
+    check_file(settings.out, ("image_id", "path", "predicted"), paths, settings)
     fused = make([Source(path, _read(path, partial=partial)) for path in paths])
     if settings.out is not None:
         _write(settings.out, fused, paths)
@@ -130,7 +106,8 @@ def _write(out: Path, fused: Predictions, paths: Sequence[Path]) -> None:
     """Write the file; an identical one is only touched if a source is newer, so that Make stops here."""
     text = dump_predictions(fused, out.absolute().parent)
     if out.is_file() and out.read_bytes() == text.encode(errors="backslashreplace"):
-        newest = [path / MANIFEST if (path / MANIFEST).is_file() else path for path in paths if path.exists()]
+        files = [path for path in paths if path.exists() and not is_stream(path)]
+        newest = [path / MANIFEST if (path / MANIFEST).is_file() else path for path in files]
         if any(path.stat().st_mtime > out.stat().st_mtime for path in newest):
             touch(out)
         return

@@ -27,7 +27,7 @@ from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, PART, PREDICTION
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, tabulate
 from cxrtool.data.tables.manifest import Manifest, Table, read_manifest, read_table
 from cxrtool.data.tables.predictions import PREFIX, read_predictions
-from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.errors import CxrtoolError, InputError, count_of
 from cxrtool.flow.chain import describe
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.run import fold_name, is_model, is_run, made_alike, whole_folds
@@ -118,7 +118,7 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
     if (path / FITTED_ON).is_file():
         table = read_table(path / FITTED_ON)
         patients = len({row["patient_id"] for row in table.rows if row.get("patient_id")})
-        result.add("fitted on", f"{values(table.column('subset'))}; {patients} patients")
+        result.add("fitted on", f"{values(table.column('subset'))}; {count_of(patients, 'patient')}")
     if made:
         add_making(result, made, path)
     result.next = NEXT[part.kind].format(path)
@@ -211,9 +211,6 @@ def info(options: InfoOptions, settings: Settings) -> Description:
         manifest = read_manifest(path, root=settings.root)
         _require_images(manifest)
         return describe_table_one(manifest, _splits(path, manifest, options.splits))
-    if str(path) == "-":
-        # A stream can be read only once, and only manifests are read from one.
-        return _manifest(path, options, settings)
     return _folder(path, options, settings) if path.is_dir() else _file(path, options, settings)
 
 
@@ -314,7 +311,7 @@ def _model(path: Path, made: dict[str, Any] | None) -> Description:
     if fitted_on.is_file():
         table = read_table(fitted_on)
         patients = len({row.get("patient_id") for row in table.rows if row.get("patient_id")})
-        result.add("fitted on", f"{values(table.column('subset'))}; {patients} patients")
+        result.add("fitted on", f"{values(table.column('subset'))}; {count_of(patients, 'patient')}")
     if (path / PREDICTIONS).is_file():
         result.add("predictions", f"{len(read_table(path / PREDICTIONS))} in {PREDICTIONS}")
     if made:

@@ -16,7 +16,7 @@ from cxrtool.data.tables.manifest import Manifest, Row, read_table
 from cxrtool.data.tables.people import years
 from cxrtool.data.tables.table_one import table_of_study
 from cxrtool.data.tables.twins import is_twin
-from cxrtool.errors import InputError
+from cxrtool.errors import InputError, count_of
 from cxrtool.flow.chain import ALL, chain_of_manifest, describe, own_fold
 
 SHOWN_VALUES = 8
@@ -73,7 +73,12 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
         # Each radiograph counts once, however many folds have a version of it or twins.
         named = {row["parent_id"] if is_twin(row) else original_of(row): row for row in whole.rows}
         manifest = replace(whole, rows=list(named.values()), lines=[])
-    result.add("images", f"{len(whole)}, of {len(manifest)} radiographs for {folds} folds" if folds else len(manifest))
+    result.add(
+        "images",
+        f"{len(whole)}, of {count_of(len(manifest), 'radiograph')} for {count_of(folds, 'fold')}"
+        if folds
+        else len(manifest),
+    )
     result.add("classes", values(manifest.column("label")))
     result.add("patients", _patients(manifest))
     for name in ("severity", "source", "view", "sex"):
@@ -90,7 +95,10 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     result.warnings += _suspicions(manifest)
     if splits:
         _add_splits(result, whole, splits)
-    if splits:
+    if manifest.origin is None:
+        # What was read from a stream has no name for another command.
+        pass
+    elif splits:
         result.next = f"cxrtool train {manifest.name} --splits {splits.name} --preset … -o run"
     elif folds:
         result.next = f"cxrtool train {whole.name} --splits … --preset … -o run"
@@ -161,7 +169,8 @@ def _suspicions(manifest: Manifest) -> list[str]:
         differing = sum(row.get("label") != other.get("label") for row, other in twins)
         labels = f", {differing} with another label" if differing else ""
         found.append(
-            f"{len(twins)} images have the same pixels as another{labels}, such as {twins[0][0]['image_id']} and "
+            f"{count_of(len(twins), 'image has', 'images have')} the same "
+            f"pixels as another{labels}, such as {twins[0][0]['image_id']} and "
             f"{twins[0][1]['image_id']}; `cxrtool select --drop-duplicates` keeps one of each"
         )
     return found
@@ -173,16 +182,20 @@ def _add_splits(result: Description, manifest: Manifest, splits: Splits) -> None
     result.add("splits", splits.name)
     result.tables.append(("", *tabulate(manifest, splits.runs)))
     for names, text in (
-        (splits.ids() - ids, "ids of the splits are not in this manifest"),
-        (ids - splits.ids(), "images are in no subset of the splits"),
+        (
+            splits.ids() - ids,
+            ("id of the splits is not in this manifest", "ids of the splits are not in this manifest"),
+        ),
+        (ids - splits.ids(), ("image is in no subset of the splits", "images are in no subset of the splits")),
     ):
         if names:
-            result.warnings.append(f"{len(names)} {text}, such as {min(names)}")
+            result.warnings.append(f"{count_of(len(names), *text)}, such as {min(names)}")
     for (repeat, fold), subsets in splits.runs.items():
         leaks = overlaps(manifest.rows, subsets)
         if leaks:
             shown = leaks[0][0].get(PATIENT) or leaks[0][0]["image_id"]
             result.warnings.append(
-                f"r{repeat}f{fold}: {len(leaks)} patients are in more than one subset, such as {shown}"
+                f"r{repeat}f{fold}: {count_of(len(leaks), 'patient is', 'patients are')} "
+                f"in more than one subset, such as {shown}"
             )
             break

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrtool.commands.recipe.system import Recipe
-from cxrtool.errors import UsageError
+from cxrtool.errors import UsageError, count_of
 from cxrtool.flow.settings import Settings
 from cxrtool.training.options import TrainingOptions
 from cxrtool.training.presets import PRESETS
@@ -74,9 +74,11 @@ class Estimate:
         trainings = sum(row.trainings for row in self.rows)
         more = f"\n{self.uncounted}" if self.uncounted else ""
         return (
-            f"{self.images} images of {self.classes} classes; {trainings} trainings of {self.epochs} epochs at "
+            f"{count_of(self.images, 'image')} of {count_of(self.classes, 'class', 'classes')}; "
+            f"{trainings} trainings of {self.epochs} epochs at "
             f"{self.size} x {self.size} pixels",
-            f"A rough estimate: {STEPS - 1} training steps of {self.batch_size} images of each network were timed here "
+            f"A rough estimate: {STEPS - 1} training steps of "
+            f"{count_of(self.batch_size, 'image')} of each network were timed here "
             f"({self.device}) and multiplied; other work on this machine affects the result.\nDecoding, predictions, "
             f"the thumbnail and the tables are not counted. Another machine, or a GPU, takes another time.{more}",
         )

@@ -16,7 +16,7 @@ from cxrtool.commands.recipe.system import Step, Variable
 from cxrtool.data.file_names import MANIFEST, RUN_FILE, SPLITS
 from cxrtool.data.splitting.splits import read_splits, splits_digest
 from cxrtool.data.tables.manifest import read_manifest
-from cxrtool.errors import InputError
+from cxrtool.errors import InputError, count_of
 from cxrtool.flow.chain import is_divided
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.origins import base_of, trace, words_of
@@ -367,7 +367,7 @@ def _changed(folder: Path, made: Mapping[str, Any]) -> str:
         return ""
     rows = len(read_manifest(folder).rows)
     if isinstance(images, int) and images != rows:
-        return f"{MANIFEST} was edited: `{made['command']}` wrote {images} rows, it has {rows}"
+        return f"{MANIFEST} was edited: `{made['command']}` wrote {count_of(images, 'row')}, it has {rows}"
     try:
         ended = timegm(time.strptime(made["started"], "%Y-%m-%dT%H:%M:%SZ")) + float(made["seconds"])
     except (KeyError, TypeError, ValueError):

@@ -26,7 +26,7 @@ from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
-from cxrtool.errors import StrictError, UsageError
+from cxrtool.errors import StrictError, UsageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.chain import chain_of_manifest
@@ -60,7 +60,10 @@ def run(options: TrainOptions, settings: Settings) -> int | None:
     steps = Implied.of(options, settings)
     if steps is not None:
         # A mistake in the options of the training is found before the images are read.
-        combine(steps.options, replace(settings, report=Silent()))
+        combinations, _ = combine(steps.options, replace(settings, report=Silent()))
+        if not settings.dry_run and not steps.is_done(settings):
+            # Their number of classes is not known yet; it has no effect on the weights.
+            _check_designs(combinations, 2, settings)
         if code := steps.run(settings):
             return code
         options = steps.options
@@ -91,8 +94,6 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         StoppedError: A signal arrived.
         StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
-    if str(options.splits) == "-":
-        raise UsageError("--splits: expected a file or a run, found standard input")
     check_ways(options)
     if options.splits is None:
         raise UsageError("expected the splits of --folds or --holdout, found none", "give --splits to `train`")
@@ -105,9 +106,8 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     chain = chain_of_manifest(manifest)
     files = {c.options.weights: None for c in combinations if c.options.weights not in ("imagenet", "none")}
-    inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify)
     # Only the content of the splits counts: the same splits written again are no reason to train again.
-    inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
+    inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify).after(splits)
     shared: dict[str, Any] = {"splits": splits_digest(splits), "precision": settings.precision}
     if generators:
         shared["transform"] = generators.identity()
@@ -283,9 +283,11 @@ def _close_container(
         if len(done) == len(names):
             complete_run(container, names, rejects, manifest)
     if len(done) < len(names):
-        report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
+        report.say(f"{container.shown}: {len(done)} of {count_of(len(names), 'fold is', 'folds are')} complete")
     else:
-        report.say(f"{container.shown}: all {len(names)} folds are complete; next: cxrtool evaluate {container.shown}")
+        report.say(
+            f"{container.shown}: {runs.all_folds(len(names))} complete; next: cxrtool evaluate {container.shown}"
+        )
     if rejects and settings.strict:
         raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS} of every fold")
     return table

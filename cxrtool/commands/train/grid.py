@@ -19,7 +19,7 @@ from cxrtool.commands.train.combinations import KERNELS, Combination, flag, show
 from cxrtool.data.file_names import HISTORY, MODEL_WEIGHTS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import Row, read_table, write_table
-from cxrtool.errors import CxrtoolError, DivergedError, InputError
+from cxrtool.errors import CxrtoolError, DivergedError, InputError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.fold_training import CANDIDATES, GRID, FoldTrainer, Task
@@ -118,7 +118,8 @@ def check_validation(assignments: Sequence[Assignment]) -> None:
     without = [assignment.name for assignment in assignments if not assignment.subsets["validation"]]
     if without:
         raise InputError(
-            f"--grid: {len(without)} of {len(assignments)} folds have no validation images to choose a combination by, "
+            f"--grid: {len(without)} of {count_of(len(assignments), 'fold')} "
+            f"have no validation images to choose a combination by, "
             f"such as {without[0]}",
             "split again with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; test images must not be used "
             "for the choice",
@@ -151,7 +152,8 @@ class GridTrainer:
             best = choose(tried, one_standard_error=self.one_standard_error)
             if best.score["reason"]:
                 raise DivergedError(
-                    f"fold {assignment.name}: none of {len(self.combinations)} combinations could be trained, the "
+                    f"fold {assignment.name}: none of "
+                    f"{count_of(len(self.combinations), 'combination')} could be trained, the "
                     f"first: {best.score['reason']}",
                     "the learning rate is probably too high: --grid lr=1e-3,1e-4",
                 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import cxrtool
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.file_names import MANIFEST, PREDICTIONS, RUN_FILE, SPLITS
-from cxrtool.data.files import atomic_write, locked, saying_what_fails
+from cxrtool.data.files import atomic_write, is_stream, locked, no_such, saying_what_fails
 from cxrtool.data.splitting.divider import parse_holdout
 from cxrtool.data.tables.manifest import read_manifest, read_table
 from cxrtool.errors import InputError, OutputError, UsageError
@@ -69,11 +69,6 @@ class Implied:
         StepFolder(out, PLAN, replace(settings, report=Silent(), dry_run=True)).needs_work()
         if out is None:
             return None
-        if str(source) == "-":
-            raise UsageError(
-                "expected a folder or a file with --folds or --holdout, found standard input",
-                "save the manifest as a file first",
-            )
         if options.holdout is not None:
             parse_holdout(options.holdout)
         raw = is_raw(source)
@@ -127,6 +122,10 @@ class Implied:
             atomic_write(run.out / RUN_FILE, json.dumps(made, indent=1, default=str) + "\n")
         return 0
 
+    def is_done(self, settings: Settings) -> bool:
+        """Whether the steps were run before, with the same images; an `OutputError` as in `run`."""
+        return settings.out is not None and self._is_done(StepFolder(settings.out, PLAN, settings).out, settings)
+
     @property
     def shown(self) -> str:
         """The command lines as one line."""
@@ -168,15 +167,17 @@ def _is_raw_folder(source: Path) -> bool:
 
 
 def is_raw(source: Path) -> bool:
-    """Whether an input is raw images or a table of them, and neither a manifest nor a step's folder.
+    """Whether an input is raw images or a table of them, and neither a manifest, also in a stream, nor a step's folder.
 
     Raises:
         InputError: There is no such file or folder.
     """
     from cxrtool.data.datasets.listing import TABLES
 
+    if is_stream(source):
+        return False
     if not source.exists():
-        raise InputError(f"{source}: no such file or folder", "name a folder of images, a table or a manifest")
+        raise InputError(no_such(source, "file or folder"), "name a folder of images, a table or a manifest")
     if source.is_dir():
         return _is_raw_folder(source)
     # Of tables only CSV can be a manifest.

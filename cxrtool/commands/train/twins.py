@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrtool.data.cache import open_cache
 from cxrtool.data.files import saying_what_fails
 from cxrtool.data.tables.manifest import Manifest, Row, order_columns
 from cxrtool.data.tables.twins import twin_class, twin_classes, twin_rows
@@ -197,14 +198,11 @@ class TwinStores:
         import numpy as np
 
         from cxrtool.imaging.channels import COLOURS
-        from cxrtool.training.store import default_cache
 
         shape = (count, size, size, COLOURS)
-        cache = self.settings.cache or default_cache()
-        with saying_what_fails(cache):
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=cache) as file:
-                if hasattr(os, "posix_fallocate"):
-                    # Writing into a mapped file without allocated space kills the process when the disk is full.
-                    os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * dtype.itemsize))
-                return np.memmap(file, dtype, "r+", shape=shape)
+        cache = open_cache(self.settings.cache)
+        with saying_what_fails(cache), tempfile.TemporaryFile(dir=cache) as file:
+            if hasattr(os, "posix_fallocate"):
+                # Writing into a mapped file without allocated space kills the process when the disk is full.
+                os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * dtype.itemsize))
+            return np.memmap(file, dtype, "r+", shape=shape)

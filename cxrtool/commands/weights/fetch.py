@@ -70,7 +70,8 @@ def fetch(options: FetchOptions, settings: Settings) -> None:
         except InputError as error:
             raise InputError(
                 error.message.removeprefix("--weights imagenet: "),
-                "run this on a machine with a network connection, such as a login node (HTTPS_PROXY sets a proxy)",
+                "run this where there is a network, such as on a login node (HTTPS_PROXY sets a proxy); with "
+                f"-o {entry.name}.safetensors it writes a file to copy, for `train --weights {entry.name}.safetensors`",
             ) from error
         if out is None:
             _report_cache(published(entry.name), settings)

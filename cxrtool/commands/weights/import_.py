@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.commands.weights.images import list_images
 from cxrtool.commands.weights.part import PARTS, import_part
 from cxrtool.data.file_names import MODEL
-from cxrtool.data.files import sha256_file
+from cxrtool.data.files import no_such, sha256_file
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, UsageError
 from cxrtool.flow.fold_training import IMPORTED, undecided
@@ -90,7 +90,7 @@ def import_model(options: ImportOptions, settings: Settings) -> None:
 
     classes = _classes(options.classes)
     if not options.file.is_file():
-        raise InputError(f"{options.file}: no such file", "expected a .pth, .pt or .safetensors file")
+        raise InputError(no_such(options.file), "expected a .pth, .pt or .safetensors file")
     check(Architecture(options.model, len(classes)), "none")
     size = options.size if options.size is not None else native_size(options.model)
     architecture = Architecture(options.model, len(classes), size=size)

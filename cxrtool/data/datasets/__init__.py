@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-# These two do not read a published set, and come first in the help.
-from cxrtool.data.datasets import folder, table  # noqa: F401
+# These do not read a published set, and come first in the help.
+from cxrtool.data.datasets import folder, paths, table  # noqa: F401
 from cxrtool.data.datasets.registry import ADAPTERS
 
 __all__ = ["ADAPTERS"]

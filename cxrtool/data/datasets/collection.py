@@ -15,6 +15,7 @@ from cxrtool.data.datasets.layout import columns_of, find, folder_of, misfit, ta
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.people import sex_of, years_of
+from cxrtool.errors import count_of
 
 TABLE = "metadata.csv"
 UNKNOWN = {"todo", "unknown"}
@@ -82,7 +83,7 @@ def read(source: Path, request: Request, layout: Layout) -> Iterator[Record]:
         yield Record(path, columns, path.relative_to(root).as_posix(), _unwanted(row, view, request))
     others = sum(path not in listed for path in find(root / "images", "*"))
     if others:
-        request.remarks.append(f"{others} files in {root / 'images'} are not listed in {TABLE} and are not read")
+        request.remarks.append(f"{count_of(others, 'file')} in {root / 'images'} not listed in {TABLE}, so not read")
 
 
 def root_of(source: Path) -> Path:

@@ -11,8 +11,10 @@ from operator import attrgetter
 from pathlib import Path
 
 from cxrtool.data.datasets.layout import fitting_adapters
+from cxrtool.data.datasets.paths import is_list
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import ADAPTERS
+from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.tables.ids import Naming, stem_of, unique_ids
 from cxrtool.data.tables.manifest import Manifest, order_columns
 from cxrtool.errors import InputError, UsageError
@@ -55,15 +57,18 @@ class Listing:
     def tables(self) -> list[Manifest]:
         """The rows by source, as inputs of the step's digest."""
         by_source = itertools.groupby(self.records, attrgetter("listed_in"))
-        return [Manifest([], [record.columns for record in records], source) for source, records in by_source]
+        return [
+            Manifest([], [record.columns for record in records], None if source and is_stream(source) else source)
+            for source, records in by_source
+        ]
 
 
 def list_images(sources: Sequence[Path], dataset: str | None, request: Request, source_name: str | None) -> Listing:
     """List the images of all sources and give each its id.
 
     Args:
-        sources: Folders, tables, or single images.
-        dataset: A key of `ADAPTERS`; None means `csv` for a table and `folder` for all else.
+        sources: Folders, tables, lists of paths, or single images.
+        dataset: A key of `ADAPTERS`; None means `csv` for a table, `list` for a list, and `folder` for all else.
         request: Passed to the adapters.
         source_name: The name of the data set; None takes the name in the table, else the folder's.
 
@@ -74,13 +79,15 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     namings: list[Naming] = []
     _check_table_options(sources, dataset, request)
     for source in sources:
-        if not source.exists():
-            raise InputError(f"{source}: no such file or folder", "SOURCE is a folder of images, a table, or an image")
+        if not is_stream(source) and not source.exists():
+            raise InputError(no_such(source, "file or folder"), "SOURCE is a folder of images, a table, or an image")
         adapter = ADAPTERS[_adapter_of(source, dataset, request)]
         name = default_source(source)
         for record in adapter.read(source, request):
             folder, stem = (record.path.parent.name, stem_of(record.path.name)) if record.relative else ("", "")
-            namings.append(Naming(record.image_id or stem, folder, f"{name}/{record.relative}"))
+            # A single image is told from others of its name by the path that was given.
+            relative = printable(source) if record.path == source else f"{name}/{record.relative}"
+            namings.append(Naming(record.image_id or stem, folder, relative))
             records.append(_absolute(record, source, source_name or record.columns.get("source") or name))
     if not records:
         where = ", ".join(map(str, sources))
@@ -100,7 +107,7 @@ def _check_table_options(sources: Sequence[Path], dataset: str | None, request: 
         return
     if dataset not in (None, AUTO, "csv"):
         raise UsageError(f"{given}: cannot be combined with --dataset {dataset}, which knows its files and columns")
-    if dataset != "csv" and not any(source.suffix.lower() in TABLES for source in sources):
+    if dataset != "csv" and not any(source.suffix.lower() in TABLES or is_stream(source) for source in sources):
         found = ", ".join(map(str, sources))
         raise UsageError(
             f"{given}: expected a table (.csv, .tsv or .xlsx) as SOURCE, found {found}",
@@ -145,7 +152,10 @@ def _adapter_of(source: Path, dataset: str | None, request: Request) -> str:
     Raises:
         InputError: Several published sets have this layout.
     """
-    plain = "csv" if source.suffix.lower() in TABLES else "folder"
+    if not request.columns and is_list(source):
+        plain = "list"
+    else:
+        plain = "csv" if source.suffix.lower() in TABLES or is_stream(source) else "folder"
     if dataset not in (None, AUTO):
         return dataset
     fitting = fitting_adapters(source) if source.is_dir() else []
@@ -172,7 +182,10 @@ def default_source(source: Path) -> str:
     >>> default_source(Path("/data/padchest/images")), default_source(Path("/data/nih/metadata.csv"))
     ('padchest', 'nih')
     """
-    folder = source.absolute() if source.is_dir() or not source.suffix else source.absolute().parent
+    if is_stream(source):
+        folder = Path.cwd()
+    else:
+        folder = source.absolute() if source.is_dir() or not source.suffix else source.absolute().parent
     while folder.name.lower() in _GENERIC and folder.parent.name:
         folder = folder.parent
     return folder.name or "data"

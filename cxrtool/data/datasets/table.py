@@ -14,12 +14,13 @@ from pathlib import Path
 from cxrtool.data.datasets.finding import Finder, listed
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
+from cxrtool.data.files import is_stream
 from cxrtool.data.tables.ids import stem_of
 from cxrtool.data.tables.manifest import COLUMNS, Row, Table, read_table
 from cxrtool.data.tables.missing import ALWAYS, SOMETIMES, missing_words
 from cxrtool.data.tables.people import sex_of, years_of
 from cxrtool.data.tables.workbook import is_workbook, read_workbook
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.options import did_you_mean, one_of
 
 AMBIGUOUS = "several files have this name"
@@ -80,7 +81,7 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         InputError: No column of files was found, or a column of `--columns` is missing.
     """
     table = _read(source, request)
-    folder = source.absolute().parent
+    folder = Path.cwd() if is_stream(source) else source.absolute().parent
     images = request.images.absolute() if request.images is not None else None
     finder = Finder([images] if images else [folder, folder / "images"], images, request.exclude)
     chosen = {role: _column(table, role, column) for role, column in request.columns.items()}
@@ -229,7 +230,7 @@ def _without(cells: list[str], missing: frozenset[str], name: str, meaning: str,
     found = Counter(cell for cell in cells if cell.casefold() in missing)
     if found:
         words = ", ".join(f"'{word}'" for word in sorted(found))
-        request.remarks.append(f"{name} is {words} in {found.total()} rows: these {meaning}")
+        request.remarks.append(f"{name} is {words} in {count_of(found.total(), 'row')}: these {meaning}")
     return ["" if cell in found else cell for cell in cells]
 
 
@@ -245,7 +246,8 @@ def _people(
     unread = [cell for cell in cells if cell and not spelled(cell)]
     if unread:
         request.remarks.append(
-            f"{table.name}: '{column}' cannot be read as {what} in {len(unread)} rows, such as '{unread[0]}'; "
+            f"{table.name}: '{column}' cannot be read as {what} in "
+            f"{count_of(len(unread), 'row')}, such as '{unread[0]}'; "
             "these cells stay as they are"
         )
     return [cell if _plain(cell) else spelled(cell) or cell for cell in cells]

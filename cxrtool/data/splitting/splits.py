@@ -87,7 +87,7 @@ def read_splits(argument: Path | str) -> Splits:
     path = Path(argument)
     if path.is_dir():
         path = path / SPLITS
-    table = read_table("-" if str(argument) == "-" else path)
+    table = read_table(path)
     table.require("image_id", "subset")
     made_by = dict.fromkeys(line for cell in table.column(MADE_BY) if (line := cell.strip()))
     return Splits(_runs(table), table.name, list(made_by))

@@ -13,14 +13,13 @@ import io
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cxrtool.data.file_names import MANIFEST
-from cxrtool.data.files import atomic_write
+from cxrtool.data.files import STDIN, atomic_write, is_stream, no_such, read_stream
 from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
 from cxrtool.options import did_you_mean
@@ -57,6 +56,7 @@ COLUMNS = (
 
 PATH_COLUMNS = ("path", "mask", "mask_reference", "ribless")
 _CELL_LIMIT = 10_000_000
+STANDARD_INPUT = "standard input"
 
 
 @dataclass
@@ -67,14 +67,16 @@ class Table:
         columns: The header, in order.
         rows: One dictionary a row; every column is present, empty where the file was.
         frame: The rows as a pandas frame.
-        origin: The file, or None for standard input.
+        origin: The file, or None for a stream.
         lines: The line in the file at which each row ends, for messages.
+        stream: The name of the stream.
     """
 
     columns: list[str]
     rows: RowsField = ROWS
     origin: Path | None = None
     lines: list[int] = field(default_factory=list)
+    stream: str = STANDARD_INPUT
     frame = FrameOfText()
 
     @classmethod
@@ -87,7 +89,7 @@ class Table:
     @property
     def name(self) -> str:
         """The table's name in messages."""
-        return str(self.origin) if self.origin else "standard input"
+        return str(self.origin) if self.origin else self.stream
 
     def __len__(self) -> int:
         return len(rows_of(self))
@@ -129,26 +131,22 @@ class Manifest(Table):
         wanted = set(ids)
         kept = [i for i, row in enumerate(self.rows) if row["image_id"] in wanted]
         lines = [self.lines[i] for i in kept] if self.lines else []
-        return Manifest(list(self.columns), [self.rows[i] for i in kept], self.origin, lines)
+        return Manifest(list(self.columns), [self.rows[i] for i in kept], self.origin, lines, self.stream)
 
 
 def read_table(source: Path | str) -> Table:
-    """Read any CSV: comma, semicolon, tab or what `sep=` says; any line ends; `-` is stdin.
+    """Read any CSV: comma, semicolon, tab or what `sep=` says; any line ends; `-` is stdin, which is kept.
 
     UTF-8 with or without a BOM, UTF-16 with one, or Latin-1.
 
     Raises:
         InputError: No such file, no header, a repeated column, or a row with more cells than the header.
     """
-    if str(source) == "-":
-        if sys.stdin is None:
-            raise InputError("standard input: expected a table, found it closed")
-        data, origin = sys.stdin.buffer.read(), None
-    else:
-        origin = Path(source)
-        data = _read_regular(origin)
-    name = str(origin) if origin else "standard input"
-    text = _decode(data, name)
+    origin = None if is_stream(source) else Path(source)
+    data = _read_regular(origin) if origin else read_stream(source)
+    stream = STANDARD_INPUT if Path(source) == STDIN else str(source)
+    name = str(origin) if origin else stream
+    text = decode_text(data, name)
     if "\0" in text:
         raise InputError(f"{name}: expected a CSV table as text, found binary data")
     csv.field_size_limit(_CELL_LIMIT)
@@ -183,23 +181,23 @@ def read_table(source: Path | str) -> Table:
             lines.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"{name}, line {reader.line_num}: not a readable CSV row: {error}") from error
-    return Table([column for column in header if column], rows, origin, lines)
+    return Table([column for column in header if column], rows, origin, lines, stream)
 
 
 def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest:
-    """Read a manifest from a file, from a step's folder, or from standard input (`-`).
+    """Read a manifest from a file, from a step's folder, or from a stream such as standard input (`-`).
 
-    Relative paths are taken from the file's folder; from standard input, from the working directory.
+    Relative paths are taken from the file's folder; those of a stream from the working directory.
 
     Args:
-        argument: A CSV file, a folder that holds `manifest.csv`, or `-`.
+        argument: A CSV file, a folder that holds `manifest.csv`, or a stream.
         root: When given, every image must lie below this folder.
 
     Raises:
         InputError: It is missing, not a table, lacks a column, repeats an id, or has a path outside `root`.
     """
-    if str(argument) == "-":
-        table, base = read_table("-"), Path.cwd()
+    if is_stream(argument):
+        table, base = read_table(argument), Path.cwd()
     else:
         path = Path(argument)
         if path.is_dir():
@@ -210,7 +208,7 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
                 )
             path = path / MANIFEST
         table, base = read_table(path), path.absolute().parent
-    manifest = Manifest(table.columns, table.rows, table.origin, table.lines)
+    manifest = Manifest(table.columns, table.rows, table.origin, table.lines, table.stream)
     manifest.require("image_id", "path")
     confined = root.resolve() if root else None
     seen: dict[str, int] = {}
@@ -291,12 +289,13 @@ def _read_regular(path: Path) -> bytes:
             raise InputError(f"{path}: expected a regular file, found {found}")
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(no_such(path)) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _decode(data: bytes, name: str) -> str:
+def decode_text(data: bytes, name: str) -> str:
+    """The text of a file: UTF-8 or UTF-16 by its mark, otherwise UTF-8 or Latin-1; `name` is for the message."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
             return data.decode("utf-16")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
 from cxrtool.data.tables.manifest import Manifest, Row, Table, order_columns
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.options import did_you_mean, one_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def concatenate(manifests: Sequence[Manifest]) -> Selection:
         if renamed:
             old, new = next(iter(renamed.items()))
             warnings.append(
-                f"{manifest.name}: {len(renamed)} ids are already used by other images and were renamed, "
+                f"{manifest.name}: {count_of(len(renamed), 'id')} already used by other images and renamed, "
                 f"such as '{old}' to '{new}'"
             )
     selection = Selection.of_frame(pd.concat(parts))
@@ -200,7 +200,8 @@ def drop_duplicates(selection: Selection) -> None:
     if len(differing):
         row, first = images.loc[differing[0]], kept.loc[differing[0]]
         selection.warnings.append(
-            f"{len(differing)} duplicates have another label than the image that is kept, such as '{row['image_id']}' "
+            f"{count_of(len(differing), 'duplicate has', 'duplicates have')} another "
+            f"label than the image that is kept, such as '{row['image_id']}' "
             f"({row['label']}) and '{first['image_id']}' ({first['label']})"
         )
     selection.keep(firsts == indices, "--drop-duplicates: same pixels as " + kept["image_id"])

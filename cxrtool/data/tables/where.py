@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from cxrtool.data.tables.missing import ALWAYS
 from cxrtool.data.tables.selection import Selection
-from cxrtool.errors import UsageError
+from cxrtool.errors import UsageError, count_of
 from cxrtool.options import did_you_mean
 
 TEXT_COLUMNS = frozenset(
@@ -99,7 +99,8 @@ def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
             )
         if others:
             selection.warnings.append(
-                f"--where: in '{name}' {len(others)} cells are not numbers, such as '{others[0]}'; "
+                f"--where: in '{name}' {count_of(len(others), 'cell is not a number', 'cells are not numbers')}, "
+                f"such as '{others[0]}'; "
                 "SQLite treats text as greater than any number"
             )
 

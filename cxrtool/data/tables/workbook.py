@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrtool.data.files import no_such
 from cxrtool.data.tables.manifest import Row, Table
 from cxrtool.errors import InputError
 
@@ -31,9 +32,12 @@ def is_workbook(path: Path) -> bool:
     """Whether a file is an Excel workbook, by its name or by its first bytes."""
     if path.suffix.lower() in (*SUFFIXES, ".xls"):
         return True
+    if not path.is_file():
+        # Opening a pipe would take from it, or wait.
+        return False
     try:
         with path.open("rb") as file:
-            return path.is_file() and file.read(4) in (_ZIP, _OLD)
+            return file.read(4) in (_ZIP, _OLD)
     except OSError:
         return False
 
@@ -54,7 +58,7 @@ def read_workbook(path: Path) -> tuple[Table, list[str]]:
         InputError: No such file, no workbook, damaged, an older format, no header, or a repeated column.
     """
     if not path.is_file():
-        raise InputError(f"{path}: {'expected a file, found a folder' if path.is_dir() else 'no such file'}")
+        raise InputError(f"{path}: expected a file, found a folder" if path.is_dir() else no_such(path))
     with path.open("rb") as file:
         if file.read(4) == _OLD:
             raise InputError(

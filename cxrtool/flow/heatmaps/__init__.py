@@ -13,7 +13,7 @@ from cxrtool.data.splitting.grouping import PATIENT, normalised
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.data.tables.predictions import GROUPING
 from cxrtool.data.tables.twins import split_class
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Seen
 from cxrtool.flow.cases import Case, assign
@@ -36,8 +36,9 @@ from cxrtool.flow.heatmaps.drawing import (
 from cxrtool.flow.heatmaps.energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
 from cxrtool.flow.heatmaps.options import RUN, SCALES, ExplainOptions
 from cxrtool.flow.heatmaps.subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
+from cxrtool.flow.images import read_images
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.run import model_folders, read_source
+from cxrtool.flow.run import model_folders
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
     cases, rejects = assign(manifest, folders, options.subset, of_run=not single)
     if not cases:
         raise InputError(
-            f"{options.model} tested none of the {len(rejects)} images; {rejects[0]['path']}: {rejects[0]['reason']}",
+            f"{options.model} tested none of the {count_of(len(rejects), 'image')}; "
+            f"{rejects[0]['path']}: {rejects[0]['reason']}",
             f"a single model, such as {folders[0]}, explains every image",
         )
     from cxrtool.training.device import local_randomness
@@ -102,13 +104,15 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
         # Excluding the images that a run was not tested on is intended.
         wanted = len(build.rejects) == len(rejects)
         if rejects and wanted:
-            settings.report.say(f"{len(rejects)} of {len(manifest)} images were not explained: {rejects[0]['reason']}")
+            settings.report.say(
+                f"{len(rejects)} of {count_of(len(manifest), 'image')} were not explained: {rejects[0]['reason']}"
+            )
         build.finish(columns, explanation.rows, extra={"explained": found}, wanted=wanted)
     return len(explanation.rows)
 
 
 def _read(options: ExplainOptions, settings: Settings) -> Manifest:
-    manifest = read_source(options.source, settings)
+    manifest = read_images(options.sources, settings)
     if settings.out is not None:
         # If the output is inside the folder of images, it must not become its own input.
         own = settings.out.resolve()
@@ -144,7 +148,7 @@ def _warn(explanation: Explanation, settings: Settings) -> None:
         for text in texts:
             remarks.setdefault(text, []).append(row["image_id"])
     for text, names in remarks.items():
-        settings.report.warn(f"{len(names)} of {len(explanation.rows)} images, such as {names[0]}: {text}")
+        settings.report.warn(f"{len(names)} of {count_of(len(explanation.rows), 'image')}, such as {names[0]}: {text}")
 
 
 MAP_COLUMNS = ("target_probability", "twin", "output", "map", "energy_inside", "peak_x", "peak_y", "peak_inside")
@@ -260,7 +264,7 @@ class Explanation:
                     done[index] = record, model
         if not done:
             raise InputError(
-                f"{self.options.source}: none of the {len(cases)} images can be explained; the reason of the last: "
+                f"none of the {count_of(len(cases), 'image')} can be explained; the reason of the last: "
                 f"{self.build.rejects[-1]['reason']}"
             )
         for index in sorted(done):
@@ -288,7 +292,7 @@ class Explanation:
 
         options, device = self.options, choose_device(self.settings.device)
         paths = (Path(case.row["path"]) for case in cases)
-        return Subject.load(folder, paths, options.source, options.method, options.layer, device)
+        return Subject.load(folder, paths, "the images", options.method, options.layer, device)
 
     def _explain_with(
         self, subject: Subject, cases: Sequence[Case], indices: Sequence[int], advance: Callable[[int], None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.tables.manifest import Row, read_manifest
-from cxrtool.errors import InputError
+from cxrtool.errors import InputError, count_of
 from cxrtool.flow.folder import read_run_file
 
 FIGURES = {
@@ -126,7 +126,7 @@ def beside_in_words(found: Mapping[str, Any], folder: Path) -> str:
     """The result of `compare_beside`, in one line."""
     low, high = found["low"], found["high"]
     interval = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if low is not None else ""
-    alone = f"; {found['alone']} images without a pair" if found["alone"] else ""
+    alone = f"; {count_of(found['alone'], 'image')} without a pair" if found["alone"] else ""
     return (
         f"energy inside the masks: {found['here']:.1%} here, {found['there']:.1%} in {folder}: "
         f"{100 * found['value']:+.1f} percentage points{interval} ({_count(found)}{alone})"
@@ -139,4 +139,4 @@ def _share(figure: Mapping[str, Any]) -> str:
 
 
 def _count(figure: Mapping[str, Any]) -> str:
-    return f"{figure['images']} images of {figure['patients']} patients"
+    return f"{count_of(figure['images'], 'image')} of {count_of(figure['patients'], 'patient')}"

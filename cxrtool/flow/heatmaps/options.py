@@ -62,7 +62,7 @@ class ExplainOptions(Options):
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, *READING, *RUNNING)
 
     model: Path = argument("A run (each image is explained by the fold that tested it), or a model folder.")
-    source: str = argument("An image, a folder, a manifest, or - for standard input.", metavar="INPUT")
+    sources: tuple[str, ...] = common_options.images()
     method: str = option(
         f"{_with_meaning({name: method.words for name, method in METHODS.items()})}.", "grad-cam", choices=METHODS
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.twins import labels_of, split_class
-from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.errors import CxrtoolError, InputError, count_of
 from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
 from cxrtool.flow.heatmaps.drawing import INPUT, OPPOSITE, Task, View, view_one
 from cxrtool.flow.heatmaps.options import METHODS
@@ -272,7 +272,8 @@ class Subject:
 
 def _too_large(count: int) -> CxrtoolError:
     return CxrtoolError(
-        f"the memory of the GPU is too small for {count} images", "use a smaller --batch-size, or --device cpu"
+        f"the memory of the GPU is too small for {count_of(count, 'image')}",
+        "use a smaller --batch-size, or --device cpu",
     )
 
 

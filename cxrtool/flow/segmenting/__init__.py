@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
-from cxrtool.errors import InputError, UsageError
+from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen
 from cxrtool.flow.chain import Chain, chain_of, copy_parts
 from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder
+from cxrtool.flow.images import read_images
 from cxrtool.flow.replaying import APPLY, CROP, ERASE, VERSION
 from cxrtool.flow.segmenting.images import (
     BYTES,
@@ -49,7 +50,7 @@ class SegmentOptions(Options):
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, "precision", *READING, *RUNNING)
 
-    manifest: Path = common_options.manifest(effect=False)
+    sources: tuple[Path, ...] = common_options.images()
     lungs: Path | None = option(
         "A lung network from `cxrtool fit lungs`.", None, metavar="PART", shown="the one that comes with cxrtool"
     )
@@ -83,7 +84,7 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
     from cxrtool.models.parts import default_part, read_part
 
     check(options)
-    manifest = read_manifest(options.manifest, root=settings.root)
+    manifest = read_images(options.sources, settings)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     part = default_part("lungs") if options.lungs is None else read_part(options.lungs, "lungs")
@@ -192,7 +193,8 @@ def _segment(
             build.reject(row["path"], rejects[row["image_id"]])
     if not records:
         raise InputError(
-            f"{manifest.name}: none of the {len(manifest)} images can be read, the first: {build.rejects[0]['reason']}"
+            f"{manifest.name}: none of the {count_of(len(manifest), 'image')} "
+            f"can be read, the first: {build.rejects[0]['reason']}"
         )
     for name in (IMAGES, REFERENCES):
         if not any((build.path / name).iterdir()):
@@ -238,7 +240,7 @@ def _report(
 
     say, warn = settings.report.say, settings.report.warn
     areas = sorted(record["mask_area"] for record in records.values())
-    say(f"{len(rows)} images; lungs cover {areas[len(areas) // 2]:.0%} of the image in the median")
+    say(f"{count_of(len(rows), 'image')}; lungs cover {areas[len(areas) // 2]:.0%} of the image in the median")
     found: dict[str, Any] = {"agreement": {}}
     known = [row for row in rows if row.get("mask_dice")]
     for key in MEASURES if known else ():
@@ -249,13 +251,13 @@ def _report(
         interval = f" [{mean['low']:.3f}, {mean['high']:.3f}]" if mean["low"] is not None else ""
         say(
             f"{MEASURES[key]} with the masks of the manifest: {mean['value']:.3f}{interval}, minimum "
-            f"{mean['least']:.3f} ({mean['images']} images of {mean['patients']} patients)"
+            f"{mean['least']:.3f} ({count_of(mean['images'], 'image')} of {count_of(mean['patients'], 'patient')})"
         )
     doubts = [record["doubt"] for record in records.values() if record["doubt"]]
     found["implausible"] = len(doubts)
     if doubts:
         sheet = build.folder.shown / "sheets" / "warnings.png"
-        warn(f"{len(doubts)} of {len(rows)} images have no plausible lung mask: see {sheet}")
+        warn(f"{len(doubts)} of {count_of(len(rows), 'image')} have no plausible lung mask: see {sheet}")
         for text, count in Counter(_kinds(doubts)).most_common(_SHOWN):
             say(f"  {count} x {text}")
     return found
@@ -275,7 +277,8 @@ def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:
     seen = [row["image_id"] for row in rows if fitted.by(row)]
     if seen:
         settings.report.warn(
-            f"the lung network was fitted on {len(seen)} of these {len(rows)} images, or on their patients, such as "
+            f"the lung network was fitted on {len(seen)} of these "
+            f"{count_of(len(rows), 'image')}, or on their patients, such as "
             f"{seen[0]}; it saw no labels, but its masks of these images are better than those of others"
         )
     return len(seen)

@@ -278,7 +278,7 @@ def test_without_a_folder_what_cannot_be_read_is_told(tmp_path, settings, listen
     folder = framed(tmp_path / "set", bright=False)
     (folder / "3.png").unlink()
     audit(AuditOptions(folder, probes="border", **FAST), settings)
-    assert any("1 images cannot be read, such as" in text for text in listener.warned)
+    assert any("1 image cannot be read, such as" in text for text in listener.warned)
     with pytest.raises(StrictError, match=r"3\.png"):
         audit(AuditOptions(folder, probes="border", **FAST), replace(settings, strict=True))
 

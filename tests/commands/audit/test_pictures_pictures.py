@@ -67,7 +67,7 @@ def test_a_mask_that_cannot_be_used_is_told(manifest, settings, listener):
     cv2.imwrite(manifest.rows[3]["mask"], np.zeros((30, 90), np.uint8))
     pictures = read_pictures(manifest, settings)
     assert (pictures.lungs[2] == 0).all()
-    assert "1 masks were not used, such as that of im3: it is 90 x 30, its image 140 x 103" in listener.warned[0]
+    assert "1 mask was not used, such as that of im3: it is 90 x 30, its image 140 x 103" in listener.warned[0]
 
 
 def test_without_masks_nobody_looks_in_a_hurry(manifest, settings):
@@ -92,7 +92,7 @@ def test_with_few_masks_the_network_is_asked_about_all(manifest, settings):
 
 def test_nothing_readable_is_an_error(manifest, settings):
     bad = Manifest(manifest.columns, manifest.rows[2:3])
-    with pytest.raises(InputError, match="none of the 1 images can be read, the first: "):
+    with pytest.raises(InputError, match="none of the 1 image can be read, the first: "):
         read_pictures(bad, settings)
 
 

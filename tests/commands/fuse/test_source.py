@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from cxrtool.commands.fuse.source import Source, key_of
+from cxrtool.commands.fuse.source import Source
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.errors import InputError
+from cxrtool.flow.fusing import key_of
 
 
 def test_an_answer_is_of_one_fold_and_subset():

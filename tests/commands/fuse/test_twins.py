@@ -126,7 +126,7 @@ def test_a_radiograph_without_one_of_its_twins_is_left_out_and_told(join, listen
     predictions = predictions_of()
     predictions.rows, predictions.probabilities = predictions.rows[1:], predictions.probabilities[1:]
     assert len(join(predictions).rows) == 15
-    assert listener.warned == ["excluded 1 radiographs that lack a twin: i0"]
+    assert listener.warned == ["excluded 1 radiograph without all twins: i0"]
 
 
 def test_labels_may_still_be_the_radiographs(join):

@@ -61,9 +61,9 @@ def test_splits_that_do_not_fit_are_warned_of(look, tiny, tmp_path):
     (tmp_path / "s.csv").write_text("image_id,subset\nim000,train\nim001,test\nstranger,train\n")
     warnings = look(tiny.origin, splits=tmp_path / "s.csv").warnings
     assert warnings == [
-        "1 ids of the splits are not in this manifest, such as stranger",
+        "1 id of the splits is not in this manifest, such as stranger",
         "22 images are in no subset of the splits, such as im002",
-        "r0f0: 1 patients are in more than one subset, such as p:000",
+        "r0f0: 1 patient is in more than one subset, such as p:000",
     ]
 
 
@@ -249,6 +249,6 @@ def test_twins_are_counted_as_the_radiographs_that_they_are(cxr, study, write_ge
     )
     assert made.code == 0, made.err
     told = cxr("info", tmp_path / "twins")
-    assert "48, of 24 radiographs for 1 folds" in told.out
+    assert "48, of 24 radiographs for 1 fold" in told.out
     assert "covid 24, normal 24" in told.out
     assert "the same pixels" not in told.err

@@ -39,7 +39,7 @@ def test_a_part_tells_what_it_is_and_what_takes_it(part, kind, words, command):
     assert found.kind == words
     assert found.facts["is shown"] == "64 pixels, pad, invert"
     assert found.facts["figures"] == "validation dice 0.95"
-    assert found.facts["fitted on"] == "train 1; 1 patients"
+    assert found.facts["fitted on"] == "train 1; 1 patient"
     assert command in found.next
 
 

@@ -181,7 +181,6 @@ def test_a_step_that_fails_ends_the_command(cxr, raw, tmp_path):
         (("{raw}",), "expected exactly one of --splits, --folds and --holdout, found none"),
         (("{raw}", "--folds", "2", "--holdout", "80/20"), "found --folds and --holdout"),
         (("{raw}", "--holdout", "80"), "--holdout: expected shares that add up to 100"),
-        (("-", "--folds", "2"), "expected a folder or a file with --folds or --holdout, found standard input"),
         (("{raw}", "--folds", "2", "-o", "{raw}/run"), "expected a folder outside of the images"),
         (("{raw}", "--folds", "2", "--model", "thumbnl"), "found 'thumbnl'"),
     ],

@@ -38,7 +38,7 @@ def test_files_that_no_row_names_are_counted(tmp_path):
     (tmp_path / "metadata.csv").write_text("patientid,filename,view,finding\n7,images/a.png,PA,SARS\n")
     request = Request()
     list(read(tmp_path, request, LAYOUT))
-    assert request.remarks == [f"1 files in {tmp_path / 'images'} are not listed in metadata.csv and are not read"]
+    assert request.remarks == [f"1 file in {tmp_path / 'images'} not listed in metadata.csv, so not read"]
 
 
 def test_a_missing_column_is_named(tmp_path):

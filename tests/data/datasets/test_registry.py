@@ -55,6 +55,6 @@ def test_the_help_names_it_and_prepare_reads_it(cxr, toy, tmp_path):
 
 
 def test_what_reads_anything_stands_first():
-    assert list(ADAPTERS)[:2] == ["folder", "csv"]
-    assert list(ADAPTERS)[2:] == sorted(list(ADAPTERS)[2:])
-    assert [name for name, adapter in ADAPTERS.items() if adapter.mark is None] == ["folder", "csv"]
+    assert list(ADAPTERS)[:3] == ["folder", "csv", "list"]
+    assert list(ADAPTERS)[3:] == sorted(list(ADAPTERS)[3:])
+    assert [name for name, adapter in ADAPTERS.items() if adapter.mark is None] == ["folder", "csv", "list"]

@@ -121,7 +121,7 @@ def test_a_label_none_is_a_class_unless_the_table_shows_what_it_means(tmp_path):
     assert not remarks
     rows, remarks = remarked(tmp_path, "path,label,age\na.png,covid,None\nb.png,None,60\n")
     assert [row["label"] for row in rows] == ["covid", ""]
-    assert "'label' is 'None' in 1 rows: these images have no label" in remarks[0]
+    assert "'label' is 'None' in 1 row: these images have no label" in remarks[0]
     rows, _ = remarked(tmp_path, "path,label\na.png,covid\nb.png,nan\n")
     assert [row["label"] for row in rows] == ["covid", ""]
 
@@ -131,8 +131,8 @@ def test_ages_and_sexes_get_one_spelling_and_the_rest_is_counted(tmp_path):
     rows, remarks = remarked(tmp_path, text)
     assert [row["age"] for row in rows] == ["45", "40.5", "65", ">89", ""]
     assert [row["sex"] for row in rows] == ["F", "M", "F", "1", ""]
-    assert "'age' cannot be read as years in 1 rows, such as '>89'" in remarks[0]
-    assert "'Sex' cannot be read as a sex in 1 rows, such as '1'" in remarks[1]
+    assert "'age' cannot be read as years in 1 row, such as '>89'" in remarks[0]
+    assert "'Sex' cannot be read as a sex in 1 row, such as '1'" in remarks[1]
 
 
 def test_windows_paths_are_found(tmp_path):

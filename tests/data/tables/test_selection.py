@@ -56,7 +56,7 @@ def test_another_image_of_the_same_id_gets_the_folder_that_differs():
     joined = concatenate([one, two])
     assert ids(joined) == ["im1", "im2", "south_east_IM1", "im3"]
     assert joined.warnings == [
-        "standard input: 1 ids are already used by other images and were renamed, such as 'IM1' to 'south_east_IM1'"
+        "standard input: 1 id already used by other images and renamed, such as 'IM1' to 'south_east_IM1'"
     ]
 
 

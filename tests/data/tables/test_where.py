@@ -90,7 +90,7 @@ def test_text_among_numbers_is_warned_of_where_it_is_read():
     kept, selection = chosen("age > 9", rows)
     assert kept == ["b", "d", "e"]
     assert selection.warnings == [
-        "--where: in 'age' 1 cells are not numbers, such as 'adult'; SQLite treats text as greater than any number"
+        "--where: in 'age' 1 cell is not a number, such as 'adult'; SQLite treats text as greater than any number"
     ]
     assert chosen("score > 0", rows)[1].warnings == []
 

@@ -207,7 +207,7 @@ def test_a_single_model_explains_strangers_and_marks_what_it_was_trained_on(plac
 
 def test_a_run_explains_no_strangers(place, ask, tmp_path):
     cv2.imwrite(str(tmp_path / "new.png"), np.zeros((9, 9), np.uint8))
-    with pytest.raises(InputError, match="tested none of the 1 images") as caught:
+    with pytest.raises(InputError, match="tested none of the 1 image") as caught:
         ask(tmp_path / "new.png")
     assert "r0f0" in caught.value.hint
 

@@ -94,6 +94,6 @@ def test_a_full_gpu_is_told(subject, views, monkeypatch):
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(subject, "explainer", fail)
-    with pytest.raises(CxrtoolError, match="is too small for 1 images") as caught:
+    with pytest.raises(CxrtoolError, match="is too small for 1 image") as caught:
         subject.explain([views[0][1].pixels], chooser("predicted", subject.classes))
     assert "--batch-size" in caught.value.hint

@@ -21,7 +21,7 @@ from cxrtool.models.parts import load_network, read_part
 def call(chests, lung_part, settings, tmp_path):
     def call(out="out", **changes):
         shared = {name: changes.pop(name) for name in list(changes) if name in type(settings).__dataclass_fields__}
-        options = SegmentOptions(**{"manifest": chests.origin.parent, "lungs": lung_part, "sheet": 0, **changes})
+        options = SegmentOptions(**{"sources": chests.origin.parent, "lungs": lung_part, "sheet": 0, **changes})
         folder = tmp_path / out
         segment(options, replace(settings, out=folder, **shared))
         return folder
@@ -255,7 +255,7 @@ def test_a_network_that_was_fitted_on_these_images_is_told(call, chests, lung_pa
 
 def test_segmenting_again_compares_with_the_first_masks_and_not_with_itself(call, chests):
     first = call("first", crop=True)
-    rows = read_manifest(call("second", manifest=first)).rows
+    rows = read_manifest(call("second", sources=first)).rows
     for row, before in zip(rows, chests.rows, strict=True):
         assert bool(row["mask_dice"]) == bool(before["mask"])
         assert (Path(row["mask_reference"]).parent == first / "references") == bool(before["mask"])
@@ -265,9 +265,9 @@ def test_pictures_of_several_kinds_are_taken_for_masks_alone(call, chests, tmp_p
     cropped = read_manifest(call("cropped", crop=True))
     mixed = [cropped.rows[0], *chests.rows[1:]]
     write_manifest(tmp_path / "mixed.csv", chests.columns, mixed)
-    assert len(read_manifest(call("masks", manifest=tmp_path / "mixed.csv"))) == 24
+    assert len(read_manifest(call("masks", sources=tmp_path / "mixed.csv"))) == 24
     with pytest.raises(InputError, match="expected images of one preprocessing"):
-        call("crops", manifest=tmp_path / "mixed.csv", crop=True)
+        call("crops", sources=tmp_path / "mixed.csv", crop=True)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import is_twin
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.chain import chain_of_manifest
@@ -72,9 +72,8 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     assignments = read_assignments(splits, manifest, settings)
     wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
     files = [Path(name) for name in (options.weights, options.perceptual) if name not in NO_FILES]
-    inputs = Inputs.of(manifest, files=files, verify=settings.verify)
     # Only the content of the splits counts, as in `train`.
-    inputs = replace(inputs, newest=max(inputs.newest, splits.stat().st_mtime))
+    inputs = Inputs.of(manifest, files=files, verify=settings.verify).after(splits)
     identity = {**options.identity(), "splits": splits_digest(splits), "precision": settings.precision}
     chain = chain_of_manifest(manifest)
     plan = Plan("fit", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
@@ -159,7 +158,8 @@ def _check_choice(options: GeneratorOptions, folds: Sequence[Assignment]) -> Non
     without = [a.name for a in folds if not a.subsets["validation"]]
     if without and len(parse_weights(options.class_loss_weight)) > 1:
         raise InputError(
-            f"--class-loss-weight: {len(without)} of {len(folds)} folds have no validation images, which choose "
+            f"--class-loss-weight: {len(without)} of {count_of(len(folds), 'fold')} "
+            f"have no validation images, which choose "
             f"one of several weights, such as {without[0]}",
             "split again with some: `cxrtool split MANIFEST --folds 5 --validation 0.1`; or give one weight",
         )
@@ -185,7 +185,7 @@ def _close(
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         done, rejects = finished_folds(container, names)
         if len(done) < len(names):
-            report.say(f"{container.shown}: {len(done)} of {len(names)} folds are complete")
+            report.say(f"{container.shown}: {len(done)} of {count_of(len(names), 'fold is', 'folds are')} complete")
             return None
         rows = [row for name in names for row in read_table(run / name / EFFECTS).rows]
         subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
@@ -194,7 +194,7 @@ def _close(
         write_table(run / SUMMARY, header, [dict(zip(header, cells, strict=True)) for cells in table])
         complete_run(container, names, rejects, manifest)
     report.say(
-        f"{container.shown}: all {len(names)} folds are complete; next: cxrtool transform MANIFEST --generators "
+        f"{container.shown}: {runs.all_folds(len(names))} complete; next: cxrtool transform MANIFEST --generators "
         f"{container.shown} -o DIR, or cxrtool evaluate {container.shown} for FuCiTNet alone"
     )
     raise_if_strict(rejects, settings)

@@ -75,7 +75,7 @@ def draw_transformations(path: Path, examples: Sequence[Example], classes: Seque
     """
     import numpy as np
 
-    from cxrtool.evaluation.plots.canvas import picture, shorten
+    from cxrtool.imaging.canvas import picture, shorten
 
     columns = 1 + 2 * len(classes)
     rows = max(1, len(examples))
