@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.evaluation.sheet import latex, markdown
+from cxrtool.evaluation.sheet import latex, markdown, plain
 from cxrtool.flow.settings import Advance, Output, Reporter, Silent, Stage
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Inside(Reporter):
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Fill the bar of the stage."""
-        self.bar.reset(self.task, total=total, start=False)
+        self.bar.update(self.task, total=total, completed=0)
         yield lambda count: self.bar.advance(self.task, count)
         self.bar.update(self.task, total=None)
 
@@ -145,7 +145,7 @@ def render(
         csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
         return buffer.getvalue().rstrip("\n")
     if style == "md":
-        return "\n".join(([f"**{title}**", ""] if title else []) + markdown(columns, rows))
+        return "\n".join(([f"**{plain(title)}**", ""] if title else []) + markdown(columns, rows))
     if style == "latex":
         return "\n".join(([f"% {title}"] if title else []) + latex(columns, rows))
     head = wrapped(title, width) if title and width else title

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cxrtool.data.confinement import is_inside
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, MODEL_WEIGHTS, PREDICTIONS
 from cxrtool.data.files import is_stream
 from cxrtool.data.tables.foreign import ForeignColumns
@@ -171,7 +172,7 @@ class NewImages:
             raise InputError(
                 f"{source}: expected images with labels, found none with one among {len(rows)}",
                 "put the images of each class into a subfolder of its name, or give a table with the columns path and "
-                f"label; without labels: `cxrtool predict {model} {source}`",
+                f"label; without labels: `cxrtool predict {model} {shlex.quote(str(source))}`",
             )
         names = match_labels(labels, classes, parse_relabel(relabel), source, settings)
         kept = [
@@ -301,7 +302,7 @@ def _list(sources: Sequence[Path], settings: Settings, columns: ForeignColumns |
     for record in listing.records:
         row = record.columns
         reason = record.unwanted or record.doubt or ("" if record.relative else "this row of the table has no file")
-        if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
+        if settings.root and not is_inside(record.path, settings.root):
             reason = f"it is outside --root {settings.root}"
         if reason:
             rejects.append({"path": printable(row["path"] or row["original"]), "reason": reason})
@@ -380,7 +381,7 @@ def match_labels(
     for old, new in relabel.items():
         meant = class_of(new) if new else ""
         if meant is None:
-            if old in classes:
+            if old in classes and new in labels:
                 raise UsageError(
                     f"--relabel: expected OLD=NEW with a class of the model as NEW, found '{old}={new}'",
                     f"the other way round: --relabel {shlex.quote(f'{new}={old}')}",

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
-from cxrtool.errors import CxrtoolError, InputError, count_of
+from cxrtool.errors import CxrtoolError, InputError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Seen
+from cxrtool.flow.assignment import Seen, changed_pixels
 from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
 from cxrtool.flow.folder import AT
 from cxrtool.flow.replaying import look, modules_of
@@ -168,8 +168,8 @@ def answer(
             ]
     if not answers:
         raise InputError(
-            f"{manifest.name}: none of the {count_of(len(rejects), 'image')} "
-            f"can be read, the first: {rejects[0]['reason']}"
+            f"{manifest.name}: expected an image that can be read, found none among {len(rejects)}, such as "
+            f"{rejects[0]['path']}: {rejects[0]['reason']}"
         )
     # Again, now that images without a digest in the table have one.
     seen.refuse(radiographs([one.row for one in answers]), settings)
@@ -232,8 +232,9 @@ def ask(
         while batch := list(islice(read, at_once)):
             rows, pictures, looked = [], [], []
             for row, (_, result) in batch:
-                if isinstance(result, CxrtoolError):
-                    rejects.append({"path": row["path"], "reason": result.message})
+                changed = None if isinstance(result, CxrtoolError) else changed_pixels(row, result.sha256)
+                if isinstance(result := changed or result, CxrtoolError):
+                    rejects.append({"path": row["path"], "reason": result.message.removeprefix(f"{row['path']}: ")})
                     continue
                 # A manifest already has the warnings of the reader.
                 warning = row.get("warning", "") or result.warning

@@ -66,7 +66,11 @@ def test_the_version(cxr):
         (["zzz"], "cxrtool: no such command 'zzz'"),
         (["split", "x", "--fold", "3"], "cxrtool split: no such option --fold; did you mean --folds?"),
         (["split"], "cxrtool split: Missing argument 'MANIFEST'"),
-        (["split", "x", "--folds", "many"], "cxrtool split: Invalid value for '--folds': 'many' is not a valid int"),
+        (["split", "x", "--folds", "many"], "cxrtool split: --folds: expected a whole number, found 'many'"),
+        (
+            ["split", "x", "--validation", "0,1"],
+            "cxrtool split: --validation: expected a number, found '0,1'; did you mean 0.1?",
+        ),
         (["split", "x", "--folds", "1"], "cxrtool split: Invalid value for '--folds': 1 is not in the range x>=2"),
         (["split", "x", "y", "--folds", "3"], "cxrtool split: Got unexpected extra argument"),
         (["split", "x", "--folds"], "cxrtool split: Option '--folds' requires an argument"),

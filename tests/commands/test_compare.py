@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -218,9 +219,11 @@ def test_a_dry_run_writes_nothing(files, tmp_path, listener):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_came_through_a_pipe_makes_no_folder(files, tmp_path):
-    with pytest.raises(UsageError, match="-o: a result from standard input"):
-        compare(options("-", files[0]), Settings(out=tmp_path / "out"))
+def test_what_comes_through_a_pipe_is_compared(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(files[0].read_bytes())))
+    found = compare(options("-", files[1]), Settings(out=tmp_path / "out"))
+    assert found["comparisons"] == compare(options(f"stdin={files[0]}", files[1]), Settings())["comparisons"]
+    assert (tmp_path / "out" / "comparison.json").is_file()
 
 
 def test_labels_in_another_order_are_the_same_models(make_predictions, tmp_path, settings):

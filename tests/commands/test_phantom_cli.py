@@ -40,7 +40,7 @@ def test_a_config_repeats_it(cxr, tmp_path):
     ("flags", "told"),
     [
         (("--count", 0), "'--count'"),
-        (("--count", "many"), "'--count'"),
+        (("--count", "many"), "--count: expected a whole number, found 'many'"),
         (("--size", 8), "'--size'"),
         (("--children", 2), "'--children'"),
         (("--plant-strength", -1), "'--plant-strength'"),

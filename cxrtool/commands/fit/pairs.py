@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.cache import open_cache
 from cxrtool.data.file_names import MANIFEST
+from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.splitting.splits import SUBSETS, read_splits
 from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manifest, read_table
 from cxrtool.errors import InputError, LeakageError, count_of
-from cxrtool.flow.assignment import Assignment, check_sides
+from cxrtool.flow.assignment import Assignment, check_pixels, check_sides, report_changes
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def read_folds(path: Path, manifest: Manifest, own: int, settings: Settings) -> 
         settings.report.say(
             f"{splits.name}: {unknown} of its {count_of(len(splits.ids()), 'image')} are not in the manifest; excluded"
         )
+    report_changes(splits, manifest.rows[:own], settings)
     always = {row["image_id"]: "train" for row in manifest.rows[own:]}
     folds = []
     for (repeat, fold), subsets in splits.runs.items():
@@ -251,10 +253,11 @@ def open_pairs(
                 )
             )
     images, targets = stores
+    check_pixels(manifest, images.sha256)
     failed = {**targets.failed, **images.failed}
     if len(failed) == len(paths):
         raise InputError(
-            f"{manifest.name}: none of the {count_of(len(paths), 'pair')} can be read, the first: {failed[0]}"
+            f"{manifest.name}: expected a pair that can be read, found none among {len(paths)}, the first: {failed[0]}"
         )
     return Decoded(images, targets, failed)
 
@@ -304,7 +307,7 @@ def seen_rows(manifest: Manifest, assignment: Assignment, store: Store) -> list[
             rows.append(
                 {
                     "image_id": row["image_id"],
-                    "patient_id": row.get("patient_id", ""),
+                    "patient_id": hashed(row.get(PATIENT, "")),
                     "sha256": row.get("sha256") or store.sha256[i],
                     "subset": subset,
                 }

@@ -85,6 +85,7 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
 
     check(options)
     manifest = read_images(options.sources, settings)
+    manifest.check_file_names()
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     part = default_part("lungs") if options.lungs is None else read_part(options.lungs, "lungs")
@@ -177,7 +178,7 @@ def _segment(
         if record and is_whole(record, way, name):
             records[name] = record
         else:
-            tasks.append(Task(name, row["path"], reference_of(row), bool(row.get("sha256"))))
+            tasks.append(Task(name, row["path"], reference_of(row), row.get("sha256", "")))
     rejects = {}
     workers = min(settings.workers, len(tasks) or 1)
     with settings.report.progress("segmenting", len(tasks)) as advance:
@@ -193,8 +194,8 @@ def _segment(
             build.reject(row["path"], rejects[row["image_id"]])
     if not records:
         raise InputError(
-            f"{manifest.name}: none of the {count_of(len(manifest), 'image')} "
-            f"can be read, the first: {build.rejects[0]['reason']}"
+            f"{manifest.name}: expected an image that can be read, found none among {len(manifest)}, "
+            f"the first: {build.rejects[0]['reason']}"
         )
     for name in (IMAGES, REFERENCES):
         if not any((build.path / name).iterdir()):
