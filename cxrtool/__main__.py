@@ -1,6 +1,24 @@
-"""`python -m cxrtool` is `cxrtool`."""
+"""The program: `cxrtool`, and `python -m cxrtool`."""
 
-from cxrtool.cli.main import main
+from typing import NoReturn
+
+from cxrtool import stopping
+from cxrtool.errors import StoppedError
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code; a signal ends it from here on."""
+    stopping.start()
+    try:
+        from cxrtool.cli.main import main as run
+    except StoppedError as stopped:
+        stopping.leave(stopped.exit_code, stopped.message)
+    try:
+        run()
+    except StoppedError as stopped:
+        # It came before or after the command.
+        stopping.leave(stopped.exit_code, stopped.message)
+
 
 if __name__ == "__main__":
     main()

@@ -42,12 +42,22 @@ class InputError(CxrtoolError):
     """An input file is missing, unreadable or not what it should be."""
 
 
+class ChangedError(InputError):
+    """A file is not what cxrtool wrote, or an image not the one that its table describes."""
+
+
 class ImageError(InputError):
     """One image cannot be read as a radiograph; steps list it in `rejects.csv` and go on."""
 
 
 class OutputError(CxrtoolError):
     """The output cannot be written there: a folder of another origin, no space, no permission."""
+
+
+class TakenError(OutputError):
+    """The output would replace an input, or what another command made."""
+
+    exit_code = 2
 
 
 class IncompleteError(CxrtoolError):
@@ -70,14 +80,15 @@ class LeakageError(CxrtoolError):
     exit_code = 4
 
 
-class StoppedError(CxrtoolError):
-    """A signal arrived; what was done is saved.
+class StoppedError(KeyboardInterrupt):
+    """A signal arrived; what was done is saved. As Ctrl-C, it is no `Exception`: no library may take it for its own.
 
     Args:
         message: What was saved, and how to continue.
         exit_code: 75 after SIGUSR1 (requeue me), 130 after SIGINT, 143 after SIGTERM.
     """
 
-    def __init__(self, message: str, exit_code: int, hint: str | None = None) -> None:
-        super().__init__(message, hint)
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.message = message
         self.exit_code = exit_code

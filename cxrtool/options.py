@@ -141,9 +141,13 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """The base of all options dataclasses; `SHARED` names the fields of `Settings` that the command takes, too."""
+    """The base of all options dataclasses; `SHARED` names the fields of `Settings` that the command takes, too.
+
+    `WRITES_FILE` states that `-o` names a file; for other commands it names a folder.
+    """
 
     SHARED: ClassVar[tuple[str, ...]] = ()
+    WRITES_FILE: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_choices(self)

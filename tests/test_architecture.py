@@ -19,6 +19,7 @@ FLOORS = (
     ("phantom",),
     ("imaging", "data"),
     ("options",),
+    ("stopping",),
     ("errors",),
 )
 """From top to bottom; rooms on one floor do not know each other, but for `data`, whose readers look at arrays."""
@@ -29,7 +30,7 @@ NEIGHBOURS = {("data", "imaging")}
 LIGHT_ROOMS = ("cli", "options", "data", "imaging", "evaluation", "auditing", "reporting")
 
 TORCH = {"torch", "torchvision", "timm", "safetensors.torch"}
-FAST_ROOMS = ("cli", "commands", "flow", "options", "errors")
+FAST_ROOMS = ("cli", "commands", "flow", "options", "stopping", "errors")
 SLOW = TORCH | {"numpy", "cv2", "scipy", "sklearn", "skimage", "matplotlib", "rich", "pydicom", "pandas"}
 """What a command may import only once it is called."""
 
@@ -164,7 +165,7 @@ AGAINST_THE_WORLD = {"test_published_tables"}
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
 def test_a_test_mirrors_what_it_tests(path):
     parts = path.relative_to(ROOT / "tests").parts
-    if len(parts) == 1 or parts[0] in ("contract", "bench") or path.stem in AGAINST_THE_WORLD:
+    if len(parts) == 1 or parts[0] in ("contract", "bench", "fuzz") or path.stem in AGAINST_THE_WORLD:
         return
     folder = PACKAGE.joinpath(*parts[:-1])
     # A folder has tests of its own name and of its command line; a part of many tests has a file of its own.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
+from cxrtool.data.confinement import check_inside
 from cxrtool.data.splitting.grouping import PATIENT, identities, normalised
 from cxrtool.data.splitting.splits import SUBSETS, Run, known_as, valid_in
 from cxrtool.data.tables.duplicates import find_duplicates
@@ -441,6 +442,7 @@ def draw_pairs(pairs: Sequence[Mapping[str, Any]], paths: Mapping[str, str], tar
     tiles = [(np.hstack([tile(pair["first"]), within, tile(pair["second"]), beside]), _caption(pair)) for pair in shown]
     some = f"the {len(shown)} most serious pairs" if len(shown) < len(pairs) else count_of(len(shown), "pair")
     title = f"Identical or near-duplicate images: {some}"
+    check_inside(target)
     Image.fromarray(draw_sheet(tiles, title, 2)).save(target, "PNG")
     return len(shown)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cxrtool.evaluation.sheet import Sheet, as_markdown, count_of
+from cxrtool.evaluation.sheet import Sheet, as_markdown, count_of, plain
 
 ALARM, WARNING, NOTE, CLEAR, UNKNOWN = "alarm", "warning", "note", "clear", "unknown"
 
@@ -162,7 +162,7 @@ def tidy(audit: Audit) -> tuple[list[str], list[list[str]]]:
 
 def markdown(audit: Audit, digits: int = 2) -> str:
     """First lines and tables as one Markdown document."""
-    lines = [f"{text}  " if text else "" for text in opening(audit)]
+    lines = [f"{plain(text)}  " if text else "" for text in opening(audit)]
     for part in parts_of(audit):
         lines += ["", f"## {part.title}"]
         for sheet in part.sheets:

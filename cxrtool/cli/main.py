@@ -13,7 +13,6 @@ import itertools
 import os
 import re
 import select
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from keyword import iskeyword
@@ -26,6 +25,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import cxrtool
+from cxrtool import stopping
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import CxrtoolError, StoppedError
 from cxrtool.flow.settings import Reporter
@@ -167,11 +167,12 @@ def cxrtool_(
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
+    stopping.start()
     _open_streams()
     if wanted := os.environ.get(COMPLETE):
         sys.exit(_complete(wanted))
     args = sys.argv[1:] if argv is None else argv
-    sys.exit(run(args))
+    stopping.finish(run(args))
 
 
 def _complete(wanted: str) -> int:
@@ -200,17 +201,20 @@ def run(args: Sequence[str], report: Reporter | None = None) -> int:
         args: The command line, without the name of the program.
         report: Gets messages and progress in place of standard error; results then go nowhere.
     """
-    signal.signal(signal.SIGTERM, _on_terminate)
     # Pictures are drawn without a display; a notebook hands down a backend that exists only in its own process.
     os.environ["MPLBACKEND"] = "Agg"
-    try:
-        _invoke(args, report)
-        sys.stdout.flush()
-        return 0
-    except typer.Exit as leaving:
-        return leaving.exit_code
-    except (Exception, KeyboardInterrupt) as error:
-        return _report(error, f"cxrtool {_called(args)}".strip())
+    with stopping.Heeded(f"cxrtool {_called(args)}".strip()) as heeded:
+        try:
+            _invoke(args, report)
+            sys.stdout.flush()
+            return 0
+        except typer.Exit as leaving:
+            return leaving.exit_code
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, StoppedError) and not heeded.is_outermost:
+                # A command that calls this one has to end too.
+                raise
+            return _report(error, f"cxrtool {_called(args)}".strip())
 
 
 def _called(args: Sequence[str]) -> str:
@@ -226,6 +230,9 @@ def _report(error: BaseException, prefix: str) -> int:
     match error:
         case CxrtoolError():
             return _write(prefix, error.message, error.hint, error.exit_code)
+        case StoppedError():
+            stopping.told()
+            return _write(prefix, error.message, None, error.exit_code)
         case TyperException():
             return _write(prefix, _plain(error), f"see `{prefix} --help`", error.exit_code)
         case OSError() if _reader_left(error):
@@ -236,11 +243,23 @@ def _report(error: BaseException, prefix: str) -> int:
             _drop_output()
             return _write(prefix, f"cannot write: {error.strerror}", "free some space, or write elsewhere", 1)
         case KeyboardInterrupt() | typer.Abort():
-            return _write(prefix, "interrupted", "run the same command again to continue", 130)
-        case MemoryError():
+            return _write(prefix, f"interrupted; {stopping.AGAIN}", None, 130)
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            return _write(prefix, "too many open files for the limit of this shell", "`ulimit -n 1024` raises it", 1)
+        case _ if _lacks_memory(error):
             return _write(prefix, "not enough memory", "use fewer --workers or a smaller --batch-size", 1)
         case _:
             return _report_bug(prefix, error)
+
+
+_NO_MEMORY = re.compile(r"map segment|allocate memory|Insufficient memory|start new thread|bad_alloc")
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory was refused, in the words of Python, of the loader of libraries, of torch or of OpenCV."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def _invoke(args: Sequence[str], report: Reporter | None) -> None:
@@ -274,10 +293,6 @@ def _report_bug(prefix: str, error: BaseException) -> int:
 
     traceback.print_exception(error)
     return _write(prefix, f"a bug in cxrtool: {type(error).__name__}: {error}", "please report the lines above", 1)
-
-
-def _on_terminate(number: int, frame: object) -> None:
-    raise StoppedError("stopped by SIGTERM", 143, "run the same command again to continue")
 
 
 def _plain(error: TyperException) -> str:

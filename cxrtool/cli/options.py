@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, replace
 from functools import partial
@@ -17,7 +15,9 @@ from typer.core import TyperCommand
 
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.data.files import STDIN
+from cxrtool.data.structured import LARGEST_OPTIONS, load_json, load_toml
 from cxrtool.errors import InputError, UsageError
+from cxrtool.flow.replacing import check_inputs, locked_output
 from cxrtool.flow.settings import Settings, Silent
 from cxrtool.options import Declaration, Options, declared, flag_of
 
@@ -41,7 +41,10 @@ def command_of(name: str, module: ModuleType) -> Any:
 
     def call(ctx: typer.Context, **_: Any) -> None:
         options, settings = read(ctx, kind)
-        code = run(options, settings)
+        check_inputs(settings.out, _paths(options, settings))
+        # Folders have locks of their own, because several tasks may work in one run.
+        with locked_output(settings.out if kind.WRITES_FILE and not settings.dry_run else None):
+            code = run(options, settings)
         if code:
             raise typer.Exit(code)
 
@@ -52,6 +55,17 @@ def command_of(name: str, module: ModuleType) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name.rpartition(" ")[2], cls=PanelCommand, context_settings=CONTEXT)(call)
     return typer.main.get_command(single)
+
+
+def _paths(options: Options, settings: Settings) -> list[Path]:
+    """The paths that a command may read: every value that is one, also where it has a name, as in internal=PATH."""
+    values = [settings.config, *(getattr(options, name) for name in declared(type(options)) if name != "out")]
+    paths = []
+    for value in values:
+        for entry in value if isinstance(value, tuple) else (value,):
+            if isinstance(entry, str | Path) and "\0" not in str(entry):
+                paths += [Path(entry), *([Path(str(entry).partition("=")[2])] if "=" in str(entry) else [])]
+    return paths
 
 
 class PanelCommand(TyperCommand):
@@ -188,8 +202,7 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
         return None
     value = Path(value)
     try:
-        text = value.read_text(encoding="utf-8")
-        content = json.loads(text) if value.suffix == ".json" else tomllib.loads(text)
+        content = load_json(value, LARGEST_OPTIONS) if value.suffix == ".json" else load_toml(value)
     except OSError as error:
         raise InputError(f"--config {value}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -18,9 +18,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import FITTED_ON, HISTORY, MODEL, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import STDIN, atomic_write, is_stream
 from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.foreign import ForeignColumns, as_runs, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, join
@@ -116,14 +118,16 @@ def _put_mean(facts: dict[str, Any], name: str, values: Sequence[Any]) -> None:
 
 
 def _read_model(folder: Path) -> dict[str, Any]:
+    check(folder / MODEL)
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        content = load_json(folder / MODEL)
         if isinstance(content, dict):
             return content
     return {}
 
 
 def _table(path: Path) -> list[dict[str, str]]:
+    check(path)
     with contextlib.suppress(InputError):
         return read_table(path).rows if path.is_file() else []
     return []
@@ -201,7 +205,7 @@ def compare(options: CompareOptions, settings: Settings) -> dict[str, Any]:
         return _compare(options, settings, sources, baseline, paper)[1]
     folder = StepFolder(settings.out, _plan(options, settings, sources, baseline), settings)
     if not folder.needs_work():
-        return {} if settings.dry_run else dict(json.loads((folder.out / COMPARISON).read_text(encoding="utf-8")))
+        return {} if settings.dry_run else dict(load_json(folder.out / COMPARISON))
     with folder.build() as build:
         entries, found = _compare(options, settings, sources, baseline, paper)
         _write(build.path, found)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cxrtool.data.confinement import check_inside
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import CxrtoolError, InputError, UsageError, count_of
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
@@ -128,6 +129,7 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
     if truth == ALL:
         paths |= {name: folder / "truth" / f"{shot.image_id}_{name}.png" for name in tables.TRUTHS}
     for parent in {path.parent for path in paths.values()}:
+        check_inside(parent)
         parent.mkdir(parents=True, exist_ok=True)
     masks = {
         "mask": drawing.right_lung | drawing.left_lung,

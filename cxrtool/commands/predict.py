@@ -25,10 +25,10 @@ from cxrtool.data.tables.twins import MARK, is_twin
 from cxrtool.errors import InputError, StrictError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
-from cxrtool.flow.folder import check_file
 from cxrtool.flow.images import read_images
 from cxrtool.flow.predicted import IMAGES, beside, write_beside
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
+from cxrtool.flow.replacing import check_file, is_predictions
 from cxrtool.flow.run import model_folders
 from cxrtool.flow.settings import COMPUTING, Settings
 from cxrtool.models.description import ModelDescription
@@ -97,6 +97,7 @@ SHOWN_REJECTS = 5
 class PredictOptions(Question):
     """The options of `predict`."""
 
+    WRITES_FILE: ClassVar[bool] = True
     SHARED: ClassVar[tuple[str, ...]] = (
         "out",
         *COMPUTING,
@@ -128,12 +129,12 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         LeakageError: The model was trained on an image.
         StrictError: `--strict`, and an image could not be read.
     """
-    folders = model_folders(options.model, partial=options.partial)
+    folders = model_folders(options.model, partial=options.partial, images=options.sources)
     manifest = read_images(options.sources, settings)
     if settings.dry_run:
         settings.report.say(f"would run {count_of(len(folders), 'model')} on {count_of(len(manifest), 'image')}")
         return
-    check_file(settings.out, ("image_id", "path", "predicted"), [manifest.origin], settings)
+    check_file(settings.out, is_predictions, [manifest, options.model, *folders], settings)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     started = time.time()

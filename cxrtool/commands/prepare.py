@@ -9,7 +9,6 @@ Example: cxrtool prepare covid-cxr/metadata.csv --size 512 -o prepared
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections import Counter
@@ -19,13 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.confinement import is_inside
 from cxrtool.data.datasets import ADAPTERS
-from cxrtool.data.datasets.listing import AUTO, ORIGINAL, Listing, list_images, printable
+from cxrtool.data.datasets.listing import AUTO, ORIGINAL, TABLES, Listing, list_images, printable
+from cxrtool.data.datasets.pseudonyms import HIDDEN, hide_names, without_names
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.table import AMBIGUOUS, STANDARD, parse_columns
 from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
 from cxrtool.data.files import is_whole_png
 from cxrtool.data.splitting.grouping import count_patients, identities
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import ImageError, InputError, UsageError, count_of
@@ -121,7 +123,7 @@ def _read_ribless(file: Path, shape: tuple[int, int], size: int | str, fit: str,
 
 
 def _confine(path: Path, root: Path | None) -> None:
-    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+    if root is not None and not is_inside(path, root):
         raise ImageError(f"it is outside --root {root}")
 
 
@@ -208,7 +210,7 @@ class PrepareOptions(Options):
         "Name of the data set.", None, flags=("--source",), metavar="NAME", shown="the table's, else the folder's"
     )
     salt: str | None = option(
-        "Hash patient ids with this secret, which is not stored.",
+        "Replace patient ids and the names of files and folders by hashes with this secret, which is not stored.",
         None,
         shown="",
         envvar="CXRTOOL_SALT",
@@ -245,6 +247,8 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         settings.report.say(f"files skipped because their names are not those of images: {len(listing.skipped)}")
     for remark in listing.remarks:
         settings.report.say(remark)
+    if options.salt is not None:
+        settings.report.say(_what_stays(listing))
     for warning in listing.warnings:
         settings.report.warn(warning)
     for table in unread_tables(listing, options.sources):
@@ -261,6 +265,17 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     if not rows:
         raise _nothing_read(listing, folder)
     return len(rows)
+
+
+def _what_stays(listing: Listing) -> str:
+    """What `--salt` leaves as it is."""
+    further = [name for name in listing.columns if name not in (*COLUMNS, ORIGINAL)]
+    known = [name for name in ("severity",) if name in listing.columns]
+    kept = ["label", "source", "view", "age", "sex", *known, *further]
+    return (
+        "--salt: image ids, original names and patient ids are hashes; "
+        f"as they are: {', '.join(kept)}, the pixels, and the paths in the command line of run.json"
+    )
 
 
 def _nothing_read(listing: Listing, folder: StepFolder) -> InputError:
@@ -281,15 +296,13 @@ def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
 
 
 def _list(options: PrepareOptions, settings: Settings) -> Listing:
-    if settings.out and settings.out.resolve() in {source.resolve() for source in options.sources}:
-        raise UsageError(
-            f"-o {settings.out}: expected a folder for the result, found the folder of the images itself",
-            f"choose another, such as -o {settings.out.name}-prepared; it may be inside the folder of the images",
-        )
     # The output may be inside the source, and must not become its own input.
     exclude = frozenset({settings.out.resolve()} if settings.out else ())
     request = Request(parse_columns(options.columns), options.images, exclude, _views(options.view))
-    return list_images(options.sources, options.dataset, request, options.source_name)
+    listing = list_images(options.sources, options.dataset, request, options.source_name)
+    if options.salt is not None:
+        hide_names(listing, options.salt)
+    return listing
 
 
 def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: int | str, fit: str) -> Plan:
@@ -300,7 +313,7 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
             "size": size,
             "fit": fit,
             # Enough to notice another salt, but too little to find the salt by trying.
-            "salted": patient_id("salt", "", options.salt)[1:9] if options.salt else None,
+            "salted": f"names {patient_id('salt', '', options.salt)[1:9]}" if options.salt else None,
         },
         inputs=Inputs.of(
             *listing.tables,
@@ -316,13 +329,16 @@ def _plan(options: PrepareOptions, settings: Settings, listing: Listing, size: i
 
 
 def _without_salt(settings: Settings, options: PrepareOptions) -> Settings:
-    """The same settings without the salt in the command line."""
+    """The same settings; of a command line with `--salt`, without the salt and the names of single images."""
+    if options.salt is None:
+        return settings
+    named = {str(path) for path in options.sources if path.is_file() and path.suffix.lower() not in (*TABLES, ".txt")}
     hidden = list(settings.argv)
     for index, word in enumerate(hidden):
-        if options.salt and word == f"--salt={options.salt}":
-            hidden[index] = "--salt=***"
-        elif options.salt and word == options.salt and hidden[index - 1] == "--salt":
-            hidden[index] = "***"
+        if word == f"--salt={options.salt}":
+            hidden[index] = f"--salt={HIDDEN}"
+        elif word in named or (word == options.salt and hidden[index - 1] == "--salt"):
+            hidden[index] = HIDDEN
     return replace(settings, argv=hidden)
 
 
@@ -350,7 +366,7 @@ def _prepare_entry(model: Path) -> Mapping[str, Any]:
     if path is None:
         raise InputError(f"--like {model}: expected a model folder, found no model.json", "`cxrtool train` writes them")
     try:
-        chain = json.loads(path.read_text(encoding="utf-8"))["chain"]
+        chain = load_json(path)["chain"]
         entry = next((entry for entry in chain if entry["step"] == "prepare"), None)
         return {"size": entry["size"], "fit": entry["fit"]} if entry else {"size": NATIVE, "fit": PrepareOptions.fit}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -403,19 +419,22 @@ def _read_all(
     with settings.report.progress("prepare", len(pending)) as advance:
         for record, result in results:
             if isinstance(result, InputError):
-                rejects[record.image_id] = result.message
+                rejects[record.image_id] = without_names(result.message, record) if salt else result.message
             elif reason := _other_view(record.columns.get("view") or result["tags"].get("view", ""), views):
                 rejects[record.image_id] = reason
                 unwanted += 1
                 for name in KINDS:
                     image_path(build.path, name, record.image_id).unlink(missing_ok=True)
             else:
+                if salt is not None:
+                    # What is left of a killed process has no clear id either.
+                    result = _without_identity(record, result, salt)
                 build.journal.add(record.image_id, result)
                 rows[record.image_id] = _complete(record, result, build.path, salt)
             advance(1)
     for record in listing.records:
         if record.image_id in rejects:
-            path = record.columns["path"] or record.columns[ORIGINAL]
+            path = record.columns[ORIGINAL] if salt else record.columns["path"] or record.columns[ORIGINAL]
             build.reject(printable(path), printable(rejects[record.image_id]))
     for name in KINDS[1:]:
         if not any((build.path / name).iterdir()):
@@ -434,9 +453,9 @@ def _is_whole(made: Mapping[str, Any], image_id: str, folder: Path) -> bool:
 def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str | None) -> Row:
     """The row of an image in the manifest; values of the table take precedence over those of a header."""
     row = dict(record.columns)
-    for name, value in made["tags"].items():
-        row[name] = row.get(name) or value
     row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], salt)
+    for name, value in made["tags"].items():
+        row[name] = row.get(name) or (value if name != "patient_id" or salt else patient_id(value, row["source"]))
     row["path"] = str(image_path(folder, "images", record.image_id))
     row["mask"] = str(image_path(folder, "masks", record.image_id)) if "mask_bytes" in made else ""
     if "ribless" in row:
@@ -445,6 +464,14 @@ def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str |
         row[name] = str(made[name])
     row["warning"] = "; ".join(filter(None, [row.get("warning", ""), *made["warnings"]]))
     return row
+
+
+def _without_identity(record: Record, made: Mapping[str, Any], salt: str) -> dict[str, Any]:
+    """What was read of an image, with the hash of its patient and without the names of its files."""
+    tags = dict(made["tags"])
+    if "patient_id" in tags:
+        tags["patient_id"] = patient_id(tags["patient_id"], record.columns["source"], salt)
+    return {**made, "tags": tags, "warnings": [without_names(text, record) for text in made["warnings"]]}
 
 
 def _report(rows: Sequence[Row], build: Build, settings: Settings) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cxrtool.data.file_names import MANIFEST, REJECTS
+from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import Manifest, dump_table, order_columns, read_manifest, relative_rows
 from cxrtool.data.tables.selection import (
@@ -30,9 +30,10 @@ from cxrtool.data.tables.selection import (
     smallest_class,
 )
 from cxrtool.data.tables.where import choose_where
-from cxrtool.errors import InputError, OutputError, UsageError, count_of
+from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow.chain import chain_of_manifest, is_divided
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, touch, without_paths
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, touch, without_paths
+from cxrtool.flow.replacing import check_file, is_manifest_file, locked_output
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
 
@@ -149,24 +150,19 @@ def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest
     if settings.dry_run:
         settings.report.say(f"would write {target}: {count_of(len(selection), 'row')}")
         return
-    check_file(target, ("image_id", "path"), [manifest.origin for manifest in manifests], settings)
-    columns = order_columns(selection.columns, selection.rows)
-    text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
-    if target.is_file() and target.read_bytes() == text.encode(errors="backslashreplace"):
-        if any(m.origin and target.stat().st_mtime < m.origin.stat().st_mtime for m in manifests):
-            touch(target)
-        return
-    atomic_write(target, text)
+    with locked_output(target):
+        check_file(target, is_manifest_file, manifests, settings)
+        columns = order_columns(selection.columns, selection.rows)
+        text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
+        if target.is_file() and target.read_bytes() == text.encode(errors="backslashreplace"):
+            if any(m.origin and target.stat().st_mtime < m.origin.stat().st_mtime for m in manifests):
+                touch(target)
+            return
+        atomic_write(target, text)
 
 
 def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: Settings) -> Selection | None:
     out = settings.out
-    for manifest in manifests:
-        if out and manifest.origin and manifest.origin.resolve() == (out / MANIFEST).resolve():
-            raise OutputError(
-                f"-o {out}: expected another folder than the input, found the same",
-                "choose a new folder for the selection",
-            )
     plan = Plan(
         command="select",
         options=options.identity(),

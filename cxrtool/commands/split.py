@@ -25,8 +25,6 @@ from cxrtool.data.splitting.divider import Divider, equalise, parse_holdout
 from cxrtool.data.splitting.grouping import PATIENT
 from cxrtool.data.splitting.made_by import PIPE, command_line
 from cxrtool.data.splitting.splits import (
-    COLUMNS,
-    MADE_BY,
     SUBSETS,
     SYNONYMS,
     Run,
@@ -44,7 +42,8 @@ from cxrtool.data.tables.selection import Selection, exclude
 from cxrtool.errors import InputError, LeakageError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.chain import is_divided
-from cxrtool.flow.folder import check_file, touch
+from cxrtool.flow.folder import touch
+from cxrtool.flow.replacing import check_file, is_splits
 from cxrtool.flow.run import fold_name
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, declared, exactly_one, flag_of, one_of, option
@@ -69,6 +68,7 @@ class SplitOptions(Options):
     """The options of `split`; exactly one of the five ways to divide is given."""
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "allow_leakage", "root", "force", "dry_run", "quiet", "config")
+    WRITES_FILE: ClassVar[bool] = True
 
     manifest: Path = common_options.manifest()
     holdout: str | None = option("One division: 60/20/20, or 80/20.", None, metavar="SHARES", shown="")
@@ -117,13 +117,14 @@ class SplitResult:
 
     rows: list[Row]
     made_by: list[str]
+    images: list[Row]
     columns: list[str]
     table: list[list[str]]
     warnings: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The content of `splits.csv`."""
-        return dump_splits(self.rows, self.made_by)
+        return dump_splits(self.rows, self.made_by, self.images)
 
 
 def split(options: SplitOptions, settings: Settings) -> SplitResult:
@@ -148,18 +149,20 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     base = read_splits(options.within) if options.within else None
     runs, names = _divide(options, settings, images, base, warnings)
     made_by = _made_by(options, settings, images, base)
-    result = SplitResult(split_rows(runs), made_by, *tabulate(images, runs, options.group, names), warnings)
+    result = SplitResult(
+        split_rows(runs), made_by, images.rows, *tabulate(images, runs, options.group, names), warnings
+    )
     warnings += _missing_classes(images, runs, options.equal or "label")
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {count_of(len(result.rows), 'row')}")
     elif settings.out:
-        _write(settings.out, result, [path for path in (manifest.origin, options.within) if path is not None], settings)
+        check_file(settings.out, is_splits, [manifest, options.manifest, options.within], settings)
+        _write(settings.out, result, [path for path in (manifest.origin, options.within) if path is not None])
     return result
 
 
-def _write(out: Path, result: SplitResult, inputs: Sequence[Path], settings: Settings) -> None:
+def _write(out: Path, result: SplitResult, inputs: Sequence[Path]) -> None:
     """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
-    check_file(out, COLUMNS, inputs, settings, only=True, optional=[MADE_BY])
     if out.is_file() and out.read_bytes() == result.text().encode(errors="backslashreplace"):
         files = [path / SPLITS if path.is_dir() else path for path in inputs]
         if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):

@@ -139,6 +139,7 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
     if str(options.generators) == "-":
         raise UsageError(f"{OPTION}: expected a run or a folder, found standard input")
     manifest = read_images(options.sources, settings)
+    manifest.check_file_names()
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     refuse_twins(manifest, "transform")

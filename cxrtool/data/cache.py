@@ -7,7 +7,6 @@ removed, so a cache may also be in a folder that has other content.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import stat
@@ -15,7 +14,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrtool.data.confinement import allow
 from cxrtool.data.files import locked, saying_what_fails
+from cxrtool.data.structured import load_json
 from cxrtool.errors import InputError, OutputError
 
 INDEX, IMAGES = "index.json", "images.npy"
@@ -26,7 +27,7 @@ SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cac
 """The mark of caches, by which programs for backups leave them out (bford.info/cachedir)."""
 
 _STORE = re.compile(r"[0-9a-f]{24}")
-_FILE = re.compile(rf"\.?({re.escape(INDEX)}|{re.escape(IMAGES)})(\.\w+(\.\w+)?)?")
+_FILE = re.compile(rf"{re.escape(INDEX)}|{re.escape(IMAGES)}|\.({re.escape(INDEX)}|{re.escape(IMAGES)})\..+")
 """The files of a store, and the temporary ones of a process that was killed."""
 
 
@@ -45,9 +46,13 @@ def open_cache(given: Path | None) -> Path:
         OutputError: It cannot be created, or in its place is a folder to which other users may write.
     """
     folder = given or default_cache()
-    with saying_what_fails(folder):
+    with saying_what_fails(folder, "--cache"):
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except FileNotFoundError as error:
+                # Its file system takes no new folders, as /proc.
+                raise OutputError(f"cannot make {folder}", "choose another place: --cache FOLDER") from error
             (folder / TAG).write_text(SIGNATURE, encoding="utf-8")
         elif given is None and not os.environ.get("CXRTOOL_CACHE"):
             # Everybody may write to /tmp, and what is in a cache is trusted.
@@ -59,6 +64,7 @@ def open_cache(given: Path | None) -> Path:
                 )
             if stat.S_IMODE(status.st_mode) & 0o077:
                 folder.chmod(0o700)
+    allow(folder)
     return folder
 
 
@@ -116,7 +122,7 @@ def _read(path: Path) -> Entry | None:
     images, made_by = None, ""
     # A process that was killed leaves a store without an index.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        content = load_json(path / INDEX)
         images, made_by = len(content["sha256"]), str(content.get("made_by", ""))
     used = max((state.st_mtime for state in states), default=path.stat().st_mtime)
     return Entry(path, sum(state.st_blocks * 512 for state in states), len(files), used, images, made_by)

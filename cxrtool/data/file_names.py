@@ -16,3 +16,9 @@ FITTED_ON = "fitted_on.csv"
 HISTORY = "history.csv"
 CURVES = "curves.png"
 AUDIT = "audit.json"
+
+WEIGHTS = (".pth", ".pt", ".safetensors", ".ckpt", ".h5", ".keras", ".npz")
+"""Suffixes of files of weights, which other programs write and which are no models by themselves."""
+
+IMPORT_HINT = "`cxrtool weights import FILE --model NAME --classes A,B -o model` makes a model of a .pth file"
+"""What to do with such a file."""

@@ -16,12 +16,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from cxrtool import stopping
+from cxrtool.data.confinement import also_in, check_inside
+from cxrtool.data.leftovers import remove_temporaries, temporary_name
 from cxrtool.errors import InputError, OutputError
 from cxrtool.options import did_you_mean
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends without an error, it replaces `path`.
 
     The temporary file is in the same folder (a rename across file systems is a copy) and keeps the suffix, because
@@ -29,19 +32,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     the old content or the new, never half of one. A link is followed; a device or a pipe, such as `/dev/null` or
     `/dev/stdout`, is written to and never replaced.
 
+    Args:
+        path: The file.
+        needed: Its size in bytes, where it is known.
+
     Raises:
-        OutputError: No space, no permission, or no such folder.
+        OutputError: No space, no permission, no such folder, or outside of the folder that is being built.
     """
     path = Path(path)
-    with saying_what_fails(path):
+    check_inside(path)
+    with saying_what_fails(path, needed=needed):
         stream = path.exists() and not path.is_file() and not path.is_dir()
         target = path if stream else Path(os.path.realpath(path))
         folder = Path(tempfile.gettempdir()) if stream else target.parent
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix[:20], dir=folder)
-        os.close(handle)
-        temporary = Path(name)
+        remove_temporaries(folder)
+        temporary = folder / temporary_name(path.name, path.suffix)
+        stopping.unfinished.add(str(temporary))
+        handle = None
         try:
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            # It shows another machine that the file is in use.
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield temporary
             if stream:
                 path.write_bytes(temporary.read_bytes())
@@ -53,6 +66,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+            stopping.unfinished.discard(str(temporary))
+            if handle is not None:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch_folder(purpose: str) -> Iterator[Path]:
+    """Yield a folder of this user in `$TMPDIR` that is removed after the block; `purpose` is part of its name."""
+    parent = Path(tempfile.gettempdir())
+    remove_temporaries(parent)
+    folder = parent / temporary_name(f"cxrtool-{purpose}", "")
+    stopping.unfinished.add(str(folder))
+    try:
+        folder.mkdir(mode=0o700)
+        with also_in(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        stopping.unfinished.discard(str(folder))
 
 
 def no_such(path: Path, what: str = "file") -> str:
@@ -72,8 +104,9 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
     A file name that is not valid UTF-8 has lone surrogates in it; they are written as escapes.
     """
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
+    content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
+    with atomic_path(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -92,15 +125,27 @@ NOT_WRITABLE = (
 
 
 @contextlib.contextmanager
-def saying_what_fails(path: Path) -> Iterator[None]:
-    """Turn an operating system's error in writing below `path` into one line that names the path and the free bytes."""
+def saying_what_fails(path: Path, option: str = "-o", needed: int | None = None) -> Iterator[None]:
+    """Turn an operating system's error in writing below `path` into one line that names the path and the free bytes.
+
+    Args:
+        path: What is written.
+        option: The option by which another path can be chosen.
+        needed: Its size in bytes, where it is known.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in NO_SPACE:
+        if error.errno == errno.EFBIG:
             raise OutputError(
-                f"no space left to write {path}: {_free(path)}",
-                "free some space or choose another -o; what was finished before is kept",
+                f"cannot write {path}: it is larger than a file may be here",
+                "`ulimit -f` shows the limit of this shell; what was finished before is kept",
+            ) from error
+        if error.errno in NO_SPACE:
+            size = f" of {needed:,} bytes" if needed else ""
+            raise OutputError(
+                f"no space left to write {path}{size}: {_free(path)}",
+                f"free some space or choose another {option}; what was finished before is kept",
             ) from error
         if error.errno in NOT_WRITABLE:
             # An input that cannot be read may fail inside the same block; that is not an error of the output.
@@ -108,7 +153,7 @@ def saying_what_fails(path: Path) -> Iterator[None]:
             target = Path(os.path.realpath(path))
             if not (where.is_relative_to(target.parent) or target.is_relative_to(where)):
                 raise InputError(f"{error.filename}: {error.strerror}") from error
-            raise OutputError(f"cannot write {path}: {error.strerror}", "choose another path with -o") from error
+            raise OutputError(f"cannot write {path}: {error.strerror}", f"choose another path with {option}") from error
         raise
 
 
@@ -118,15 +163,16 @@ def _free(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, option: str = "-o") -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; the operating system frees it when the process dies.
+
+    `option` is the one by which another path can be chosen.
 
     Raises:
         OutputError: `wait` is false and another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with _open_lock(path) as file:
+        with _open_lock(path, option) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
@@ -143,20 +189,23 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
             except FileNotFoundError:
                 same = False
             if same:
+                stopping.unfinished.add(str(path))
                 try:
                     yield
                 finally:
                     path.unlink(missing_ok=True)
+                    stopping.unfinished.discard(str(path))
                 return
 
 
-def _open_lock(path: Path) -> IO[str]:
+def _open_lock(path: Path, option: str) -> IO[str]:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a")
     except FileNotFoundError as error:
-        # The folder is there, so its file system takes no new files, as /proc.
+        # Its file system takes no new files, as /proc.
         raise OutputError(
-            f"cannot write in {path.parent}: no files can be made there", "choose another path"
+            f"cannot write in {path.parent}: no files can be made there", f"choose another path with {option}"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,19 @@ def fixed(value: float | None, digits: int) -> str:
     return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+_ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])|\s*[\r\n]+\s*")
+_INERT = {"<": "&lt;", "&": "&amp;", "]": "\\]"}
+
+
+def plain(text: str) -> str:
+    r"""A text in Markdown that stays text, although a class may be called `<script>`; `<0.001` is no tag.
+
+    >>> plain("<b>x</b> <0.001 & [a](b)")
+    '&lt;b>x&lt;/b> <0.001 & [a\\](b)'
+    """
+    return _ACTIVE.sub(lambda found: _INERT.get(found[0], " "), text)
+
+
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table of text cells as lines of Markdown, the first column left-aligned, the others right-aligned.
 
@@ -64,7 +78,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     """
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+        return "| " + " | ".join(plain(text).replace("|", "\\|") for text in cells) + " |"
 
     return [line(columns), "| --- |" + " ---: |" * (len(columns) - 1), *map(line, rows)]
 
@@ -91,8 +105,8 @@ def as_markdown(sheet: Sheet, title: str) -> list[str]:
     >>> as_markdown(Sheet("A", ["of", "n"], [["a", "1"]], ["few"]), "## A")
     ['', '## A', '', '| of | n |', '| --- | ---: |', '| a | 1 |', '', '- few']
     """
-    notes = [""] * bool(sheet.notes) + [f"- {note}" for note in sheet.notes]
-    return ["", title, "", *markdown(sheet.columns, sheet.rows), *notes]
+    notes = [""] * bool(sheet.notes) + [f"- {plain(note)}" for note in sheet.notes]
+    return ["", plain(title), "", *markdown(sheet.columns, sheet.rows), *notes]
 
 
 class Notes:

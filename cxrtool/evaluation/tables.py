@@ -7,7 +7,7 @@ from typing import Any
 
 from cxrtool.evaluation.decisions.tables import decision_figures, decision_sheets
 from cxrtool.evaluation.sheet import ABSENT as ABSENT
-from cxrtool.evaluation.sheet import MOST_RUNS, Notes, as_markdown, fixed
+from cxrtool.evaluation.sheet import MOST_RUNS, Notes, as_markdown, fixed, plain
 from cxrtool.evaluation.sheet import Sheet as Sheet
 from cxrtool.evaluation.sheet import cell as cell
 from cxrtool.evaluation.sheet import count_of as count_of
@@ -128,7 +128,7 @@ def tidy(results: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
 
 def markdown(results: Mapping[str, Summary], digits: int = 2) -> str:
     """Opening lines, tables and notes as one Markdown document."""
-    parts = [f"{line}  " for line in opening(results)]
+    parts = [f"{plain(line)}  " for line in opening(results)]
     for sheet in sheets(results, digits):
         parts += as_markdown(sheet, f"## {sheet.title}")
     return "\n".join(parts) + "\n"

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from cxrtool.data.confinement import check_inside
 from cxrtool.errors import OutputError
 from cxrtool.imaging.sheet import fitting, font
 
@@ -204,7 +205,8 @@ def draw_outlines(shown: Sequence[Outlined], title: str) -> Picture:
 
 
 def write_picture(path: Path, picture: Picture) -> int:
-    """Write a picture as PNG and return the number of bytes; an `OutputError` if it cannot be encoded."""
+    """Write a picture as PNG and return the number of bytes; an `OutputError` if it cannot be encoded or is outside."""
+    check_inside(path)
     done, data = cv2.imencode(".png", picture[..., ::-1])
     if not done:
         raise OutputError(f"cannot encode {path} as PNG")

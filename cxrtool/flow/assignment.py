@@ -6,15 +6,20 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cxrtool.data.digests import check, is_of_step
 from cxrtool.data.file_names import FITTED_ON, SPLITS
 from cxrtool.data.files import is_stream, no_such
-from cxrtool.data.splitting.grouping import PATIENT, normalised
-from cxrtool.data.splitting.splits import SUBSETS, known_as, overlaps, read_splits, valid_in
+from cxrtool.data.splitting.grouping import PATIENT, hashed
+from cxrtool.data.splitting.splits import SUBSETS, Splits, known_as, overlaps, read_splits, row_digest, valid_in
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
-from cxrtool.errors import InputError, LeakageError, count_of
+from cxrtool.errors import ChangedError, InputError, LeakageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         settings.report.say(f"{splits.name}: {text}")
     if unlabelled:
         settings.report.warn(f"{splits.name}: {unlabelled} of its images have no label; excluded")
+    report_changes(splits, manifest.rows, settings)
     assignments, without = [], []
     for (repeat, fold), placed in splits.runs.items():
         subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
@@ -108,6 +114,27 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     return assignments
 
 
+def report_changes(splits: Splits, rows: Sequence[Row], settings: Settings) -> None:
+    """Report images that were added to a manifest, or whose label or patient was changed, after it was divided."""
+    named = dict.fromkeys(splits.ids(), "")
+    added, changed = [], []
+    for row in rows:
+        name = known_as(row, named)
+        if not name and row.get("label"):
+            added.append(row["image_id"])
+        # The label of a twin is not that of its radiograph.
+        elif name and not row.get("generator") and splits.row_digests.get(name, digest := row_digest(row)) != digest:
+            changed.append(row["image_id"])
+    if added:
+        text = f"{count_of(len(added), 'image')} of the manifest, such as {added[0]}, not in any fold; excluded"
+        settings.report.say(f"{splits.name}: {text}")
+    if changed:
+        settings.report.warn(
+            f"{splits.name}: the label or patient_id of {count_of(len(changed), 'image')}, such as {changed[0]}, was "
+            "changed after the division; `cxrtool split` divides the images as they are now"
+        )
+
+
 def refuse_twice(manifest: Manifest, indices: Iterable[int], placed: Mapping[str, str], fold: str, hint: str) -> None:
     """Raise an `InputError` if a radiograph is listed twice in a fold, such as an enhanced version and the original.
 
@@ -127,6 +154,75 @@ def refuse_twice(manifest: Manifest, indices: Iterable[int], placed: Mapping[str
             )
 
 
+def changed_pixels(row: Row, digest: str) -> ChangedError | None:
+    """The error of an image whose pixels, of this digest, are not those of its row; None if they are, or not known.
+
+    Only of an image outside of the folders of steps. A step keeps the digest of the radiograph whatever it does to its
+    pixels; its files are checked by their own digests when they are read.
+    """
+    expected = row.get("sha256", "").lower()
+    if not expected or not digest or expected == digest or is_of_step(Path(row["path"])):
+        return None
+    return ChangedError(
+        f"{row['path']}: expected the pixels of '{row['image_id']}' (sha256 {expected[:12]}), found others "
+        f"({digest[:12]})",
+        "the image was changed or exchanged after its table was made: let `cxrtool prepare` read the images again",
+    )
+
+
+def check_read(row: Row, pixels: np.ndarray) -> None:
+    """Raise a `ChangedError` if the pixels that were read are not those of the row; for a worker process."""
+    if row.get("sha256") and not is_of_step(Path(row["path"])):
+        from cxrtool.imaging.hashing import pixel_sha256
+
+        if (error := changed_pixels(row, pixel_sha256(pixels))) is not None:
+            raise error
+
+
+def check_pixels(manifest: Manifest, digests: Sequence[str]) -> None:
+    """Raise a `ChangedError` where the pixels of an image are not those of its row; empty digests are not compared."""
+    found = [
+        error for row, digest in zip(manifest.rows, digests, strict=True) if (error := changed_pixels(row, digest))
+    ]
+    if found:
+        more = f"; so are {len(found) - 1} more of {count_of(len(digests), 'image')}" if len(found) > 1 else ""
+        raise ChangedError(found[0].message + more, found[0].hint)
+
+
+def check_equal(manifest: Manifest, digests: Sequence[str], assignment: Assignment, settings: Settings) -> None:
+    """Refuse a fold with equal pixels in two subsets: a `LeakageError` or, if allowed, a warning.
+
+    Args:
+        manifest: The images.
+        digests: Of their pixels as they were decoded, whatever the manifest says; empty where that failed.
+        assignment: The subsets of the fold.
+        settings: With `--allow-leakage`.
+    """
+    first: dict[str, tuple[str, int]] = {}
+    equal: list[tuple[tuple[str, int], tuple[str, int]]] = []
+    for subset, indices in assignment.subsets.items():
+        for index in indices:
+            if digests[index]:
+                known = first.setdefault(digests[index], (subset, index))
+                if known[0] != subset:
+                    equal.append((known, (subset, index)))
+    if not equal:
+        return
+    (one, i), (other, j) = equal[0]
+    name = [manifest.rows[index]["image_id"] for index in (j, i)]
+    text = (
+        f"{manifest.name}: fold {assignment.name}: {count_of(len(equal), 'image has', 'images have')} the same pixels "
+        f"as one in another subset, such as '{name[0]}' ({other}) and '{name[1]}' ({one})"
+    )
+    if not settings.allow_leakage:
+        raise LeakageError(
+            text,
+            "let `cxrtool prepare` read the images again, then `cxrtool split` keeps equal ones together; "
+            "--allow-leakage uses them as they are",
+        )
+    settings.report.warn(text)
+
+
 def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings: Settings) -> None:
     """Refuse a fold with a patient or image in two subsets: a `LeakageError` or, if allowed, a warning."""
     groups = overlaps(manifest.rows, placed)
@@ -142,7 +238,7 @@ def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings:
 
 @dataclass
 class Seen:
-    """The images (by digest) and patients (`normalised`) of some `fitted_on.csv`, each with the name of its folder."""
+    """The images (by digest) and patients (`hashed`) of some `fitted_on.csv`, each with the name of its folder."""
 
     images: dict[str, str]
     patients: dict[str, str]
@@ -152,17 +248,19 @@ class Seen:
         """Read the `fitted_on.csv` of every folder that has one."""
         seen = cls({}, {})
         for folder in folders:
+            # One that was removed would leave the guard blind.
+            check(folder / FITTED_ON)
             if (folder / FITTED_ON).is_file():
                 for row in read_table(folder / FITTED_ON).rows:
                     seen.images.setdefault(row.get("sha256", "").lower(), folder.name)
-                    seen.patients.setdefault(normalised(row.get(PATIENT, "")), folder.name)
+                    seen.patients.setdefault(hashed(row.get(PATIENT, "")), folder.name)
         seen.images.pop("", None)
         seen.patients.pop("", None)
         return seen
 
     def by(self, row: Row) -> str | None:
         """The folder whose model or part was fitted on a row's image or patient, or None."""
-        image, patient = row.get("sha256", "").lower(), normalised(row.get(PATIENT, ""))
+        image, patient = row.get("sha256", "").lower(), hashed(row.get(PATIENT, ""))
         return self.images.get(image) or self.patients.get(patient)
 
     def refuse(self, rows: Sequence[Row], settings: Settings) -> None:

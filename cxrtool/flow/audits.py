@@ -7,7 +7,6 @@ predictions, beside the manifest that a run was trained on, and in the working d
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import AUDIT, MANIFEST
 from cxrtool.data.splitting.grouping import original_of
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
-from cxrtool.errors import InputError
+from cxrtool.errors import ChangedError, InputError
 from cxrtool.flow.folder import read_run_file
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:
         try:
             audit = read_audit(file.parent)
             known = read_table(file.parent / MANIFEST).rows
+        except ChangedError:
+            raise
         except InputError:
             continue
         if predicted <= {_key(row) for row in known}:
@@ -93,8 +96,9 @@ def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:
 
 def read_audit(folder: Path) -> Audit:
     """Read the audit in a folder; an `InputError` where there is none."""
+    check(folder / AUDIT)
     try:
-        content = json.loads((folder / AUDIT).read_text(encoding="utf-8"))
+        content = load_json(folder / AUDIT)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: expected a folder that `cxrtool audit` wrote, found no readable {AUDIT}",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrtool.data.file_names import FITTED_ON, PART, PART_WEIGHTS
+from cxrtool.data.leftovers import remove
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.errors import InputError
@@ -193,7 +194,11 @@ def copy_parts(chain: Iterable[Mapping[str, Any]], target: Path) -> None:
                 generators = entry["part"]["kind"] == "generators"
                 # The folder of a fold also has a classifier, its predictions and figures.
                 others = (lambda _, names: set(names) - set(COPIED)) if generators else None
-                shutil.copytree(entry[AT], copy, ignore=others)
+                # Under its own name it is whole.
+                fresh = copy.with_name(f".{copy.name}.new")
+                remove(fresh)
+                shutil.copytree(entry[AT], fresh, ignore=others)
+                fresh.rename(copy)
 
 
 ALL = ""

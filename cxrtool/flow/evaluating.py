@@ -10,9 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import HISTORY, MANIFEST, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.splits import known_as, read_splits
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.foreign import ForeignColumns, as_runs, as_table, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, PROBABILITIES, RANKING, Predictions, join, write_predictions
@@ -357,7 +359,11 @@ def named_path(text: str) -> tuple[str, Path]:
 
 def read_metrics(path: Path) -> dict[str, Summary]:
     """Read the `metrics.json` of one evaluation or of several side by side."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    check(path)
+    try:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected what `cxrtool evaluate` wrote, cannot read it: {error}") from error
     return dict(content["sets"]) if "sets" in content else {"": content}
 
 

@@ -17,16 +17,26 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cxrtool.data.cache import open_cache
+from cxrtool.data.confinement import leading_out
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS, REJECTS, SPLITS
 from cxrtool.data.files import atomic_write, is_stream, locked, read_bytes, saying_what_fails
-from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_table, write_manifest, write_table
+from cxrtool.data.splitting.grouping import PATIENT, hashed
+from cxrtool.data.tables.manifest import (
+    Manifest,
+    Row,
+    dump_table,
+    order_columns,
+    read_table,
+    relative_rows,
+    write_table,
+)
 from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
 from cxrtool.errors import InputError, OutputError, StrictError, count_of
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.assignment import Assignment, check_equal, check_pixels
 from cxrtool.flow.chain import Chain, chain_of_rows, copy_parts, is_divided, radiograph_of
-from cxrtool.flow.folder import Build, StepFolder, read_run_file, without_paths, write_run_file
+from cxrtool.flow.folder import Build, StepFolder, read_run_file, record, without_paths, write_run_file
 from cxrtool.flow.replaying import decode
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -104,6 +114,7 @@ class Stores:
         """The images at one size.
 
         Raises:
+            ChangedError: An image is not the one of its row.
             InputError: Not one image can be read.
             StoppedError: A signal arrived.
         """
@@ -139,9 +150,10 @@ class Stores:
                 advance=count,
                 say=settings.report.say,
             )
+        check_pixels(self.manifest, store.sha256)
         if len(store.failed) == len(store):
             raise InputError(
-                f"{self.manifest.name}: none of the {count_of(len(store), 'image')} can be read, the first: "
+                f"{self.manifest.name}: expected an image that can be read, found none among {len(store)}, the first: "
                 f"{next(iter(store.failed.values()), 'there are none')}"
             )
         if store.failed and self.warn and not self._opened:
@@ -266,6 +278,8 @@ class FoldTrainer:
         """The images, and the assignment without unreadable ones; an `InputError` if a class has none for training."""
         store = self.task.stores.open(*self.shape, request)
         usable = {name: [i for i in indices if i not in store.failed] for name, indices in assignment.subsets.items()}
+        usable_only = replace(assignment, subsets=usable)
+        check_equal(self.task.manifest, store.sha256, usable_only, self.task.settings)
         present = {self.task.manifest.rows[i]["label"] for i in usable["train"]}
         absent = [name for name in self.classes if name not in present]
         if absent:
@@ -273,7 +287,7 @@ class FoldTrainer:
                 f"fold {assignment.name}: no training image of class '{absent[0]}' can be read",
                 f"`cxrtool info {self.task.manifest.name}` shows what is wrong with its images",
             )
-        return store, replace(assignment, subsets=usable)
+        return store, usable_only
 
     def design(self, assignment: Assignment) -> Design:
         """The design of a fold, which has its own seed, so that it can be trained alone."""
@@ -316,7 +330,7 @@ class FoldTrainer:
                 advance(1)
                 report.note(f"{name}  {describe_epoch(row)}")
 
-            return fit_fold(
+            fitted = fit_fold(
                 design,
                 store,
                 [radiograph_of(row) for row in task.manifest.rows],
@@ -331,6 +345,9 @@ class FoldTrainer:
                 stop=request.error,
                 warn=report.warn,
             )
+        # What is left to do has no state of its own.
+        request.raise_if_stopped()
+        return fitted
 
     def describe(self, assignment: Assignment, fitted: Fitted) -> ModelDescription:
         """The description of a trained network, for `model.json`."""
@@ -395,7 +412,7 @@ class FoldTrainer:
     def _seen_row(self, index: int, subset: str, assignment: Assignment, store: Store) -> Row:
         row = self.task.manifest.rows[index]
         name = row["parent_id"] if is_twin(row) else radiograph_of(row)
-        patient, digest = row.get("patient_id", ""), row.get("sha256") or store.sha256[index]
+        patient, digest = hashed(row.get(PATIENT, "")), row.get("sha256") or store.sha256[index]
         cells = (name, patient, digest, assignment.repeat, assignment.fold, subset)
         return dict(zip(FITTED_COLUMNS, cells, strict=True))
 
@@ -442,6 +459,11 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
     as a foreign folder.
     """
     run, settings = container.out, container.settings
+    if link := leading_out(run):
+        raise OutputError(
+            f"{link}: expected a file or folder of the run, found a link to {link.resolve()}, outside of the run",
+            "move what it leads to into the run in place of the link, or choose another -o",
+        )
     if is_stream(splits):
         shown = {**shown, "splits": str(container.shown / SPLITS)}
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
@@ -456,7 +478,9 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
             (target / container.marker).unlink(missing_ok=True)
             identity = {"digest": container.digest, "run_digest": container.digest, **extra}
             write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
-        atomic_write(target / SPLITS, read_bytes(splits))
+        table = read_bytes(splits)
+        record(target, {SPLITS: table})
+        atomic_write(target / SPLITS, table)
         if target is fresh:
             fresh.replace(run)
 
@@ -502,8 +526,14 @@ def complete_run(container: StepFolder, names: Sequence[str], rejects: Sequence[
     for folder in list(run.iterdir()):
         if runs.is_fold(folder) and folder.name not in names:
             shutil.rmtree(folder)
-    write_table(run / REJECTS, ["path", "reason"], rejects)
-    write_manifest(run / container.marker, order_columns(manifest.columns), manifest.rows)
+    tables = {
+        REJECTS: dump_table(["path", "reason"], rejects),
+        # The marker is the last.
+        container.marker: dump_table(order_columns(manifest.columns), relative_rows(manifest.rows, run)),
+    }
+    record(run, tables)
+    for name, text in tables.items():
+        atomic_write(run / name, text)
 
 
 Summary = tuple[list[str], list[list[str]], str]

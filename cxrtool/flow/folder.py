@@ -8,7 +8,6 @@ command continues in it.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -22,8 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import cxrtool
+from cxrtool import stopping
+from cxrtool.data.confinement import confined_to
+from cxrtool.data.digests import FILES, altered, entries_of, entry_of
 from cxrtool.data.file_names import MANIFEST, REJECTS, RUN_FILE
 from cxrtool.data.files import atomic_write, is_stream, locked, saying_what_fails, sha256_file
+from cxrtool.data.leftovers import remove, remove_temporaries
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import (
     PATH_COLUMNS,
     Manifest,
@@ -33,7 +37,7 @@ from cxrtool.data.tables.manifest import (
     write_manifest,
     write_table,
 )
-from cxrtool.errors import OutputError, StrictError, UsageError
+from cxrtool.errors import OutputError, StrictError, TakenError, UsageError
 from cxrtool.flow.settings import Settings
 
 JOURNAL = "journal.jsonl"
@@ -44,11 +48,15 @@ AT = "_at"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The input of a step, as a digest over the table's rows and over size and time (or content) of every file."""
+    """The input of a step, as a digest over the table's rows and over size and time (or content) of every file.
+
+    `folders` are those of the files.
+    """
 
     digest: str
     newest: float
     count: int
+    folders: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, *tables: Manifest | None, files: Iterable[Path] = (), verify: bool = False) -> Inputs:
@@ -79,7 +87,9 @@ class Inputs:
             newest = max(newest, status.st_mtime)
             mark = sha256_file(path) if verify and path.is_file() else f"{status.st_size}:{status.st_mtime_ns}"
             hasher.update(mark.encode())
-        return cls(hasher.hexdigest(), newest, len(paths))
+        origins = [table.origin for table in tables if table is not None and table.origin]
+        folders = frozenset(os.path.dirname(os.path.abspath(path)) for path in (*paths, *origins))  # noqa: PTH100, PTH120
+        return cls(hasher.hexdigest(), newest, len(paths), folders)
 
     def after(self, file: Path) -> Inputs:
         """These, but not older than a file whose content is part of the options: writing it again changes nothing."""
@@ -170,8 +180,8 @@ class Build:
     started: float = field(default_factory=time.time)
 
     def reject(self, path: Path | str, reason: str) -> None:
-        """Add a file that cannot be used to `rejects.csv`."""
-        self.rejects.append({"path": str(path), "reason": reason})
+        """Add a file that cannot be used to `rejects.csv`; a reason that begins with the path does not repeat it."""
+        self.rejects.append({"path": str(path), "reason": reason.removeprefix(f"{path}: ")})
 
     def finish(
         self,
@@ -204,7 +214,8 @@ class Build:
                     file.unlink()
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
             counted = {**counts, "rejects": len(self.rejects)}
-            write_run_file(self.path, folder.plan, settings, self.started, counted, extra)
+            described = {**(extra or {}), FILES: entries_of(self.path, JOURNAL)}
+            write_run_file(self.path, folder.plan, settings, self.started, counted, described)
             # The Make target must be the newest file.
             touch(self.path / folder.marker)
             self.journal.close()
@@ -218,9 +229,14 @@ class Build:
 
 
 class StepFolder:
-    """The output folder of one step; `marker` is the file that shows that it is complete, and is written last."""
+    """The output folder of one step; `marker` is the file that shows that it is complete, and is written last.
 
-    def __init__(self, out: Path | None, plan: Plan, settings: Settings, marker: str = MANIFEST) -> None:
+    With `replaced` false it is the folder of a run, whose folds are written one by one, so that inputs may be in it.
+    """
+
+    def __init__(
+        self, out: Path | None, plan: Plan, settings: Settings, marker: str = MANIFEST, *, replaced: bool = True
+    ) -> None:
         if out is None:
             raise UsageError(f"`cxrtool {plan.command}` writes a folder and needs -o DIR", "add -o and a folder's name")
         # The target of a symbolic link is replaced; the link stays.
@@ -228,11 +244,11 @@ class StepFolder:
         self.shown = Path(out)
         if self.out in (Path.cwd(), *Path.cwd().parents) or os.path.ismount(self.out):
             what = "a mount point" if os.path.ismount(self.out) else "the working directory or one above it"
-            raise OutputError(
+            raise TakenError(
                 f"-o {out}: expected a folder that can be replaced, found {what}",
                 f"choose a folder inside it: -o {Path(out) / plan.command}",
             )
-        self.plan, self.settings, self.marker = plan, settings, marker
+        self.plan, self.settings, self.marker, self.replaced = plan, settings, marker, replaced
         self.digest = plan.digest(settings)
 
     def needs_work(self) -> bool:
@@ -248,11 +264,8 @@ class StepFolder:
                 # In a read-only folder, Make only runs the command again.
                 with contextlib.suppress(PermissionError):
                     touch(marker)
-            lock = self.out.parent / f".{self.out.name}.lock"
-            if lock.exists() and not self.settings.dry_run:
-                # A process that was killed between its last two steps leaves it.
-                with contextlib.suppress(OutputError, OSError), locked(lock, wait=False):
-                    pass
+            if not self.settings.dry_run:
+                self._remove_leftovers()
             report.say(f"{self.shown}: up to date, nothing to do")
             return False
         if self.settings.dry_run:
@@ -267,13 +280,30 @@ class StepFolder:
         made = read_run_file(self.out) if self.out.is_dir() else None
         if made is None or made.get("command") != self.plan.command:
             who = f"`cxrtool {made['command']}`" if made and "command" in made else "something else"
-            raise OutputError(
+            raise TakenError(
                 f"-o {self.shown}: expected a new folder or one that `cxrtool {self.plan.command}` made, "
                 f"found one made by {who}",
                 "choose another -o, or remove the folder",
             )
+        if self.replaced:
+            self._check_inputs_outside()
         whole = (self.out / self.marker).exists()
-        return "current" if whole and made.get("digest") == self.digest else "stale"
+        if not whole or made.get("digest") != self.digest:
+            return "stale"
+        if changed := altered(self.out):
+            self.settings.report.say(f"{self.shown}: {changed} was changed after it was written")
+            return "stale"
+        return "current"
+
+    def _check_inputs_outside(self) -> None:
+        inside = str(self.out) + os.sep
+        for folder in sorted(self.plan.inputs.folders):
+            if (os.path.realpath(folder) + os.sep).startswith(inside):
+                raise TakenError(
+                    f"-o {self.shown}: expected a folder without the inputs, which it would replace, found that some "
+                    f"are in {folder}",
+                    other_name(self.shown),
+                )
 
     @contextlib.contextmanager
     def build(self) -> Iterator[Build]:
@@ -282,65 +312,58 @@ class StepFolder:
         partial = parent / f".{name}.{self.digest[:12]}.partial"
         with saying_what_fails(self.out):
             parent.mkdir(parents=True, exist_ok=True)
-            with locked(parent / f".{name}.lock", wait=False):
-                self._remove_leftovers(partial)
+            with locked(_lock_of(self.out), wait=False):
+                remove_temporaries(parent)
+                for leftover in self._leftovers():
+                    if leftover.suffix == ".old" and not self.out.exists():
+                        # Killed between two renames: the former output stays until it is replaced.
+                        leftover.rename(self.out)
+                    elif leftover != partial or self.settings.force:
+                        remove(leftover)
+                if any(path.is_symlink() for path in partial.rglob("*")):
+                    # A step makes no links: somebody else did, and writing would follow them.
+                    remove(partial)
                 resumed = partial.exists()
                 partial.mkdir(exist_ok=True)
                 build = Build(self, partial, Journal(partial / JOURNAL))
                 if resumed and build.journal.done:
                     self.settings.report.say(f"{self.shown}: going on where it stopped, {len(build.journal.done)} done")
                 try:
-                    yield build
+                    with confined_to(partial):
+                        yield build
                 finally:
                     build.journal.close()
                     files = (path for path in partial.rglob("[!.]*") if path.is_file())
                     if partial.exists() and not any(file.name != JOURNAL or file.stat().st_size for file in files):
                         shutil.rmtree(partial)
 
-    def _remove_leftovers(self, partial: Path) -> None:
+    def _leftovers(self) -> list[Path]:
+        """What killed processes left beside the output; only who has the lock may remove it."""
         # The whole name is matched: another process may be building `run.v2` beside `run`.
-        leftover = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|[0-9]+\.old)")
-        for entry in os.scandir(self.out.parent):
-            if leftover.fullmatch(entry.name) and (entry.name != partial.name or self.settings.force):
-                shutil.rmtree(entry.path)
+        name = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|([0-9]+\.)?old)")
+        return [Path(entry.path) for entry in os.scandir(self.out.parent) if name.fullmatch(entry.name)]
+
+    def _remove_leftovers(self) -> None:
+        """Remove them, locks and temporaries where the output is complete, unless another process is at work."""
+        remove_temporaries(self.out, self.out.parent)
+        name = re.compile(re.escape(f".{self.out.name}.") + r"(\w+\.)?lock")
+        with contextlib.suppress(OSError):
+            locks = [Path(entry.path) for entry in os.scandir(self.out.parent) if name.fullmatch(entry.name)]
+            found = self._leftovers()
+            for lock in locks or ([_lock_of(self.out)] if found else []):
+                with contextlib.suppress(OutputError), locked(lock, wait=False):
+                    if lock == _lock_of(self.out):
+                        for leftover in found:
+                            remove(leftover)
 
 
-def check_file(
-    out: Path | None,
-    required: Sequence[str],
-    inputs: Iterable[Path | None],
-    settings: Settings,
-    *,
-    only: bool = False,
-    optional: Sequence[str] = (),
-) -> None:
-    """Refuse to replace an input, or a file that this command has not written, unless `--force` is given.
+def other_name(out: Path) -> str:
+    """The hint to choose another output.
 
-    Args:
-        out: The file to write; what is no regular file, such as a pipe, replaces nothing.
-        required: Columns that the command's own files have.
-        inputs: Files or folders of steps that the command reads.
-        settings: With `--force`.
-        only: The command's own files have no other columns, except for `optional`.
-        optional: Columns that they may lack.
-
-    Raises:
-        OutputError: It is refused.
+    >>> other_name(Path("a/splits.csv"))
+    'choose another name, such as -o a/splits-new.csv'
     """
-    if out is None or not out.is_file():
-        return
-    files = [path / MANIFEST if path.is_dir() else path for path in inputs if path is not None]
-    if any(path.exists() and path.samefile(out) for path in files):
-        raise OutputError(f"-o {out}: expected another file than the input, found the same", "choose another name")
-    if settings.force or not out.stat().st_size:
-        return
-    with out.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = next(csv.reader([file.readline()]), [])
-    if not set(required) <= set(header) or (only and not set(header) <= {*required, *optional}):
-        raise OutputError(
-            f"-o {out}: expected a new file or one that this command wrote, found another file",
-            "choose another name, or replace it with --force",
-        )
+    return f"choose another name, such as -o {out.parent / f'{out.stem}-new{out.suffix}'}"
 
 
 def touch(path: Path) -> None:
@@ -354,17 +377,24 @@ def touch(path: Path) -> None:
 
 def swap(built: Path, out: Path) -> None:
     """Rename a finished folder; an old folder of that name is removed afterwards."""
-    old = out.parent / f".{out.name}.{os.getpid()}.old"
-    if out.exists():
-        out.rename(old)
-    built.rename(out)
+    old = out.parent / f".{out.name}.old"
+    with stopping.Held():
+        if out.exists():
+            remove(old)
+            out.rename(old)
+        built.rename(out)
+        stopping.unfinished.add(str(old))
     handle = os.open(out.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    if old.exists():
-        shutil.rmtree(old)
+    remove(old)
+    stopping.unfinished.discard(str(old))
+
+
+def _lock_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.lock"
 
 
 def write_run_file(
@@ -400,10 +430,20 @@ def write_run_file(
     atomic_write(target / name, json.dumps(content, indent=1, default=str) + "\n")
 
 
+def record(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write the digests of files into the `run.json` of a run, before the files: its folder is not made at once."""
+    made = read_run_file(folder)
+    if made is None:
+        return
+    files = {**made.get(FILES, {}), **{name: entry_of(content) for name, content in contents.items()}}
+    if files != made.get(FILES):
+        atomic_write(folder / RUN_FILE, json.dumps({**made, FILES: files}, indent=1) + "\n")
+
+
 def read_run_file(folder: Path) -> dict[str, Any] | None:
     """The content of a folder's `run.json`, or None where there is none that cxrtool wrote."""
     try:
-        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        content = load_json(folder / RUN_FILE)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and "command" in content else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrtool.data.confinement import is_inside
 from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.tables.ids import Naming, safe_name, stem_of, unique_ids
@@ -82,16 +83,17 @@ def _known_image(row: Row, source: Path) -> _Image:
 
 def _list(sources: Sequence[Path], settings: Settings) -> dict[Path, list[_Image]]:
     """The images of each source that is no manifest."""
-    from cxrtool.data.datasets.listing import default_source, list_images, printable
+    from cxrtool.data.datasets.listing import default_source, list_images, printable, real_place
     from cxrtool.data.datasets.record import Request
 
     if not sources:
         return {}
     listing = list_images(sources, None, Request(), None)
     known = _Known(settings.root)
+    folders = {source: default_source(source) for source in sources if source.is_dir()}
     found: dict[Path, list[_Image]] = {}
     for record in listing.records:
-        if settings.root and not record.path.resolve().is_relative_to(settings.root.resolve()):
+        if settings.root and not is_inside(record.path, settings.root):
             raise InputError(f"{record.path} is outside --root {settings.root}")
         source = record.listed_in or record.path
         row = known.row_of(record.path)
@@ -99,7 +101,7 @@ def _list(sources: Sequence[Path], settings: Settings) -> dict[Path, list[_Image
             found.setdefault(source, []).append(_known_image(row, source))
             continue
         # From the folder's name on, the path is the same on every machine.
-        relative = f"{default_source(source)}/{record.relative}" if source.is_dir() else printable(record.path)
+        relative = f"{folders[source]}/{record.relative}" if source in folders else printable(real_place(record.path))
         naming = Naming(stem_of(record.path.name), record.path.parent.name, relative)
         row = {name: record.columns.get(name, "") for name in RAW}
         found.setdefault(source, []).append(_Image(row, source, naming, raw=True))

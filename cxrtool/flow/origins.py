@@ -11,7 +11,7 @@ from typing import Any
 
 from cxrtool.data.file_names import MANIFEST, REJECTS, RUN_FILE
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
-from cxrtool.errors import InputError
+from cxrtool.errors import ChangedError, InputError
 from cxrtool.flow.folder import read_run_file
 
 MOST_STEPS = 20
@@ -132,6 +132,8 @@ def _read(path: Path) -> Origin | None:
         manifest = read_manifest(path)
         made = read_run_file(path) if path.is_dir() else None
         rejects = read_table(path / REJECTS).rows if made and (path / REJECTS).is_file() else []
+    except ChangedError:
+        raise
     except InputError:
         # A damaged folder of a step only shortens the flow of images.
         return None

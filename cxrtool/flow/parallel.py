@@ -6,17 +6,22 @@ separate process: only the one that crashes again is lost.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
-from cxrtool.data.files import NO_SPACE
+from cxrtool import stopping
+from cxrtool.data.confinement import confine, confinement
+from cxrtool.data.files import NO_SPACE, scratch_folder
 from cxrtool.errors import CxrtoolError, ImageError, InputError, OutputError
 
 Item = TypeVar("Item")
@@ -55,14 +60,15 @@ def map_items(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cxrtool.flow.parallel", "cv2", *preload])
+    _start_server()
     stream = iter(items)
     flight: deque[tuple[list[Item], Future[list[Result | InputError]] | None]] = deque()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
+    pool = _open_pool(workers, context)
     try:
         while True:
             while len(flight) < 4 * workers and (chunk := list(islice(stream, CHUNK))):
                 try:
-                    flight.append((chunk, pool.submit(_run, function, chunk)))
+                    flight.append((chunk, _submit(pool, function, chunk)))
                 except BrokenProcessPool:
                     # A worker died meanwhile; the chunk is tried again with all that are in progress.
                     flight.append((chunk, None))
@@ -78,7 +84,7 @@ def map_items(
                 waiting = [item for chunk, _ in flight for item in chunk]
                 flight.clear()
                 yield from _one_by_one(function, waiting, context)
-                pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
+                pool = _open_pool(workers, context)
                 continue
             flight.popleft()
             yield from zip(chunk, results, strict=True)
@@ -86,14 +92,51 @@ def map_items(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunk: Sequence[Item]
+) -> Future[list[Result | InputError]]:
+    # A worker that is just being started is not yet among the processes that a signal ends.
+    with stopping.Held():
+        return pool.submit(_run, function, chunk)
+
+
+@cache
+def _name_sockets() -> None:
+    """Give the folder of sockets, which stays in `$TMPDIR` after a SIGKILL, a name by which the next run removes it."""
+    folder = contextlib.ExitStack()
+    path = folder.enter_context(scratch_folder("w"))
+    # A socket and its folder have names of at most 108 bytes; Python's own are shorter.
+    if len(os.fsencode(path)) < 80:
+        multiprocessing.current_process()._config.setdefault("tempdir", str(path))  # type: ignore[attr-defined]
+        atexit.register(folder.close)
+    else:
+        folder.close()
+
+
+def _start_server() -> None:
+    """Start the process that makes the workers, and the one that counts their semaphores.
+
+    A scheduler signals all processes of a job. Only this one reacts: what it starts inherits that SIGUSR1 is blocked.
+    """
+    from multiprocessing import forkserver, resource_tracker
+
+    _name_sockets()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        resource_tracker.ensure_running()
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _one_by_one(
     function: Callable[[Item], Result], items: Sequence[Item], context: multiprocessing.context.ForkServerContext
 ) -> Iterator[tuple[Item, Result | InputError]]:
     pool: ProcessPoolExecutor | None = None
     for item in items:
-        pool = pool or ProcessPoolExecutor(1, mp_context=context, initializer=_prepare_worker)
+        pool = pool or _open_pool(1, context)
         try:
-            yield item, pool.submit(_run, function, [item]).result()[0]
+            yield item, _submit(pool, function, [item]).result()[0]
         except BrokenProcessPool:
             pool.shutdown(wait=False)
             pool = None
@@ -107,9 +150,15 @@ def _one_by_one(
         pool.shutdown(wait=False)
 
 
-def _prepare_worker() -> None:
-    import signal
+def _open_pool(workers: int, context: multiprocessing.context.ForkServerContext) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=confinement())
+
+
+def _prepare_worker(confined: list[str], allowed: list[str]) -> None:
     import threading
+
+    # A worker writes where the step that started it may write.
+    confine(confined, allowed)
 
     # Ctrl-C is sent to the whole group of processes; only the parent reacts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

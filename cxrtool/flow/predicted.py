@@ -6,7 +6,6 @@ on the predictions can name their model and the images that are unlike its train
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.file_names import MODEL_WEIGHTS, REJECTS, RUN_FILE
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import InputError
 from cxrtool.flow.folder import Inputs, Plan, read_run_file, write_run_file
@@ -126,7 +126,7 @@ class Beside:
 
 def _read_made(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and {"model", "members", "training_images"} <= content.keys() else {}

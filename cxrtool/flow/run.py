@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cxrtool.data.file_names import MODEL, PREDICTIONS, SPLITS
+from cxrtool.data.file_names import IMPORT_HINT, MODEL, PREDICTIONS, RUN_FILE, SPLITS, WEIGHTS
 from cxrtool.data.files import is_stream, no_such
-from cxrtool.data.splitting.splits import run_order
+from cxrtool.data.splitting.splits import read_splits, run_order
 from cxrtool.data.tables.foreign import ForeignColumns, is_own, read_foreign
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.data.tables.predictions import Predictions, join, predictions_of, read_predictions
@@ -20,6 +20,7 @@ from cxrtool.errors import IncompleteError, InputError, UsageError, count_of
 from cxrtool.flow.folder import read_run_file
 
 _FOLD = re.compile(r"r(\d+)f(\d+)")
+TEST = "test"
 
 
 def fold_name(repeat: str | int, fold: str | int) -> str:
@@ -146,24 +147,48 @@ def read_run_predictions(
         InputError: It is none of these.
     """
     path = Path(argument)
-    if is_stream(path) or path.is_file():
-        return read_predictions(path) if foreign is None else read_table_of_predictions(path, foreign)
-    if (path / PREDICTIONS).is_file() and not is_run(path):
-        table = path / PREDICTIONS
-        return read_predictions(table) if foreign is None else read_table_of_predictions(table, foreign)
+    table = path / PREDICTIONS if (path / PREDICTIONS).is_file() and not is_run(path) else path
+    if is_stream(table) or table.is_file():
+        return _complete(
+            read_predictions(table) if foreign is None else read_table_of_predictions(table, foreign), table
+        )
     if not path.exists():
         raise InputError(no_such(path, "run or file"), "a run is a folder that `cxrtool train -o` wrote")
     if not is_run(path):
         raise InputError(f"{path}: expected a run or a predictions.csv, found neither")
     folds = check_whole(path, partial=partial)
-    parts = [read_predictions(path / fold_name(*pair) / PREDICTIONS) for pair in folds]
-    return join(parts, str(path))
+    tables = [path / fold_name(*pair) / PREDICTIONS for pair in folds]
+    return join([_complete(read_predictions(table), table) for table in tables], str(path))
 
 
-def model_folders(argument: Path, *, partial: bool) -> list[Path]:
-    """The model folders of a model or a run.
+def _complete(predictions: Predictions, table: Path) -> Predictions:
+    """The predictions of a fold; an `IncompleteError` if the fold has more test images than its table has rows.
+
+    A fold of an earlier version has no digest of the table, but the counts of its subsets.
+    """
+    folder = table.parent
+    if table.name != PREDICTIONS or not is_fold(folder):
+        return predictions
+    expected = (read_run_file(folder) or {}).get("counts", {}).get(TEST)
+    found = [row["image_id"] for row in predictions.rows if row.get("subset") == TEST]
+    if not isinstance(expected, int) or len(found) >= expected:
+        return predictions
+    splits = folder.parent / SPLITS
+    subsets = read_splits(splits).runs.get(parse_fold(folder.name), {}) if splits.is_file() else {}
+    missing = sorted({name for name, subset in subsets.items() if subset == TEST} - set(found))
+    raise IncompleteError(
+        f"{table}: expected {count_of(expected, 'test image')}, found {len(found)}"
+        + (f"; missing are {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}" if missing else ""),
+        f"make the fold again: `cxrtool train --config {folder.parent / RUN_FILE} --only {folder.name} --force "
+        f"-o {folder.parent}`",
+    )
+
+
+def model_folders(argument: Path, *, partial: bool, images: Sequence[Path | str] = ()) -> list[Path]:
+    """The model folders of a model or a run; `images` are the other inputs, where a user may confuse the order.
 
     Raises:
+        UsageError: It is neither, and one of `images` is.
         InputError: It is neither.
         IncompleteError: A run lacks folds and `partial` is false.
     """
@@ -171,6 +196,11 @@ def model_folders(argument: Path, *, partial: bool) -> list[Path]:
         return [argument]
     if is_run(argument):
         return [argument / fold_name(*pair) for pair in check_whole(argument, partial=partial)]
+    swapped = next((path for path in map(Path, images) if is_model(path) or is_run(path)), None)
+    if swapped is not None:
+        raise UsageError(f"expected the model first, found {argument}", f"the other way round: {swapped} {argument}")
+    if argument.suffix.lower() in WEIGHTS and argument.is_file():
+        raise InputError(f"{argument}: expected a model folder or a run, found a file of weights", IMPORT_HINT)
     raise InputError(
         f"{argument}: expected a model folder or a run, found {'another folder' if argument.is_dir() else 'neither'}",
         "`cxrtool train -o RUN` makes a run; each RUN/rRfF in it is a model folder",

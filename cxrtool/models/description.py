@@ -2,18 +2,81 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import MODEL
+from cxrtool.data.structured import load_json
+from cxrtool.data.tables.ids import fault_of_text, shown
 from cxrtool.errors import InputError
+from cxrtool.imaging.fits import FITS
 from cxrtool.models.architecture import Architecture
 
 SCHEMA = 1
 REQUIRED = ("classes", "architecture", "chain", "input", "normalization")
+OPTIONAL = ("calibration", "thresholds", "usual", "trained")
+AGAIN = "train the model again"
+
+
+def _wrong_classes(value: Any) -> str:
+    good = isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value)
+    if not good:
+        return "a list of names, found none or an empty one"
+    if broken := next((name for name in value if fault_of_text(name)), ""):
+        return f"names of one line, found {fault_of_text(broken)} in {shown(broken)}"
+    twice = next((name for name in value if value.count(name) > 1), None)
+    return "" if twice is None else f"every class once, found '{twice}' {value.count(twice)} times"
+
+
+def _wrong_object(value: Any) -> str:
+    return "" if value is None or isinstance(value, dict) else f"names and values, found {value!r:.60}"
+
+
+def _wrong_chain(value: Any) -> str:
+    good = isinstance(value, list) and all(isinstance(entry, dict) and "step" in entry for entry in value)
+    return "" if good else "a list of steps, found something else"
+
+
+def _wrong_input(value: Any) -> str:
+    good = isinstance(value, dict) and value.keys() == {"size", "fit"} and value["fit"] in FITS
+    good = good and type(value["size"]) is int and value["size"] > 0
+    return "" if good else f"a size in pixels and a fit ({', '.join(FITS)}), found {value!r:.60}"
+
+
+def _wrong_normalization(value: Any) -> str:
+    good = isinstance(value, dict) and value.keys() == {"mean", "std"}
+    good = good and all(isinstance(one, list) and all(map(_is_number, one)) for one in value.values())
+    good = good and 0 < len(value["mean"]) == len(value["std"]) and all(std > 0 for std in value["std"])
+    return "" if good else f"a mean and an std above 0 for each channel, found {value!r:.60}"
+
+
+def _wrong_calibration(value: Any) -> str:
+    temperature = value.get("temperature") if isinstance(value, dict) else None
+    good = value is None or (temperature is not None and _is_number(temperature) and temperature > 0)
+    return "" if good else f"a temperature above 0, found {temperature if isinstance(value, dict) else value!r:.60}"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+_ENTRIES: dict[str, Callable[[Any], str]] = {
+    "schema": lambda value: "",
+    "classes": _wrong_classes,
+    "architecture": lambda value: "a network, found none" if value is None else _wrong_object(value),
+    "chain": _wrong_chain,
+    "input": _wrong_input,
+    "normalization": _wrong_normalization,
+    "calibration": _wrong_calibration,
+    "thresholds": _wrong_object,
+    "usual": _wrong_object,
+    "trained": _wrong_object,
+}
+"""The entries of the file, each with a function that returns what is expected and what was found, if it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +110,6 @@ class ModelDescription:
         thresholds: By class and sensitivity, from the validation images.
         usual: Input statistics of its training images (`imaging.plausibility`); None if they are not known.
         trained: Preset, source of the weights, epoch.
-        more: Other entries of the file.
     """
 
     classes: list[str]
@@ -59,7 +121,6 @@ class ModelDescription:
     thresholds: Mapping[str, Any] | None = None
     usual: Mapping[str, Any] | None = None
     trained: Mapping[str, Any] = field(default_factory=dict)
-    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:
@@ -83,15 +144,18 @@ class ModelDescription:
         missing = [name for name in REQUIRED if name not in content]
         if missing:
             raise InputError(f"{path}: expected an entry '{missing[0]}', found none", "train the model again")
+        for name, value in content.items():
+            if name not in _ENTRIES:
+                raise InputError(f"{path}: expected the entries {', '.join(_ENTRIES)}, found '{name}'", AGAIN)
+            if name != "schema" and (wrong := _ENTRIES[name](value)):
+                raise InputError(f"{path}: expected in '{name}' {wrong}", AGAIN)
+        classes = content["classes"]
+        if content["architecture"].get("classes", len(classes)) != len(classes):
+            outputs = content["architecture"]["classes"]
+            raise InputError(f"{path}: expected {outputs} classes as the network has, found {len(classes)}", AGAIN)
         known = {"network": content["architecture"], **{name: content[name] for name in ("classes", "chain")}}
-        optional = ("calibration", "thresholds", "usual", "trained")
-        known |= {name: content[name] for name in optional if name in content}
-        rest = {name: value for name, value in content.items() if name not in (*REQUIRED, *optional, "schema")}
-        try:
-            form, values = Input(**content["input"]), Normalization(**content["normalization"])
-        except TypeError as error:
-            raise InputError(f"{path}: 'input' or 'normalization' is not as expected: {error}") from error
-        return cls(input=form, normalization=values, more=rest, **known)
+        known |= {name: content[name] for name in OPTIONAL if name in content}
+        return cls(input=Input(**content["input"]), normalization=Normalization(**content["normalization"]), **known)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -101,8 +165,9 @@ class ModelDescription:
             InputError: There is none, it is of another schema, or an entry is missing or wrong.
         """
         path = Path(folder) / MODEL
+        check(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
         except OSError as error:
             raise InputError(
                 f"{folder}: expected a model folder with {MODEL} in it, found none",
@@ -127,4 +192,4 @@ class ModelDescription:
         if self.calibration is not None:
             content |= {"calibration": self.calibration, "thresholds": self.thresholds}
         content |= {"trained": dict(self.trained)} if self.trained else {}
-        return {**content, **self.more, "usual": self.usual}
+        return {**content, "usual": self.usual}

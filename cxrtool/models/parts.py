@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxrtool
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import PART, PART_WEIGHTS
+from cxrtool.data.structured import load_json
 from cxrtool.errors import InputError
 from cxrtool.imaging.fits import Form
 from cxrtool.models.part_network import PartNetwork
@@ -96,16 +98,15 @@ def save_part(
         half: Save the weights in half precision; they are loaded in fp32.
         built_with: Arguments of the network's `build`, as plain values: the classes of a set of generators.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    from cxrtool.data.files import atomic_path, atomic_write
+    from cxrtool.data.files import atomic_write
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    with atomic_path(folder / PART_WEIGHTS) as temporary:
-        save_file(state, temporary)
+    atomic_write(folder / PART_WEIGHTS, save(state))
     content = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
     if built_with:
         content[BUILT_WITH] = dict(built_with)
@@ -125,8 +126,9 @@ def read_part(folder: Path, kind: str) -> Part:
         InputError: There is none, it is of another kind or schema, or it is damaged.
     """
     path = folder / PART
+    check(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         weights = (folder / PART_WEIGHTS).read_bytes()
     except OSError as error:
         raise InputError(
@@ -156,6 +158,7 @@ def load_network(folder: Path, kind: str) -> nn.Module:
     """
     from safetensors.torch import load_file
 
+    from cxrtool.models.foreign_files import why_not_loaded
     from cxrtool.models.network import is_finite
 
     part = read_part(folder, kind)
@@ -167,8 +170,7 @@ def load_network(folder: Path, kind: str) -> nn.Module:
         state = load_file(folder / PART_WEIGHTS)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{folder / PART_WEIGHTS}: cannot be loaded: {reason}", "fit it again") from error
+        raise InputError(why_not_loaded(folder / PART_WEIGHTS, PART, error), "fit it again") from error
     if not is_finite(module):
         raise InputError(f"{folder / PART_WEIGHTS}: some of the weights are not finite numbers", "fit it again")
     return module.eval()

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -291,24 +292,33 @@ def read_state(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
+    from cxrtool.models.foreign_files import SAVE_WEIGHTS, check_file, check_tensor, why_unreadable
+
     try:
+        check_file(path)
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             # weights_only accepts only tensors and plain containers: a pickle could run any code.
             # timm's train.py saves its command line with the weights, as a harmless `Namespace`.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+                # It warns of what the refusal below says.
+                warnings.simplefilter("ignore")
                 state = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"--weights {path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        raise InputError(
-            f"--weights {path}: cannot be read safely as a file of weights: {_reason(error)}",
-            "expected a state dictionary saved as .safetensors, or by torch.save as .pth",
-        ) from error
+        # On unusable files torch and safetensors raise anything from EOFError to UnpicklingError.
+        raise why_unreadable(path, error) from error
     for key in ("state_dict_ema", "state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"--weights {path}: expected a dictionary of tensors, found another content")
+        raise InputError(f"--weights {path}: expected a dictionary of tensors, found another content", SAVE_WEIGHTS)
+    for name, value in state.items():
+        check_tensor(path, name, value)
     # The prefixes of torch for networks that were wrapped for several GPUs, or compiled.
     return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
 

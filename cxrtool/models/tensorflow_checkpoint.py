@@ -110,9 +110,14 @@ def _entries(table: bytes) -> dict[str, Entry]:
     offset, position = _varint(footer, position)
     size, _ = _varint(footer, position)
     entries: dict[str, Entry] = {}
+    seen = 0
     for _, handle in _pairs(_block(table, offset, size)):
         start, position = _varint(handle, 0)
         length, _ = _varint(handle, position)
+        # A thousand handles of one block would take as long as a thousand blocks.
+        seen += length
+        if seen > len(table):
+            raise ValueError("expected the index of a TensorFlow checkpoint, found blocks that overlap")
         for key, value in _pairs(_block(table, start, length)):
             fields = dict(_fields(value))
             if not key:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.confinement import check_inside
 from cxrtool.data.reading.images import write_png
 from cxrtool.data.reading.radiograph import Grey
 from cxrtool.errors import OutputError
@@ -73,6 +74,7 @@ def write_jpeg(path: Path, image: Grid, header: Header) -> int:
     done, data = cv2.imencode(".jpg", quantise(image, 8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise OutputError(f"cannot encode {path} as JPEG")
+    check_inside(path)
     return path.write_bytes(data.tobytes())
 
 
@@ -119,6 +121,7 @@ def write_dicom(path: Path, image: Grid, header: Header) -> int:
     # Inverted after rounding, so that the same image is read in either polarity.
     levels = _round(image, high - low)
     data.PixelData = (high - levels if inverted else low + levels).astype("<u2").tobytes()
+    check_inside(path)
     with path.open("wb") as file:
         data.save_as(file, enforce_file_format=True)
         return file.tell()

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import MODEL, MODEL_WEIGHTS
-from cxrtool.data.files import atomic_path, atomic_write
+from cxrtool.data.files import atomic_write
 from cxrtool.errors import CxrtoolError, DivergedError, InputError
 from cxrtool.models.description import ModelDescription
+from cxrtool.models.foreign_files import why_not_loaded
 from cxrtool.models.network import Network, is_finite
 from cxrtool.models.registry import build
 
@@ -67,8 +69,7 @@ def save_model(folder: Path, network: Network, description: ModelDescription) ->
         raise DivergedError(f"{folder}: the network's weights are not finite; nothing was saved", "lower --lr")
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(folder / MODEL_WEIGHTS) as temporary:
-        save_file(state, temporary)
+    atomic_write(folder / MODEL_WEIGHTS, save(state))
     atomic_write(folder / MODEL, json.dumps(description.to_json(), indent=1) + "\n")
 
 
@@ -76,10 +77,12 @@ def load_model(folder: Path) -> tuple[Network, ModelDescription]:
     """Build the network of a model folder and load its weights; in evaluation mode, on the CPU.
 
     Raises:
+        ChangedError: A file is not as it was written.
         InputError: The folder lacks a file, the weights do not fit the description, or are not finite.
     """
     description = ModelDescription.read(folder)
     weights = Path(folder) / MODEL_WEIGHTS
+    check(weights)
     try:
         network, _ = build(description.architecture)
     except (TypeError, CxrtoolError) as error:
@@ -88,8 +91,7 @@ def load_model(folder: Path) -> tuple[Network, ModelDescription]:
         network.load_state_dict(load_file(weights))
     except Exception as error:
         # safetensors, torch and the operating system each have their own errors for an unusable file.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{weights}: cannot be loaded: {reason}", "train the model again") from error
+        raise InputError(why_not_loaded(weights, MODEL, error), "train the model again") from error
     if not is_finite(network):
         raise InputError(f"{weights}: some of the weights are not finite numbers", "train the model again")
     return network.eval(), description

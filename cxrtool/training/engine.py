@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrtool.errors import CxrtoolError, DivergedError, count_of
+from cxrtool.errors import CxrtoolError, DivergedError, StoppedError, count_of
 from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.classifier_losses import LOSSES, class_weights
@@ -77,10 +77,13 @@ class Average:
             mean.copy_(saved)
 
 
+_NAMED = 64
+"""Images of a batch that a message names."""
+
 DIVERGING = 10
 """From this multiple of the loss of guessing a training is reported as one that does not learn."""
 
-Stop = Callable[[], CxrtoolError | None]
+Stop = Callable[[], StoppedError | None]
 """Called between two batches; what it returns is raised after the state has been saved."""
 
 
@@ -210,7 +213,8 @@ def fit(
         warn: Called with each warning.
 
     Raises:
-        CxrtoolError: The loss is not finite, memory does not suffice, or what `stop` returned.
+        CxrtoolError: The loss is not finite, or memory does not suffice.
+        StoppedError: What `stop` returned.
     """
     return Loop(job, warn).run(epoch_done, stop)
 
@@ -310,7 +314,7 @@ class Loop:
 
         Inside, the module may have the average's weights, or normalisations without their counter.
         """
-        reasons: list[CxrtoolError] = []
+        reasons: list[StoppedError] = []
 
         def between() -> None:
             reason = stop()
@@ -320,7 +324,7 @@ class Loop:
 
         try:
             yield between
-        except CxrtoolError:
+        except StoppedError:
             if reasons:
                 self._save()
             raise
@@ -413,13 +417,14 @@ class Loop:
     def _raise_diverged(self, step: int) -> None:
         batch = self._batches()[step]
         indices = batch if batch.ndim == 1 else batch[:, 0]
+        # Any of them may be the cause, so all of a usual batch are named.
         shown = (
-            ", ".join(self.job.names[int(i)] for i in indices[:4])
+            ", ".join(self.job.names[int(i)] for i in indices[:_NAMED]) + " …" * (len(indices) > _NAMED)
             if self.job.names
             else count_of(len(indices), "image")
         )
         raise DivergedError(
-            f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not finite, at the images {shown} …; "
+            f"epoch {self.epoch + 1}, batch {step + 1}: the loss is not finite, at the images {shown}; "
             "nothing of this epoch was saved",
             "lower --lr, or inspect these images; the same command continues from the last good checkpoint",
         )

@@ -23,7 +23,8 @@ import numpy as np
 import cxrtool
 from cxrtool.data.cache import IMAGES, INDEX
 from cxrtool.data.files import atomic_path, atomic_write, locked, saying_what_fails
-from cxrtool.errors import CxrtoolError, count_of
+from cxrtool.data.structured import load_json
+from cxrtool.errors import ChangedError, CxrtoolError, count_of
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +135,7 @@ def open_store(
         The store; images that could not be read are in `failed`.
     """
     folder = cache / _name(paths, {**key, "colour": True} if colour else key)
-    with saying_what_fails(folder), locked(cache / f".{folder.name}.lock"):
+    with saying_what_fails(folder, "--cache"), locked(cache / f".{folder.name}.lock", option="--cache"):
         store = _load(folder)
         if store is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +164,7 @@ def _name(paths: Sequence[Item], key: Mapping[str, object]) -> str:
 def _load(folder: Path) -> Store | None:
     index, data = folder / INDEX, folder / IMAGES
     try:
-        content = json.loads(index.read_text())
+        content = load_json(index)
         if _checksum(content["sha256"], content["failed"]) != content["index_crc32"]:
             return None
         # Copy-on-write: torch needs a writable array, and the file must not change.
@@ -232,6 +233,10 @@ def _pass(
 ) -> bool:
     results = mapper(work, items, workers=workers, preload=("cxrtool.data.reading.images",))
     for (position, _), result in results:
+        if isinstance(result, ChangedError):
+            # Without this image, or with another in its place, the answer would be one to another question.
+            results.close()  # type: ignore[attr-defined]
+            raise result
         if isinstance(result, CxrtoolError):
             done[position] = ("", result.message)
         elif result[1]:

@@ -199,7 +199,7 @@ def test_kebab_case_in_a_configuration_is_understood(cxr, tiny, tmp_path):
     outcome = cxr("split", tiny.origin, "--config", tmp_path / "c.toml")
     assert outcome.code == 0
     assert outcome.err == ""
-    assert outcome.out.startswith("image_id,repeat,fold,subset,made_by\n")
+    assert outcome.out.startswith("image_id,repeat,fold,subset,made_by,row_digest\n")
 
 
 def test_quiet_says_nothing(call, capsys):

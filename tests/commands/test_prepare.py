@@ -420,7 +420,8 @@ def test_of_a_header_only_the_allowed_is_told(tmp_path):
         "view": "AP",
     }
     salted = run("prepare", source, "--salt", "pepper", "-o", tmp_path / "salted")
-    assert rows_of(tmp_path / "salted")["a"]["patient_id"].startswith("set:")
+    (hidden_row,) = rows_of(tmp_path / "salted").values()
+    assert hidden_row["patient_id"].startswith("set:")
     written = {name: data for name, (_, data) in fingerprint(tmp_path).items() if not name.startswith("set/")}
     told = (plain.stderr + plain.stdout + salted.stderr + salted.stdout).encode()
     everything = b"".join([told, *written.values(), *(name.encode() for name in written)])
@@ -429,6 +430,35 @@ def test_of_a_header_only_the_allowed_is_told(tmp_path):
     hidden = b"".join(data for name, data in written.items() if name.startswith("salted/"))
     assert b"471108154711" not in hidden
     assert b"pepper" not in hidden
+
+
+def test_with_a_salt_no_name_of_a_file_or_folder_is_told(tmp_path):
+    names = []
+    for number in range(6):
+        name, folder = f"DOE-JANE-{number}-XQ", f"ward{number}-ZQ"
+        names += [name, folder]
+        place = tmp_path / "set" / folder / ("covid", "normal")[number % 2]
+        place.mkdir(parents=True)
+        (place / f"{name}.dcm").write_bytes(planted_dicom(PatientID=f"PID-{name}"))
+    broken = place / "BROKEN-NAME-XQ.dcm"
+    broken.write_bytes((place / f"{name}.dcm").read_bytes()[:-3000])
+    names.append("BROKEN-NAME-XQ")
+    done = run("prepare", tmp_path / "set", "--source", "clinic", "--salt", "pepper", "-o", tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 6
+    assert {row["label"] for row in rows.values()} == {"covid", "normal"}
+    for name, row in rows.items():
+        assert row["original"] == f"{name}.dcm"
+        assert row["path"].endswith(f"/images/{name}.png")
+        assert set(name) <= set("0123456789abcdef")
+    written = {name: data for name, (_, data) in fingerprint(tmp_path / "out").items()}
+    everything = b"".join([(done.stdout + done.stderr).encode(), *written.values(), *map(str.encode, written)])
+    assert not [text for text in (*names, *PLANTED) if text.encode() in everything]
+    assert "--salt: image ids, original names and patient ids are hashes" in done.stderr
+    # Single images are named on the command line, which is recorded.
+    assert run("prepare", broken.with_name("DOE-JANE-5-XQ.dcm"), "--salt", "s", "-o", tmp_path / "one").returncode == 0
+    assert "DOE" not in (tmp_path / "one" / "run.json").read_text()
+    assert not rows_of(tmp_path / "one").keys() & rows.keys()
 
 
 @pytest.mark.parametrize("arguments", [("--salt", "a"), ("--salt=a",)])
@@ -719,5 +749,17 @@ def test_the_folder_of_the_images_is_no_place_for_the_result(cxr, tree):
     before = sorted(tree.rglob("*"))
     refused = cxr("prepare", tree, "-o", tree)
     assert refused.code == 2
-    assert "found the folder of the images itself" in refused.err
+    assert "expected another place than the input" in refused.err
     assert sorted(tree.rglob("*")) == before
+
+
+def test_the_working_directory_and_the_spelling_of_a_folder_do_not_matter(cxr, tree, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tree)
+    below = next(path for path in sorted(tree.rglob("*")) if path.is_dir())
+    ways = (tmp_path, tree), (tree, "."), (below, os.path.relpath(tree, below)), (tmp_path, "./link/")
+    written = []
+    for number, (here, source) in enumerate(ways):
+        monkeypatch.chdir(here)
+        assert cxr("prepare", source, "-o", tmp_path / f"out{number}", "--workers", 1).code == 0
+        written.append((tmp_path / f"out{number}" / "manifest.csv").read_bytes())
+    assert written == [written[0]] * len(ways)

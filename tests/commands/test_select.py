@@ -97,7 +97,7 @@ def test_an_exception_needs_what_it_is_an_exception_to(options, settings):
 def test_a_selection_never_replaces_the_folder_that_it_reads(options, settings, tmp_path):
     out = tmp_path / "chosen"
     select(options, replace(settings, out=out))
-    with pytest.raises(OutputError, match="expected another folder than the input"):
+    with pytest.raises(OutputError, match="expected a folder without the inputs"):
         select(SelectOptions((out,)), replace(settings, out=out))
     assert len(read_manifest(out)) == 24
 

@@ -3,7 +3,7 @@ import io
 
 def test_rows_on_standard_output_and_the_table_on_standard_error(cxr, tiny):
     outcome = cxr("split", tiny.origin, "--holdout", "50/25/25")
-    assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset,made_by"
+    assert outcome.out.splitlines()[0] == "image_id,repeat,fold,subset,made_by,row_digest"
     assert len(outcome.out.splitlines()) == 25
     header, rule, *rows = outcome.err.splitlines()
     assert header == "fold  subset      images  patients  covid  normal"

@@ -308,6 +308,7 @@ def digest_of(world, digests, monkeypatch, capsys):
 def test_every_command_that_writes_a_folder_is_asked():
     every = [name for group in NAMES for name in names_in(group)]
     assert {name for name in every if {"out", "force"} <= set(options_of(name))} == set(CALLS) | FILES
+    assert {name for name in every if kind_of(name).WRITES_FILE} == FILES
 
 
 @pytest.mark.parametrize(("name", "option"), EVERY, ids=lambda text: text.replace("_", "-"))

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from cxrtool.data.splitting.grouping import hashed
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import twin_rows
 from cxrtool.errors import InputError, LeakageError
-from cxrtool.flow.assignment import Assignment, read_assignments
+from cxrtool.flow.assignment import Assignment, Seen, read_assignments
 
 COLUMNS = ["image_id", "repeat", "fold", "subset"]
 
@@ -56,7 +57,8 @@ def test_images_that_the_splits_lack_are_in_no_subset(study, manifest, settings,
     rewrite(study, lambda row: None if row["image_id"] == "im005" else row)
     assignments = read_assignments(study.splits, manifest, settings)
     assert all(5 not in places for a in assignments for places in a.subsets.values())
-    assert listener.said == listener.warned == []
+    assert listener.said == [f"{study.splits}: 1 image of the manifest, such as im005, not in any fold; excluded"]
+    assert listener.warned == []
 
 
 def test_a_class_without_a_training_image_is_told_with_its_fold(study, manifest, settings):
@@ -208,3 +210,13 @@ def test_each_fold_has_a_seed_of_its_own_that_never_changes():
     first, second = Assignment("0", "1", {}), Assignment("1", "0", {})
     assert first.seed(0) == 70716612318264533
     assert len({one.seed(base) for one in (first, second) for base in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize("listed", ["Clinic: 7", "hash"])
+def test_patients_are_known_by_their_hash_and_by_the_clear_ids_of_earlier_models(tmp_path, listed):
+    patient = hashed("clinic: 7") if listed == "hash" else listed
+    write_table(tmp_path / "fitted_on.csv", ["patient_id", "sha256"], [{"patient_id": patient, "sha256": ""}])
+    seen = Seen.of([tmp_path])
+    assert seen.by({"patient_id": "CLINIC: 7"}) == tmp_path.name
+    assert seen.by({"patient_id": "clinic: 8"}) is None
+    assert seen.by({"patient_id": ""}) is None

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cxrtool.data.splitting.grouping import hashed
 from cxrtool.data.tables.manifest import read_manifest, read_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, UsageError
@@ -89,7 +90,8 @@ def test_what_was_fitted_on_is_listed_with_pixels_and_patients(study, fold):
     for row in table.rows:
         pixels = cv2.imread(str(study.folder / f"{row['image_id']}.png"), cv2.IMREAD_UNCHANGED)
         assert row["sha256"] == pixel_sha256(pixels)
-        assert row["patient_id"] == f"p:{int(row['image_id'][2:]) // 2:03}"
+        assert row["patient_id"] == hashed(f"p:{int(row['image_id'][2:]) // 2:03}")
+        assert "p:" not in row["patient_id"]
 
 
 def test_run_json_of_a_fold_tells_what_was_done(fold):
@@ -167,7 +169,7 @@ def test_a_class_of_which_nothing_can_be_read_is_told(study, train_study):
 def test_when_nothing_can_be_read_the_first_reason_is_told(study, train_study):
     for path in study.folder.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="none of the 24 images can be read, the first: the file is empty"):
+    with pytest.raises(InputError, match="found none among 24, the first: the file is empty"):
         train_study(study)
 
 

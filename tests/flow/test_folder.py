@@ -13,7 +13,7 @@ import pytest
 from cxrtool.data.files import locked
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import OutputError, StrictError, UsageError
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, check_file, read_run_file
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.settings import Settings
 
 
@@ -403,27 +403,3 @@ def test_a_lock_that_a_killed_process_left_goes_and_one_that_is_held_stays(tiny,
     with locked(lock):
         assert not StepFolder(out, plan_of(tiny), settings).needs_work()
         assert lock.exists()
-
-
-def test_a_file_of_somebody_else_and_an_input_are_not_replaced(tmp_path):
-    own, other, empty = tmp_path / "own.csv", tmp_path / "other.csv", tmp_path / "empty.csv"
-    own.write_text("image_id,repeat,fold,subset\n")
-    other.write_text("image_id,repeat,fold,subset,remark\n")
-    empty.write_text("")
-    columns = ("image_id", "repeat", "fold", "subset")
-    settings = Settings()
-    for free in (own, empty, tmp_path / "new.csv", Path("/dev/null"), None):
-        check_file(free, columns, [], settings, only=True)
-    check_file(other, columns, [], settings)
-    with pytest.raises(OutputError, match="found another file"):
-        check_file(other, columns, [], settings, only=True)
-    with pytest.raises(OutputError, match="found another file"):
-        check_file(other, ("path",), [], settings)
-    check_file(other, columns, [], settings, only=True, optional=["remark"])
-    check_file(own, columns, [], settings, only=True, optional=["remark"])
-    check_file(other, ("path",), [], Settings(force=True))
-    for source in (own, tmp_path):
-        (tmp_path / "manifest.csv").write_text("image_id,path\n")
-        target = own if source is own else tmp_path / "manifest.csv"
-        with pytest.raises(OutputError, match="another file than the input"):
-            check_file(target, ("image_id",), [source, None], Settings(force=True))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool.errors import ImageError, OutputError
+from cxrtool.errors import ChangedError, ImageError, InputError, OutputError
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import decode
 from cxrtool.training.store import Store, deepen, open_store
@@ -25,7 +25,7 @@ def in_process(function, items, *, workers, preload=()):
     for item in items:
         try:
             yield item, function(item)
-        except ImageError as error:
+        except InputError as error:
             yield item, error
 
 
@@ -140,6 +140,16 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_there(folder, pixels, tmp
         assert not store.images[2].any()
         assert store.sha256[2] == ""
         assert np.array_equal(store.images[5], pixels["5.png"])
+
+
+def test_an_exchanged_image_stops_it(folder, pixels, tmp_path):
+    def decode(path):
+        if path.name == "2.png":
+            raise ChangedError(f"{path}: found it changed")
+        return pixels[path.name], "sha"
+
+    with pytest.raises(ChangedError, match=r"2\.png: found it changed"):
+        open_(folder, decode, tmp_path)
 
 
 def flip(path, position):

@@ -19,7 +19,8 @@ import cxrtool
 from cxrtool.commands.audit.options import AuditOptions
 from cxrtool.commands.audit.parts import Audited, parts
 from cxrtool.data.file_names import AUDIT, FITTED_ON, MODEL, MODEL_WEIGHTS, PREDICTIONS
-from cxrtool.data.files import atomic_write
+from cxrtool.data.files import atomic_write, scratch_folder
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import LeakageError, StrictError, UsageError, count_of
 from cxrtool.flow import run as runs
@@ -74,7 +75,7 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
         return _without_folder(audited, settings)
     folder = StepFolder(settings.out, _plan(options, settings, audited), settings)
     if not folder.needs_work():
-        return {} if settings.dry_run else dict(json.loads((folder.out / AUDIT).read_text(encoding="utf-8")))
+        return {} if settings.dry_run else dict(load_json(folder.out / AUDIT))
     with folder.build() as build:
         found = _describe(audited, _resumed(build, audited, settings))
         _write(build, found)
@@ -99,14 +100,12 @@ def dump_audit(found: dict[str, Any]) -> str:
 
 
 def _without_folder(audited: Audited, settings: Settings) -> dict[str, Any]:
-    import tempfile
-
     if settings.dry_run:
         settings.report.say(f"would audit {audited.manifest.name}")
         return {}
     rejects: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        made = parts(audited, settings, Path(folder), lambda path, reason: rejects.update({str(path): reason}))
+    with scratch_folder("audit") as folder:
+        made = parts(audited, settings, folder, lambda path, reason: rejects.update({str(path): reason}))
         found = _describe(audited, [make() for _, make in made])
     if rejects:
         path, reason = next(iter(rejects.items()))

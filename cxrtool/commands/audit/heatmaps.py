@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part
-from cxrtool.data.tables.manifest import Manifest, Row, write_manifest
-from cxrtool.errors import CxrtoolError, count_of
+from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.errors import ChangedError, CxrtoolError, count_of
 from cxrtool.evaluation.tables import ABSENT, Sheet, cell
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.heatmaps import explain
@@ -40,15 +40,14 @@ def examine(
         The part `heatmaps`. A map without any preference puts as much energy inside the lungs as they cover of the
         image; no more than that is a warning.
     """
-    listed = folder / f".{FOLDER}.csv"
-    write_manifest(listed, manifest.columns, rows)
+    images = Manifest(manifest.columns, [dict(row) for row in rows], manifest.origin, [], manifest.stream)
     quiet = replace(settings, out=folder / FOLDER, report=Muted(settings.report), strict=False)
     try:
-        explain(ExplainOptions(run, (str(listed),), partial=partial), quiet)
+        explain(ExplainOptions(run, (manifest.name,), partial=partial), quiet, images)
+    except ChangedError:
+        raise
     except CxrtoolError as error:
         return Part(NAME, TITLE, findings=[Finding(UNKNOWN, f"Where the model looks is not known: {error.message}")])
-    finally:
-        listed.unlink(missing_ok=True)
     explained = (read_run_file(folder / FOLDER) or {}).get("explained", {})
     found: dict[str, Any] = explained.get("place", {})
     pictures = [

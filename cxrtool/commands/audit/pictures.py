@@ -10,7 +10,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, write_manifest
-from cxrtool.errors import ImageError, InputError, count_of
+from cxrtool.errors import ChangedError, ImageError, InputError, count_of
+from cxrtool.flow.assignment import check_read
 from cxrtool.flow.folder import AT
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import find_lungs, read_mask
@@ -88,6 +89,8 @@ def read_pictures(
     with settings.report.progress("reading images", len(manifest.rows)) as advance:
         results = map_items(see, manifest.rows, workers=workers, preload=PRELOAD)
         for i, (row, result) in enumerate(results):
+            if isinstance(result, ChangedError):
+                raise result
             if isinstance(result, InputError):
                 reject(row["path"], result.message)
                 reasons.append(result.message)
@@ -137,6 +140,7 @@ def look_at(row: Row, *, drawn: bool, entry: Mapping[str, Any] | None, max_pixel
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
 
     pixels = read_image(row["path"], max_pixels=max_pixels or MAX_PIXELS, capture_decoder_errors=True).pixels
+    check_read(row, pixels)
     shape = int(pixels.shape[0]), int(pixels.shape[1])
     lungs, mask_error = None, ""
     if drawn and row.get("mask"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cxrtool.commands.demo.story import Story
-from cxrtool.errors import OutputError
+from cxrtool.errors import TakenError
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options, option
@@ -125,7 +125,7 @@ def run(options: DemoOptions, settings: Settings) -> int:
     """Run one command after the other; return the exit code of the one that failed."""
     started, out = time.monotonic(), options.out
     if read_run_file(out) is not None or (out.is_dir() and any(out.iterdir()) and not (out / "hospital-a").is_dir()):
-        raise OutputError(
+        raise TakenError(
             f"-o {out}: expected a new folder or one of an earlier demo, found another one", "choose another -o"
         )
     story, lines = Story(out), []

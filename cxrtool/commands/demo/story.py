@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.file_names import MANIFEST
-from cxrtool.data.files import atomic_write
+from cxrtool.data.files import atomic_write, scratch_folder
 from cxrtool.data.tables.manifest import read_manifest, read_table
 from cxrtool.evaluation.sheet import cell, fixed
 
@@ -93,8 +93,6 @@ class Story:
             commands: The command lines that were run, without the name of the program.
             further: The command lines to go on with.
         """
-        import tempfile
-
         import cv2
 
         from cxrtool.auditing.part import parts_of
@@ -109,8 +107,8 @@ class Story:
         measured = Sheet("", ["tested on", "images", "patients", "accuracy", "AUC"], rows, [])
         curves = [Picture(self.out / folder / "roc.png", f"ROC curve: {title}.") for folder, title in TESTED.items()]
         typed = [COMMAND + shlex.join(["cxrtool", *line]) for line in commands]
-        with tempfile.TemporaryDirectory(prefix="cxrtool-demo-") as folder:
-            sheet = Path(folder) / "examples.png"
+        with scratch_folder("demo") as folder:
+            sheet = folder / "examples.png"
             cv2.imwrite(str(sheet), draw_sheet(list(self._tiles()), "", 2 * EXAMPLES)[..., ::-1])
             sections = [
                 Section("What the networks saw", pictures=[Picture(sheet, EXAMPLES_CAPTION, wide=True)]),

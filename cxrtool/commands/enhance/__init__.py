@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from cxrtool.commands.enhance.images import Task, enhance_one, modules_of
 from cxrtool.commands.enhance.reference import BEFORE, Fold, References, choose, divide, given, waiting
+from cxrtool.data.confinement import check_inside
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, splits_digest
@@ -112,6 +113,7 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
     """
     _check(options, settings)
     manifest = read_images(options.sources, settings)
+    manifest.check_file_names()
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     splits = read_splits(options.splits) if options.splits else None
@@ -280,7 +282,7 @@ class _Work:
         ]
         if not made:
             raise InputError(
-                f"{self.manifest.name}: none of the {count_of(len(rows), 'image')} can be read, the first: "
+                f"{self.manifest.name}: expected an image that can be read, found none among {len(rows)}, the first: "
                 f"{next(iter(self.failed.values()), 'none is in the splits')}"
             )
         divided = f", {count_of(len(folds), 'fold')} with {len(ways)} references" if splits else ""
@@ -356,9 +358,11 @@ class _Work:
             if index in self.failed or (record and record.keys() == names and are_whole_pngs(self.build.path, record)):
                 continue
             source = str(self.build.path / waiting(row)) if self.keep else row["path"]
-            tasks.append(Task(row["image_id"], source, tuple((way, tuple(found)) for way, found in wanted.items())))
+            files = tuple((way, tuple(found)) for way, found in wanted.items())
+            tasks.append(Task(row["image_id"], source, files, None if self.keep else row))
             pending.append(index)
         for parent in {(self.build.path / name).parent for names in targets.values() for name in names}:
+            check_inside(parent)
             parent.mkdir(parents=True, exist_ok=True)
         before = [] if self.keep else self.before
         work = partial(enhance_one, target=self.build.path, before=before, ways=ways)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.tables.manifest import Row
+from cxrtool.flow.assignment import check_read
 from cxrtool.flow.chain import Chain
 from cxrtool.flow.replaying import STEPS
 
@@ -30,11 +32,13 @@ class Task:
         key: Its key in the journal.
         path: The file to read.
         outputs: Pairs of a chain's index among the ways and the files to write for it, relative to the folder.
+        row: That of the manifest, whose digest its pixels must have; none for a file that this command wrote.
     """
 
     key: str
     path: str
     outputs: tuple[tuple[int, tuple[str, ...]], ...]
+    row: Row | None = None
 
 
 def enhance_one(task: Task, *, target: Path, before: Chain, ways: Sequence[Chain]) -> dict[str, int]:
@@ -48,7 +52,7 @@ def enhance_one(task: Task, *, target: Path, before: Chain, ways: Sequence[Chain
     """
     from cxrtool.data.reading.images import write_png
 
-    start = apply(_read(task.path), before)
+    start = apply(_read(task.path, task.row), before)
     written = {}
     for way, names in task.outputs:
         pixels = apply(start, ways[way])
@@ -75,7 +79,7 @@ def measure_one(task: Task, *, target: Path, before: Chain, keep: bool) -> dict[
     from cxrtool.data.reading.images import write_png
     from cxrtool.imaging.histogram import count_levels, shares
 
-    pixels = apply(_read(task.path), before)
+    pixels = apply(_read(task.path, task.row), before)
     found: dict[str, Any] = {"shares": shares(count_levels(pixels)).tolist()}
     if keep:
         found["bytes"] = {name: write_png(target / name, pixels) for _, names in task.outputs for name in names}
@@ -108,7 +112,9 @@ def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
     return pixels
 
 
-def _read(path: str) -> np.ndarray:
+def _read(path: str, row: Row | None = None) -> np.ndarray:
     from cxrtool.data.reading.images import read_image
 
-    return read_image(path, capture_decoder_errors=True).pixels
+    pixels = read_image(path, capture_decoder_errors=True).pixels
+    check_read(row or {}, pixels)
+    return pixels

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.enhance.images import Task, count_one, measure_one, modules_of
+from cxrtool.data.confinement import is_inside
 from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.manifest import Row
-from cxrtool.errors import ImageError, InputError, count_of
+from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.chain import ALL, Chain
 from cxrtool.flow.folder import Build
 from cxrtool.flow.parallel import map_items
@@ -101,7 +102,7 @@ def given(path: str, before: Chain, root: Path | None) -> References:
     Raises:
         InputError: It cannot be read, or lies outside `root`.
     """
-    if root is not None and not Path(path).resolve().is_relative_to(root.resolve()):
+    if root is not None and not is_inside(path, root):
         raise InputError(f"--reference {path}: it is outside --root {root}")
     from cxrtool.imaging.histogram import darkest_share
 
@@ -149,8 +150,8 @@ def choose(
         if not usable:
             where = f"fold {fold.name}: " if fold.name else ""
             raise InputError(
-                f"{where}none of its {count_of(len(fold.fitted), 'image')} "
-                f"can be read, the first: {failed[fold.fitted[0]]}"
+                f"{where}expected an image that can be read, found none among {len(fold.fitted)}, "
+                f"the first: {failed[fold.fitted[0]]}"
             )
         chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[index] for index in usable]))]
     distinct = list(dict.fromkeys(chosen.values()))
@@ -191,7 +192,7 @@ def _measure(
             found[index] = np.array(record["shares"], np.float32)
         else:
             pending.append(index)
-            tasks.append(Task(key, rows[index]["path"], ((0, (waiting(rows[index]),)),)))
+            tasks.append(Task(key, rows[index]["path"], ((0, (waiting(rows[index]),)),), rows[index]))
     work = partial(measure_one, target=build.path, before=before, keep=keep)
     results = map_items(work, tasks, workers=min(settings.workers, len(tasks) or 1), preload=modules_of(before))
     with settings.report.progress("choosing a reference", len(tasks)) as advance:

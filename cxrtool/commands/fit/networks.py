@@ -126,7 +126,7 @@ class Task:
         splits = splits_file(self.options.splits or Path())
         folds = read_folds(splits, self.manifest, self.own, self.settings)
         wanted = runs.select_folds([(a.repeat, a.fold) for a in folds], self.options.only)
-        container = StepFolder(self.settings.out, self.plan, self.settings)
+        container = StepFolder(self.settings.out, self.plan, self.settings, replaced=False)
         if not container.needs_work():
             return None
         warn_without_validation([a for a in folds if (a.repeat, a.fold) in wanted], self.options, self.settings)

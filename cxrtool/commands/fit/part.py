@@ -14,7 +14,7 @@ from cxrtool.commands.fit.pictures import SHOWN, draw_examples, predict_with
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.errors import count_of
-from cxrtool.flow.assignment import Assignment
+from cxrtool.flow.assignment import Assignment, check_equal
 from cxrtool.flow.folder import StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -106,6 +106,7 @@ class PartFitter:
         report, name = self.settings.report, assignment.name
         decoded = self.decoded(folder, request)
         assignment = decoded.usable(assignment)
+        check_equal(self.manifest, decoded.images.sha256, assignment, self.settings)
         indices = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
         design = make_design(self.options, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
@@ -131,6 +132,7 @@ class PartFitter:
                     warn=report.warn,
                 )
             rows = self._measure(design, fitted, decoded, assignment, request)
+            request.raise_if_stopped()
             self._write(build.path, fitted, decoded, assignment, rows)
             shutil.rmtree(build.path / "state", ignore_errors=True)
             for i, reason in decoded.failed.items():

@@ -46,6 +46,7 @@ class JointOptions(Options):
     """The options of `fuse joint`."""
 
     SHARED: ClassVar[tuple[str, ...]] = (*SHARED, "seed", "allow_leakage")
+    WRITES_FILE: ClassVar[bool] = True
 
     sources: tuple[Path, ...] = argument("The runs of A and B, or CSVs.", metavar="A B")
     names: str = option(

@@ -27,6 +27,7 @@ class MeanOptions(Options):
     """The options of `fuse mean`."""
 
     SHARED: ClassVar[tuple[str, ...]] = SHARED
+    WRITES_FILE: ClassVar[bool] = True
 
     sources: tuple[Path, ...] = argument("Two or more runs, or CSVs.", metavar="RUN...")
     partial: bool = common_options.partial()

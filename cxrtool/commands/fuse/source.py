@@ -14,8 +14,9 @@ from cxrtool.data.splitting.splits import Run, read_splits
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import Predictions, dump_predictions, write_predictions
 from cxrtool.errors import InputError, UsageError
-from cxrtool.flow.folder import check_file, touch
+from cxrtool.flow.folder import touch
 from cxrtool.flow.fusing import TEST, Key, key_of
+from cxrtool.flow.replacing import check_file, is_predictions
 from cxrtool.flow.run import fold_name, is_fold, is_run, read_run_predictions
 from cxrtool.flow.settings import Settings
 
@@ -83,7 +84,7 @@ def fuse(
     if settings.dry_run:
         settings.report.say(f"would fuse {', '.join(map(str, paths))}")
         return None
-    check_file(settings.out, ("image_id", "path", "predicted"), paths, settings)
+    check_file(settings.out, is_predictions, paths, settings)
     fused = make([Source(path, _read(path, partial=partial)) for path in paths])
     if settings.out is not None:
         _write(settings.out, fused, paths)

@@ -25,6 +25,7 @@ class TwinsOptions(Options):
     """The options of `fuse twins`."""
 
     SHARED: ClassVar[tuple[str, ...]] = SHARED
+    WRITES_FILE: ClassVar[bool] = True
 
     sources: tuple[Path, ...] = argument("One run of twins, or a CSV.", metavar="RUN")
     positive: str | None = option(

@@ -23,8 +23,10 @@ from cxrtool.commands.info.describe import (
     reasons,
     values,
 )
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, PART, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, tabulate
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Manifest, Table, read_manifest, read_table
 from cxrtool.data.tables.predictions import PREFIX, read_predictions
 from cxrtool.errors import CxrtoolError, InputError, count_of
@@ -87,8 +89,9 @@ def kind_of(path: Path) -> str:
     Raises:
         InputError: The kind is unknown.
     """
+    check(path / PART)
     try:
-        kind = json.loads((path / PART).read_text(encoding="utf-8")).get("kind")
+        kind = load_json(path / PART).get("kind")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path / PART}: not readable JSON: {error}") from error
     if kind not in KINDS:
@@ -164,6 +167,7 @@ class InfoOptions(Options):
     path: Path = argument("A manifest, a folder, a run, a model, a table or an image.", metavar="PATH")
     splits: Path | None = option("Count by the subsets of these splits.", None, shown="splits.csv beside the manifest")
     table1: bool = option("Table 1: patients and images of each subset, or of each class.", False)
+    show_identity: bool = option("Show the patient id of a DICOM file.", False)
 
 
 def run(options: InfoOptions, settings: Settings) -> None:
@@ -239,7 +243,7 @@ def _file(path: Path, options: InfoOptions, settings: Settings) -> Description:
     except InputError as error:
         if not path.is_file():
             raise InputError(error.message, f"expected {LOOKED_FOR}") from None
-        return _image(path, error)
+        return _image(path, error, options)
     columns = set(table.columns)
     if any(name.startswith(PREFIX) for name in columns):
         return _predictions(path)
@@ -290,8 +294,9 @@ def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None
 
 def _model(path: Path, made: dict[str, Any] | None) -> Description:
     result = Description("model", str(path))
+    check(path / MODEL)
     try:
-        content = json.loads((path / MODEL).read_text(encoding="utf-8"))
+        content = load_json(path / MODEL)
         if not isinstance(content, dict):
             raise ValueError("expected names and values")
     except (OSError, ValueError) as error:
@@ -379,7 +384,7 @@ def _rejects(table: Table) -> Description:
     return result
 
 
-def _image(path: Path, no_table: InputError) -> Description:
+def _image(path: Path, no_table: InputError, options: InfoOptions) -> Description:
     from cxrtool.data.reading.images import read_image
 
     try:
@@ -394,7 +399,8 @@ def _image(path: Path, no_table: InputError) -> Description:
     result.add("bits a pixel", image.pixels.dtype.itemsize * 8)
     result.add("grey values", f"{int(image.pixels.min())} to {int(image.pixels.max())}")
     for name, value in image.tags.items():
-        result.add(name.replace("_", " "), value)
+        hidden = name == "patient_id" and not options.show_identity
+        result.add(name.replace("_", " "), "in the file; --show-identity shows it" if hidden else value)
     result.next = f"cxrtool predict MODEL {path}"
     return result
 

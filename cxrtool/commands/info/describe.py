@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cxrtool.data.digests import FILES, altered
 from cxrtool.data.file_names import REJECTS
 from cxrtool.data.splitting.grouping import PATIENT, count_patients, identities, original_of
 from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
@@ -118,6 +119,10 @@ def add_making(result: Description, made: Mapping[str, Any], folder: Path) -> No
     result.add("made by", shlex.join(str(word) for word in made.get("argv", [])) or f"cxrtool {made.get('command')}")
     version = made.get("versions", {}).get("cxrtool", "?")
     result.add("made on", f"{made.get('started', '?')}, in {made.get('seconds', '?')} s, by cxrtool {version}")
+    if FILES not in made:
+        result.add("changed since", "not known: this version of cxrtool kept no digests of its files")
+    elif name := altered(folder):
+        result.add("changed since", f"{name}; commands that read it will refuse it")
     if (folder / REJECTS).exists():
         rejects = read_table(folder / REJECTS).rows
         result.add("left out", f"{len(rejects)}: {reasons(rejects)}" if rejects else "")

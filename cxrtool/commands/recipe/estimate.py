@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrtool.commands.recipe.system import Recipe
+from cxrtool.data.files import scratch_folder
 from cxrtool.errors import UsageError, count_of
 from cxrtool.flow.settings import Settings
 from cxrtool.training.options import TrainingOptions
@@ -184,7 +184,7 @@ def seconds_a_step(design: Design) -> float:
         times.append(time.monotonic())
 
     no_images = np.empty(0, np.int64)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("recipe") as folder:
         fit_fold(
             replace(design, recipe=replace(design.recipe, epochs=1)),
             Store(images, [""] * count),
@@ -193,7 +193,7 @@ def seconds_a_step(design: Design) -> float:
             np.arange(count),
             no_images,
             no_images,
-            Path(folder),
+            folder,
             save_every=1e9,
             stop=record_time,
         )

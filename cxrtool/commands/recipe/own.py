@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 import time
 from calendar import timegm
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from cxrtool.commands.recipe.system import Step, Variable
 from cxrtool.data.file_names import MANIFEST, RUN_FILE, SPLITS
+from cxrtool.data.files import scratch_folder
 from cxrtool.data.splitting.splits import read_splits, splits_digest
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import InputError, count_of
@@ -242,8 +242,8 @@ class OwnChain:
             labelled = {row["image_id"] for row in rows if row.get("label")} or {row["image_id"] for row in rows}
             if origin.command == "train" or is_divided(origin.manifest) or labelled != ids:
                 continue
-            with tempfile.TemporaryDirectory() as place:
-                again = Path(place) / SPLITS
+            with scratch_folder("recipe") as place:
+                again = place / SPLITS
                 self.settings.call(["split", str(origin.path), *words, "-o", str(again), "--quiet"])
                 # From Python there may be nothing to call: the same images must do.
                 if not again.exists() or splits_digest(again) == splits_digest(splits):

@@ -21,8 +21,8 @@ from cxrtool.commands.report.options import ReportOptions
 from cxrtool.commands.report.page import Maker
 from cxrtool.commands.report.study import Study
 from cxrtool.commands.report.unlabelled import UnlabelledMaker
-from cxrtool.data.files import STDIN, atomic_write
-from cxrtool.errors import InputError, OutputError, UsageError
+from cxrtool.data.files import STDIN, atomic_write, scratch_folder
+from cxrtool.errors import InputError, TakenError, UsageError
 from cxrtool.flow.evaluating import find_sources
 from cxrtool.flow.folder import Inputs, Plan, touch
 from cxrtool.flow.settings import Settings
@@ -54,7 +54,7 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
         UsageError: Options that exclude each other, or an unknown class.
         IncompleteError: A run lacks folds.
         InputError: Predictions, manifest or audit cannot be read.
-        OutputError: The output exists and was not made by `cxrtool report`.
+        TakenError: The output exists and was not made by `cxrtool report`.
     """
     options.evaluation().check_decisions()
     sources = find_sources(options.evaluation())
@@ -106,7 +106,7 @@ def _target(settings: Settings) -> Path:
     if settings.out is None:
         raise UsageError("expected -o FILE, found none", "add -o report.html")
     if settings.out.is_dir():
-        raise OutputError(
+        raise TakenError(
             f"-o {settings.out}: expected the name of a file, found a folder", f"-o {settings.out / 'report.html'}"
         )
     return settings.out
@@ -132,7 +132,7 @@ def _needs_work(out: Path, digest: str, plan: Plan, settings: Settings) -> bool:
         with out.open("rb") as file:
             found = read_digest(file.read(HEAD).decode("utf-8", "replace"))
         if not found:
-            raise OutputError(
+            raise TakenError(
                 f"-o {out}: expected a new file or one that `cxrtool report` made, found something else",
                 "choose another -o, or remove it yourself",
             )
@@ -151,13 +151,11 @@ def _needs_work(out: Path, digest: str, plan: Plan, settings: Settings) -> bool:
 
 
 def _write(out: Path, digest: str, settings: Settings, maker: Callable[[Path], Any], remark: str) -> None:
-    import tempfile
-
     from cxrtool.auditing.part import WARNING
     from cxrtool.reporting.html import render
 
-    with tempfile.TemporaryDirectory(prefix="cxrtool-report-") as folder:
-        page = maker(Path(folder)).page()
+    with scratch_folder("report") as folder:
+        page = maker(folder).page()
         marks = [(WARNING, remark), *page.marks] if remark else page.marks
         text = render(replace(page, marks=marks), digest)
     if len(text.encode()) > LARGEST:

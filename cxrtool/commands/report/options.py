@@ -18,6 +18,7 @@ class ReportOptions(Options):
     """The options of `report`."""
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, "verify", *RUNNING)
+    WRITES_FILE: ClassVar[bool] = True
 
     inputs: tuple[str, ...] = argument(
         "A run, or predictions of one or many folds; side by side as internal=A.csv external=B.csv.",

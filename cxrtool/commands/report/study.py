@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import (
     AUDIT,
     CURVES,
@@ -27,6 +27,7 @@ from cxrtool.data.files import no_such
 from cxrtool.data.splitting.grouping import PATIENT, group_images, original_of
 from cxrtool.data.splitting.made_by import parse as parse_line
 from cxrtool.data.splitting.splits import SUBSETS, Splits, read_splits
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.foreign import ForeignColumns, is_own
 from cxrtool.data.tables.manifest import Row, read_manifest, read_table
 from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
@@ -365,8 +366,9 @@ def _files_of(source: Source) -> list[Path]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    check(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -114,7 +114,7 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     searched = [combination.options.identity() for combination in combinations]
     identity = {"combinations": searched, **shared} if options.grid else {**searched[0], **shared}
     plan = Plan("train", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
-    container = StepFolder(settings.out, plan, settings)
+    container = StepFolder(settings.out, plan, settings, replaced=False)
     if not container.needs_work():
         return []
     mine = [assignment for assignment in assignments if (assignment.repeat, assignment.fold) in wanted]

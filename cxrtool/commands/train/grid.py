@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.commands.train.combinations import KERNELS, Combination, flag, show
 from cxrtool.data.file_names import HISTORY, MODEL_WEIGHTS
 from cxrtool.data.files import atomic_write
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import CxrtoolError, DivergedError, InputError, count_of
 from cxrtool.flow import run as runs
@@ -359,7 +360,7 @@ def _cell(value: Any) -> str:
 
 
 def _read_score(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / SCORE).read_text(encoding="utf-8"))
+    content: dict[str, Any] = load_json(folder / SCORE)
     return content
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cxrtool
 from cxrtool.commands.train.options import TrainOptions
+from cxrtool.data.digests import FILES
 from cxrtool.data.file_names import MANIFEST, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import atomic_write, is_stream, locked, no_such, saying_what_fails
 from cxrtool.data.splitting.divider import parse_holdout
@@ -113,7 +114,8 @@ class Implied:
             _begin(run.out, settings)
             settings.report.say(f"first: {self.shown}")
             for line in self.lines:
-                force = ["--force"] if settings.force and line[0] == "prepare" else []
+                # The splits of this run are its own, and no other's.
+                force = ["--force"] if settings.force or line[0] == "split" else []
                 workers = ["--workers", str(settings.workers)] if line[0] == "prepare" else []
                 if code := settings.call([*line, *workers, *force, *(["--quiet"] if settings.quiet else [])]):
                     return code
@@ -203,7 +205,10 @@ def _mark(source: Path, way: Sequence[str], settings: Settings, *, raw: bool) ->
 
 def _begin(run: Path, settings: Settings) -> None:
     """Make the folder of the run where there is none; it never exists without `run.json`."""
-    if read_run_file(run) is not None:
+    if (made := read_run_file(run)) is not None:
+        # The division is made again, in its place.
+        if made.pop(FILES, None):
+            atomic_write(run / RUN_FILE, json.dumps(made, indent=1, default=str) + "\n")
         return
     fresh = run.parent / f".{run.name}.new"
     shutil.rmtree(fresh, ignore_errors=True)

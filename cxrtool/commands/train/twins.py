@@ -201,7 +201,7 @@ class TwinStores:
 
         shape = (count, size, size, COLOURS)
         cache = open_cache(self.settings.cache)
-        with saying_what_fails(cache), tempfile.TemporaryFile(dir=cache) as file:
+        with saying_what_fails(cache, "--cache"), tempfile.TemporaryFile(dir=cache) as file:
             if hasattr(os, "posix_fallocate"):
                 # Writing into a mapped file without allocated space kills the process when the disk is full.
                 os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * dtype.itemsize))

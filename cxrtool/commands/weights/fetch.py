@@ -21,6 +21,7 @@ class FetchOptions(Options):
     """The options of `weights fetch`."""
 
     SHARED: ClassVar[tuple[str, ...]] = ("out", "force", "dry_run", "quiet")
+    WRITES_FILE: ClassVar[bool] = True
 
     names: tuple[str, ...] = argument("Networks of timm.", metavar="NAME...")
 
@@ -76,7 +77,7 @@ def fetch(options: FetchOptions, settings: Settings) -> None:
         if out is None:
             _report_cache(published(entry.name), settings)
         else:
-            _write(network.state_dict(), out)
+            _write(network.state_dict(), out, settings)
             say(f"{out}: {entry.weights}, {_megabytes(out)}; next: train --model {entry.name} --weights {out}")
 
 
@@ -85,14 +86,26 @@ def _report_cache(entry: Any, settings: Settings) -> None:
     settings.report.say(f"{entry.name}: {entry.weights}, {size}; `train --weights imagenet` finds it without a network")
 
 
-def _write(state: dict[str, Any], out: Path) -> None:
-    from safetensors.torch import save_file
+def _write(state: dict[str, Any], out: Path, settings: Settings) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save
 
-    from cxrtool.data.files import atomic_path
+    from cxrtool.data.files import atomic_write
+    from cxrtool.flow.replacing import check_file
 
-    with atomic_path(out) as temporary:
-        # With timm's own names, so that timm can load it too.
-        save_file({name.removeprefix("timm."): value.contiguous() for name, value in state.items()}, temporary)
+    # With timm's own names, so that timm can load it too.
+    tensors = {name.removeprefix("timm."): value.contiguous() for name, value in state.items()}
+
+    def is_this_network(path: Path) -> bool:
+        try:
+            with safe_open(path, "pt") as file:
+                return set(file.keys()) == tensors.keys()
+        except Exception:
+            # It has its own errors for what is no file of weights.
+            return False
+
+    check_file(out, is_this_network, [], settings)
+    atomic_write(out, save(tensors))
 
 
 def _megabytes(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxrtool.data.file_names import FITTED_ON
+from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.errors import CxrtoolError
 from cxrtool.flow.fold_training import FITTED_COLUMNS
@@ -39,7 +40,7 @@ def list_images(build: Build, manifest: Manifest, settings: Settings) -> None:
     rows: list[Row] = [
         {
             "image_id": row["image_id"],
-            "patient_id": row.get("patient_id", ""),
+            "patient_id": hashed(row.get(PATIENT, "")),
             "sha256": row.get("sha256") or known.get(row["image_id"], ""),
             "repeat": "",
             "fold": "",

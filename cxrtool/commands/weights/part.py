@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.weights.images import list_images
+from cxrtool.data.archives import check_archive
 from cxrtool.data.file_names import PART
 from cxrtool.data.files import sha256_file
 from cxrtool.data.tables.manifest import read_manifest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PARTS = ("ribs",)
 """The parts with published weights."""
+
+_LARGEST = 1 << 28
+"""Largest size of the arrays of an .npz in bytes; those of the published network have a few million."""
 
 NETWORK = "autoencoder"
 VERSION = 1
@@ -105,8 +109,6 @@ def _arrays(files: list[Path]) -> dict[str, np.ndarray]:
     Raises:
         InputError: It cannot be read.
     """
-    import zipfile
-
     import numpy as np
 
     from cxrtool.models.tensorflow_checkpoint import checkpoint_stem, read_tensors
@@ -115,7 +117,11 @@ def _arrays(files: list[Path]) -> dict[str, np.ndarray]:
     if stem is not None:
         return dict(read_tensors(stem))
     try:
+        check_archive(files[0], _LARGEST, "an .npz of arrays")
         with np.load(files[0], allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except Exception as error:
+        # A damaged array has any of a dozen errors, a MemoryError for its shape among them.
         raise InputError(f"{files[0]}: cannot be read as an .npz of plain arrays: {error}") from error

@@ -15,7 +15,7 @@ from cxrtool.data.datasets.paths import is_list
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import ADAPTERS
 from cxrtool.data.files import is_stream, no_such
-from cxrtool.data.tables.ids import Naming, stem_of, unique_ids
+from cxrtool.data.tables.ids import Naming, one_line, stem_of, unique_ids
 from cxrtool.data.tables.manifest import Manifest, order_columns
 from cxrtool.errors import InputError, UsageError
 
@@ -85,8 +85,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
         name = default_source(source)
         for record in adapter.read(source, request):
             folder, stem = (record.path.parent.name, stem_of(record.path.name)) if record.relative else ("", "")
-            # A single image is told from others of its name by the path that was given.
-            relative = printable(source) if record.path == source else f"{name}/{record.relative}"
+            # A single image is told from others of its name by where it is.
+            relative = printable(real_place(source)) if record.path == source else f"{name}/{record.relative}"
             namings.append(Naming(record.image_id or stem, folder, relative))
             records.append(_absolute(record, source, source_name or record.columns.get("source") or name))
     if not records:
@@ -185,10 +185,22 @@ def default_source(source: Path) -> str:
     if is_stream(source):
         folder = Path.cwd()
     else:
-        folder = source.absolute() if source.is_dir() or not source.suffix else source.absolute().parent
+        # The folder's own name, from wherever and through whichever link it is reached: patients are named by it.
+        folder = real_place(source)
+        if source.is_file() or (source.suffix and not source.is_dir()):
+            folder = folder.parent
+        elif source.is_dir():
+            folder = folder.resolve()
     while folder.name.lower() in _GENERIC and folder.parent.name:
         folder = folder.parent
     return folder.name or "data"
+
+
+def real_place(path: Path) -> Path:
+    """A path without `..` and with the real folder; of a link to a file, the place of the link."""
+    path = path.absolute()
+    # Of `..` the last part is no name.
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def printable(path: Path | str) -> str:
@@ -205,8 +217,9 @@ def _absolute(record: Record, listed_in: Path, source: str) -> Record:
         **({"mask": str(masks[0])} if masks else {}),
         **({"ribless": str(ribless)} if ribless else {}),
         "path": str(path) if record.relative else "",
-        "source": source.replace(":", "_"),
+        "source": one_line(source).replace(":", "_"),
     }
+    row |= {name: one_line(row[name]) for name in ("label", "patient_id") if row.get(name)}
     row.setdefault(ORIGINAL, printable(record.relative or record.path))
     header = _absolute_path(record.header) if record.header else None
     return replace(record, path=path, columns=row, header=header, masks=masks, ribless=ribless, listed_in=listed_in)

@@ -16,13 +16,13 @@ The images of `stage_2_test_images` have no labels, and are not listed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from cxrtool.data.datasets.layout import columns_of, find, folder_of, misfit, table_of
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
+from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Row, read_table
 from cxrtool.errors import InputError
 
@@ -92,7 +92,7 @@ def _patients(root: Path, request: Request) -> dict[str, str]:
         )
         return {}
     try:
-        entries: list[Row] = json.loads(paths[0].read_text(encoding="utf-8"))
+        entries: list[Row] = load_json(paths[0])
         return {entry["subset_img_id"]: f"nih:{entry['img_id'].partition('_')[0]}" for entry in entries}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

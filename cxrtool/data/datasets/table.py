@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from cxrtool.data.datasets.finding import Finder, listed
@@ -116,9 +117,21 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         if name:
             path, candidates = finder.find(name)
             doubt = f"{AMBIGUOUS}: {listed(candidates)}" if candidates else ""
-            relative = Path(os.path.relpath(path, images or folder)).as_posix()
+            # Of real folders: an absolute path in a cell may go through other links than the table's own.
+            relative = Path(os.path.relpath(_real(path), _real_folder(images or folder))).as_posix()
             record = replace(record, path=path, relative=relative, doubt=doubt)
         yield record
+
+
+def _real(path: Path) -> str:
+    """The path with the real folder, where the file itself may be a link."""
+    folder, name = os.path.split(os.path.normpath(path))
+    return os.path.join(_real_folder(folder), name)  # noqa: PTH118
+
+
+@lru_cache(4096)
+def _real_folder(folder: Path | str) -> str:
+    return os.path.realpath(folder)
 
 
 def _read(source: Path, request: Request) -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 import warnings as python_warnings
 import zlib
@@ -21,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.reading.dicom_header import GREY, interpretation, make_regular, numbers, text, values_of, whole
-from cxrtool.data.reading.headers import jpeg_frame
+from cxrtool.data.reading.headers import jpeg_frame, jpeg_scans
 from cxrtool.data.reading.lookup_table import read_table
-from cxrtool.data.reading.radiograph import Grey, Radiograph, check_size, to_grey
+from cxrtool.data.reading.radiograph import Grey, Radiograph, check_scans, check_size, to_grey
 from cxrtool.data.tables.people import sex_of, years_of
 from cxrtool.errors import ImageError
 from cxrtool.imaging.window import apply_window, quantise
@@ -77,6 +78,9 @@ TAGS = [*_SHAPE, *_DISPLAY, *_METADATA]
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER_ROOM = 1 << 22
 """Largest header in a deflated stream, in bytes."""
+
+_PIXELS_ROOM = 1 << 26
+"""Bytes that may follow the pixels, or that a compression may need beyond them."""
 
 _CODECS = {
     "1.2.840.10008.1.2.4.51": ("JPEG Extended (12 bits)", "pylibjpeg-libjpeg (GPL)"),
@@ -141,13 +145,14 @@ def _read(file: BinaryIO, max_pixels: int) -> Radiograph:
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
             _check_shape(header, max_pixels)
+            _check_rest(file, header)
             file.seek(0)
             source = file
         dataset = pydicom.dcmread(source, force=True, specific_tags=[*TAGS, *_PIXELS])
         if "PixelData" not in dataset:
             raise ImageError("truncated DICOM: the file ends before its pixels, or it has no image")
         _set_transfer_syntax(dataset)
-        precision = _check_codec(dataset)
+        precision = _check_codec(dataset, max_pixels)
     radiograph = Radiograph(np.zeros((1, 1), np.uint8))
     with _stage(_UNCLEAR):
         known = make_regular(dataset, precision, radiograph.warnings)
@@ -202,6 +207,27 @@ def _check_shape(header: Dataset, max_pixels: int) -> None:
         raise ImageError(f"expected a radiograph of one frame, found {frames}")
 
 
+def _check_rest(file: BinaryIO, header: Dataset) -> None:
+    """Raise an `ImageError` where more follows the header, at whose end the file is, than pixels can take."""
+    rest = os.fstat(file.fileno()).st_size - file.tell()
+    columns, rows = whole(header, "Columns") or 0, whole(header, "Rows") or 0
+    if rest > 8 * columns * rows + _PIXELS_ROOM:
+        raise ImageError(f"malformed DICOM: {rest:,} bytes follow its header of {columns} x {rows} pixels")
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Raise an `ImageError` where pixels that are not compressed are fewer than in the header, or several images."""
+    from pydicom.pixels.utils import get_expected_length
+
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    expected, found = get_expected_length(dataset), len(dataset.PixelData)
+    if found < expected:
+        raise ImageError(f"truncated DICOM: it has {found:,} of the {expected:,} bytes of its pixels")
+    if found >= 2 * expected:
+        raise ImageError(f"malformed DICOM: it has {found:,} bytes of pixels, its header {expected:,}")
+
+
 def _set_transfer_syntax(dataset: Dataset) -> None:
     """Where the file has no transfer syntax, set the one with which pydicom could read it."""
     from pydicom import uid
@@ -213,8 +239,8 @@ def _set_transfer_syntax(dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else plain
 
 
-def _check_codec(dataset: Dataset) -> int | None:
-    """Check that a decoder is installed and that the compressed stream has the size in the header.
+def _check_codec(dataset: Dataset, max_pixels: int) -> int | None:
+    """Check that a decoder is installed and that the pixels, or the compressed stream, have the size in the header.
 
     Returns:
         Bits a sample of the stream; None where the pixels are not compressed or do not tell.
@@ -223,7 +249,9 @@ def _check_codec(dataset: Dataset) -> int | None:
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    name, package = _CODECS.get(str(syntax), (syntax.name, ""))
+    # An unknown one has its value as its name, and a value of a header is not repeated.
+    known = "an unknown" if syntax.name == str(syntax) else syntax.name
+    name, package = _CODECS.get(str(syntax), (known, ""))
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
@@ -235,6 +263,7 @@ def _check_codec(dataset: Dataset) -> int | None:
         if frame and stream.startswith(b"\xff\xd8"):
             # Pillow accepts this transfer syntax too, but only images of 8 bits.
             available = frame[2] <= 8 or "libjpeg" not in package or find_spec("libjpeg") is not None
+            check_scans(*frame[:2], jpeg_scans(stream), max_pixels)
     if not available:
         raise ImageError(
             f"{name} compression needs {package or 'a decoder'}, which is not installed",
@@ -244,6 +273,8 @@ def _check_codec(dataset: Dataset) -> int | None:
     if frame and frame[:2] != (columns, rows):
         found = f"{frame[0]} x {frame[1]}"
         raise ImageError(f"its header has {columns} x {rows} pixels, its compressed stream {found}")
+    if frame and not stream.startswith(b"\xff\xd8"):
+        _check_tiles(stream)
     return frame[2] if frame else None
 
 
@@ -254,6 +285,23 @@ def _jpeg2000_frame(stream: bytes) -> tuple[int, int, int] | None:
         return None
     right, bottom, left, top = (int.from_bytes(stream[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
     return right - left, bottom - top, (stream[start + 42] & 0x7F) + 1
+
+
+def _check_tiles(stream: bytes) -> None:
+    """Raise an `ImageError` where a JPEG 2000 stream lacks tiles: the decoder leaves them black, without an error."""
+    start = stream.find(b"\xff\x4f\xff\x51", 0, 1024)
+    sides = [int.from_bytes(stream[at : at + 4], "big") for at in range(start + 8, start + 40, 4)]
+    right, bottom, _, _, across, down, left, top = sides
+    expected = -(-(right - left) // max(across, 1)) * -(-(bottom - top) // max(down, 1))
+    found, position = set(), stream.find(b"\xff\x90", start)
+    while position >= 0 and stream[position : position + 2] == b"\xff\x90":
+        length = int.from_bytes(stream[position + 6 : position + 10], "big") or len(stream) - position
+        if position + length > len(stream):
+            break
+        found.add(stream[position + 4 : position + 6])
+        position += length
+    if len(found) < expected:
+        raise ImageError(f"truncated DICOM: its JPEG 2000 stream has {len(found)} of {expected} tiles")
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
@@ -338,6 +386,7 @@ def _pixels(dataset: Dataset, known: bool, warnings: list[str]) -> Grey:
     if meaning in GREY:
         return _monochrome(dataset, meaning == GREY[0], known, warnings)
     with _stage(_UNDECODED):
+        _check_length(dataset)
         array = pixel_array(dataset)
         if meaning == "PALETTE COLOR":
             array = apply_color_lut(array, dataset)
@@ -357,6 +406,7 @@ def _monochrome(dataset: Dataset, inverted: bool, known: bool, warnings: list[st
     if int(dataset.get("HighBit", bits - 1)) != bits - 1:
         raise ImageError(f"its highest bit is {dataset.HighBit}, which does not fit {bits} stored bits")
     with _stage(_UNDECODED):
+        _check_length(dataset)
         stored = pixel_array(dataset, correct_unused_bits=False)
     if stored.ndim != 2:
         raise ImageError(f"expected one grey image, found an array of {stored.ndim} axes")

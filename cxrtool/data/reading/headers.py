@@ -6,6 +6,7 @@ error, so that the end of a file has to be checked separately.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ INKS = "printing inks (CMYK), reduced to grey without their colour profile"
 # In entropy-coded data 0xff is followed by 0 (stuffing) or by a restart marker; anything else starts a new segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _JPEG_CUT = "truncated JPEG: the file ends before its end marker"
-_JPEG_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+_JPEG_PROGRESSIVE = (0xC2, 0xCA)
 _JPEG_OTHER_FRAMES = {0xC3: "lossless", 0xCB: "lossless"} | dict.fromkeys(
     (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"
 )
@@ -61,7 +63,7 @@ class Header:
             writer has applied it, `none` where it is not opacity.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
         inverted: 0 is white after decoding.
-        scans: Passes of a progressive JPEG.
+        scans: Passes over a JPEG whose components are not all in the first one.
         note: A warning, or empty.
         packed: Several samples share a byte, as OpenCV does not decode them.
     """
@@ -123,44 +125,20 @@ def _is_dicom_without_preamble(head: bytes) -> bool:
     return explicit or int.from_bytes(head[4:8], "little") <= 256
 
 
-def read_png(data: bytes) -> Header:
-    """Read a PNG's header and walk its chunks to the end."""
-    if data[12:16] != b"IHDR":
-        raise ImageError("malformed PNG: it does not start with its header")
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    orientation, note, animated, position, size = 1, "", False, 8, len(data)
-    while True:
-        if position + 12 > size:
-            raise ImageError("truncated PNG: the file ends before its end chunk")
-        length = int.from_bytes(data[position : position + 4], "big")
-        name = data[position + 4 : position + 8]
-        if name == b"IEND":
-            break
-        if name == b"acTL":
-            animated = True
-        elif name == b"eXIf":
-            orientation = exif_orientation(data[position + 8 : position + 8 + length])
-        elif name == b"tRNS" and colour != 3:
-            note = "its transparent colour was read as an ordinary grey value"
-        position += 12 + length
-    if animated:
-        raise ImageError("expected one image, found an animated PNG")
-    return Header("PNG", width, height, bits=16 if depth == 16 else 8, orientation=orientation, note=note)
-
-
 def read_jpeg(data: bytes) -> Header:
     """Read a JPEG's frame header and EXIF orientation, and walk its segments to the end marker.
 
     Four components are CMYK or YCCK; the decoder assumes inverted inks, which is how Adobe's programs store them.
     """
     frame: tuple[int, int] | None = None
-    orientation, scans, variant = 1, 0, ""
+    orientation, scans, whole = 1, 0, 0
     inks = adobe = False
     for code, start, length in _jpeg_segments(data, 2):
         if code == 0xDA:
             scans += 1
-            if variant != "progressive":
-                # Entropy-coded data contain no end marker by chance; only the scans of a progressive JPEG are counted.
+            if data[start] == whole:
+                # All components are in this scan, so it is the only one. Entropy-coded data contain no end marker by
+                # chance.
                 if data.rfind(b"\xff\xd9", start + length) < 0:
                     raise ImageError(_JPEG_CUT)
                 break
@@ -172,7 +150,8 @@ def read_jpeg(data: bytes) -> Header:
                 raise ImageError(f"a JPEG of {precision} bits is not supported outside DICOM; convert it to PNG")
             if components not in (1, 3, 4):
                 raise ImageError(f"expected a grey, RGB or CMYK JPEG, found one of {components} components")
-            frame, variant, inks = (width, height), _JPEG_FRAMES[code], components == 4
+            frame, inks = (width, height), components == 4
+            whole = 0 if code in _JPEG_PROGRESSIVE else components
         elif code == 0xEE and data[start : start + 5] == b"Adobe":
             adobe = True
         elif code == 0xE1 and data[start : start + 6] == b"Exif\0\0":
@@ -217,6 +196,15 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
     except (ImageError, struct.error):
         pass
     return None
+
+
+def jpeg_scans(data: bytes) -> int:
+    """The passes of a JPEG stream of any variant, up to its end or to where it is damaged."""
+    scans = 0
+    with contextlib.suppress(ImageError):
+        for code, _, _ in _jpeg_segments(data, 2):
+            scans += code == 0xDA
+    return scans
 
 
 def exif_orientation(block: bytes) -> int:

@@ -21,9 +21,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.reading.headers import Header, read_bmp, read_jpeg, read_png, sniff
+from cxrtool.data.confinement import check_inside
+from cxrtool.data.digests import check
+from cxrtool.data.files import saying_what_fails
+from cxrtool.data.reading.headers import Header, read_bmp, read_jpeg, sniff
 from cxrtool.data.reading.jsrt_raw import SIDE, is_raw, read_raw
-from cxrtool.data.reading.radiograph import MAX_PIXELS, Grey, Radiograph, check_contrast, check_size, stretch, to_grey
+from cxrtool.data.reading.png import only_pixels, read_png
+from cxrtool.data.reading.radiograph import (
+    MAX_PIXELS,
+    Grey,
+    Radiograph,
+    check_contrast,
+    check_scans,
+    check_size,
+    stretch,
+    to_grey,
+)
 from cxrtool.data.reading.tiff import read_tiff, upright
 from cxrtool.errors import ImageError, OutputError
 from cxrtool.imaging.channels import as_grey
@@ -40,9 +53,6 @@ _HEADERS: dict[str, Callable[[bytes], Header]] = {
 # An uncompressed image of 16-bit RGBA, and room for metadata.
 _PIXEL_BYTES, _SLACK = 8, 1 << 26
 
-_SCANS = 20
-"""Largest number of passes of a progressive JPEG of the largest size; a few kilobytes can contain thousands."""
-
 _TURNS: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -55,6 +65,7 @@ _TURNS: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
 """How to turn an image upright, by EXIF orientation (Exif 2.3, section 4.6.4)."""
 
 _DAMAGE = re.compile(rb"Corrupt JPEG data: (?!\d+ extraneous)|Premature end of JPEG|Inconsistent progression")
+_TIFF_ERROR = re.compile(rb"TIFF_Error ([ -~]{1,120})")
 _EXTRANEOUS = re.compile(rb"Corrupt JPEG data: (\d+) extraneous")
 
 # Older OpenCV has no choice of filter: it uses the difference to the left pixel, and writes larger files.
@@ -81,15 +92,17 @@ def read_image(
     Args:
         path: A regular file.
         max_pixels: Images with more pixels are refused from their header, before anything is decoded.
-        capture_decoder_errors: Also refuse a JPEG whose decoder reports damage. This redirects the process's standard
-            error during decoding, so use it only in a process with one thread.
+        capture_decoder_errors: Also refuse a JPEG or TIFF whose decoder reports damage. This redirects the process's
+            standard error during decoding, so use it only in a process with one thread.
         header: A DICOM header as JSON (PS3.18, section F.2) for an image of stored values, which are displayed as in a
             DICOM file. It is ignored for DICOM and not applied to colour images.
         colour: An RGB image keeps its channels, (height, width, 3), red first; for those that generators made.
 
     Raises:
         ImageError: It cannot be read completely and exactly as one grey image. The message does not repeat the path.
+        ChangedError: It is in the folder of a step, and not what the step wrote.
     """
+    check(Path(path), by_time=True)
     with _open_regular(Path(path), _PIXEL_BYTES * max_pixels + _SLACK) as file:
         size = os.fstat(file.fileno()).st_size
         kind = "JSRT" if is_raw(str(path), size) else sniff(file.read(1024))
@@ -122,14 +135,15 @@ def write_png(path: Path | str, pixels: Grey, *, mask: bool = False) -> int:
         mask: Use `MASK_ENCODING`.
 
     Raises:
-        OutputError: It cannot be encoded.
+        OutputError: It cannot be encoded, or it is outside of the folder that is being built.
     """
+    check_inside(path)
     # OpenCV has blue first.
     ordered = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
     done, data = cv2.imencode(".png", ordered, MASK_ENCODING if mask else ENCODING)
     if not done:
         raise OutputError(f"cannot encode {path} as PNG")
-    with open(path, "wb") as file:  # noqa: PTH123
+    with saying_what_fails(Path(path), needed=data.nbytes), open(path, "wb") as file:  # noqa: PTH123
         return file.write(data.data)
 
 
@@ -166,9 +180,10 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     header = _header(kind, data)
     check_size(header.width, header.height, 1, max_pixels)
     expected = np.dtype(f"{header.form}{header.bits // 8}")
-    if header.width * header.height * header.scans > _SCANS * max_pixels:
-        raise ImageError(f"a progressive JPEG of {header.scans} scans would take too long to decode")
-    if kind == "TIFF" and header.orientation != 1:
+    check_scans(header.width, header.height, header.scans, max_pixels)
+    if kind == "PNG":
+        data = only_pixels(data)
+    elif kind == "TIFF" and header.orientation != 1:
         data = upright(data)
     warnings = [header.note] if header.note else []
     captured: list[bytes] = []
@@ -179,9 +194,9 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
             )
         except (cv2.error, OSError, ValueError, SyntaxError) as error:
             raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error
+    _check_decoder_messages(b"".join(captured), len(data), warnings)
     if pixels is None:
         raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
-    _check_decoder_messages(b"".join(captured), len(data), warnings)
     same = pixels.dtype.itemsize == expected.itemsize and (pixels.dtype.kind == "f") == (expected.kind == "f")
     if pixels.shape[:2] != (header.height, header.width) or not same:
         found = f"{pixels.shape[1]} x {pixels.shape[0]} of {pixels.dtype}"
@@ -229,11 +244,13 @@ def _header(kind: str, data: bytes) -> Header:
 
 
 def _check_decoder_messages(messages: bytes, size: int, warnings: list[str]) -> None:
-    """Check what libjpeg wrote to standard error.
+    """Check what libjpeg, or OpenCV for libtiff, wrote to standard error: both return half an image all the same.
 
     Raises:
         ImageError: Part of the image is missing.
     """
+    if wrong := _TIFF_ERROR.search(messages):
+        raise ImageError(f"damaged TIFF: part of its pixels cannot be decoded ({wrong[1].decode().rstrip('. ')})")
     if _DAMAGE.search(messages):
         raise ImageError("damaged JPEG: its data are corrupt, part of the image is missing")
     extra = _EXTRANEOUS.search(messages)
@@ -252,11 +269,16 @@ def _captured_stderr(captured: list[bytes]) -> Iterator[None]:
     except OSError:
         yield
         return
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
     with _scratch() as scratch:
         os.dup2(scratch.fileno(), 2)
+        # A user's OPENCV_LOG_LEVEL must not hide an error.
+        logging.setLogLevel(max(level, logging.LOG_LEVEL_ERROR))
         try:
             yield
         finally:
+            logging.setLogLevel(level)
             os.dup2(saved, 2)
             os.close(saved)
             scratch.seek(0)

@@ -16,6 +16,7 @@ Grey = NDArray[np.unsignedinteger[Any]]
 MAX_PIXELS = 100_000_000
 """More than any radiograph has: the largest detectors give about 20 million."""
 
+_SCANS = 20
 _NARROW = 16
 """An image that uses less than 1 / 16 of its range gets a warning."""
 
@@ -52,6 +53,16 @@ def check_size(width: int, height: int, frames: int, limit: int) -> None:
             f"its header has {many}{width:,} x {height:,} pixels, more than --max-pixels {limit:,}",
             "increase --max-pixels if it is a radiograph",
         )
+
+
+def check_scans(width: int, height: int, scans: int, limit: int) -> None:
+    """Refuse a JPEG whose passes take too long; a few kilobytes can contain thousands.
+
+    Raises:
+        ImageError: It has more than 20 passes over an image of `limit` pixels, or as much work.
+    """
+    if width * height * scans > _SCANS * limit:
+        raise ImageError(f"a progressive JPEG of {scans} scans would take too long to decode")
 
 
 def to_grey(pixels: Grey, warnings: list[str], *, applied: bool = False) -> Grey:

@@ -8,7 +8,6 @@ by keyword (`{"WindowCenter": 2048}`).
 
 from __future__ import annotations
 
-import json
 import warnings as python_warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.data.reading.dicom import TAGS, remarks_on, show_stored, tags_of
 from cxrtool.data.reading.dicom_header import whole
 from cxrtool.data.reading.radiograph import Radiograph
+from cxrtool.data.structured import load_json
 from cxrtool.errors import ImageError
 
 if TYPE_CHECKING:
@@ -61,11 +61,9 @@ def _read(path: Path) -> Dataset:
     from pydicom.datadict import tag_for_keyword
     from pydicom.dataset import Dataset
 
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
+    if path.stat().st_size > LARGEST:
         raise ImageError(f"its header {path.name} is larger than {LARGEST:,} bytes")
-    entries: dict[str, Any] = json.loads(data)
+    entries: dict[str, Any] = load_json(path)
     dataset = Dataset()
     for keyword in TAGS:
         if keyword in _CONVERTED:

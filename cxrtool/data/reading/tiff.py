@@ -12,9 +12,10 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrtool.data.reading.headers import INKS, Header
+from cxrtool.data.reading.headers import INKS, Header, jpeg_scans
 from cxrtool.errors import ImageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _GREY = (0, 1)
 _RGB, _CMYK, _YCBCR = 2, 5, 6
 _COLOURS = {_RGB: "RGB", 3: "palette", _CMYK: "CMYK", _YCBCR: "YCbCr"}
 _COMPRESSION = {1, 5, 7, 8, 32773, 32946}
+_JPEG = 7
 _FAX = {2, 3, 4}
 """Compressions of images of one bit."""
 
@@ -52,7 +54,9 @@ def read_tiff(data: bytes) -> Header:
         with _opened(io.BytesIO(data)) as file:
             tags = _only_page(file, data)
             header = _header(tags)
-            _check_whole(tags, len(data))
+            strips = _strips(tags, len(data))
+            if _values(tags, "Compression", 1)[0] == _JPEG:
+                header = replace(header, scans=max(jpeg_scans(data[start:end]) for start, end in strips))
             return header
     except (ImageError, MemoryError):
         raise
@@ -103,6 +107,8 @@ def _header(tags: TiffTags) -> Header:
     width, height = _values(tags, "ImageWidth", 0)[0], _values(tags, "ImageLength", 0)[0]
     bits = _values(tags, "BitsPerSample", 1)
     samples = _values(tags, "SamplesPerPixel", 1)[0]
+    if (depth := _values(tags, "ImageDepth", 1)[0]) != 1:
+        raise ImageError(f"expected one image, found a TIFF volume of {depth} slices")
     photometric = _values(tags, "PhotometricInterpretation", -1)[0]
     if photometric not in _GREY and photometric not in _COLOURS:
         raise ImageError(f"expected a grey, palette, RGB or CMYK TIFF, found photometric interpretation {photometric}")
@@ -166,10 +172,12 @@ def _alpha(tags: TiffTags, photometric: int, samples: int, bits: int) -> str:
     return "applied" if bits == 8 and not alpha else alpha
 
 
-def _check_whole(tags: TiffTags, size: int) -> None:
+def _strips(tags: TiffTags, size: int) -> list[tuple[int, int]]:
+    """Start and end of the strips or tiles; an `ImageError` where one is not in the file."""
     offsets = _values(tags, "TileOffsets") or _values(tags, "StripOffsets")
     counts = _values(tags, "TileByteCounts") or _values(tags, "StripByteCounts")
     if not offsets or len(offsets) != len(counts):
         raise ImageError("malformed TIFF: the positions of its pixels are missing")
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("truncated TIFF: the file ends before its last pixels")
+    return [(offset, offset + count) for offset, count in zip(offsets, counts, strict=True)]

@@ -5,6 +5,7 @@ Splits divide groups, resampling draws groups, and leakage is counted in groups.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ PATIENT = "patient_id"
 
 RELATED = {"parent_id": "images derived from one another", "sha256": "images with identical pixels"}
 """The other columns by which images belong together, and what such images are."""
+
+
+_HASH = "hashed:"
+_HASHED = re.compile(_HASH + "[0-9a-f]{24}")
 
 
 def normalised(identity: str) -> str:
@@ -32,6 +37,21 @@ def normalised(identity: str) -> str:
         return ""
     number = re.fullmatch(r"(\d+)\.0+", plain)
     return f"{space}{colon}{number[1]}" if number else known
+
+
+def hashed(identity: str) -> str:
+    """A patient id for a file that is published with a model: equal for ids that are equal once `normalised`.
+
+    It is not salted, because the images of another hospital have to be compared with it. So it hides an id from a
+    reader, but not from one who can try all ids; those of `prepare --salt` are safe from that too.
+
+    >>> hashed(" clinic:7.0 ") == hashed("Clinic:7") == hashed(hashed("clinic:7")), hashed("")
+    (True, '')
+    """
+    known = normalised(identity)
+    if not known or _HASHED.fullmatch(known):
+        return known
+    return _HASH + hashlib.sha256(f"cxrtool patient {known}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def identities(rows: Sequence[Row], column: str = PATIENT) -> list[str]:

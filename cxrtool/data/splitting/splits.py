@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cxrtool.data.file_names import SPLITS
 from cxrtool.data.files import sha256_file
-from cxrtool.data.splitting.grouping import PATIENT, group_images
+from cxrtool.data.splitting.grouping import PATIENT, group_images, normalised
 from cxrtool.data.tables.manifest import Manifest, Row, Table, dump_table, read_table
 from cxrtool.errors import InputError
 
@@ -18,6 +18,12 @@ SUBSETS = ("train", "validation", "test")
 COLUMNS = ("image_id", "repeat", "fold", "subset")
 MADE_BY = "made_by"
 """The column with the command line that made the splits, in the first row; without it a table is complete, too."""
+
+ROW_DIGEST = "row_digest"
+"""The column with `row_digest` of each image, in its first row; without it a table is complete, too."""
+
+RECORDS = (MADE_BY, ROW_DIGEST)
+"""The columns that do not assign images."""
 
 SYNONYMS = {
     "train": "train",
@@ -49,11 +55,13 @@ class Splits:
         name: For messages.
         made_by: The distinct command lines that made them (`data.splitting.made_by`): none for a table made by hand,
             several for joined tables.
+        row_digests: By image id, where the table has them.
     """
 
     runs: dict[Run, dict[str, str]]
     name: str = SPLITS
     made_by: list[str] = field(default_factory=list)
+    row_digests: dict[str, str] = field(default_factory=dict)
 
     def ids(self) -> set[str]:
         """The ids of all listed images."""
@@ -89,8 +97,22 @@ def read_splits(argument: Path | str) -> Splits:
         path = path / SPLITS
     table = read_table(path)
     table.require("image_id", "subset")
+    table.check_texts()
     made_by = dict.fromkeys(line for cell in table.column(MADE_BY) if (line := cell.strip()))
-    return Splits(_runs(table), table.name, list(made_by))
+    digests = {row["image_id"]: cell for row in table.rows if (cell := row.get(ROW_DIGEST, ""))}
+    return Splits(_runs(table), table.name, list(made_by), digests)
+
+
+def row_digest(row: Row) -> str:
+    """Three hexadecimal digits of an image's label and patient, by which a later change is noticed.
+
+    So few that no patient can be found out by trying all numbers; one change in 4,096 is missed.
+
+    >>> row_digest({"label": "covid", "patient_id": "P1"}) == row_digest({"label": "covid", "patient_id": " p1"})
+    True
+    """
+    text = "\0".join((row.get("label", ""), normalised(row.get(PATIENT, ""))))
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:3]
 
 
 def _runs(table: Table) -> dict[Run, dict[str, str]]:
@@ -163,18 +185,23 @@ def split_rows(runs: Mapping[Run, Mapping[str, str]]) -> list[Row]:
     ]
 
 
-def dump_splits(rows: Sequence[Row], made_by: Sequence[str]) -> str:
-    """The content of a splits file; `made_by` is in its first rows."""
+def dump_splits(rows: Sequence[Row], made_by: Sequence[str], images: Sequence[Row] = ()) -> str:
+    """The content of a splits file; `made_by` is in its first rows, the digest of each of these images in its first."""
+    digests = {image["image_id"]: row_digest(image) for image in images}
     marked = [{**row, MADE_BY: line} for row, line in zip(rows, chain(made_by, repeat("")), strict=False)]
-    return dump_table((*COLUMNS, MADE_BY), marked)
+    if not images:
+        return dump_table((*COLUMNS, MADE_BY), marked)
+    for row in marked:
+        row[ROW_DIGEST] = digests.pop(row["image_id"], "")
+    return dump_table((*COLUMNS, *RECORDS), marked)
 
 
 def splits_digest(path: Path) -> str:
-    """The digest of a splits file without `made_by`, as steps compare it: only the assignment affects a result."""
+    """The digest of a splits file without its records, as steps compare it: only the assignment affects a result."""
     table = read_table(path)
-    if MADE_BY not in table.columns:
+    if not set(RECORDS) & set(table.columns):
         return sha256_file(path)
-    columns = [name for name in table.columns if name != MADE_BY]
+    columns = [name for name in table.columns if name not in RECORDS]
     return hashlib.sha256(dump_table(columns, table.rows).encode(errors="backslashreplace")).hexdigest()
 
 

@@ -18,8 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from cxrtool.data.confinement import is_inside
+from cxrtool.data.digests import check
 from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.files import STDIN, atomic_write, is_stream, no_such, read_stream
+from cxrtool.data.tables.ids import BLANK, fault_of_name, fault_of_text, one_file, shown
 from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
 from cxrtool.options import did_you_mean
@@ -53,6 +56,15 @@ COLUMNS = (
     "fold",
 )
 """The columns that cxrtool knows, in the order in which it writes them; other columns pass through after them."""
+
+TEXTS = ("image_id", "label", "patient_id", "severity", "source", "view", "parent_id", "generator")
+"""The columns of ids, classes and groups, each of which is one line of text in every table."""
+
+NEVER_BLANK = ("image_id", "label", "patient_id")
+"""Of these, the columns in which blanks alone would be an image, a class or a patient of its own."""
+
+RUN_NUMBERS = ("repeat", "fold")
+"""The columns of whole numbers that name a run's folders, as in `r0f3`."""
 
 PATH_COLUMNS = ("path", "mask", "mask_reference", "ribless")
 _CELL_LIMIT = 10_000_000
@@ -117,6 +129,31 @@ class Table:
         """File and line of a row, for messages."""
         return f"{self.name}, line {self.lines[index]}" if index < len(self.lines) else self.name
 
+    def check_texts(self, *, numbers: bool = True) -> None:
+        """Check that ids, classes and groups are one line each and, with `numbers`, repeats and folds whole numbers.
+
+        Raises:
+            InputError: One is not; the message names file, line and column.
+        """
+        names = [name for name in TEXTS if name in self.columns]
+        of_runs = [name for name in RUN_NUMBERS if numbers and name in self.columns]
+        for index, row in enumerate(rows_of(self)):
+            for name in names:
+                if row[name] and not row[name].isalnum() and (fault := fault_of_text(row[name])):
+                    if fault == BLANK and name not in NEVER_BLANK:
+                        continue
+                    found = f"{fault} in {shown(row[name])}"
+                    raise InputError(
+                        f"{self.place(index)}: expected one line of text in '{name}', found {found}",
+                        "correct this cell, or let `cxrtool prepare` make the table",
+                    )
+            for name in of_runs:
+                if row[name] and not (row[name].isdecimal() and row[name].isascii()):
+                    raise InputError(
+                        f"{self.place(index)}: expected a whole number from 0 in '{name}', found {shown(row[name])}",
+                        "number repeats and folds from 0, as `cxrtool split` does",
+                    )
+
 
 @dataclass
 class Manifest(Table):
@@ -125,6 +162,27 @@ class Manifest(Table):
     def classes(self) -> list[str]:
         """The distinct labels, sorted, without the empty label."""
         return sorted({row["label"] for row in self.rows if row.get("label")})
+
+    def check_file_names(self) -> None:
+        """Check that each id can be the name of a file: for steps that write a file for each image.
+
+        Raises:
+            InputError: One cannot, or two would be the same file on some computers; the message names file and line.
+        """
+        first: dict[str, int] = {}
+        hint = "rename it, or let `cxrtool prepare` make the ids: it reads this table, and any folder of images"
+        for index, row in enumerate(self.rows):
+            identity = row["image_id"]
+            if fault := fault_of_name(identity):
+                found = f"{fault} in {shown(identity)}"
+                raise InputError(f"{self.place(index)}: expected an image_id that can name a file, found {found}", hint)
+            earlier = first.setdefault(one_file(identity), index)
+            if earlier != index:
+                raise InputError(
+                    f"{self.place(index)}: expected image_ids that name different files, found {shown(identity)} and "
+                    f"{shown(self.rows[earlier]['image_id'])}, which are one file on some computers",
+                    hint,
+                )
 
     def subset(self, ids: Iterable[str]) -> Manifest:
         """The rows with these ids, in the manifest's order."""
@@ -194,7 +252,8 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
         root: When given, every image must lie below this folder.
 
     Raises:
-        InputError: It is missing, not a table, lacks a column, repeats an id, or has a path outside `root`.
+        InputError: It is missing, not a table, lacks a column, repeats an id, has a path outside `root`, or an id,
+            class or group that is not one line.
     """
     if is_stream(argument):
         table, base = read_table(argument), Path.cwd()
@@ -210,7 +269,7 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
         table, base = read_table(path), path.absolute().parent
     manifest = Manifest(table.columns, table.rows, table.origin, table.lines, table.stream)
     manifest.require("image_id", "path")
-    confined = root.resolve() if root else None
+    manifest.check_texts()
     seen: dict[str, int] = {}
     for index, row in enumerate(manifest.rows):
         identity = row["image_id"]
@@ -228,7 +287,7 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
             if row.get(column):
                 # normpath, not resolve: the user knows a link by its own name, not by its target.
                 row[column] = os.path.normpath(base / row[column])
-                if confined and not Path(row[column]).resolve().is_relative_to(confined):
+                if root and not is_inside(row[column], root):
                     raise InputError(f"{manifest.place(index)}: {row[column]} is outside --root {root}")
     return manifest
 
@@ -287,11 +346,14 @@ def _read_regular(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             found = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
             raise InputError(f"{path}: expected a regular file, found {found}")
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
+        check(path)
         raise InputError(no_such(path)) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    check(path, data)
+    return data
 
 
 def decode_text(data: bytes, name: str) -> str:

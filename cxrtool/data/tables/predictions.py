@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrtool.data.files import atomic_write
+from cxrtool.data.tables.ids import fault_of_text, shown
 from cxrtool.data.tables.manifest import Table, dump_table, read_table, relative_rows
 from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
 from cxrtool.errors import InputError
@@ -88,6 +89,13 @@ def probability_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name.startswith(PREFIX) and name != PREFIX]
 
 
+def check_classes(classes: Iterable[str], name: str) -> None:
+    """Raise an `InputError` where a class is not one line of text; `name` is what lists them, for the message."""
+    for found in classes:
+        if fault := fault_of_text(found):
+            raise InputError(f"{name}: expected classes of one line each, found {fault} in {shown(found)}")
+
+
 def read_predictions(path: Path) -> Predictions:
     """Read one `predictions.csv`; in memory its paths are absolute.
 
@@ -108,6 +116,8 @@ def predictions_of(table: Table, name: str) -> Predictions:
             "`cxrtool predict` and `cxrtool train` write them",
         )
     values = _probabilities(table, probable)
+    check_classes([column.removeprefix(PREFIX) for column in probable], table.name)
+    table.check_texts(numbers=False)
     base = table.origin.absolute().parent if table.origin else Path.cwd()
     frame = table.frame.assign(**values)
     if "path" in frame:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrtool.data.archives import check_archive
+from cxrtool.data.file_names import IMPORT_HINT, WEIGHTS
 from cxrtool.data.files import no_such
 from cxrtool.data.tables.manifest import Row, Table
 from cxrtool.errors import InputError
@@ -22,9 +24,17 @@ SUFFIXES = (".xlsx", ".xlsm")
 LARGEST = 1 << 27
 """Largest uncompressed size of a workbook in bytes; a table of a million cells has about forty million."""
 
+ELEMENTS = 1 << 24
+"""Most XML tags in all of its parts; a cell has four to six."""
+
+CELLS = 1 << 22
+"""Most cells of a sheet, with the empty ones before the last of each row."""
+
 ROWS = 1 << 20
 """Rows of an Excel sheet; a damaged file may claim more."""
 
+_MARK = "[Content_Types].xml"
+_AS_CSV = "save the table as CSV UTF-8"
 _ZIP, _OLD = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
@@ -42,13 +52,27 @@ def is_workbook(path: Path) -> bool:
         return False
 
 
-def check_workbook(path: Path, largest: int = LARGEST) -> None:
+def check_workbook(path: Path, largest: int = LARGEST, elements: int = ELEMENTS) -> None:
     """Raise an `InputError` for a workbook that is too large or declares XML entities."""
+    parts = check_archive(path, largest, "a workbook")
+    if not any(part.filename == _MARK for part in parts):
+        weights = path.suffix.lower() in WEIGHTS
+        found = "a file of weights" if weights else "a ZIP archive that is no workbook"
+        raise InputError(f"{path}: expected a table, found {found}", IMPORT_HINT if weights else None)
+    tags = 0
     with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-        starts = [archive.open(part).read(4096) for part in parts if part.filename.endswith((".xml", ".rels"))]
-    if sum(part.file_size for part in parts) > largest or any(b"<!DOCTYPE" in start for start in starts):
-        raise InputError(f"{path}: the workbook is too large, or declares XML entities")
+        for part in parts:
+            if not part.filename.endswith((".xml", ".rels")):
+                continue
+            with archive.open(part) as content:
+                start = True
+                while data := content.read(1 << 20):
+                    if start and b"<!DOCTYPE" in data[:4096]:
+                        raise InputError(f"{path}: the workbook declares XML entities, as Excel never does")
+                    start = False
+                    tags += data.count(b"<")
+            if tags > elements:
+                raise InputError(f"{path}: the workbook is too large: it has more than {elements:,} XML tags", _AS_CSV)
 
 
 def read_workbook(path: Path) -> tuple[Table, list[str]]:
@@ -79,16 +103,32 @@ def read_workbook(path: Path) -> tuple[Table, list[str]]:
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheets = book.worksheets
-            cells = [list(row) for row in sheets[0].iter_rows(max_row=ROWS)] if sheets else []
+            texts = _texts(sheets[0], path) if sheets else []
             others = [str(sheet.title) for sheet in sheets[1:]]
             book.close()
-        texts = [[_text(cell) for cell in row] for row in cells]
     except InputError:
         raise
     except Exception as error:
         # On damaged files openpyxl raises anything from KeyError to the error of its XML parser.
         raise InputError(f"{path}: expected an Excel workbook (.xlsx), cannot read it: {error}") from error
     return _table(path, texts, others), others
+
+
+def _texts(sheet: Any, path: Path) -> list[list[str]]:
+    """The cells of a sheet as text, row by row, each row up to its last cell.
+
+    Raises:
+        InputError: It has more than `CELLS`, counting the empty ones before the last of each row.
+    """
+    # The sheet may claim a million rows of 16,384 columns, which then are all filled up.
+    sheet.reset_dimensions()
+    texts, count = [], 0
+    for row in sheet.iter_rows(max_row=ROWS):
+        count += len(row)
+        if count > CELLS:
+            raise InputError(f"{path}: the workbook is too large: its sheet has more than {CELLS:,} cells", _AS_CSV)
+        texts.append([_text(cell) for cell in row])
+    return texts
 
 
 def _table(path: Path, texts: Sequence[Sequence[str]], others: Sequence[str]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrtool.evaluation.sheet import as_markdown
+from cxrtool.evaluation.sheet import as_markdown, plain
 from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, audit_lines, cell, count_of
 
 FIGURES = ("precision", "sensitivity", "f1", "specificity")
@@ -251,7 +251,7 @@ def sheets(found: Comparison, digits: int = 2) -> list[Sheet]:
 
 def markdown(found: Comparison, digits: int = 2) -> str:
     """Opening lines, tables and notes as one Markdown document."""
-    parts = [f"{line}  " for line in opening(found)]
+    parts = [f"{plain(line)}  " for line in opening(found)]
     for sheet in sheets(found, digits):
         parts += as_markdown(sheet, f"## {sheet.title}")
     return "\n".join(parts) + "\n"

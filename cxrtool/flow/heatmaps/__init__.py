@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.confinement import check_inside, is_inside
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, MODEL_WEIGHTS, PREDICTIONS, RUN_FILE
-from cxrtool.data.splitting.grouping import PATIENT, normalised
+from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.data.tables.predictions import GROUPING
 from cxrtool.data.tables.twins import split_class
-from cxrtool.errors import InputError, UsageError, count_of
+from cxrtool.errors import InputError, TakenError, UsageError, count_of
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Seen
+from cxrtool.flow.assignment import Seen, changed_pixels
 from cxrtool.flow.cases import Case, assign
 from cxrtool.flow.chain import Chain
-from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, other_name
 from cxrtool.flow.heatmaps.drawing import (
     OPPOSITE,
     SHEETS,
@@ -50,8 +51,13 @@ VERSION = 5
 """Increased when the same options give different files."""
 
 
-def explain(options: ExplainOptions, settings: Settings) -> int | None:
+def explain(options: ExplainOptions, settings: Settings, images: Manifest | None = None) -> int | None:
     """Make the heatmaps of images: a folder with maps, overlays, contact sheets and a manifest with their measures.
+
+    Args:
+        options: What to explain.
+        settings: With the folder.
+        images: Those that were read from `options.sources` before.
 
     Returns:
         The number of images, or None where there was nothing to do.
@@ -64,8 +70,8 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
     single = runs.is_model(options.model)
     if single and options.subset != ExplainOptions.subset:
         raise UsageError("--subset: can be used only with a run; a single model explains every image")
-    folders = model_folders(options.model, partial=options.partial)
-    manifest = _read(options, settings)
+    folders = model_folders(options.model, partial=options.partial, images=options.sources)
+    manifest = _read(options, settings, images)
     others = read_other(options.beside) if options.beside else []
     folder = StepFolder(settings.out, _plan(options, settings, manifest, folders), settings)
     if not folder.needs_work():
@@ -111,12 +117,18 @@ def explain(options: ExplainOptions, settings: Settings) -> int | None:
     return len(explanation.rows)
 
 
-def _read(options: ExplainOptions, settings: Settings) -> Manifest:
-    manifest = read_images(options.sources, settings)
+def _read(options: ExplainOptions, settings: Settings, images: Manifest | None) -> Manifest:
+    manifest = read_images(options.sources, settings) if images is None else images
+    manifest.check_file_names()
     if settings.out is not None:
         # If the output is inside the folder of images, it must not become its own input.
-        own = settings.out.resolve()
-        manifest.rows = [row for row in manifest.rows if not Path(row["path"]).resolve().is_relative_to(own)]
+        found = len(manifest.rows)
+        manifest.rows = [row for row in manifest.rows if not is_inside(row["path"], settings.out)]
+        if found and not manifest.rows:
+            raise TakenError(
+                f"-o {settings.out}: expected a folder without the images, which it would replace, found all in it",
+                other_name(settings.out),
+            )
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     if options.inside_lungs and not any(manifest.column("mask")):
@@ -310,10 +322,13 @@ class Explanation:
                 pending.append(index)
         tasks = [Task(cases[i].row["path"], cases[i].row.get("mask", "")) for i in pending]
         for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels, options.over):
-            views = [(pending[k], view) for k, view in batch if isinstance(view, View)]
+            views = []
             for k, view in batch:
-                if isinstance(view, InputError):
-                    self.build.reject(tasks[k].path, view.message)
+                changed = changed_pixels(cases[pending[k]].row, view.sha256) if isinstance(view, View) else None
+                if isinstance(found := changed or view, InputError):
+                    self.build.reject(tasks[k].path, found.message)
+                else:
+                    views.append((pending[k], found))
             if views:
                 answers = subject.why([view.pixels for _, view in views], options.target)
                 for (index, view), explained in zip(views, answers, strict=True):
@@ -365,6 +380,7 @@ class Explanation:
         if self.options.inside_lungs and view.mask is not None:
             values = values * (view.mask > 0)
         path = self._map(case, index)
+        check_inside(path)
         path.parent.mkdir(exist_ok=True)
         np.save(path, values.astype(np.float32))
         return {
@@ -390,7 +406,7 @@ class Explanation:
         row, name = case.row, case.row["image_id"]
         digest = row.get("sha256") or record["sha256"]
         remarks = list(record["remarks"])
-        patient = normalised(row.get(PATIENT, ""))
+        patient = hashed(row.get(PATIENT, ""))
         if self.seen is not None and (digest in self.seen.images or patient in self.seen.patients):
             remarks.append(TRAINED_ON)
         self.remarks.append(remarks)

@@ -15,8 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.data.confinement import check_inside
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
+from cxrtool.flow.assignment import check_read
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import CROP, LEFT_WHOLE, change, read_mask, unlike
 from cxrtool.flow.settings import Settings
@@ -50,13 +52,13 @@ class Task:
 
     Attributes:
         reference: The file of a mask to compare with, or an empty text.
-        known: Whether the manifest already has the digest of its pixels.
+        sha256: The digest of its pixels in the manifest, or an empty text.
     """
 
     image_id: str
     path: str
     reference: str
-    known: bool
+    sha256: str
 
 
 @dataclass
@@ -144,11 +146,13 @@ def prepare_one(task: Task, *, way: Way) -> Prepared:
     from cxrtool.imaging.hashing import pixel_sha256
 
     radiograph = read_image(task.path, max_pixels=way.max_pixels or MAX_PIXELS, capture_decoder_errors=True)
+    check_read({"image_id": task.image_id, "path": task.path, "sha256": task.sha256}, radiograph.pixels)
     placed = view.see(radiograph.pixels, way.form)
     if way.changing:
+        check_inside(way.decoded(task.image_id))
         with way.decoded(task.image_id).open("wb") as file:
             np.save(file, radiograph.pixels)
-    digest = "" if task.known else pixel_sha256(radiograph.pixels)
+    digest = "" if task.sha256 else pixel_sha256(radiograph.pixels)
     odd = unlike(placed.values, way.usual)
     return Prepared(task, placed.values, placed.box, placed.shape, radiograph.warnings, digest, odd)
 

@@ -148,6 +148,18 @@ def test_heatmaps_are_judged_by_what_the_lungs_cover(place, tmp_path, settings):
     assert part.pictures
     assert all((tmp_path / file).is_file() for file, _ in part.pictures)
     assert not list(tmp_path.glob(".heatmaps*"))
+    # Wherever the audit is made, its heatmaps name the same images in the same way.
+    again = tmp_path / "deeper" / "audit"
+    again.mkdir(parents=True)
+    audit_heatmaps.examine(
+        folder / "run", manifest, manifest.rows, again, replace(settings, cache=tmp_path / "cache"), False
+    )
+    first, second = (json.loads((at / "heatmaps/run.json").read_text()) for at in (tmp_path, again))
+    varying = ("started", "seconds", "files")
+    assert {key: first[key] for key in first if key not in varying} == {
+        key: second[key] for key in second if key not in varying
+    }
+    assert str(tmp_path) not in json.dumps(first)
 
 
 @pytest.mark.parametrize(

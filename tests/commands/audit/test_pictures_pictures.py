@@ -92,7 +92,7 @@ def test_with_few_masks_the_network_is_asked_about_all(manifest, settings):
 
 def test_nothing_readable_is_an_error(manifest, settings):
     bad = Manifest(manifest.columns, manifest.rows[2:3])
-    with pytest.raises(InputError, match="none of the 1 image can be read, the first: "):
+    with pytest.raises(InputError, match="found none among 1, the first: "):
         read_pictures(bad, settings)
 
 

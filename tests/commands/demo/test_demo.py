@@ -113,6 +113,6 @@ def test_the_folder_of_another_step_is_refused(cxr, tmp_path):
     assert cxr("prepare", tmp_path / "data", "-o", tmp_path / "prepared").code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "prepared").rglob("*") if path.is_file()}
     refused = cxr("demo", "-o", tmp_path / "prepared")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "expected a new folder" in refused.err
     assert {path: path.read_bytes() for path in (tmp_path / "prepared").rglob("*") if path.is_file()} == before

@@ -20,6 +20,17 @@ def look(settings):
 
 
 @pytest.fixture
+def dicom_file(tmp_path):
+    """A DICOM file with a patient."""
+    from pydicom.data import get_testdata_file
+
+    data = get_testdata_file("CT_small.dcm", read=True)
+    data.PatientID = "P-4711"
+    data.save_as(tmp_path / "a.dcm")
+    return tmp_path / "a.dcm"
+
+
+@pytest.fixture
 def splits(tiny, settings):
     """A splits file in the manifest's folder."""
     path = tiny.origin.parent / "splits.csv"
@@ -175,6 +186,13 @@ def test_an_image(look, tmp_path):
     assert found.facts["width x height"] == "100 x 60"
     assert found.facts["bits a pixel"] == "16"
     assert found.facts["grey values"] == "0 to 5999"
+
+
+def test_the_patient_of_a_dicom_file_is_shown_on_request(look, dicom_file):
+    found = look(dicom_file)
+    assert "P-4711" not in str(found)
+    assert found.facts["patient id"] == "in the file; --show-identity shows it"
+    assert look(dicom_file, show_identity=True).facts["patient id"] == "P-4711"
 
 
 def test_a_folder_of_images_without_manifest(look, tiny):

@@ -209,7 +209,7 @@ def test_a_folder_of_another_command_is_refused(cxr, raw, tmp_path):
     assert cxr("prepare", raw, "--workers", 1, "-o", tmp_path / "run").code == 0
     before = files(tmp_path / "run")
     refused = cxr("train", raw, "--folds", "2", *TRAINING, "-o", tmp_path / "run")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "found one made by `cxrtool prepare`" in refused.err
     assert files(tmp_path / "run") == before
     assert "no such file or folder" in cxr("train", tmp_path / "nowhere", "--folds", "2", "-o", tmp_path / "x").err

@@ -16,9 +16,10 @@ from cxrtool.commands.predict import PredictOptions, predict
 from cxrtool.commands.weights.fetch import FetchOptions, fetch
 from cxrtool.commands.weights.import_ import ImportOptions, import_model
 from cxrtool.commands.weights.list import COLUMNS, MAKRIS, list_weights
+from cxrtool.data.splitting.grouping import hashed
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.predictions import read_predictions
-from cxrtool.errors import InputError, LeakageError, OutputError, StrictError, UsageError
+from cxrtool.errors import InputError, LeakageError, OutputError, StrictError, TakenError, UsageError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.registry import build
 
@@ -249,7 +250,7 @@ def test_a_picture_that_cannot_be_read_is_listed_and_its_patient_known(take_in, 
     model = take_in(fitted_on=study.folder)
     rows = read_table(model / "fitted_on.csv").rows
     assert [row["image_id"] for row in rows if not row["sha256"]] == ["im003"]
-    assert rows[3]["patient_id"] == "p:001"
+    assert rows[3]["patient_id"] == hashed("p:001")
     assert len(read_table(model / "rejects.csv").rows) == 1
     with pytest.raises(StrictError):
         take_in(fitted_on=study.folder, strict=True, force=True)
@@ -345,6 +346,21 @@ def test_fetched_to_a_file_both_train_and_timm_take_it(hub, imagenet, settings, 
     assert "w.safetensors" in told
     assert torch.equal(network.timm.conv1[0].weight, imagenet["conv1.0.weight"])
     assert "--weights" in listener.said[-1]
+
+
+def test_other_weights_are_not_replaced_by_fetched_ones(hub, imagenet, settings, tmp_path):
+    hub(imagenet)
+    out = tmp_path / "w.safetensors"
+    options = FetchOptions(("resnet10t",))
+    fetch(options, replace(settings, out=out))
+    fetch(options, replace(settings, out=out))
+    save_file({"mine": torch.zeros(1)}, out)
+    with pytest.raises(TakenError, match="found another file"):
+        fetch(options, replace(settings, out=out))
+    fetch(options, replace(settings, out=out, force=True))
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(TakenError, match="found one of the folder of a model"):
+        fetch(options, replace(settings, out=out.rename(tmp_path / "model.safetensors")))
 
 
 def test_without_a_network_the_reason_and_the_place_to_run_it_are_told(hub, settings, tmp_path):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -358,7 +359,7 @@ def test_damage_is_one_error(read):
         ({"PhotometricInterpretation": "CMYK"}, "not supported|damaged"),
         ({"Rows": 0}, "48 x 0"),
         ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "found 1 stored in 1"),
-        ({"PixelData": TWELVE.tobytes() * 2}, "array of 3 axes"),
+        ({"PixelData": TWELVE.tobytes() * 2}, "bytes of pixels, its header"),
     ],
     ids=str,
 )
@@ -794,3 +795,48 @@ def test_a_presentation_table_against_the_photometric_interpretation_is_said(rea
     got = read(dicom(TWELVE, PhotometricInterpretation=meaning, PresentationLUTShape=shape))
     assert any("black and white are in doubt" in warning for warning in got.warnings) == doubted
     assert np.array_equal(got.pixels, PLAIN if meaning == "MONOCHROME2" else 65535 - PLAIN)
+
+
+def test_the_passes_of_a_jpeg_are_counted_before_it_is_decoded(read):
+    pixels = np.zeros((5000, 5000), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    last = data.rindex(b"\xff\xda")
+    dataset = dicom(pixels, syntax=uid.JPEGBaseline8Bit)
+    dataset.PixelData = encapsulate([data[:last] + data[last:-2] * 300 + data[-2:]])
+    dataset["PixelData"].VR = "OB"
+    with pytest.raises(ImageError, match="scans would take too long"):
+        read(dataset)
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_a_jpeg_2000_without_its_end_is_refused(read, kept):
+    stream = io.BytesIO()
+    Image.fromarray(EIGHT).save(stream, "JPEG2000", no_jp2=True)
+    dataset = dicom(EIGHT, syntax=uid.JPEG2000Lossless)
+    for data, fails in ((stream.getvalue(), False), (stream.getvalue()[: int(kept * len(stream.getvalue()))], True)):
+        dataset.PixelData = encapsulate([data])
+        dataset["PixelData"].VR = "OB"
+        with pytest.raises(ImageError, match="has 0 of 1 tiles") if fails else contextlib.nullcontext():
+            assert np.array_equal(read(dataset).pixels, EIGHT)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (100, "truncated DICOM: it has 100 of the 6,144 bytes"),
+        (1 << 27, "134,217,7.. bytes follow its header of 48 x 64"),
+    ],
+)
+def test_pixels_are_as_many_as_in_the_header(read, count, words):
+    with pytest.raises(ImageError, match=words):
+        read(dicom(TWELVE, PixelData=bytes(count)))
+
+
+def test_an_unknown_transfer_syntax_is_not_repeated(read):
+    data = encoded(dicom(EIGHT)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1\nDOE\0")
+    with pytest.raises(ImageError) as caught:
+        read(data)
+    assert "DOE" not in caught.value.message
+    assert "\n" not in caught.value.message

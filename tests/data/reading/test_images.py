@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import struct
+import time
 import zlib
 
 import cv2
@@ -357,7 +358,7 @@ def test_a_page_beyond_the_end_is_missed_and_a_chain_back_to_the_start_is_none(r
         (b"II*\0", "truncated TIFF"),
         (png(0, 5, 8, 0), "0 x 5"),
         (png(4, 4, 8, 0, chunk(b"acTL", struct.pack(">II", 2, 0)), rows=bytes(20)), "animated"),
-        (png(4, 4, 8, 0, rows=bytes(7)), "cannot be decoded"),
+        (png(4, 4, 8, 0, rows=bytes(7)), "7 of the 20 bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -400,7 +401,7 @@ def test_no_truncated_file_is_read(read, data):
 def test_a_bit_flipped_in_a_png_is_found(read):
     data = bytearray(saved(Image.fromarray(NOISE), "PNG"))
     data[len(data) // 2] ^= 4
-    with pytest.raises(ImageError, match="cannot be decoded"):
+    with pytest.raises(ImageError, match="compressed pixels are corrupt"):
         read(bytes(data))
 
 
@@ -529,3 +530,126 @@ def test_nothing_is_left_open(tmp_path):
             read_image(refused, capture_decoder_errors=True)
     assert os.dup(0) == handle
     os.close(handle)
+
+
+def zeros(count: int) -> bytes:
+    """A deflated stream of some mebibytes of zeros."""
+    packer, block = zlib.compressobj(9), bytes(1 << 20)
+    return b"".join([*(packer.compress(block) for _ in range(count)), packer.flush()])
+
+
+def whole_png(*chunks: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *chunks, chunk(b"IEND", b"")])
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_of_a_png_is_inflated_what_its_header_has(read, pieces):
+    data = zeros(600)
+    size = -(-len(data) // pieces)
+    parts = [chunk(b"IDAT", data[at : at + size]) for at in range(0, len(data), size)]
+    began = time.process_time()
+    with pytest.raises(ImageError, match="inflate to more than the 64 x 64 pixels of its header"):
+        read(whole_png(*parts))
+    assert time.process_time() - began < 0.3
+
+
+@pytest.mark.parametrize(("name", "start"), [(b"zTXt", b"k\0\0"), (b"iTXt", b"k\0\1\0\0\0"), (b"iCCP", b"k\0\0")])
+def test_compressed_texts_of_a_png_are_not_inflated(read, name, start):
+    pixels = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    text = chunk(name, start + zeros(7))
+    began = time.process_time()
+    assert np.array_equal(read(whole_png(*[text] * 60, chunk(b"IDAT", zlib.compress(rows)))).pixels, pixels)
+    assert time.process_time() - began < 0.3
+
+
+def test_padding_behind_the_pixels_of_a_png_is_ignored(read):
+    rows = b"".join(b"\0" + bytes(range(64)) for _ in range(64))
+    image = read(whole_png(chunk(b"IDAT", zlib.compress(rows + bytes(50)))))
+    assert np.array_equal(image.pixels, np.tile(np.arange(64, dtype=np.uint8), (64, 1)))
+
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+KINDS_OF_PNG = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8)]
+KINDS_OF_PNG += [(4, 8), (4, 16), (6, 8), (6, 16)]
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("colour", "depth"), KINDS_OF_PNG)
+def test_every_kind_of_png(read, colour, depth, interlaced):
+    samples, full, rng = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour], 2**depth - 1, np.random.default_rng(depth)
+    values = rng.integers(0, full + 1, (29, 37, samples))
+    palette = rng.integers(0, 256, (full + 1 if depth < 16 else 1, 3)).astype(np.uint8)
+
+    def packed(part):
+        bits = (part.reshape(len(part), -1, 1) >> np.arange(depth - 1, -1, -1)) & 1
+        return b"".join(b"\0" + np.packbits(row.astype(np.uint8)).tobytes() for row in bits)
+
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    body = b"".join(packed(values[y::dy, x::dx]) for x, y, dx, dy in passes)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 37, 29, depth, colour, 0, 0, interlaced))
+    extra = chunk(b"gAMA", struct.pack(">I", 100_000)) + (chunk(b"PLTE", palette.tobytes()) if colour == 3 else b"")
+    data = b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+    top = 65535 if depth == 16 else 255
+    shown = palette[values[..., 0]] if colour == 3 else values * (1 if depth == 16 else 255 / full)
+    grey = shown[..., :3] @ [0.299, 0.587, 0.114] if shown.shape[2] > 2 else shown[..., 0]
+    if colour in (4, 6):
+        grey = grey * shown[..., -1] / top
+    image = read(data)
+    assert image.pixels.dtype.itemsize == (2 if depth == 16 else 1)
+    assert np.abs(image.pixels.astype(float) - grey).max() <= 1.6
+
+
+def short_strip(compression: int, strip: bytes, side: int) -> bytes:
+    """A TIFF that says that its strip has all of its rows."""
+    tags = [(256, side), (257, side), (258, 8), (259, compression), (262, 1), (273, 0), (277, 1), (278, side)]
+    tags.append((279, len(strip)))
+    place = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, place if tag == 273 else value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
+
+
+@pytest.fixture(params=["as it is", "silent"])
+def log_level(request):
+    """OpenCV's messages, also where a user has switched them off."""
+    logging, before = cv2.utils.logging, cv2.utils.logging.getLogLevel()
+    if request.param == "silent":
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    yield
+    logging.setLogLevel(before)
+
+
+def test_half_of_a_strip_of_a_tiff_is_no_image(read, log_level):
+    half = short_strip(8, zlib.compress(bytes(range(100)) * 20), 200)
+    with pytest.raises(ImageError, match=r"damaged TIFF: part of its pixels cannot be decoded .*Not enough data"):
+        read(half, capture_decoder_errors=True)
+    image = read(short_strip(8, zlib.compress(bytes(range(200)) * 200), 200), capture_decoder_errors=True)
+    assert np.array_equal(image.pixels, np.tile(np.arange(200, dtype=np.uint8), (200, 1)))
+
+
+@pytest.mark.parametrize("count", [600, 6000])
+def test_a_strip_is_inflated_up_to_its_size(read, count):
+    data = short_strip(8, zeros(count), 64)
+    began = time.process_time()
+    # libtiff reads the rows and leaves the rest; it refuses a strip of megabytes for them.
+    with pytest.raises(ImageError, match="Too large strip") if count > 600 else contextlib.nullcontext():
+        assert not read(data, capture_decoder_errors=True).pixels.any()
+    assert time.process_time() - began < 0.3
+
+
+def test_a_volume_is_not_one_image(read):
+    data = tiff(np.zeros((16, 16, 16), np.uint8), photometric="minisblack", volumetric=True, tile=(16, 16, 16))
+    with pytest.raises(ImageError, match="expected one image, found a TIFF volume of 16 slices"):
+        read(data)
+
+
+def many_scans(count: int) -> bytes:
+    data = saved(Image.fromarray(np.zeros((5000, 5000), np.uint8)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
+
+
+def test_the_scans_of_a_jpeg_in_a_tiff_are_counted(read):
+    with pytest.raises(ImageError, match="scans would take too long"):
+        read(short_strip(7, many_scans(300), 5000))

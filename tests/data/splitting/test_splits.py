@@ -7,6 +7,7 @@ from cxrtool.data.splitting.splits import (
     from_column,
     overlaps,
     read_splits,
+    row_digest,
     split_rows,
     splits_digest,
     tabulate,
@@ -44,6 +45,26 @@ def test_how_splits_were_made_is_beside_the_assignment_and_no_part_of_it(tmp_pat
     write_table(joined, COLUMNS, split_rows({("0", "0"): runs["0", "0"]}))
     assert splits_digest(joined) != splits_digest(old)
     assert dump_splits([], ["split --seed 1"]) == ",".join((*COLUMNS, MADE_BY)) + "\n"
+
+
+def test_label_and_patient_of_each_image_are_recorded_once_and_no_part_of_the_assignment(tmp_path):
+    runs = {("0", "0"): {"a": "train", "b": "test"}, ("0", "1"): {"a": "test", "b": "train"}}
+    images = [{"image_id": "a", "label": "covid", "patient_id": "p1"}, {"image_id": "b", "label": "normal"}]
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text(dump_splits(split_rows(runs), ["split --folds 2"]))
+    new.write_text(dump_splits(split_rows(runs), ["split --folds 2"], images))
+    digests = {"a": row_digest(images[0]), "b": row_digest(images[1])}
+    assert [line.rpartition(",")[2] for line in new.read_text().splitlines()] == [
+        "row_digest",
+        *digests.values(),
+        "",
+        "",
+    ]
+    assert read_splits(new).row_digests == digests
+    assert read_splits(old).row_digests == {}
+    assert splits_digest(new) == splits_digest(old)
+    others = [{**images[0], "label": "normal"}, {**images[0], "patient_id": "p2"}]
+    assert len({row_digest(row) for row in (images[0], *others)}) == 3
 
 
 def test_words_of_other_tools_are_understood(tmp_path):

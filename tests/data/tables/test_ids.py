@@ -5,7 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrtool.data.tables.ids import LONGEST, Naming, patient_id, safe_name, stem_of, unique_ids
+from cxrtool.data.tables.ids import (
+    LONGEST,
+    LONGEST_NAME,
+    Naming,
+    fault_of_name,
+    fault_of_text,
+    one_file,
+    one_line,
+    patient_id,
+    safe_name,
+    shown,
+    stem_of,
+    unique_ids,
+)
 
 
 @given(st.text(max_size=300))
@@ -75,3 +88,43 @@ def test_a_salt_hides_and_joins():
     assert hidden == patient_id("clinic:00042", "elsewhere", "secret")
     assert hidden != patient_id("00042", "clinic", "other")
     assert patient_id("", "clinic", "secret") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("im001", ""),
+        ("Thorax côté (1)", ""),
+        ("影像", ""),
+        ("1.2.840.113619", ""),
+        ("a b", ""),
+        ("x" * LONGEST_NAME, ""),
+        ("", "nothing"),
+        ("  ", "only blanks"),
+        ("a\nb", "a line break"),
+        ("a\tb", "a tab"),
+        ("a\0b", "a zero byte"),
+        ("a\x1bb", "a control character"),
+        ("../x", "a '/'"),
+        ("/etc/passwd", "a '/'"),
+        ("a\\b", "a '\\'"),
+        ("..", "a dot at its start"),
+        (".hidden", "a dot at its start"),
+        ("-rf", "a hyphen at its start"),
+        ("é" * 101, "202 bytes"),
+    ],
+)
+def test_what_cannot_name_a_file(name, fault):
+    assert fault_of_name(name) == fault
+
+
+@given(st.text())
+def test_every_name_that_is_made_can_name_a_file(text):
+    assert fault_of_name(safe_name(text)) == ""
+    assert fault_of_text(one_line(f"a{text}")) == ""
+    assert "\n" not in shown(text)
+
+
+@pytest.mark.parametrize(("one", "other"), [("A1", "a1"), ("c\u00f4te", "co\u0302te"), ("STRASSE", "stra\u00dfe")])
+def test_what_is_one_file_on_some_computers(one, other):
+    assert one_file(one) == one_file(other)

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cxrtool.data.tables.manifest import (
+    TEXTS,
     Manifest,
     Table,
     dump_table,
@@ -254,3 +255,31 @@ def test_classes_and_subset():
 def test_of_rows_only_the_columns_are_written():
     text = dump_table(["image_id", "path"], [{"image_id": "1", "path": "/a/b.png", "other": "dropped"}, {"path": "c"}])
     assert text.splitlines() == ["image_id,path", "1,/a/b.png", ",c"]
+
+
+def manifest_of(folder, column, cells):
+    rows = [{"image_id": f"im{k}", "path": f"{k}.png", column: cell} for k, cell in enumerate(cells)]
+    write_table(folder / "m.csv", list(rows[0]), rows)
+    return folder / "m.csv"
+
+
+@pytest.mark.parametrize("column", TEXTS)
+def test_ids_classes_and_groups_are_one_line(tmp_path, column):
+    told = f"m.csv, line 4: expected one line of text in '{column}', found a line break"
+    with pytest.raises(InputError, match=told):
+        read_manifest(manifest_of(tmp_path, column, ["a", "b\nc"]))
+    assert len(read_manifest(manifest_of(tmp_path, column, ["a/b", "../c: d"]))) == 2
+
+
+def test_repeats_and_folds_are_whole_numbers(tmp_path):
+    assert len(read_manifest(manifest_of(tmp_path, "fold", ["0", "", "12"]))) == 3
+    for wrong in ("../x", "-1", "1.0", "٣", "one"):
+        with pytest.raises(InputError, match="line 3: expected a whole number from 0 in 'fold', found '"):
+            read_manifest(manifest_of(tmp_path, "fold", ["0", wrong]))
+
+
+@pytest.mark.parametrize("pair", [("A1", "a1"), ("c\u00f4te", "co\u0302te")])
+def test_two_ids_of_one_file_are_told(tmp_path, pair):
+    manifest = read_manifest(manifest_of(tmp_path, "image_id", pair))
+    with pytest.raises(InputError, match="line 3: expected image_ids that name different files"):
+        manifest.check_file_names()

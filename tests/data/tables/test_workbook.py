@@ -1,5 +1,7 @@
 import datetime
 import sys
+import time
+import zipfile
 
 import openpyxl
 import pytest
@@ -82,3 +84,48 @@ def test_without_openpyxl_there_is_one_line(save, monkeypatch):
     with pytest.raises(InputError, match="openpyxl, which is not installed") as caught:
         read_workbook(path)
     assert "pip install openpyxl" in caught.value.hint
+
+
+def with_sheet(path, change):
+    """The workbook with other XML in its first sheet."""
+    with zipfile.ZipFile(path) as book:
+        parts = {member.filename: book.read(member) for member in book.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        for name, data in parts.items():
+            book.writestr(name, change(data) if name.endswith("sheet1.xml") else data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (b'<row r="9">' + b"<c/>" * (1 << 24) + b"</row>", "more than 16,777,216 XML tags"),
+        (b"".join(b'<row r="%d"><c r="XFD%d"><v>1</v></c></row>' % (i, i) for i in range(3, 400)), "4,194,304 cells"),
+        (b"<v>" + bytes(1 << 28) + b"</v>", "at most 134,217,728 bytes when it is inflated"),
+    ],
+    ids=["tags", "columns", "size"],
+)
+def test_a_workbook_that_inflates_is_refused_at_once(save, rows, words):
+    path = with_sheet(save(["label"], ["a"]), lambda sheet: sheet.replace(b"</sheetData>", rows + b"</sheetData>"))
+    assert path.stat().st_size < 1 << 20
+    began = time.process_time()
+    with pytest.raises(InputError, match=words):
+        read_workbook(path)
+    assert time.process_time() - began < 5
+
+
+def test_a_sheet_that_claims_all_columns_is_read(save):
+    def claim(sheet):
+        return sheet.replace(b'<dimension ref="A1:B2"', b'<dimension ref="A1:XFD1048576"')
+
+    table, _ = read_workbook(with_sheet(save(["label", "score"], ["a", 1]), claim))
+    assert table.rows == [{"label": "a", "score": "1"}]
+
+
+@pytest.mark.parametrize(("name", "found"), [("w.pth", "a file of weights"), ("w.zip", "that is no workbook")])
+def test_another_zip_file_is_called_what_it_is(tmp_path, name, found):
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("data.pkl", "")
+    with pytest.raises(InputError, match=found) as caught:
+        read_workbook(tmp_path / name)
+    assert ("weights import" in (caught.value.hint or "")) == (name == "w.pth")

@@ -15,6 +15,7 @@ from cxrtool.data.tables.manifest import read_manifest, read_table, write_manife
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import Cam, GradCam
+from cxrtool.flow.folder import record
 from cxrtool.flow.heatmaps import RANDOMISED, TRAINED_ON, ExplainOptions, explain
 from cxrtool.flow.heatmaps.energy import compare_beside, in_words, measure_place
 from cxrtool.flow.heatmaps.options import METHODS
@@ -464,6 +465,7 @@ def test_two_folders_are_compared_image_by_image(place, ask, tmp_path, listener)
     for k, row in enumerate(made.rows):
         row["energy_inside"] = row["energy_inside"] and f"{0.2 + 0.01 * k:.3f}"
     write_manifest(tmp_path / "out" / "manifest.csv", made.columns, made.rows)
+    record(tmp_path / "out", {"manifest.csv": (tmp_path / "out" / "manifest.csv").read_bytes()})
     rows = {row["image_id"]: row for row in made.rows}
     other = ask(out="other", target="covid", beside=tmp_path / "out")
     told = json.loads((tmp_path / "other" / "run.json").read_text())["explained"]["beside"]

@@ -77,7 +77,7 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     identity = {**options.identity(), "splits": splits_digest(splits), "precision": settings.precision}
     chain = chain_of_manifest(manifest)
     plan = Plan("fit", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
-    container = StepFolder(settings.out, plan, settings)
+    container = StepFolder(settings.out, plan, settings, replaced=False)
     if not container.needs_work():
         return None
     mine = [a for a in assignments if (a.repeat, a.fold) in wanted]

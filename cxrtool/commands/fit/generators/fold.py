@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, effect_rows
 from cxrtool.commands.fit.generators.options import GeneratorOptions
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS
+from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.manifest import write_table
 from cxrtool.data.tables.predictions import write_predictions
 from cxrtool.flow.assignment import Assignment
@@ -218,7 +219,7 @@ class GeneratorsTrainer(FoldTrainer):
                 tried = f"  class loss x {weight:g}" if len(weights) > 1 else ""
                 report.note(f"{name}{tried}  {describe_epoch({key: row[key] for key in SHOWN})}")
 
-            return fit_generator_fold(
+            fitted = fit_generator_fold(
                 design,
                 store,
                 [radiograph_of(row) for row in task.manifest.rows],
@@ -233,11 +234,13 @@ class GeneratorsTrainer(FoldTrainer):
                 stop=request.error,
                 warn=report.warn,
             )
+        request.raise_if_stopped()
+        return fitted
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
         """Write the part, its classifier, and their predictions for the validation and test images."""
         import numpy as np
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         from cxrtool.imaging import plausibility
         from cxrtool.models.parts import save_part
@@ -259,7 +262,7 @@ class GeneratorsTrainer(FoldTrainer):
             built_with={"classes": self.classes},
         )
         state = {key: value.contiguous() for key, value in found.module.classifier.state_dict().items()}
-        save_file(state, path / CLASSIFIER)
+        atomic_write(path / CLASSIFIER, save(state))
         copy_parts(chain, path)
         write_table(path / FITTED_ON, FITTED_COLUMNS, [self._seen_row(i, name, assignment, store) for i, name in seen])
         if len(found.trials) > 1:

@@ -1,0 +1,107 @@
+"""The header of a PNG, and the check that its compressed data are those of its pixels, no more and no less.
+
+libpng inflates whatever is there: gigabytes behind a picture of 64 x 64 pixels, and every compressed text or profile.
+So the decoder gets only the chunks that pixels depend on, after their data were inflated here, piece by piece, up to
+the size in the header. Reference: PNG, third edition (W3C, 2025), sections 5, 7.2, 8 and 10.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from cxrtool.data.reading.headers import Header, exif_orientation
+from cxrtool.errors import ImageError
+
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples a pixel, by colour type."""
+
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+
+_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column, first row and distances of Adam7's passes."""
+
+_PIECE = 1 << 20
+_SURPLUS = 1 << 16
+"""Bytes behind the last row that are ignored, as libpng does; some writers pad their data."""
+
+
+def read_png(data: bytes) -> Header:
+    """Read a PNG's header and walk its chunks to the end."""
+    if data[12:16] != b"IHDR":
+        raise ImageError("malformed PNG: it does not start with its header")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    if depth not in _DEPTHS.get(colour, ()):
+        raise ImageError(f"malformed PNG: its header has colour type {colour} with {depth} bits, which does not exist")
+    orientation, note = 1, ""
+    for name, start, end in _chunks(data):
+        if name == b"acTL":
+            raise ImageError("expected one image, found an animated PNG")
+        if name == b"eXIf":
+            orientation = exif_orientation(data[start:end])
+        elif name == b"tRNS" and colour != 3:
+            note = "its transparent colour was read as an ordinary grey value"
+    return Header("PNG", width, height, bits=16 if depth == 16 else 8, orientation=orientation, note=note)
+
+
+def only_pixels(data: bytes) -> bytes:
+    """The same file without chunks that pixels do not depend on, when its data fit the size in its header.
+
+    Raises:
+        ImageError: The data inflate to more than that size, to less, or are damaged.
+    """
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    expected = _inflated(width, height, depth * _SAMPLES[colour], interlaced=bool(interlaced))
+    found, inflater, surplus = 0, zlib.decompressobj(), False
+    kept, others = [data[:8]], False
+    for name, start, end in _chunks(data):
+        others = others or name not in _NEEDED
+        if name in _NEEDED:
+            kept.append(data[start - 8 : end + 4])
+        if name != b"IDAT":
+            continue
+        for at in range(start, end, _PIECE):
+            piece = data[at : min(at + _PIECE, end)]
+            while piece and not surplus:
+                try:
+                    found += len(inflater.decompress(piece, _PIECE))
+                except zlib.error as error:
+                    raise ImageError("damaged PNG: its compressed pixels are corrupt") from error
+                piece = inflater.unconsumed_tail
+                surplus = found > expected + _SURPLUS
+    if surplus:
+        raise ImageError(f"malformed PNG: its data inflate to more than the {width} x {height} pixels of its header")
+    if found < expected:
+        raise ImageError(f"truncated PNG: its data hold {found:,} of the {expected:,} bytes of its pixels")
+    return b"".join(kept) if others else data
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, start and end of the content of every chunk, with the end chunk as last."""
+    position = 8
+    while True:
+        if position + 12 > len(data):
+            raise ImageError("truncated PNG: the file ends before its end chunk")
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        name = data[position + 4 : position + 8]
+        yield name, position + 8, end
+        if name == b"IEND":
+            return
+        position = end + 4
+
+
+def _inflated(width: int, height: int, bits: int, *, interlaced: bool) -> int:
+    """Bytes of all rows, each with the byte of its filter.
+
+    >>> _inflated(64, 64, 8, interlaced=False), _inflated(3, 2, 1, interlaced=True)
+    (4160, 8)
+    """
+    total = 0
+    for left, top, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)
+    return total
