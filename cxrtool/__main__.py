@@ -8,12 +8,10 @@ from cxrtool.errors import StoppedError
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code; a signal ends it from here on."""
-    stopping.start()
     try:
+        stopping.start()
         from cxrtool.cli.main import main as run
-    except StoppedError as stopped:
-        stopping.leave(stopped.exit_code, stopped.message)
-    try:
+
         run()
     except StoppedError as stopped:
         # It came before or after the command.

@@ -58,10 +58,15 @@ def tell():
 atexit.register(tell)
 sys.argv[0] = "cxrtool"
 from cxrtool import stopping
-stopping.start()
-with open(note, "a") as file:
-    file.write("ready\\n")
-began = time.monotonic()
+start = stopping.start
+def ready():
+    global began
+    start()
+    if stopping.start is ready:
+        stopping.start, began = start, time.monotonic()
+        with open(note, "a") as file:
+            file.write("ready\\n")
+stopping.start = ready
 from cxrtool.__main__ import main
 main()
 """
