@@ -72,13 +72,20 @@ main()
 """
 
 
+def lasting(content):
+    """The content of a JSON file without times, at any depth."""
+    if isinstance(content, list):
+        return [lasting(entry) for entry in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: lasting(value) for key, value in content.items() if key not in VOLATILE}
+
+
 def known(path, folder):
     """The content of a file, without what may differ between two runs."""
     data = path.read_bytes()
     if path.suffix == ".json":
-        content = json.loads(data)
-        if isinstance(content, dict):
-            data = json.dumps({key: value for key, value in content.items() if key not in VOLATILE}).encode()
+        data = json.dumps(lasting(json.loads(data))).encode()
     if path.name in ("history.csv", "grid.csv"):
         # The seconds of an epoch.
         lines = [line.split(",") for line in data.decode().splitlines()]
