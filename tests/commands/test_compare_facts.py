@@ -38,7 +38,8 @@ def test_seconds_are_the_mean_of_the_folds(run):
     assert (values["seconds"], values["seconds_total"]) == (12.5, 75.0)
 
 
-def test_what_one_fold_does_not_know_is_not_told(run):
+def test_what_one_fold_does_not_know_is_not_told(run, editable):
+    editable(run)
     fold = run / "r0f1"
     made = json.loads((fold / "run.json").read_text())
     del made["training"]["seconds"], made["training"]["macs"]
@@ -66,7 +67,8 @@ def test_missing_folds_are_told_or_allowed(run):
     assert len(read_facts([run], partial=True).fitted) == 5
 
 
-def test_a_broken_file_is_not_known(run):
+def test_a_broken_file_is_not_known(run, editable):
+    editable(run)
     (run / "r0f0" / "model.json").write_text("{")
     assert "model" not in read_facts([run / "r0f0"]).values
     assert len(read_table(run / "r0f0" / "fitted_on.csv")) == 16

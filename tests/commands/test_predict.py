@@ -405,11 +405,12 @@ def test_a_pipe_is_written_to_and_nothing_beside_it(place, settings, strangers):
     assert not Path("/dev/null").is_file()
 
 
-def test_a_model_that_cannot_be_replayed_is_told_once(place, ask, strangers, tmp_path):
+def test_a_model_that_cannot_be_replayed_is_told_once(place, ask, strangers, tmp_path, editable):
     import shutil
 
     copy = tmp_path / "copy"
     shutil.copytree(place[0] / "run" / "r0f0", copy)
+    editable(copy)
     description = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**description, "chain": [{"step": "hocus", "strength": 2}]}))
     with pytest.raises(InputError, match="hocus --strength 2; this cxrtool cannot repeat 'hocus'"):

@@ -77,7 +77,8 @@ def ask(settings, *given, **others):
     return read_predictions(settings.out)
 
 
-def test_every_member_answers_at_its_own_temperature(run, picture, settings, listener, tmp_path):
+def test_every_member_answers_at_its_own_temperature(run, picture, settings, listener, tmp_path, editable):
+    editable(run)
     folds = sorted(run.glob("r*f*"))
     values = [1.5 + k / 2 for k in range(len(folds))]
     for fold, value in zip(folds, values, strict=True):
@@ -93,7 +94,8 @@ def test_every_member_answers_at_its_own_temperature(run, picture, settings, lis
     assert not [text for text in listener.warned if "temperature" in text]
 
 
-def test_those_that_stay_are_told_with_the_reason(run, picture, settings, listener, tmp_path):
+def test_those_that_stay_are_told_with_the_reason(run, picture, settings, listener, tmp_path, editable):
+    editable(run)
     folds = sorted(run.glob("r*f*"))
     keep(folds[0], None)
     to = replace(settings, out=tmp_path / "a.csv")

@@ -212,7 +212,8 @@ def test_a_network_of_three_channels_sees_every_channel_of_a_twin(place, setting
     assert max(np.abs(values - saved[name]).max() for name, values in grey.items()) > 1e-4
 
 
-def test_a_model_of_grey_twins_is_refused(place, ask, strangers):
+def test_a_model_of_grey_twins_is_refused(place, ask, strangers, editable):
+    editable(place[0] / "run" / "r0f0")
     path = place[0] / "run" / "r0f0" / "model.json"
     kept = path.read_text()
     content = json.loads(kept)

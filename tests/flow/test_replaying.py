@@ -250,11 +250,12 @@ def test_a_mask_of_other_proportions_is_not_that_of_the_picture(chests):
         read_mask(chests.rows[0]["mask"], (88, 96), None)
 
 
-def test_folds_with_processing_of_their_own_answer_together(model, chests, settings, tmp_path):
+def test_folds_with_processing_of_their_own_answer_together(model, chests, settings, tmp_path, editable):
     """As a run whose histograms are matched to a reference of each fold."""
     run = tmp_path / "two"
     for fold in range(2):
         shutil.copytree(model, run / f"r0f{fold}")
+        editable(run / f"r0f{fold}")
         description = json.loads((model / "model.json").read_text())
         description["chain"][0]["margin"] = 0.025 + 0.2 * fold
         (run / f"r0f{fold}" / "model.json").write_text(json.dumps(description))

@@ -101,7 +101,7 @@ def read_pictures(
             advance(1)
     if not looks:
         why = f", the first: {reasons[0]}" if reasons else ""
-        raise InputError(f"{manifest.name}: none of the {count_of(len(manifest), 'image')} can be read{why}")
+        raise InputError(f"{manifest.name}: expected an image that can be read, found none among {len(manifest)}{why}")
     if mask_errors:
         settings.report.warn(
             f"{manifest.name}: {count_of(len(mask_errors), 'mask was', 'masks were')} "

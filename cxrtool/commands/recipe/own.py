@@ -38,7 +38,7 @@ SWITCHES = {
         "--erase-lungs",
     ),
     *("--freeze", "--unfreeze", "--heatmaps", "--no-heatmaps", "--inside-lungs", "--members", "--prior-correct"),
-    *("--quick", "--table1", "--together", "--tta"),
+    *("--quick", "--show-identity", "--table1", "--together", "--tta"),
 }
 """Flags without a value."""
 

@@ -151,7 +151,8 @@ def edited(here):
 
 
 @pytest.mark.parametrize(("change", "said"), [(by_hand, "made by hand"), (edited, "not what `cxrtool split --folds 2")])
-def test_a_division_that_is_not_recorded_stays_an_input(here, cxr, change, said):
+def test_a_division_that_is_not_recorded_stays_an_input(here, cxr, editable, change, said):
+    editable(here)
     change(here)
     text = cxr("recipe", "--from", "work/run").out
     assert said in next(line for line in text.splitlines() if line.startswith("# what `train --splits` reads"))
@@ -173,7 +174,8 @@ def relabelled(table):
 @pytest.mark.parametrize(
     ("change", "said"), [(shorter, "wrote 30 rows, it has 29"), (relabelled, "may have been edited")]
 )
-def test_an_edited_manifest_stays_an_input(here, cxr, change, said):
+def test_an_edited_manifest_stays_an_input(here, cxr, editable, change, said):
+    editable(here)
     change(here / "work" / "prepared" / "manifest.csv")
     text = cxr("recipe", "--from", "work/run").out
     assert said in next(line for line in text.splitlines() if line.startswith("# what `train` reads"))

@@ -123,13 +123,14 @@ def test_leakage_that_was_allowed_is_an_alarm_on_the_first_screen(place, make, t
     assert "was not trained on" not in first
 
 
-def test_the_division_is_stated_and_its_command_is_shown(place, make, tmp_path, undrawn):
+def test_the_division_is_stated_and_its_command_is_shown(place, make, tmp_path, undrawn, editable):
     import shutil
 
     text = make(place / "run", errors=0)
     assert "How this division was made is not recorded." in text
     assert "No patient is in two subsets of a division." in text
     shutil.copytree(place / "run", tmp_path / "run")
+    editable(tmp_path / "run")
     splits = tmp_path / "run" / "splits.csv"
     line = "split --folds 2 --repeats 1 --validation 0.1 --group patient_id --stratify label --seed 5"
     splits.write_text(dump_splits(read_table(splits).rows, [line]))

@@ -171,8 +171,9 @@ def test_one_model_has_its_thresholds_and_its_run(place, settings, make):
     assert OWN in text
 
 
-def test_of_an_earlier_model_the_training_images_are_not_known(place, settings, make):
+def test_of_an_earlier_model_the_training_images_are_not_known(place, settings, make, editable):
     shutil.copytree(place / "run", place / "earlier", dirs_exist_ok=True)
+    editable(place / "earlier")
     for path in (place / "earlier").glob("r*/model.json"):
         content = json.loads(path.read_text())
         del content["usual"]["training"]
