@@ -87,5 +87,5 @@ def test_wrong_options_are_usage_errors(call, tmp_path, wrong, told):
 def test_an_output_of_another_command_is_not_touched(call, chests, tmp_path):
     outcome = call(out="chests")
     assert outcome.code == 2
-    assert "expected another folder" in outcome.err
+    assert "expected another place than the input" in outcome.err
     assert chests.origin.exists()
