@@ -301,16 +301,16 @@ def _plain(error: TyperException) -> str:
     if option and possibilities is not None:
         near = difflib.get_close_matches(option, possibilities, 1, 0.3) or list(possibilities)[:1]
         return f"no such option {option}" + (f"; did you mean {near[0]}?" if near else "")
-    text = error.format_message().rstrip(".")
+    text = " ".join(error.format_message().rstrip(".").split())
     if option and text.lower().startswith("no such option"):
         return f"no such option {option}"
-    if wrong := _WRONG_NUMBER.fullmatch(" ".join(text.split())):
+    if wrong := _WRONG_NUMBER.fullmatch(text):
         option, value, kind = wrong.groups()
         # In many countries the decimals come after a comma.
         point = value.replace(",", ".")
         meant = f"; did you mean {point}?" if kind == "float" and point.replace(".", "", 1).isdecimal() else ""
         return f"{option}: expected {'a number' if kind == 'float' else 'a whole number'}, found '{value}'{meant}"
-    return " ".join(text.split())
+    return text
 
 
 def _write(prefix: str, message: str, hint: str | None, code: int) -> int:

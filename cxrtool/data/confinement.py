@@ -70,7 +70,7 @@ def check_inside(path: Path | str) -> None:
     if not _confined:
         return
     real = os.path.realpath(path)
-    if not any(real.startswith(folder + os.sep) for folder in (*_confined, *_allowed)):
+    if not any(_is_below(real, folder) for folder in (*_confined, *_allowed)):
         raise OutputError(
             f"{path}: expected a file inside the output folder, found that it would be written to {real}",
             "is an id of the table a path, or is there a link in the output folder? rename the one, remove the other",
@@ -84,7 +84,11 @@ def is_inside(path: Path | str, folder: Path) -> bool:
     (False, True)
     """
     real, above = os.path.realpath(path), os.path.realpath(folder)
-    return real == above or real.startswith(above.rstrip(os.sep) + os.sep)
+    return real == above or _is_below(real, above)
+
+
+def _is_below(real: str, folder: str) -> bool:
+    return real.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def leading_out(folder: Path) -> Path | None:

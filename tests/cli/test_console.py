@@ -135,14 +135,21 @@ def test_quiet_progress_says_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_a_bar_is_drawn_and_removed(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
+
+def put_terminal(monkeypatch):
+    """Let standard error be a terminal, and return what is written to it."""
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
+    return screen
+
+
+def test_on_a_terminal_a_bar_is_drawn_and_removed(monkeypatch):
+    terminal = put_terminal(monkeypatch)
     with Lines().progress("reading", 3) as advance:
         advance(3)
     assert "reading" in terminal.getvalue()
@@ -159,13 +166,7 @@ def test_a_stage_is_one_line_with_what_it_found(capsys):
 
 
 def test_on_a_terminal_a_stage_shows_what_runs(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
+    terminal = put_terminal(monkeypatch)
     with Lines().stage("[1/2] train") as stage, stage.report.progress("reading", 4) as advance:
         advance(2)
         assert stage.report.bar.tasks[0].percentage == 50

@@ -13,7 +13,7 @@ from cxrtool.cli.main import run as cxrtool
 from cxrtool.commands.predict import PredictOptions, predict
 from cxrtool.commands.train import train
 from cxrtool.commands.train.options import TrainOptions
-from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest, write_table
+from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import IncompleteError, InputError, LeakageError, StrictError, UsageError
 from cxrtool.flow.settings import Settings
@@ -22,13 +22,11 @@ SIDE = 24
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, make_study):
+def place(tmp_path_factory, make_small_study):
     """A study, a run of two folds of it, and a run on what `prepare --size 20` made of it."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("place")
-    study = make_study(folder)
-    rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
-    write_table(study.splits, list(rows[0]), rows)
+    study = make_small_study(folder)
     prepared = folder / "prepared"
     assert (
         cxrtool(

@@ -34,13 +34,11 @@ def draw(folder: Path, labels, count=6, first=500):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, make_study):
+def place(tmp_path_factory, make_small_study):
     """A study, and a run of two folds on what `prepare --size 20` made of it."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("place")
-    study = make_study(folder)
-    rows = [row for row in read_table(study.splits).rows if row["repeat"] == "0" and row["fold"] != "2"]
-    write_table(study.splits, list(rows[0]), rows)
+    study = make_small_study(folder)
     line = ("prepare", study.folder / "manifest.csv", "--size", 20, "--fit", "pad", "--workers", 1, "-q")
     assert cxrtool([str(part) for part in (*line, "-o", folder / "prepared")]) == 0
     with pytest.MonkeyPatch.context() as patch:

@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from cxrtool.commands.report.batch import Batch, evaluation_command
 from cxrtool.commands.report.making import COMMAND, command_lines, machines_section, settings_section
 from cxrtool.commands.report.results import first_lines
 from cxrtool.data.file_names import PREDICTIONS
-from cxrtool.errors import CxrtoolError, ImageError
+from cxrtool.errors import CxrtoolError, ImageError, count_of
 from cxrtool.flow.audits import first_marks, sections_of
 from cxrtool.flow.evaluating import EvaluateOptions, evaluate
 from cxrtool.flow.origins import words_of
@@ -105,7 +106,7 @@ class UnlabelledMaker:
         shares = ", ".join(f"{batch.classes[k]} {number} ({number / count:.0%})" for k, number in counts.most_common())
         marks = [
             (UNKNOWN, f"{NO_LABELS} Once labels exist: `{evaluation_command(self._shown_model())}`."),
-            (NOTE, f"Predicted class of {_images_of(count)}: {shares}. This is no prevalence."),
+            (NOTE, f"Predicted class of {count_of(count, 'image')}: {shares}. This is no prevalence."),
             (
                 NOTE,
                 f"The probability of the predicted class is {SURE} or more for {sure} ({sure / count:.0%}), and below "
@@ -117,14 +118,14 @@ class UnlabelledMaker:
             kinds = self._kinds()
             most = ", ".join(f"{kind} ({len(found)})" for kind, found in kinds[:4]) + (", …" if len(kinds) > 4 else ".")
             share, verb = f"{len(odd) / count:.0%}", "is" if len(odd) == 1 else "are"
-            text = f"{len(odd)} of {_images_of(count)} ({share}) {verb} unlike the training images: {most}"
+            text = f"{len(odd)} of {count_of(count, 'image')} ({share}) {verb} unlike the training images: {most}"
             marks.append((WARNING, text))
         if not (batch.training and batch.beside.images):
             marks.append((UNKNOWN, f"In what the images are unlike the training images: {self._why_unknown()}."))
         elif not odd:
             marks.append((CLEAR, INSIDE))
         if batch.beside.rejects:
-            marks.append((WARNING, f"{_images_of(len(batch.beside.rejects))} could not be read: no prediction."))
+            marks.append((WARNING, f"{count_of(len(batch.beside.rejects), 'image')} could not be read: no prediction."))
         marks += [(NOTE, line) for line in own]
         return marks + (first_marks(batch.study.audit)[:AUDITED] if batch.study and own else [])
 
@@ -195,7 +196,7 @@ class UnlabelledMaker:
         names = [batch.classes[k] for k in self._order()]
         table = Sheet("Images with this probability of a class", ["probability", *names], at_least + self._stored(), [])
         path = self.folder / "probabilities.png"
-        own = self._own_probabilities()
+        own = self._own_probabilities
         draw_probabilities(batch.classes, batch.probabilities, own, self._order(), path)
         caption = (
             "Number of images by predicted probability; dotted: the same probability for every class."
@@ -246,7 +247,7 @@ class UnlabelledMaker:
         from cxrtool.reporting.page import Section
 
         batch = self.batch
-        own = self._own_probabilities()
+        own = self._own_probabilities
         best = batch.probabilities.max(1)
         edges = [1.01, 0.99, SURE, 0.75, UNSURE, 0.0]
         words = ["0.99 or more", f"{SURE} to 0.99", f"0.75 to {SURE}", f"{UNSURE} to 0.75", f"below {UNSURE}"]
@@ -287,8 +288,8 @@ class UnlabelledMaker:
             lines.append(f"Not known for all properties: {self._why_unknown()}.")
         if odd:
             lines.append(
-                f"{_images_of(len(odd))} of {len(batch.rows)}: their probabilities mean less, whatever they are. "
-                "A radiologist should look at them."
+                f"{count_of(len(odd), 'image')} of {len(batch.rows)}: their probabilities mean less, whatever they "
+                "are. A radiologist should look at them."
             )
         elif batch.training and batch.beside.images:
             lines.append(INSIDE)
@@ -430,6 +431,7 @@ class UnlabelledMaker:
             return []
         return [f"{OWN}{line[0].lower()}{line[1:]}" for line in first_lines(summaries)]
 
+    @cached_property
     def _own_probabilities(self) -> np.ndarray | None:
         """The probabilities (m, K) of the run for its own test images."""
         batch = self.batch
@@ -498,10 +500,6 @@ class UnlabelledMaker:
             return Section(MACHINES, line or ["How the predictions were made is not known."])
         section = machines_section(batch.study)
         return replace(section, lines=[*(COMMAND + one for one in command_lines(batch.study)), *line])
-
-
-def _images_of(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _share(chosen: np.ndarray) -> str:

@@ -1,6 +1,5 @@
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,20 +30,6 @@ def place(tmp_path_factory, make_masked_study):
     )
     train(told, Settings(cache=folder / "cache", out=folder / "run", argv=["cxrtool", "train", "study", "-o", "run"]))
     return folder
-
-
-@pytest.fixture
-def make(settings, tmp_path, monkeypatch):
-    """Report and read the page."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*inputs, out="report.html", **changes):
-        shared = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
-        told = ReportOptions(inputs=tuple(map(str, inputs)), resamples=40, **changes)
-        written = report(told, replace(settings, out=tmp_path / out, **shared))
-        return written.read_text(encoding="utf-8") if written else None
-
-    return call
 
 
 @pytest.fixture
