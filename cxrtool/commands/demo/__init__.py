@@ -83,14 +83,14 @@ STEPS = (
         "-o {out}/audit",
         "audit",
     ),
-    Step("test it on new patients of hospital A", "evaluate {out}/network -o {out}/tested-a", "home"),
+    Step("test it on new patients of hospital A", "evaluate {out}/network --positive covid -o {out}/tested-a", "home"),
     Step(
         "hospital B: draw images",
         f"phantom --count {{second}} {DRAWN} --sources university --seed 1{{seed}} -o {{out}}/hospital-b",
     ),
     Step(
         "test the same network on hospital B",
-        "evaluate {out}/network {out}/hospital-b/metadata.csv --threads 1 -o {out}/tested-b",
+        "evaluate {out}/network {out}/hospital-b/metadata.csv --positive covid --threads 1 -o {out}/tested-b",
         "away",
     ),
     Step(
@@ -107,7 +107,7 @@ STEPS = (
     ),
     Step(
         "test it on hospital B",
-        "evaluate {out}/network-lungs {out}/hospital-b/metadata.csv --threads 1 -o {out}/remedy-b",
+        "evaluate {out}/network-lungs {out}/hospital-b/metadata.csv --positive covid --threads 1 -o {out}/remedy-b",
         "remedy",
     ),
 )

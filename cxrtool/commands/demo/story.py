@@ -34,8 +34,9 @@ TESTED = {
 """The folders of `evaluate`, and what was tested there."""
 
 SUBTITLE = "A demonstration of cxrtool on drawn radiographs"
+EXAMPLES_TITLE = "The first images of each class"
 EXAMPLES_CAPTION = (
-    "The first images of each class. Hospital A: the border tells the class. Hospital B: it does not. Last row: images "
+    "Hospital A: the border tells the class. Hospital B: it does not. Last row: images "
     "of several hospitals, cropped to the lungs that a network found."
 )
 NO_CURE = "On real images cropping or masking alone is no cure: always test on another hospital."
@@ -109,7 +110,7 @@ class Story:
         typed = [COMMAND + shlex.join(["cxrtool", *line]) for line in commands]
         with scratch_folder("demo") as folder:
             sheet = folder / "examples.png"
-            cv2.imwrite(str(sheet), draw_sheet(list(self._tiles()), "", 2 * EXAMPLES)[..., ::-1])
+            cv2.imwrite(str(sheet), draw_sheet(list(self._tiles()), EXAMPLES_TITLE, 2 * EXAMPLES)[..., ::-1])
             sections = [
                 Section("What the networks saw", pictures=[Picture(sheet, EXAMPLES_CAPTION, wide=True)]),
                 Section("What they reached", ["In brackets: 95% intervals."], [measured], curves),
