@@ -26,7 +26,7 @@ from cxrtool.errors import InputError, StrictError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.flow.images import read_images
-from cxrtool.flow.predicted import IMAGES, beside, write_beside
+from cxrtool.flow.predicted import IMAGES, beside, own_beside, write_beside
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
 from cxrtool.flow.replacing import check_file, is_predictions
 from cxrtool.flow.run import model_folders
@@ -134,7 +134,8 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     if settings.dry_run:
         settings.report.say(f"would run {count_of(len(folders), 'model')} on {count_of(len(manifest), 'image')}")
         return
-    check_file(settings.out, is_predictions, [manifest, options.model, *folders], settings)
+    inputs = [manifest, options.model, *folders]
+    check_file(settings.out, is_predictions, inputs, settings, own_beside(settings.out) if settings.out else None)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     started = time.time()

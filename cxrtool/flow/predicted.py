@@ -7,7 +7,7 @@ on the predictions can name their model and the images that are unlike its train
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,15 @@ def beside(table: Path, name: str) -> Path:
     'answers.images.csv'
     """
     return table.with_suffix(f".{name}")
+
+
+def own_beside(table: Path) -> dict[Path, Callable[[Path], bool]]:
+    """The files beside a table of predictions, each with whether an existing file is one that `predict` wrote."""
+    return {
+        beside(table, RUN_FILE): lambda path: bool(_read_made(path)),
+        beside(table, IMAGES): lambda path: {"image_id", "path", "unlike"} <= set(_columns(path)),
+        beside(table, REJECTS): lambda path: _columns(path) == ["path", "reason"],
+    }
 
 
 def write_beside(
@@ -130,6 +139,13 @@ def _read_made(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and {"model", "members", "training_images"} <= content.keys() else {}
+
+
+def _columns(path: Path) -> Sequence[str]:
+    try:
+        return read_table(path).columns
+    except InputError:
+        return ()
 
 
 def _rows(path: Path) -> list[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from cxrtool.data.file_names import (
@@ -103,7 +103,13 @@ def locked_output(out: Path | None) -> Iterator[None]:
                 folder.rmdir()
 
 
-def check_file(out: Path | None, own: Own, inputs: Iterable[Path | Manifest | None], settings: Settings) -> None:
+def check_file(
+    out: Path | None,
+    own: Own,
+    inputs: Iterable[Path | Manifest | None],
+    settings: Settings,
+    beside: Mapping[Path, Own] | None = None,
+) -> None:
     """Refuse to write a file over an input, even with `--force`; and without it, over what another command wrote.
 
     Args:
@@ -111,36 +117,45 @@ def check_file(out: Path | None, own: Own, inputs: Iterable[Path | Manifest | No
         own: Whether an existing file may be an earlier output of this command.
         inputs: What the command reads: files, folders of steps, runs and models, and manifests with their images.
         settings: With `--force`.
+        beside: Further files that are written with it, each with its own `own`.
 
     Raises:
         TakenError: It is refused.
     """
-    if out is None:
+    if out is None or (out.exists() and not out.is_file() and not out.is_dir()):
         return
-    if out.is_dir():
-        raise TakenError(f"-o {out}: expected a file to write, found a folder", f"name a file in it: -o {out}/NAME.csv")
-    if not out.is_file():
-        return
-    mine = not out.stat().st_size or own(out)
-    step = _step_of(out)
+    for path, made in {out: own, **(beside or {})}.items():
+        if path.is_dir():
+            raise TakenError(
+                f"-o {out}: expected a file to write, found a folder{_at(path, out)}",
+                f"name a file in it: -o {out}/NAME.csv" if path == out else other_name(out),
+            )
+        if path.is_file():
+            _check_existing(path, out, made, inputs, settings)
+
+
+def _check_existing(
+    path: Path, out: Path, own: Own, inputs: Iterable[Path | Manifest | None], settings: Settings
+) -> None:
+    mine = not path.stat().st_size or own(path)
+    step = _step_of(path)
     for source in inputs:
-        if source is not None and _reads(source, out, mine=mine and step is None):
+        if source is not None and _reads(source, path, mine=mine and step is None):
             name = source.name if isinstance(source, Manifest) else source
             raise TakenError(
-                f"-o {out}: expected another file than the input, found one that belongs to {name}", other_name(out)
+                f"-o {out}: expected another file than the input, found one that belongs to {name}{_at(path, out)}",
+                other_name(out),
             )
-    if settings.force:
-        return
-    if step is not None:
+    if not settings.force and (step is not None or not mine):
+        what = f"one of the folder of {step}" if step else "another file"
         raise TakenError(
-            f"-o {out}: expected a new file or one that this command wrote, found one of the folder of {step}",
+            f"-o {out}: expected a new file or one that this command wrote, found {what}{_at(path, out)}",
             f"{other_name(out)}, or replace it with --force",
         )
-    if not mine:
-        raise TakenError(
-            f"-o {out}: expected a new file or one that this command wrote, found another file",
-            f"{other_name(out)}, or replace it with --force",
-        )
+
+
+def _at(path: Path, out: Path) -> str:
+    return "" if path == out else f": {path}, which is written beside it"
 
 
 def _reads(source: Path | Manifest, out: Path, *, mine: bool) -> bool:

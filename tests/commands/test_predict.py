@@ -15,7 +15,7 @@ from cxrtool.commands.train import train
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest
 from cxrtool.data.tables.predictions import read_predictions
-from cxrtool.errors import IncompleteError, InputError, LeakageError, StrictError, UsageError
+from cxrtool.errors import IncompleteError, InputError, LeakageError, StrictError, TakenError, UsageError
 from cxrtool.flow.settings import Settings
 
 SIDE = 24
@@ -395,6 +395,19 @@ def test_the_caller_s_randomness_is_left_alone(ask, strangers):
     ask(strangers, threads=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["run.json", "images.csv", "rejects.csv"])
+def test_a_file_of_somebody_else_beside_the_table_is_not_replaced(place, settings, strangers, tmp_path, name):
+    mine, out = tmp_path / f"own.{name}", tmp_path / "own.csv"
+    mine.write_text("colour\nred\n")
+    options = PredictOptions(place[0] / "run/r0f0", str(strangers))
+    with pytest.raises(TakenError, match=rf"found another file: .*own\.{name}, which is written beside it"):
+        predict(options, replace(settings, out=out))
+    assert mine.read_text() == "colour\nred\n"
+    assert not out.exists()
+    predict(options, replace(settings, out=out, force=True))
+    predict(options, replace(settings, out=out))
 
 
 def test_a_pipe_is_written_to_and_nothing_beside_it(place, settings, strangers):

@@ -211,6 +211,19 @@ def test_the_same_command_makes_only_the_damaged_fold_again(cxr, place):
     assert cxr("evaluate", "trained").code == 0
 
 
+@pytest.mark.parametrize("name", ["splits.csv", "manifest.csv", "rejects.csv"])
+def test_a_run_killed_between_a_record_and_its_file_is_completed(cxr, place, name):
+    # `run.json` has the digest of a file that is not there yet.
+    train = "train prepared --splits splits.csv --model covid-xnet --size 32 --epochs 1 --workers 1 --threads 1"
+    sound, other = (place / "trained" / name).read_bytes(), (place / FOLD / "run.json").stat().st_mtime_ns
+    (place / "trained" / name).unlink()
+    outcome = cxr(*f"{train} --device cpu --cache cache -o trained".split())
+    assert outcome.code == 0, outcome.err
+    assert (place / "trained" / name).read_bytes() == sound
+    assert (place / FOLD / "run.json").stat().st_mtime_ns == other
+    assert cxr("evaluate", "trained").code == 0
+
+
 def test_edited_metrics_are_computed_again(cxr, place):
     metrics = place / "evaluated/metrics.json"
     sound = metrics.read_bytes()
