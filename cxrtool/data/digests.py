@@ -166,10 +166,9 @@ def _error(path: Path, record: _Record, found: str) -> ChangedError:
 
 
 def altered(folder: Path) -> str | None:
-    """A file of a folder, or of a folder in it, that is not as it was written, or None.
+    """A file of a folder, or of a folder in it, that is missing or not as it was written, or None.
 
-    A file of the right size that is not newer than the entry is taken as unchanged. A missing file is left to who
-    reads it.
+    A file of the right size that is not newer than the entry is taken as unchanged.
     """
     inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
     for place in (folder, *inside):
@@ -181,7 +180,7 @@ def altered(folder: Path) -> str | None:
                 # Of most files this is all: looking for the record of each would take ten times as long.
                 if str(status.st_size) != str(entry).partition(" ")[0] or status.st_mtime_ns > record.written:
                     check(place / name)
-            except ChangedError:
+            except (ChangedError, FileNotFoundError):
                 return (place / name).relative_to(folder).as_posix()
             except OSError:
                 continue

@@ -148,7 +148,7 @@ REFUSED = {
     "a row of the splits of a run removed": (
         lambda: _remove_row(Path("trained/splits.csv")),
         "trained/splits.csv",
-        READ_RUN,
+        (*READ_RUN, "recipe --from trained"),
     ),
     "a row of a step's manifest relabelled": (
         lambda: _relabel(Path("prepared/manifest.csv")),
