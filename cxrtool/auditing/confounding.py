@@ -34,7 +34,7 @@ from cxrtool.auditing.association import (
 )
 from cxrtool.auditing.factors import AGE, FILE, FILE_COLUMNS, FILES, NAMESPACE, NAMING, NUMBER, OTHERS, SOURCE
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, capital, listed
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView
 from cxrtool.evaluation.comparison.tables import p_value
 from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 
@@ -359,7 +359,7 @@ def _describe_missing(questions: Sequence[Question], two: Units) -> str:
     return f"{names} {verb} known for {spans[0]} of {mine} and for {spans[1]} of {others}"
 
 
-def examine(rows: Sequence[Row], *, seed: int = 0, permutations: int = PERMUTATIONS) -> Part:
+def examine(rows: Sequence[RowView], *, seed: int = 0, permutations: int = PERMUTATIONS) -> Part:
     """Test every factor in a manifest for association with the label, and whether source and label coincide.
 
     Levels: `ALARM` where a source and a label coincide (no source contains labels of both sides), where names suggest
@@ -508,7 +508,7 @@ def _measured(value: float | None, interval: tuple[float, float] | None) -> str:
 def _by_label(question: Question, units: Units) -> Sheet:
     # Images, because a model is trained on images; the association is computed over patients.
     found = [question.values[unit] or "(none)" for unit in units.unit]
-    counts = Counter(zip(found, (row["label"] for row in units.rows), strict=True))
+    counts = Counter(zip(found, units.rows.cells["label"], strict=True))
     levels = [level for level, _ in sorted(Counter(found).items(), key=lambda entry: (-entry[1], entry[0]))]
     rows = [[level, *(str(counts[level, name]) for name in units.classes)] for level in levels[:MOST_SOURCES]]
     if more := levels[MOST_SOURCES:]:

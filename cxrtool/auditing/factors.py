@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 
 from cxrtool.data.tables.ids import stem_of
-from cxrtool.data.tables.manifest import PATH_COLUMNS, Row
+from cxrtool.data.tables.manifest import PATH_COLUMNS
 from cxrtool.data.tables.people import years
+from cxrtool.data.tables.views import Columns, RowView, cells_of, columns_of
 from cxrtool.evaluation.metrics.confusion import FloatArray
 
 CATEGORY, NUMBER = "category", "number"
@@ -74,23 +75,24 @@ class Factor:
         return np.array([float(value) if value else np.nan for value in self.values], np.float64)
 
 
-def factors(rows: Sequence[Row]) -> list[Factor]:
+def factors(rows: Sequence[RowView]) -> list[Factor]:
     """The factors of a manifest, in the order: columns, file, names.
 
     Factors without any value, or with the same value everywhere, are included: that is reported too. The rows have
     `bits` and `kind` where the files were read.
     """
-    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if is_factor(name)]
-    labels = {row.get("label", "").casefold() for row in rows} - {""}
+    table = columns_of(rows)
+    columns = [name for name in table.cells if is_factor(name)]
+    labels = {label.casefold() for label in set(cells_of(table, "label"))} - {""}
     found = []
     for name in columns:
-        values = [row.get(name, "").strip() for row in rows]
-        if name in (*SIZES, *FILE_COLUMNS) or {value.casefold() for value in values} - {""} == labels:
+        values = list(map(str.strip, table.cells[name]))
+        if name in (*SIZES, *FILE_COLUMNS) or {value.casefold() for value in set(values)} - {""} == labels:
             continue
         factor = _of_column(name, values)
         if factor is not None:
             found.append(factor)
-    return found + _of_files(rows) + _of_names(rows)
+    return found + _of_files(table) + _of_names(table)
 
 
 def is_factor(name: str) -> bool:
@@ -125,22 +127,29 @@ def pattern(name: str) -> str:
 
 def _of_column(name: str, values: list[str]) -> Factor | None:
     if name == AGE:
-        return Factor(name, NUMBER, tuple(_number(years(value)) for value in values))
+        return Factor(name, NUMBER, tuple(_each(lambda value: _number(years(value)), values)))
     filled = [value for value in values if value]
     levels = len(set(filled))
     if name in GROUPINGS or (levels <= MOST_LEVELS and levels * FEWEST_A_LEVEL <= max(len(filled), FEWEST_A_LEVEL)):
         return Factor(name, CATEGORY, tuple(values))
-    numbers = [_parsed(value) for value in values]
     # Whole numbers that no two images share are probably ids.
-    if sum(number is not None for number in numbers) == len(filled) and levels < len(filled):
-        return Factor(name, NUMBER, tuple(_number(number) for number in numbers))
+    if levels < len(filled) and all(_parsed(value) is not None for value in set(filled)):
+        return Factor(name, NUMBER, tuple(_each(lambda value: _number(_parsed(value)), values)))
     return None
 
 
-def _of_files(rows: Sequence[Row]) -> list[Factor]:
-    sizes = [tuple(_parsed(row.get(name, "")) or 0.0 for name in SIZES) for row in rows]
+def _each(function: Callable[[str], str], values: Sequence[str]) -> list[str]:
+    """The function of each value, computed once for equal ones."""
+    known = {value: function(value) for value in set(values)}
+    return [known[value] for value in values]
+
+
+def _of_files(rows: Columns) -> list[Factor]:
+    sides = list(zip(*(cells_of(rows, name) for name in SIZES), strict=True))
+    known = {cells: tuple(_parsed(cell) or 0.0 for cell in cells) for cells in set(sides)}
+    sizes = [known[cells] for cells in sides]
     found = []
-    if any(width and height for width, height in sizes):
+    if any(width and height for width, height in known.values()):
         for side, name in enumerate(SIZES):
             found.append(Factor(name, NUMBER, tuple(_number(size[side] or None) for size in sizes), FILE))
         shapes = tuple(_number(width / height if width and height else None) for width, height in sizes)
@@ -148,31 +157,34 @@ def _of_files(rows: Sequence[Row]) -> list[Factor]:
         found += _common(
             "size", [f"{width:g} x {height:g}" if width and height else "" for width, height in sizes], FILE
         )
-    if any(row.get("bits") for row in rows):
-        found.append(Factor("bits", CATEGORY, tuple(row.get("bits", "") for row in rows), FILE))
-    kinds = tuple(row.get("kind") or _suffix(row.get("original") or row.get("path", "")) for row in rows)
+    if any(bits := cells_of(rows, "bits")):
+        found.append(Factor("bits", CATEGORY, tuple(bits), FILE))
+    files = zip(*(cells_of(rows, name) for name in ("kind", "original", "path")), strict=True)
+    kinds = tuple(kind or _suffix(original or path) for kind, original, path in files)
     return [*found, Factor("kind", CATEGORY, kinds, FILE)]
 
 
-def _of_names(rows: Sequence[Row]) -> list[Factor]:
-    patients = [_unhashed(row.get("patient_id", "")) for row in rows]
+def _of_names(rows: Columns) -> list[Factor]:
+    patients = _each(_unhashed, cells_of(rows, "patient_id"))
     spaces = tuple(name.partition(":")[0] if ":" in name else "" for name in patients)
-    families = [letters(name) or pattern(name.rpartition(":")[2]) for name in patients]
-    names = [PurePath(row["original"]).name if row.get("original") else row.get("image_id", "") for row in rows]
-    told = spaces == tuple(row.get(SOURCE, "") for row in rows)
+    families = _each(lambda name: letters(name) or pattern(name.rpartition(":")[2]), patients)
+    files = zip(cells_of(rows, "original"), cells_of(rows, "image_id"), strict=True)
+    names = [stem_of(original.rstrip("/").rpartition("/")[2] if original else name) for original, name in files]
+    told = spaces == tuple(cells_of(rows, SOURCE))
     return [
         *([] if told else [Factor(NAMESPACE, CATEGORY, spaces, NAMING)]),
         *_common(PATIENTS, families, NAMING),
-        *_common(FILES, _examples([stem_of(name) for name in names]), NAMING),
+        *_common(FILES, _examples(names), NAMING),
     ]
 
 
 def _examples(names: Sequence[str]) -> list[str]:
     """For each name the alphabetically first with the same pattern, which is more readable than the pattern."""
+    patterns = [pattern(name) for name in names]
     first: dict[str, str] = {}
-    for name in sorted(names):
-        first.setdefault(pattern(name), name)
-    return [first[pattern(name)] for name in names]
+    for name, form in zip(names, patterns, strict=True):
+        first[form] = min(name, first.get(form, name))
+    return [first[form] for form in patterns]
 
 
 def _unhashed(identity: str) -> str:
@@ -190,7 +202,10 @@ def _common(name: str, values: Sequence[str], origin: str) -> list[Factor]:
 
 
 def _suffix(path: str) -> str:
-    suffix = PurePath(path).suffix.lstrip(".").lower()
+    name = path.rpartition("/")[2]
+    # Not by `PurePath` where it is plain, because it is slow for a million names.
+    plain = name.rpartition(".")
+    suffix = plain[2].lower() if plain[0].strip(".") and plain[2] else PurePath(path).suffix.lstrip(".").lower()
     return {"jpg": "jpeg", "tif": "tiff", "dcm": "dicom"}.get(suffix, suffix)
 
 

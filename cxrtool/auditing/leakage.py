@@ -13,7 +13,7 @@ from cxrtool.data.confinement import check_inside
 from cxrtool.data.splitting.grouping import PATIENT, identities, normalised
 from cxrtool.data.splitting.splits import SUBSETS, Run, known_as, valid_in
 from cxrtool.data.tables.duplicates import find_duplicates
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView, cells_of
 from cxrtool.evaluation.sheet import ABSENT, Sheet, count_of
 from cxrtool.imaging.hashing import NEAR, near_duplicates
 
@@ -41,13 +41,13 @@ COMMON = 10
 """Pairs between once and twice the threshold for each pair below it, from which near-duplicates may be chance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Radiograph:
     """A radiograph: its row, or that of its first version, and the rows of all versions."""
 
     identity: str
-    row: Row
-    members: tuple[Row, ...]
+    row: RowView
+    members: tuple[RowView, ...]
 
     def sides(self, run: Run, subsets: Mapping[str, str]) -> set[str]:
         """The subsets that contain it in a fold."""
@@ -84,9 +84,11 @@ class Pair:
         return bool(one and other and one != other)
 
 
-def radiographs(rows: Sequence[Row]) -> list[Radiograph]:
+def radiographs(rows: Sequence[RowView]) -> list[Radiograph]:
     """The radiographs of rows: an enhanced image is a version of its original, not a copy."""
-    members: dict[str, list[Row]] = {}
+    if not any(cells_of(rows, "parent_id")) and len({*(ids := cells_of(rows, "image_id"))}) == len(rows):
+        return [Radiograph(name, row, (row,)) for name, row in zip(ids, rows, strict=True)]
+    members: dict[str, list[RowView]] = {}
     for row in rows:
         members.setdefault(row.get("parent_id") or row["image_id"], []).append(row)
     return [
@@ -367,7 +369,7 @@ def _pair_row(pair: Mapping[str, Any]) -> list[str]:
     return [pair["first"], pair["second"], bits, labels, patients, sides + (f" and {more} more" if more > 0 else "")]
 
 
-def examine(rows: Sequence[Row], runs: Runs | None, *, bits: int = NEAR) -> Part:
+def examine(rows: Sequence[RowView], runs: Runs | None, *, bits: int = NEAR) -> Part:
     """Search patients, identical images and near-duplicates on two sides of a split, and in the whole set.
 
     Levels: `ALARM` where a patient, a radiograph or its copy is in two subsets of a fold. `WARNING` where

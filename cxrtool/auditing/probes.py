@@ -24,7 +24,7 @@ from cxrtool.evaluation.comparison.align import align, in_order
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray
 from cxrtool.evaluation.metrics.estimates import Estimates, estimate
-from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
+from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES, Measure, measure, method_of
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 from cxrtool.imaging.canvas import (
@@ -517,22 +517,25 @@ class _Measuring:
         return nothing, nothing
 
     def _compared(self, own: Estimates, theirs: Estimates, scores: Scores) -> tuple[Figure, Figure]:
-        method = f"paired {PATIENTS if scores.by_patient else IMAGES}"
+        method = "paired " + method_of(by_patient=scores.by_patient, by_influence=own.strata is not None)
         (value, reached), (ours, models) = (
             [getattr(found, level)["balanced_accuracy"] for found in (own, theirs)] for level in ("value", "replicates")
         )
 
         def with_interval(figure: float, replicates: FloatArray, undefined: str = "") -> Figure:
+            uncertain = own.uncertainty("balanced_accuracy", replicates)
             return measure(
-                figure, replicates, patients=scores.patients, proportion=False, method=method, undefined=undefined
+                figure, uncertain, patients=scores.patients, proportion=False, method=method, undefined=undefined
             ).as_json()
 
         # A resample in which the model is no better than chance has no share; nor has the whole then.
         chance = 1 / len(self.classes)
-        share, shares = (
-            metrics.divide(mine - chance, np.where(others > chance, others - chance, 0.0))
-            for mine, others in ((value, reached), (ours, models))
-        )
+        gain = np.where(reached > chance, reached - chance, 0.0)
+        share = metrics.divide(value - chance, gain)
+        if own.strata is None:
+            shares = metrics.divide(ours - chance, np.where(models > chance, models - chance, 0.0))
+        else:
+            shares = metrics.divide(ours - share * models, gain)
         return with_interval(float(value - reached), ours - models), with_interval(float(share), shares, NO_GAIN)
 
     def outcome(self, results: dict[str, Result], permutations: int) -> Outcome:

@@ -21,7 +21,7 @@ from cxrtool.auditing.catalogue import Probe, for_source
 from cxrtool.auditing.factors import CATEGORY, SOURCE, Factor
 from cxrtool.auditing.part import ALARM, CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, capital
 from cxrtool.auditing.views import ImageSet
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView, cells_of
 from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES
 from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 
@@ -71,10 +71,10 @@ def examine(
     )
 
 
-def associated_with_label(rows: Sequence[Row], seed: int = 0) -> bool:
+def associated_with_label(rows: Sequence[RowView], seed: int = 0) -> bool:
     """Whether the label is associated with the source, more than by chance and not only weakly."""
     units = units_of(rows)
-    values = per_unit(Factor(SOURCE, CATEGORY, tuple(row.get(SOURCE, "") for row in units.rows)), units)
+    values = per_unit(Factor(SOURCE, CATEGORY, tuple(cells_of(units.rows, SOURCE))), units)
     if not any(values):
         return False
     answer = associate(values, CATEGORY, VALUE, units.labels, len(units.classes), seed=seed)

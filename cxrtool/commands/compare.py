@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrtool.data.digests import check
 from cxrtool.data.file_names import FITTED_ON, HISTORY, MODEL, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import STDIN, atomic_write, is_stream
-from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.foreign import ForeignColumns, as_runs, notes_of
-from cxrtool.data.tables.manifest import Row, dump_table, read_table
+from cxrtool.data.tables.manifest import dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, Predictions, join
+from cxrtool.data.tables.views import Columns, cells_of
 from cxrtool.errors import InputError, UsageError
 from cxrtool.evaluation.comparison.metrics import METRICS, in_words
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
-from cxrtool.flow.evaluating import keep_within, named_path, table_of
+from cxrtool.flow.evaluating import filled, keep_within, named_path, shares_right, table_of
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.run import check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
 from cxrtool.flow.settings import RUNNING, Settings
@@ -320,10 +320,8 @@ def _compare(
     )
     networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
     found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
-    audit = audit_of(
-        [row for entry in entries for row in entry.scores.rows],
-        audits_near(chain.from_iterable(sources.values())),
-    )
+    audits = audits_near(chain.from_iterable(sources.values()))
+    audit = audit_of([row for entry in entries for row in entry.scores.rows], audits) if audits else None
     found["audit"] = audit.summary() if audit else None
     return entries, found
 
@@ -343,10 +341,11 @@ def _read(name: str, paths: Sequence[Path], options: CompareOptions) -> Entry:
             f"{name}: expected different repeats and folds in its {len(parts)} files, found some of them twice"
         )
     notes = keep_within(predictions, options.within, TEST) if options.within is not None else []
+    marked = [index for index, subset in enumerate(predictions.column("subset")) if subset == "validation"]
     validation = {
         key_of(row): row["label"] == row.get("predicted")
-        for row in predictions.rows
-        if row.get("subset") == "validation" and row.get("label") and row.get("predicted")
+        for row in map(predictions.records.__getitem__, marked)
+        if row.get("label") and row.get("predicted")
     }
     facts = read_facts(paths, partial=options.partial)
     seen = facts.seen | validation.keys()
@@ -390,21 +389,24 @@ def _write(folder: Path, found: Mapping[str, Any]) -> None:
     atomic_write(folder / TABLES, comparison_tables.markdown(found) + "\n" + "\n".join(links))
 
 
-def _images(entries: Sequence[Entry]) -> tuple[list[str], list[Row]]:
+def _images(entries: Sequence[Entry]) -> tuple[list[str], Columns]:
     """One row an image, with the share of the repeats in which each run predicted it correctly."""
-    columns = ["image_id", "path", "label", *GROUPING]
-    rows: dict[str, Row] = {}
+    from cxrtool.evaluation.scores import originals_of
+
+    cells: dict[str, list[str]] = {column: [] for column in ("image_id", "path", "label", *GROUPING)}
+    right: dict[str, dict[str, str]] = {}
+    known: dict[str, None] = {}
     for entry in entries:
-        scores = entry.scores
-        right: dict[str, list[bool]] = {}
-        for row, truth, predicted in zip(scores.rows, scores.truth, scores.predicted, strict=True):
-            # A manifest needs images; a foreign table may have none.
-            if row.get("path"):
-                kept = {column: row[column] for column in columns if row.get(column)}
-                name = original_of(row)
-                rows.setdefault(name, {**kept, "image_id": name})
-                right.setdefault(name, []).append(bool(truth == predicted))
-        for identity, hits in right.items():
-            rows[identity][f"correct_{entry.name}"] = f"{sum(hits) / len(hits):.4g}"
-    present = [column for column in columns if any(column in row for row in rows.values())]
-    return (present or ["image_id", "path"]), list(rows.values())
+        rows = entry.scores.rows
+        # A manifest needs images; a foreign table may have none.
+        there = [index for index, path in enumerate(cells_of(rows, "path")) if path]
+        names, first, shares = shares_right(originals_of(rows), entry.scores, there)
+        new = [index for index, name in enumerate(names) if name not in known]
+        for column in cells.keys() - {"image_id"}:
+            given = cells_of(rows, column)
+            cells[column] += [given[first[index]] for index in new]
+        known.update(dict.fromkeys(names))
+        right[f"correct_{entry.name}"] = dict(zip(names, shares, strict=True))
+    cells["image_id"] = list(known)
+    columns, _ = filled(cells)
+    return columns, filled(cells | {name: [own.get(key, "") for key in known] for name, own in right.items()})[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.people import sex_of, years
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.metrics.confusion import divide
+from cxrtool.evaluation.resampling.influence import ENOUGH_PATIENTS
 from cxrtool.evaluation.resampling.intervals import DIGITS
 from cxrtool.evaluation.scores import Scores
 from cxrtool.options import did_you_mean
@@ -90,14 +92,16 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
         InputError: No row has the column.
     """
     column = grouping.column
-    if not any(column in row for row in scores.rows):
-        known = ", ".join(sorted(scores.rows[0]))
+    columns = scores.rows.cells
+    if column not in columns:
+        known = ", ".join(sorted(columns))
         raise InputError(
-            f"--by {column}: expected a column of the predictions, found only {known}"
-            f"{did_you_mean(column, scores.rows[0])}",
+            f"--by {column}: expected a column of the predictions, found only {known}{did_you_mean(column, columns)}",
             "add the column to the manifest: `train` and `predict` copy it to the predictions",
         )
-    cells = [row.get(column, "").strip() for row in scores.rows]
+    # Each different cell is read once.
+    known_cells, index = _different(columns[column])
+    cells = known_cells
     if column.lower() == "sex":
         cells = [sex_of(cell) or cell for cell in cells]
     missing = missing_words(cells)
@@ -107,8 +111,7 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
         names = _bin_names(grouping.edges)
     else:
         names = _ordered(set(cells) - {""}, grouping)
-    array = np.array([cell or NONE for cell in cells], dtype=object)
-    masks = [(name, np.asarray(array == name, dtype=np.bool_)) for name in [*names, NONE]]
+    masks = [(name, np.array([(cell or NONE) == name for cell in cells], np.bool_)[index]) for name in [*names, NONE]]
     return [(name, mask) for name, mask in masks if mask.any()]
 
 
@@ -116,8 +119,8 @@ def unread(scores: Scores, grouping: Grouping) -> list[str]:
     """A note on the cells that are no numbers where numbers are grouped; nothing where all can be read."""
     if not grouping.edges:
         return []
-    cells = [row.get(grouping.column, "").strip() for row in scores.rows]
-    missing = missing_words(cells)
+    cells = [cell.strip() for cell in scores.rows.cells.get(grouping.column, ())]
+    missing = missing_words(set(cells))
     found = [cell for cell in cells if cell and cell.casefold() not in missing and number_of(cell) is None]
     if not found:
         return []
@@ -146,7 +149,8 @@ def trend(
     covariance; the ranks are permuted among the patients. `strata` has the name and the rows, from least to most.
 
     Returns:
-        `slope` (change of accuracy per step), two-sided `p`, `patients`, `permutations`, `strata`, `reason`.
+        `slope` (change of accuracy per step), two-sided `p`, `patients`, `permutations` (None: p is from the normal
+        distribution that they have with many patients), `strata`, `reason`.
     """
     result: dict[str, Any] = {"strata": [name for name, _ in strata], "slope": None, "p": None, "patients": 0}
     result |= {"permutations": permutations, "reason": None}
@@ -164,13 +168,17 @@ def trend(
     if np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
         return result | {"reason": "every patient has the same " + ("stratum" if np.ptp(x) < 1e-12 else "accuracy")}
     observed = float(x @ y)
+    slope = round(observed / float(x @ x), DIGITS)
+    if scores.many and len(x) >= ENOUGH_PATIENTS:
+        # The normal distribution that the permutations have with many patients (Hoeffding 1951).
+        z = abs(observed) / math.sqrt(float(x @ x) * float(y @ y) / (len(x) - 1))
+        return result | {"permutations": None, "slope": slope, "p": round(math.erfc(z / math.sqrt(2)), DIGITS)}
     rng = np.random.default_rng(seed)
     extreme, chunk = 0, max(1, 1_000_000 // len(x))
     for begin in range(0, permutations, chunk):
         count = min(chunk, permutations - begin)
         permuted = rng.permuted(np.tile(x, (count, 1)), axis=1) @ y
         extreme += int((np.abs(permuted) >= abs(observed) - 1e-12).sum())
-    slope = round(observed / float(x @ x), DIGITS)
     return result | {"slope": slope, "p": round((1 + extreme) / (1 + permutations), DIGITS)}
 
 
@@ -187,6 +195,13 @@ def number_of(text: str) -> float | None:
 
 def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", text.strip()) else None
+
+
+def _different(cells: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
+    """The different cells, without outer blanks, and the index (n,) among them of every cell."""
+    codes: dict[str, int] = {}
+    index = np.fromiter((codes.setdefault(cell, len(codes)) for cell in cells), np.intp, len(cells))
+    return [cell.strip() for cell in codes], index
 
 
 def _ordered(names: set[str], grouping: Grouping) -> list[str]:

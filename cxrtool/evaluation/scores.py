@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.splitting.grouping import group_images, identities, original_of
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.splitting.grouping import group_images, identities
 from cxrtool.data.tables.predictions import INCONCLUSIVE, PROBABILITIES, RANKING, Predictions
+from cxrtool.data.tables.views import Columns, cells_of, columns_of
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
+from cxrtool.evaluation.resampling.influence import ENOUGH_PATIENTS, MANY_PATIENTS
 
 TEST = "test"
 TOLERANCE = 0.0051
@@ -38,8 +39,9 @@ class Scores:
         patient: (n,) index of the patient, 0 to P-1, in the order of their sorted names.
         run: (n,) index into `runs`.
         runs: (repeat, fold) of each run, in numeric order.
-        rows: The text columns of each row, for groups.
+        rows: The text columns, for groups.
         by_patient: Whether patients are known; otherwise every image counts as a patient.
+        many: Whether the whole test set has `MANY_PATIENTS`.
         notes: Exclusions and assumptions, in words.
         kind: As of `Predictions`.
     """
@@ -52,10 +54,11 @@ class Scores:
     patient: IntArray
     run: IntArray
     runs: tuple[tuple[str, str], ...]
-    rows: tuple[Row, ...]
+    rows: Columns
     by_patient: bool = True
     notes: tuple[str, ...] = field(default=())
     kind: str = PROBABILITIES
+    many: bool = False
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -69,12 +72,12 @@ class Scores:
     @property
     def images(self) -> int:
         """Number of distinct images."""
-        return len(np.unique(self.image))
+        return distinct(self.image)
 
     @property
     def patients(self) -> int:
         """Number of distinct patients."""
-        return len(np.unique(self.patient))
+        return distinct(self.patient)
 
     @property
     def repeat_of_run(self) -> IntArray:
@@ -85,10 +88,16 @@ class Scores:
     @property
     def strata(self) -> IntArray:
         """(P,) the most frequent label of each patient (ties: the first class), which resampling keeps constant."""
-        counts = np.zeros((self.patients, len(self.classes)))
-        np.add.at(counts, (self.patient, self.truth), 1.0)
+        classes = len(self.classes)
+        cells = np.bincount(self.patient * classes + self.truth, minlength=self.patients * classes)
+        counts = cells.reshape(-1, classes)
         commonest: IntArray = counts.argmax(axis=1).astype(np.intp)
         return commonest
+
+    @property
+    def by_influence(self) -> bool:
+        """Whether the intervals come from influence functions instead of resamples."""
+        return self.many and self.patients >= ENOUGH_PATIENTS
 
     def where(self, mask: NDArray[np.bool_]) -> Scores:
         """The scores of a group of rows, with the same runs."""
@@ -101,7 +110,7 @@ class Scores:
             image=_dense(self.image[kept]),
             patient=_dense(self.patient[kept]),
             run=self.run[kept],
-            rows=tuple(self.rows[i] for i in kept),
+            rows=self.rows.take(kept.tolist()),
             notes=(),
         )
 
@@ -128,13 +137,14 @@ def scores_of(
     known = list(predictions.classes)
     if len(known) < 2:
         raise InputError(f"{name}: expected prob_ columns of two classes or more, found {', '.join(known) or 'none'}")
-    kept = _of_subset(predictions.rows, subset, name, notes)
-    kept = _labelled(predictions.rows, kept, name, notes)
-    rows = [predictions.rows[i] for i in kept]
-    probabilities = np.asarray(predictions.probabilities, np.float64)[kept]
+    rows = columns_of(predictions.records, predictions.columns)
+    kept = _labelled(rows, _of_subset(rows, subset, name, notes), name, notes)
+    probabilities = np.asarray(predictions.probabilities, np.float64)
+    if len(kept) < len(rows):
+        rows, probabilities = rows.take(kept.tolist()), probabilities[kept]
     if predictions.kind != RANKING:
         _check_sums(rows, probabilities, name)
-    if predictions.kind == RANKING and not any(row.get("predicted") for row in rows):
+    if predictions.kind == RANKING and not any(cells_of(rows, "predicted")):
         # Without a threshold, scores decide nothing.
         predicted = np.full(len(rows), UNDECIDED, np.intp)
     else:
@@ -144,49 +154,62 @@ def scores_of(
     else:
         chosen = known
     _check_labels(rows, chosen, name)
-    truth = np.array([chosen.index(row["label"]) for row in rows], np.intp)
+    truth = _codes(cells_of(rows, "label"), {label: k for k, label in enumerate(chosen)})
+    originals = originals_of(rows)
     if subset == TEST:
-        _check_once(rows, name)
-    image_ids = [original_of(row) for row in rows]
-    patient_ids, by_patient = _patients(rows, notes)
-    pairs = [(row.get("repeat", ""), row.get("fold", "")) for row in rows]
+        _check_once(rows, originals, name)
+    patient_ids, by_patient = _patients(rows, originals, notes)
+    pairs = [*zip(cells_of(rows, "repeat"), cells_of(rows, "fold"), strict=True)]
     runs = sorted(set(pairs), key=_numeric)
     run_index = {pair: i for i, pair in enumerate(runs)}
-    warned = sum(1 for row in rows if row.get("warning"))
+    warned = len(rows) - cells_of(rows, "warning").count("")
     if warned:
         notes.append(f"{warned} of {len(rows)} predictions have a warning (column `warning`).")
+    patient = _indices(patient_ids)
     return Scores(
         tuple(chosen),
         truth,
         predicted,
         probabilities,
-        _indices(image_ids),
-        _indices(patient_ids),
-        np.array([run_index[pair] for pair in pairs], np.intp),
+        _indices(originals),
+        patient,
+        np.fromiter((run_index[pair] for pair in pairs), np.intp, len(pairs)),
         tuple(runs),
-        tuple(rows),
+        rows,
         by_patient,
         tuple(notes),
         predictions.kind,
+        int(patient.max()) + 1 >= MANY_PATIENTS,
     )
 
 
-def _of_subset(rows: Sequence[Row], subset: str, name: str, notes: list[str]) -> list[int]:
-    marks = [row.get("subset", "") for row in rows]
-    kept = [i for i, mark in enumerate(marks) if mark == subset]
-    if kept:
+def originals_of(rows: Columns) -> list[str]:
+    """The `original_of` every row."""
+    columns = (cells_of(rows, name) for name in ("image_id", "parent_id", "generator"))
+    return [image if generator else parent or image for image, parent, generator in zip(*columns, strict=True)]
+
+
+def _codes(cells: Sequence[str], codes: Mapping[str, int]) -> IntArray:
+    return np.fromiter(map(codes.__getitem__, cells), np.intp, len(cells))
+
+
+def _of_subset(rows: Columns, subset: str, name: str, notes: list[str]) -> IntArray:
+    marks = cells_of(rows, "subset")
+    kept = np.flatnonzero(np.fromiter((mark == subset for mark in marks), np.bool_, len(marks)))
+    if len(kept):
         return kept
     found = ", ".join(f"{mark or '(empty)'} {count}" for mark, count in Counter(marks).items())
     if subset != TEST:
         raise InputError(f"{name}: expected rows with subset '{subset}', found: {found or 'no rows'}")
     if any(marks):
         notes.append(f"No row is marked as test; all rows are used ({found}).")
-    return list(range(len(rows)))
+    return np.arange(len(rows))
 
 
-def _labelled(rows: Sequence[Row], kept: list[int], name: str, notes: list[str]) -> list[int]:
-    labelled = [i for i in kept if rows[i].get("label")]
-    if not labelled:
+def _labelled(rows: Columns, kept: IntArray, name: str, notes: list[str]) -> IntArray:
+    labels = cells_of(rows, "label")
+    labelled = kept[np.fromiter((bool(labels[i]) for i in kept.tolist()), np.bool_, len(kept))]
+    if not len(labelled):
         raise InputError(
             f"{name}: expected labelled images, found {count_of(len(kept), 'row')} without a label",
             "an evaluation needs the column `label`; predict on a manifest that has it",
@@ -196,7 +219,7 @@ def _labelled(rows: Sequence[Row], kept: list[int], name: str, notes: list[str])
     return labelled
 
 
-def _check_sums(rows: Sequence[Row], probabilities: FloatArray, name: str) -> None:
+def _check_sums(rows: Columns, probabilities: FloatArray, name: str) -> None:
     inside: NDArray[np.bool_] = (probabilities >= 0) & (probabilities <= 1)
     valid: NDArray[np.bool_] = np.all(inside, axis=1)
     sums = probabilities.sum(axis=1)
@@ -210,19 +233,20 @@ def _check_sums(rows: Sequence[Row], probabilities: FloatArray, name: str) -> No
 
 
 def _predicted(
-    rows: Sequence[Row],
+    rows: Columns,
     probabilities: FloatArray,
     known: list[str],
     name: str,
     notes: list[str],
     abstaining: bool,
 ) -> IntArray:
-    names = [row.get("predicted", "") for row in rows]
+    names = cells_of(rows, "predicted")
     class_index = {label: i for i, label in enumerate(known)}
     if abstaining:
         class_index.setdefault(INCONCLUSIVE, UNDECIDED)
-    strange = [i for i, predicted in enumerate(names) if predicted and predicted not in class_index]
-    if strange:
+    unknown = set(names) - class_index.keys() - {""}
+    if unknown:
+        strange = [i for i, predicted in enumerate(names) if predicted in unknown]
         raise InputError(
             f"{name}: expected a predicted class among {', '.join(known)}, found '{names[strange[0]]}' for "
             f"{_ids(rows, strange)}",
@@ -230,20 +254,19 @@ def _predicted(
             if INCONCLUSIVE in names
             else None,
         )
-    likeliest = probabilities.argmax(axis=1)
-    missing = sum(1 for predicted in names if not predicted)
-    if missing:
-        notes.append(f"{count_of(missing, 'row has', 'rows have')} no `predicted`; the most probable class is used.")
-        tied = (probabilities == probabilities.max(axis=1, keepdims=True)).sum(axis=1) > 1
-        ties = sum(1 for predicted, even in zip(names, tied, strict=True) if not predicted and even)
+    decided = _codes(names, {**class_index, "": -2})
+    missing = decided == -2
+    if missing.any():
+        number = int(missing.sum())
+        notes.append(f"{count_of(number, 'row has', 'rows have')} no `predicted`; the most probable class is used.")
+        unknown_of = probabilities[missing]
+        decided[missing] = unknown_of.argmax(axis=1)
+        ties = int(((unknown_of == unknown_of.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
         if ties:
             notes.append(
                 f"In {ties} of them several classes are equally probable: the first in the order {', '.join(known)} is "
                 "taken."
             )
-    decided = np.array(
-        [class_index[predicted] if predicted else likeliest[i] for i, predicted in enumerate(names)], np.intp
-    )
     if undecided := int((decided == UNDECIDED).sum()):
         notes.append(
             f"{undecided} of {len(rows)} predictions are inconclusive: metrics of decisions, such as accuracy and "
@@ -253,21 +276,21 @@ def _predicted(
 
 
 def _restrict(
-    rows: list[Row],
+    rows: Columns,
     probabilities: FloatArray,
     predicted: IntArray,
     known: list[str],
     classes: Sequence[str],
     name: str,
     notes: list[str],
-) -> tuple[list[str], list[Row], FloatArray, IntArray]:
+) -> tuple[list[str], Columns, FloatArray, IntArray]:
     strange = [wanted for wanted in classes if wanted not in known]
     if strange or len(set(classes)) < 2:
         found = f"found '{strange[0]}'" if strange else "found fewer"
         raise UsageError(f"--classes: expected two or more of {', '.join(known)}, {found}")
     chosen = list(dict.fromkeys(classes))
     columns = [known.index(wanted) for wanted in chosen]
-    kept = [i for i, row in enumerate(rows) if row["label"] in chosen]
+    kept = [i for i, label in enumerate(cells_of(rows, "label")) if label in chosen]
     if not kept:
         raise InputError(f"{name}: expected images of {', '.join(chosen)}, found none")
     if len(kept) < len(rows):
@@ -281,20 +304,22 @@ def _restrict(
             f"have probability 0; they are set to equal probabilities."
         )
     part = np.divide(part, total, out=np.full_like(part, 1 / len(chosen)), where=total > 0)
-    new_index = {column: i for i, column in enumerate(columns)} | {UNDECIDED: UNDECIDED}
-    likeliest = part.argmax(axis=1)
-    decided = np.array([new_index.get(predicted[i], likeliest[j]) for j, i in enumerate(kept)], np.intp)
-    moved = sum(1 for i in kept if predicted[i] not in new_index)
+    # The last entry is that of `UNDECIDED`, -1.
+    new_index = np.array([columns.index(k) if k in columns else -2 for k in range(len(known))] + [UNDECIDED])
+    decided = new_index[predicted[kept]]
+    others = decided == -2
+    decided[others] = part[others].argmax(axis=1)
+    moved = int(others.sum())
     if moved:
         notes.append(
             f"{count_of(moved, 'row was', 'rows were')} predicted another "
             f"class; the most probable of {', '.join(chosen)} is used instead."
         )
-    return chosen, [rows[i] for i in kept], part, decided
+    return chosen, rows.take(kept), part, decided.astype(np.intp)
 
 
-def _check_labels(rows: Sequence[Row], classes: list[str], name: str) -> None:
-    strange = Counter(row["label"] for row in rows if row["label"] not in classes)
+def _check_labels(rows: Columns, classes: list[str], name: str) -> None:
+    strange = {label: count for label, count in Counter(cells_of(rows, "label")).items() if label not in classes}
     if strange:
         found = ", ".join(f"{label} ({count_of(count, 'row')})" for label, count in sorted(strange.items()))
         raise InputError(
@@ -303,11 +328,12 @@ def _check_labels(rows: Sequence[Row], classes: list[str], name: str) -> None:
         )
 
 
-def _check_once(rows: Sequence[Row], name: str) -> None:
+def _check_once(rows: Columns, originals: Sequence[str], name: str) -> None:
+    repeats, folds = cells_of(rows, "repeat"), cells_of(rows, "fold")
+    if len({*zip(repeats, originals, strict=True)}) == len(rows):
+        return
     seen: dict[tuple[str, str], str] = {}
-    for row in rows:
-        key = (row.get("repeat", ""), original_of(row))
-        fold = row.get("fold", "")
+    for key, fold in zip(zip(repeats, originals, strict=True), folds, strict=True):
         if key in seen:
             repeat = f"repeat {key[0]}" if key[0] else "the only repeat"
             raise InputError(
@@ -318,29 +344,36 @@ def _check_once(rows: Sequence[Row], name: str) -> None:
         seen[key] = fold
 
 
-def _patients(rows: Sequence[Row], notes: list[str]) -> tuple[list[str], bool]:
+def _patients(rows: Columns, originals: Sequence[str], notes: list[str]) -> tuple[list[str], bool]:
     known = identities(rows)
     if not any(known):
         notes.append("There is no patient_id: every image counts as a patient, so intervals may be too narrow.")
-        return [original_of(row) for row in rows], False
-    nameless = {original_of(row) for row, patient in zip(rows, known, strict=True) if not patient}
+        return list(originals), False
+    nameless = {original for original, patient in zip(originals, known, strict=True) if not patient}
     if nameless:
         notes.append(
             f"{count_of(len(nameless), 'image has', 'images have')} no patient_id; each counts as a separate patient."
         )
-    # The prefix prevents collisions of image ids with patient ids.
-    named = zip(known, rows, strict=True)
-    names = [f"p:{row['patient_id']}" if patient else f"i:{original_of(row)}" for patient, row in named]
     # Images that belong together are one patient here as in the splits, also under two ids.
     first: dict[int, str] = {}
     groups = group_images(rows)
-    for group, name in zip(groups, names, strict=True):
-        first[group] = min(first.get(group, name), name)
+    for group, patient, identity, original in zip(groups, known, cells_of(rows, "patient_id"), originals, strict=True):
+        # The prefix prevents collisions of image ids with patient ids.
+        named = f"p:{identity}" if patient else f"i:{original}"
+        if named < first.setdefault(group, named):
+            first[group] = named
     return [first[group] for group in groups], True
 
 
 def _indices(names: Sequence[str]) -> IntArray:
-    return np.unique(np.array(names, dtype=object), return_inverse=True)[1].astype(np.intp)
+    """The index of each name among the sorted names."""
+    codes = {name: code for code, name in enumerate(sorted(set(names)))}
+    return _codes(names, codes)
+
+
+def distinct(indices: IntArray) -> int:
+    """The number of different values of indices that are not negative."""
+    return int(np.count_nonzero(np.bincount(indices)))
 
 
 def _dense(indices: IntArray) -> IntArray:
@@ -351,7 +384,7 @@ def _numeric(pair: tuple[str, str]) -> tuple[tuple[bool, str], ...]:
     return tuple((not part.isdigit(), part.zfill(9)) for part in pair)
 
 
-def _ids(rows: Sequence[Row], indices: Sequence[int] | IntArray) -> str:
-    shown = [rows[i].get("image_id", "") for i in indices[:_SHOWN]]
+def _ids(rows: Columns, indices: Sequence[int] | IntArray) -> str:
+    shown = [cells_of(rows, "image_id")[i] for i in indices[:_SHOWN]]
     more = len(indices) - len(shown)
     return f"image {', '.join(shown)}" + (f" and {more} more" if more else "")

@@ -23,8 +23,8 @@ from cxrtool.evaluation.metrics.estimates import (
     derive,
     estimate,
 )
-from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
-from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, RESAMPLES, Measure, measure, method_of
+from cxrtool.evaluation.scores import Scores, distinct
 from cxrtool.evaluation.unknown import hide_measures, hide_unknown
 from cxrtool.options import one_of
 
@@ -49,6 +49,9 @@ PER_RUN = ("sensitivity", "specificity", "precision", "f1", "auc")
 PER_GROUP = ("accuracy", "sensitivity", "specificity", "auc")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv", *ABSTENTIONS)
 NOISY = ("ece", "slope")
+BOUNDS = {"mcc": (-1.0, 1.0), "brier": (0.0, 2.0), "slope": (-math.inf, math.inf), "intercept": (-math.inf, math.inf)}
+"""Lowest and highest value of a metric, where they are not 0 and 1."""
+
 FEW_IMAGES = 20
 """For a group with fewer images than this in a fold, no standard deviation over folds is shown."""
 
@@ -110,12 +113,20 @@ def summarise(
         },
         "per_run": _per_run(scores, found, positive_index),
         "trend": trends,
-        "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
+        "interval": interval_of([scores], seed=seed, resamples=resamples),
         "patients_known": scores.by_patient,
         "notes": [*scores.notes, *(note for grouping in by for note in unread(scores, grouping))],
     }
     hide_unknown(summary, scores)
     return summary
+
+
+def interval_of(many: Sequence[Scores], *, seed: int, resamples: int) -> dict[str, Any]:
+    """The entry `interval` of the files: how the intervals of some scores are made."""
+    found: dict[str, Any] = {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING}
+    if any(scores.by_influence for scores in many):
+        found["method"] = method_of(by_patient=any(scores.by_patient for scores in many), by_influence=True)
+    return found
 
 
 def measures_of(scores: Scores, found: Estimates, positive_index: int | None) -> Summary:
@@ -125,7 +136,7 @@ def measures_of(scores: Scores, found: Estimates, positive_index: int | None) ->
         "overall": {name: measures.overall(name).as_json() for name in (*OVERALL, *ABSTENTIONS) if name in found.value},
         "per_class": {
             name: {metric: measures.per_class(metric, k).as_json() for metric in PER_CLASS}
-            | {"support": len(np.unique(scores.image[scores.truth == k]))}
+            | {"support": distinct(scores.image[scores.truth == k])}
             for k, name in enumerate(scores.classes)
         },
     }
@@ -250,11 +261,12 @@ class _Measures:
         caveats.append(self._lacking(source, which))
         return measure(
             float(pick(self.found.value)),
-            pick(self.found.replicates),
+            self.found.uncertainty(name, pick(self.found.replicates)),
             patients=patients,
             proportion=name in PROPORTIONS,
             noisy=name in NOISY,
-            method=PATIENTS if self.scores.by_patient else IMAGES,
+            method=method_of(by_patient=self.scores.by_patient, by_influence=self.found.strata is not None),
+            bounds=BOUNDS.get(name, (0.0, 1.0)),
             sd_runs=float(metrics.spread(pick(self.found.by_run))) if self.spread_over_runs else math.nan,
             sd_repeats=float(metrics.spread(pick(self.found.by_repeat))),
             mean_runs=float(metrics.mean_defined(pick(self.found.by_run))),
@@ -263,7 +275,7 @@ class _Measures:
         )
 
     def _decided(self) -> int:
-        return len(np.unique(self.scores.patient[self.scores.decided]))
+        return distinct(self.scores.patient[self.scores.decided])
 
     def _patients(self, name: str, k: int) -> int:
         scores = self.scores
@@ -273,7 +285,7 @@ class _Measures:
             "precision": scores.predicted == k,
             "npv": scores.decided & (scores.predicted != k),
         }.get(name)
-        return scores.patients if mask is None else len(np.unique(scores.patient[mask]))
+        return scores.patients if mask is None else distinct(scores.patient[mask])
 
     def _lacking(self, source: str, k: int | None) -> str:
         defined, units, what = self.found.defined_units(source)
@@ -336,8 +348,8 @@ def _expected_error(scores: Scores, seed: int) -> float:
     for run in range(len(scores.runs)):
         rows = scores.run == run
         confidence, _ = calibration.top_label(scores.probabilities[rows], scores.truth[rows])
-        membership = calibration.bin_membership(calibration.equal_mass_bins(confidence))
-        errors.append(calibration.error_if_calibrated(confidence, membership, rng))
+        bins = calibration.equal_mass_bins(confidence)
+        errors.append(calibration.error_if_calibrated(confidence, bins, rng))
     return float(np.mean(errors))
 
 

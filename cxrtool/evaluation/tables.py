@@ -76,10 +76,21 @@ def opening(results: Mapping[str, Summary]) -> list[str]:
     interval = first["interval"]
     unit = "patients" if first["patients_known"] else "images"
     lines.append(
-        f"In brackets: {interval['confidence']:.0%} intervals from {interval['resamples']} resamples of {unit} within "
+        f"In brackets: {interval['confidence']:.0%} intervals {made_by(interval, unit)} within "
         f"label, or Wilson's where noted ({interval['meaning']})."
     )
     return [*lines, *audit_lines(results.values())]
+
+
+def made_by(interval: Mapping[str, Any], unit: str) -> str:
+    """How the intervals are made, from the entry `interval` of `metrics.json`.
+
+    >>> made_by({"resamples": 2000}, "patients")
+    'from 2000 resamples of patients'
+    >>> made_by({"resamples": 2000, "method": "influence functions, patients as clusters"}, "patients")
+    'by influence functions, patients as clusters,'
+    """
+    return f"by {interval['method']}," if "method" in interval else f"from {interval['resamples']} resamples of {unit}"
 
 
 def audit_lines(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -286,7 +297,8 @@ def _trend(found: Mapping[str, Any], digits: int) -> list[str]:
     shown = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
     return [
         f"Trend over {strata}: accuracy changes by {found['slope']:+.{digits + 1}f} per step, {shown} "
-        f"(permutation of {count_of(found['patients'], 'patient')}).",
+        f"({'' if found['permutations'] else 'normal limit of the '}permutation of "
+        f"{count_of(found['patients'], 'patient')}).",
         "Every patient counts once in the trend and every image in the rows above, so that the two may differ.",
     ]
 

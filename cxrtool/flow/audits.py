@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +18,9 @@ from cxrtool.data.digests import check
 from cxrtool.data.file_names import AUDIT, MANIFEST
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.structured import load_json
-from cxrtool.data.tables.manifest import Row, read_table
+from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import ChangedError, InputError
 from cxrtool.flow.folder import read_run_file
 
@@ -73,7 +74,7 @@ def audits_near(paths: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
-def audit_of(rows: Sequence[Row], files: Iterable[Path]) -> Audit | None:
+def audit_of(rows: Iterable[RowView], files: Iterable[Path]) -> Audit | None:
     """The latest audit that includes all images of these predictions with the same labels; None where there is none.
 
     Among `files`, as from `audits_near`. A processed image counts as its original, a twin as its radiograph.
@@ -107,7 +108,7 @@ def read_audit(folder: Path) -> Audit:
     return Audit(folder, content)
 
 
-def _key(row: Row) -> tuple[str, str]:
+def _key(row: RowView) -> tuple[str, str]:
     """The radiograph of a row, and its label."""
     label = row.get("label", "")
     return (radiograph_id(row), split_class(label)[0]) if is_twin(row) and MARK in label else (original_of(row), label)

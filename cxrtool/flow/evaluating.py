@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from cxrtool.data.structured import load_json
 from cxrtool.data.tables.foreign import ForeignColumns, as_runs, as_table, notes_of
 from cxrtool.data.tables.manifest import Row, dump_table, read_table
 from cxrtool.data.tables.predictions import GROUPING, PROBABILITIES, RANKING, Predictions, join, write_predictions
+from cxrtool.data.tables.views import Columns, cells_of
 from cxrtool.errors import InputError, StrictError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
@@ -61,26 +63,26 @@ def keep_within(predictions: Predictions, argument: Path, subset: str) -> list[s
     if "path" not in table.columns and "subset" in table.columns:
         runs = read_splits(path).runs
         wanted = {run: {name: where for name, where in s.items() if where == subset} for run, s in runs.items()}
-        if len(runs) > 1 and not all(row.get("repeat") for row in predictions.rows):
+        if len(runs) > 1 and not all(predictions.column("repeat")):
             raise InputError(
                 f"{predictions.name}: expected a repeat and a fold for every prediction, because {path} has "
                 f"{len(runs)} of them, found rows without"
             )
-        own = [(row.get("repeat") or "0", row.get("fold") or "0") for row in predictions.rows]
-        kept = [i for i, row in enumerate(predictions.rows) if known_as(row, wanted.get(own[i], {}))]
+        pairs = zip(predictions.column("repeat"), predictions.column("fold"), strict=True)
+        own = [(repeat or "0", fold or "0") for repeat, fold in pairs]
+        kept = [i for i, row in enumerate(predictions.records) if known_as(row, wanted.get(own[i], {}))]
     else:
         table.require("image_id")
         known = dict.fromkeys(table.column("image_id"), subset)
-        kept = [i for i, row in enumerate(predictions.rows) if known_as(row, known)]
-    of_subset = [row.get("subset", "") == subset for row in predictions.rows]
+        kept = [i for i, row in enumerate(predictions.records) if known_as(row, known)]
+    of_subset = [mark == subset for mark in predictions.column("subset")]
     if not any(of_subset):
         # Where no row is marked, an evaluation uses all.
         of_subset = [True] * len(of_subset)
     excluded = sum(of_subset) - sum(of_subset[i] for i in kept)
     if not any(of_subset[i] for i in kept):
         raise InputError(f"--within {path}: expected images of {predictions.name}, found none of its {sum(of_subset)}")
-    predictions.rows = [predictions.rows[i] for i in kept]
-    predictions.probabilities = predictions.probabilities[kept]
+    predictions.keep(kept)
     return [f"Rows excluded because they are not listed in {path.name}: {excluded}."] if excluded else []
 
 
@@ -400,7 +402,7 @@ def _evaluate(
             predictions, missing = (
                 (predicted, []) if predicted is not None else _read(paths, options.foreign(), partial=options.partial)
             )
-            whole = replace(predictions)
+            whole = copy(predictions)
         if options.within is not None and group is None:
             missing += keep_within(predictions, options.within, options.subset)
         scores = scores_of(predictions, subset=options.subset, classes=classes, abstaining=True)
@@ -415,7 +417,7 @@ def _evaluate(
             summary["together"], unlike = group.summarise(scores, positive=options.positive, **drawn)
             missing += unlike
         summary["notes"] = [*missing, *notes, *decision_notes(summary)]
-        audit = audit_of(scores.rows, audits)
+        audit = audit_of(scores.rows, audits) if audits else None
         summary["audit"] = audit.summary() if audit else None
         averaged = histories.get(name)
         summary["history"] = averaged.summary() if averaged else None
@@ -544,7 +546,7 @@ def _read_together(paths: Sequence[Path], options: EvaluateOptions) -> tuple[Run
     whole = RunsTogether.of(parts, paths)
     if options.within is None:
         return whole, whole.predictions, list(dict.fromkeys(notes))
-    chosen = [replace(part) for part in parts]
+    chosen = [copy(part) for part in parts]
     for part in chosen:
         # Before the repeats have other numbers than in the splits.
         notes += keep_within(part, options.within, options.subset)
@@ -655,23 +657,43 @@ def _averaged_history(paths: Sequence[Path]) -> Repetitions | None:
     return repetitions.average([read_table(fold / HISTORY).rows for fold in folds if (fold / HISTORY).is_file()])
 
 
-def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[str], list[Row]]:
+def _images(found: Mapping[str, tuple[Scores | None, Summary]]) -> tuple[list[str], Columns]:
     """One row an image, with the share of the repeats in which it was predicted correctly."""
-    columns = ["image_id", "path", "label", *GROUPING, "correct"]
-    rows: list[Row] = []
+    cells: dict[str, list[str]] = {column: [] for column in ("image_id", "path", "label", *GROUPING, "correct")}
     for name, (scores, _) in found.items():
         if scores is None:
             continue
-        answers: dict[str, list[tuple[Row, bool]]] = {}
-        for row, right in zip(scores.rows, (scores.truth == scores.predicted).tolist(), strict=True):
-            answers.setdefault(row["image_id"], []).append((row, right))
-        for identity, given in answers.items():
-            row = given[0][0]
-            # A manifest needs images; a foreign table may have none.
-            if row.get("path"):
-                kept = {column: row[column] for column in columns if row.get(column)}
-                share = sum(right for _, right in given) / len(given)
-                unique = f"{name}-{identity}" if name else identity
-                rows.append({**kept, "image_id": unique, "correct": f"{share:.4g}"})
-    present = [column for column in columns if any(column in row for row in rows)]
-    return (present or ["image_id", "path"]), rows
+        names, first, shares = shares_right(cells_of(scores.rows, "image_id"), scores)
+        paths = cells_of(scores.rows, "path")
+        # A manifest needs images; a foreign table may have none.
+        there = [index for index, row in enumerate(first) if paths[row]]
+        for column in cells.keys() - {"image_id", "correct"}:
+            given = cells_of(scores.rows, column)
+            cells[column] += [given[first[index]] for index in there]
+        cells["image_id"] += [f"{name}-{names[index]}" if name else names[index] for index in there]
+        cells["correct"] += [shares[index] for index in there]
+    return filled(cells)
+
+
+def shares_right(
+    names: Sequence[str], scores: Scores, rows: Sequence[int] | None = None
+) -> tuple[list[str], list[int], list[str]]:
+    """Of each image in order of appearance its name, its first row, and the share of its rows predicted correctly.
+
+    `names` is of all rows of `scores`; only `rows` count, otherwise all.
+    """
+    import numpy as np
+
+    used = np.arange(len(names)) if rows is None else np.asarray(rows, np.intp)
+    codes: dict[str, int] = {}
+    index = np.fromiter((codes.setdefault(names[i], len(codes)) for i in used.tolist()), np.intp, len(used))
+    right = np.bincount(index, (scores.truth == scores.predicted)[used]) / np.bincount(index)
+    texts = {share: f"{share:.4g}" for share in set(right.tolist())}
+    first = used[np.unique(index, return_index=True)[1]]
+    return list(codes), first.tolist(), [texts[share] for share in right.tolist()]
+
+
+def filled(cells: Mapping[str, list[str]]) -> tuple[list[str], Columns]:
+    """The columns that have a value, for a manifest."""
+    kept = {column: values for column, values in cells.items() if any(values)}
+    return list(kept) or ["image_id", "path"], Columns(kept, len(cells["image_id"]))

@@ -9,8 +9,17 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cxrtool.data.file_names import IMPORT_HINT, MODEL, PREDICTIONS, RUN_FILE, SPLITS, WEIGHTS
-from cxrtool.data.files import is_stream, no_such
+from cxrtool.data.file_names import (
+    FITTED_ON,
+    IMPORT_HINT,
+    MODEL,
+    MODEL_WEIGHTS,
+    PREDICTIONS,
+    RUN_FILE,
+    SPLITS,
+    WEIGHTS,
+)
+from cxrtool.data.files import is_stream, no_such, sha256_file
 from cxrtool.data.splitting.splits import read_splits, run_order
 from cxrtool.data.tables.foreign import ForeignColumns, is_own, read_foreign
 from cxrtool.data.tables.manifest import Row, read_table
@@ -18,6 +27,7 @@ from cxrtool.data.tables.predictions import Predictions, join, predictions_of, r
 from cxrtool.data.tables.workbook import is_workbook, read_workbook
 from cxrtool.errors import IncompleteError, InputError, UsageError, count_of
 from cxrtool.flow.folder import read_run_file
+from cxrtool.models.onnx_file import is_exported
 
 _FOLD = re.compile(r"r(\d+)f(\d+)")
 TEST = "test"
@@ -80,6 +90,21 @@ def is_fold(path: Path) -> bool:
 def is_model(path: Path) -> bool:
     """Whether a folder is a model folder (one fold of a run is one)."""
     return (path / MODEL).is_file()
+
+
+def weights_of(model: Path) -> Path:
+    """The file with the weights of a model folder, or the ONNX file itself."""
+    return model if is_exported(model) else model / MODEL_WEIGHTS
+
+
+def model_files(model: Path) -> list[Path]:
+    """The files on which the predictions of a model folder or an ONNX file depend."""
+    return [model] if is_exported(model) else [model / name for name in (MODEL, MODEL_WEIGHTS, FITTED_ON)]
+
+
+def model_digest(model: Path) -> str:
+    """What changes when a model is trained, or exported, again; empty where it is not known."""
+    return sha256_file(model) if is_exported(model) else (read_run_file(model) or {}).get("digest", "")
 
 
 def whole_folds(run: Path) -> list[tuple[str, str]]:
@@ -170,7 +195,8 @@ def _complete(predictions: Predictions, table: Path) -> Predictions:
     if table.name != PREDICTIONS or not is_fold(folder):
         return predictions
     expected = (read_run_file(folder) or {}).get("counts", {}).get(TEST)
-    found = [row["image_id"] for row in predictions.rows if row.get("subset") == TEST]
+    marked = zip(predictions.column("image_id"), predictions.column("subset"), strict=True)
+    found = [name for name, subset in marked if subset == TEST]
     if not isinstance(expected, int) or len(found) >= expected:
         return predictions
     splits = folder.parent / SPLITS
@@ -185,18 +211,18 @@ def _complete(predictions: Predictions, table: Path) -> Predictions:
 
 
 def model_folders(argument: Path, *, partial: bool, images: Sequence[Path | str] = ()) -> list[Path]:
-    """The model folders of a model or a run; `images` are the other inputs, where a user may confuse the order.
+    """The model folders of a model or a run, or an ONNX file; `images` are the other inputs, if the order is wrong.
 
     Raises:
         UsageError: It is neither, and one of `images` is.
         InputError: It is neither.
         IncompleteError: A run lacks folds and `partial` is false.
     """
-    if is_model(argument):
+    if is_model(argument) or is_exported(argument):
         return [argument]
     if is_run(argument):
         return [argument / fold_name(*pair) for pair in check_whole(argument, partial=partial)]
-    swapped = next((path for path in map(Path, images) if is_model(path) or is_run(path)), None)
+    swapped = next((path for path in map(Path, images) if is_model(path) or is_run(path) or is_exported(path)), None)
     if swapped is not None:
         raise UsageError(f"expected the model first, found {argument}", f"the other way round: {swapped} {argument}")
     if argument.suffix.lower() in WEIGHTS and argument.is_file():

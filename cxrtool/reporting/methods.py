@@ -263,9 +263,11 @@ def _evaluation(facts: Facts) -> str:
             "; the area under the ROC curve (AUC), average precision and calibration were computed within each test "
         )
         text += "set and averaged, as scores of different models are not comparable. "
+    made = f"expanded percentiles (Hesterberg 2015) over {interval['resamples']:,} resamples of {unit} within class"
+    if "method" in interval:
+        made = f"from {interval['method']}, with variances within class"
     text += (
-        f"{interval['confidence']:.0%} intervals are expanded percentiles (Hesterberg 2015) over "
-        f"{interval['resamples']:,} resamples of {unit} within class; proportions of 0 or 1, or of fewer than 30 "
+        f"{interval['confidence']:.0%} intervals are {made}; proportions of 0 or 1, or of fewer than 30 "
         f"{unit}, have Wilson's interval. They describe the sampling of test {unit} with the trained models fixed."
     )
     if several:

@@ -132,8 +132,7 @@ def test_images_of_one_patient_are_no_further_evidence(make_predictions):
     scores, strata, _ = with_accuracy(make_predictions, (0.5, 0.7, 0.9), images=60, per_patient=6)
     clustered = trend(scores, strata)
     assert clustered["patients"] == 30
-    for row, image in zip(scores.rows, scores.image, strict=True):
-        row["patient_id"] = f"alone {image}"
+    scores.rows.cells["patient_id"] = [f"alone {image}" for image in scores.image]
     single = trend(scores.where(np.ones(len(scores), bool)), strata)
     assert single["patients"] == clustered["patients"], "patients are those of the scores"
     object.__setattr__(scores, "patient", scores.image)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations, product
 
 Counts = Mapping[Hashable, int]
+_Change = Mapping[int, int]
+"""Counts with numbers for strata, which are found quicker."""
 
 EXCHANGE_LIMIT = 300
 """Up to this many groups, pairs are exchanged too; with more groups, moving single groups is enough."""
@@ -30,21 +32,28 @@ class _Table:
     The cost is Pearson's chi-squared: the squared excess over the expected count, summed over parts and strata.
     """
 
-    def __init__(self, counts: Sequence[Counts], shares: Sequence[float]) -> None:
-        self.totals = _sum(counts)
-        self.shares = shares
-        self.excess = [{key: -share * total for key, total in self.totals.items()} for share in shares]
+    def __init__(self, counts: Sequence[_Change], shares: Sequence[float]) -> None:
+        totals: Counter[int] = Counter()
+        for entry in counts:
+            totals.update(entry)
+        self.excess = [{key: -share * total for key, total in totals.items()} for share in shares]
+        self.expected = [{key: share * total for key, total in totals.items()} for share in shares]
 
-    def cost(self, change: Counts, part: int) -> float:
+    def cost(self, change: _Change, part: int) -> float:
         """What adding `change` to a part adds to the cost."""
-        excess, share = self.excess[part], self.shares[part]
-        terms = (count * (2 * excess[key] + count) / (share * self.totals[key]) for key, count in change.items())
+        excess, expected = self.excess[part], self.expected[part]
+        terms = [count * (2 * excess[key] + count) / expected[key] for key, count in change.items()]
         # Rounded, because sums in another order differ in the last bits, and ties must not depend on those.
         return round(sum(terms), 9)
 
-    def add(self, change: Counts, part: int, sign: int = 1) -> None:
+    def costs(self, change: _Change) -> list[float]:
+        """What adding `change` to each part adds to the cost."""
+        return [self.cost(change, part) for part in range(len(self.excess))]
+
+    def add(self, change: _Change, part: int, sign: int = 1) -> None:
+        excess = self.excess[part]
         for key, count in change.items():
-            self.excess[part][key] += sign * count
+            excess[key] += sign * count
 
 
 def deal(
@@ -67,43 +76,62 @@ def deal(
     Returns:
         The part of each group.
     """
-    table = _Table(counts, shares)
+    numbers: dict[Hashable, int] = {}
+    # Groups often share one object.
+    known = {id(entry): entry for entry in counts}
+    as_changes = {
+        key: {numbers.setdefault(stratum, len(numbers)): count for stratum, count in entry.items()}
+        for key, entry in known.items()
+    }
+    changes = [as_changes[id(entry)] for entry in counts]
+    sizes = {key: -sum(change.values()) for key, change in as_changes.items()}
+    table = _Table(changes, shares)
     ranks = [rank(seed, name) for name in names]
-    order = sorted(range(len(counts)), key=lambda i: (-sum(counts[i].values()), ranks[i]))
+    order = sorted(range(len(counts)), key=lambda i: (sizes[id(counts[i])], ranks[i]))
     parts = [0] * len(counts)
     for group in order:
-        costs = [(table.cost(counts[group], part), rank(ranks[group], part)) for part in range(len(shares))]
-        parts[group] = costs.index(min(costs))
-        table.add(counts[group], parts[group])
+        costs = table.costs(changes[group])
+        best = min(costs)
+        cheapest = [part for part, cost in enumerate(costs) if cost == best]
+        parts[group] = min(cheapest, key=lambda part: rank(ranks[group], part)) if cheapest[1:] else cheapest[0]
+        table.add(changes[group], parts[group])
     order.sort(key=lambda i: ranks[i])
-    while _move(table, counts, parts, order) or (
-        len(order) <= EXCHANGE_LIMIT and _exchange(table, counts, parts, order)
+    while _move(table, changes, parts, order) or (
+        len(order) <= EXCHANGE_LIMIT and _exchange(table, changes, parts, order)
     ):
         pass
     for key in everywhere:
-        _reach_every_part(table, counts, parts, [group for group in order if counts[group].get(key)])
+        number = numbers.get(key, -1)
+        _reach_every_part(table, changes, parts, [group for group in order if changes[group].get(number)])
     return parts
 
 
-def _move(table: _Table, counts: Sequence[Counts], parts: list[int], order: Sequence[int]) -> bool:
+def _move(table: _Table, counts: Sequence[_Change], parts: list[int], order: Sequence[int]) -> bool:
     moved = False
+    # Groups of equal counts in one part are judged alike until another group moves.
+    settled: set[tuple[int, int]] = set()
     for group in order:
         change, here = counts[group], parts[group]
+        if (id(change), here) in settled:
+            continue
         table.add(change, here, -1)
-        costs = [table.cost(change, part) for part in range(len(table.shares))]
+        costs = table.costs(change)
         best = min(costs)
         if best < costs[here] - _TINY:
             parts[group], moved = costs.index(best), True
+            settled.clear()
+        else:
+            settled.add((id(change), here))
         table.add(change, parts[group])
     return moved
 
 
-def _exchange(table: _Table, counts: Sequence[Counts], parts: list[int], order: Sequence[int]) -> bool:
+def _exchange(table: _Table, counts: Sequence[_Change], parts: list[int], order: Sequence[int]) -> bool:
     # Groups with equal counts are interchangeable: one pair of each kind of pair is tried.
-    kinds: list[dict[frozenset[tuple[Hashable, int]], list[int]]] = [{} for _ in table.shares]
+    kinds: list[dict[frozenset[tuple[int, int]], list[int]]] = [{} for _ in table.excess]
     for group in order:
         kinds[parts[group]].setdefault(frozenset(counts[group].items()), []).append(group)
-    for here, there in combinations(range(len(table.shares)), 2):
+    for here, there in combinations(range(len(table.excess)), 2):
         for one, other in product(kinds[here], kinds[there]):
             if one == other:
                 continue
@@ -118,11 +146,11 @@ def _exchange(table: _Table, counts: Sequence[Counts], parts: list[int], order: 
     return False
 
 
-def _reach_every_part(table: _Table, counts: Sequence[Counts], parts: list[int], holders: Sequence[int]) -> None:
-    for part in range(len(table.shares)):
+def _reach_every_part(table: _Table, counts: Sequence[_Change], parts: list[int], holders: Sequence[int]) -> None:
+    for part in range(len(table.excess)):
         held = Counter(parts[group] for group in holders)
-        spare = [group for group in holders if held[parts[group]] > 1]
-        if held[part] or not spare:
+        spare = [] if held[part] else [group for group in holders if held[parts[group]] > 1]
+        if not spare:
             continue
         costs = []
         for group in spare:
@@ -133,10 +161,3 @@ def _reach_every_part(table: _Table, counts: Sequence[Counts], parts: list[int],
         table.add(counts[moved], parts[moved], -1)
         table.add(counts[moved], part)
         parts[moved] = part
-
-
-def _sum(counts: Iterable[Counts]) -> Counter[Hashable]:
-    total: Counter[Hashable] = Counter()
-    for entry in counts:
-        total.update(entry)
-    return total

@@ -13,7 +13,7 @@ from math import isclose
 from cxrtool.data.splitting.dealing import deal, rank
 from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.splitting.splits import SUBSETS, Run
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView, cells_of
 from cxrtool.errors import InputError, UsageError
 
 
@@ -87,16 +87,27 @@ class Divider:
         seed: Which of the many good divisions is drawn.
     """
 
-    def __init__(self, rows: Sequence[Row], group: str = PATIENT, strata: Sequence[str] = ("label",), seed: int = 0):
-        self.rows = sorted(rows, key=lambda row: row["image_id"])
-        self.group_column, self.strata, self.seed = group, strata, seed
-        self.groups: list[list[int]] = []
-        for index, number in enumerate(group_images(self.rows, group)):
-            if number == len(self.groups):
-                self.groups.append([])
-            self.groups[number].append(index)
-        self.counts = [self._count(group) for group in self.groups]
-        self.names = [self.rows[group[0]]["image_id"] for group in self.groups]
+    def __init__(
+        self, rows: Sequence[RowView], group: str = PATIENT, strata: Sequence[str] = ("label",), seed: int = 0
+    ) -> None:
+        self.rows, self.seed = rows, seed
+        self.ids, self.labels = cells_of(rows, "image_id"), cells_of(rows, "label")
+        self.classes = sorted(set(self.labels))
+        groups: dict[int, list[int]] = {}
+        numbers = group_images(rows, group)
+        for index in sorted(range(len(rows)), key=self.ids.__getitem__):
+            groups.setdefault(numbers[index], []).append(index)
+        self.groups = list(groups.values())
+        strata_of = list(zip(*(cells_of(rows, column) for column in strata), strict=True)) or [()] * len(rows)
+        # Most groups have the same counts as others, and share them.
+        known: dict[tuple[object, ...], Counter[Hashable]] = {}
+        self.counts = []
+        for members in self.groups:
+            key = tuple((strata_of[i], self.labels[i]) for i in members)
+            if key not in known:
+                known[key] = self._count([strata_of[i] for i in members], {self.labels[i] for i in members})
+            self.counts.append(known[key])
+        self.names = [self.ids[members[0]] for members in self.groups]
 
     def holdout(self, shares: Mapping[str, float], repeat: int = 0) -> dict[str, str]:
         """One division into subsets of the given shares.
@@ -124,14 +135,15 @@ class Divider:
 
     def most_folds(self) -> int:
         """The largest number of folds for which every class has enough patients."""
-        return min(self._patients_of(label) for label in {row.get("label", "") for row in self.rows})
+        return min(map(self._patients_of, self.classes))
 
     def leave_out(self, column: str, validation: float) -> dict[str, dict[str, str]]:
         """For every value of a column, in order, a fold that tests on it and trains on the others.
 
         Images of a tested patient that have another value are on neither side; images without a value only train.
         """
-        values = sorted({row.get(column, "") for row in self.rows} - {""})
+        cells = cells_of(self.rows, column)
+        values = sorted(set(cells) - {""})
         if len(values) < 2:
             raise InputError(
                 f"--leave-out {column}: expected at least two values in that column, found {len(values)}",
@@ -139,9 +151,9 @@ class Divider:
             )
         result = {}
         for fold, value in enumerate(values):
-            tested = {g for g, group in enumerate(self.groups) if any(self.rows[i].get(column) == value for i in group)}
+            tested = {g for g, group in enumerate(self.groups) if any(cells[i] == value for i in group)}
             subsets = self._with_validation(tested, validation, (column, fold))
-            others = {row["image_id"] for row in self.rows if row.get(column) != value}
+            others = {name for name, cell in zip(self.ids, cells, strict=True) if cell != value}
             result[value] = {i: subset for i, subset in subsets.items() if subset != "test" or i not in others}
         return result
 
@@ -156,27 +168,26 @@ class Divider:
     def _deal(self, groups: Iterable[int], shares: Sequence[float], draw: Hashable) -> dict[int, int]:
         groups = list(groups)
         counts, names = [self.counts[g] for g in groups], [self.names[g] for g in groups]
-        classes = [("patients", 1, label) for label in sorted({row.get("label", "") for row in self.rows})]
+        classes = [("patients", 1, label) for label in self.classes]
         return dict(zip(groups, deal(counts, shares, names, (self.seed, draw), classes), strict=True))
 
     def _subsets(self, of_group: Mapping[int, str]) -> dict[str, str]:
-        return {self.rows[i]["image_id"]: subset for group, subset in of_group.items() for i in self.groups[group]}
+        return {self.ids[i]: subset for group, subset in of_group.items() for i in self.groups[group]}
 
-    def _count(self, group: Sequence[int]) -> Counter[Hashable]:
-        counts: Counter[Hashable] = Counter({"images": len(group)})
-        for index in group:
-            stratum = tuple(self.rows[index].get(column, "") for column in self.strata)
+    def _count(self, strata: Sequence[tuple[str, ...]], labels: Collection[str]) -> Counter[Hashable]:
+        counts: Counter[Hashable] = Counter({"images": len(strata)})
+        for stratum in strata:
             counts.update(stratum[: depth + 1] for depth in range(len(stratum)))
         # Patients as well as images: a class with one patient of thirty images is balanced in neither alone.
-        counts.update({("patients", 1, label): 1 for label in sorted({self.rows[i].get("label", "") for i in group})})
+        counts.update({("patients", 1, label): 1 for label in sorted(labels)})
         return counts
 
     def _check_patients(self, needed: int, parts: str, hint: str) -> None:
-        for label in sorted({row.get("label", "") for row in self.rows}):
+        for label in self.classes:
             found = self._patients_of(label)
             if found < needed:
                 class_ = f"the class '{label}'" if label else "every class"
                 raise InputError(f"expected a patient of {class_} for each of {needed} {parts}, found {found}", hint)
 
     def _patients_of(self, label: str) -> int:
-        return sum(any(self.rows[i].get("label", "") == label for i in group) for group in self.groups)
+        return sum(("patients", 1, label) in counts for counts in self.counts)

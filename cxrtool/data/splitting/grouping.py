@@ -10,8 +10,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.missing import ALWAYS, missing_words
+from cxrtool.data.tables.views import RowView, cells_of
 
 PATIENT = "patient_id"
 
@@ -54,14 +54,16 @@ def hashed(identity: str) -> str:
     return _HASH + hashlib.sha256(f"cxrtool patient {known}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
-def identities(rows: Sequence[Row], column: str = PATIENT) -> list[str]:
+def identities(rows: Sequence[RowView], column: str = PATIENT) -> list[str]:
     """The `normalised` id of every row; empty where it is missing, also by a word that means it in this column."""
-    found = [normalised(row.get(column, "")) for row in rows]
-    missing = missing_words(name.rpartition(":")[2] for name in set(found))
-    return ["" if name.rpartition(":")[2] in missing else name for name in found]
+    cells = cells_of(rows, column)
+    found = {cell: normalised(cell) for cell in set(cells)}
+    missing = missing_words(name.rpartition(":")[2] for name in set(found.values()))
+    known = {cell: "" if name.rpartition(":")[2] in missing else name for cell, name in found.items()}
+    return [known[cell] for cell in cells]
 
 
-def count_patients(rows: Sequence[Row]) -> tuple[int, int]:
+def count_patients(rows: Sequence[RowView]) -> tuple[int, int]:
     """The number of patients as splits, audits and evaluations count them, and how many are images without an id.
 
     Each image without an id counts as a patient; images that belong together under two ids are one.
@@ -70,7 +72,7 @@ def count_patients(rows: Sequence[Row]) -> tuple[int, int]:
     return len(set(group_images(rows))), nameless
 
 
-def original_of(row: Row) -> str:
+def original_of(row: RowView) -> str:
     """The id of the radiograph that a row shows; after image processing it is still the same radiograph.
 
     What a generator made of an image is another image.
@@ -83,7 +85,7 @@ def original_of(row: Row) -> str:
     return row["image_id"] if row.get("generator") else row.get("parent_id") or row["image_id"]
 
 
-def group_images(rows: Sequence[Row], column: str = PATIENT) -> list[int]:
+def group_images(rows: Sequence[RowView], column: str = PATIENT) -> list[int]:
     """Number the groups of images that must stay on one side of a split.
 
     Images are joined, also through one another, when they share the patient (an empty cell shares nothing), when one is
@@ -105,17 +107,13 @@ def group_images(rows: Sequence[Row], column: str = PATIENT) -> list[int]:
             index = roots[index]
         return index
 
-    first: dict[tuple[str, str], int] = {}
-    names = identities(rows, column)
-    for index, row in enumerate(rows):
-        keys = [
-            ("image", row["image_id"]),
-            ("image", row.get("parent_id", "")),
-            ("group", names[index]),
-            ("pixels", row.get("sha256", "").lower()),
-        ]
-        for key in keys:
-            if key[1]:
-                roots[root(index)] = root(first.setdefault(key, index))
+    images = [cells_of(rows, name) for name in ("image_id", "parent_id")]
+    pixels = [cell.lower() for cell in cells_of(rows, "sha256")]
+    for shared in (images, [identities(rows, column)], [pixels]):
+        first: dict[str, int] = {}
+        for cells in shared:
+            for index, cell in enumerate(cells):
+                if cell and (other := first.setdefault(cell, index)) != index:
+                    roots[root(index)] = root(other)
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(index), len(numbers)) for index in range(len(rows))]

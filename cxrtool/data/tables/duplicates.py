@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView, cells_of
 from cxrtool.imaging.hashing import NEAR, near_duplicates
 
 COLUMNS = (
@@ -35,7 +36,7 @@ class Duplicate:
     bits: int | None
 
 
-def find_duplicates(rows: Sequence[Row], near: int = NEAR) -> list[Duplicate]:
+def find_duplicates(rows: Sequence[RowView], near: int = NEAR) -> list[Duplicate]:
     """Compare `sha256` and `dhash` of all rows.
 
     Of several images with identical pixels, each is paired with the first. Near-duplicates are compared among these
@@ -47,20 +48,18 @@ def find_duplicates(rows: Sequence[Row], near: int = NEAR) -> list[Duplicate]:
     """
     first: dict[str, int] = {}
     found = []
-    for index, row in enumerate(rows):
-        if not row.get("sha256"):
-            continue
-        earlier = first.setdefault(row["sha256"], index)
-        if earlier != index:
+    for index, digest in enumerate(cells_of(rows, "sha256")):
+        if digest and (earlier := first.setdefault(digest, index)) != index:
             found.append(Duplicate(index, earlier, None))
+    hashes = cells_of(rows, "dhash")
     # All blank images have the same hash, of zeros.
-    unique = [index for index in first.values() if rows[index].get("dhash", "").strip("0")]
-    for earlier, later, bits in near_duplicates([rows[index]["dhash"] for index in unique], near):
+    unique = [index for index in first.values() if hashes[index].strip("0")]
+    for earlier, later, bits in near_duplicates([hashes[index] for index in unique], near):
         found.append(Duplicate(unique[later], unique[earlier], bits))
     return sorted(found, key=lambda duplicate: (duplicate.later, duplicate.earlier))
 
 
-def remark(duplicate: Duplicate, rows: Sequence[Row]) -> str:
+def remark(duplicate: Duplicate, rows: Sequence[RowView]) -> str:
     """The text for the `warning` column of the later image."""
     other = rows[duplicate.earlier]
     kind = "same pixels as" if duplicate.bits is None else "near-duplicate of"
@@ -69,13 +68,13 @@ def remark(duplicate: Duplicate, rows: Sequence[Row]) -> str:
     )
 
 
-def conflicts(duplicate: Duplicate, rows: Sequence[Row]) -> bool:
+def conflicts(duplicate: Duplicate, rows: Sequence[RowView]) -> bool:
     """Whether both images have a label, and the labels differ."""
     one, other = rows[duplicate.later].get("label", ""), rows[duplicate.earlier].get("label", "")
     return bool(one and other and one != other)
 
 
-def as_table(duplicates: Sequence[Duplicate], rows: Sequence[Row]) -> list[Row]:
+def as_table(duplicates: Sequence[Duplicate], rows: Sequence[RowView]) -> list[Row]:
     """The duplicates as rows with the columns `COLUMNS`."""
     table = []
     for duplicate in duplicates:

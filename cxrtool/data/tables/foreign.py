@@ -115,9 +115,9 @@ def as_runs(parts: Sequence[Predictions]) -> list[str]:
     """
     if len(parts) < 2 or not all(part.notes for part in parts):
         return []
-    if any(row.get("repeat") or row.get("fold") for part in parts for row in part.rows):
+    if any(any(part.column(name)) for part in parts for name in ("repeat", "fold")):
         return []
-    ids = [{row["image_id"] for row in part.rows} for part in parts]
+    ids = [{*part.column("image_id")} for part in parts]
     apart = sum(map(len, ids)) == len(set().union(*ids)) and not all(_numbered(part) for part in parts)
     for number, part in enumerate(parts):
         for row in part.rows:

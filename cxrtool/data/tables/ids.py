@@ -82,6 +82,15 @@ def fault_of_text(text: str) -> str:
     return BLANK if text and not text.strip() else ""
 
 
+def are_plain(texts: Sequence[str]) -> bool:
+    r"""Whether `fault_of_text` finds nothing in any of these texts: quick for a million.
+
+    >>> are_plain(["a/b", ""]), are_plain(["a", "\t"]), are_plain(["a", " "])
+    (True, False, False)
+    """
+    return not any(map(str.isspace, texts)) and not _CONTROL.search("".join(texts))
+
+
 def fault_of_name(text: str) -> str:
     """What is wrong with a text as the name of a file, in words; empty where nothing is.
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrtool.data.files import atomic_write
 from cxrtool.data.tables.ids import fault_of_text, shown
-from cxrtool.data.tables.manifest import Table, dump_table, read_table, relative_rows
-from cxrtool.data.tables.views import ROWS, FrameOfText, RowsField, rows_of
+from cxrtool.data.tables.manifest import Table, dump_table, read_table, relative_columns, write_table
+from cxrtool.data.tables.views import (
+    ROWS,
+    Columns,
+    FrameOfText,
+    RowsField,
+    RowView,
+    column_of,
+    columns_of,
+    rows_of,
+    set_columns,
+)
 from cxrtool.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +53,7 @@ class Predictions:
     Attributes:
         classes: Class names, in the model's order.
         rows: Text columns, one dictionary an image and run: `HEAD`, the grouping columns, `warning`.
+        records: The rows for reading only, which take far less memory.
         text: The rows as a pandas frame.
         probabilities: Array (n, K) of float64 in [0, 1], rows as in `rows`.
         name: For messages and tables.
@@ -68,6 +79,27 @@ class Predictions:
         predictions.text = frame.drop(columns=probable)
         return predictions
 
+    @classmethod
+    def of_columns(cls, columns: Columns, probabilities: np.ndarray, classes: Sequence[str], name: str) -> Predictions:
+        """Predictions with these text columns, which are not copied."""
+        predictions = cls(list(classes), [], probabilities, name)
+        set_columns(predictions, columns)
+        return predictions
+
+    @property
+    def records(self) -> Sequence[RowView]:
+        """The rows for reading only."""
+        return rows_of(self)
+
+    def column(self, name: str) -> list[str]:
+        """The cells of a text column, for reading only; all empty where there is none."""
+        return column_of(self, name)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Keep only the rows with these indices, in this order."""
+        set_columns(self, columns_of(self.records, self.columns).take(indices))
+        self.probabilities = self.probabilities[indices]
+
     @property
     def frame(self) -> pd.DataFrame:
         """The text columns, followed by `prob_<class>` as float64."""
@@ -77,7 +109,7 @@ class Predictions:
 
     def runs(self) -> list[tuple[str, str]]:
         """The distinct (repeat, fold) pairs, in order of appearance."""
-        return list(dict.fromkeys((row.get("repeat", ""), row.get("fold", "")) for row in rows_of(self)))
+        return list(dict.fromkeys(zip(self.column("repeat"), self.column("fold"), strict=True)))
 
 
 def probability_columns(columns: Iterable[str]) -> list[str]:
@@ -116,24 +148,43 @@ def predictions_of(table: Table, name: str) -> Predictions:
             "`cxrtool predict` and `cxrtool train` write them",
         )
     values = _probabilities(table, probable)
-    check_classes([column.removeprefix(PREFIX) for column in probable], table.name)
+    classes = [column.removeprefix(PREFIX) for column in probable]
+    check_classes(classes, table.name)
     table.check_texts(numbers=False)
-    base = table.origin.absolute().parent if table.origin else Path.cwd()
-    frame = table.frame.assign(**values)
-    if "path" in frame:
-        frame["path"] = frame["path"].map(lambda cell: os.path.normpath(base / cell) if cell else "")
-    return Predictions.of_frame(frame, name)
+    whole = columns_of(table.records, table.columns)
+    cells = {column: texts for column, texts in whole.cells.items() if column not in probable}
+    if "path" in cells:
+        cells["path"] = _absolute(cells["path"], table.origin.absolute().parent if table.origin else Path.cwd())
+    return Predictions.of_columns(Columns(cells, len(whole)), values, classes, name)
 
 
-def _probabilities(table: Table, columns: Sequence[str]) -> pd.DataFrame:
+def _absolute(paths: Sequence[str], base: Path) -> list[str]:
+    """Normal paths from those relative to `base`; a folder is joined and normalised once."""
+    known: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if name in ("", ".", "..") or path.startswith("//"):
+            found.append(os.path.normpath(base / path) if path else "")
+            continue
+        folder = folder or ("/" if path[0] == "/" else ".")
+        if folder not in known:
+            # With a separator at its end, which the root has.
+            known[folder] = os.path.join(os.path.normpath(base / folder), "")  # noqa: PTH118
+        found.append(known[folder] + name)
+    return found
+
+
+def _probabilities(table: Table, columns: Sequence[str]) -> np.ndarray:
+    """(n, columns) of float64."""
     import numpy as np
 
     # Not by pandas.to_numeric, which before version 3 is wrong in the last bit.
-    values = table.frame[columns].map(_number).astype(np.float64)
-    wrong = np.argwhere(~((values >= 0.0) & (values <= 1.0)).to_numpy())
+    values = np.stack([np.fromiter(map(_number, table.column(name)), np.float64, len(table)) for name in columns], 1)
+    wrong = np.argwhere(~((values >= 0.0) & (values <= 1.0)))
     if len(wrong):
         index, name = wrong[0][0], columns[wrong[0][1]]
-        found = table.frame[name][index]
+        found = table.column(name)[index]
         raise InputError(f"{table.place(index)}: expected a probability between 0 and 1 in {name}, found '{found}'")
     return values
 
@@ -150,22 +201,25 @@ def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:
 
     Probabilities are written with 9 significant digits, which gives a float32 back exactly.
     """
-    rows = relative_rows(predictions.rows, base) if base else [dict(row) for row in predictions.rows]
-    for row, values in zip(rows, predictions.probabilities, strict=True):
-        for name, value in zip(predictions.classes, values, strict=True):
-            row[PREFIX + name] = f"{float(value):.9g}"
-    return dump_table(_columns(predictions), rows)
+    return dump_table(_columns(predictions), _cells(predictions, base))
 
 
-def write_predictions(path: Path, predictions: Predictions, base: Path | None = None) -> None:
-    """Write predictions to a file, whole or not at all; paths are relative to `base`, or to the file's folder."""
-    atomic_write(path, dump_predictions(predictions, base or Path(path).absolute().parent))
+def write_predictions(path: Path, predictions: Predictions, base: Path | None = None, *, keep: bool = False) -> bool:
+    """Write predictions to a file, as `write_table`; paths are relative to `base`, or to the file's folder."""
+    cells = _cells(predictions, base or Path(path).absolute().parent)
+    return write_table(path, _columns(predictions), cells, keep=keep)
+
+
+def _cells(predictions: Predictions, base: Path | None) -> Columns:
+    columns = columns_of(predictions.records, predictions.columns)
+    cells = dict((relative_columns(columns, base) if base else columns).cells)
+    for name, values in zip(predictions.classes, predictions.probabilities.T, strict=True):
+        cells[PREFIX + name] = [f"{value:.9g}" for value in values.tolist()]
+    return Columns(cells, len(columns))
 
 
 def _columns(predictions: Predictions) -> list[str]:
-    seen = dict.fromkeys(predictions.columns)
-    for row in predictions.rows:
-        seen.update(dict.fromkeys(row))
+    seen = columns_of(predictions.records, predictions.columns).cells
     others = [name for name in seen if name not in HEAD and name not in GROUPING and name != "warning"]
     grouping = [name for name in GROUPING if name in seen]
     return [*HEAD, *(PREFIX + name for name in predictions.classes), "warning", *grouping, *others]
@@ -177,7 +231,7 @@ def join(parts: Sequence[Predictions], name: str) -> Predictions:
     Raises:
         InputError: Their classes differ, or some have probabilities and others not.
     """
-    import pandas as pd
+    import numpy as np
 
     first = parts[0]
     for part in parts[1:]:
@@ -191,6 +245,17 @@ def join(parts: Sequence[Predictions], name: str) -> Predictions:
                 f"{part.name}: expected {_KINDS[first.kind]} as in {first.name}, found {_KINDS[part.kind]}",
                 "evaluate them side by side, as first=A.csv second=B.csv",
             )
-    joined = Predictions.of_frame(pd.concat([part.frame for part in parts], ignore_index=True), name)
+    together = [columns_of(part.records, part.columns) for part in parts]
+    names = dict.fromkeys(column for columns in together for column in columns.cells)
+    cells = {
+        column: [*chain.from_iterable(columns.cells.get(column, [""] * len(columns)) for columns in together)]
+        for column in names
+    }
+    joined = Predictions.of_columns(
+        Columns(cells, sum(map(len, together))),
+        np.concatenate([part.probabilities for part in parts]),
+        first.classes,
+        name,
+    )
     joined.kind, joined.notes = first.kind, list(dict.fromkeys(note for part in parts for note in part.notes))
     return joined

@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
@@ -42,7 +42,7 @@ class Selection(Table):
 
     def cells(self, column: str) -> pd.Series:
         """The cells of a column, indexed as the frame is; all empty where the column is missing."""
-        return self.frame[column] if column in self.frame else self.frame["path"].map(lambda _: "")
+        return self.frame[column] if column in self.columns else self.frame["path"].map(lambda _: "")
 
     def drawn(self, seed: int) -> pd.Index:
         """The index of the frame in a random order that depends on the seed and the ids alone."""
@@ -90,8 +90,7 @@ def concatenate(manifests: Sequence[Manifest]) -> Selection:
     return selection
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """An image of an earlier row; the key is its present id."""
 
     path: str
@@ -162,7 +161,7 @@ def exclude(selection: Selection, text: str) -> None:
     if not equals or not column or not value:
         raise UsageError(f"--exclude: expected COLUMN=VALUE, such as severity=mild, found '{text}'")
     _require(selection, column, "--exclude")
-    cells = selection.cells(column).map(normalised)
+    cells = _normalised(selection.cells(column))
     if normalised(value) not in set(cells):
         known = sorted({cell for cell in selection.column(column) if cell.strip()})
         one_of(f"--exclude {column}", value, known or ["no values"])
@@ -226,9 +225,14 @@ def one_per(selection: Selection, column: str, seed: int, whole: Iterable[str] =
     for name in whole:
         one_of("--one-per-except", name, known or ["no labels"])
     cells = selection.cells(column)
-    values = cells.map(normalised).where(~labels.isin(list(whole)), "")
+    values = _normalised(cells).where(~labels.isin(list(whole)), "")
     others = values.loc[selection.drawn(seed)].duplicated().sort_index() & (values != "")
     selection.keep(~others, f"--one-per {column}: another image of " + cells)
+
+
+def _normalised(cells: pd.Series) -> pd.Series:
+    known = {cell: normalised(cell) for cell in set(cells)}
+    return cells.map(known.__getitem__)
 
 
 SMALLEST = "smallest"

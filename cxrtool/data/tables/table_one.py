@@ -48,7 +48,7 @@ def table_one(
     """
     import pandas as pd
 
-    patients = pd.Series(group_images(images.rows, column))
+    patients = pd.Series(group_images(images.records, column))
     indices = {name: index for index, name in enumerate(columns)}
     sides = images.frame["image_id"].map(group_of).map(indices).dropna().astype(int).sort_values(kind="stable")
     # Every image is counted in its group, and once more in the last group, which is that of all images.
@@ -69,7 +69,8 @@ def table_one(
 
 
 def _numeric(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
-    values = cells.map(years).astype(float)
+    known = {cell: years(cell) for cell in set(cells)}
+    values = cells.map(known.__getitem__).astype(float)
     if values.isna().all():
         return []
     summary = values.groupby(level=_SIDE).agg(["size", "count", "mean", "std", "min", "max"])

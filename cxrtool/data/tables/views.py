@@ -1,23 +1,91 @@
-"""Two views of one table of text, rows and a pandas frame; each is made from the other when it is needed.
+"""Three forms of one table of text: columns, rows and a pandas frame; each is made from another when it is needed.
 
-A frame groups, joins and counts; steps process rows one by one, without pandas.
+Columns are the smallest: a million rows take a third of the memory of their dictionaries, and most questions are about
+one column. A frame groups, joins and counts. Rows are for the caller who changes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Self, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, overload
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_STORED, _FRAME = "_rows", "_frame"
+_STORED, _FRAME, _CELLS = "_rows", "_frame", "_cells"
+
+RowView = Mapping[str, str]
+"""A row for reading only."""
+
+
+class _Row(RowView):
+    """A row of `Columns`, which has no cells of its own."""
+
+    __slots__ = ("_cells", "_index")
+
+    def __init__(self, cells: Mapping[str, Sequence[str]], index: int) -> None:
+        self._cells, self._index = cells, index
+
+    def __getitem__(self, name: str) -> str:
+        return self._cells[name][self._index]
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+        column = self._cells.get(name)
+        return default if column is None else column[self._index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, str]]]:
+        # A worker process gets this row, not the whole table.
+        return dict, (dict(self),)
+
+
+class Columns(Sequence[RowView]):
+    """The cells of a table by column, which is also a sequence of its rows for reading only.
+
+    Attributes:
+        cells: The cells of each column, all of one length.
+        size: The number of rows.
+    """
+
+    def __init__(self, cells: Mapping[str, list[str]], size: int) -> None:
+        self.cells, self.size = cells, size
+
+    @overload
+    def __getitem__(self, index: int) -> RowView: ...
+    @overload
+    def __getitem__(self, index: slice) -> Columns: ...
+    def __getitem__(self, index: int | slice) -> RowView | Columns:
+        if isinstance(index, slice):
+            return self.take(range(self.size)[index])
+        return _Row(self.cells, range(self.size)[index])
+
+    def __iter__(self) -> Iterator[RowView]:
+        return (_Row(self.cells, index) for index in range(self.size))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def take(self, indices: Sequence[int]) -> Columns:
+        """The rows with these indices, in this order."""
+        return Columns({name: [cells[i] for i in indices] for name, cells in self.cells.items()}, len(indices))
+
+    def copies(self) -> list[dict[str, str]]:
+        """The rows as dictionaries of their own."""
+        if not self.cells:
+            return [{} for _ in range(self.size)]
+        names = list(self.cells)
+        return [dict(zip(names, row, strict=True)) for row in zip(*self.cells.values(), strict=True)]
 
 
 class RowsField:
     """A dataclass's field `rows`: one dictionary a row.
 
-    The caller may change the rows, so a frame that was made from them is dropped, and made again when it is needed.
+    The caller may change the rows, so other forms that were made from them are dropped, and made again when needed.
     """
 
     @overload
@@ -27,13 +95,19 @@ class RowsField:
     def __get__(self, table: object | None, owner: type) -> Self | list[dict[str, str]]:
         if table is None:
             raise AttributeError("a field without a default")
-        rows = rows_of(table)
-        vars(table).pop(_FRAME, None)
+        state = vars(table)
+        if _STORED not in state:
+            state[_STORED] = _columns_in(state).copies()
+        state.pop(_FRAME, None)
+        state.pop(_CELLS, None)
+        rows: list[dict[str, str]] = state[_STORED]
         return rows
 
     def __set__(self, table: object, rows: list[dict[str, str]]) -> None:
-        vars(table).pop(_FRAME, None)
-        vars(table)[_STORED] = rows
+        state = vars(table)
+        state.pop(_FRAME, None)
+        state.pop(_CELLS, None)
+        state[_STORED] = rows
 
 
 ROWS = RowsField()
@@ -54,29 +128,68 @@ class FrameOfText:
             return self
         state = vars(table)
         if _FRAME not in state:
-            state[_FRAME] = _frame_of(state["columns"], state[_STORED])
+            state[_FRAME] = _frame_of(state)
         frame: pd.DataFrame = state[_FRAME]
         return frame
 
     def __set__(self, table: object, frame: pd.DataFrame) -> None:
-        text = frame.astype(object).where(frame.notna(), "").map(str).astype(object).reset_index(drop=True)
-        vars(table).pop(_STORED, None)
-        vars(table).update({"columns": list(text.columns), _FRAME: text})
+        columns = {name: _texts(cells) for name, cells in frame.items()}
+        set_columns(table, Columns({str(name): cells for name, cells in columns.items()}, len(frame)))
 
 
-def rows_of(table: object) -> list[dict[str, str]]:
-    """The rows of a table for reading only."""
+def rows_of(table: object) -> Sequence[RowView]:
+    """The rows of a table for reading only; they are not those of a later change."""
     state = vars(table)
-    if _STORED not in state:
-        state[_STORED] = state[_FRAME].to_dict("records")
-    rows: list[dict[str, str]] = state[_STORED]
+    rows: Sequence[RowView] = state[_STORED] if _STORED in state else _columns_in(state)
     return rows
 
 
-def _frame_of(columns: Iterable[str], rows: Sequence[dict[str, str]]) -> pd.DataFrame:
+def cells_of(rows: Sequence[RowView], name: str) -> list[str]:
+    """The cells of a column, for reading only; all empty where the rows lack it."""
+    if not isinstance(rows, Columns):
+        return [row.get(name, "") for row in rows]
+    found = rows.cells.get(name)
+    return [""] * len(rows) if found is None else found
+
+
+def column_of(table: object, name: str) -> list[str]:
+    """The cells of a column of a table, for reading only; all empty where the table lacks it."""
+    return cells_of(rows_of(table), name)
+
+
+def set_columns(table: object, columns: Columns) -> None:
+    """Replace all rows of a table, and its `columns`."""
+    state = vars(table)
+    for form in (_STORED, _FRAME):
+        state.pop(form, None)
+    state.update({"columns": list(columns.cells), _CELLS: columns})
+
+
+def columns_of(rows: Sequence[RowView], names: Iterable[str] = ()) -> Columns:
+    """Rows by column: the columns `names`, then all others that a row has; a missing cell is empty."""
+    if isinstance(rows, Columns):
+        missing = [name for name in names if name not in rows.cells]
+        return Columns({**rows.cells, **{name: [""] * len(rows) for name in missing}}, len(rows)) if missing else rows
+    names = dict.fromkeys([*names, *(name for row in rows for name in row)])
+    return Columns({name: [row.get(name, "") for row in rows] for name in names}, len(rows))
+
+
+def _columns_in(state: dict[str, Any]) -> Columns:
+    columns: Columns = state[_CELLS]
+    return columns
+
+
+def _texts(cells: pd.Series) -> list[str]:
+    """The cells as text, empty where they are undefined."""
+    found: list[str] = cells.tolist()
+    if set(map(type, found)) <= {str}:
+        return found
+    return list(cells.astype(object).where(cells.notna(), "").map(str))
+
+
+def _frame_of(state: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
-    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    cells = {name: [row.get(name, "") for row in rows] for name in names}
+    columns = columns_of(state[_STORED], state["columns"]) if _STORED in state else _columns_in(state)
     # Not pandas' own type for text: with pyarrow it rejects file names that are not UTF-8.
-    return pd.DataFrame(cells, index=range(len(rows)), dtype=object)
+    return pd.DataFrame(columns.cells, index=range(len(columns)), dtype=object)

@@ -6,6 +6,7 @@ The rows are in a database in memory; an authorizer allows reading them and noth
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cxrtool.data.tables.missing import ALWAYS
@@ -45,18 +46,25 @@ def choose_where(selection: Selection, expression: str) -> None:
             return sqlite3.SQLITE_OK
         return sqlite3.SQLITE_OK if action == sqlite3.SQLITE_SELECT else sqlite3.SQLITE_DENY
 
+    # The line break ends a comment in the expression, which would hide the parenthesis.
+    query = f"SELECT rowid - 1 FROM manifest WHERE ({expression}\n)"
     connection = sqlite3.connect(":memory:")
     try:
         columns = ", ".join(f"{_quoted(name)} {'NUMERIC' if name in numeric else 'TEXT'}" for name in names)
         connection.execute(f"CREATE TABLE manifest ({columns})")
-        marks = ", ".join("?" * len(names))
-        cells = ([_value(cell) if name in numeric else cell for cell in selection.column(name)] for name in names)
-        connection.executemany(f"INSERT INTO manifest VALUES ({marks})", zip(*cells, strict=True))
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
         connection.set_authorizer(authorize)
         _check_quoted(expression, names)
-        # The line break ends a comment in the expression, which would hide the parenthesis.
-        found = [number for (number,) in connection.execute(f"SELECT rowid - 1 FROM manifest WHERE ({expression}\n)")]
+        # On the empty table it shows which columns it reads, and only these are filled.
+        connection.execute(query)
+        connection.set_authorizer(None)
+        used = [name for name in names if name in read] or names[:1]
+        marks = ", ".join("?" * len(used))
+        cells = (_values(selection.column(name)) if name in numeric else selection.column(name) for name in used)
+        listed = ", ".join(map(_quoted, used))
+        connection.executemany(f"INSERT INTO manifest ({listed}) VALUES ({marks})", zip(*cells, strict=True))
+        connection.set_authorizer(authorize)
+        found = [number for (number,) in connection.execute(query)]
     except (sqlite3.Error, sqlite3.Warning) as error:
         message = str(error).replace("\n)", "")
         told = _reserved(message, names) or f"{message}{_nearest(message, names)}"
@@ -68,9 +76,11 @@ def choose_where(selection: Selection, expression: str) -> None:
 
 
 def _is_numeric(name: str, cells: Sequence[str]) -> bool:
-    filled = [cell for cell in cells if cell]
+    if name in TEXT_COLUMNS:
+        return False
+    filled = {cell for cell in cells if cell}
     padded = any(re.fullmatch(r"0\d+", cell) for cell in filled)
-    return name not in TEXT_COLUMNS and not padded and any(_NUMBER.fullmatch(_pointed(cell)) for cell in filled)
+    return not padded and any(_NUMBER.fullmatch(_pointed(cell)) for cell in filled)
 
 
 def _pointed(cell: str) -> str:
@@ -88,9 +98,15 @@ def _value(cell: str) -> str | None:
     return None if not cell.strip() or cell.strip().casefold() in ALWAYS else _pointed(cell)
 
 
+def _values(cells: Sequence[str]) -> list[str | None]:
+    known = {cell: _value(cell) for cell in set(cells)}
+    return [known[cell] for cell in cells]
+
+
 def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
     for name in columns:
-        filled = [cell for cell in selection.column(name) if _value(cell) is not None]
+        counts = Counter(selection.column(name))
+        filled = [cell for cell in counts if _value(cell) is not None]
         others = [cell for cell in filled if not _NUMBER.fullmatch(_pointed(cell))]
         thousands = [cell for cell in filled if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell.strip())]
         if thousands and len(thousands) == sum("," in cell for cell in filled):
@@ -98,8 +114,9 @@ def _warn_of_text(selection: Selection, columns: Iterable[str]) -> None:
                 f"--where: in '{name}' the comma of cells such as '{thousands[0]}' was read as a decimal comma"
             )
         if others:
+            number = sum(counts[cell] for cell in others)
             selection.warnings.append(
-                f"--where: in '{name}' {count_of(len(others), 'cell is not a number', 'cells are not numbers')}, "
+                f"--where: in '{name}' {count_of(number, 'cell is not a number', 'cells are not numbers')}, "
                 f"such as '{others[0]}'; "
                 "SQLite treats text as greater than any number"
             )

@@ -17,9 +17,9 @@ from cxrtool.evaluation.comparison.tests import Pair, Verdict, pick, sign_flip
 from cxrtool.evaluation.groups import NONE, Grouping, split_by
 from cxrtool.evaluation.metrics.confusion import spread
 from cxrtool.evaluation.metrics.estimates import BY_CLASS, SOURCES, Estimates, estimate
-from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, Measure, measure
+from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES, Measure, measure, method_of
 from cxrtool.evaluation.scores import Scores
-from cxrtool.evaluation.summary import MEANING, find_positive, measures_of
+from cxrtool.evaluation.summary import find_positive, interval_of, measures_of
 from cxrtool.evaluation.tables import count_of
 from cxrtool.evaluation.unknown import NO_CLASS, NO_SCORES
 
@@ -89,7 +89,7 @@ def compare_runs(
         "runs": runs,
         "reference": reference,
         "comparisons": [],
-        "interval": {"confidence": 0.95, "resamples": resamples, "seed": seed, "meaning": MEANING},
+        "interval": interval_of([entry.scores for entry in entries], seed=seed, resamples=resamples),
     }
     if reference is None:
         return result
@@ -206,10 +206,10 @@ class _Pairwise:
         )
         return measure(
             float(value),
-            replicates,
+            own.uncertainty(self.metric, replicates),
             patients=scores.patients,
             proportion=False,
-            method="paired " + (PATIENTS if scores.by_patient else IMAGES),
+            method="paired " + method_of(by_patient=scores.by_patient, by_influence=own.strata is not None),
             sd_runs=float(spread(by_run)),
             sd_repeats=float(spread(by_repeat)),
             undefined=f"{self.metric} is undefined for one of the two runs",
@@ -288,7 +288,7 @@ def _describe(entry: Entry, found: Estimates, metric: str, positive_index: int |
 
 def _strata(scores: Scores, by: Sequence[str], seed: int, resamples: int) -> dict[str, Any]:
     """Accuracy, images and patients by column and value, without columns that are empty."""
-    known = [column for column in by if any(row.get(column) for row in scores.rows)]
+    known = [column for column in by if any(scores.rows.cells.get(column, ()))]
     found: dict[str, Any] = {}
     for column in known:
         found[column] = {}

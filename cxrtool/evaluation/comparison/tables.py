@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrtool.evaluation.sheet import as_markdown, plain
-from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, audit_lines, cell, count_of
+from cxrtool.evaluation.tables import ABSENT, NAMES, Sheet, audit_lines, cell, count_of, made_by
 
 FIGURES = ("precision", "sensitivity", "f1", "specificity")
 """The metrics of a class that papers print, in their order."""
@@ -233,7 +233,7 @@ def opening(found: Comparison) -> list[str]:
     known = all(run["patients_known"] for run in found["runs"].values())
     unit = "patients" if known else "patients (of images where there is no patient_id)"
     lines.append(
-        f"In brackets: {interval['confidence']:.0%} intervals from {interval['resamples']} resamples of {unit} within "
+        f"In brackets: {interval['confidence']:.0%} intervals {made_by(interval, unit)} within "
         f"label ({interval['meaning']})."
     )
     return [*lines, *audit_lines([found])]

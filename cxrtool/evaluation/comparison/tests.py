@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from cxrtool.evaluation.comparison.metrics import METRICS
 from cxrtool.evaluation.metrics import confusion as metrics
-from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
-from cxrtool.evaluation.metrics.estimates import Figures, derive
+from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide, sums_by
+from cxrtool.evaluation.metrics.estimates import RANKINGS, Figures, derive
+from cxrtool.evaluation.metrics.ranking import Ranking
 from cxrtool.evaluation.scores import Scores
 
 CONFIDENCE = 0.95
@@ -98,7 +99,10 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Verdict:
     if n == 0:
         return Verdict(1.0, 0.0, difference, detail=detail, reason="both are correct for the same images")
     # Integers until the last division: no rounding, however many images.
-    tail = sum(math.comb(n, k) for k in range(min(one, other) + 1))
+    tail = term = 1
+    for k in range(min(one, other)):
+        term = term * (n - k) // (k + 1)
+        tail += term
     return Verdict(min(1.0, 2 * tail / 2**n), float(min(one, other)), difference, detail=detail)
 
 
@@ -196,7 +200,12 @@ def sign_flip(pair: Pair, *, seed: int = 0, permutations: int = PERMUTATIONS) ->
     If the predictions differ for so few patients that all exchanges can be enumerated, p is exact. Otherwise
     `permutations` exchanges are drawn, and the observed arrangement is counted as one more. An exchange in which the
     metric is undefined counts as at least as extreme.
+
+    Of many patients, exchanges of decisions are drawn for all patients with the same differences at once, which gives
+    the same distribution. For a metric of ranks the normal distribution is taken that the sum over the patients has.
     """
+    if pair.first.by_influence:
+        return _flip_ranks(pair) if METRICS[pair.metric].ranked else _flip_alike(pair, seed, permutations)
     statistic = _Ranks(pair) if METRICS[pair.metric].ranked else _Decisions(pair)
     observed = float(statistic(np.ones((1, pair.first.patients), np.bool_))[0])
     active = np.flatnonzero(statistic.differing)
@@ -212,6 +221,65 @@ def sign_flip(pair: Pair, *, seed: int = 0, permutations: int = PERMUTATIONS) ->
     p = extreme / count if exact else (1 + extreme) / (1 + count)
     detail = (("patients_differing", len(active)), ("permutations", count), ("exact", float(exact)))
     return Verdict(p, observed, observed, detail=detail)
+
+
+def _flip_alike(pair: Pair, seed: int, permutations: int) -> Verdict:
+    """The test by confusion matrices, in which patients with the same difference of counts are exchangeable."""
+    statistic = _Decisions(pair)
+    active = np.flatnonzero(statistic.differing)
+    observed = float(statistic.difference(np.zeros((1, 0)), np.zeros((0, *statistic.shape[:2])))[0])
+    if not len(active):
+        return Verdict(1.0, 0.0, observed, reason="both models predict the same for every image")
+    one, other = statistic.tallies
+    apart = (one - other)[:, :, active].transpose(2, 0, 1)
+    kinds, sizes = np.unique(apart.reshape(len(active), -1), axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    extreme, step = 0, max(1, CELLS_AT_ONCE // len(kinds))
+    for begin in range(0, permutations, step):
+        exchanged = rng.binomial(sizes, 0.5, (min(step, permutations - begin), len(kinds))).astype(np.float64)
+        difference = statistic.difference(exchanged, kinds.reshape(-1, *apart.shape[1:]))
+        extreme += int((~(np.abs(difference) < abs(observed) - 1e-12)).sum())
+    detail = (("patients_differing", len(active)), ("permutations", permutations), ("exact", 0.0))
+    return Verdict((1 + extreme) / (1 + permutations), observed, observed, detail=detail)
+
+
+def _flip_ranks(pair: Pair) -> Verdict:
+    """The test by areas under curves.
+
+    An exchange moves the scores of a patient between the two models. With the sign e = 1 (kept) or -1 (exchanged) of
+    each patient the difference of the areas is the sum of e times a number c of the patient: exactly so for the area
+    under the ROC curve, and but for terms of third order for average precision, c being twice the difference of the
+    derivatives at the scores of both models taken together. So its variance over all exchanges is the sum of c².
+    """
+    first, second = pair.first, pair.second
+    source = "class_ap" if pair.metric == "average_precision" else "auc"
+    single = pair.positive_index if pair.metric != "macro_auc" else None
+    classes = np.flatnonzero(pair.defined[source]) if single is None else np.array([single])
+    weights, observed = np.zeros(first.patients), 0.0
+    for k in classes.tolist():
+        moved, differences = np.zeros(len(first)), []
+        for run in range(len(first.runs)):
+            rows = np.flatnonzero(first.run == run)
+            positive = first.truth[rows] == k
+            if positive.all() or not positive.any():
+                continue
+            ranks = [midranks(scores.probabilities[rows, k]) for scores in (first, second)]
+            areas = [Ranking.of(own, positive).areas(np.ones((len(rows), 1))) for own in ranks]
+            at = RANKINGS.index(source)
+            differences.append(float(areas[0][at][0] - areas[1][at][0]))
+            change = Ranking.of(np.concatenate(ranks), np.tile(positive, 2)).influence()[at]
+            moved[rows] = 2 * (change[: len(rows)] - change[len(rows) :])
+        if not differences:
+            return Verdict(reason=f"no run has images of both {first.classes[k]} and the rest")
+        weights += sums_by(first.patient, moved, first.patients) / (len(differences) * len(classes))
+        observed += float(np.mean(differences)) / len(classes)
+    differing = int(np.count_nonzero(np.abs(weights) > 1e-15))
+    if not differing:
+        return Verdict(1.0, 0.0, observed, reason="both models predict the same for every image")
+    z = observed / math.sqrt(float(weights @ weights))
+    detail = (("patients_differing", differing),)
+    limit = "p is from the normal distribution of all exchanges, because there are many patients"
+    return Verdict(math.erfc(abs(z) / math.sqrt(2)), observed, observed, detail=detail, reason=limit)
 
 
 def _flips(active: IntArray, patients: int, count: int, exact: bool, seed: int, cells: int) -> Iterator[Bools]:
@@ -245,6 +313,7 @@ class _Decisions:
             self.tallies.append(tally)
         self.differing: Bools = (self.tallies[0] != self.tallies[1]).any(axis=(0, 1))
         self.cells = first.patients + 8 * k * k
+        self.shape = shape
 
     def __call__(self, flips: Bools) -> FloatArray:
         one, other = self.tallies
@@ -253,6 +322,15 @@ class _Decisions:
         first = other.sum(axis=2)[:, None, :] + moved
         second = one.sum(axis=2)[:, None, :] - moved
         return self._figure(first) - self._figure(second)
+
+    def difference(self, exchanged: FloatArray, kinds: FloatArray) -> FloatArray:
+        """First minus second (B,) where so many patients (B, kinds) of each kind of difference are exchanged.
+
+        `kinds` (kinds, repeats, cells) is the first minus the second model's counts of such a patient.
+        """
+        one, other = (tally.sum(axis=2)[:, None, :] for tally in self.tallies)
+        moved = np.tensordot(exchanged, kinds, 1).transpose(1, 0, 2)
+        return self._figure(one - moved) - self._figure(other + moved)
 
     def _figure(self, cells: FloatArray) -> FloatArray:
         k = len(self.pair.first.classes)

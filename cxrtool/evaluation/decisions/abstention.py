@@ -17,11 +17,12 @@ import numpy as np
 from cxrtool.evaluation.decisions.validation import Validation
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.calibration import CLIP, logit
-from cxrtool.evaluation.metrics.confusion import FloatArray, divide
+from cxrtool.evaluation.metrics.confusion import FloatArray, divide, sums_by
 from cxrtool.evaluation.metrics.estimates import CELLS_AT_ONCE, FEWEST_AT_ONCE
 from cxrtool.evaluation.metrics.tallies import tally
-from cxrtool.evaluation.resampling.intervals import IMAGES, PATIENTS, RESAMPLES, Measure, draw_patients, measure
-from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.resampling.influence import Error, standard_error
+from cxrtool.evaluation.resampling.intervals import RESAMPLES, Measure, draw_patients, measure, method_of
+from cxrtool.evaluation.scores import Scores, distinct
 from cxrtool.evaluation.sheet import cell
 from cxrtool.imaging.canvas import BAND, BLUE, GREY, VERMILION, legend_below, picture
 
@@ -96,6 +97,19 @@ def risk_area(confident: FloatArray, wrong: FloatArray, weights: FloatArray) -> 
     return divide((own * risk).sum(axis=0), own.sum(axis=0))
 
 
+def risk_influence(confident: FloatArray, wrong: FloatArray) -> FloatArray:
+    """How much each image (n,) moves `risk_area`: the derivative with respect to its weight, all weights being 1."""
+    _, group, sizes = np.unique(-confident, return_inverse=True, return_counts=True)
+    so_far = sizes.cumsum()
+    risk = np.bincount(group, wrong).cumsum() / so_far
+    area = float(sizes @ risk) / len(wrong)
+    # An image changes the risk of its own group and of every less confident one.
+    share = (sizes / so_far)[::-1].cumsum()[::-1]
+    of_risk = (sizes * risk / so_far)[::-1].cumsum()[::-1]
+    moved: FloatArray = (risk[group] - area + wrong * share[group] - of_risk[group]) / len(wrong)
+    return moved
+
+
 def abstain(
     scores: Scores,
     validation: Validation,
@@ -143,27 +157,24 @@ def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) 
     kind = np.where(decided, scores.truth * count + scores.predicted, count * count)
     tallies = tally(scores, kind, count * count + 1, seed=seed, resamples=resamples)
     repeats = tallies.by_repeat()
-    method = PATIENTS if scores.by_patient else IMAGES
-    by_repeat, by_run = _figures(repeats.observed, count), _figures(tallies.observed, count)
-    drawn = _figures(repeats.drawn, count)
-    defined = ~np.isnan(metrics.mean_defined(by_repeat["sensitivity"]))
+    method = method_of(by_patient=scores.by_patient, by_influence=scores.by_influence)
     present = np.unique(scores.truth)
 
+    def figures(cells: FloatArray) -> dict[str, FloatArray]:
+        level = _figures(cells, count)
+        # Over all classes of the images: undefined, not averaged over fewer, where a class is never decided.
+        recalls = metrics.mean_defined(level.pop("sensitivity"))
+        balanced = metrics.macro(recalls, np.isin(np.arange(count), present))
+        return {name: metrics.mean_defined(values) for name, values in level.items()} | {"balanced_accuracy": balanced}
+
+    by_repeat, by_run = _figures(repeats.observed, count), _figures(tallies.observed, count)
+    for level in (by_repeat, by_run):
+        level["balanced_accuracy"] = metrics.macro(level["sensitivity"], np.isin(np.arange(count), present))
+    values, drawn = figures(repeats.observed), repeats.uncertainty(figures)
+    defined = ~np.isnan(metrics.mean_defined(by_repeat["sensitivity"]))
+
     def measured(name: str, proportion: bool, patients: int, why: str) -> dict[str, Any]:
-        if name == "balanced_accuracy":
-            # Over all classes of the images: undefined, not averaged over fewer, where a class is never decided.
-            value, replicates, runs, per_repeat = (
-                metrics.macro(level, np.isin(np.arange(count), present))
-                for level in (
-                    metrics.mean_defined(by_repeat["sensitivity"]),
-                    metrics.mean_defined(drawn["sensitivity"]),
-                    by_run["sensitivity"],
-                    by_repeat["sensitivity"],
-                )
-            )
-        else:
-            value, replicates = metrics.mean_defined(by_repeat[name]), metrics.mean_defined(drawn[name])
-            runs, per_repeat = by_run[name], by_repeat[name]
+        value, replicates, runs, per_repeat = values[name], drawn[name], by_run[name], by_repeat[name]
         return measure(
             float(value),
             replicates,
@@ -174,10 +185,11 @@ def _point(scores: Scores, kept: Any, wanted: float, seed: int, resamples: int) 
             sd_repeats=float(metrics.spread(per_repeat)),
             mean_runs=float(metrics.mean_defined(runs)),
             undefined=why,
+            bounds=(0.0, 1.0),
         ).as_json()
 
     lost = [scores.classes[k] for k in present if not defined[k]]
-    left = len(np.unique(scores.patient[decided]))
+    left = distinct(scores.patient[decided])
     coverage = measured("coverage", True, scores.patients, "")
     if decided.all():
         coverage = Measure(1.0).as_json()
@@ -200,9 +212,11 @@ def _figures(cells: FloatArray, count: int) -> dict[str, FloatArray]:
 
 def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[dict[str, Any], float | None]:
     """The area within each run, averaged over the runs: confidences of different models share no scale."""
-    draws = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
+    draws = None
+    if not scores.by_influence:
+        draws = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
     wrong = (scores.truth != scores.predicted).astype(np.float64)
-    values, drawn, errors = [], [], []
+    values, drawn, errors, moved = [], [], [], np.zeros(len(scores))
     for run in range(len(scores.runs)):
         rows = np.flatnonzero((scores.run == run) & scores.decided)
         if not len(rows):
@@ -210,6 +224,9 @@ def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[
         own = scores.patient[rows]
         values.append(risk_area(sure[rows], wrong[rows], np.ones((len(rows), 1)))[0])
         errors.append(float(wrong[rows].mean()))
+        if draws is None:
+            moved[rows] = risk_influence(sure[rows], wrong[rows])
+            continue
         step = max(FEWEST_AT_ONCE, CELLS_AT_ONCE // len(rows))
         parts = [
             risk_area(sure[rows], wrong[rows], draws[own, begin : begin + step].astype(np.float64))
@@ -218,12 +235,18 @@ def _area(scores: Scores, sure: FloatArray, seed: int, resamples: int) -> tuple[
         drawn.append(np.concatenate(parts))
     if not values:
         return Measure(reason="no image was decided").as_json(), None
+    if draws is None:
+        influence = sums_by(scores.patient, moved / len(values), scores.patients)
+        uncertain: FloatArray | Error = Error(float(standard_error(influence, scores.strata)))
+    else:
+        uncertain = metrics.mean_defined(np.stack(drawn))
     found = measure(
         float(np.mean(values)),
-        metrics.mean_defined(np.stack(drawn)),
+        uncertain,
         patients=scores.patients,
         proportion=False,
-        method=PATIENTS if scores.by_patient else IMAGES,
+        method=method_of(by_patient=scores.by_patient, by_influence=draws is None),
+        bounds=(0.0, 1.0),
         sd_runs=float(metrics.spread(np.array(values))),
         mean_runs=float(np.mean(values)),
     ).as_json()

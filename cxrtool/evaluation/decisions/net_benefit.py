@@ -22,7 +22,7 @@ from cxrtool.evaluation.fusion import prior_correct
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray, divide
 from cxrtool.evaluation.metrics.tallies import tally
-from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, PATIENTS, RESAMPLES, UNDEFINED_SHARE, percents
+from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES, UNDEFINED_SHARE, method_of, percents, reach
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.sheet import count_of
 from cxrtool.imaging.canvas import BAND, BLUE, GREY, VERMILION, legend_below, picture, shorten
@@ -69,10 +69,15 @@ def _curve(scores: Scores, positive_index: int, stated: float | None, seed: int,
     passed = np.searchsorted(THRESHOLDS, own, side="right")
     tallies = tally(scores, passed + np.where(positive, 0, count + 1), 2 * (count + 1), seed=seed, resamples=resamples)
     value = metrics.mean_defined(_benefits(tallies.observed, stated))
-    drawn = metrics.mean_defined(_benefits(tallies.drawn, stated))
-    lost = np.isnan(drawn).mean(axis=0)
-    bounded = bool((lost <= UNDEFINED_SHARE).all())
-    low, high = np.nanpercentile(drawn, percents(scores.patients), axis=0) if bounded else (None, None)
+    errors = tallies.errors(lambda cells: {"": metrics.mean_defined(_benefits(cells, stated))})
+    if errors is None:
+        drawn = metrics.mean_defined(_benefits(tallies.drawn, stated))
+        lost = np.isnan(drawn).mean(axis=0)
+        bounded = bool((lost <= UNDEFINED_SHARE).all())
+        low, high = np.nanpercentile(drawn, percents(scores.patients), axis=0) if bounded else (None, None)
+    else:
+        half = reach(scores.patients) * errors[""]
+        low, high = (None, None) if np.isnan(value).any() else (value - half, value + half)
     limits = np.array(THRESHOLDS)
     rate = share if stated is None else np.full(runs, stated)
     one = np.ones(1)
@@ -86,7 +91,7 @@ def _curve(scores: Scores, positive_index: int, stated: float | None, seed: int,
         "net_benefit": _listed(value),
         "low": None if low is None else _listed(low),
         "high": None if high is None else _listed(high),
-        "method": None if low is None else PATIENTS if scores.by_patient else IMAGES,
+        "method": None if low is None else method_of(by_patient=scores.by_patient, by_influence=scores.by_influence),
         "treat_all": _listed(treat_all),
         "best_between": best,
         "reason": "no run has images of both the class and the rest" if undefined else None,

@@ -16,19 +16,19 @@ import numpy as np
 from cxrtool.evaluation.counts import draw_counts
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray, divide
-from cxrtool.evaluation.metrics.tallies import NOT_COUNTED, tally
+from cxrtool.evaluation.metrics.tallies import NOT_COUNTED, Tallies, tally
 from cxrtool.evaluation.resampling.intervals import (
     DIGITS,
     FEW_PATIENTS,
     IMAGES,
-    PATIENTS,
     RESAMPLES,
     WILSON,
     Measure,
     measure,
+    method_of,
     wilson,
 )
-from cxrtool.evaluation.scores import Scores
+from cxrtool.evaluation.scores import Scores, distinct
 
 TP, FN, FP, TN = range(4)
 CELLS = ("tp", "fn", "fp", "tn")
@@ -58,22 +58,20 @@ def operating_point(
     kind = np.where(true, np.where(predicted, TP, FN), np.where(predicted, FP, TN))
     made = scores.decided
     tallies = tally(scores, np.where(made, kind, NOT_COUNTED), len(CELLS), seed=seed, resamples=resamples)
-    repeats = tallies.by_repeat()
     likeliest = np.array_equal(scores.predicted[made], scores.probabilities[made].argmax(axis=1))
     sizes = {"sensitivity": true, "specificity": ~true, "ppv": predicted, "npv": ~predicted}
-    patients = {name: len(np.unique(scores.patient[mask & made])) for name, mask in sizes.items()}
+    patients = {name: distinct(scores.patient[mask & made]) for name, mask in sizes.items()}
     rule = rule or (LIKELIEST if likeliest else GIVEN)
     return _entry(
         scores.classes,
         positive_index,
         rule,
         prevalences,
-        repeats.observed,
-        repeats.drawn,
+        tallies.by_repeat(),
         patients,
         tallies.observed,
         few=FEW_PATIENTS,
-        method=PATIENTS if scores.by_patient else IMAGES,
+        method=method_of(by_patient=scores.by_patient, by_influence=scores.by_influence),
     )
 
 
@@ -91,9 +89,8 @@ def operating_counts(
     drawn = _cells(draw_counts(counts, resamples, np.random.default_rng(seed)), positive_index)[None]
     tp, fn, fp, tn = (int(count) for count in observed[0])
     images = {"sensitivity": tp + fn, "specificity": fp + tn, "ppv": tp + fp, "npv": fn + tn}
-    return _entry(
-        classes, positive_index, GIVEN, prevalences, observed, drawn, images, observed, few=math.inf, method=IMAGES
-    )
+    tallies = Tallies(observed, drawn, np.zeros(1, np.intp))
+    return _entry(classes, positive_index, GIVEN, prevalences, tallies, images, observed, few=math.inf, method=IMAGES)
 
 
 def shares(cells: FloatArray) -> dict[str, FloatArray]:
@@ -152,18 +149,27 @@ def _entry(
     positive_index: int,
     rule: str,
     prevalences: Sequence[float],
-    observed: FloatArray,
-    drawn: FloatArray,
+    repeats: Tallies,
     patients: dict[str, int],
     by_run: FloatArray,
     *,
     few: float,
     method: str,
 ) -> dict[str, Any]:
-    """The entry, from (repeats, 4) counts, (repeats, B, 4) resamples and (runs, 4) counts."""
+    """The entry, from the counts of each repeat and the (runs, 4) counts."""
+    observed = repeats.observed
     by_repeat, of_runs = shares(observed), shares(by_run)
-    value = {name: metrics.mean_defined(values) for name, values in by_repeat.items()}
-    replicates = {name: metrics.mean_defined(values) for name, values in shares(drawn).items()}
+
+    def figures(cells: FloatArray) -> dict[str, FloatArray]:
+        """All figures (...) of (repeats, ..., 4) counts; those at a prevalence by their name and the prevalence."""
+        found = {name: metrics.mean_defined(values) for name, values in shares(cells).items()}
+        rates = found["sensitivity"], found["specificity"]
+        found |= ratios(*rates)
+        for prevalence in prevalences:
+            found |= {f"{name}{prevalence}": each for name, each in at_prevalence(*rates, prevalence).items()}
+        return found
+
+    value, replicates = figures(observed), repeats.uncertainty(figures)
     label = classes[positive_index]
     measures = {
         name: measure(
@@ -183,7 +189,7 @@ def _entry(
     se, sp = measures["sensitivity"], measures["specificity"]
 
     def derived(name: str, function: Any, *more: float) -> dict[str, Any]:
-        figure = float(function(value["sensitivity"], value["specificity"], *more)[name])
+        figure = float(value["".join(map(str, (name, *more)))])
         if WILSON in (se.method, sp.method) and not math.isnan(figure):
             pairs = (wilson(float(value[share]), patients[share]) for share in ("sensitivity", "specificity"))
             ends = sorted(float(function(np.array(a), np.array(b), *more)[name]) for a, b in zip(*pairs, strict=True))
@@ -191,10 +197,11 @@ def _entry(
             return Measure(figure, ends[0], ends[1], WILSON_ENDS).as_json()
         return measure(
             figure,
-            function(replicates["sensitivity"], replicates["specificity"], *more)[name],
+            replicates["".join(map(str, (name, *more)))],
             patients=min(patients["sensitivity"], patients["specificity"]),
             proportion=False,
             method=method,
+            bounds=(0.0, 1.0 if more else math.inf),
             undefined=_why(name, label),
         ).as_json()
 

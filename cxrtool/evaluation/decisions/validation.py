@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cxrtool.data.splitting.grouping import normalised, original_of
-from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.predictions import Predictions
+from cxrtool.data.tables.views import RowView, cells_of
 from cxrtool.errors import LeakageError
 from cxrtool.evaluation.metrics.confusion import IntArray
 from cxrtool.evaluation.scores import Scores, scores_of
@@ -48,19 +49,19 @@ def find_validation(predictions: Predictions, scores: Scores, classes: Sequence[
         InputError: The validation rows cannot be evaluated.
         LeakageError: An image, or a patient, is in validation and in test of one run.
     """
-    if any(row.get("subset") == VALIDATION for row in scores.rows):
+    if VALIDATION in cells_of(scores.rows, "subset"):
         return Validation(reason="the validation rows themselves are evaluated")
     wanted = set(scores.runs)
+    columns = (predictions.column(name) for name in ("subset", "label", "repeat", "fold"))
     kept = [
         i
-        for i, row in enumerate(predictions.rows)
-        if row.get("subset") == VALIDATION
-        and (row.get("label") in scores.classes)
-        and (row.get("repeat", ""), row.get("fold", "")) in wanted
+        for i, (subset, label, *run) in enumerate(zip(*columns, strict=True))
+        if subset == VALIDATION and label in scores.classes and tuple(run) in wanted
     ]
     if not kept:
         return Validation()
-    own = replace(predictions, rows=[predictions.rows[i] for i in kept], probabilities=predictions.probabilities[kept])
+    own = copy(predictions)
+    own.keep(kept)
     found = scores_of(own, subset=VALIDATION, classes=classes, abstaining=True)
     rows = {run: np.flatnonzero(found.run == index) for index, run in enumerate(found.runs)}
     _check_apart(scores, found, rows)
@@ -69,9 +70,10 @@ def find_validation(predictions: Predictions, scores: Scores, classes: Sequence[
 
 def _check_apart(scores: Scores, found: Scores, rows: Mapping[tuple[str, str], IntArray]) -> None:
     for index, run in enumerate(scores.runs):
-        tested = [scores.rows[i] for i in np.flatnonzero(scores.run == index)]
+        tested = [scores.rows[int(i)] for i in np.flatnonzero(scores.run == index)]
         known = {name for row in tested for name in _names(row)}
-        both = [found.rows[i] for i in rows.get(run, ()) if known.intersection(_names(found.rows[i]))]
+        validated = [found.rows[int(i)] for i in rows.get(run, ())]
+        both = [row for row in validated if known.intersection(_names(row))]
         if both:
             raise LeakageError(
                 f"repeat '{run[0]}' fold '{run[1]}': expected different patients in validation and test, found "
@@ -80,6 +82,6 @@ def _check_apart(scores: Scores, found: Scores, rows: Mapping[tuple[str, str], I
             )
 
 
-def _names(row: Row) -> list[str]:
+def _names(row: RowView) -> list[str]:
     patient = normalised(row.get("patient_id", ""))
     return [f"i:{original_of(row)}"] + ([f"p:{patient}"] if patient else [])

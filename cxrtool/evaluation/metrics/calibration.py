@@ -16,6 +16,7 @@ LABEL_DRAWS = 200
 CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1 before their logit is taken: float32 softmax rounds to both."""
 
+_ROWS_AT_ONCE = 4096
 _STEPS = 30
 _CONVERGED = 1e-6
 _SEPARATED = 50.0
@@ -63,42 +64,39 @@ def equal_mass_bins(confidence: FloatArray, count: int | None = None) -> IntArra
     return (before * bins // max(n, 1)).astype(np.intp)
 
 
-def bin_membership(bins: IntArray) -> FloatArray:
-    """(used bins, n) 1.0 where an image is in the bin."""
-    return np.equal(np.unique(bins)[:, None], bins).astype(np.float64)
-
-
-def calibration_error(
-    confidence: FloatArray, hit: FloatArray, membership: FloatArray, weights: FloatArray
-) -> FloatArray:
+def calibration_error(gaps: FloatArray, total: FloatArray) -> FloatArray:
     """Expected calibration error of the top label: mean gap between confidence and accuracy, weighted by bin mass.
 
     Guo et al. (2017), "On Calibration of Modern Neural Networks", with bins of equal mass. The bins are those of the
     whole run, in resamples too.
 
     Args:
-        confidence: (n,) highest probability.
-        hit: (n,) or (n, B) 1.0 where the top label is right.
-        membership: (bins, n) from `bin_membership`.
-        weights: (n, B).
+        gaps: (bins, B) sums of hit - confidence in each bin.
+        total: (B,) weights of all images.
 
     Returns:
         (B,) errors in [0, 1]; NaN where all weights are 0.
     """
-    gap = (hit if hit.ndim == 2 else hit[:, None]) - confidence[:, None]
-    gaps: FloatArray = np.abs(membership @ (weights * gap)).sum(axis=0)
-    return divide(gaps, weights.sum(axis=0))
+    return divide(np.abs(gaps).sum(axis=0), total)
 
 
 def error_if_calibrated(
-    confidence: FloatArray, membership: FloatArray, rng: np.random.Generator, draws: int = LABEL_DRAWS
+    confidence: FloatArray, bins: IntArray, rng: np.random.Generator, draws: int = LABEL_DRAWS
 ) -> float:
     """The calibration error that a perfectly calibrated model would have on as many images.
 
     Labels are drawn from the predicted probabilities; the error that remains is the noise of a finite sample.
     """
-    hit = (rng.random((len(confidence), draws)) < confidence[:, None]).astype(np.float64)
-    return float(calibration_error(confidence, hit, membership, np.ones((len(confidence), draws))).mean())
+    index = np.unique(bins, return_inverse=True)[1]
+    gaps = np.zeros((int(index.max()) + 1, draws))
+    for begin in range(0, len(confidence), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        expected = confidence[rows, None]
+        gap = (rng.random((len(expected), draws)) < expected) - expected
+        order = np.argsort(index[rows], kind="stable")
+        present, starts = np.unique(index[rows][order], return_index=True)
+        gaps[present] += np.add.reduceat(gap[order], starts, axis=0)
+    return float(calibration_error(gaps, np.full(draws, float(len(confidence)))).mean())
 
 
 def brier_terms(probabilities: FloatArray, truth: IntArray) -> FloatArray:
@@ -138,8 +136,9 @@ def slope(
         Slope and constant, (B,) each; NaN where no finite solution exists: one class only, or scores that separate the
         classes without overlap.
     """
-    x, y = log_odds[:, None], positive[:, None].astype(np.float64)
-    count = weights.shape[1]
+    x, count = log_odds[:, None], weights.shape[1]
+    powers = np.stack([np.ones(len(log_odds)), log_odds, log_odds**2])
+    observed = (powers[:2] * positive) @ weights
     a = np.full(count, start[0] if start else 0.0)
     b = np.full(count, start[1] if start else 0.0)
     active = np.arange(count)
@@ -147,11 +146,10 @@ def slope(
     for _ in range(_STEPS):
         w = weights[:, active] if len(active) < count else weights
         mu = _expit(a[active] + b[active] * x)
-        residual = w * (y - mu)
-        curvature = w * mu * (1 - mu)
-        g0, g1 = residual.sum(axis=0), (x * residual).sum(axis=0)
-        xc = x * curvature
-        h00, h01, h11 = curvature.sum(axis=0), xc.sum(axis=0), (x * xc).sum(axis=0)
+        expected = w * mu
+        g0, g1 = observed[:, active] - powers[:2] @ expected
+        expected *= 1 - mu
+        h00, h01, h11 = powers @ expected
         determinant = h00 * h11 - h01 * h01
         step_a = divide(h11 * g0 - h01 * g1, determinant)
         step_b = divide(h00 * g1 - h01 * g0, determinant)
@@ -182,13 +180,17 @@ def intercept(log_odds: FloatArray, positive: NDArray[np.bool_], weights: FloatA
     Returns:
         (B,); NaN where only one class is present.
     """
-    x, y = log_odds[:, None], positive[:, None].astype(np.float64)
-    observed = (weights * y).sum(axis=0)
-    both = (observed > 0) & ((weights * (1 - y)).sum(axis=0) > 0)
+    x, y = log_odds[:, None], positive.astype(np.float64)
+    one = np.ones(len(y))
+    observed = y @ weights
+    both = (observed > 0) & ((1 - y) @ weights > 0)
     a = np.full(weights.shape[1], start)
     for _ in range(_STEPS):
         mu = _expit(a + x)
-        step = divide(observed - (weights * mu).sum(axis=0), (weights * mu * (1 - mu)).sum(axis=0))
+        expected = weights * mu
+        missing = observed - one @ expected
+        expected *= 1 - mu
+        step = divide(missing, one @ expected)
         step = np.clip(np.nan_to_num(step), -2.0, 2.0)
         a = a + step
         if np.abs(step[both]).max(initial=0.0) < _CONVERGED:
@@ -196,7 +198,32 @@ def intercept(log_odds: FloatArray, positive: NDArray[np.bool_], weights: FloatA
     return np.where(both, a, np.nan)
 
 
+def fit_influence(
+    log_odds: FloatArray, positive: NDArray[np.bool_], slope: float, constant: float, shift: float
+) -> tuple[FloatArray, FloatArray]:
+    """How much each image moves slope and intercept: its score times the inverse information (White 1982, "sandwich").
+
+    Args:
+        log_odds: (n,) x, from `logit`.
+        positive: (n,) y.
+        slope: b of `slope`.
+        constant: a of `slope`.
+        shift: a of `intercept`.
+
+    Returns:
+        Two (n,) arrays with sum 0; NaN where there is no fit.
+    """
+    mu = _expit(constant + slope * log_odds)
+    curvature = mu * (1 - mu)
+    h00, h01, h11 = curvature.sum(), curvature @ log_odds, curvature @ log_odds**2
+    of_slope = (positive - mu) * (h00 * log_odds - h01) / (h00 * h11 - h01 * h01)
+    mu = _expit(shift + log_odds)
+    return of_slope, (positive - mu) / (mu * (1 - mu)).sum()
+
+
 def _expit(x: FloatArray) -> FloatArray:
     # tanh does not overflow and needs no second branch.
-    probability: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * x))
+    probability: FloatArray = np.tanh(0.5 * x)
+    probability += 1.0
+    probability *= 0.5
     return probability

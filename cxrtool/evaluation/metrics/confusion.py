@@ -7,6 +7,8 @@ here and become null with a reason in `cxrtool.evaluation.summary`; they are nev
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,17 @@ def divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     quotient = np.full(np.broadcast(numerator, denominator).shape, np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator != 0)
     return quotient
+
+
+def sums_by(index: IntArray, values: NDArray[Any], count: int) -> FloatArray:
+    """The sums (count,) or (count, ...) of values (n,) or (n, ...) with the same index (n,).
+
+    >>> sums_by(np.array([0, 2, 0]), np.array([1.0, 2.0, 3.0]), 3).tolist()
+    [4.0, 0.0, 2.0]
+    """
+    columns = values.reshape(len(values), -1).T
+    sums = np.stack([np.bincount(index, column, minlength=count).astype(np.float64) for column in columns], axis=1)
+    return sums.reshape(count, *values.shape[1:])
 
 
 def confusion_matrix(truth: IntArray, predicted: IntArray, classes: int) -> FloatArray:

@@ -8,9 +8,11 @@ pooled: offsets between models alone can lower the area (see `cxrtool.evaluation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, divide
 
@@ -30,7 +32,7 @@ class Ranking:
     positive: FloatArray
 
     @classmethod
-    def of(cls, score: FloatArray, positive: np.typing.NDArray[np.bool_]) -> Ranking:
+    def of(cls, score: FloatArray, positive: NDArray[np.bool_]) -> Ranking:
         """Order the images of one run.
 
         Args:
@@ -51,26 +53,85 @@ class Ranking:
             misses = np.add.reduceat(misses, self.starts, axis=0)
         return hits, misses, hits.cumsum(axis=0), misses.cumsum(axis=0)
 
-    def areas(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def areas(self, weights: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
         """Area under the ROC curve (ties count one half) and average precision of every weighting.
 
         Average precision is the sum of the steps in recall times the precision there, without interpolation, as
         scikit-learn defines it.
 
         Args:
-            weights: (n, B) how often each image counts, in the order of the rows given to `of`.
+            weights: (n, B) how often each image counts, in the order of the rows given to `of`; with the type of the
+                counts of resamples this takes half the memory.
 
         Returns:
             Two (B,) arrays in [0, 1]; NaN where the class, or the rest, is absent.
         """
-        hits, misses, found, false = self._cumulate(weights)
-        positives, negatives = found[-1], false[-1]
-        pairs = (hits * (negatives - false + 0.5 * misses)).sum(axis=0)
-        auc = divide(pairs, positives * negatives)
-        predicted = found + false
+        members, begin, end, earlier, found_at = self._positives
+        whole = np.zeros((len(self.order) + 1, weights.shape[1]), _sum_type(weights))
+        np.cumsum(weights[self.order], axis=0, out=whole[1:])
+        hits = weights[self.order[members]].astype(np.float64)
+        sums = np.concatenate([np.zeros((1, weights.shape[1])), hits.cumsum(axis=0)])
+        positives, negatives = sums[-1], whole[-1] - sums[-1]
+        found, predicted = sums[found_at], whole[end].astype(np.float64)
+        below = negatives - (predicted - found)
+        if len(self.starts) < len(self.order):
+            below += 0.5 * ((predicted - found) - (whole[begin] - sums[earlier]))
+        auc = divide((hits * below).sum(axis=0), positives * negatives)
         precision = np.divide(found, predicted, out=np.zeros_like(found), where=predicted > 0)
         steps = (hits * precision).sum(axis=0)
         return auc, divide(steps, np.where(negatives > 0, positives, 0.0))
+
+    @cached_property
+    def _positives(self) -> tuple[IntArray, ...]:
+        """The places in `order` of the images of the class, of the begin and end of their scores, and counts.
+
+        The last two arrays are how many images of the class are before the begin and before the end.
+        """
+        members = np.flatnonzero(self.positive[:, 0])
+        group = np.searchsorted(self.starts, members, side="right") - 1
+        begin, end = self.starts[group], np.append(self.starts[1:], len(self.order))[group]
+        return members, begin, end, np.searchsorted(members, begin), np.searchsorted(members, end)
+
+    def reached(self) -> tuple[FloatArray, FloatArray]:
+        """How many images of the class, and of the rest, have at least the score of each image.
+
+        Returns:
+            Two (n,) arrays, in the order of the rows given to `of`.
+        """
+        _, _, found, false = self._cumulate(np.ones((len(self.order), 1)))
+        sizes = np.diff(self.starts, append=len(self.order))
+        counts = np.empty((2, len(self.order)))
+        counts[:, self.order] = [np.repeat(part[:, 0], sizes) for part in (found, false)]
+        return counts[0], counts[1]
+
+    def influence(self) -> tuple[FloatArray, FloatArray]:
+        """How much each image moves both areas: their derivatives with respect to its weight, all weights being 1.
+
+        Returns:
+            Two (n,) arrays, in the order of the rows given to `of`, with sum 0; NaN where the area is.
+        """
+        hits, misses, found, false = (part[:, 0] for part in self._cumulate(np.ones((len(self.order), 1))))
+        positives, negatives = found[-1], false[-1]
+        if not positives or not negatives:
+            nothing = np.full(len(self.order), np.nan)
+            return nothing, nothing
+        above = (negatives - false + 0.5 * misses) / negatives
+        below = (found - 0.5 * hits) / positives
+        auc = float(hits @ above) / positives
+        precision = found / (found + false)
+        area = float(hits @ precision) / positives
+        # An image changes the precision at its own score and at every lower one.
+        slope = hits / (found + false) ** 2
+        of_hit = precision + (slope * false)[::-1].cumsum()[::-1] - area
+        of_miss = -(slope * found)[::-1].cumsum()[::-1]
+        sizes = np.diff(self.starts, append=len(self.order))
+        moved = []
+        of_auc = (above - auc) / positives, (below - auc) / negatives
+        for one, other in (of_auc, (of_hit / positives, of_miss / positives)):
+            rows = np.empty(len(self.order))
+            rows[self.order] = np.where(self.positive[:, 0] > 0, np.repeat(one, sizes), np.repeat(other, sizes))
+            moved.append(rows)
+        return moved[0], moved[1]
 
     def curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """False positive rate, true positive rate (= recall) and precision at every distinct score, highest first.
@@ -129,6 +190,11 @@ class Ranking:
         both = (found[-1] > 0) & (false[-1] > 0)
         precision: FloatArray = np.where(both, divide(hits, hits + misses), np.nan)
         return precision
+
+
+def _sum_type(weights: NDArray[Any]) -> type[np.number[Any]]:
+    """Counts of resamples are added as whole numbers, in half the memory."""
+    return np.int32 if weights.dtype.kind == "u" else np.float64
 
 
 def _positions(columns: FloatArray, grid: FloatArray, side: Literal["left", "right"]) -> IntArray:

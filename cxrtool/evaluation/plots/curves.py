@@ -51,6 +51,9 @@ COLUMNS = 3
 FEW_RUNS = len(SERIES)
 """With more runs, all of them have the same colour."""
 
+MOST_POINTS = 5000
+"""Points of a curve without thinning, and with it the steps of an axis, of which a figure has far fewer pixels."""
+
 POINTS = ("D", "^")
 """Markers of the operating points."""
 
@@ -109,7 +112,7 @@ def draw_roc(scores: Scores, summary: Summary, bands: Mapping[int, Band | None],
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
             rankings = _rankings(scores, k)
             curves = [
-                (np.concatenate(([0.0], false_rate)), np.concatenate(([0.0], true_rate)))
+                thinned(np.concatenate(([0.0], false_rate)), np.concatenate(([0.0], true_rate)))
                 for false_rate, true_rate, _ in (ranking.curve() for ranking in rankings.values())
             ]
             areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[0][0]) for ranking in rankings.values()]
@@ -142,7 +145,7 @@ def draw_precision_recall(scores: Scores, summary: Summary, bands: Mapping[int, 
         legend = _Legend("share of the class (guessing)")
         for axes, k in zip(_grid(figure, len(shown)), shown, strict=False):
             rankings = _rankings(scores, k)
-            curves = [ranking.curve()[1:] for ranking in rankings.values()]
+            curves = [thinned(*ranking.curve()[1:]) for ranking in rankings.values()]
             areas = [float(ranking.areas(np.ones((len(ranking.order), 1)))[1][0]) for ranking in rankings.values()]
             styles = legend.runs(rankings, areas, alone=len(shown) == 1)
             _title(axes, scores, summary, k, f"average precision {np.mean(areas):.2f}" if areas else "no curve")
@@ -159,6 +162,18 @@ def draw_precision_recall(scores: Scores, summary: Summary, bands: Mapping[int, 
                 _mark(axes, point.sensitivity, point.precision, marker)
             axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall (sensitivity)", ylabel="precision (PPV)")
         legend.draw(figure)
+
+
+def thinned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The points of a curve (n,) that a figure can show: of many, the first in each cell of the figure."""
+    if len(x) <= MOST_POINTS:
+        return x, y
+    cells = np.stack([x, y]) * MOST_POINTS
+    kept = (np.diff(np.floor(cells), axis=1) != 0).any(axis=0)
+    index = np.flatnonzero(np.concatenate(([True], kept)))
+    # A step is drawn to the point before it.
+    index = np.unique(np.concatenate([index, np.maximum(index - 1, 0), [len(x) - 1]]))
+    return x[index], y[index]
 
 
 def draw_confusion(summary: Summary, path: Path) -> None:

@@ -130,8 +130,8 @@ def _bin(
     predicted: FloatArray, observed: FloatArray, scores: Scores, rows: NDArray[np.bool_], seed: int
 ) -> tuple[float, Measure]:
     """Mean prediction of a bin, and what was observed, with its interval."""
-    patients: list[int] = scores.patient[rows].tolist()
-    return float(predicted[rows].mean()), mean_over_patients(observed[rows], patients, seed, proportion=True)
+    shown = mean_over_patients(observed[rows], scores.patient[rows], seed, proportion=True, many=scores.many)
+    return float(predicted[rows].mean()), shown
 
 
 def _class_shown(scores: Scores, summary: Summary) -> int | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray, mean_defined
 from cxrtool.evaluation.metrics.estimates import CELLS_AT_ONCE, FEWEST_AT_ONCE
 from cxrtool.evaluation.metrics.ranking import Ranking
-from cxrtool.evaluation.resampling.intervals import RESAMPLES, UNDEFINED_SHARE, draw_patients, percents
+from cxrtool.evaluation.resampling.intervals import RESAMPLES, UNDEFINED_SHARE, draw_patients, percents, reach
 from cxrtool.evaluation.scores import Scores
 
 GRID = np.linspace(0.0, 1.0, 201)
@@ -20,6 +21,8 @@ MOST_CELLS = 40_000_000
 """Rows times resamples; with more rows fewer resamples, as the band is then hardly wider than the curve."""
 
 FEWEST = 200
+
+PATIENTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ def curve_bands(
 ) -> tuple[Band | None, Band | None]:
     """The bands of the ROC and the precision-recall curve of class k, each the mean over the runs.
 
-    Patients are resampled as for every other interval. An interval holds for its own false positive rate, or recall;
-    the whole curve is inside the band less often than in 95 % of samples. A resample has fewer distinct images than the
-    sample, so that in small runs its curve starts too high: the interval is moved back by the median difference.
+    Patients are resampled as for every other interval; of many patients the influence is taken. An interval holds for
+    its own false positive rate, or recall; the whole curve is inside the band less often than in 95 % of samples. A
+    resample has fewer distinct images than the sample, so that in small runs its curve starts too high: the interval is
+    moved back by the median difference.
 
     Returns:
         None where more than 5 % of the resamples have no curve, or all have the same one.
@@ -49,12 +53,16 @@ def curve_bands(
         for own in rows
         if len(own)
     ]
+    values = _curves(rankings, np.ones((scores.patients, 1)))
+    if scores.by_influence:
+        found = zip((GRID, GRID[1:]), values, (_roc_influence, _precision_influence), strict=True)
+        roc_band, precision_band = (_influence_band(scores, k, x, value[:, 0], moving) for x, value, moving in found)
+        return roc_band, precision_band
     resamples = min(resamples, max(FEWEST, MOST_CELLS // len(scores)))
     drawn = draw_patients(scores.strata, resamples, np.random.default_rng(seed))
     step = max(FEWEST_AT_ONCE, CELLS_AT_ONCE // max(len(own) for own in rows))
     parts = [_curves(rankings, drawn[:, begin : begin + step].astype(float)) for begin in range(0, resamples, step)]
     roc, precision = (np.concatenate(curves, axis=1) for curves in zip(*parts, strict=True))
-    values = _curves(rankings, np.ones((scores.patients, 1)))
     return _band(GRID, values[0], roc, scores.patients), _band(GRID[1:], values[1], precision, scores.patients)
 
 
@@ -73,3 +81,86 @@ def _band(x: FloatArray, value: FloatArray, drawn: FloatArray, patients: int) ->
     low, high = np.percentile(defined, percents(patients), axis=1)
     excess = np.median(defined, axis=1) - value[:, 0]
     return Band(x, np.clip(low - excess, 0.0, 1.0), np.clip(high - excess, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """How images of one run and one kind (of the class, or of the rest) move a curve at the m points of its grid.
+
+    An image moves point j by `passed[j]` if it is above the threshold of the point, and by `always[j]` anyway.
+
+    Attributes:
+        first: (n,) the first point whose threshold each image is above.
+    """
+
+    first: IntArray
+    passed: FloatArray
+    always: FloatArray
+
+
+def _influence_band(
+    scores: Scores, k: int, grid: FloatArray, value: FloatArray, moving: Callable[..., tuple[_Moving, _Moving]]
+) -> Band | None:
+    """The band of the mean curve `value` (m,) of class k, from the influence of each patient at each point."""
+    parts: list[tuple[IntArray, _Moving]] = []
+    runs = 0
+    for run in range(len(scores.runs)):
+        rows = np.flatnonzero(scores.run == run)
+        positive = scores.truth[rows] == k
+        if not positive.any() or positive.all():
+            continue
+        runs += 1
+        pair = moving(Ranking.of(scores.probabilities[rows, k], positive), positive, grid)
+        for mask, own in zip((positive, ~positive), pair, strict=True):
+            order = np.argsort(scores.patient[rows[mask]], kind="stable")
+            parts.append((scores.patient[rows[mask]][order], _Moving(own.first[order], own.passed, own.always)))
+    if not runs:
+        return None
+    strata = scores.strata
+    squares, sums = np.zeros(len(grid)), np.zeros((len(scores.classes), len(grid)))
+    for begin in range(0, len(strata), PATIENTS_AT_ONCE):
+        count = min(PATIENTS_AT_ONCE, len(strata) - begin)
+        moved = np.zeros((count, len(grid)))
+        for patient, own in parts:
+            inside = slice(*np.searchsorted(patient, (begin, begin + count)))
+            cell = (patient[inside] - begin) * (len(grid) + 1) + own.first[inside]
+            above = np.bincount(cell, minlength=count * (len(grid) + 1)).reshape(count, -1).cumsum(axis=1)
+            moved += own.passed * above[:, :-1] + own.always * above[:, -1:]
+        squares += (moved**2).sum(axis=0)
+        np.add.at(sums, strata[begin : begin + count], moved)
+    sizes = np.bincount(strata, minlength=len(sums))
+    present = sizes > 0
+    variance = squares - (sums[present] ** 2 / sizes[present, None]).sum(axis=0)
+    half = reach(scores.patients) * np.sqrt(np.maximum(variance, 0.0)) / runs
+    # At the highest score of the rest, an extreme value, there is no derivative.
+    half[0] = max(half[0], half[1])
+    return Band(grid, np.clip(value - half, 0.0, 1.0), np.clip(value + half, 0.0, 1.0))
+
+
+def _roc_influence(ranking: Ranking, positive: NDArray[np.bool_], grid: FloatArray) -> tuple[_Moving, _Moving]:
+    """Of the sensitivity at a false positive rate: a change of the rate moves the threshold along the curve."""
+    found, false = ranking.reached()
+    first = np.searchsorted(grid, false / false.max() - 1e-12)
+    rate = ranking.sensitivities(np.ones((len(positive), 1)), grid)[:, 0]
+    rise = np.gradient(rate, grid)
+    positives, negatives = found.max(), false.max()
+    ones = np.ones(len(grid)) / positives
+    return (
+        _Moving(first[positive], ones, -rate * ones),
+        _Moving(first[~positive], -rise / negatives, rise * grid / negatives),
+    )
+
+
+def _precision_influence(ranking: Ranking, positive: NDArray[np.bool_], grid: FloatArray) -> tuple[_Moving, _Moving]:
+    """Of the precision at a recall, which stays the same: so a change of the recall moves the threshold."""
+    found, _ = ranking.reached()
+    first = np.searchsorted(grid, found / found.max() - 1e-12)
+    hits = grid * found.max()
+    precision = ranking.precisions(np.ones((len(positive), 1)), grid)[:, 0]
+    misses = hits / np.maximum(precision, 1e-12) - hits
+    rise = np.gradient(misses, hits)
+    total = (hits + misses) ** 2
+    return (
+        _Moving(first[positive], hits * rise / total, (grid * misses - grid * hits * rise) / total),
+        _Moving(first[~positive], -hits / total, np.zeros(len(grid))),
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
+from cxrtool.evaluation.resampling.influence import Error
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -24,7 +25,10 @@ UNDEFINED_SHARE = 0.05
 PATIENTS = "patient bootstrap"
 IMAGES = "image bootstrap"
 CENTRED = ", centred"
+INFLUENCE_PATIENTS = "influence functions, patients as clusters"
+INFLUENCE_IMAGES = "influence functions, one image a patient"
 WILSON = "Wilson"
+DRAWS_AT_ONCE = 1_000_000
 DIGITS = 10
 """Decimals in `metrics.json`: further ones differ between processors."""
 
@@ -87,19 +91,29 @@ def draw_patients(strata: IntArray, resamples: int, rng: np.random.Generator) ->
         (P, B) how often each patient is drawn.
     """
     counts = np.zeros((len(strata), resamples), np.uint8)
-    columns = np.arange(resamples)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         n = len(members)
-        drawn = rng.integers(0, n, size=(resamples, n))
-        tally = np.bincount((drawn + n * columns[:, None]).ravel(), minlength=n * resamples)
-        counts[members] = tally.reshape(resamples, n).T
+        # Some resamples at once: the generator continues where it was, and the memory stays small.
+        step = max(1, DRAWS_AT_ONCE // n)
+        for begin in range(0, resamples, step):
+            rows = min(step, resamples - begin)
+            drawn = rng.integers(0, n, size=(rows, n))
+            tally = np.bincount((drawn + n * np.arange(rows)[:, None]).ravel(), minlength=n * rows)
+            counts[members, begin : begin + rows] = tally.reshape(rows, n).T
     return counts
+
+
+def method_of(*, by_patient: bool, by_influence: bool = False) -> str:
+    """The name of the method by which intervals of patients, or of images where no patient is known, are made."""
+    if by_influence:
+        return INFLUENCE_PATIENTS if by_patient else INFLUENCE_IMAGES
+    return PATIENTS if by_patient else IMAGES
 
 
 def measure(
     value: float,
-    replicates: FloatArray,
+    replicates: FloatArray | Error,
     *,
     patients: int,
     proportion: bool,
@@ -111,12 +125,13 @@ def measure(
     mean_runs: float = math.nan,
     undefined: str = "",
     caveat: str = "",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Measure:
-    """A value with the interval from its resamples.
+    """A value with the interval from its resamples, or from its standard error.
 
     Args:
         value: NaN where undefined.
-        replicates: (B,) the value in each resample, NaN where undefined there.
+        replicates: (B,) the value in each resample, NaN where undefined there; or the standard error.
         patients: Patients in its denominator.
         proportion: Whether it is a proportion, for which Wilson's interval is used where resampling fails.
         noisy: Whether the value grows with the noise of a sample, like a calibration error. A resample is noisier than
@@ -128,6 +143,7 @@ def measure(
         mean_runs: Mean over runs, or NaN; kept where there is a standard deviation over them.
         undefined: The reason if the value is undefined.
         caveat: The remark if the value is defined.
+        bounds: The lowest and the highest possible value, where the ends from a standard error are cut.
     """
     if math.isnan(value):
         return Measure(reason=undefined or "undefined")
@@ -138,6 +154,17 @@ def measure(
     if proportion and (at_bound or patients < few):
         low, high = wilson(min(max(value, 0.0), 1.0), patients)
         return replace(found, low=low, high=high, method=WILSON, reason="; ".join(reasons) or None)
+    if isinstance(replicates, Error):
+        half = reach(patients) * replicates.value
+        if not half > 1e-12:
+            reasons.append("no interval: no patient changes the value")
+            return replace(found, reason="; ".join(reasons))
+        if proportion and not 0 <= value - half <= value + half <= 1:
+            # Close to 0 or 1 a symmetric interval does not fit.
+            low, high = wilson(value, patients)
+            return replace(found, low=low, high=high, method=WILSON, reason="; ".join(reasons) or None)
+        low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
+        return replace(found, low=low, high=high, method=method, reason="; ".join(reasons) or None)
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
     if lost > UNDEFINED_SHARE * len(replicates) or not len(defined):
@@ -168,6 +195,12 @@ def percents(patients: int) -> tuple[float, float]:
     """
     if patients < 2:
         return 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    tail = 100 * NormalDist().cdf(-reach(patients))
+    return tail, 100 - tail
+
+
+def reach(patients: int) -> float:
+    """Half the width of an interval in standard errors of a resample."""
     z, n = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2), patients - 1
     # Abramowitz & Stegun 26.7.5, because importing scipy is slow.
     student = z + (
@@ -175,9 +208,7 @@ def percents(patients: int) -> tuple[float, float]:
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
     )
-    reach = math.sqrt(patients / n) * student
-    tail = 100 * NormalDist().cdf(-reach)
-    return tail, 100 - tail
+    return math.sqrt(patients / n) * student
 
 
 def _known(value: float) -> float | None:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -119,3 +121,11 @@ def test_the_first_of_several_wrong_cells_is_named(tmp_path):
     (tmp_path / "p.csv").write_text("image_id,prob_a,prob_b\n1,0.5,2\n2,x,0.5\n")
     with pytest.raises(InputError, match=r"line 2: expected a probability between 0 and 1 in prob_b, found '2'"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_paths_are_absolute_and_normal(tmp_path):
+    paths = ["a/b.png", "a/../c.png", "/x/./y.png", "/y.png", "./z.png", "z", "a//b.png", "a/..", "//h/x.png", "", "a/"]
+    lines = [f"im{index},{path},1" for index, path in enumerate(paths)]
+    (tmp_path / "p.csv").write_text("\n".join(["image_id,path,prob_a", *lines]))
+    expected = [os.path.normpath(tmp_path / path) if path else "" for path in paths]
+    assert read_predictions(tmp_path / "p.csv").column("path") == expected

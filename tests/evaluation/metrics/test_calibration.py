@@ -8,7 +8,6 @@ from sklearn.metrics import brier_score_loss
 
 from cxrtool.evaluation.metrics.calibration import (
     bin_count,
-    bin_membership,
     brier_terms,
     calibration_error,
     equal_mass_bins,
@@ -18,6 +17,11 @@ from cxrtool.evaluation.metrics.calibration import (
     slope,
     top_label,
 )
+from cxrtool.evaluation.metrics.confusion import sums_by
+
+
+def weighted_error(confidence, hit, bins, weights):
+    return calibration_error(sums_by(bins, weights * (hit - confidence)[:, None], bins.max() + 1), weights.sum(axis=0))
 
 
 def simulate(n, temperature=1.0, seed=0, classes=2):
@@ -53,24 +57,24 @@ def test_ties_share_a_bin_whatever_the_order(values, random):
 def test_calibration_error_by_hand():
     confidence = np.concatenate((np.full(20, 0.6), np.full(20, 0.9)))
     hit = np.concatenate((np.repeat([1.0, 0.0], [10, 10]), np.ones(20)))
-    membership = bin_membership(equal_mass_bins(confidence))
-    error = calibration_error(confidence, hit, membership, np.ones((40, 1)))
+    bins = equal_mass_bins(confidence)
+    error = weighted_error(confidence, hit, bins, np.ones((40, 1)))
     assert error[0] == pytest.approx(0.5 * abs(0.5 - 0.6) + 0.5 * abs(1 - 0.9))
     # Weights are repetitions.
     weights = np.repeat([1.0, 3.0], 20)[:, None]
-    assert calibration_error(confidence, hit, membership, weights)[0] == pytest.approx(0.25 * 0.1 + 0.75 * 0.1)
-    assert np.isnan(calibration_error(confidence, hit, membership, np.zeros((40, 1)))).all()
+    assert weighted_error(confidence, hit, bins, weights)[0] == pytest.approx(0.25 * 0.1 + 0.75 * 0.1)
+    assert np.isnan(weighted_error(confidence, hit, bins, np.zeros((40, 1)))).all()
 
 
 def test_a_calibrated_model_shows_what_it_should():
     probabilities, truth = simulate(2000)
     confidence, hit = top_label(probabilities, truth)
-    membership = bin_membership(equal_mass_bins(confidence))
-    expected = error_if_calibrated(confidence, membership, np.random.default_rng(0))
+    bins = equal_mass_bins(confidence)
+    expected = error_if_calibrated(confidence, bins, np.random.default_rng(0))
     shown = [
-        calibration_error(
+        weighted_error(
             *top_label(probabilities, simulate(2000, seed=0)[1] if k == 0 else _redraw(probabilities, k)),
-            membership,
+            bins,
             np.ones((2000, 1)),
         )[0]
         for k in range(60)
@@ -78,9 +82,9 @@ def test_a_calibrated_model_shows_what_it_should():
     assert expected == pytest.approx(np.mean(shown), rel=0.1)
     sharp, truth = simulate(2000, temperature=0.4)
     confidence, hit = top_label(sharp, truth)
-    membership = bin_membership(equal_mass_bins(confidence))
-    error = calibration_error(confidence, hit, membership, np.ones((2000, 1)))[0]
-    assert error > 3 * error_if_calibrated(confidence, membership, np.random.default_rng(0))
+    bins = equal_mass_bins(confidence)
+    error = weighted_error(confidence, hit, bins, np.ones((2000, 1)))[0]
+    assert error > 3 * error_if_calibrated(confidence, bins, np.random.default_rng(0))
 
 
 def _redraw(probabilities, seed):

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cxrtool.evaluation.groups import parse_groupings
-from cxrtool.evaluation.plots.curves import POINTS, draw_confusion, draw_rankings, draw_scores
+from cxrtool.evaluation.plots.curves import POINTS, draw_confusion, draw_rankings, draw_scores, thinned
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import summarise, summarise_counts
 from cxrtool.imaging.canvas import SERIES
@@ -158,3 +158,14 @@ def test_long_names_are_inside_the_picture(make_predictions, tmp_path, classes):
         picture = cv2.imread(str(path))
         for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
             assert (edge == 255).all(), path.name
+
+
+def test_a_curve_of_many_points_is_thinned_without_a_visible_difference():
+    rng = np.random.default_rng(0)
+    x, y = np.sort(rng.random(100_000)), np.sort(rng.random(100_000))
+    fewer_x, fewer_y = thinned(x, y)
+    assert len(fewer_x) < 25_000
+    assert (fewer_x[0], fewer_x[-1], fewer_y[-1]) == (x[0], x[-1], y[-1])
+    assert np.abs(np.interp(x, fewer_x, fewer_y) - y).max() < 1 / 2000
+    short = x[:5000], y[:5000]
+    assert all(found is given for found, given in zip(thinned(*short), short, strict=True))
