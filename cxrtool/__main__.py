@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from cxrtool import stopping
+from cxrtool import processors, stopping
 from cxrtool.errors import StoppedError
 
 
@@ -10,6 +10,7 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code; a signal ends it from here on."""
     try:
         stopping.start()
+        processors.spin_briefly()
         from cxrtool.cli.main import main as run
 
         run()

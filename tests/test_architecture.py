@@ -19,7 +19,7 @@ FLOORS = (
     ("phantom",),
     ("imaging", "data"),
     ("options",),
-    ("stopping",),
+    ("stopping", "processors"),
     ("errors",),
 )
 """From top to bottom; rooms on one floor do not know each other, but for `data`, whose readers look at arrays."""
@@ -30,7 +30,7 @@ NEIGHBOURS = {("data", "imaging")}
 LIGHT_ROOMS = ("cli", "options", "data", "imaging", "evaluation", "auditing", "reporting")
 
 TORCH = {"torch", "torchvision", "timm", "safetensors.torch"}
-FAST_ROOMS = ("cli", "commands", "flow", "options", "stopping", "errors")
+FAST_ROOMS = ("cli", "commands", "flow", "options", "stopping", "processors", "errors")
 SLOW = TORCH | {"numpy", "cv2", "scipy", "sklearn", "skimage", "matplotlib", "rich", "pydicom", "pandas"}
 """What a command may import only once it is called."""
 

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from cxrtool import processors
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.data.files import STDIN
 from cxrtool.data.structured import LARGEST_OPTIONS, load_json, load_toml
@@ -146,7 +147,6 @@ def _help(entry: Field[Any], declaration: Declaration) -> str:
 def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
     """The options and the shared settings of a command line, with the origin of each value."""
     from cxrtool.cli.console import Console, Lines
-    from cxrtool.flow.parallel import default_workers
 
     types = {**get_type_hints(Settings), **get_type_hints(kind)}
     origins, values = {}, {}
@@ -162,7 +162,7 @@ def read(ctx: typer.Context, kind: type[Options]) -> tuple[Any, Settings]:
     given = {name: values[name] for name in own if origins[name] != "default"}
     options, found = kind.build(given)
     shared = {name: values[name] for name in values.keys() - own.keys() if values[name] is not None}
-    machine = {"threads": default_workers(), "workers": default_workers()}
+    machine = dict.fromkeys(("threads", "workers"), processors.usable())
     called = ctx.find_root().obj or Invocation()
     settings = Settings(**{**machine, **shared}, origins={**origins, **found}, argv=called.argv, call=called.run)
     if called.report is not None:

@@ -21,9 +21,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
+from cxrtool import processors
 from cxrtool.data.cache import default_cache
 from cxrtool.errors import CxrtoolError, count_of
-from cxrtool.flow.parallel import default_workers
 from cxrtool.flow.settings import Settings
 from cxrtool.options import Options
 
@@ -205,10 +205,12 @@ def _processor(settings: Settings) -> Iterator[Finding]:
     yield Finding("processor", OK, f"{model}: {', '.join(fast) or 'no vector extensions known'}")
     bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
     yield Finding("bf16", OK, "in hardware" if bf16 else "not in hardware: --precision auto uses fp32 here")
-    usable, present = default_workers(), os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS")
-    text = f"{usable} of {count_of(present, 'processor')}" + (f", OMP_NUM_THREADS={limit}" if limit else "")
-    yield Finding("threads", OK, text)
+    usable, present = processors.usable(), os.cpu_count() or 1
+    chosen = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", *processors.CHOSEN_BY) if name in os.environ]
+    yield Finding("threads", OK, ", ".join([f"{usable} of {count_of(present, 'processor')}", *chosen]))
+    busy = processors.crowded(usable)
+    advice = "wait, or give fewer --threads and --workers: what waits for a processor gains nothing from more of them"
+    yield Finding("load", WARN if busy else OK, busy or "a processor is free for each thread", advice if busy else "")
 
 
 def _memory(settings: Settings) -> Iterator[Finding]:

@@ -5,11 +5,12 @@ Several tasks may write one run at once: what is written for the whole run is lo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cxrtool.data.cache import open_cache
-from cxrtool.data.confinement import leading_out
+from cxrtool.data.confinement import also_in, leading_out
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS, REJECTS, SPLITS
-from cxrtool.data.files import atomic_write, is_stream, locked, read_bytes, saying_what_fails
+from cxrtool.data.files import atomic_write, is_stream, locked, saying_what_fails
 from cxrtool.data.splitting.grouping import PATIENT, hashed
+from cxrtool.data.splitting.splits import splits_content
 from cxrtool.data.tables.manifest import (
     Manifest,
     Row,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from cxrtool.evaluation.metrics.confusion import FloatArray
     from cxrtool.training.fitting import Design, Fitted
     from cxrtool.training.store import Store
+    from cxrtool.training.tracking import Write
 
 
 OF_TWINS = "a network of twins: its scores are calibrated after fusion"
@@ -104,10 +107,22 @@ class Opener(Protocol):
 
 
 class Stores:
-    """Opens stores when they are first used, and keeps them; `warn` is not needed if the step reports its rejects."""
+    """Opens stores when they are first used, and keeps them.
 
-    def __init__(self, settings: Settings, manifest: Manifest, container: StepFolder, *, warn: bool = True) -> None:
+    `warn` is not needed if the step reports its rejects, and `needed` is false if it can do without a single image.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        manifest: Manifest,
+        container: StepFolder,
+        *,
+        warn: bool = True,
+        needed: bool = True,
+    ) -> None:
         self.settings, self.manifest, self.container, self.warn = settings, manifest, container, warn
+        self.needed = needed
         self._opened: dict[tuple[int, str], Store] = {}
 
     def open(self, size: int, fit: str, request: StopRequest) -> Store:
@@ -151,7 +166,7 @@ class Stores:
                 say=settings.report.say,
             )
         check_pixels(self.manifest, store.sha256)
-        if len(store.failed) == len(store):
+        if self.needed and len(store.failed) == len(store):
             raise InputError(
                 f"{self.manifest.name}: expected an image that can be read, found none among {len(store)}, the first: "
                 f"{next(iter(store.failed.values()), 'there are none')}"
@@ -214,6 +229,23 @@ def make_design(options: TrainingOptions, classes: int, settings: Settings, seed
 
 
 @dataclass(frozen=True)
+class Track:
+    """A tracker of `TRACKERS`, and the folder to write to; None writes into the run."""
+
+    tracker: str
+    folder: Path | None
+
+    @contextlib.contextmanager
+    def open(self, run: Path, name: str) -> Iterator[Write]:
+        """The record of one training of a run, beside the folders of its folds: it is no part of a result."""
+        from cxrtool.training.tracking import TRACKERS
+
+        folder = run / self.tracker if self.folder is None else self.folder / run.name
+        with also_in(folder), TRACKERS[self.tracker].open(folder / name.replace("/", "_")) as write:
+            yield write
+
+
+@dataclass(frozen=True)
 class Task:
     """What all trainings of one command share.
 
@@ -222,6 +254,7 @@ class Task:
         manifest: The images; the label of a twin is its class.
         chain: The processing steps of the images, of all folds.
         container: The run's folder, with the plan that all folds share.
+        track: Where epochs are also written.
     """
 
     preset: str | None
@@ -232,6 +265,7 @@ class Task:
     chain: Chain
     container: StepFolder
     stores: Opener
+    track: Track | None = None
 
     def folder(self, assignment: Assignment) -> StepFolder:
         """The folder of one fold."""
@@ -323,11 +357,17 @@ class FoldTrainer:
         report, design = task.settings.report, self.design(assignment)
         watching = self.options.watch == "test" and "test" in to_predict
         name = name or assignment.name
-        turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
-        with turns, report.progress(name, design.recipe.epochs) as advance:
+        turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
+        record = task.track.open(task.container.out, name) if task.track else contextlib.nullcontext()
+        with turns, record as write, report.progress(name, design.recipe.epochs) as advance:
+
+            def resumed(rows: Sequence[dict[str, float | None]]) -> None:
+                advance(len(rows))
+                if write:
+                    write(rows)
 
             def epoch_done(row: dict[str, float | None]) -> None:
-                advance(1)
+                resumed([row])
                 report.note(f"{name}  {describe_epoch(row)}")
 
             fitted = fit_fold(
@@ -341,6 +381,7 @@ class FoldTrainer:
                 state,
                 watched=np.array(subsets["test"], np.int64) if watching else None,
                 save_every=task.save_every,
+                resumed=resumed,
                 epoch_done=epoch_done,
                 stop=request.error,
                 warn=report.warn,
@@ -478,7 +519,7 @@ def create_run_folder(container: StepFolder, splits: Path, shown: Mapping[str, A
             (target / container.marker).unlink(missing_ok=True)
             identity = {"digest": container.digest, "run_digest": container.digest, **extra}
             write_run_file(target, replace(container.plan, options=shown), settings, time.time(), {}, identity)
-        table = read_bytes(splits)
+        table = splits_content(splits)
         record(target, {SPLITS: table})
         atomic_write(target / SPLITS, table)
         if target is fresh:

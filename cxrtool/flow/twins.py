@@ -243,7 +243,7 @@ def make_twins(
         return
     device = choose_device(settings.device)
     with (
-        take_turns(device, settings.report.say, request.raise_if_stopped),
+        take_turns(device, settings.threads, settings.report.say, request.raise_if_stopped),
         local_randomness(settings.seed, settings.threads),
     ):
         maker = TwinMaker(fold.part.folder, device)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cxrtool.errors import UsageError
 from cxrtool.options import did_you_mean
+from cxrtool.training.device import on_device
 from cxrtool.training.randomness import uniforms
 
 BLUR_SIZE = 9
@@ -199,7 +200,7 @@ class Augmenter:
         return self._change_values(images, draws), targets
 
     def _sample(self, images: Tensor, matrix: np.ndarray) -> Tensor:
-        m = torch.from_numpy(matrix.astype(np.float32)).to(self.device)
+        m = on_device(matrix.astype(np.float32), self.device)
         x, y = self._line[None, None, :], self._line[None, :, None]
         grid = torch.empty((len(images), self.size, self.size, 2), device=self.device)
         # affine_grid does the same by a matrix product, five times slower on a CPU.
@@ -212,10 +213,10 @@ class Augmenter:
         recipe = self.recipe
 
         def column(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values.astype(np.float32)).to(self.device)[:, None, None, None]
+            return on_device(values.astype(np.float32), self.device)[:, None, None, None]
 
         if recipe.blur:
-            chosen = torch.from_numpy(draws["gate_blur"] < recipe.p).to(self.device)
+            chosen = on_device(draws["gate_blur"] < recipe.p, self.device)
             images = torch.where(chosen[:, None, None, None], self._blurred(images), images)
         if recipe.contrast:
             mean = images.mean((1, 2, 3), keepdim=True)
@@ -224,7 +225,7 @@ class Augmenter:
             images = images + column(_reach(draws, "brightness", recipe.brightness, recipe.p))
         if self._noise is not None:
             start = (draws["noise"] * (len(self._noise) - self.size**2)).astype(np.int64)
-            where = torch.from_numpy(start).to(self.device)[:, None] + torch.arange(self.size**2, device=self.device)
+            where = on_device(start, self.device)[:, None] + torch.arange(self.size**2, device=self.device)
             strength = column(recipe.noise * (draws["gate_noise"] < recipe.p))
             images = images + self._noise[where].view(-1, 1, self.size, self.size) * strength
         if recipe.contrast or recipe.brightness or recipe.noise:
@@ -235,7 +236,7 @@ class Augmenter:
         offsets = torch.arange(BLUR_SIZE, dtype=torch.float32) - BLUR_SIZE // 2
         # Far below a pixel there is nothing to blur, and the square of a tiny number is 0.
         kernel = torch.exp(-(offsets**2) / (2 * max(self.recipe.blur, 1e-3) ** 2))
-        kernel = (kernel / kernel.sum()).to(self.device)
+        kernel = on_device(kernel / kernel.sum(), self.device)
         count = images.shape[1]
         padded = functional.pad(images, (BLUR_SIZE // 2,) * 4, mode="replicate")
         rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(count, 1, 1, -1), groups=count)

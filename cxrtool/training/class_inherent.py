@@ -29,7 +29,7 @@ from cxrtool.models.class_inherent import Generators, standardise, to_pictures
 from cxrtool.models.network import Network
 from cxrtool.models.perceptual import Perceptual
 from cxrtool.training.classifier_losses import class_weights, cross_entropy
-from cxrtool.training.device import autocast
+from cxrtool.training.device import autocast, on_device
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job
 from cxrtool.training.options import OPTIMIZERS
@@ -152,8 +152,13 @@ class GeneratorFit(Job):
         """The constant rate of the generators, and the scheduled rate of the classifier."""
         return self.recipe.lr, replace(self.recipe, lr=self.classifier_lr).rate(epoch, losses)
 
-    def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Compute the gradient of each generator's loss and of the classifier's loss."""
+    @property
+    def divisible(self) -> bool:
+        """No: a generator's loss is of the images of its class, of which a part of a batch may have none."""
+        return False
+
+    def learn(self, items: np.ndarray, epoch: int, share: float = 1.0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Compute the gradient of each generator's loss and of the classifier's loss; the batch is never divided."""
         inputs, target = self.batch(items, epoch)
         with autocast(self.device, self.precision):
             made, logits = self.module(inputs)
@@ -182,17 +187,18 @@ class GeneratorFit(Job):
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
         """Loss and accuracy of the classifier; each batch is weighted by its number of images."""
         self.module.eval()
-        loss = right = 0.0
+        loss, right = torch.zeros(2, dtype=torch.float64, device=self.device)
         size, count = self.recipe.batch_size, len(self.validation)
         for start in range(0, count, size):
             indices = self.validation[start : start + size]
             target = self._classes(indices)
             with autocast(self.device, self.precision):
                 _, logits = self.module(self._inputs(indices, None))
-            loss += float(self.loss(logits, target).double()) * len(indices)
-            right += float(self.score_sum(logits, target))
+            # They stay on the device until the end.
+            loss += self.loss(logits, target).double() * len(indices)
+            right += self.score_sum(logits, target)
             between()
-        return loss / count, right / count
+        return float(loss) / count, float(right) / count
 
     def _see(self, inputs: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the images (B, C, s, s) and of their versions (K, B, C, s, s)."""
@@ -235,7 +241,7 @@ class GeneratorFit(Job):
         return standardise(grey).contiguous(memory_format=torch.channels_last)
 
     def _classes(self, indices: np.ndarray) -> Tensor:
-        return self._target[torch.from_numpy(indices).to(self._target.device)]
+        return self._target[on_device(indices, self.device)]
 
 
 def term_of(part: str, name: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -18,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from cxrtool.data.files import locked
 from cxrtool.errors import CxrtoolError, OutputError, UsageError
 from cxrtool.options import one_of
+from cxrtool.processors import crowded
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -40,7 +43,62 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices",
             "`cxrtool doctor` shows the devices; --device auto chooses one",
         )
+    if device.type == "cuda":
+        # By default cuDNN rounds the inputs of convolutions in fp32 to ten bits: fp32 is to be what it is on a CPU.
+        torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy values of a batch to the device; on a GPU through pinned memory, so that the program does not wait for it.
+
+    It then prepares the next batches while the GPU still computes this one.
+    """
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+Result = TypeVar("Result")
+
+
+class AtOnce:
+    """How many images of a batch are computed at once: half as many whenever a device's memory does not suffice.
+
+    This is the only place that expects a `torch.OutOfMemoryError`. What did not fit once is not tried again.
+
+    Args:
+        smaller: Called with the size of a batch and the portion that fits, when fewer than before do; it may raise.
+    """
+
+    def __init__(self, smaller: Callable[[int, int], None] = lambda count, size: None) -> None:
+        self.smaller, self.most = smaller, sys.maxsize
+
+    def __call__(self, work: Callable[[int], Result], count: int, least: int = 1) -> Result:
+        """The result of `work(size)`, which does `count` images in portions of `size`, with the largest that fits.
+
+        Raises:
+            CxrtoolError: The memory does not suffice for `least` images, or what `smaller` raised.
+        """
+        size = first = max(1, min(count, self.most))
+        while True:
+            try:
+                result = work(size)
+                break
+            except torch.OutOfMemoryError:
+                if size <= least:
+                    raise CxrtoolError(
+                        f"the GPU's memory does not suffice for {'one image' if size == 1 else f'{size} images'}",
+                        "use --device cpu" if size == 1 else "use a smaller --batch-size, or --device cpu",
+                    ) from None
+            # Only here, after the exception, is nothing left that holds the tensors.
+            torch.cuda.empty_cache()
+            size = max(least, size // 2)
+        if size < first:
+            self.most = size
+            self.smaller(count, size)
+        return result
 
 
 def in_halves(call: Callable[[Tensor], Tensor], inputs: Tensor, axis: int = 0) -> Tensor:
@@ -54,14 +112,21 @@ def in_halves(call: Callable[[Tensor], Tensor], inputs: Tensor, axis: int = 0) -
     Raises:
         CxrtoolError: The memory does not suffice for one image.
     """
-    try:
-        return call(inputs)
-    except torch.OutOfMemoryError:
-        if len(inputs) == 1:
-            raise CxrtoolError("the GPU's memory does not suffice for one image", "use --device cpu") from None
-    torch.cuda.empty_cache()
-    half = len(inputs) // 2
-    return torch.cat([in_halves(call, inputs[:half], axis), in_halves(call, inputs[half:], axis)], axis)
+
+    def work(size: int) -> Tensor:
+        parts = [call(part) for part in inputs.split(size)]  # type: ignore[no-untyped-call]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+    return AtOnce()(work, len(inputs))
+
+
+ALIKE = 32
+"""Images to which a smaller batch is filled up on a GPU, which computes batches of one size alike."""
+
+
+def filled(images: Tensor) -> Tensor:
+    """A batch (B, …) filled up to `ALIKE` images."""
+    return torch.cat([images, images.new_zeros((max(0, ALIKE - len(images)), *images.shape[1:]))])
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -140,6 +205,7 @@ POLL = 0.5
 @contextlib.contextmanager
 def take_turns(
     device: torch.device,
+    threads: int = 1,
     say: Callable[[str], None] = lambda text: None,
     between: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
@@ -150,10 +216,13 @@ def take_turns(
 
     Args:
         device: Of the training.
-        say: Called once with a message if it has to wait.
+        threads: Of the training on a CPU.
+        say: Called once with a message if it has to wait, or if others use the processors.
         between: Called while waiting; what it raises ends the wait.
     """
     if device.type != "cuda":
+        if text := crowded(threads):
+            say(text)
         yield
         return
     # By the UUID of the card: under a scheduler every job numbers its own GPUs from 0.

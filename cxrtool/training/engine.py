@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from cxrtool.errors import CxrtoolError, DivergedError, StoppedError, count_of
 from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.classifier_losses import LOSSES, class_weights
-from cxrtool.training.device import autocast
+from cxrtool.training.device import AtOnce, autocast, on_device
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
 from cxrtool.training.norms import renew_norms
@@ -178,7 +178,7 @@ class Fit(Job):
         return float(self.loss(logits, target).double()), float((logits.argmax(1) == target).float().mean())
 
     def _classes(self, indices: np.ndarray) -> Tensor:
-        return self._target[torch.from_numpy(indices).to(self._target.device)]
+        return self._target[on_device(indices, self.device)]
 
 
 @dataclass
@@ -200,6 +200,7 @@ class History:
 def fit(
     job: Job,
     *,
+    resumed: Callable[[Sequence[Row]], None] = lambda rows: None,
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
@@ -208,6 +209,7 @@ def fit(
 
     Args:
         job: What to train.
+        resumed: Called with the rows of the epochs in the saved state, if any.
         epoch_done: Called with each epoch's row.
         stop: Called between batches, also those of the validation images.
         warn: Called with each warning.
@@ -216,7 +218,10 @@ def fit(
         CxrtoolError: The loss is not finite, or memory does not suffice.
         StoppedError: What `stop` returned.
     """
-    return Loop(job, warn).run(epoch_done, stop)
+    loop = Loop(job, warn)
+    if loop.rows:
+        resumed(loop.rows)
+    return loop.run(epoch_done, stop)
 
 
 class Loop:
@@ -224,6 +229,7 @@ class Loop:
 
     def __init__(self, job: Job, warn: Callable[[str], None]) -> None:
         self.job, self.warn, self._warned = job, warn, False
+        self.at_once = AtOnce(self._fewer_at_once)
         if not job.trained():
             raise CxrtoolError("expected weights to train, found that all are frozen")
         self.optimizer = job.optimizer()
@@ -290,11 +296,6 @@ class Loop:
         for indices in batches[self.step :]:
             try:
                 self._train_batch(indices)
-            except torch.OutOfMemoryError as error:
-                raise CxrtoolError(
-                    f"the GPU's memory does not suffice for a batch of {len(indices)} images",
-                    f"try --batch-size {max(1, len(indices) // 2)}",
-                ) from error
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -330,17 +331,38 @@ class Loop:
             raise
 
     def _train_batch(self, indices: np.ndarray) -> None:
-        job = self.job
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, score_sum, terms = job.learn(indices, self.epoch)
+        job, count = self.job, len(indices)
+
+        def learn(size: int) -> tuple[Tensor, ...]:
+            self.optimizer.zero_grad(set_to_none=True)
+            sums: tuple[Tensor, ...] = ()
+            for start in range(0, count, size):
+                part = indices[start : start + size]
+                loss, score_sum, terms = job.learn(part, self.epoch, len(part) / count)
+                means = [loss, *([torch.stack([terms[name] for name in job.terms])] if job.terms else [])]
+                found = score_sum, *(mean * len(part) for mean in means)
+                sums = tuple(map(torch.add, sums, found)) if sums else found
+            return sums
+
+        # A layer that normalises over the batch needs two images.
+        score_sum, loss_sum, *term_sums = self.at_once(learn, count, 1 if job.divisible else min(2, count))
         self.optimizer.step()
         if self.average:
             self.average.take()
         # They stay on the device: reading them now would make it wait.
-        self.losses.append(loss * len(indices))
+        self.losses.append(loss_sum)
         self.score_sums.append(score_sum)
-        if job.terms:
-            self.terms.append(torch.stack([terms[name] for name in job.terms]) * len(indices))
+        self.terms += term_sums
+
+    def _fewer_at_once(self, count: int, size: int) -> None:
+        """Say that gradients are accumulated, or, where this is another training, which batch fits."""
+        too_little = f"the GPU's memory does not suffice for a batch of {count_of(count, 'image')}"
+        if not self.job.divisible:
+            raise CxrtoolError(
+                f"{too_little}, which cannot be divided: the network normalises over the batch, or the loss is of it",
+                f"{size} fit: --batch-size {size}",
+            )
+        self.warn(f"{too_little}: its gradient is the sum of those of {size} at a time, equal but for rounding")
 
     def _finish_epoch(self, rate: float, stop: Stop) -> Row:
         job, recipe = self.job, self.job.recipe
@@ -498,17 +520,16 @@ def forward(
     The batch is halved until the GPU's memory suffices. `between` is called after each batch.
     """
     module.eval()
-    parts, start = [], 0
-    while start < len(indices):
-        try:
+    parts: list[Tensor] = []
+    at_once = AtOnce()
+    for start in range(0, len(indices), batch_size):
+        batch = indices[start : start + batch_size]
+
+        def work(size: int, batch: np.ndarray = batch) -> list[Tensor]:
             with autocast(device, precision):
-                parts.append(module(source.batch(indices[start : start + batch_size], None)).float())
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise CxrtoolError("the GPU's memory does not suffice for one image", "use --device cpu") from None
-            batch_size //= 2
-            torch.cuda.empty_cache()
-            continue
-        start += batch_size
+                portions = (batch[first : first + size] for first in range(0, len(batch), size))
+                return [module(source.batch(portion, None)).float() for portion in portions]
+
+        parts += at_once(work, len(batch))
         between()
     return torch.cat(parts) if parts else torch.empty((0, 0), device=device)

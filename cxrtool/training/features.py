@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxrtool.models.network import Network
 from cxrtool.training.augment import Augmenter
-from cxrtool.training.device import autocast
+from cxrtool.training.device import autocast, in_halves, on_device
 from cxrtool.training.store import Store
 
 
@@ -40,11 +40,15 @@ class Normalisation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (B, 1 or 3, S, S) of values in [0, 1] to (B, C, S, S), channels last in memory."""
+        return self.scale(images).contiguous(memory_format=torch.channels_last)
+
+    def scale(self, images: Tensor) -> Tensor:
+        """The same in any order in memory."""
         if images.shape[1] > self._factor.shape[1]:
             images = images.mean(1, keepdim=True)
         if not self._identity:
             images = torch.addcmul(self._offset, images, self._factor)
-        return images.contiguous(memory_format=torch.channels_last)
+        return images
 
 
 class ImageSource:
@@ -57,7 +61,7 @@ class ImageSource:
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
         """Images of these indices in the store."""
-        images = self.store[indices].to(self.device, torch.float32).mul_(1.0 / self.store.scale)
+        images = on_device(self.store[indices], self.device).to(torch.float32).mul_(1.0 / self.store.scale)
         if epoch is not None and self.augmenter is not None:
             images = self.augmenter(images, indices, epoch)
         return self.normalise(images)
@@ -76,7 +80,7 @@ class FeatureSource:
 
     def batch(self, indices: np.ndarray, epoch: int | None) -> Tensor:
         """Features of these indices in the store, the same in every epoch."""
-        where = torch.from_numpy(self.position[indices]).to(self.features.device)
+        where = on_device(self.position[indices], self.features.device)
         return self.features.index_select(0, where).float()
 
 
@@ -104,7 +108,7 @@ def run_backbone(
     parts = []
     for start in range(0, len(indices), batch_size):
         with autocast(source.device, precision):
-            parts.append(network.features(source.batch(indices[start : start + batch_size], None)))
+            parts.append(in_halves(network.features, source.batch(indices[start : start + batch_size], None)))
         between()
     position = np.full(count, -1, np.int64)
     position[indices] = np.arange(len(indices))

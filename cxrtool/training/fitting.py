@@ -83,6 +83,7 @@ def fit_fold(
     *,
     watched: np.ndarray | None = None,
     save_every: float = 30.0,
+    resumed: Callable[[Sequence[Row]], None] = lambda rows: None,
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
@@ -101,6 +102,7 @@ def fit_fold(
         watched: Indices of images, with a label, whose loss and accuracy are recorded after every epoch; nothing else
             depends on them.
         save_every: Seconds between two states.
+        resumed: Called with the rows of the epochs that were done before, if any.
         epoch_done: Called with each epoch's row.
         stop: Called between batches; an error that it returns is raised, after saving the state if there is one.
         warn: Called with each warning.
@@ -149,6 +151,7 @@ def fit_fold(
                 watched=watched,
                 watched_source=watched_source,
             ),
+            resumed=resumed,
             epoch_done=epoch_done,
             stop=stop,
             warn=warn,

@@ -21,7 +21,15 @@ from cxrtool.models.network import count_parameters
 from cxrtool.models.parts import networks
 from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
-from cxrtool.training.device import autocast, choose_device, choose_precision, keep_freed_memory, local_randomness
+from cxrtool.training.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    in_halves,
+    keep_freed_memory,
+    local_randomness,
+    on_device,
+)
 from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.image_to_image_options import LOSSES
 from cxrtool.training.job import Job, Row
@@ -115,7 +123,7 @@ class Pairs:
         return images.contiguous(memory_format=torch.channels_last), targets
 
     def _values(self, store: Store, indices: np.ndarray) -> Tensor:
-        return store[indices].to(self.device, torch.float32).mul_(1.0 / store.scale)
+        return on_device(store[indices], self.device).to(torch.float32).mul_(1.0 / store.scale)
 
 
 @dataclass(kw_only=True)
@@ -142,6 +150,11 @@ class ImageToImageFit(Job):
         """Dice, or the mean squared error."""
         return SCORES[self.kind][0]
 
+    @property
+    def divisible(self) -> bool:
+        """Not if the loss is of the batch as a whole, either."""
+        return super().divisible and LOSSES[self.kind][self.criterion] not in losses.OF_BATCH
+
     def order(self, epoch: int) -> np.ndarray:
         """Rows of an index and how often it was already used in this epoch (n, 2)."""
         count = len(self.training) * self.copies
@@ -167,16 +180,17 @@ class ImageToImageFit(Job):
     def validate(self, between: Callable[[], None]) -> tuple[float, float]:
         """Loss and score; each batch is weighted by its number of images."""
         self.module.eval()
-        loss = score = 0.0
+        loss, score = torch.zeros(2, dtype=torch.float64, device=self.device)
         size, count = self.recipe.batch_size, len(self.validation)
         for start in range(0, count, size):
             images, target = self.pairs.batch(self.validation[start : start + size], None)
             with autocast(self.device, self.precision):
-                outputs = self.module(images)
-            loss += float(self.loss(outputs, target).double()) * len(images)
-            score += float(self.score_sum(outputs, target).double())
+                outputs = in_halves(self.module, images)
+            # They stay on the device until the end.
+            loss += self.loss(outputs, target).double() * len(images)
+            score += self.score_sum(outputs, target).double()
             between()
-        return loss / count, score / count
+        return float(loss) / count, float(score) / count
 
 
 def draw_evenly(groups: np.ndarray, count: int, epoch: int, seed: int) -> np.ndarray:
@@ -344,7 +358,7 @@ def predict(
     try:
         for start in range(0, len(indices), size):
             batch = images[indices[start : start + size]].to(device, torch.float32).mul_(1.0 / images.scale)
-            outputs = module(batch).float()
+            outputs = in_halves(module, batch).float()
             values = torch.sigmoid(outputs) if design.kind == "lungs" else outputs.clamp(0.0, 1.0)
             yield from values[:, 0].cpu().numpy()
             raise_if_stopped(stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from cxrtool.errors import InputError
 from cxrtool.models.description import ModelDescription
 from cxrtool.models.network import Network
+from cxrtool.models.onnx_file import is_exported
 from cxrtool.training.checkpoint import load_model
-from cxrtool.training.device import autocast, in_halves
+from cxrtool.training.device import autocast, filled, in_halves
 from cxrtool.training.features import Normalisation
 from cxrtool.training.store import channels_first
 
@@ -29,22 +31,80 @@ def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
     return channels_first(torch.from_numpy(np.stack(scaled)))
 
 
-ALIKE = 32
-"""Images to which a smaller batch is filled up on a GPU."""
+class Classifier(Protocol):
+    """A trained network, whatever computes it."""
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Images (B, 1 or 3, S, S) of values in [0, 1], on the CPU, to probabilities (B, K), float64, on the CPU.
+
+        Those of an image do not depend on the other images in the batch.
+        """
+
+
+class TorchClassifier:
+    """The network of a model folder.
+
+    Attributes:
+        network: In evaluation mode, on the device.
+    """
+
+    def __init__(
+        self, network: Network, description: ModelDescription, device: torch.device, precision: str = "fp32"
+    ) -> None:
+        self.network = network.to(device)
+        self.device, self.precision = device, precision
+        form = description.normalization
+        self._normalise = Normalisation(form.mean, form.std, device)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """As `Classifier` has it.
+
+        Libraries compute batches of different sizes differently, in the last digits. So a CPU, which is not slower
+        with single images, gets these, and a GPU gets batches that are filled up.
+        """
+        inputs = self._normalise(images.to(self.device))
+
+        def call(part: Tensor) -> Tensor:
+            with autocast(self.device, self.precision):
+                logits: Tensor = self.network(part)
+            return logits.float()
+
+        if self.device.type == "cpu":
+            logits = torch.cat([in_halves(call, inputs[i : i + 1]) for i in range(len(inputs))])
+        else:
+            logits = in_halves(call, filled(inputs))[: len(inputs)]
+        return torch.softmax(logits.double(), 1).cpu()
 
 
 @dataclass
 class Member:
-    """One model folder, loaded.
+    """One model, loaded.
 
     Attributes:
-        network: In evaluation mode, on the ensemble's device.
+        folder: The model folder, or the ONNX file.
         description: Its `model.json`.
     """
 
     folder: Path
-    network: Network
+    classifier: Classifier
     description: ModelDescription
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, precision: str) -> Member:
+        """Load a model folder or an ONNX file.
+
+        Raises:
+            InputError: It is neither, or damaged.
+            UsageError: What computes it has no such device or precision.
+        """
+        if is_exported(folder):
+            from cxrtool.training.onnx_classifier import OnnxClassifier
+
+            description = ModelDescription.read(folder)
+            return cls(folder, OnnxClassifier(folder, description, device, precision), description)
+        network, description = load_model(folder)
+        return cls(folder, TorchClassifier(network, description, device, precision), description)
 
 
 class Ensemble:
@@ -57,11 +117,8 @@ class Ensemble:
     SHARED = ("classes", "chain", "input")
 
     def __init__(self, folders: Sequence[Path], device: torch.device, precision: str = "fp32") -> None:
-        self.device, self.precision = device, precision
-        self.members = []
-        for folder in folders:
-            network, description = load_model(folder)
-            self.members.append(Member(folder, network.to(device), description))
+        self.device = device
+        self.members = [Member.load(folder, device, precision) for folder in folders]
         first = self.members[0]
         for member in self.members[1:]:
             for name in self.SHARED:
@@ -85,32 +142,8 @@ class Ensemble:
             mirrored: Average each prediction with that of the mirror image.
         """
         images = as_batch(pictures)
-        return np.stack([self._predict_member(member, images, mirrored) for member in self.members])
-
-    @torch.inference_mode()
-    def _predict_member(self, member: Member, images: Tensor, mirrored: bool) -> np.ndarray:
-        form = member.description.normalization
-        normalise = Normalisation(form.mean, form.std, self.device)
-        inputs = normalise(images.to(self.device))
-        views = [inputs, inputs.flip(3)] if mirrored else [inputs]
-        predictions = torch.stack([torch.softmax(self._logits(member.network, view).double(), 1) for view in views])
-        result: np.ndarray = predictions.mean(0).cpu().numpy()
-        return result
-
-    def _logits(self, network: Network, inputs: Tensor) -> Tensor:
-        """The logits (B, K) of images, which do not depend on the other images in the batch.
-
-        Libraries compute batches of different sizes differently, in the last digits. So a CPU, which is not slower
-        with single images, gets these, and a GPU gets batches that are filled up.
-        """
-
-        def call(part: Tensor) -> Tensor:
-            with autocast(self.device, self.precision):
-                logits: Tensor = network(part)
-            return logits.float()
-
-        if inputs.device.type == "cpu":
-            return torch.cat([in_halves(call, inputs[i : i + 1]) for i in range(len(inputs))])
-        missing = max(0, ALIKE - len(inputs))
-        padded = torch.cat([inputs, inputs.new_zeros((missing, *inputs.shape[1:]))])
-        return in_halves(call, padded)[: len(inputs)]
+        views = [images, images.flip(3)] if mirrored else [images]
+        members = [
+            torch.stack([member.classifier.probabilities(view) for view in views]).mean(0) for member in self.members
+        ]
+        return torch.stack(members).numpy()

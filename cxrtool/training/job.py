@@ -88,8 +88,19 @@ class Job(ABC):
         """
         return (self.recipe.rate(epoch, losses),)
 
-    def learn(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Compute the gradients of the trained parameters, which are empty before.
+    @property
+    def divisible(self) -> bool:
+        """Whether the gradient of a batch is the sum of its parts': not if a layer normalises over the batch."""
+        norms = nn.modules.batchnorm._BatchNorm
+        return not any(isinstance(part, norms) and part.training for part in self.module.modules())
+
+    def learn(self, items: np.ndarray, epoch: int, share: float = 1.0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Add the gradients of a batch to those of the trained parameters; all that is known of a step on the device.
+
+        Args:
+            items: The batch, or a part of it.
+            epoch: From 0.
+            share: Of the batch that `items` are; their gradient is multiplied by it.
 
         Returns:
             The mean loss of the batch, the sum of its images' scores, and the mean of each of `terms`; detached.
@@ -98,7 +109,7 @@ class Job(ABC):
         with autocast(self.device, self.precision):
             outputs = self.module(inputs)
         loss = self.loss(outputs, target)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss if share == 1 else loss * share)
         return loss.detach(), self.score_sum(outputs.detach(), target), {}
 
     def order(self, epoch: int) -> np.ndarray:

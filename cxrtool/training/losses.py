@@ -46,6 +46,10 @@ def negative_dice(logits: Tensor, target: Tensor) -> Tensor:
     return -soft_dice(logits.reshape(1, -1), target.reshape(1, -1)).mean()
 
 
+OF_BATCH = ("negative_dice",)
+"""Losses that are no mean over the images of a batch."""
+
+
 def cross_entropy_and_dice(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy plus one minus Dice of each image: all images have equal weight, however small the lungs."""
     return binary_cross_entropy(logits, target) + 1 - soft_dice(logits, target).mean()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cxrtool.training.device import on_device
 from cxrtool.training.randomness import uniforms
 
 REACH = 4
@@ -122,7 +123,7 @@ class _Draws:
 
     def __call__(self, low: float, high: float) -> Tensor:
         """The next number of each image, uniform from `low` to `high`: (B, 1, 1, 1)."""
-        values = torch.from_numpy(self.numpy().astype(np.float32)).to(self._device)
+        values = on_device(self.numpy().astype(np.float32), self._device)
         return (low + (high - low) * values).view(-1, 1, 1, 1)
 
     def normal(self, count: int) -> Tensor:
@@ -131,8 +132,7 @@ class _Draws:
         part = self._numbers[:, self._next - count : self._next]
         # By the inverse of the normal distribution, one uniform number gives one normal number.
         values = torch.special.ndtri(torch.from_numpy((part + 2.0**-33).astype(np.float64)))
-        numbers: Tensor = values.float().to(self._device)
-        return numbers
+        return on_device(values.float(), self._device)
 
 
 COUNT = 3 + 7 * BOXES + 6 * LINES + 1 + 2 + 1 + 2 + sum(cells**2 for cells in FIELDS.values()) + 2

@@ -48,19 +48,22 @@ class ScheduleChoice:
 def _sgd(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import SGD
 
-    return SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
+    listed, fused = _with_kernel(parameters)
+    return SGD(listed, options.lr, options.momentum, weight_decay=options.weight_decay, fused=fused)
 
 
 def _adam(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import Adam
 
-    return Adam(parameters, options.lr, eps=_eps(options, 1e-8), weight_decay=options.weight_decay)
+    listed, fused = _with_kernel(parameters)
+    return Adam(listed, options.lr, eps=_eps(options, 1e-8), weight_decay=options.weight_decay, fused=fused)
 
 
 def _adamw(parameters: Parameters, options: FittingOptions) -> Optimizer:
     from torch.optim import AdamW
 
-    return AdamW(parameters, options.lr, eps=_eps(options, 1e-8), weight_decay=options.weight_decay)
+    listed, fused = _with_kernel(parameters)
+    return AdamW(listed, options.lr, eps=_eps(options, 1e-8), weight_decay=options.weight_decay, fused=fused)
 
 
 def _adadelta(parameters: Parameters, options: FittingOptions) -> Optimizer:
@@ -74,6 +77,13 @@ def _rmsprop(parameters: Parameters, options: FittingOptions) -> Optimizer:
 
     eps = _eps(options, 1e-8)
     return RMSprop(parameters, options.lr, options.opt_rho, eps, options.weight_decay, momentum=options.momentum)
+
+
+def _with_kernel(parameters: Parameters) -> tuple[list[Any], bool | None]:
+    """The parameters, or groups of them, and whether torch's single kernel for a whole step is used: on a GPU."""
+    listed: list[Any] = list(parameters)
+    first = listed[0]["params"][0] if isinstance(listed[0], dict) else listed[0]
+    return listed, True if first.is_cuda else None
 
 
 def _eps(options: FittingOptions, default: float) -> float:

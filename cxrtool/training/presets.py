@@ -150,6 +150,12 @@ _THUMBNAIL: dict[str, Any] = {
     "checkpoint": "last",
 }
 
+GENERATORS = MappingProxyType({"size": 512, "epochs": 50, "batch_size": 8})
+"""Defaults of the class-inherent generators, of gonzalezsieira/UGR-FuCiTNet, train.py."""
+
+SWEEP = (1.0, 0.5, 0.1, 0.075, 0.05, 0.025, 0.01, 0.0075, 0.005, 0.0025, 0.001, 0.00075, 0.0005)
+"""The weights of the class term that the implementation of the generators tries."""
+
 PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
     {
         "covid-caps": MappingProxyType(_COVID_CAPS),

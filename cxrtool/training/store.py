@@ -87,7 +87,9 @@ class Store:
         import torch
 
         if self._resident is not None:
-            where = torch.from_numpy(np.asarray(indices, np.int64)).to(self._resident.device)
+            from cxrtool.training.device import on_device
+
+            where = on_device(np.asarray(indices, np.int64), self._resident.device)
             return channels_first(self._resident.index_select(0, where))
         return channels_first(torch.from_numpy(self._readable(indices)))
 

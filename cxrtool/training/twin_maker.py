@@ -15,7 +15,8 @@ from cxrtool.models.parts import load_network, read_part
 from cxrtool.training.device import in_halves
 
 AT_ONCE = 8
-"""Images in a batch; more are not faster on a CPU. The twins of an image do not depend on the others in its batch."""
+"""Images in a batch; more are not faster on a CPU. A smaller batch is filled up, because libraries compute it
+differently in the last digits: so the twins of an image do not depend on the others in its batch or their number."""
 
 
 def minimal_depth(pixels: Pixels) -> Pixels:
@@ -85,11 +86,13 @@ class TwinMaker:
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> NDArray[np.float32]:
-        """Grey values (B, 1, S, S) to (K, B, S, S, 3)."""
+        """Grey values (B, 1, S, S), B at most `AT_ONCE`, to (K, B, S, S, 3)."""
+        count = len(images)
+        images = torch.cat([images, images.new_zeros((AT_ONCE - count, *images.shape[1:]))])
 
         def call(part: Tensor) -> Tensor:
             made: Tensor = self.network(part.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
             return made
 
-        found: NDArray[np.float32] = in_halves(call, images, axis=1).movedim(2, -1).numpy()
+        found: NDArray[np.float32] = in_halves(call, images, axis=1)[:, :count].movedim(2, -1).numpy()
         return found

@@ -122,11 +122,11 @@ def test_who_waits_for_a_gpu_says_so_once_and_heeds_a_signal(one_gpu):
         if next(looks) == 4:
             raise StoppedError("stop", 143)
 
-    with take_turns(one_gpu), pytest.raises(StoppedError), take_turns(one_gpu, said.append, stop):
+    with take_turns(one_gpu), pytest.raises(StoppedError), take_turns(one_gpu, 1, said.append, stop):
         pytest.fail("two at once")
     assert said == ["another training runs on cuda:0; waiting for it to end"]
     # The first has left, and left nothing behind.
-    with take_turns(one_gpu, said.append, stop):
+    with take_turns(one_gpu, 1, said.append, stop):
         assert len(said) == 1
 
 

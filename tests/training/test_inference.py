@@ -51,8 +51,8 @@ def test_answers_are_the_softmax_of_the_network(tmp_path):
     images = torch.from_numpy(np.stack(pictures()).astype(np.float64) / 255)[:, None]
     inputs = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     with torch.inference_mode():
-        expected = torch.softmax(ensemble.members[0].network.double()(inputs), 1)
-    ensemble.members[0].network.float()
+        expected = torch.softmax(ensemble.members[0].classifier.network.double()(inputs), 1)
+    ensemble.members[0].classifier.network.float()
     np.testing.assert_allclose(ensemble.predict(pictures())[0], expected.numpy(), atol=1e-5)
 
 
@@ -124,10 +124,10 @@ def test_what_memory_does_not_hold_is_asked_in_halves(tmp_path):
     ensemble = Ensemble([model(tmp_path / "m")], CPU)
     expected = ensemble.predict(pictures())
     member = ensemble.members[0]
-    whole = member.network
-    member.network = Narrow(whole, 2)
+    whole = member.classifier.network
+    member.classifier.network = Narrow(whole, 2)
     np.testing.assert_allclose(ensemble.predict(pictures()), expected, atol=1e-6)
-    member.network = Narrow(whole, 0)
+    member.classifier.network = Narrow(whole, 0)
     with pytest.raises(CxrtoolError, match="does not suffice for one image"):
         ensemble.predict(pictures())
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtool.training.norms import norms_of, renew_norms
+from cxrtool.errors import CxrtoolError
+from cxrtool.training.norms import moments, norms_of, renew_norms
 
 CPU = torch.device("cpu")
 
@@ -79,3 +80,36 @@ def test_frozen_normalisations_keep_theirs(images):
 def test_a_network_without_them_is_left_alone(images):
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2))
     assert renew(module, images, np.arange(4)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7, 24, 13, 17), (64, 5), (3, 1, 40, 40), (2, 3000, 9)])
+def test_moments_of_channels_are_those_of_torch(shape, dtype):
+    generator = torch.Generator().manual_seed(len(shape))
+    one_each = [1] * (len(shape) - 2)
+    # Means that are far larger than the deviations, where a sum of squares alone would lose them.
+    spread, centre = (torch.rand(shape[1], generator=generator).view(1, -1, *one_each) for _ in range(2))
+    values = (torch.randn(shape, generator=generator) * spread + 1000 * centre).to(dtype)
+    for layout in (values, values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values):
+        count, mean, variance = moments(layout)
+        expected, centre_of = torch.var_mean(values.float().transpose(0, 1).flatten(1), 1, correction=0)
+        assert count == values.numel() // shape[1]
+        # Both are exact in fp64; a mean that lies between two numbers of fp32 may be rounded either way.
+        assert torch.allclose(mean, centre_of.double(), rtol=1.2e-7, atol=0)
+        assert torch.allclose(variance, expected.double(), rtol=1.2e-7, atol=0)
+
+
+def test_a_batch_that_does_not_fit_is_not_divided(images):
+    module = network()
+    module.insert(0, nn.Identity())
+
+    def refuse(part, inputs):
+        if len(inputs[0]) > 20:
+            raise torch.OutOfMemoryError
+
+    module[0].register_forward_pre_hook(refuse)
+    with pytest.raises(CxrtoolError, match="with 35 images at once; 17 fit") as caught:
+        renew(module, images, np.arange(70))
+    assert "--bn-stats running" in caught.value.hint
+    # Nothing is left in the network that would change its next pass.
+    assert [part.momentum for part in module if isinstance(part, nn.BatchNorm2d)] == [0.1, 0.1]

@@ -84,7 +84,7 @@ def test_too_little_memory_halves_the_batch_and_then_says_so(folder, monkeypatch
         patch.setattr(maker.network, "forward", scarce(1))
         patch.setattr(torch.cuda, "empty_cache", lambda: None)
         halved = maker.make(given)
-        assert sizes == [4, 2, 1, 1, 2, 1, 1]
+        assert sizes == [8, 4, 2] + [1] * 8
         assert all(
             (a == b).all() for one, other in zip(whole, halved, strict=True) for a, b in zip(one, other, strict=True)
         )

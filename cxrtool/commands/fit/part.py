@@ -110,7 +110,7 @@ class PartFitter:
         indices = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
         design = make_design(self.options, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
-            turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
+            turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
             with turns, report.progress(name, design.recipe.epochs) as advance:
 
                 def epoch_done(row: dict[str, float | None]) -> None:

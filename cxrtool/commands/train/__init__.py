@@ -34,6 +34,7 @@ from cxrtool.flow.fold_training import (
     FoldTrainer,
     Stores,
     Task,
+    Track,
     check_design,
     complete_run,
     create_run_folder,
@@ -46,6 +47,7 @@ from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.twins import as_classes
 from cxrtool.options import declared, plain
 from cxrtool.training.options import TrainingOptions
+from cxrtool.training.tracking import require
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 UNFROZEN = "--weights none: the whole network is trained, since a backbone with random weights must not be frozen"
@@ -95,6 +97,10 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
     check_ways(options)
+    if options.track:
+        require(options.track)
+    elif options.track_to:
+        raise UsageError("--track-to: expected --track, which says what to write there, found none", "add --track")
     if options.splits is None:
         raise UsageError("expected the splits of --folds or --holdout, found none", "give --splits to `train`")
     splits = splits_file(options.splits)
@@ -131,7 +137,8 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
     create_run_folder(container, splits, shown, extra | ({IMPLIED: made[IMPLIED]} if IMPLIED in made else {}))
     warn_without_validation(mine, combinations[0].options, settings)
     stores = Stores(settings, manifest, container)
-    task = Task(options.preset, options.save_every, settings, labelled, classes, chain, container, stores)
+    track = Track(options.track, options.track_to) if options.track else None
+    task = Task(options.preset, options.save_every, settings, labelled, classes, chain, container, stores, track)
     trainer = _trainer(options, combinations, task)
     with StopRequest() as request:
         for assignment in mine:

@@ -19,7 +19,7 @@ from cxrtool.data.digests import FILES
 from cxrtool.data.file_names import MANIFEST, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.files import atomic_write, is_stream, locked, no_such, saying_what_fails
 from cxrtool.data.splitting.divider import parse_holdout
-from cxrtool.data.tables.manifest import read_manifest, read_table
+from cxrtool.data.tables.manifest import SUFFIXES, read_manifest, read_table
 from cxrtool.errors import InputError, OutputError, UsageError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.run import is_fold
@@ -174,16 +174,14 @@ def is_raw(source: Path) -> bool:
     Raises:
         InputError: There is no such file or folder.
     """
-    from cxrtool.data.datasets.listing import TABLES
-
     if is_stream(source):
         return False
     if not source.exists():
         raise InputError(no_such(source, "file or folder"), "name a folder of images, a table or a manifest")
     if source.is_dir():
         return _is_raw_folder(source)
-    # Of tables only CSV can be a manifest.
-    return source.suffix.lower() not in TABLES[:2] or not {"image_id", "path"} <= set(read_table(source).columns)
+    # A workbook is no manifest.
+    return source.suffix.lower() not in SUFFIXES or not {"image_id", "path"} <= set(read_table(source).columns)
 
 
 def _mark(source: Path, way: Sequence[str], settings: Settings, *, raw: bool) -> str:

@@ -10,6 +10,7 @@ from cxrtool.flow import common_options
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import argument, option
 from cxrtool.training.options import TrainingOptions
+from cxrtool.training.tracking import TRACKERS
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,19 @@ class TrainOptions(TrainingOptions):
     )
     only: str | None = common_options.only()
     save_every: float = common_options.save_every()
+    track: str | None = option(
+        "Also write losses, scores and learning rates of every epoch for: {choices}.",
+        None,
+        choices=TRACKERS,
+        shown="",
+        effect=False,
+    )
+    track_to: Path | None = option(
+        "With --track: where to; each run and fold has its own folder there.",
+        None,
+        shown="in the run, in a folder of the tracker's name",
+        effect=False,
+    )
     grid: tuple[str, ...] = option(
         "Values to try for an option, such as lr=0.01,0.001; repeatable. Each fold keeps the combination that is best "
         "on its validation images. If values contain commas, separate them by |: 'augment=none|rotate=10,flip=0.5'.",

@@ -90,7 +90,15 @@ class TwinTraining:
         manifest = Manifest(order_columns([*self.manifest.columns, *COLUMNS]), rows, self.manifest.origin)
         stores = TwinStores(task.settings, fold, radiographs, indices, assignment.subsets["test"], rows)
         own = TwinTask(
-            task.preset, task.save_every, task.settings, manifest, self.classes, chain, task.container, stores
+            task.preset,
+            task.save_every,
+            task.settings,
+            manifest,
+            self.classes,
+            chain,
+            task.container,
+            stores,
+            task.track,
         )
         return own, replace(assignment, subsets=subsets)
 

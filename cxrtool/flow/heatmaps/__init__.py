@@ -41,6 +41,7 @@ from cxrtool.flow.images import read_images
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.run import model_folders
 from cxrtool.flow.settings import Settings
+from cxrtool.models.onnx_file import is_exported
 
 if TYPE_CHECKING:
     from cxrtool.explaining.layers import Layer
@@ -67,6 +68,11 @@ def explain(options: ExplainOptions, settings: Settings, images: Manifest | None
         InputError: Model or source do not exist, no image fits the model, or its network has no map.
         StrictError: `--strict`, and an image was rejected.
     """
+    if is_exported(options.model):
+        raise UsageError(
+            f"{options.model}: expected a model folder or a run, found an ONNX model, which has no gradients",
+            "explain the model folder from which `cxrtool weights export` made it",
+        )
     single = runs.is_model(options.model)
     if single and options.subset != ExplainOptions.subset:
         raise UsageError("--subset: can be used only with a run; a single model explains every image")

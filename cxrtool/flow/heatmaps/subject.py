@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.twins import labels_of, split_class
-from cxrtool.errors import CxrtoolError, InputError, count_of
+from cxrtool.errors import InputError
 from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
 from cxrtool.flow.heatmaps.drawing import INPUT, OPPOSITE, Task, View, view_one
 from cxrtool.flow.heatmaps.options import METHODS
@@ -203,27 +203,25 @@ class Subject:
         import torch
 
         from cxrtool.explaining.cam import upsample
+        from cxrtool.training.device import AtOnce
 
         images = self._inputs(pictures)
-        try:
-            found = (explainer or self.explainer)(images, choose)
-        except torch.OutOfMemoryError:
-            raise _too_large(len(pictures)) from None
+        explain, count = explainer or self.explainer, len(images)
+        # Not in portions: `choose` may be for these images.
+        found = AtOnce()(lambda size: explain(images, choose), count, least=count)
         probabilities = torch.softmax(found.logits.double(), 1)
         maps = upsample(found.values.float(), images.shape[-1])
         return Answer(maps.cpu().numpy(), probabilities.cpu().numpy(), found.targets.cpu().numpy())
 
     def ask(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities (B, K) of network inputs (S, S), without maps; a `CxrtoolError` if GPU memory is too small."""
+        """Probabilities (B, K) of network inputs (S, S), without maps; a `CxrtoolError` if one is too large."""
         import torch
 
         from cxrtool.explaining.layers import at_rest
+        from cxrtool.training.device import in_halves
 
-        try:
-            with at_rest(self.network), torch.inference_mode():
-                logits = self.network(self._inputs(pictures))
-        except torch.OutOfMemoryError:
-            raise _too_large(len(pictures)) from None
+        with at_rest(self.network), torch.inference_mode():
+            logits = in_halves(self.network, self._inputs(pictures))
         probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
         return probabilities
 
@@ -268,13 +266,6 @@ class Subject:
                 for index, (one, drawn) in enumerate(zip(trained.maps, answer.maps, strict=True)):
                     found.append((index, stage, draw, randomised.compare(one, drawn)))
         return found
-
-
-def _too_large(count: int) -> CxrtoolError:
-    return CxrtoolError(
-        f"the memory of the GPU is too small for {count_of(count, 'image')}",
-        "use a smaller --batch-size, or --device cpu",
-    )
 
 
 def chooser(target: str, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:

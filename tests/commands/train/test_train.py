@@ -1,3 +1,4 @@
+import contextlib
 import json
 import multiprocessing
 import os
@@ -428,3 +429,59 @@ def test_tasks_that_start_together_open_one_run(study, tmp_path):
     for number in range(25):
         assert {path.name for path in (tmp_path / f"run{number}").iterdir()} == {"run.json", "splits.csv"}
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_tracking_changes_nothing_and_is_written_beside_the_folds(study, train_study, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra `track`")
+    plain = train_study(study)
+    tracked = train_study(study, "tracked", track="tensorboard")
+    steps = scalars(tracked / "tensorboard" / "r0f0")
+    assert steps["loss/train"] == steps["accuracy/validation"] == steps["lr"] == [1, 2]
+    assert {name: data for name, data in tree(tracked).items() if not name.startswith("tensorboard")} == tree(plain)
+    digest = [read_run_file(run / "r0f0")["digest"] for run in (plain, tracked)]
+    assert digest[0] == digest[1]
+    # Nothing to do, so nothing is written.
+    before = tree(tracked)
+    train_study(study, "tracked", track="tensorboard")
+    train_study(study, "tracked")
+    assert tree(tracked) == before
+    elsewhere = train_study(study, "third", track="tensorboard", track_to=tmp_path / "boards")
+    assert scalars(tmp_path / "boards" / "third" / "r0f0") == steps
+    assert tree(elsewhere) == tree(plain)
+
+
+def test_a_resumed_training_is_tracked_as_one(study, train_study, monkeypatch):
+    pytest.importorskip("tensorboard", reason="needs the extra `track`")
+    from cxrtool.training import tracking
+
+    original = tracking.TRACKERS["tensorboard"].open
+
+    @contextlib.contextmanager
+    def dying(folder):
+        with original(folder) as write:
+
+            def once(rows):
+                write(rows)
+                if rows[-1]["epoch"] == 3:
+                    raise StoppedError("stopped", 143)
+
+            yield once
+
+    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", tracking.Tracker("tensorboard", dying))
+    with pytest.raises(StoppedError):
+        train_study(study, epochs=4, track="tensorboard", save_every=1e-9)
+    monkeypatch.undo()
+    run = train_study(study, epochs=4, track="tensorboard", save_every=1e-9)
+    assert scalars(run / "tensorboard" / "r0f0")["loss/train"] == [1, 2, 3, 4]
+
+
+def test_a_place_without_a_tracker_is_refused(study, train_study, tmp_path):
+    with pytest.raises(UsageError, match="--track-to: expected --track"):
+        train_study(study, track_to=tmp_path)

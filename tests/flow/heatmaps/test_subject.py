@@ -94,6 +94,6 @@ def test_a_full_gpu_is_told(subject, views, monkeypatch):
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(subject, "explainer", fail)
-    with pytest.raises(CxrtoolError, match="is too small for 1 image") as caught:
-        subject.explain([views[0][1].pixels], chooser("predicted", subject.classes))
+    with pytest.raises(CxrtoolError, match="does not suffice for 2 images") as caught:
+        subject.explain([views[0][1].pixels] * 2, chooser("predicted", subject.classes))
     assert "--batch-size" in caught.value.hint

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, SUMMARY, summarise
 from cxrtool.commands.fit.generators.fold import GeneratorsTrainer, check_design
-from cxrtool.commands.fit.generators.options import SWEEP, GeneratorOptions
+from cxrtool.commands.fit.generators.options import GeneratorOptions
 from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
@@ -38,6 +38,7 @@ from cxrtool.flow.fold_training import (
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
+from cxrtool.training.presets import SWEEP
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 

@@ -211,7 +211,7 @@ class GeneratorsTrainer(FoldTrainer):
         report, design = task.settings.report, self.generator_design(assignment)
         name = name or assignment.name
         weights = design.class_loss_weights
-        turns = take_turns(choose_device(design.device), report.say, request.raise_if_stopped)
+        turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
         with turns, report.progress(name, design.recipe.epochs * len(weights)) as advance:
 
             def epoch_done(weight: float, row: dict[str, float | None]) -> None:

@@ -12,11 +12,9 @@ from cxrtool.flow import common_options
 from cxrtool.options import again, declared, option
 from cxrtool.training.image_to_image_options import ImageToImageOptions
 from cxrtool.training.options import FittingOptions
+from cxrtool.training.presets import GENERATORS
 
 CLASS_LOSSES = ("own", "all")
-
-SWEEP = (1.0, 0.5, 0.1, 0.075, 0.05, 0.025, 0.01, 0.0075, 0.005, 0.0025, 0.001, 0.00075, 0.0005)
-"""The weights of the class term that the implementation tries, for `--class-loss-weight sweep`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +31,15 @@ class GeneratorOptions(FittingOptions):
     splits: Path | None = option(
         "Fit generators in each fold of this splits file of `cxrtool split`; required.", None, shown="", effect=False
     )
-    size: int = option("Side of the input in pixels.", 512)
+    size: int = option("Side of the input in pixels.", GENERATORS["size"])
     augment: str = again(
         ImageToImageOptions,
         "augment",
         "rotate=10,shift=0.05,zoom=0.2,brightness=0.05,contrast=0.05,blur=0.5,p=0.7",
         shown=None,
     )
-    epochs: int = again(FittingOptions, "epochs", 50)
-    batch_size: int = again(FittingOptions, "batch_size", 8)
+    epochs: int = again(FittingOptions, "epochs", GENERATORS["epochs"])
+    batch_size: int = again(FittingOptions, "batch_size", GENERATORS["batch_size"])
     opt: str = again(FittingOptions, "opt", "adam")
     lr: float = again(FittingOptions, "lr", 1e-4)
     weight_decay: float = again(FittingOptions, "weight_decay", 1e-4)
