@@ -15,6 +15,7 @@ from cxrtool.data.tables.ids import fault_of_text, shown
 from cxrtool.errors import InputError
 from cxrtool.imaging.fits import FITS
 from cxrtool.models.architecture import Architecture
+from cxrtool.models.onnx_file import is_exported, read_content
 
 SCHEMA = 1
 REQUIRED = ("classes", "architecture", "chain", "input", "normalization")
@@ -37,8 +38,16 @@ def _wrong_object(value: Any) -> str:
 
 
 def _wrong_chain(value: Any) -> str:
-    good = isinstance(value, list) and all(isinstance(entry, dict) and "step" in entry for entry in value)
-    return "" if good else "a list of steps, found something else"
+    if not (isinstance(value, list) and all(isinstance(entry, dict) and "step" in entry for entry in value)):
+        return "a list of steps, found something else"
+    # A part is looked for under its kind and digest, which must not lead elsewhere.
+    wrong = next((entry["part"] for entry in value if "part" in entry and not _is_part(entry["part"])), None)
+    return "" if wrong is None else f"parts with a kind, a network and a sha256, found {wrong!r:.60}"
+
+
+def _is_part(value: Any) -> bool:
+    good = isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("kind", "network", "sha256"))
+    return good and value["kind"].isalpha() and value["sha256"].isalnum()
 
 
 def _wrong_input(value: Any) -> str:
@@ -159,11 +168,13 @@ class ModelDescription:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the description of a model folder.
+        """Read the description of a model folder, or that in an ONNX file.
 
         Raises:
             InputError: There is none, it is of another schema, or an entry is missing or wrong.
         """
+        if is_exported(folder):
+            return cls.from_json(read_content(folder), folder)
         path = Path(folder) / MODEL
         check(path)
         try:

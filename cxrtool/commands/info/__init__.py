@@ -27,13 +27,16 @@ from cxrtool.data.digests import check
 from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, PART, PREDICTIONS, RUN_FILE, SPLITS
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, tabulate
 from cxrtool.data.structured import load_json
-from cxrtool.data.tables.manifest import Manifest, Table, read_manifest, read_table
+from cxrtool.data.tables.manifest import SUFFIXES, Manifest, Table, read_manifest, read_table
 from cxrtool.data.tables.predictions import PREFIX, read_predictions
 from cxrtool.errors import CxrtoolError, InputError, count_of
+from cxrtool.flow.assignment import fitted_on
 from cxrtool.flow.chain import describe
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.run import fold_name, is_model, is_run, made_alike, whole_folds
 from cxrtool.flow.settings import Settings
+from cxrtool.models.description import ModelDescription
+from cxrtool.models.onnx_file import MADE_BY, is_exported, read_metadata, read_origin
 from cxrtool.options import Options, argument, option
 
 THRESHOLDS = "Probability threshold of each class, by target sensitivity"
@@ -215,6 +218,8 @@ def info(options: InfoOptions, settings: Settings) -> Description:
         manifest = read_manifest(path, root=settings.root)
         _require_images(manifest)
         return describe_table_one(manifest, _splits(path, manifest, options.splits))
+    if is_exported(path):
+        return _exported(path)
     return _folder(path, options, settings) if path.is_dir() else _file(path, options, settings)
 
 
@@ -272,7 +277,7 @@ def _manifest(path: Path, options: InfoOptions, settings: Settings) -> Descripti
 
 
 def _require_images(manifest: Manifest) -> None:
-    if not manifest.rows:
+    if not len(manifest):
         raise InputError(f"{manifest.name}: a manifest without images", "see rejects.csv of the step that made it")
 
 
@@ -287,13 +292,12 @@ def _splits(path: Path, manifest: Manifest, given: Path | None) -> Splits | None
             splits = read_splits(folder / SPLITS)
             # A file of that name may belong to other images.
             named = dict.fromkeys(splits.ids(), "")
-            if any(known_as(row, named) for row in manifest.rows):
+            if any(known_as(row, named) for row in manifest.records):
                 return splits
     return None
 
 
 def _model(path: Path, made: dict[str, Any] | None) -> Description:
-    result = Description("model", str(path))
     check(path / MODEL)
     try:
         content = load_json(path / MODEL)
@@ -301,6 +305,27 @@ def _model(path: Path, made: dict[str, Any] | None) -> Description:
             raise ValueError("expected names and values")
     except (OSError, ValueError) as error:
         raise InputError(f"{path / MODEL}: cannot be read: {error}", "train the model again") from error
+    result = _describe_model("model", path, content)
+    if (path / PREDICTIONS).is_file():
+        result.add("predictions", f"{len(read_table(path / PREDICTIONS))} in {PREDICTIONS}")
+    if made:
+        add_making(result, made, path)
+    return result
+
+
+def _exported(path: Path) -> Description:
+    # The entries are checked, as `predict` does it.
+    result = _describe_model("ONNX model", path, ModelDescription.read(path).to_json())
+    result.add("exported by", f"cxrtool {read_metadata(path)[MADE_BY]}")
+    for name, value in read_origin(path).items():
+        result.add(name.replace("_", " "), "not known" if value is None else _plain(value))
+    if fitted_on(path) is None:
+        result.warnings.append("its training images are not known, so leakage of test images cannot be found")
+    return result
+
+
+def _describe_model(kind: str, path: Path, content: dict[str, Any]) -> Description:
+    result = Description(kind, str(path))
     chain = content.pop("chain", None)
     calibration, thresholds = content.get("calibration"), content.get("thresholds")
     if calibration:
@@ -312,15 +337,10 @@ def _model(path: Path, made: dict[str, Any] | None) -> Description:
         if name not in ("schema", "usual"):
             result.add(name.replace("_", " "), "none" if value is None else _plain(value))
     result.add("processing", describe(chain) if chain is not None else "")
-    fitted_on = path / FITTED_ON
-    if fitted_on.is_file():
-        table = read_table(fitted_on)
-        patients = len({row.get("patient_id") for row in table.rows if row.get("patient_id")})
-        result.add("fitted on", f"{values(table.column('subset'))}; {count_of(patients, 'patient')}")
-    if (path / PREDICTIONS).is_file():
-        result.add("predictions", f"{len(read_table(path / PREDICTIONS))} in {PREDICTIONS}")
-    if made:
-        add_making(result, made, path)
+    if (rows := fitted_on(path)) is not None:
+        patients = len({row.get("patient_id") for row in rows if row.get("patient_id")})
+        subsets = values([row.get("subset", "") for row in rows])
+        result.add("fitted on", f"{subsets}; {count_of(patients, 'patient')}")
     result.next = f"cxrtool predict {path} IMAGE"
     return result
 
@@ -390,7 +410,7 @@ def _image(path: Path, no_table: InputError, options: InfoOptions) -> Descriptio
     try:
         image = read_image(path, capture_decoder_errors=True)
     except CxrtoolError as error:
-        looks_like_table = path.suffix.lower() in (".csv", ".tsv", ".txt")
+        looks_like_table = path.suffix.lower() in (*SUFFIXES, ".txt")
         text = no_table.message if looks_like_table else f"{path}: {error.message}"
         raise InputError(text, f"expected {LOOKED_FOR}") from None
     result = Description("image", str(path), warnings=list(image.warnings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,11 @@ from cxrtool.data.digests import FILES, altered
 from cxrtool.data.file_names import REJECTS
 from cxrtool.data.splitting.grouping import PATIENT, count_patients, identities, original_of
 from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
-from cxrtool.data.tables.manifest import Manifest, Row, read_table
+from cxrtool.data.tables.manifest import Manifest, read_table
 from cxrtool.data.tables.people import years
 from cxrtool.data.tables.table_one import table_of_study
 from cxrtool.data.tables.twins import is_twin
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import InputError, count_of
 from cxrtool.flow.chain import ALL, chain_of_manifest, describe, own_fold
 
@@ -69,7 +71,7 @@ def values(cells: Iterable[str]) -> str:
 def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     """Describe the images of a manifest: classes, patients, other columns, and warnings."""
     result = Description("manifest", manifest.name)
-    whole, folds = manifest, len({own_fold(row) for row in manifest.rows} - {ALL})
+    whole, folds = manifest, len({own_fold(row) for row in manifest.records} - {ALL})
     if folds:
         # Each radiograph counts once, however many folds have a version of it or twins.
         named = {row["parent_id"] if is_twin(row) else original_of(row): row for row in whole.rows}
@@ -124,11 +126,11 @@ def add_making(result: Description, made: Mapping[str, Any], folder: Path) -> No
     elif name := altered(folder):
         result.add("changed since", f"{name}; commands that read it will refuse it")
     if (folder / REJECTS).exists():
-        rejects = read_table(folder / REJECTS).rows
+        rejects = read_table(folder / REJECTS).records
         result.add("left out", f"{len(rejects)}: {reasons(rejects)}" if rejects else "")
 
 
-def reasons(rejects: Sequence[Row]) -> str:
+def reasons(rejects: Sequence[RowView]) -> str:
     """The reasons in a table of rejects, the most common first."""
     return "; ".join(
         f"{count} × {reason[:60]}" for reason, count in Counter(row.get("reason", "") for row in rejects).most_common(4)
@@ -136,9 +138,9 @@ def reasons(rejects: Sequence[Row]) -> str:
 
 
 def _patients(manifest: Manifest) -> str:
-    if not any(identities(manifest.rows)):
+    if not any(identities(manifest.records)):
         return "not known"
-    patients, nameless = count_patients(manifest.rows)
+    patients, nameless = count_patients(manifest.records)
     return f"{patients}" + (f", {nameless} of them images without a {PATIENT}" if nameless else "")
 
 
@@ -152,7 +154,7 @@ def _ages(cells: Sequence[str]) -> str:
 
 
 def _sizes(manifest: Manifest) -> str:
-    sizes = {(row.get("width", ""), row.get("height", "")) for row in manifest.rows} - {("", "")}
+    sizes = set(zip(manifest.column("width"), manifest.column("height"), strict=True)) - {("", "")}
     if len(sizes) == 1:
         return "x".join(next(iter(sizes)))
     pixels = sorted(sizes, key=lambda size: tuple(int(side) if side.isdigit() else 0 for side in size))
@@ -161,13 +163,14 @@ def _sizes(manifest: Manifest) -> str:
 
 def _suspicions(manifest: Manifest) -> list[str]:
     found = []
-    lost = [row["path"] for row in manifest.rows if not Path(row["path"]).is_file()]
+    # Not by `Path`, which is slow for a million images.
+    lost = [path for path in manifest.column("path") if not os.path.isfile(path)]  # noqa: PTH113
     if lost:
         found.append(f"{len(lost)} of {len(manifest)} image files are missing, such as {lost[0]}")
-    first: dict[str, Row] = {}
+    first: dict[str, RowView] = {}
     twins = [
         (row, other)
-        for row in manifest.rows
+        for row in manifest.records
         if row.get("sha256") and (other := first.setdefault(row["sha256"].lower(), row)) is not row
     ]
     if twins:
@@ -183,7 +186,7 @@ def _suspicions(manifest: Manifest) -> list[str]:
 
 def _add_splits(result: Description, manifest: Manifest, splits: Splits) -> None:
     named = dict.fromkeys(splits.ids(), "")
-    ids = {known_as(row, named) or row["image_id"] for row in manifest.rows}
+    ids = {known_as(row, named) or row["image_id"] for row in manifest.records}
     result.add("splits", splits.name)
     result.tables.append(("", *tabulate(manifest, splits.runs)))
     for names, text in (
@@ -196,7 +199,7 @@ def _add_splits(result: Description, manifest: Manifest, splits: Splits) -> None
         if names:
             result.warnings.append(f"{count_of(len(names), *text)}, such as {min(names)}")
     for (repeat, fold), subsets in splits.runs.items():
-        leaks = overlaps(manifest.rows, subsets)
+        leaks = overlaps(manifest.records, subsets)
         if leaks:
             shown = leaks[0][0].get(PATIENT) or leaks[0][0]["image_id"]
             result.warnings.append(

@@ -52,7 +52,9 @@ class RecipeOptions(Options):
         metavar="RUN",
         shown="",
     )
-    estimate: bool = option("Print the number of trainings and a rough time on this machine instead.", False)
+    estimate: bool = option(
+        "Print each step with a rough time and size, from measurements on this machine, instead.", False
+    )
 
 
 def run(options: RecipeOptions, settings: Settings) -> None:
@@ -67,7 +69,9 @@ def run(options: RecipeOptions, settings: Settings) -> None:
         found = estimate(read_recipe(options.name, options.values), settings)
         total, worth = found.sentences()
         settings.output.table(*found.table(), title=total)
-        settings.output.write(worth + "\n")
+        columns, rows, title = found.extrapolated()
+        settings.output.table(columns, rows, title=title)
+        settings.output.write(worth)
     else:
         settings.output.write(recipe(options, settings))
 

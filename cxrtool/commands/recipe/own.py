@@ -15,7 +15,7 @@ from cxrtool.commands.recipe.system import Step, Variable
 from cxrtool.data.file_names import MANIFEST, RUN_FILE, SPLITS
 from cxrtool.data.files import scratch_folder
 from cxrtool.data.splitting.splits import read_splits, splits_digest
-from cxrtool.data.tables.manifest import read_manifest
+from cxrtool.data.tables.manifest import SUFFIXES, read_manifest
 from cxrtool.errors import InputError, count_of
 from cxrtool.flow.chain import is_divided
 from cxrtool.flow.folder import read_run_file
@@ -181,7 +181,7 @@ class OwnChain:
         owner = _owner(path)
         if owner is None or owner == reader:
             gone = "" if path.exists() else "; it is no longer there"
-            known = "" if owner or path.suffix.lower() not in (".csv", ".tsv") else "; how it was made is not recorded"
+            known = "" if owner or path.suffix.lower() not in SUFFIXES else "; how it was made is not recorded"
             return self._input(path, reader, flag, gone or known)
         made = read_run_file(owner) or {}
         if made["command"] == "phantom":

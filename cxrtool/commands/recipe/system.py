@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,11 +89,7 @@ class Recipe:
     Attributes:
         about: What the paper states and what is ours.
         small: Variables for a quick trial.
-        preset: The preset of its trainings.
         item: The loop variable of steps that are done for every item of a list.
-        networks: The networks that are trained, repeated as often as they are trained; may contain variables.
-        uncounted: What else is trained, in words.
-        holdout: The share of the images that is used for training, without folds.
         lists: Variables made of others.
         choices: Variables that depend on others.
     """
@@ -101,15 +98,11 @@ class Recipe:
     title: str
     about: str
     small: str
-    preset: str
     variables: tuple[Variable, ...]
     steps: tuple[Step, ...]
     lists: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
     item: str = ITEM
-    networks: str = "${NETWORKS}"
-    uncounted: str = ""
-    holdout: float = 0.8
 
     def value(self, name: str) -> str:
         """The value of a variable."""
@@ -119,9 +112,82 @@ class Recipe:
         """Whether there is such a variable."""
         return any(variable.name == name for variable in self.variables)
 
-    def trained(self) -> list[str]:
-        """The networks that are trained, repeated as often as they are trained."""
-        return re.sub(r"\$\{(\w+)\}", lambda found: self.value(found[1]), self.networks).split()
+    def with_values(self, values: Mapping[str, str]) -> Recipe:
+        """The same with values instead of the defaults of those variables that it has."""
+        changed = (replace(one, default=values.get(one.name, one.default)) for one in self.variables)
+        return replace(self, variables=tuple(changed))
+
+    def calls(self) -> list[Call]:
+        """All command lines of the chain, in order, with the values of its variables, as a shell makes them."""
+        known = {one.name: one.default for one in self.variables}
+        known |= {one.name: _filled(one.set if known[one.when] else one.unset, known) for one in self.choices}
+        known |= {name: _filled(text, known) for name, text in self.lists.items()}
+        calls = []
+        for step in self.steps:
+            items = known[step.each].split() if step.each else [""]
+            for item in items:
+                here = known | {self.item: item}
+                several = [known | {self.item: one} for one in known[step.over].split()] if step.over else [here]
+                arguments = " ".join(_filled(step.arguments, one) for one in several) if step.over else ""
+                words = shlex.split(_filled(step.command, here).replace("{arguments}", arguments))
+                needs = {_filled(need, one) for need in step.needs for one in several}
+                line = words[: words.index(">")] if ">" in words else words
+                calls.append(Call(step, item, tuple(line), _filled(step.makes, here), frozenset(needs)))
+        return calls
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command line of a chain.
+
+    Attributes:
+        step: The step.
+        item: Of its list; empty for a step without one.
+        words: The command line, without the program's own name and without redirections.
+        makes: The file below OUT that exists once it is done.
+        needs: Files below OUT that it reads.
+    """
+
+    step: Step
+    item: str
+    words: tuple[str, ...]
+    makes: str
+    needs: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """Its step, with the item."""
+        return f"{self.step.name} {self.item}".rstrip()
+
+    @property
+    def command(self) -> str:
+        """The command, such as `train`."""
+        return self.words[0]
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options with their values; the last of several, and an empty text where a flag has none."""
+        found = {}
+        for index, word in enumerate(self.words):
+            if word.startswith("-") and len(word) > 1 and not word[1].isdigit():
+                after = self.words[index + 1] if index + 1 < len(self.words) else ""
+                name, equals, value = word.partition("=")
+                found[name] = value if equals else "" if after.startswith("-") else after
+        return found
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """A text of a shell with the values of its variables; within double quotes a value stays one word."""
+
+    def fill(part: str, *, quoted: bool) -> str:
+        def value(found: re.Match[str]) -> str:
+            plain = values[found[1]]
+            return re.sub(r'([\\"])', r"\\\1", plain) if quoted else plain
+
+        return re.sub(r"\$\{(\w+)\}", value, part)
+
+    parts = re.split(r'("[^"]*")', text)
+    return "".join(fill(part, quoted=index % 2 == 1) for index, part in enumerate(parts)).replace("\\\n", " ")
 
 
 def read_recipe(name: str, values: Sequence[str] = ()) -> Recipe:
