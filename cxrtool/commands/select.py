@@ -1,8 +1,8 @@
 """Choose, relabel, thin out or join the rows of manifests.
 
-The options are applied in the order of this page. With -o FILE.csv the selection is written to a file, with
--o FOLDER to a folder that also lists the excluded rows with their reasons, without -o to standard output. In --where
-every column is a name, text is in single quotes, and an empty cell in a column of numbers is NULL.
+The options are applied in the order of this page. With -o FILE.csv or FILE.parquet the selection is written to a
+file, with -o FOLDER to a folder that also lists the excluded rows with their reasons, without -o to standard output. In
+--where every column is a name, text is in single quotes, and an empty cell in a column of numbers is NULL.
 
 Example: cxrtool select prepared --where "view = 'PA' and age >= 18" --one-per patient_id -o adults.csv
 """
@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from cxrtool.data.file_names import REJECTS
-from cxrtool.data.files import atomic_write
-from cxrtool.data.tables.manifest import Manifest, dump_table, order_columns, read_manifest, relative_rows
+from cxrtool.data.tables.manifest import (
+    Manifest,
+    dump_table,
+    is_file_of_table,
+    order_columns,
+    read_manifest,
+    write_manifest,
+)
 from cxrtool.data.tables.selection import (
     Selection,
     concatenate,
@@ -74,15 +80,15 @@ def run(options: SelectOptions, settings: Settings) -> None:
     for text in selection.warnings:
         settings.report.warn(text)
     excluded = f", {len(selection.rejects)} excluded" if selection.rejects else ""
-    folder = settings.out if settings.out and settings.out.suffix.lower() != ".csv" else None
+    folder = settings.out if settings.out and not is_file_of_table(settings.out) else None
     where = f", see {folder / REJECTS}" if excluded and folder else ""
     settings.report.say(f"{count_of(len(selection), 'image')}{excluded}{where}")
     if settings.out is None:
-        settings.output.write(dump_table(order_columns(selection.columns, selection.rows), selection.rows))
+        settings.output.write(dump_table(order_columns(selection.columns), selection.records))
 
 
 def select(options: SelectOptions, settings: Settings) -> Selection | None:
-    """Choose rows and write them to a `.csv` file, or to a step folder that also lists the excluded rows.
+    """Choose rows and write them to a `.csv` or `.parquet` file, or to a step folder that also lists the excluded rows.
 
     Returns:
         The selection, or None where the folder was up to date.
@@ -100,7 +106,7 @@ def select(options: SelectOptions, settings: Settings) -> Selection | None:
     if options.one_per_except and options.one_per is None:
         raise UsageError("--one-per-except: expected --one-per COLUMN with it, such as --one-per patient_id")
     manifests = [read_manifest(argument, root=settings.root) for argument in options.manifests]
-    if settings.out is None or settings.out.suffix.lower() == ".csv":
+    if settings.out is None or is_file_of_table(settings.out):
         selection = _choose(options, manifests, settings.seed)
         if settings.out:
             _write_file(settings.out, selection, manifests, settings)
@@ -152,13 +158,10 @@ def _write_file(target: Path, selection: Selection, manifests: Sequence[Manifest
         return
     with locked_output(target):
         check_file(target, is_manifest_file, manifests, settings)
-        columns = order_columns(selection.columns, selection.rows)
-        text = dump_table(columns, relative_rows(selection.rows, target.absolute().parent))
-        if target.is_file() and target.read_bytes() == text.encode(errors="backslashreplace"):
-            if any(m.origin and target.stat().st_mtime < m.origin.stat().st_mtime for m in manifests):
-                touch(target)
+        if write_manifest(target, order_columns(selection.columns), selection.records, keep=True):
             return
-        atomic_write(target, text)
+        if any(m.origin and target.stat().st_mtime < m.origin.stat().st_mtime for m in manifests):
+            touch(target)
 
 
 def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: Settings) -> Selection | None:
@@ -175,12 +178,12 @@ def _write_folder(options: SelectOptions, manifests: list[Manifest], settings: S
         return None
     selection = _choose(options, manifests, settings.seed)
     try:
-        chain = chain_of_manifest(Manifest(selection.columns, selection.rows))
+        chain = chain_of_manifest(selection)
     except InputError as error:
         selection.warnings.append(error.message)
         chain = []
     with folder.build() as build:
         for reject in selection.rejects:
             build.reject(reject["path"], reject["reason"])
-        build.finish(selection.columns, selection.rows, extra={"chain": without_paths(chain)}, wanted=True)
+        build.finish(selection.columns, selection.records, extra={"chain": without_paths(chain)}, wanted=True)
     return selection

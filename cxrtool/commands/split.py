@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from cxrtool.data.file_names import SPLITS
-from cxrtool.data.files import atomic_write
 from cxrtool.data.splitting.divider import Divider, equalise, parse_holdout
 from cxrtool.data.splitting.grouping import PATIENT
 from cxrtool.data.splitting.made_by import PIPE, command_line
@@ -29,16 +28,17 @@ from cxrtool.data.splitting.splits import (
     SYNONYMS,
     Run,
     Splits,
-    dump_splits,
     from_column,
     known_as,
     overlaps,
     read_splits,
     split_rows,
     tabulate,
+    with_records,
 )
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.manifest import Manifest, dump_table, read_manifest, write_table
 from cxrtool.data.tables.selection import Selection, exclude
+from cxrtool.data.tables.views import Columns, RowView
 from cxrtool.errors import InputError, LeakageError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.chain import is_divided
@@ -115,16 +115,21 @@ def run(options: SplitOptions, settings: Settings) -> None:
 class SplitResult:
     """The rows of `splits.csv`, how they were made, and a summary: images, patients and classes of every subset."""
 
-    rows: list[Row]
+    rows: Columns
     made_by: list[str]
-    images: list[Row]
+    images: Sequence[RowView]
     columns: list[str]
     table: list[list[str]]
     warnings: list[str] = field(default_factory=list)
 
+    def whole(self) -> Columns:
+        """The rows with the columns of how they were made."""
+        return with_records(self.rows, self.made_by, self.images)
+
     def text(self) -> str:
         """The content of `splits.csv`."""
-        return dump_splits(self.rows, self.made_by, self.images)
+        whole = self.whole()
+        return dump_table(list(whole.cells), whole)
 
 
 def split(options: SplitOptions, settings: Settings) -> SplitResult:
@@ -149,9 +154,8 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     base = read_splits(options.within) if options.within else None
     runs, names = _divide(options, settings, images, base, warnings)
     made_by = _made_by(options, settings, images, base)
-    result = SplitResult(
-        split_rows(runs), made_by, images.rows, *tabulate(images, runs, options.group, names), warnings
-    )
+    summary = tabulate(images, runs, options.group, names)
+    result = SplitResult(split_rows(runs), made_by, images.records, *summary, warnings)
     warnings += _missing_classes(images, runs, options.equal or "label")
     if settings.out and settings.dry_run:
         settings.report.say(f"would write {settings.out}: {count_of(len(result.rows), 'row')}")
@@ -163,12 +167,12 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
 
 def _write(out: Path, result: SplitResult, inputs: Sequence[Path]) -> None:
     """Write the file; an identical file is not rewritten, so that Make does not repeat later steps."""
-    if out.is_file() and out.read_bytes() == result.text().encode(errors="backslashreplace"):
-        files = [path / SPLITS if path.is_dir() else path for path in inputs]
-        if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):
-            touch(out)
+    whole = result.whole()
+    if write_table(out, list(whole.cells), whole, keep=True):
         return
-    atomic_write(out, result.text())
+    files = [path / SPLITS if path.is_dir() else path for path in inputs]
+    if any(path.exists() and out.stat().st_mtime < path.stat().st_mtime for path in files):
+        touch(out)
 
 
 def _made_by(options: SplitOptions, settings: Settings, images: Manifest, base: Splits | None) -> list[str]:
@@ -208,7 +212,7 @@ def _check(options: SplitOptions) -> None:
 
 def _patient_warnings(manifest: Manifest, group: str) -> list[str]:
     empty = sum(not cell.strip() for cell in manifest.column(group))
-    if not manifest.rows:
+    if not len(manifest):
         raise InputError(
             f"{manifest.name}: expected images to divide, found none", "`cxrtool info` shows what a step excluded"
         )
@@ -222,7 +226,7 @@ def _patient_warnings(manifest: Manifest, group: str) -> list[str]:
 
 
 def _labelled(manifest: Manifest, warnings: list[str]) -> Manifest:
-    labelled = [row["image_id"] for row in manifest.rows if row.get("label")]
+    labelled = [name for name, label in zip(*map(manifest.column, ("image_id", "label")), strict=True) if label]
     if not labelled:
         warnings.append("no image has a label: only the number of images is balanced")
         return manifest
@@ -237,12 +241,12 @@ def _divide(
 ) -> tuple[dict[Run, dict[str, str]], dict[Run, str]]:
     if options.from_column:
         manifest.require(options.from_column)
-        subsets = from_column(manifest.rows, options.from_column, manifest.place)
+        subsets = from_column(manifest.records, options.from_column, manifest.place)
         _check_overlaps(options, settings, manifest, subsets, warnings)
         return {("0", "0"): subsets}, {}
     if base is not None:
         return _thin_out(options, settings, manifest, base, warnings), {}
-    divider = Divider(manifest.rows, options.group, _strata(options, manifest), settings.seed)
+    divider = Divider(manifest.records, options.group, _strata(options, manifest), settings.seed)
     runs: dict[Run, dict[str, str]] = {}
     validation = _validation(options)
     if options.leave_out:
@@ -287,7 +291,7 @@ def _thin_out(
     manifest.require(*filter(None, [column]))
     known = dict.fromkeys(splits.ids(), "")
     # Without --equal, all images count as one value.
-    values = {known_as(row, known): row.get(column, "") if column else "any" for row in manifest.rows}
+    values = {known_as(row, known): row.get(column, "") if column else "any" for row in manifest.records}
     values.pop("", None)
     if not values:
         raise InputError(f"{splits.name}: expected images of {manifest.name}, found none of its {len(known)}")
@@ -313,7 +317,7 @@ def _excluded(options: SplitOptions, manifest: Manifest, known: Mapping[str, str
     for text in options.exclude:
         exclude(selection, text)
     left = set(selection.column("image_id"))
-    return {known_as(row, known) for row in manifest.rows if row["image_id"] not in left}
+    return {known_as(row, known) for row in manifest.records if row["image_id"] not in left}
 
 
 def _shares(options: SplitOptions) -> dict[str, float]:
@@ -335,7 +339,7 @@ def _check_overlaps(
         raise InputError(f"{manifest.name}: expected subsets in '{options.from_column}', found only empty cells")
     if missing := len(manifest) - len(subsets):
         warnings.append(f"{count_of(missing, 'image')} with an empty {options.from_column}: in no subset")
-    found = overlaps(manifest.rows, subsets, options.group)
+    found = overlaps(manifest.records, subsets, options.group)
     if not found:
         return
     first = next(row for row in found[0] if row["image_id"] in subsets)
@@ -350,15 +354,17 @@ def _check_overlaps(
 
 
 def _missing_classes(manifest: Manifest, runs: Mapping[Run, Mapping[str, str]], column: str) -> list[str]:
-    labels = {row["parent_id"]: row.get(column, "") for row in manifest.rows if row.get("parent_id")}
-    labels |= {row["image_id"]: row.get(column, "") for row in manifest.rows}
+    cells = manifest.column(column)
+    known = sorted(set(cells) - {""})
+    labels = dict(zip(manifest.column("parent_id"), cells, strict=True))
+    labels |= zip(manifest.column("image_id"), cells, strict=True)
     absent: dict[tuple[str, str], list[str]] = {}
     for run, subsets in runs.items():
         present = {(subset, labels[identity]) for identity, subset in subsets.items()}
         for subset in SUBSETS:
-            if subset not in subsets.values():
+            if not any(subset == other for other, _ in present):
                 continue
-            for label in sorted(set(manifest.column(column)) - {""}):
+            for label in known:
                 if (subset, label) not in present:
                     absent.setdefault((subset, label), []).append(fold_name(*run))
     same: dict[tuple[str, tuple[str, ...]], list[str]] = {}

@@ -20,11 +20,13 @@ from typing import Any
 from cxrtool.data.file_names import FITTED_ON, PART, PART_WEIGHTS
 from cxrtool.data.leftovers import remove
 from cxrtool.data.splitting.grouping import original_of
-from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.manifest import Row, Table
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import InputError
 from cxrtool.flow.folder import AT, read_run_file, without_paths
 from cxrtool.flow.replaying import MOVES, PER_FOLD, REPLAY, STEPS
 from cxrtool.flow.run import fold_name
+from cxrtool.models.onnx_file import SUFFIX
 
 Chain = list[dict[str, Any]]
 
@@ -169,13 +171,22 @@ def _find(part: Mapping[str, str], folder: Path) -> Path:
     from cxrtool.models.parts import SHIPPED, read_part
 
     kind = part["kind"]
-    for path in (folder / FOLDER / name_of(part), *sorted(SHIPPED.glob(f"{kind}-*"))):
+    for path in (parts_of(folder) / name_of(part), *sorted(SHIPPED.glob(f"{kind}-*"))):
         if path.is_dir() and read_part(path, kind).sha256 == part["sha256"]:
             return path
     raise InputError(
         f"{folder}: its images were made with a {kind} network ({part['network']}, {part['sha256'][:12]}) that is "
-        f"neither in {folder / FOLDER} nor among those that come with this cxrtool"
+        f"neither in {parts_of(folder)} nor among those that come with this cxrtool"
     )
+
+
+def parts_of(folder: Path) -> Path:
+    """The folder of the parts of a step's folder or a model folder; that of an ONNX file is beside it.
+
+    >>> parts_of(Path("models/covid.onnx")).name
+    'covid.parts'
+    """
+    return folder.with_suffix(f".{FOLDER}") if folder.suffix == SUFFIX and not folder.is_dir() else folder / FOLDER
 
 
 def name_of(part: Mapping[str, str]) -> str:
@@ -184,12 +195,12 @@ def name_of(part: Mapping[str, str]) -> str:
 
 
 def copy_parts(chain: Iterable[Mapping[str, Any]], target: Path) -> None:
-    """Copy the parts of a located chain into a folder; those that come with cxrtool are not copied."""
+    """Copy the parts of a located chain into a folder, or beside an ONNX file; the shipped ones are not copied."""
     from cxrtool.models.parts import SHIPPED
 
     for entry in chain:
         if AT in entry and Path(entry[AT]).parent != SHIPPED:
-            copy = target / FOLDER / name_of(entry["part"])
+            copy = parts_of(target) / name_of(entry["part"])
             if not copy.exists():
                 generators = entry["part"]["kind"] == "generators"
                 # The folder of a fold also has a classifier, its predictions and figures.
@@ -205,7 +216,7 @@ ALL = ""
 """The name of the images that are valid in every fold."""
 
 
-def own_fold(row: Row) -> str:
+def own_fold(row: RowView) -> str:
     """The name of the fold for which an image was made, `r0f3`, or `ALL`."""
     return fold_name(row["repeat"], row.get("fold") or "0") if row.get("repeat") else ALL
 
@@ -218,17 +229,18 @@ def radiograph_of(row: Row) -> str:
     return original_of(row) if row.get("repeat") else row["image_id"]
 
 
-def is_divided(manifest: Manifest) -> bool:
+def is_divided(manifest: Table) -> bool:
     """Whether some of the images were made for single folds."""
-    return any(row.get("repeat") for row in manifest.rows)
+    return any(manifest.column("repeat"))
 
 
-def chain_of_manifest(manifest: Manifest) -> Chain:
+def chain_of_manifest(manifest: Table) -> Chain:
     """The chain of all images, with `folds` where folds differ; an `InputError` if their preprocessing differs."""
-    folds: dict[str, list[Path]] = {}
-    for row in manifest.rows:
-        folds.setdefault(own_fold(row), []).append(Path(row["path"]))
-    return fold_together({name: chain_of(paths) for name, paths in folds.items()})
+    # The first image of each folder has the chain of all that are in it.
+    folds: dict[str, dict[str, Path]] = {}
+    for row in manifest.records:
+        folds.setdefault(own_fold(row), {}).setdefault(row["path"].rpartition("/")[0], Path(row["path"]))
+    return fold_together({name: chain_of(paths.values()) for name, paths in folds.items()})
 
 
 def chain_of_rows(rows: Sequence[Row]) -> Chain:

@@ -14,9 +14,12 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +36,16 @@ from cxrtool.data.tables.manifest import (
     Manifest,
     Row,
     order_columns,
+    relative_columns,
     relative_rows,
     write_manifest,
     write_table,
 )
-from cxrtool.errors import OutputError, StrictError, TakenError, UsageError
+from cxrtool.data.tables.views import Columns, RowView
+from cxrtool.errors import OutputError, StrictError, TakenError, UsageError, count_of
+from cxrtool.flow.journal import JOURNAL, Former, Journal, Marks
 from cxrtool.flow.settings import Settings
 
-JOURNAL = "journal.jsonl"
 SCHEMA = 1
 AT = "_at"
 """The entry of a chain with the path of its part, while a command runs: never written and never compared."""
@@ -65,35 +70,57 @@ class Inputs:
         A missing file is recorded as missing: the step itself rejects it. With `verify` the content is hashed.
         """
         hasher = hashlib.sha256()
-        newest, paths = 0.0, [Path(file) for file in files]
+        newest, paths = 0.0, [str(file) for file in files]
         for table in tables:
             if table is None:
                 continue
-            # Relative to the table, so that a project that was moved as a whole is not computed again.
-            rows = relative_rows(table.rows, table.origin.absolute().parent) if table.origin else table.rows
-            hasher.update(json.dumps(rows, sort_keys=True).encode())
-            paths += [Path(row[column]) for row in table.rows for column in PATH_COLUMNS if row.get(column)]
+            for text in _as_json(table):
+                hasher.update(text.encode())
+            paths += [row[column] for row in table.records for column in PATH_COLUMNS if row.get(column)]
             if table.origin:
                 newest = max(newest, table.origin.stat().st_mtime)
         for path in paths:
             if is_stream(path):
-                hasher.update(sha256_file(path).encode())
+                hasher.update(sha256_file(Path(path)).encode())
                 continue
             try:
-                status = path.stat()
+                # Not by `Path`, which is slow for a million images.
+                status = os.stat(path)  # noqa: PTH116
             except OSError:
                 hasher.update(b"missing")
                 continue
             newest = max(newest, status.st_mtime)
-            mark = sha256_file(path) if verify and path.is_file() else f"{status.st_size}:{status.st_mtime_ns}"
+            hashed = verify and stat.S_ISREG(status.st_mode)
+            mark = sha256_file(Path(path)) if hashed else f"{status.st_size}:{status.st_mtime_ns}"
             hasher.update(mark.encode())
-        origins = [table.origin for table in tables if table is not None and table.origin]
-        folders = frozenset(os.path.dirname(os.path.abspath(path)) for path in (*paths, *origins))  # noqa: PTH100, PTH120
+        origins = [str(table.origin) for table in tables if table is not None and table.origin]
+        named = {os.path.dirname(path) for path in (*paths, *origins)}  # noqa: PTH120
+        folders = frozenset(os.path.abspath(folder) for folder in named)  # noqa: PTH100
         return cls(hasher.hexdigest(), newest, len(paths), folders)
 
     def after(self, file: Path) -> Inputs:
         """These, but not older than a file whose content is part of the options: writing it again changes nothing."""
         return self if is_stream(file) else replace(self, newest=max(self.newest, file.stat().st_mtime))
+
+
+def _as_json(table: Manifest) -> Iterator[str]:
+    """The rows as `json.dumps` with sorted keys writes them, in parts."""
+    records = table.records
+    # Relative to the table, so that a project that was moved as a whole is not computed again.
+    base = table.origin.absolute().parent if table.origin else None
+    if not isinstance(records, Columns):
+        yield json.dumps(relative_rows(records, base) if base else list(records), sort_keys=True)
+        return
+    cells = (relative_columns(records, base) if base else records).cells
+    names = sorted(cells)
+    form = "{" + ", ".join(f"{json.dumps(name)}: ".replace("%", "%%") + "%s" for name in names) + "}"
+    rows = map(form.__mod__, zip(*(map(encode_basestring_ascii, cells[name]) for name in names), strict=True))
+    yield "["
+    begin = ""
+    while batch := ", ".join(islice(rows, 1 << 12)):
+        yield begin + batch
+        begin = ", "
+    yield "]"
 
 
 @dataclass(frozen=True)
@@ -128,45 +155,30 @@ class Plan:
 
     def digest(self, settings: Settings) -> str:
         """The identity of the result: equal digests mean equal bytes on one type of processor."""
-        content = {
+        return _digest({**self._content(settings), "inputs": self.inputs.digest})
+
+    def way(self, settings: Settings, without: Sequence[str] = ()) -> str:
+        """The identity of the result but for the inputs, and for options whose effect on an item has a mark of its own.
+
+        `without` names these options.
+        """
+        content = self._content(settings)
+        return _digest({**content, "options": {k: v for k, v in self.options.items() if k not in without}})
+
+    def _content(self, settings: Settings) -> dict[str, Any]:
+        return {
             "schema": SCHEMA,
             "command": self.command,
             "options": self.options,
-            "inputs": self.inputs.digest,
             "versions": self.versions(),
             "seed": settings.seed if self.seeded else None,
             "threads": settings.threads if self.threaded else None,
             "allow_leakage": settings.allow_leakage,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@dataclass
-class Journal:
-    """The finished items of an interrupted run, one JSON line per record."""
-
-    path: Path
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                # The last line may be incomplete if the process was killed.
-                with contextlib.suppress(json.JSONDecodeError):
-                    record = json.loads(line)
-                    self.done[record.pop("key")] = record
-        self._file = self.path.open("a", encoding="utf-8")
-        if self.path.stat().st_size:
-            self._file.write("\n")
-
-    def add(self, key: str, record: Mapping[str, Any]) -> None:
-        """Record that the item `key` is done, even if this process is killed later."""
-        self._file.write(json.dumps({"key": key, **record}) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass
@@ -183,10 +195,32 @@ class Build:
         """Add a file that cannot be used to `rejects.csv`; a reason that begins with the path does not repeat it."""
         self.rejects.append({"path": str(path), "reason": reason.removeprefix(f"{path}: ")})
 
+    def marks(self, *without: str, secret: str = "") -> Marks:
+        """The marks of this step's items; options in `without` have their effect on single items marked elsewhere.
+
+        With a `secret`, nobody can try out which file an item was made from.
+        """
+        return Marks(secret + self.folder.plan.way(self.folder.settings, without), self.folder.settings.verify)
+
+    def done(self, marks: Mapping[str, str], what: str = "") -> dict[str, dict[str, Any]]:
+        """The records of the items that need not be made: those of an interrupted run, and those of an earlier output.
+
+        The files of the latter are copied. Whatever is done or made under a mark is taken over by later runs.
+
+        Args:
+            marks: The mark of each item, by its key in the journal.
+            what: A word for an item, for the message that names their number; none where it is empty.
+        """
+        found, taken = self.journal.find(marks)
+        if what and taken:
+            report, number = self.folder.settings.report, count_of(len(marks), what)
+            report.say(f"{self.folder.shown}: {taken} of {number} taken over unchanged")
+        return found
+
     def finish(
         self,
         columns: Sequence[str],
-        rows: Sequence[Row],
+        rows: Sequence[RowView],
         *,
         counts: Mapping[str, int] | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -213,14 +247,19 @@ class Build:
                 if file.is_file():
                     file.unlink()
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
+            if kept := self.journal.finish():
+                atomic_write(self.path / JOURNAL, kept)
+            else:
+                self.journal.path.unlink()
             counted = {**counts, "rejects": len(self.rejects)}
-            described = {**(extra or {}), FILES: entries_of(self.path, JOURNAL)}
+            described = {**(extra or {}), FILES: entries_of(self.path)}
             write_run_file(self.path, folder.plan, settings, self.started, counted, described)
             # The Make target must be the newest file.
             touch(self.path / folder.marker)
-            self.journal.close()
-            self.journal.path.unlink(missing_ok=True)
             swap(self.path, folder.out)
+            for former in self.journal.former:
+                if former.folder != folder.out:
+                    remove(former.folder)
         if self.rejects and not wanted:
             text = f"{len(self.rejects)} rejected, with reasons in {folder.shown / REJECTS}"
             if settings.strict:
@@ -318,14 +357,13 @@ class StepFolder:
                     if leftover.suffix == ".old" and not self.out.exists():
                         # Killed between two renames: the former output stays until it is replaced.
                         leftover.rename(self.out)
-                    elif leftover != partial or self.settings.force:
+                    elif leftover.suffix == ".old" or self.settings.force or _has_links(leftover):
+                        # A step makes no links: somebody else did, and writing would follow them.
                         remove(leftover)
-                if any(path.is_symlink() for path in partial.rglob("*")):
-                    # A step makes no links: somebody else did, and writing would follow them.
-                    remove(partial)
+                former = [] if self.settings.force else self._former(partial)
                 resumed = partial.exists()
                 partial.mkdir(exist_ok=True)
-                build = Build(self, partial, Journal(partial / JOURNAL))
+                build = Build(self, partial, Journal(partial / JOURNAL, former))
                 if resumed and build.journal.done:
                     self.settings.report.say(f"{self.shown}: going on where it stopped, {len(build.journal.done)} done")
                 try:
@@ -336,6 +374,17 @@ class StepFolder:
                     files = (path for path in partial.rglob("[!.]*") if path.is_file())
                     if partial.exists() and not any(file.name != JOURNAL or file.stat().st_size for file in files):
                         shutil.rmtree(partial)
+
+    def _former(self, partial: Path) -> list[Former]:
+        """The output that is replaced, and unfinished ones of other inputs or options, as far as they have journals."""
+        made = read_run_file(self.out) or {}
+        found = [Former.of(self.out, made.get(FILES, {})) if made.get("command") == self.plan.command else None]
+        for leftover in self._leftovers():
+            if leftover != partial:
+                found.append(Former.of(leftover, None))
+                if found[-1] is None:
+                    remove(leftover)
+        return [former for former in found if former]
 
     def _leftovers(self) -> list[Path]:
         """What killed processes left beside the output; only who has the lock may remove it."""
@@ -391,6 +440,10 @@ def swap(built: Path, out: Path) -> None:
         os.close(handle)
     remove(old)
     stopping.unfinished.discard(str(old))
+
+
+def _has_links(folder: Path) -> bool:
+    return any(path.is_symlink() for path in folder.rglob("*"))
 
 
 def _lock_of(out: Path) -> Path:

@@ -15,7 +15,7 @@ from cxrtool.data.confinement import is_inside
 from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.tables.ids import Naming, safe_name, stem_of, unique_ids
-from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_manifest
+from cxrtool.data.tables.manifest import SUFFIXES, Manifest, Row, order_columns, read_manifest
 from cxrtool.errors import InputError, count_of
 from cxrtool.flow.origins import step_folder
 from cxrtool.flow.settings import Settings
@@ -68,7 +68,7 @@ def is_manifest(source: Path) -> bool:
         from cxrtool.data.datasets.paths import is_list
 
         return not is_list(source)
-    return source.suffix.lower() in (".csv", ".tsv") or (source / MANIFEST).is_file()
+    return source.suffix.lower() in SUFFIXES or (source / MANIFEST).is_file()
 
 
 def _of_manifest(source: Path, settings: Settings) -> list[_Image]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrtool.data.file_names import MANIFEST, REJECTS, RUN_FILE
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.manifest import SUFFIXES, Manifest, Row, read_header, read_manifest, read_table
 from cxrtool.errors import ChangedError, InputError
 from cxrtool.flow.folder import read_run_file
 
@@ -144,15 +144,12 @@ def _is_table(path: Path) -> bool:
     """Whether a path is a manifest (by its columns), or the folder of a step with one."""
     if path.is_dir():
         return (path / MANIFEST).is_file()
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or not path.is_file():
+    if path.suffix.lower() not in (*SUFFIXES, ".txt") or not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
-            head = file.readline(100_000).decode("utf-8-sig", "replace")
+        return {"image_id", "path"} <= set(read_header(path))
     except OSError:
         return False
-    names = {name.strip().strip('"') for name in head.replace(";", ",").replace("\t", ",").split(",")}
-    return {"image_id", "path"} <= names
 
 
 def _plain(path: Path) -> Path:

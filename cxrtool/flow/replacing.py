@@ -7,7 +7,6 @@ checked in `flow.folder`.
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from cxrtool.data.file_names import (
 )
 from cxrtool.data.files import is_stream, locked, saying_what_fails
 from cxrtool.data.splitting.splits import COLUMNS, RECORDS
-from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest
+from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, read_header
 from cxrtool.errors import TakenError
 from cxrtool.flow.folder import other_name, read_run_file
 from cxrtool.flow.settings import Settings
@@ -43,25 +42,19 @@ _FIXED = (MANIFEST, PREDICTIONS, REJECTS, RUN_FILE, FITTED_ON, MODEL, MODEL_WEIG
 
 def is_splits(path: Path) -> bool:
     """Whether a file is a table that `split` writes."""
-    header = _header(path)
+    header = set(read_header(path, ","))
     return set(COLUMNS) <= header <= {*COLUMNS, *RECORDS}
 
 
 def is_manifest_file(path: Path) -> bool:
     """Whether a file is a manifest, as `select` writes it."""
-    header = _header(path)
+    header = set(read_header(path, ","))
     return {"image_id", "path"} <= header and "predicted" not in header
 
 
 def is_predictions(path: Path) -> bool:
     """Whether a file is a table of predictions, as `predict` and `fuse` write it."""
-    return {"image_id", "path", "predicted"} <= _header(path)
-
-
-def _header(path: Path) -> set[str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        # A picture has no line ends; what is longer than this is no header.
-        return set(next(csv.reader([file.readline(1 << 20).replace("\0", "")]), []))
+    return {"image_id", "path", "predicted"} <= set(read_header(path, ","))
 
 
 def check_inputs(out: Path | None, inputs: Iterable[Path]) -> None:
@@ -167,7 +160,7 @@ def _reads(source: Path | Manifest, out: Path, *, mine: bool) -> bool:
             if _reads(origin.parent if step else origin, out, mine=mine):
                 return True
         key = _key(out)
-        return any(_key(row[name]) == key for row in source.rows for name in PATH_COLUMNS if row.get(name))
+        return any(_key(row[name]) == key for row in source.records for name in PATH_COLUMNS if row.get(name))
     if is_stream(source) or not source.exists():
         return False
     if source.samefile(out) or (source.is_dir() and (source / MANIFEST).exists() and (source / MANIFEST).samefile(out)):

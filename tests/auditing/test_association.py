@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from cxrtool.auditing import association
 from cxrtool.auditing.association import (
     area,
     benjamini_hochberg,
@@ -208,3 +209,33 @@ def test_benjamini_and_hochberg_are_scipys(raw):
 def test_what_could_not_be_tested_is_none_of_the_family():
     assert benjamini_hochberg([None, 0.04, None, 0.01]) == [None, 0.04, None, 0.02]
     assert benjamini_hochberg([None]) == [None]
+
+
+@pytest.mark.parametrize("units", [2_000, 20_000])
+@pytest.mark.parametrize("ties", [False, True])
+def test_intervals_from_influence_functions_are_those_of_resamples(units, ties):
+    rng = np.random.default_rng(units)
+    first = np.arange(units) < units // 3
+    number = rng.gamma(3.0, 1.0, units) + 0.4 * first
+    number = np.round(number) if ties else number
+    smd, auc = numerical_figures(number, first)
+    drawn = association._by_resampling(number, first, smd, auc, np.random.default_rng(1))
+    computed = association._by_influence(number, first, smd, auc, np.random.default_rng(1))
+    for one, other in zip(drawn, computed, strict=True):
+        assert other == pytest.approx(one, abs=0.05 * (one[1] - one[0]))
+
+
+def numerical_figures(number, first):
+    one, other = number[first], number[~first]
+    pooled = np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2)
+    return (one.mean() - other.mean()) / pooled, association.area(one, other)
+
+
+def test_many_units_have_an_interval_without_a_resample(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = (np.arange(association.MANY_PATIENTS) % 3 == 0).astype(np.intp)
+    number = rng.normal(size=len(labels)) + labels
+    monkeypatch.setattr(association, "draw_patients", None)
+    found = association.numerical(number, labels, 2, rng, permutations=10)
+    assert found.smd_interval[0] < found.smd < found.smd_interval[1]
+    assert found.auc_interval[0] < found.auc < found.auc_interval[1]

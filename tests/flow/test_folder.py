@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cxrtool.data.files import locked
-from cxrtool.data.tables.manifest import read_manifest
+from cxrtool.data.tables.manifest import Manifest, read_manifest, relative_rows
+from cxrtool.data.tables.views import columns_of
 from cxrtool.errors import OutputError, StrictError, UsageError
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.folder import Inputs, Plan, StepFolder, _as_json, read_run_file
 from cxrtool.flow.settings import Settings
 
 
@@ -402,3 +403,15 @@ def test_a_lock_that_a_killed_process_left_goes_and_one_that_is_held_stays(tiny,
     with locked(lock):
         assert not StepFolder(out, plan_of(tiny), settings).needs_work()
         assert lock.exists()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_digest_of_a_table_is_that_of_its_rows_as_json(tiny, streamed):
+    rows = [{**row, 'a "%s" %': f"%{i}é\n", "mask": ""} for i, row in enumerate(tiny.rows)]
+    own = Manifest(list(rows[0]), rows, None if streamed else tiny.origin)
+    relative = rows if streamed else relative_rows(rows, tiny.origin.parent)
+    for table in (own, Manifest.of_columns(columns_of(rows), own)):
+        assert "".join(_as_json(table)) == json.dumps(relative, sort_keys=True)
+        assert Inputs.of(table).digest == Inputs.of(own).digest
+    empty = Manifest.of_columns(columns_of([], ["image_id"]), own)
+    assert "".join(_as_json(empty)) == "[]"

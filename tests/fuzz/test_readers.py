@@ -83,6 +83,22 @@ def workbook() -> bytes:
     return stream.getvalue()
 
 
+def parquet() -> list[bytes]:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def written(compression: str, **columns: Any) -> bytes:
+        stream = io.BytesIO()
+        table = pa.table({"image_id": ["a1", "a2"], "path": ["1.png", "2.png"], **columns})
+        pq.write_table(table, stream, compression=compression)
+        return stream.getvalue()
+
+    when = pa.array([0, None], pa.timestamp("ns"))
+    return [
+        written("zstd", label=["covid", None], age=[50.5, None], known=[True, False], when=when),
+        written("none", subset=["train", "test"], prob_a=[0.5, 1.0], prob_b=[0.5, 0.0]),
+    ]
+
+
 MANIFEST = (
     "image_id,path,label,patient_id,sha256,age\n"
     'a1,images/a1.png,covid,"s:1",ab12,50\na2,images/a2.png,normal,s:2,ab13,\n'
@@ -188,6 +204,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], Callable[[], list[bytes]
         ],
     ),
     "CSV": ("csv", a_table, lambda: [text.encode() for text in (MANIFEST, SPLITS, PREDICTIONS)]),
+    "Parquet": ("parquet", a_table, parquet),
     "XLSX": ("xlsx", lambda path: read_workbook(path), lambda: [workbook()]),
     "JSON": ("json", a_json, lambda: [RUN, model()]),
     "TOML": ("toml", a_config, lambda: [TOML]),

@@ -4,7 +4,10 @@ import time
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cxrtool.imaging import hashing
 from cxrtool.imaging.hashing import dhash, near_duplicates, pixel_sha256
 
 
@@ -94,6 +97,22 @@ def test_finds_what_comparing_all_with_all_finds(near):
     found = near_duplicates(hashes, near)
     assert found == brute_force(hashes, near)
     assert len(found) > 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([0, 1, 3, 12]), st.sampled_from([8, 24, 64, 256]), st.booleans())
+def test_an_index_of_one_band_and_of_two_finds_every_pair(data, near, size, many):
+    generator = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    bits = generator.integers(0, 2, (data.draw(st.integers(1, 60)), size)).astype(np.uint8)
+    for index in range(-(-len(bits) // 2), len(bits)):
+        # Some pairs are just below the limit, some just above, and some differ in one place alone.
+        bits[index] = bits[generator.integers(0, index)]
+        bits[index, generator.choice(size, min(size, generator.integers(0, near + 3)), replace=False)] ^= 1
+    hashes = [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "MANY", 0 if many else 10**9)
+        patch.setattr(hashing, "_BLOCK", 7)
+        assert near_duplicates(hashes, near) == brute_force(hashes, near)
 
 
 def test_nothing_and_one():

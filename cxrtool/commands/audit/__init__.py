@@ -80,7 +80,7 @@ def audit(options: AuditOptions, settings: Settings) -> dict[str, Any]:
         found = _describe(audited, _resumed(build, audited, settings))
         _write(build, found)
         counts = {"findings": sum(len(part["findings"]) for part in found["parts"].values())}
-        build.finish(manifest.columns, manifest.rows, counts=counts)
+        build.finish(manifest.columns, manifest.records, counts=counts)
     return found
 
 
@@ -147,7 +147,7 @@ def _describe(audited: Audited, found: Sequence[Part]) -> dict[str, Any]:
         "about": audited.about(),
         "headline": headline(found),
         "quick": audited.options.quick,
-        "images": len(audited.manifest.rows),
+        "images": len(audited.manifest),
         "classes": audited.manifest.classes(),
         "parts": {part.name: part.as_json() for part in found},
     }

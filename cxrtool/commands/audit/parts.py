@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -59,7 +60,7 @@ class Audited:
         Raises:
             InputError: One of them cannot be read, or there is nothing to audit.
         """
-        if not manifest.rows:
+        if not len(manifest):
             raise InputError(f"{manifest.name}: expected images, found none")
         external = read_manifest(options.external, root=settings.root) if options.external else None
         others = {name: read_manifest(path, root=settings.root) for name, path in stages.items()}
@@ -91,7 +92,7 @@ class Audited:
             return {}
         from cxrtool.data.splitting.divider import Divider
 
-        labelled = [row for row in self.manifest.rows if row["label"]]
+        labelled = [row for row in self.manifest.records if row["label"]]
         divider = Divider(labelled, seed=self.settings.seed)
         # A small set is audited in fewer folds instead of not at all.
         folds = min(FOLDS, divider.most_folds())
@@ -112,7 +113,7 @@ class Audited:
         if self.splits:
             lenient = replace(self.settings, allow_leakage=True, report=Muted(self.settings.report))
             return read_assignments(self.splits, self.manifest, lenient)
-        indices = {row["image_id"]: i for i, row in enumerate(self.manifest.rows)}
+        indices = {name: i for i, name in enumerate(self.manifest.column("image_id"))}
         return [
             Assignment(
                 *run, {name: sorted(indices[i] for i, subset in subsets.items() if subset == name) for name in SUBSETS}
@@ -156,8 +157,8 @@ class Audited:
         """A line about what is audited."""
         from cxrtool.evaluation.tables import count_of
 
-        rows, classes = self.manifest.rows, self.manifest.classes()
-        counts = ", ".join(f"{name} {sum(row['label'] == name for row in rows)}" for name in classes)
+        rows, numbers = self.manifest.records, Counter(self.manifest.column("label"))
+        counts = ", ".join(f"{name} {numbers[name]}" for name in self.manifest.classes())
         texts = [f"{count_of(len(rows), 'image')} of {count_of(len(set(group_images(rows))), 'patient')} ({counts})"]
         if self.assignments:
             folds = count_of(len(self.assignments), "fold")
@@ -270,9 +271,9 @@ def parts(audited: Audited, settings: Settings, folder: Path, reject: Reject) ->
 def _leakage(audited: Audited, folder: Path) -> Part:
     from cxrtool.auditing import leakage
 
-    rows = audited.manifest.rows
+    rows = audited.manifest.records
     part = leakage.examine(rows, audited.runs or None)
-    paths = {row["image_id"]: row["path"] for row in rows}
+    paths = dict(zip(audited.manifest.column("image_id"), audited.manifest.column("path"), strict=True))
     shown = leakage.draw_pairs(part.content["pairs"], paths, folder / PAIRS)
     return replace(part, pictures=[(PAIRS, "Identical or near-duplicate images, side by side")]) if shown else part
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, write_manifest
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import ChangedError, ImageError, InputError, count_of
 from cxrtool.flow.assignment import check_read
 from cxrtool.flow.folder import AT
@@ -77,16 +78,16 @@ def read_pictures(
 
     from cxrtool.auditing.views import SIDE, ImageSet
 
-    given = sum(bool(row.get("mask")) for row in manifest.rows)
-    drawn = given > 0 and given >= ENOUGH * len(manifest.rows)
+    given = sum(map(bool, manifest.column("mask")))
+    drawn = given > 0 and given >= ENOUGH * len(manifest)
     entry = None if drawn or quick else _finder_entry()
     see = partial(look_at, drawn=drawn, entry=entry, max_pixels=max_pixels)
     looks: list[Look] = []
     index: list[int] = []
     mask_errors: list[str] = []
     reasons: list[str] = []
-    workers = min(settings.workers, len(manifest.rows) or 1)
-    with settings.report.progress("reading images", len(manifest.rows)) as advance:
+    workers = min(settings.workers, len(manifest) or 1)
+    with settings.report.progress("reading images", len(manifest)) as advance:
         results = map_items(see, manifest.rows, workers=workers, preload=PRELOAD)
         for i, (row, result) in enumerate(results):
             if isinstance(result, ChangedError):
@@ -238,9 +239,9 @@ class Views:
         return self._read(self.manifest)
 
     @property
-    def rows(self) -> Sequence[Row]:
+    def rows(self) -> Sequence[RowView]:
         """The rows of the manifest, with properties of the files where all were read."""
-        return self.manifest.rows if self.quick or len(self.manifest) > MOST else self.pictures.rows
+        return self.manifest.records if self.quick or len(self.manifest) > MOST else self.pictures.rows
 
     @cached_property
     def stages(self) -> dict[str, ImageSet]:
@@ -279,13 +280,13 @@ class Views:
     def _read(self, manifest: Manifest) -> ImageSet:
         import numpy as np
 
-        indices = sample(manifest.rows, self.settings.seed)
-        some = manifest.subset(manifest.rows[i]["image_id"] for i in indices)
+        indices = sample(manifest.records, self.settings.seed)
+        some = manifest.subset(manifest.column("image_id")[i] for i in indices)
         read = read_pictures(some, self.settings, quick=self.quick, max_pixels=self.max_pixels, reject=self.reject)
         return replace(read, index=np.array(indices, np.intp)[read.index])
 
 
-def sample(rows: Sequence[Row], seed: int, most: int = MOST) -> list[int]:
+def sample(rows: Sequence[RowView], seed: int, most: int = MOST) -> list[int]:
     """Indices of all images, or of a sample of whole patients with at most `most` images, drawn by seed and ids."""
     from cxrtool.data.splitting.dealing import rank
     from cxrtool.data.splitting.grouping import group_images

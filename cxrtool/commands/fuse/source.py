@@ -105,11 +105,9 @@ def _read(path: Path, *, partial: bool) -> Predictions:
 
 def _write(out: Path, fused: Predictions, paths: Sequence[Path]) -> None:
     """Write the file; an identical one is only touched if a source is newer, so that Make stops here."""
-    text = dump_predictions(fused, out.absolute().parent)
-    if out.is_file() and out.read_bytes() == text.encode(errors="backslashreplace"):
-        files = [path for path in paths if path.exists() and not is_stream(path)]
-        newest = [path / MANIFEST if (path / MANIFEST).is_file() else path for path in files]
-        if any(path.stat().st_mtime > out.stat().st_mtime for path in newest):
-            touch(out)
+    if write_predictions(out, fused, keep=True):
         return
-    write_predictions(out, fused)
+    files = [path for path in paths if path.exists() and not is_stream(path)]
+    newest = [path / MANIFEST if (path / MANIFEST).is_file() else path for path in files]
+    if any(path.stat().st_mtime > out.stat().st_mtime for path in newest):
+        touch(out)

@@ -16,13 +16,13 @@ from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import ADAPTERS
 from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.tables.ids import Naming, one_line, stem_of, unique_ids
-from cxrtool.data.tables.manifest import Manifest, order_columns
+from cxrtool.data.tables.manifest import SUFFIXES, Manifest, order_columns
 from cxrtool.errors import InputError, UsageError
 
 ORIGINAL = "original"
 """The column with the source file of an image."""
 
-TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".xls")
+TABLES = (*SUFFIXES, ".xlsx", ".xlsm", ".xls")
 
 AUTO = "auto"
 """Instead of a data set: the one whose layout a folder has, else the plain adapters."""

@@ -12,6 +12,7 @@ from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.datasets.table import PATHS
 from cxrtool.data.files import existing, is_stream, read_bytes
+from cxrtool.data.tables.parquet import is_parquet
 from cxrtool.errors import InputError, count_of
 
 SUFFIX = ".txt"
@@ -25,7 +26,10 @@ def is_list(source: Path) -> bool:
     """
     if not is_stream(source) and not (source.suffix.lower() == SUFFIX and source.is_file()):
         return False
-    first = next(iter(read_bytes(source).decode("utf-8-sig", "replace").splitlines()), "")
+    data = read_bytes(source)
+    if is_parquet(source, data):
+        return False
+    first = next(iter(data.decode("utf-8-sig", "replace").splitlines()), "")
     delimiter = max((",", ";", "\t"), key=first.count)
     return not {cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])} & set(PATHS)
 

@@ -3,22 +3,28 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cxrtool.data.tables import manifest
 from cxrtool.data.tables.manifest import (
     TEXTS,
     Manifest,
     Table,
     dump_table,
     order_columns,
+    read_header,
     read_manifest,
     read_table,
+    relative_columns,
+    relative_rows,
     write_manifest,
     write_table,
 )
+from cxrtool.data.tables.views import Columns
 from cxrtool.errors import InputError
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -283,3 +289,47 @@ def test_two_ids_of_one_file_are_told(tmp_path, pair):
     manifest = read_manifest(manifest_of(tmp_path, "image_id", pair))
     with pytest.raises(InputError, match="line 3: expected image_ids that name different files"):
         manifest.check_file_names()
+
+
+PARTS = st.sampled_from(["a", "b", "..", ".", "", "x y", "ä"])
+
+
+@given(st.lists(PARTS, max_size=5), st.lists(PARTS, max_size=6))
+def test_relative_paths_are_those_of_relpath(folders, parts):
+    base, path = "/" + "/".join(folders), "/" + "/".join(parts)
+    expected = Path(os.path.relpath(path, base)).as_posix()
+    columns = relative_columns(Columns({"path": [path, "", path]}, 3), Path(base))
+    assert columns.cells["path"] == [expected, "", expected]
+    assert relative_rows([{"path": path, "mask": ""}], Path(base)) == [{"path": expected, "mask": ""}]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_counted_over_batches_and_any_line_end(tmp_path, end, monkeypatch):
+    monkeypatch.setattr(manifest, "_BATCH", 4)
+    rows = [f"im{i},c{i % 2}" for i in range(11)]
+    rows[5] = f'im5,"c{end}1"'
+    (tmp_path / "t.csv").write_bytes(end.join(["image_id,label", *rows, ""]).encode())
+    table = read_table(tmp_path / "t.csv")
+    assert table.column("image_id") == [f"im{i}" for i in range(11)]
+    assert table.column("label")[5] == f"c{end}1"
+    assert list(table.lines) == [*range(2, 7), *range(8, 14)]
+    with pytest.raises(InputError, match="line 8: expected one line of text in 'label'"):
+        table.check_texts()
+
+
+def test_an_equal_file_is_left_alone(tmp_path):
+    target = tmp_path / "t.csv"
+    rows = [{"a": str(i)} for i in range(3)]
+    assert write_table(target, ["a"], rows, keep=True)
+    assert not write_table(target, ["a"], rows, keep=True)
+    for other in (rows[:2], [*rows, {"a": "3"}]):
+        assert write_table(target, ["a"], other, keep=True)
+        assert read_table(target).rows == other
+
+
+def test_the_header_alone_is_read_with_any_delimiter(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfimage_id; path\r\na;b\r\n")
+    assert read_header(tmp_path / "t.csv") == ["image_id", "path"]
+    assert read_header(tmp_path / "t.csv", ",") == ["image_id; path"]
+    (tmp_path / "t.csv").write_bytes(b"")
+    assert read_header(tmp_path / "t.csv") == []

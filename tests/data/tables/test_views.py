@@ -1,10 +1,13 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from cxrtool.data.tables.manifest import Manifest, Table
+from cxrtool.data.tables.views import Columns, cells_of, columns_of
 
 ROWS = [{"image_id": "001", "label": "None"}, {"image_id": "2", "label": "", "note": "x"}]
 
@@ -74,3 +77,41 @@ def test_tables_are_still_dataclasses():
     assert replace(one, rows=[]).rows == []
     assert one.rows == ROWS
     assert "'001'" in repr(one)
+
+
+def by_column():
+    return Table.of_columns(Columns({"image_id": ["001", "2", "3"], "label": ["None", "", "x"]}, 3), table())
+
+
+def test_rows_of_columns_are_for_reading_and_copies_for_changing():
+    one = by_column()
+    assert (one.columns, len(one), one.name) == (["image_id", "label"], 3, "m.csv")
+    first = one.records[0]
+    assert first == {"image_id": "001", "label": "None"}
+    assert (first.get("none", ""), first.get("none"), dict(first)["label"]) == ("", "", "None")
+    assert [row["label"] for row in one.records] == one.column("label") == ["None", "", "x"]
+    assert one.column("other") == ["", "", ""]
+    assert [row["image_id"] for row in one.records[1:]] == ["2", "3"]
+    assert one.records[-1]["image_id"] == "3"
+    with pytest.raises(IndexError):
+        one.records[3]
+    one.rows[0]["label"] = "covid"
+    assert one.records[0]["label"] == "covid"
+    assert first["label"] == "None"
+    assert list(one.frame["label"]) == ["covid", "", "x"]
+
+
+def test_a_row_goes_to_a_worker_without_its_table():
+    one = Table.of_columns(Columns({"image_id": [str(i) for i in range(10_000)]}, 10_000), table())
+    assert len(pickle.dumps(one.records[5])) < 100
+    assert pickle.loads(pickle.dumps(one.records[5])) == {"image_id": "5"}
+
+
+def test_columns_of_rows_have_every_cell():
+    found = columns_of(ROWS, ["path", "label"])
+    assert found.cells == {"path": ["", ""], "label": ["None", ""], "image_id": ["001", "2"], "note": ["", "x"]}
+    assert columns_of(found) is found
+    assert columns_of(found, ["more"]).cells["more"] == ["", ""]
+    assert found.take([1]).copies() == [{"path": "", "label": "", "image_id": "2", "note": "x"}]
+    assert Columns({}, 2).copies() == [{}, {}]
+    assert cells_of(ROWS, "note") == ["", "x"]

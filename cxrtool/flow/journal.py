@@ -1,0 +1,219 @@
+"""What a step has done, item by item: how an interrupted run continues, and how a folder that grew costs little.
+
+A record has the mark of all that its item depends on: the row, size and time of the files read, the options, the
+versions. The journal of a finished output stays in it. When the output is made again, the files of the items whose mark
+is still the same are copied from it, if they are what was written. They are copies, because a file with two names would
+be changed under both, and they keep their time, so that the next step takes its items over, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cxrtool.data.confinement import check_inside
+from cxrtool.data.digests import FILES, entry_of
+from cxrtool.data.files import are_whole_pngs, sha256_file
+
+JOURNAL = "journal.jsonl"
+KEY, MARK = "key", "mark"
+_THREADS, _AT_ONCE = 4, 256
+"""Threads that copy files, and items that wait for them."""
+
+
+class Records(Mapping[str, dict[str, Any]]):
+    """The records of a journal by key; each is kept as its line, which takes a tenth of the memory."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.lines: dict[str, str] = {}
+        for line in data.decode(errors="replace").splitlines():
+            # The last line may be incomplete if the process was killed.
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                self.lines[json.loads(line)[KEY]] = line
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.lines[key])
+        del record[KEY]
+        return record
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+@dataclass(frozen=True)
+class Former:
+    """An earlier output, or an unfinished one, from which items are taken over.
+
+    Attributes:
+        digests: The entries of its files in `run.json`; None where it is unfinished: then its PNGs are checked for
+            their size and end, as where a run continues.
+    """
+
+    folder: Path
+    records: Records
+    digests: Mapping[str, str] | None
+
+    @classmethod
+    def of(cls, folder: Path, digests: Mapping[str, str] | None, name: str = JOURNAL) -> Former | None:
+        """Read its journal; None where it has none, or where that was changed afterwards."""
+        try:
+            data = (folder / name).read_bytes()
+        except OSError:
+            return None
+        if digests is not None and digests.get(name) != entry_of(data):
+            return None
+        return cls(folder, Records(data), digests)
+
+    def take(self, key: str, mark: str, target: Path) -> dict[str, Any] | None:
+        """Copy the files of an item below `target`, and return its record; None where something has changed."""
+        record = self.records.get(key)
+        if record is None or record.pop(MARK, None) != mark:
+            return None
+        found = {}
+        for name, size in record.get(FILES, {}).items():
+            place = PurePosixPath(name)
+            if place.is_absolute() or ".." in place.parts:
+                return None
+            try:
+                data, status = (self.folder / name).read_bytes(), (self.folder / name).stat()
+            except OSError:
+                return None
+            known = self.digests.get(name) == entry_of(data) if self.digests is not None else _is_whole(data, size)
+            if not known:
+                return None
+            found[target / name] = data, status
+        for path, (data, status) in found.items():
+            check_inside(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return record
+
+
+def _is_whole(data: bytes, size: int) -> bool:
+    return len(data) == size and data[-8:-4] == b"IEND"
+
+
+@dataclass
+class Journal:
+    """The finished items of a run, one JSON line per record.
+
+    Attributes:
+        former: Earlier outputs, from which items are taken over.
+        done: The records of a run that was interrupted.
+    """
+
+    path: Path
+    former: Sequence[Former] = ()
+    done: Records = field(default_factory=Records)
+    _kept: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.done = Records(self.path.read_bytes())
+        self._file = self.path.open("a", encoding="utf-8")
+        if self.path.stat().st_size:
+            self._file.write("\n")
+
+    def find(self, marks: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], int]:
+        """The records of the items that need not be made: of the interrupted run, and of an earlier output.
+
+        The files of the latter are copied beside the journal.
+
+        Args:
+            marks: The mark of each item, by its key.
+
+        Returns:
+            The records by key, and how many of them are of an earlier output.
+        """
+        folder = self.path.parent
+        found: dict[str, dict[str, Any]] = {}
+        for key, mark in marks.items():
+            record = self.done.get(key)
+            if record and record.pop(MARK, None) == mark and are_whole_pngs(folder, record.get(FILES, {})):
+                found[key] = record
+        self._kept |= found.keys()
+        resumed = len(found)
+
+        def take(key: str) -> dict[str, Any] | None:
+            taken = (former.take(key, marks[key], folder) for former in self.former)
+            return next((record for record in taken if record is not None), None)
+
+        pending = iter([key for key in marks if key not in found] if self.former else [])
+        # Reading, hashing and writing release the interpreter's lock.
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while some := list(islice(pending, _AT_ONCE)):
+                for key, record in zip(some, pool.map(take, some), strict=True):
+                    if record is not None:
+                        self.add(key, record, marks[key])
+                        found[key] = record
+        return found, len(found) - resumed
+
+    def add(self, key: str, record: Mapping[str, Any], mark: str = "") -> None:
+        """Record that the item `key` is done, even if this process is killed later; with a mark, for later runs too."""
+        if mark:
+            self._kept.add(key)
+        self._file.write(json.dumps({KEY: key, **({MARK: mark} if mark else {}), **record}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def finish(self) -> bytes:
+        """Close the file, and return the records that are of use to later runs, in the order of their keys."""
+        self.close()
+        lines = Records(self.path.read_bytes()).lines if self._kept else {}
+        return "".join(f"{lines[key]}\n" for key in sorted(self._kept)).encode()
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file is a journal."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(json.dumps({KEY: ""})[:-2].encode())
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of items; `identity` is what the results of all of them depend on.
+
+    With `verify` files are marked by their content, else by size and time.
+    """
+
+    identity: str
+    verify: bool = False
+
+    def of(self, *values: object, files: Iterable[Path | str] = ()) -> str:
+        """The mark of an item that depends on some values and files. Of a path only the name counts."""
+        marks = [[os.path.basename(path), _state_of(path, self.verify)] for path in files]  # noqa: PTH119
+        content = json.dumps([self.identity, values, marks], default=str)
+        return hashlib.sha256(content.encode(errors="backslashreplace")).hexdigest()[:32]
+
+
+def _state_of(path: Path | str, verify: bool) -> str:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return "missing"
+    state = status.st_size, status.st_mtime_ns
+    return _content_of(str(path), *state) if verify else f"{state[0]}:{state[1]}"
+
+
+@lru_cache(None)
+def _content_of(path: str, size: int, time: int) -> str:
+    try:
+        return sha256_file(Path(path))
+    except OSError:
+        return "unreadable"
