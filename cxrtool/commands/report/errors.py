@@ -74,7 +74,7 @@ def find_errors(scores: Scores) -> list[Wrong]:
     order = sorted(most_confident.items(), key=lambda item: (-item[1][0], item[0]))
     return [
         Wrong(
-            scores.rows[i],
+            dict(scores.rows[i]),
             scores.classes[int(scores.truth[i])],
             scores.classes[int(scores.predicted[i])],
             probability,
