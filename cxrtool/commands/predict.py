@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.file_names import PREDICTIONS
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import dump_predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
 from cxrtool.errors import InputError, StrictError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.flow.images import read_images
-from cxrtool.flow.predicted import IMAGES, beside, own_beside, write_beside
+from cxrtool.flow.predicted import IMAGES, beside, earlier_answers, own_beside, write_beside
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
 from cxrtool.flow.replacing import check_file, is_predictions
 from cxrtool.flow.run import model_folders
@@ -134,21 +134,25 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     if settings.dry_run:
         settings.report.say(f"would run {count_of(len(folders), 'model')} on {count_of(len(manifest), 'image')}")
         return
-    inputs = [manifest, options.model, *folders]
+    inputs: list[Path | Manifest | None] = [manifest, options.model, *folders]
     check_file(settings.out, is_predictions, inputs, settings, own_beside(settings.out) if settings.out else None)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
     started = time.time()
-    members, answers, rejects = answer(options, settings, folders, manifest)
-    if options.calibrated:
-        answers = calibrate(members, answers, settings)
-    predictions = to_table(members, answers, manifest.columns, manifest.name, by_member=options.members)
-    if settings.out is None:
-        settings.output.write(dump_predictions(predictions))
-    else:
-        write_predictions(settings.out, predictions)
-        if settings.out.is_file():
-            write_beside(settings.out, options.model, options, settings, members, answers, rejects, started)
+    with earlier_answers(settings.out, options, settings) as earlier:
+        members, answers, rejects = answer(options, settings, folders, manifest, earlier)
+        if earlier and earlier.taken:
+            number = count_of(len(manifest), "image")
+            settings.report.say(f"{settings.out}: {earlier.taken} of {number} taken over unchanged")
+        if options.calibrated:
+            answers = calibrate(members, answers, settings)
+        predictions = to_table(members, answers, manifest.columns, manifest.name, by_member=options.members)
+        if settings.out is None:
+            settings.output.write(dump_predictions(predictions))
+        else:
+            write_predictions(settings.out, predictions)
+        if settings.out and earlier:
+            write_beside(settings.out, options.model, options, settings, members, answers, rejects, started, earlier)
             unlike = sum(bool(one.properties["unlike"]) and not is_twin(one.row) for one in answers)
             if unlike:
                 where = f"column unlike of {beside(settings.out, IMAGES)}"

@@ -25,7 +25,6 @@ from cxrtool.data.datasets.pseudonyms import HIDDEN, hide_names, without_names
 from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.table import AMBIGUOUS, STANDARD, parse_columns
 from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
-from cxrtool.data.files import is_whole_png
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
@@ -53,7 +52,7 @@ def read_one(
     """Read one image and its mask, bring them to size and write them below `target`; run in a worker process.
 
     Returns:
-        Values for the manifest, and the number of bytes of each file, so that a resumed run can check the files.
+        Values for the manifest, and in `files` the number of bytes of each file, so that a later run can check them.
 
     Raises:
         ImageError: The image cannot be read.
@@ -69,21 +68,27 @@ def read_one(
     radiograph = read_image(record.path, max_pixels=max_pixels, capture_decoder_errors=True, header=record.header)
     pixels = radiograph.pixels
     height, width = pixels.shape
-    made = {
+
+    def write(folder: str, values: Grey, *, mask: bool = False) -> None:
+        made["files"][name_of(folder, record.image_id)] = write_png(
+            target / name_of(folder, record.image_id), values, mask=mask
+        )
+
+    made: dict[str, Any] = {
         "width": width,
         "height": height,
         "sha256": pixel_sha256(pixels),
         "dhash": dhash(pixels),
         "tags": radiograph.tags,
         "warnings": radiograph.warnings,
-        "bytes": write_png(image_path(target, "images", record.image_id), prepare_pixels(pixels, size, fit)),
+        "files": {},
     }
+    write("images", prepare_pixels(pixels, size, fit))
     if record.masks:
         try:
             for file in record.masks:
                 _confine(file, root)
-            mask = _read_mask(record.masks, (height, width), size, fit, max_pixels)
-            made["mask_bytes"] = write_png(image_path(target, "masks", record.image_id), mask, mask=True)
+            write("masks", _read_mask(record.masks, (height, width), size, fit, max_pixels), mask=True)
             if TURNED in radiograph.warnings:
                 radiograph.warnings.append("its mask is in a file of its own and was not turned with it")
         except ImageError as error:
@@ -91,8 +96,7 @@ def read_one(
     if record.ribless:
         try:
             _confine(record.ribless, root)
-            ribless = _read_ribless(record.ribless, (height, width), size, fit, max_pixels)
-            made["ribless_bytes"] = write_png(image_path(target, "ribless", record.image_id), ribless)
+            write("ribless", _read_ribless(record.ribless, (height, width), size, fit, max_pixels))
         except ImageError as error:
             radiograph.warnings.append(f"rib-free image excluded: {error.message}")
     return made
@@ -127,9 +131,9 @@ def _confine(path: Path, root: Path | None) -> None:
         raise ImageError(f"it is outside --root {root}")
 
 
-def image_path(target: Path, folder: str, image_id: str) -> Path:
-    """The path of a written image; `folder` is one of `KINDS`."""
-    return target / folder / f"{image_id}.png"
+def name_of(folder: str, image_id: str) -> str:
+    """The name of a written image, relative to the output; `folder` is one of `KINDS`."""
+    return f"{folder}/{image_id}.png"
 
 
 VERSION = 2
@@ -399,9 +403,8 @@ def _read_all(
     rows, rejects, unwanted = dict[str, Row](), dict[str, str](), 0
     for name in KINDS:
         (build.path / name).mkdir(exist_ok=True)
-    pending = []
+    wanted: dict[str, Record] = {}
     for record in listing.records:
-        made = build.journal.done.get(record.image_id)
         view = record.columns.get("view", "").strip()
         if not record.relative:
             rejects[record.image_id] = "this row of the table has no file"
@@ -410,10 +413,18 @@ def _read_all(
             unwanted += 1
         elif record.doubt:
             rejects[record.image_id] = record.doubt
-        elif made and _is_whole(made, record.image_id, build.path):
-            rows[record.image_id] = _complete(record, made, build.path, salt)
         else:
-            pending.append(record)
+            wanted[record.image_id] = record
+    # With a salt the names of files are secret.
+    identity = build.marks(secret=salt or "")
+    root = None if settings.root is None else str(settings.root.absolute())
+    marks = {
+        name: identity.of(name, root, one.columns.get("view"), salt and one.columns["source"], files=_files_of(one))
+        for name, one in wanted.items()
+    }
+    for name, made in build.done(marks, "image").items():
+        rows[name] = _complete(wanted[name], made, build.path, salt)
+    pending = [record for name, record in wanted.items() if name not in rows]
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
     results = map_items(work, pending, workers=min(settings.workers, len(pending) or 1), preload=preload)
     with settings.report.progress("prepare", len(pending)) as advance:
@@ -423,13 +434,13 @@ def _read_all(
             elif reason := _other_view(record.columns.get("view") or result["tags"].get("view", ""), views):
                 rejects[record.image_id] = reason
                 unwanted += 1
-                for name in KINDS:
-                    image_path(build.path, name, record.image_id).unlink(missing_ok=True)
+                for name in result["files"]:
+                    (build.path / name).unlink(missing_ok=True)
             else:
                 if salt is not None:
                     # What is left of a killed process has no clear id either.
                     result = _without_identity(record, result, salt)
-                build.journal.add(record.image_id, result)
+                build.journal.add(record.image_id, result, marks[record.image_id])
                 rows[record.image_id] = _complete(record, result, build.path, salt)
             advance(1)
     for record in listing.records:
@@ -442,12 +453,9 @@ def _read_all(
     return [rows[record.image_id] for record in listing.records if record.image_id in rows], unwanted
 
 
-def _is_whole(made: Mapping[str, Any], image_id: str, folder: Path) -> bool:
-    """Whether the files of a journal entry are complete."""
-    folders = {"bytes": "images", "mask_bytes": "masks", "ribless_bytes": "ribless"}
-    return all(
-        is_whole_png(image_path(folder, folders[name], image_id), made[name]) for name in folders if name in made
-    )
+def _files_of(record: Record) -> list[Path]:
+    """The files that `read_one` reads."""
+    return [file for file in (record.path, record.header, *record.masks, record.ribless) if file]
 
 
 def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str | None) -> Row:
@@ -456,10 +464,11 @@ def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str |
     row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], salt)
     for name, value in made["tags"].items():
         row[name] = row.get(name) or (value if name != "patient_id" or salt else patient_id(value, row["source"]))
-    row["path"] = str(image_path(folder, "images", record.image_id))
-    row["mask"] = str(image_path(folder, "masks", record.image_id)) if "mask_bytes" in made else ""
-    if "ribless" in row:
-        row["ribless"] = str(image_path(folder, "ribless", record.image_id)) if "ribless_bytes" in made else ""
+    places = {"images": "path", "masks": "mask", "ribless": "ribless"}
+    for kind, column in places.items():
+        name = name_of(kind, record.image_id)
+        if column in row or kind != "ribless":
+            row[column] = str(folder / name) if name in made["files"] else ""
     for name in ("width", "height", "sha256", "dhash"):
         row[name] = str(made[name])
     row["warning"] = "; ".join(filter(None, [row.get("warning", ""), *made["warnings"]]))

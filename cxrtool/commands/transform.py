@@ -10,7 +10,7 @@ Example: cxrtool transform cropped --generators generators -o twins
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.file_names import FITTED_ON, PART
-from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.twins import twin_rows
@@ -254,40 +253,68 @@ class _Work:
             InputError: Not a single image can be read.
             LeakageError: Generators were fitted on a test image of their fold.
         """
-        form = folds[0].generators.form
+        form, rows = folds[0].generators.form, self.manifest.rows
         if not self.settings.allow_leakage:
-            self._refuse_seen(folds, self.manifest.rows)
-        stores = Stores(self.settings, self.manifest, self.build.folder, warn=False)
-        store = stores.open(form.size, form.fit, self.request)
-        for index, reason in sorted(store.failed.items()):
-            self.build.reject(self.manifest.rows[index]["path"], reason)
+            self._refuse_seen(folds, rows)
+        marks = self._marks(folds)
+        done = self.build.done(marks, "transformation")
+        pending = sorted({i for fold in folds for i in fold.indices if _key(fold, rows[i]) not in done})
+        sha256 = {
+            i: done[key]["sha256"] for fold in folds for i in fold.indices if (key := _key(fold, rows[i])) in done
+        }
+        store = self._open(pending, form, some=bool(done)) if pending else None
+        stored = {index: k for k, index in enumerate(pending)}
+        failed = {pending[k]: reason for k, reason in store.failed.items()} if store else {}
+        for index, reason in sorted(failed.items()):
+            self.build.reject(rows[index]["path"], reason)
+        sha256 |= dict(zip(pending, store.sha256, strict=True)) if store else {}
         # From here on every radiograph has a digest, even if its manifest has none.
-        known = [
-            {**row, "sha256": row.get("sha256") or digest}
-            for row, digest in zip(self.manifest.rows, store.sha256, strict=True)
-        ]
+        known = [{**row, "sha256": row.get("sha256") or sha256.get(i, "")} for i, row in enumerate(rows)]
         self._refuse_seen(folds, known)
-        used = sorted({index for fold in folds for index in fold.indices if index not in store.failed})
+        used = sorted({index for fold in folds for index in fold.indices if index not in failed})
         masks = self._write_masks(used, form.size, form.fit)
         for fold in folds:
-            self._write(fold, store)
-        rows = []
+            (self.build.path / IMAGES / fold.generators.name).mkdir(parents=True, exist_ok=True)
+            wanted = [i for i in fold.indices if i not in failed and _key(fold, rows[i]) not in done]
+            if store:
+                self._write(fold, store, {stored[i]: known[i] for i in wanted}, marks)
+        made = []
         for fold in folds:
             generators = fold.generators
             for index in fold.indices:
-                if index in store.failed:
+                if index in failed:
                     continue
                 given = {name: cell for name, cell in known[index].items() if name not in DROPPED}
                 given |= {"width": str(form.size), "height": str(form.size)}
                 if given.get("mask"):
                     given["mask"] = masks.get(index, "")
-                rows += [
+                made += [
                     {**twin, "path": str(self.build.path / _name(twin))}
                     for twin in twin_rows(given, generators.repeat, generators.fold, generators.classes)
                 ]
         say = self.settings.report.say
-        say(f"{len(rows)} twins of {len(used)} radiographs in {len(folds)} folds, {form.size} x {form.size} pixels")
-        return rows
+        say(f"{len(made)} twins of {len(used)} radiographs in {len(folds)} folds, {form.size} x {form.size} pixels")
+        return made
+
+    def _marks(self, folds: Sequence[_Fold]) -> dict[str, str]:
+        """The marks of the twins of each radiograph in each fold."""
+        identity = self.build.marks()
+        return {
+            _key(fold, row): identity.of(
+                fold.generators.part.sha256, row.get("parent_id"), row.get("sha256"), files=[row["path"]]
+            )
+            for fold in folds
+            for row in (self.manifest.rows[index] for index in fold.indices)
+        }
+
+    def _open(self, indices: Sequence[int], form: Form, *, some: bool) -> Store:
+        """The store of some radiographs; with `some`, others are done, so that none of these need be readable."""
+        given = self.manifest
+        rows = [given.rows[index] for index in indices]
+        stores = Stores(
+            self.settings, Manifest(given.columns, rows, given.origin), self.build.folder, warn=False, needed=not some
+        )
+        return stores.open(form.size, form.fit, self.request)
 
     def _refuse_seen(self, folds: Sequence[_Fold], rows: Sequence[Row]) -> None:
         for fold in folds:
@@ -295,71 +322,59 @@ class _Work:
             tested = [rows[i] for i in fold.indices if subsets[known_as(rows[i], subsets)] == "test"]
             fold.generators.refuse_seen(tested, self.settings)
 
-    def _write(self, fold: _Fold, store: Store) -> None:
-        """Write the twins of one fold that are not there yet."""
+    def _write(self, fold: _Fold, store: Store, wanted: Mapping[int, Row], marks: Mapping[str, str]) -> None:
+        """Write the twins of radiographs in one fold: their rows by their indices in the store."""
         from cxrtool.data.reading.images import write_png
 
-        generators, journal = fold.generators, self.build.journal
-        (self.build.path / IMAGES / generators.name).mkdir(parents=True, exist_ok=True)
-        pending = []
-        for position, index in enumerate(fold.indices):
-            key = f"{generators.name}/{self.manifest.rows[index]['image_id']}"
-            record = journal.done.get(key)
-            if index not in store.failed and not (record and are_whole_pngs(self.build.path, record)):
-                pending.append(position)
+        generators = fold.generators
 
-        def write(item: tuple[int, list[np.ndarray]]) -> tuple[str, dict[str, int]]:
-            position, pictures = item
-            row = self.manifest.rows[fold.indices[position]]
+        def write(item: tuple[int, list[np.ndarray]]) -> tuple[str, dict[str, Any]]:
+            row = wanted[item[0]]
             twins = twin_rows(row, generators.repeat, generators.fold, generators.classes)
             names = [_name(twin) for twin in twins]
             written = {
-                name: write_png(self.build.path / name, pixels) for name, pixels in zip(names, pictures, strict=True)
+                name: write_png(self.build.path / name, pixels) for name, pixels in zip(names, item[1], strict=True)
             }
-            return f"{generators.name}/{row['image_id']}", written
+            return _key(fold, row), {"files": written, "sha256": row["sha256"]}
 
-        made = make_twins(self.settings, generators, store, fold.indices, pending, self.request)
+        made = make_twins(self.settings, generators, store, range(len(store)), list(wanted), self.request)
         label = f"transform {generators.name}"
         with (
-            self.settings.report.progress(label, len(pending)) as advance,
+            self.settings.report.progress(label, len(wanted)) as advance,
             ThreadPoolExecutor(self.settings.workers) as pool,
         ):
             for batch in _batches(made):
-                for key, written in pool.map(write, batch):
-                    journal.add(key, written)
+                for key, record in pool.map(write, batch):
+                    self.build.journal.add(key, record, marks[key])
                 advance(len(batch))
 
     def _write_masks(self, indices: Sequence[int], size: int, fit: str) -> dict[int, str]:
         """Write the masks of radiographs at the twins' size; masks that cannot be read are excluded."""
         from cxrtool.flow.parallel import map_items
 
-        rows, journal = self.manifest.rows, self.build.journal
-        found: dict[int, str] = {}
-        tasks, pending = [], []
-        for index in indices:
-            row = rows[index]
-            if not row.get("mask"):
-                continue
-            name = f"{MASKS}/{row['image_id']}.png"
-            record = journal.done.get(name)
-            if record and are_whole_pngs(self.build.path, record):
-                found[index] = str(self.build.path / name)
-            else:
-                tasks.append(MaskTask(row["path"], row["mask"], name))
-                pending.append(index)
+        rows, identity = self.manifest.rows, self.build.marks()
+        tasks = {
+            index: MaskTask(row["path"], row["mask"], f"{MASKS}/{row['image_id']}.png")
+            for index in indices
+            if (row := rows[index]).get("mask")
+        }
+        marks = {task.target: identity.of(size, fit, files=[task.path, task.mask]) for task in tasks.values()}
+        done = self.build.done(marks)
+        found = {index: str(self.build.path / task.target) for index, task in tasks.items() if task.target in done}
+        tasks = {index: task for index, task in tasks.items() if index not in found}
         if not tasks:
             return found
         (self.build.path / MASKS).mkdir(exist_ok=True)
         work = partial(resize_mask, target=self.build.path, size=size, fit=fit)
-        results = map_items(work, tasks, workers=min(self.settings.workers, len(tasks)))
+        results = map_items(work, list(tasks.values()), workers=min(self.settings.workers, len(tasks)))
         lost = []
         with self.settings.report.progress("masks", len(tasks)) as advance:
-            for index, (task, result) in zip(pending, results, strict=True):
+            for index, (task, result) in zip(tasks, results, strict=True):
                 self.request.raise_if_stopped()
                 if isinstance(result, InputError):
                     lost.append(f"{rows[index]['image_id']}: {result.message}")
                 else:
-                    journal.add(task.target, {task.target: result})
+                    self.build.journal.add(task.target, {"files": {task.target: result}}, marks[task.target])
                     found[index] = str(self.build.path / task.target)
                 advance(1)
         if lost:
@@ -393,6 +408,11 @@ class _Work:
             f"{count_of(len(shown), 'radiograph')} of {generators.name} "
             f"beside their twins: {self.build.folder.shown / STRIPS}"
         )
+
+
+def _key(fold: _Fold, row: Row) -> str:
+    """The key in the journal of the twins of a radiograph in a fold."""
+    return f"{fold.generators.name}/{row['image_id']}"
 
 
 def _name(twin: Row) -> str:

@@ -17,6 +17,7 @@ from cxrtool.data.tables.manifest import Manifest, Row, read_table
 from cxrtool.errors import ChangedError, InputError, LeakageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.settings import Settings
+from cxrtool.models.onnx_file import is_exported, read_seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,6 +237,15 @@ def check_sides(manifest: Manifest, placed: dict[str, str], fold: str, settings:
     settings.report.warn(text)
 
 
+def fitted_on(model: Path) -> list[Row] | None:
+    """The images that a model folder or an ONNX file was fitted on; None where that is not known."""
+    if is_exported(model):
+        return read_seen(model)
+    # One that was removed would leave the guard blind.
+    check(model / FITTED_ON)
+    return read_table(model / FITTED_ON).rows if (model / FITTED_ON).is_file() else None
+
+
 @dataclass
 class Seen:
     """The images (by digest) and patients (`hashed`) of some `fitted_on.csv`, each with the name of its folder."""
@@ -245,13 +255,11 @@ class Seen:
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Seen:
-        """Read the `fitted_on.csv` of every folder that has one."""
+        """Read the `fitted_on.csv` of every model folder or ONNX file that has one."""
         seen = cls({}, {})
         for folder in folders:
-            # One that was removed would leave the guard blind.
-            check(folder / FITTED_ON)
-            if (folder / FITTED_ON).is_file():
-                for row in read_table(folder / FITTED_ON).rows:
+            if (rows := fitted_on(folder)) is not None:
+                for row in rows:
                     seen.images.setdefault(row.get("sha256", "").lower(), folder.name)
                     seen.patients.setdefault(hashed(row.get(PATIENT, "")), folder.name)
         seen.images.pop("", None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrtool.data.confinement import is_inside
-from cxrtool.data.file_names import FITTED_ON, MANIFEST, MODEL, MODEL_WEIGHTS, PREDICTIONS
+from cxrtool.data.file_names import MANIFEST, PREDICTIONS
 from cxrtool.data.files import is_stream
 from cxrtool.data.tables.foreign import ForeignColumns
 from cxrtool.data.tables.ids import patient_id
@@ -26,9 +26,10 @@ from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.fusing import join_twins
 from cxrtool.flow.images import read_images
-from cxrtool.flow.run import is_fold, is_model, is_run, model_folders
+from cxrtool.flow.run import is_fold, is_model, is_run, model_files, model_folders
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import ModelDescription
+from cxrtool.models.onnx_file import is_exported
 from cxrtool.options import one_of
 
 METADATA = "metadata.csv"
@@ -67,8 +68,8 @@ def is_images(path: Path, path_column: str | None = None) -> bool:
 
 
 def has_model(path: Path) -> bool:
-    """Whether a folder is a model or a run; a step's folder in which someone keeps splits is neither."""
-    if is_model(path):
+    """Whether a path is a model, a run or an ONNX file; a step's folder in which someone keeps splits is neither."""
+    if is_model(path) or is_exported(path):
         return True
     if not is_run(path):
         return False
@@ -87,7 +88,7 @@ def find_new_images(
         UsageError: There are images, but not one model, or there are predictions, too, or the inputs have names.
     """
     paths = [path for some in sources.values() for path in some]
-    models = [path for path in paths if path.is_dir() and has_model(path)]
+    models = [path for path in paths if has_model(path)]
     columns = columns or ForeignColumns()
     # A table beside a run may also be predictions of another tool, which have names or columns of answers.
     tables = bool(models) and set(sources) == {""} and columns.score is None and columns.predicted is None
@@ -194,8 +195,7 @@ class NewImages:
     @property
     def files(self) -> list[Path]:
         """The files of the models."""
-        names = (MODEL, MODEL_WEIGHTS, FITTED_ON)
-        return [folder / name for folder in self.folders for name in names if (folder / name).is_file()]
+        return [file for folder in self.folders for file in model_files(folder) if file.is_file()]
 
     def predict(self, settings: Settings, positive: str | None = None) -> tuple[Predictions, list[Row]]:
         """Run the model: missing preprocessing is repeated, and images of the training are refused.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from cxrtool import stopping
@@ -29,14 +29,6 @@ Result = TypeVar("Result")
 
 CHUNK = 8
 """Items per task: submitting a task costs about 0.2 ms, a radiograph about 10 ms."""
-
-
-def default_workers() -> int:
-    """The number of processors that this process may use; under a scheduler, fewer than the machine has."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def map_items(
@@ -58,10 +50,14 @@ def map_items(
     Raises:
         OutputError: A worker could not write; other items would fail too.
     """
+    stream = iter(items)
+    first = list(islice(stream, 1))
+    if not first:
+        return
+    stream = chain(first, stream)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cxrtool.flow.parallel", "cv2", *preload])
     _start_server()
-    stream = iter(items)
     flight: deque[tuple[list[Item], Future[list[Result | InputError]] | None]] = deque()
     pool = _open_pool(workers, context)
     try:

@@ -6,25 +6,40 @@ on the predictions can name their model and the images that are unlike its train
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.data.file_names import MODEL_WEIGHTS, REJECTS, RUN_FILE
+from cxrtool.data.digests import FILES, entry_of
+from cxrtool.data.file_names import REJECTS, RUN_FILE
+from cxrtool.data.files import atomic_write
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import InputError
-from cxrtool.flow.folder import Inputs, Plan, read_run_file, write_run_file
+from cxrtool.flow.folder import Inputs, Plan, write_run_file
+from cxrtool.flow.journal import JOURNAL, is_journal
+from cxrtool.flow.predicting import Answer, Earlier, Question
+from cxrtool.flow.run import model_digest, weights_of
 from cxrtool.options import Options
 
 if TYPE_CHECKING:
-    from cxrtool.flow.predicting import Answer
     from cxrtool.flow.settings import Settings
     from cxrtool.training.inference import Member
 
 IMAGES = "images.csv"
+
+
+def earlier_answers(
+    table: Path | None, options: Question, settings: Settings
+) -> contextlib.AbstractContextManager[Earlier | None]:
+    """What is known of images from the files beside a table that is going to be replaced; None where none is kept."""
+    if table is None or (table.exists() and not table.is_file()):
+        return contextlib.nullcontext()
+    digests = _read_made(beside(table, RUN_FILE)).get(FILES, {})
+    return Earlier.beside(table, beside(table, JOURNAL).name, digests, options, settings)
 
 
 def beside(table: Path, name: str) -> Path:
@@ -42,6 +57,7 @@ def own_beside(table: Path) -> dict[Path, Callable[[Path], bool]]:
         beside(table, RUN_FILE): lambda path: bool(_read_made(path)),
         beside(table, IMAGES): lambda path: {"image_id", "path", "unlike"} <= set(_columns(path)),
         beside(table, REJECTS): lambda path: _columns(path) == ["path", "reason"],
+        beside(table, JOURNAL): is_journal,
     }
 
 
@@ -54,6 +70,7 @@ def write_beside(
     answers: Sequence[Answer],
     rejects: Sequence[Row],
     started: float,
+    earlier: Earlier,
 ) -> None:
     """Write the files beside a table of predictions.
 
@@ -66,6 +83,7 @@ def write_beside(
         answers: Their answers.
         rejects: The images without an answer.
         started: When the command started, in seconds since the epoch.
+        earlier: With the answers that a later run may take over.
     """
     from cxrtool.imaging import properties
 
@@ -77,16 +95,16 @@ def write_beside(
     write_table(beside(table, REJECTS), ["path", "reason"], rejects)
     first = members[0].description
     alike = [one.description.usual for one in members if one.description.chain == first.chain]
-    folders = [
-        {"folder": os.path.relpath(one.folder, base), "digest": (read_run_file(one.folder) or {}).get("digest", "")}
-        for one in members
-    ]
+    folders = [{"folder": os.path.relpath(one.folder, base), "digest": model_digest(one.folder)} for one in members]
+    kept = earlier.journal.finish()
+    atomic_write(beside(table, JOURNAL), kept)
     extra = {
         "model": os.path.relpath(model, base),
         "members": folders,
         "training_images": properties.of_models(alike),
+        FILES: {beside(table, JOURNAL).name: entry_of(kept)},
     }
-    plan = Plan("predict", options.identity(), Inputs.of(files=[one.folder / MODEL_WEIGHTS for one in members]))
+    plan = Plan("predict", options.identity(), Inputs.of(files=[weights_of(one.folder) for one in members]))
     counts = {"images": len(answers), "rejects": len(rejects)}
     write_run_file(base, plan, settings, started, counts, extra, name=beside(table, RUN_FILE).name)
 
@@ -125,9 +143,9 @@ class Beside:
         if not made:
             lost = f"{beside(table, RUN_FILE).name} is missing, which `cxrtool predict -o FILE` writes beside its table"
         for folder, one in zip(folders, made.get("members", []), strict=True):
-            if not (folder / MODEL_WEIGHTS).is_file():
+            if not weights_of(folder).is_file():
                 lost = f"{folder} is not there anymore"
-            elif (read_run_file(folder) or {}).get("digest", "") != one["digest"]:
+            elif model_digest(folder) != one["digest"]:
                 lost = f"{folder} was trained again after these predictions"
         model = Path(os.path.normpath(base / made["model"])) if made and not lost else None
         return cls(made, model, [] if lost else folders, lost, images, _rows(beside(table, REJECTS)), files)

@@ -5,26 +5,32 @@ For a model of twins, every radiograph becomes one image per generator.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cxrtool.data.files import saying_what_fails
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
-from cxrtool.errors import CxrtoolError, InputError
+from cxrtool.errors import CxrtoolError, InputError, LeakageError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Seen, changed_pixels
 from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
-from cxrtool.flow.folder import AT
+from cxrtool.flow.folder import AT, Inputs, Plan, without_paths
+from cxrtool.flow.journal import Former, Journal, Marks
+from cxrtool.flow.replaying import Seen as SeenImage
 from cxrtool.flow.replaying import look, modules_of
+from cxrtool.flow.run import model_files
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import Input, ModelDescription
+from cxrtool.models.onnx_file import is_exported
 from cxrtool.options import Options, argument, option
 
 if TYPE_CHECKING:
@@ -67,11 +73,6 @@ class TwinInput:
 
         return [[prepare_pixels(twin, self.size, self.fit) for twin in twins] for twins in self.maker.make(pictures)]
 
-    def expand(self, rows: Sequence[Row], pictures: Sequence[np.ndarray]) -> tuple[list[Row], list[np.ndarray]]:
-        """The rows and images of the twins of radiographs, without repeat and fold."""
-        twins = [row for given in rows for row in twin_rows(given, "", "", self.names)]
-        return twins, [picture for made in self.make(pictures) for picture in made]
-
 
 def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
     """The id and label of an image in a table of predictions.
@@ -104,7 +105,7 @@ def radiographs(rows: Sequence[Row]) -> list[Row]:
 class Question(Options):
     """How models are run on images."""
 
-    model: Path = argument("A model folder, or a run, whose folds are averaged.")
+    model: Path = argument("A model folder, an ONNX model, or a run, whose folds are averaged.")
     sources: tuple[str, ...] = common_options.images()
     tta: bool = option("Average with the prediction for the mirrored image.", False)
     batch_size: int = option("Images per batch.", 32, minimum=1, effect=False)
@@ -127,9 +128,11 @@ class Answer(NamedTuple):
 
 
 def answer(
-    options: Question, settings: Settings, folders: Sequence[Path], manifest: Manifest
+    options: Question, settings: Settings, folders: Sequence[Path], manifest: Manifest, earlier: Earlier | None = None
 ) -> tuple[list[Member], list[Answer], list[Row]]:
     """Run models on the images of a manifest, after the preprocessing that these still lack.
+
+    What `earlier` has of the same models and images is taken from it.
 
     Returns:
         The models; the answer for each image that could be read; the rejects.
@@ -143,7 +146,9 @@ def answer(
     from cxrtool.training.device import choose_device, choose_precision, local_randomness
 
     with local_randomness(settings.seed, settings.threads):
-        device = choose_device(settings.device)
+        # onnxruntime is told to use a GPU; by itself it may have no support for one.
+        exported = settings.device == "auto" and any(map(is_exported, folders))
+        device = choose_device("cpu" if exported else settings.device)
         # Predictions are few and should be exact, so bf16 is used only on request.
         precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
         ensembles = group_models(folders, device, precision)
@@ -158,7 +163,8 @@ def answer(
             seen.refuse(manifest.rows, settings)
         pairs = zip(ensembles, chains, strict=True)
         (answers, rejects), *others = [
-            ask(options, settings, ensemble, manifest, chain, colour=ends_with_twins(done)) for ensemble, chain in pairs
+            ask(options, settings, ensemble, manifest, chain, colour=ends_with_twins(done), earlier=earlier)
+            for ensemble, chain in pairs
         ]
         for more, _ in others:
             joined = {one.row["image_id"]: one.probabilities for one in more}
@@ -174,6 +180,64 @@ def answer(
     # Again, now that images without a digest in the table have one.
     seen.refuse(radiographs([one.row for one in answers]), settings)
     return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
+
+
+_LIBRARIES = ("numpy", "opencv-python-headless", "torch")
+_OTHERWISE_MARKED = ("model", "sources", "batch_size", "members", "calibrated", "partial")
+"""Options of `predict` that do not change the answers for an image, or that are marked by the content of files."""
+
+
+@dataclass
+class Earlier:
+    """What is known of images from an earlier table of the same predictions, or from a run that was interrupted.
+
+    Attributes:
+        journal: The answers of each image, by model; hidden beside the table until that is written.
+        marks: Of the images.
+        taken: How many answers were found in the earlier table.
+    """
+
+    journal: Journal
+    marks: Marks
+    taken: int = 0
+
+    def find(self, marks: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """The answers that are known, by key."""
+        found, taken = self.journal.find(marks)
+        self.taken += taken
+        return found
+
+    @classmethod
+    @contextlib.contextmanager
+    def beside(
+        cls, table: Path, name: str, digests: Mapping[str, str], options: Question, settings: Settings
+    ) -> Iterator[Earlier]:
+        """Open the journal of a table of predictions that is going to be written.
+
+        Args:
+            table: The table.
+            name: Of the journal beside the table that it replaces.
+            digests: The entries of files in the `run.json` beside it.
+            options: Of the command.
+            settings: With `--force` nothing is taken over.
+        """
+        identity = {**options.identity(), "precision": settings.precision}
+        plan = Plan("predict", identity, Inputs.of(), (), _LIBRARIES, threaded=True)
+        hidden = table.parent / f".{table.name}.partial"
+        with saying_what_fails(table):
+            table.parent.mkdir(parents=True, exist_ok=True)
+            if settings.force or hidden.is_symlink():
+                hidden.unlink(missing_ok=True)
+            former = None if settings.force else Former.of(table.parent, digests, name)
+            journal = Journal(hidden, [former] if former else [])
+            try:
+                yield cls(journal, Marks(plan.way(settings, _OTHERWISE_MARKED)))
+            except BaseException as error:
+                journal.close()
+                if isinstance(error, LeakageError) or not hidden.stat().st_size:
+                    hidden.unlink()
+                raise
+            hidden.unlink()
 
 
 def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
@@ -203,11 +267,12 @@ def ask(
     chain: Chain,
     *,
     colour: bool = False,
+    earlier: Earlier | None = None,
 ) -> tuple[list[Answer], list[Row]]:
     """Decode, replay the chain, and predict; images are read while the network computes, and none is kept.
 
     Where the chain ends with generators, the model is run on all twins of each image. With `colour` the images are
-    twins already, and keep their three channels.
+    twins already, and keep their three channels. What `earlier` knows is not read again.
 
     Returns:
         The answer for each image that could be read, or each of its twins; the rejects.
@@ -219,43 +284,80 @@ def ask(
     training = properties.of_models(member.description.usual for member in ensemble.members)
     before, entry = before_twins(chain)
     twins = TwinInput(entry, form, ensemble.device) if entry else None
+    names = twins.names if twins else []
     shown = twins.form if twins else form
     limit = options.max_pixels
+    known: dict[str, dict[str, Any]] = {}
+    keys: dict[str, str] = {}
+    marks: dict[str, str] = {}
+    if earlier:
+        models = [file for one in ensemble.members for file in model_files(one.folder)]
+        way = earlier.marks.of(without_paths(chain), colour, ensemble.device.type, options.batch_size, files=models)
+        keys = {row["image_id"]: f"{row['image_id']} {way[:8]}" for row in manifest.rows}
+        read_of = ("sha256", "warning", "mask_area")
+        marks = {
+            keys[row["image_id"]]: earlier.marks.of(way, [row.get(name) for name in read_of], files=[row["path"]])
+            for row in manifest.rows
+        }
+        found = earlier.find(marks)
+        known = {name: found[key] for name, key in keys.items() if key in found}
+    pending = [row for row in manifest.rows if row["image_id"] not in known]
     work = partial(look, chain=before, size=shown.size, fit=shown.fit, max_pixels=limit, colour=colour)
-    paths = [Path(row["path"]) for row in manifest.rows]
+    paths = [Path(row["path"]) for row in pending]
     results = map_items(work, paths, workers=settings.workers, preload=modules_of(before))
-    answers: list[Answer] = []
     rejects: list[Row] = []
-    at_once = max(1, options.batch_size // len(twins.names)) if twins else options.batch_size
+    at_once = max(1, options.batch_size // len(names)) if twins else options.batch_size
     with settings.report.progress("predicting", len(paths)) as advance:
-        read = zip(manifest.rows, results, strict=True)
+        read = zip(pending, results, strict=True)
         while batch := list(islice(read, at_once)):
-            rows, pictures, looked = [], [], []
+            looked: list[tuple[Row, SeenImage]] = []
             for row, (_, result) in batch:
                 changed = None if isinstance(result, CxrtoolError) else changed_pixels(row, result.sha256)
                 if isinstance(result := changed or result, CxrtoolError):
                     rejects.append({"path": row["path"], "reason": result.message.removeprefix(f"{row['path']}: ")})
                     continue
-                # A manifest already has the warnings of the reader.
-                warning = row.get("warning", "") or result.warning
-                rows.append({**row, "sha256": row.get("sha256") or result.sha256, "warning": warning})
-                pictures.append(result.pixels)
-                looked.append(result)
-            if pictures:
-                if twins:
-                    rows, pictures = twins.expand(rows, pictures)
-                    looked = [one for one in looked for _ in twins.names]
-                found = []
-                for row, pixels, one in zip(rows, pictures, looked, strict=True):
-                    area = {} if one.lung_area is None else {"mask_area": f"{one.lung_area:.4f}"}
-                    known = {**row, "height": str(one.height), "width": str(one.width), **area}
-                    found.append(properties.describe(pixels, known, usual, training))
-                    doubt = plausibility.warn(pixels, usual)
-                    row["warning"] = "; ".join(text for text in (row["warning"], doubt) if text)
-                probabilities = ensemble.predict(pictures, mirrored=options.tta)
-                answers += [Answer(row, probabilities[:, k], found[k]) for k, row in enumerate(rows)]
+                looked.append((row, result))
+            if looked:
+                pictures = [seen.pixels for _, seen in looked]
+                each = twins.make(pictures) if twins else [[picture] for picture in pictures]
+                probabilities = ensemble.predict([one for some in each for one in some], mirrored=options.tta)
+                for k, ((row, seen), some) in enumerate(zip(looked, each, strict=True)):
+                    area = {} if seen.lung_area is None else {"mask_area": f"{seen.lung_area:.4f}"}
+                    warning = _warning(row, seen.warning)
+                    as_seen = {**row, "height": str(seen.height), "width": str(seen.width), "warning": warning, **area}
+                    record = {
+                        "sha256": seen.sha256,
+                        "warning": seen.warning,
+                        "doubts": [plausibility.warn(pixels, usual) for pixels in some],
+                        "properties": [properties.describe(pixels, as_seen, usual, training) for pixels in some],
+                        "probabilities": probabilities[:, k * len(some) : (k + 1) * len(some)].tolist(),
+                    }
+                    known[row["image_id"]] = record
+                    if earlier:
+                        key = keys[row["image_id"]]
+                        earlier.journal.add(key, record, marks[key])
             advance(len(batch))
-    return answers, rejects
+    done = ((row, known[row["image_id"]]) for row in manifest.rows if row["image_id"] in known)
+    return [one for row, record in done for one in _answers(row, record, names)], rejects
+
+
+def _warning(row: Row, seen: str) -> str:
+    """The warning of an image; a manifest already has those of the reader."""
+    return row.get("warning", "") or seen
+
+
+def _answers(row: Row, record: Mapping[str, Any], names: Sequence[str]) -> list[Answer]:
+    """The answers for an image, or for each of its twins by the generators with these names."""
+    import numpy as np
+
+    known = {**row, "sha256": row.get("sha256") or record["sha256"], "warning": _warning(row, record["warning"])}
+    rows = twin_rows(known, "", "", names) if names else [known]
+    probabilities = np.array(record["probabilities"])
+    found = []
+    for k, (one, doubt, properties) in enumerate(zip(rows, record["doubts"], record["properties"], strict=True)):
+        warning = "; ".join(text for text in (one["warning"], doubt) if text)
+        found.append(Answer({**one, "warning": warning}, probabilities[:, k], properties))
+    return found
 
 
 MASKS = ("mask", "mask_reference")

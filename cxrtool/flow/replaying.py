@@ -18,9 +18,9 @@ from cxrtool.flow.folder import AT
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import nn
 
-    from cxrtool.imaging.fits import Form
     from cxrtool.imaging.histogram import Reference
     from cxrtool.imaging.placing import Move
     from cxrtool.training.lung_finder import LungFinder
@@ -52,16 +52,17 @@ def replay_suppress_ribs(pixels: np.ndarray, entry: Mapping[str, Any]) -> np.nda
     not rescaled to the full range, so that images stay comparable.
     """
     import numpy as np
-    import torch
 
+    from cxrtool.flow.on_device import ask
     from cxrtool.imaging.view import lay_back, see
+    from cxrtool.models.parts import read_part
 
-    network, form = _network(entry[AT])
+    form = read_part(Path(entry[AT]), "ribs").form
     placed = see(pixels, form)
-    shown = torch.from_numpy(np.ascontiguousarray(placed.values))[None, None]
-    with torch.inference_mode():
-        # Channels last takes half the time; the values differ by less than 0.01 of a 16-bit grey level.
-        answer = network(shown.contiguous(memory_format=torch.channels_last))[0, 0].numpy()
+    shown = np.ascontiguousarray(placed.values)
+    answer = ask(entry[AT], shown)
+    if answer is None:
+        answer = _suppress(_network(entry[AT]), shown[None])[0]
     change = placed.values - answer if form.invert else answer - placed.values
     white = np.iinfo(pixels.dtype).max
     result = lay_back(change, placed, form)
@@ -78,17 +79,45 @@ def _reference(quantiles: str) -> Reference:
 
 
 @cache
-def _network(path: str) -> tuple[nn.Module, Form]:
+def _network(path: str) -> nn.Module:
     import torch
 
-    from cxrtool.models.parts import load_network, read_part
+    from cxrtool.models.parts import load_network
 
     if multiprocessing.parent_process() is not None:
         # In a worker process; parallelism is over images.
         torch.set_num_threads(1)
-    folder = Path(path)
-    network = load_network(folder, "ribs").to(memory_format=torch.channels_last)
-    return network, read_part(folder, "ribs").form
+    return load_network(Path(path), "ribs").to(memory_format=torch.channels_last)
+
+
+def _suppress(network: nn.Module, inputs: np.ndarray) -> np.ndarray:
+    """The output of a rib network for inputs (B, S, S), on the device of its weights."""
+    import torch
+
+    from cxrtool.training.device import in_halves
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        shown = torch.from_numpy(inputs)[:, None].to(device)
+        # Channels last takes half the time; the values differ by less than 0.01 of a 16-bit grey level.
+        answer = in_halves(network, shown.contiguous(memory_format=torch.channels_last))
+    found: np.ndarray = answer[:, 0].cpu().numpy()
+    return found
+
+
+def ribs_on(device: torch.device) -> Callable[[str, np.ndarray], np.ndarray]:
+    """A function that runs rib networks on a device, by their folder."""
+    from copy import deepcopy
+
+    networks: dict[str, nn.Module] = {}
+
+    def run(folder: str, inputs: np.ndarray) -> np.ndarray:
+        if folder not in networks:
+            # The network that is kept for the CPU stays there.
+            networks[folder] = deepcopy(_network(folder)).to(device)
+        return _suppress(networks[folder], inputs)
+
+    return run
 
 
 def _describe_clahe(entry: Mapping[str, Any]) -> str:

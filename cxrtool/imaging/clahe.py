@@ -8,6 +8,8 @@ by 24 of 255 levels in the mean. Therefore 16 bits are counted in 256 bins too, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,12 @@ from cxrtool.imaging.resize import Pixels
 CLIP, TILES = 2.0, 8
 """The limit, as a multiple of the uniform histogram, and the tiles a row and a column."""
 
-_BINS, _STEP, _PIECE = 256, 257, 128
+_BINS, _STEP, _PIECE, _BLOCK = 256, 257, 128, 1 << 14
+"""The last two are sides and pixels of what fits the processor's cache with all intermediate results."""
 
 Table = NDArray[np.float32]
+Segment = tuple[int, int, int, int, Table]
+"""A part of an axis: start, end, the tiles on both sides, and the weight of the second one for each pixel."""
 
 
 def clahe(pixels: Pixels, clip: float = CLIP, tiles: int = TILES) -> Pixels:
@@ -41,35 +46,48 @@ def _clahe_16_bits(pixels: Pixels, clip: float, tiles: int) -> Pixels:
         # As in OpenCV: where one side is not divisible, a divisible other side is padded by a full `tiles`.
         padding = [tiles - side % tiles for side in pixels.shape]
     height, width = ((side + more) // tiles for side, more in zip(pixels.shape, padding, strict=True))
-    tables = _tables(pixels, padding, (height, width), clip, tiles)
-    columns = _segments(pixels.shape[1], width, tiles)
+    # Level 257 k of 16 bits is level k of 8; between two of them a table is linear.
+    levels = pixels // _STEP
+    rest = pixels - levels * _STEP
+    small = levels.astype(np.uint8)
+    bins = small + (rest > _STEP // 2)
+    tables = _tables(bins, padding, (height, width), clip, tiles)
+    fraction = rest.astype(np.float32)
+    fraction *= np.float32(1 / _STEP)
+    rows = _segments(pixels.shape[0], height, tiles)
+    downward = np.concatenate([row[4] for row in rows])[:, None]
     result = np.empty_like(pixels)
-    for top, bottom, above, below, downward in _segments(pixels.shape[0], height, tiles):
-        for left, right, before, after, rightward in columns:
-            region = slice(top, bottom), slice(left, right)
-            # Level 257 k of 16 bits is level k of 8; between two of them a table is linear.
-            levels = (pixels[region] // _STEP).astype(np.intp)
-            fraction = (pixels[region] - levels * _STEP).astype(np.float32) * np.float32(1 / _STEP)
+    for left, right, before, after, rightward in _segments(pixels.shape[1], width, tiles):
+        # Contiguous copies, because OpenCV looks up whole blocks faster than their rows.
+        levels, part = small[:, left:right].copy(), fraction[:, left:right].copy()
+        some = max(1, _BLOCK // (levels.shape[1] * max(height, 1)))
+        for group in (rows[start : start + some] for start in range(0, len(rows), some)):
+            block = slice(group[0][0], group[-1][1])
             upper, lower = (
                 _interpolate(
-                    _look_up(tables[row, before], levels, fraction),
-                    _look_up(tables[row, after], levels, fraction),
+                    _look_up(tables[:, before], group, side, levels, part[block]),
+                    _look_up(tables[:, after], group, side, levels, part[block]),
                     rightward,
                 )
-                for row in (above, below)
+                for side in (2, 3)
             )
-            values = _interpolate(upper, lower, downward[:, None])
-            result[region] = np.rint(values, out=values)
+            values = _interpolate(upper, lower, downward[block])
+            result[block, left:right] = np.rint(values, out=values)
     return result
 
 
-def _look_up(table: Table, levels: NDArray[np.intp], fraction: Table) -> Table:
-    """The values (h, w) of a table (256, 2) at levels (h, w) and a fraction (h, w) of the step to the next."""
-    # Value and slope are looked up together, as one complex number.
-    pairs = table.view(np.complex64)[:, 0].take(levels, mode="clip")
-    values = pairs.imag * fraction
-    values += pairs.real
-    return values
+def _look_up(tables: Table, rows: Sequence[Segment], side: int, levels: Pixels, fraction: Table) -> Table:
+    """The values of some rows by the tables (tiles, 2, 256) of a column, each row by that of the tile on one side."""
+    values, slopes = np.empty_like(fraction), np.empty_like(fraction)
+    top = rows[0][0]
+    for row in rows:
+        place = slice(row[0] - top, row[1] - top)
+        value, slope = tables[row[side]]
+        cv2.LUT(levels[row[0] : row[1]], value, values[place])
+        cv2.LUT(levels[row[0] : row[1]], slope, slopes[place])
+    slopes *= fraction
+    slopes += values
+    return slopes
 
 
 def _interpolate(first: Table, second: Table, weight: Table) -> Table:
@@ -80,10 +98,12 @@ def _interpolate(first: Table, second: Table, weight: Table) -> Table:
     return second
 
 
-def _tables(pixels: Pixels, padding: list[int], tile: tuple[int, int], clip: float, tiles: int) -> Table:
-    """The new value of each of 256 levels in each tile, up to 65,535, and the slope: (tiles, tiles, 256, 2)."""
+def _tables(bins: Pixels, padding: list[int], tile: tuple[int, int], clip: float, tiles: int) -> Table:
+    """The new value of each of 256 levels in each tile, up to 65,535, and the slope: (tiles, tiles, 2, 256).
+
+    `bins` is the nearest of 256 levels of each pixel.
+    """
     height, width = tile
-    bins = ((pixels.astype(np.uint32) + _STEP // 2) // _STEP).astype(np.uint8)
     bins = np.asarray(cv2.copyMakeBorder(bins, 0, padding[0], 0, padding[1], cv2.BORDER_REFLECT_101))
     counts = np.empty((tiles, tiles, _BINS), np.int64)
     for y, x in np.ndindex(tiles, tiles):
@@ -98,11 +118,11 @@ def _tables(pixels: Pixels, padding: list[int], tile: tuple[int, int], clip: flo
     values = np.minimum(np.cumsum(counts, 2) * (65535 / (height * width)), 65535).astype(np.float32)
     slopes = np.zeros_like(values)
     slopes[..., :-1] = np.diff(values, axis=2)
-    return np.stack((values, slopes), 3)
+    return np.stack((values, slopes), 2)
 
 
-def _segments(side: int, tile: int, tiles: int) -> list[tuple[int, int, int, int, Table]]:
-    """An axis between the centres of tiles: start, end, the tiles on both sides, and the weight of the second."""
+def _segments(side: int, tile: int, tiles: int) -> list[Segment]:
+    """An axis in parts between the centres of tiles, of at most `_PIECE` pixels."""
     position = np.arange(side, dtype=np.float32) / np.float32(tile) - np.float32(0.5)
     first = np.floor(position).astype(int)
     weight = (position - first).astype(np.float32)
@@ -110,7 +130,6 @@ def _segments(side: int, tile: int, tiles: int) -> list[tuple[int, int, int, int
     for number in np.unique(first):
         start, end = (int(edge) for edge in np.searchsorted(first, [number, number + 1]))
         neighbours = max(int(number), 0), min(int(number) + 1, tiles - 1)
-        # In pieces that fit the processor's cache with all intermediate results.
         for edge in range(start, end, _PIECE):
             last = min(edge + _PIECE, end)
             found.append((edge, last, *neighbours, weight[edge:last]))

@@ -67,7 +67,11 @@ def match(pixels: Pixels, reference: Reference) -> Pixels:
     counts = count_levels(pixels)
     matched = np.interp(np.cumsum(counts) / pixels.size, reference.ranks, reference.values)
     table = np.rint(matched * (len(counts) - 1)).astype(pixels.dtype)
-    return np.asarray(cv2.LUT(pixels, table)) if pixels.dtype == np.uint8 else table.take(pixels)
+    try:
+        return np.asarray(cv2.LUT(pixels, table))
+    except cv2.error:
+        # Older OpenCV looks up 8 bits only.
+        return np.asarray(table.take(pixels))
 
 
 def pack(counts: Counts) -> str:
@@ -102,9 +106,18 @@ def unpack(text: str) -> Counts:
     return counts
 
 
+def cells_of(counts: Counts) -> Counts:
+    """The pixels in each of 256 bins from black to white, (256,), whatever the depth.
+
+    >>> cells_of(np.ones(65536, np.int64))[:2].tolist()
+    [256, 256]
+    """
+    return np.asarray(counts.reshape(CELLS, -1).sum(1), np.int64)
+
+
 def shares(counts: Counts) -> NDArray[np.float32]:
     """The share of pixels in each of 256 bins from black to white, (256,), whatever the depth."""
-    cells = counts.reshape(CELLS, -1).sum(1)
+    cells = cells_of(counts)
     return np.asarray(cells / cells.sum(), np.float32)
 
 

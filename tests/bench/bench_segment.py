@@ -7,6 +7,7 @@ with processors to spare comes to. `python bench_segment.py FOLDER` does it for 
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -21,7 +22,8 @@ import torch
 from cxrtool.cli.main import run
 from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import Manifest, read_manifest, write_manifest
-from cxrtool.flow.segmenting import SegmentOptions, segment
+from cxrtool.flow.segmenting import SegmentOptions, make_entry, segment
+from cxrtool.flow.segmenting.images import IMAGES, MASKS, REFERENCES, Task, Way, finish_one, prepare_one
 from cxrtool.flow.settings import Settings
 from cxrtool.imaging.view import see
 from cxrtool.models.lungs import NETWORKS
@@ -34,6 +36,7 @@ COUNTS = {"unet": 1536, "unet-imlab": 192}
 """Images a round: enough that the start of the processes weighs little, as it does in a real data set."""
 
 WANTED = 0.85
+PROCESSORS = os.cpu_count() or 1
 
 
 def part_of(network: str, folder: Path) -> Part:
@@ -54,6 +57,27 @@ def repeated(manifest: Manifest, count: int, target: Path) -> Path:
     ]  # fmt: skip
     write_manifest(target, manifest.columns, rows)
     return target
+
+
+def own_time(manifest: Manifest, part: Part, options: SegmentOptions, scratch: Path) -> float:
+    """Processor seconds that a worker spends on an image before and after the network."""
+    entry = make_entry(options, part, "fp32")
+    way = Way(scratch / "alone", part.form, entry, None, part.description.get("usual"))
+    for name in (IMAGES, MASKS, REFERENCES):
+        (way.target / name).mkdir(parents=True, exist_ok=True)
+    tasks = [Task(row["image_id"], row["path"], "", row["sha256"]) for row in manifest.rows[:DRAWN]]
+    answers = np.zeros((part.form.size, part.form.size), np.float32)
+    answers[40:200, 30:100] = answers[40:200, 150:220] = 1
+    start = time.process_time()
+    for task in tasks:
+        finish_one((prepare_one(task, way=way), answers), way=way)
+    return (time.process_time() - start) / len(tasks)
+
+
+def ceiling(bare: np.ndarray, shared: float, count: int) -> float:
+    """The ratio where no processor is ever idle: the network and the workers share them."""
+    forward = bare / count / ROUNDS
+    return min(1.0, forward[0] * PROCESSORS / (forward[1] + shared))
 
 
 def bare(finder: LungFinder, values: torch.Tensor) -> None:
@@ -86,13 +110,15 @@ def measure(network: str, source: Path, scratch: Path, settings: Settings, **cha
             told = replace(settings, out=scratch / f"{network}-out", force=turn > 0)
             spent["bare"].append(timed(lambda: bare(finder, values)))
             spent["segment"].append(timed(lambda told=told: segment(options, told)))
+    shared = own_time(manifest, part, options, scratch)
     seconds = {name: np.sum(found, 0) for name, found in spent.items()}
     rates = {name: count * ROUNDS / found[0] for name, found in seconds.items()}
     ratio, own = seconds["bare"] / seconds["segment"]
     sys.stdout.write(
         f"\n{network}{' ' + str(changes) if changes else ''}, {settings.threads} threads, {settings.workers} workers: "
         f"bare {rates['bare']:.1f} images/s, segment {rates['segment']:.1f}: {ratio:.3f} (wanted at least {WANTED}); "
-        f"by the main process's own time {own:.3f}\n"
+        f"by the main process's own time {own:.3f}; reading and writing take {shared * 1e3:.1f} ms an image of a "
+        f"processor, so {PROCESSORS} of them allow for {ceiling(seconds['bare'], shared, count):.3f}\n"
     )
     return ratio
 

@@ -55,7 +55,7 @@ def test_an_answer_is_written_exactly_where_it_shall_be(place, picture, cxr, tmp
     assert (result.code, result.out, result.err) == (0, "", "")
     assert read_table(tmp_path / "answers.csv").rows[0]["path"] in ("new.png", str(picture))
     assert (tmp_path / "answers.rejects.csv").read_text() == "path,reason\n"
-    beside = ["answers.csv", "answers.images.csv", "answers.rejects.csv", "answers.run.json"]
+    beside = ["answers.csv", "answers.images.csv", "answers.journal.jsonl", "answers.rejects.csv", "answers.run.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*beside, "new.png"]
     measured = read_table(tmp_path / "answers.images.csv").rows
     assert [row["image_id"] for row in measured] == ["new"]

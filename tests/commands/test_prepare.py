@@ -128,6 +128,7 @@ def test_a_folder_of_images(cxr, tree, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "duplicates.csv",
         "images",
+        "journal.jsonl",
         "manifest.csv",
         "rejects.csv",
         "run.json",

@@ -86,6 +86,8 @@ OTHER = {
     "target": "opposite",
     "target_column": "path",
     "threads": 97,
+    "track": "tensorboard",
+    "track_to": "boards",
     "transform": "generators",
     "view": "PA",
     "warmup_epochs": 7,
@@ -141,6 +143,7 @@ BESIDE = {
     ("train", "folds"): {"splits": None, "folds": 2},
     ("train", "freeze"): {"weights": "network.pth"},
     ("train", "holdout"): {"splits": None, "holdout": "60/20/20"},
+    ("train", "track_to"): {"track": "tensorboard"},
 }
 """What is given beside an option where it cannot stand alone, or bears on nothing alone."""
 
@@ -165,7 +168,7 @@ and `--verify`, which knows the same inputs by another mark."""
 ALONE = {("weights import", "kind")}
 """Options that no two sound command lines differ in alone."""
 
-FILES = {"fuse joint", "fuse mean", "fuse twins", "predict", "report", "split", "weights fetch"}
+FILES = {"fuse joint", "fuse mean", "fuse twins", "predict", "report", "split", "weights export", "weights fetch"}
 """Commands that write a file instead of a step's folder."""
 
 

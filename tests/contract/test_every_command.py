@@ -43,6 +43,7 @@ CALLS = {
     "fuse twins": ("", ""),
     "fuse mean": ("{input} predictions.csv", "predictions"),
     "weights import": ("", ""),
+    "weights export": ("", ""),
     "weights fetch": ("", ""),
     "weights list": ("", ""),
     "cache list": ("", ""),
@@ -62,11 +63,12 @@ is not called."""
 
 OTHER_MEANINGS = {
     ("recipe", "--format"),
+    ("weights export", "--format"),
     ("fuse twins", "--positive"),
     ("prepare", "--max-pixels"),
     ("predict", "--calibrated"),
 }
-"""A recipe is no table: its formats are make, sh and slurm. The class to find decides ties of twins. What `prepare`
+"""A recipe is no table: its formats are make, sh and slurm; nor is an exported model. The class to find decides ties of twins. What `prepare`
 refuses has not been read. `predict` has no validation rows, but models that have seen some."""
 
 MEMBERS = {name: members_of(importlib.import_module(module_of(name))) for name in NAMES}

@@ -27,7 +27,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
 OWN = {"weights import": "{place}/network.pth --model covid-xnet --classes a,b --size 32 -o {out}"}
 """Calls of commands that `CALLS` calls without arguments."""
 
-APART = {"demo", "fuse joint", "fuse twins", "weights fetch"}
+APART = {"demo", "fuse joint", "fuse twins", "weights export", "weights fetch"}
 """They need a network, several runs, or consist of other commands."""
 
 WRITING = [name for name in COMMANDS if "--out" in flags(load(name)) and name not in APART]

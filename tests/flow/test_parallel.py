@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cxrtool.errors import ImageError, InputError, LeakageError, OutputError
-from cxrtool.flow.parallel import default_workers, map_items
+from cxrtool.flow.parallel import map_items
 
 
 def square(number):
@@ -132,5 +132,6 @@ def test_leaving_early_leaves_no_work_running():
     assert time.monotonic() - started < 5
 
 
-def test_workers_are_those_this_process_may_use():
-    assert default_workers() == len(os.sched_getaffinity(0))
+def test_nothing_to_do_starts_no_process(monkeypatch):
+    monkeypatch.setattr("cxrtool.flow.parallel._start_server", lambda: pytest.fail("started"))
+    assert list(map_items(str, [], workers=2)) == []

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cxrtool.imaging import clahe as module
 from cxrtool.imaging.clahe import clahe
 
 
@@ -42,3 +43,30 @@ def test_how_many_of_the_levels_are_in_use_does_not_matter():
 def test_the_finer_levels_of_16_bits_are_kept():
     fine = np.linspace(10_000, 11_000, 256 * 256).astype(np.uint16).reshape(256, 256)
     assert len(np.unique(clahe(fine))) > 500
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (41, 97), (9, 9), (200, 33)])
+@pytest.mark.parametrize("tiles", [1, 3, 8])
+def test_16_bits_are_interpolated_between_the_tables_of_four_tiles_pixel_by_pixel(shape, tiles):
+    pixels = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    padding = [-side % tiles for side in shape]
+    if any(padding):
+        padding = [tiles - side % tiles for side in shape]
+    height, width = ((side + more) // tiles for side, more in zip(shape, padding, strict=True))
+    bins = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    tables = module._tables(bins, padding, (height, width), 2.0, tiles)
+    expected = np.empty(shape)
+    for y, x in np.ndindex(shape):
+        level, rest = divmod(int(pixels[y, x]), 257)
+
+        def value(row, column, level=level, rest=rest):
+            table, slope = tables[min(max(row, 0), tiles - 1), min(max(column, 0), tiles - 1)].astype(float)
+            return table[level] + slope[level] * rest / 257
+
+        down, right = y / height - 0.5, x / width - 0.5
+        row, column = int(np.floor(down)), int(np.floor(right))
+        upper, lower = (
+            value(r, column) + (right - column) * (value(r, column + 1) - value(r, column)) for r in (row, row + 1)
+        )
+        expected[y, x] = upper + (down - row) * (lower - upper)
+    assert np.abs(clahe(pixels, 2.0, tiles) - expected).max() < 0.6

@@ -11,6 +11,7 @@ Example: cxrtool enhance prepared --steps match-histogram,suppress-ribs,clahe --
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cxrtool.commands.enhance.images import Task, enhance_one, modules_of
-from cxrtool.commands.enhance.reference import BEFORE, Fold, References, choose, divide, given, waiting
+from cxrtool.commands.enhance.images import Kept, Task, enhance_one, modules_of
+from cxrtool.commands.enhance.reference import BEFORE, Fold, References, choose, divide, given
 from cxrtool.data.confinement import check_inside
-from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row
@@ -31,8 +31,9 @@ from cxrtool.flow.assignment import Seen, splits_file
 from cxrtool.flow.chain import ALL, Chain, chain_of_manifest, copy_parts, is_divided, own_fold
 from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder, without_paths
 from cxrtool.flow.images import read_images
+from cxrtool.flow.on_device import served, serving
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.replaying import MATCH, STEPS, Step
+from cxrtool.flow.replaying import MATCH, STEPS, Step, ribs_on
 from cxrtool.flow.settings import READING, RUNNING, Settings
 from cxrtool.options import Options, declared, did_you_mean, flag_of, option, plain
 
@@ -49,7 +50,7 @@ IMAGES, STRIPS = "images", "strips.png"
 class EnhanceOptions(Options):
     """The options of `enhance`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", "device", *READING, *RUNNING)
 
     sources: tuple[Path, ...] = common_options.images()
     steps: str = option("Some of {choices}, in the order of use.", metavar="A,B,C", choices=STEPS)
@@ -127,7 +128,7 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
         for entry in entries:
             if AT in entry:
                 warn_of_seen(manifest.rows, splits, Path(entry[AT]), settings)
-    with folder.build() as build:
+    with folder.build() as build, _networks(entries, settings):
         work = _Work(manifest, chain, entries, build, settings)
         rows, done = work.run(options, splits if any(step.fitted for step in steps) else None)
         whole = [*chain, *done]
@@ -142,6 +143,15 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
         }
         build.finish(columns, rows, counts={"inputs": len(manifest)}, extra=extra)
     return len(rows)
+
+
+def _networks(entries: Chain, settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Run the networks of the steps on `--device`."""
+    if not any(AT in entry for entry in entries):
+        return contextlib.nullcontext()
+    from cxrtool.training.device import choose_device
+
+    return serving(choose_device(settings.device), ribs_on)
 
 
 def _options_of_steps() -> dict[str, list[str]]:
@@ -247,6 +257,7 @@ class _Work:
         self.matching = at is not None
         self.references = References([], {}, {}, "", [])
         self.failed: dict[int, str] = {}
+        self.kept: dict[int, Kept] = {}
         # The output of a network is slow enough to be kept in a file until the match; other steps are repeated.
         self.keep = any(AT in entry for entry in self.before)
 
@@ -295,14 +306,13 @@ class _Work:
         say, warn = self.settings.report.say, self.settings.report.warn
         if options.reference:
             self.references = given(str(options.reference), self.before, self.settings.root)
-            self.keep = False
             return
         if is_divided(self.manifest) and not options.splits:
             raise InputError(
                 f"{self.manifest.name}: its images were made fold by fold, so each fold needs its own reference",
                 "add --splits, or --reference IMAGE",
             )
-        self.references, self.failed = choose(
+        self.references, self.failed, self.kept = choose(
             self.manifest.rows, folds, self.before, self.build, self.settings, keep=self.keep
         )
         if options.splits is None:
@@ -350,30 +360,35 @@ class _Work:
             for index in fold.indices:
                 way = self.references.of_fold[fold.name]
                 outputs.setdefault(index, {}).setdefault(way, []).append(targets[fold.name][index])
-        tasks, pending = [], []
+        identity = self.build.marks("splits")
+        fitted = [identity.of(without_paths(way)) for way in ways]
+        tasks, marks = {}, {}
         for index, wanted in outputs.items():
-            row = self.manifest.rows[index]
-            names = {name for written in wanted.values() for name in written}
-            record = self.build.journal.done.get(row["image_id"])
-            if index in self.failed or (record and record.keys() == names and are_whole_pngs(self.build.path, record)):
+            if index in self.failed:
                 continue
-            source = str(self.build.path / waiting(row)) if self.keep else row["path"]
+            row = self.manifest.rows[index]
             files = tuple((way, tuple(found)) for way, found in wanted.items())
-            tasks.append(Task(row["image_id"], source, files, None if self.keep else row))
-            pending.append(index)
+            task = Task(row["image_id"], row["path"], files, row, self.kept.get(index))
+            tasks[task.key] = index, task
+            to_write = [(fitted[way], names) for way, names in files]
+            marks[task.key] = identity.of(to_write, row.get("sha256"), files=[task.path])
+        for key in self.build.done(marks, "image"):
+            del tasks[key]
         for parent in {(self.build.path / name).parent for names in targets.values() for name in names}:
             check_inside(parent)
             parent.mkdir(parents=True, exist_ok=True)
-        before = [] if self.keep else self.before
-        work = partial(enhance_one, target=self.build.path, before=before, ways=ways)
+        work = partial(enhance_one, target=self.build.path, before=self.before, ways=ways)
         preload = modules_of(self.entries)
-        results = map_items(work, tasks, workers=min(self.settings.workers, len(tasks) or 1), preload=preload)
-        with self.settings.report.progress("enhance", len(tasks)) as advance:
-            for index, (task, result) in zip(pending, results, strict=True):
+        waiting = [task for _, task in tasks.values()]
+        results = map_items(
+            served(work), waiting, workers=min(self.settings.workers, len(waiting) or 1), preload=preload
+        )
+        with self.settings.report.progress("enhance", len(waiting)) as advance:
+            for task, result in results:
                 if isinstance(result, InputError):
-                    self.failed[index] = result.message
+                    self.failed[tasks[task.key][0]] = result.message
                 else:
-                    self.build.journal.add(task.key, result)
+                    self.build.journal.add(task.key, result, marks[task.key])
                 advance(1)
 
     def _row(self, row: Row, fold: Fold, name: str) -> Row:
@@ -409,7 +424,7 @@ class _Work:
             of = f" of {fold}" if fold else ""
             cases.insert(0, (references.path, f"reference{of}: {Path(name).name}"))
         work = partial(look_at_stages, chain=chain, side=SIDE)
-        results = map_items(work, [path for path, _ in cases], workers=min(self.settings.workers, len(cases)))
+        results = map_items(served(work), [path for path, _ in cases], workers=min(self.settings.workers, len(cases)))
         rows = [
             (caption, found)
             for (_, caption), (_, found) in zip(cases, results, strict=True)

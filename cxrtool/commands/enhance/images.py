@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cxrtool.data.files import is_whole_png
 from cxrtool.data.tables.manifest import Row
 from cxrtool.flow.assignment import check_read
 from cxrtool.flow.chain import Chain
@@ -24,6 +25,13 @@ def modules_of(chain: Chain) -> tuple[str, ...]:
     return ("cxrtool.data.reading.images", "cxrtool.imaging.histogram", *of_steps)
 
 
+class Kept(NamedTuple):
+    """A file of this command with its size in bytes, relative to the folder."""
+
+    name: str
+    size: int
+
+
 @dataclass(frozen=True)
 class Task:
     """An image to enhance.
@@ -32,33 +40,35 @@ class Task:
         key: Its key in the journal.
         path: The file to read.
         outputs: Pairs of a chain's index among the ways and the files to write for it, relative to the folder.
-        row: That of the manifest, whose digest its pixels must have; none for a file that this command wrote.
+        row: That of the manifest, whose digest its pixels must have.
+        kept: A file with the image after the steps that all ways share, which is read instead while it is there.
     """
 
     key: str
     path: str
     outputs: tuple[tuple[int, tuple[str, ...]], ...]
     row: Row | None = None
+    kept: Kept | None = None
 
 
-def enhance_one(task: Task, *, target: Path, before: Chain, ways: Sequence[Chain]) -> dict[str, int]:
+def enhance_one(task: Task, *, target: Path, before: Chain, ways: Sequence[Chain]) -> dict[str, Any]:
     """Read an image, do the steps that all ways share, then the steps of each way, and write the results.
 
     Returns:
-        The size of each written file in bytes, by which a resumed run recognises it as complete.
+        `files`: the size of each written file in bytes, by which a later run recognises it as complete.
 
     Raises:
         ImageError: It cannot be read.
     """
     from cxrtool.data.reading.images import write_png
 
-    start = apply(_read(task.path, task.row), before)
+    start = _start(task, target, before)
     written = {}
     for way, names in task.outputs:
         pixels = apply(start, ways[way])
         for name in names:
             written[name] = write_png(target / name, pixels)
-    return written
+    return {"files": written}
 
 
 def measure_one(task: Task, *, target: Path, before: Chain, keep: bool) -> dict[str, Any]:
@@ -71,26 +81,33 @@ def measure_one(task: Task, *, target: Path, before: Chain, keep: bool) -> dict[
         keep: Write the image after these steps.
 
     Returns:
-        `shares`, a list of 256; and the size of the file in bytes where there is one.
+        `cells`, the pixels in each of 256 bins as text; and `bytes`, the size of the file where there is one.
 
     Raises:
         ImageError: It cannot be read.
     """
     from cxrtool.data.reading.images import write_png
-    from cxrtool.imaging.histogram import count_levels, shares
+    from cxrtool.imaging.histogram import cells_of, count_levels, pack
 
     pixels = apply(_read(task.path, task.row), before)
-    found: dict[str, Any] = {"shares": shares(count_levels(pixels)).tolist()}
+    found: dict[str, Any] = {"cells": pack(cells_of(count_levels(pixels)))}
     if keep:
-        found["bytes"] = {name: write_png(target / name, pixels) for _, names in task.outputs for name in names}
+        found["bytes"] = write_png(target / task.outputs[0][1][0], pixels)
     return found
 
 
-def count_one(path: str, *, before: Chain) -> Counts:
+def count_one(task: Task, *, target: Path, before: Chain) -> Counts:
     """The whole histogram of an image after some steps."""
     from cxrtool.imaging.histogram import count_levels
 
-    return count_levels(apply(_read(path), before))
+    return count_levels(_start(task, target, before))
+
+
+def _start(task: Task, target: Path, before: Chain) -> np.ndarray:
+    """An image after the steps that all ways share."""
+    if task.kept and is_whole_png(target / task.kept.name, task.kept.size):
+        return _read(str(target / task.kept.name))
+    return apply(_read(task.path, task.row), before)
 
 
 def look_at_stages(path: str, *, chain: Chain, side: int) -> list[np.ndarray]:

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.commands.enhance.images import Task, count_one, measure_one, modules_of
+from cxrtool.commands.enhance.images import Kept, Task, count_one, measure_one, modules_of
 from cxrtool.data.confinement import is_inside
-from cxrtool.data.files import are_whole_pngs
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.chain import ALL, Chain
 from cxrtool.flow.folder import Build
+from cxrtool.flow.on_device import served
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import MATCH
 from cxrtool.flow.run import fold_name
@@ -107,7 +107,7 @@ def given(path: str, before: Chain, root: Path | None) -> References:
     from cxrtool.imaging.histogram import darkest_share
 
     try:
-        counts = count_one(path, before=before)
+        counts = count_one(Task("", path, ()), target=Path(), before=before)
     except ImageError as error:
         raise InputError(f"--reference {path}: {error.message}", error.hint) from error
     return References([_entry(counts)], {ALL: 0}, {ALL: path}, path, [darkest_share(counts)])
@@ -121,7 +121,7 @@ def _entry(counts: np.ndarray) -> dict[str, Any]:
 
 def choose(
     rows: Sequence[Row], folds: Sequence[Fold], before: Chain, build: Build, settings: Settings, *, keep: bool
-) -> tuple[References, dict[int, str]]:
+) -> tuple[References, dict[int, str], dict[int, Kept]]:
     """For each fold the image whose histogram is nearest to the mean of the fold's training images.
 
     Args:
@@ -133,7 +133,7 @@ def choose(
         keep: Write each image after these steps into `BEFORE`.
 
     Returns:
-        The references, and the reason for each row that cannot be read.
+        The references, the reason for each row that cannot be read, and the files that were kept of rows.
 
     Raises:
         InputError: None of a fold's training images can be read.
@@ -143,7 +143,7 @@ def choose(
     from cxrtool.imaging.histogram import darkest_share, nearest_to_mean
 
     wanted = sorted({index for fold in folds for index in (fold.indices if keep else fold.fitted)})
-    histograms, failed = _measure(rows, wanted, before, build, settings, keep=keep)
+    histograms, failed, kept = _measure(rows, wanted, before, build, settings, keep=keep)
     chosen: dict[str, int] = {}
     for fold in folds:
         usable = [index for index in fold.fitted if index in histograms]
@@ -155,18 +155,18 @@ def choose(
             )
         chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[index] for index in usable]))]
     distinct = list(dict.fromkeys(chosen.values()))
-    paths = [str(build.path / waiting(rows[index])) if keep else rows[index]["path"] for index in distinct]
-    work = partial(count_one, before=[] if keep else before)
-    counted = map_items(work, paths, workers=min(settings.workers, len(paths)), preload=modules_of(before))
+    tasks = [Task("", rows[index]["path"], (), rows[index], kept.get(index)) for index in distinct]
+    work = partial(count_one, target=build.path, before=before)
+    counted = map_items(served(work), tasks, workers=min(settings.workers, len(tasks)), preload=modules_of(before))
     entries, darkest = [], []
-    for path, counts in counted:
+    for task, counts in counted:
         if isinstance(counts, InputError):
-            raise InputError(f"{path}: was readable before, and is not any more: {counts.message}")
+            raise InputError(f"{task.path}: was readable before, and is not any more: {counts.message}")
         entries.append(_entry(counts))
         darkest.append(darkest_share(counts))
     of_fold = {name: distinct.index(index) for name, index in chosen.items()}
     names = {name: rows[index]["image_id"] for name, index in chosen.items()}
-    return References(entries, of_fold, names, rows[distinct[0]]["path"], darkest), failed
+    return References(entries, of_fold, names, rows[distinct[0]]["path"], darkest), failed, kept
 
 
 def waiting(row: Row) -> str:
@@ -176,33 +176,42 @@ def waiting(row: Row) -> str:
 
 def _measure(
     rows: Sequence[Row], wanted: Sequence[int], before: Chain, build: Build, settings: Settings, *, keep: bool
-) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """The histograms of rows after the steps before the match, and the reason for each that has none."""
-    import numpy as np
+) -> tuple[dict[int, np.ndarray], dict[int, str], dict[int, Kept]]:
+    """The histograms of rows after the steps before the match, why others have none, and the files that were kept."""
+    from cxrtool.imaging.histogram import shares, unpack
 
     found: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
+    kept: dict[int, Kept] = {}
     if keep:
         (build.path / BEFORE).mkdir(exist_ok=True)
+    identity = build.marks("splits")
+    marks = {
+        f"{BEFORE}/{rows[index]['image_id']}": identity.of(rows[index].get("sha256"), files=[rows[index]["path"]])
+        for index in wanted
+    }
+    done = build.done(marks)
     tasks, pending = [], []
-    for index in wanted:
-        key = f"{BEFORE}/{rows[index]['image_id']}"
-        record: Mapping[str, Any] | None = build.journal.done.get(key)
-        if record and are_whole_pngs(build.path, record["bytes"]):
-            found[index] = np.array(record["shares"], np.float32)
+
+    def note(index: int, record: Mapping[str, Any]) -> None:
+        found[index] = shares(unpack(record["cells"]))
+        if "bytes" in record:
+            kept[index] = Kept(waiting(rows[index]), record["bytes"])
+
+    for index, key in zip(wanted, marks, strict=True):
+        if key in done:
+            note(index, done[key])
         else:
             pending.append(index)
             tasks.append(Task(key, rows[index]["path"], ((0, (waiting(rows[index]),)),), rows[index]))
     work = partial(measure_one, target=build.path, before=before, keep=keep)
-    results = map_items(work, tasks, workers=min(settings.workers, len(tasks) or 1), preload=modules_of(before))
+    results = map_items(served(work), tasks, workers=min(settings.workers, len(tasks) or 1), preload=modules_of(before))
     with settings.report.progress("choosing a reference", len(tasks)) as advance:
         for index, (task, result) in zip(pending, results, strict=True):
             if isinstance(result, InputError):
                 failed[index] = result.message
             else:
-                found[index] = np.array(result["shares"], np.float32)
-                if keep:
-                    # Without a file, to measure again costs little more than to record it.
-                    build.journal.add(task.key, result)
+                build.journal.add(task.key, result, marks[task.key])
+                note(index, result)
             advance(1)
-    return found, failed
+    return found, failed, kept

@@ -181,16 +181,19 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     check_size(header.width, header.height, 1, max_pixels)
     expected = np.dtype(f"{header.form}{header.bits // 8}")
     check_scans(header.width, header.height, header.scans, max_pixels)
+    content: bytes | bytearray = data
     if kind == "PNG":
-        data = only_pixels(data)
+        content = only_pixels(data)
     elif kind == "TIFF" and header.orientation != 1:
-        data = upright(data)
+        content = upright(data)
     warnings = [header.note] if header.note else []
     captured: list[bytes] = []
     with _captured_stderr(captured) if capture_decoder_errors else contextlib.nullcontext():
         try:
             pixels = (
-                _unpack(data) if header.packed else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+                _unpack(bytes(content))
+                if header.packed
+                else cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
             )
         except (cv2.error, OSError, ValueError, SyntaxError) as error:
             raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error

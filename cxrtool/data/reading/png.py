@@ -1,8 +1,8 @@
 """The header of a PNG, and the check that its compressed data are those of its pixels, no more and no less.
 
 libpng inflates whatever is there: gigabytes behind a picture of 64 x 64 pixels, and every compressed text or profile.
-So the decoder gets only the chunks that pixels depend on, after their data were inflated here, piece by piece, up to
-the size in the header. Reference: PNG, third edition (W3C, 2025), sections 5, 7.2, 8 and 10.
+So the decoder gets only the chunks that pixels depend on, with data that were inflated here, piece by piece, up to the
+size in the header. Reference: PNG, third edition (W3C, 2025), sections 5, 7.2, 8 and 10.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column, first row and distances of Adam7's passes."""
 
-_PIECE = 1 << 20
+_PIECE, _BLOCK = 1 << 16, (1 << 16) - 1
+"""Bytes that are inflated at once; the largest block that is stored."""
+
 _SURPLUS = 1 << 16
 """Bytes behind the last row that are ignored, as libpng does; some writers pad their data."""
+
+_CORRUPT = "damaged PNG: its compressed pixels are corrupt"
 
 
 def read_png(data: bytes) -> Header:
@@ -47,36 +51,59 @@ def read_png(data: bytes) -> Header:
     return Header("PNG", width, height, bits=16 if depth == 16 else 8, orientation=orientation, note=note)
 
 
-def only_pixels(data: bytes) -> bytes:
-    """The same file without chunks that pixels do not depend on, when its data fit the size in its header.
+def only_pixels(data: bytes) -> bytearray:
+    """The same image without compression, and without the chunks that its pixels do not depend on.
+
+    So its data are inflated once, and the decoder copies them. Each piece becomes a block that is stored as it is
+    (RFC 1951, section 3.2.4), in a chunk of its own.
 
     Raises:
-        ImageError: The data inflate to more than that size, to less, or are damaged.
+        ImageError: The data inflate to more than the size in the header, to less, or are damaged.
     """
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     expected = _inflated(width, height, depth * _SAMPLES[colour], interlaced=bool(interlaced))
-    found, inflater, surplus = 0, zlib.decompressobj(), False
-    kept, others = [data[:8]], False
+    found, inflater, checksum = 0, zlib.decompressobj(), 1
+    made = bytearray(data[:8])
     for name, start, end in _chunks(data):
-        others = others or name not in _NEEDED
-        if name in _NEEDED:
-            kept.append(data[start - 8 : end + 4])
-        if name != b"IDAT":
-            continue
-        for at in range(start, end, _PIECE):
-            piece = data[at : min(at + _PIECE, end)]
-            while piece and not surplus:
-                try:
-                    found += len(inflater.decompress(piece, _PIECE))
-                except zlib.error as error:
-                    raise ImageError("damaged PNG: its compressed pixels are corrupt") from error
-                piece = inflater.unconsumed_tail
-                surplus = found > expected + _SURPLUS
-    if surplus:
+        if name == b"IDAT":
+            if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+                raise ImageError(_CORRUPT)
+            for at in range(start, end, _PIECE):
+                piece = data[at : min(at + _PIECE, end)]
+                while piece and found <= expected + _SURPLUS:
+                    try:
+                        raw = inflater.decompress(piece, _BLOCK)
+                    except zlib.error as error:
+                        raise ImageError(_CORRUPT) from error
+                    piece = inflater.unconsumed_tail
+                    if kept := raw[: max(expected - found, 0)]:
+                        _append(made, _stored(kept, first=not found))
+                        checksum = zlib.adler32(kept, checksum)
+                    found += len(raw)
+        elif name in _NEEDED:
+            if name == b"IEND":
+                _append(made, [struct.pack("<BHH", 1, 0, _BLOCK), struct.pack(">I", checksum)])
+            made += data[start - 8 : end + 4]
+    if found > expected + _SURPLUS:
         raise ImageError(f"malformed PNG: its data inflate to more than the {width} x {height} pixels of its header")
     if found < expected:
         raise ImageError(f"truncated PNG: its data hold {found:,} of the {expected:,} bytes of its pixels")
-    return b"".join(kept) if others else data
+    return made
+
+
+def _stored(block: bytes, *, first: bool) -> list[bytes]:
+    """A block of at most `_BLOCK` bytes that is stored as it is; the first one has the header of the stream."""
+    return [b"\x78\x01" if first else b"", struct.pack("<BHH", 0, len(block), len(block) ^ _BLOCK), block]
+
+
+def _append(made: bytearray, parts: list[bytes]) -> None:
+    """Append a chunk of compressed data."""
+    made += struct.pack(">I", sum(map(len, parts))) + b"IDAT"
+    checksum = zlib.crc32(b"IDAT")
+    for part in parts:
+        made += part
+        checksum = zlib.crc32(part, checksum)
+    made += struct.pack(">I", checksum)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

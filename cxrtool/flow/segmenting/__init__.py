@@ -18,14 +18,13 @@ from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder
 from cxrtool.flow.images import read_images
 from cxrtool.flow.replaying import APPLY, CROP, ERASE, VERSION
 from cxrtool.flow.segmenting.images import (
-    BYTES,
     IMAGES,
     MASKS,
     REFERENCES,
     Task,
     Way,
     draw_sheets,
-    is_whole,
+    name_of,
     segment_all,
 )
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
@@ -171,14 +170,19 @@ def _segment(
     """Segment the remaining images; returns the records of all images that could be read, by id."""
     for name in (IMAGES, MASKS, REFERENCES):
         (build.path / name).mkdir(exist_ok=True)
-    records, tasks = {}, []
-    for row in manifest.rows:
-        name = row["image_id"]
-        record = build.journal.done.get(name)
-        if record and is_whole(record, way, name):
-            records[name] = record
-        else:
-            tasks.append(Task(name, row["path"], reference_of(row), row.get("sha256", "")))
+    identity = build.marks()
+    found = {
+        row["image_id"]: Task(row["image_id"], row["path"], reference_of(row), row.get("sha256", ""))
+        for row in manifest.rows
+    }
+    marks = {
+        name: identity.of(
+            name, task.sha256, bool(task.reference), options.batch_size, files=filter(None, (task.path, task.reference))
+        )
+        for name, task in found.items()
+    }
+    records = build.done(marks, "image")
+    tasks = [task for name, task in found.items() if name not in records]
     rejects = {}
     workers = min(settings.workers, len(tasks) or 1)
     with settings.report.progress("segmenting", len(tasks)) as advance:
@@ -186,7 +190,7 @@ def _segment(
             if isinstance(result, InputError):
                 rejects[task.image_id] = result.message
             else:
-                build.journal.add(task.image_id, result)
+                build.journal.add(task.image_id, result, marks[task.image_id])
                 records[task.image_id] = result
             advance(1)
     for row in manifest.rows:
@@ -210,7 +214,7 @@ def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
     trained on this radiograph, whatever was done to the pixels.
     """
     name, reference = row["image_id"], reference_of(row)
-    if BYTES[REFERENCES] in record:
+    if name_of(REFERENCES, name) in record["files"]:
         reference = str(way.path_of(REFERENCES, name))
     elif "dice" not in record or (CROP in way.entry.get("use", "")):
         reference = ""

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 IMAGES, MASKS, REFERENCES = "images", "masks", "references"
 """The folders that are written: images whose pixels changed, masks, and cropped masks of the manifest."""
 
-BYTES = {IMAGES: "bytes", MASKS: "mask_bytes", REFERENCES: "reference_bytes"}
-"""The entry of a record with the size in bytes of each file."""
-
 PRELOAD = (
     "cxrtool.data.reading.images",
     "cxrtool.imaging.crop",
@@ -44,6 +41,11 @@ PRELOAD = (
     "cxrtool.imaging.masks",
     "cxrtool.imaging.view",
 )
+
+
+def name_of(folder: str, image_id: str) -> str:
+    """The file of an image in one of the folders, relative to the output."""
+    return f"{folder}/{image_id}.png"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Way:
 
     def path_of(self, folder: str, image_id: str) -> Path:
         """The file of an image in one of the folders."""
-        return self.target / folder / f"{image_id}.png"
+        return self.target / name_of(folder, image_id)
 
     def decoded(self, image_id: str) -> Path:
         """The temporary file of a decoded image; hidden, so that it is removed if it is left behind."""
@@ -125,7 +127,10 @@ def segment_all(
             failed.extend((task, result) for task, result in batch if isinstance(result, InputError))
             views = [result for _, result in batch if not isinstance(result, InputError)]
             if views:
-                found = finder(np.stack([view.values for view in views if view.values is not None]))
+                shown = np.stack([view.values for view in views if view.values is not None])
+                # A batch of another size is computed differently, in the last digits.
+                filled = np.pad(shown, ((0, batch_size - len(shown)), (0, 0), (0, 0)))
+                found = finder(filled)[: len(shown)]
                 for view, answer in zip(views, found, strict=True):
                     view.values = None
                     yield view, answer
@@ -179,7 +184,13 @@ def finish_one(item: tuple[Prepared, np.ndarray], *, way: Way) -> dict[str, Any]
         "odd": list(prepared.warnings),
         "shape": prepared.shape,
         "sha256": prepared.digest,
+        "files": {},
     }
+
+    def write(folder: str, pixels: np.ndarray) -> None:
+        size = write_png(way.path_of(folder, task.image_id), pixels, mask=folder != IMAGES)
+        record["files"][name_of(folder, task.image_id)] = size
+
     picture = Picture(answer, lungs=lungs)
     if task.reference:
         try:
@@ -191,27 +202,14 @@ def finish_one(item: tuple[Prepared, np.ndarray], *, way: Way) -> dict[str, Any]
         picture.pixels = np.load(way.decoded(task.image_id))
         record["crop"] = box = change(picture, entry)
         record["shape"] = box[2:]
-        record[BYTES[IMAGES]] = write_png(way.path_of(IMAGES, task.image_id), picture.pixels)
+        write(IMAGES, picture.pixels)
         if picture.mask is not None and CROP in entry["use"]:
-            record[BYTES[REFERENCES]] = write_png(way.path_of(REFERENCES, task.image_id), picture.mask, mask=True)
-    found = lungs if picture.lungs is None else picture.lungs
-    record[BYTES[MASKS]] = write_png(way.path_of(MASKS, task.image_id), found, mask=True)
+            write(REFERENCES, picture.mask)
+    write(MASKS, lungs if picture.lungs is None else picture.lungs)
     if way.changing:
         with contextlib.suppress(FileNotFoundError):
             way.decoded(task.image_id).unlink()
     return record
-
-
-def is_whole(record: Mapping[str, Any], way: Way, image_id: str) -> bool:
-    """Whether the files of a record of the journal are there and complete."""
-    from cxrtool.data.files import is_whole_png
-
-    wanted = (MASKS, IMAGES) if way.changing else (MASKS,)
-    if any(BYTES[folder] not in record for folder in wanted):
-        return False
-    return all(
-        is_whole_png(way.path_of(folder, image_id), record[name]) for folder, name in BYTES.items() if name in record
-    )
 
 
 SHEETS = {

@@ -18,6 +18,7 @@ def test_a_folder_of_images_is_enhanced_described_and_made_again_from_its_own_re
     assert "144 images, 6 folds with" in result.err
     assert sorted(path.name for path in out.iterdir()) == [
         "images",
+        "journal.jsonl",
         "manifest.csv",
         "rejects.csv",
         "run.json",

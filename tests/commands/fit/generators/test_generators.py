@@ -9,13 +9,14 @@ import torch
 
 from cxrtool.commands.fit.generators import fit_generators, parse_weights, resolve
 from cxrtool.commands.fit.generators.effects import COLUMNS, HEADER
-from cxrtool.commands.fit.generators.options import SWEEP, GeneratorOptions
+from cxrtool.commands.fit.generators.options import GeneratorOptions
 from cxrtool.commands.info import InfoOptions, info
 from cxrtool.data.tables.manifest import read_table, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, LeakageError, StoppedError, StrictError, UsageError
 from cxrtool.flow.evaluating import EvaluateOptions, evaluate
 from cxrtool.models.parts import load_network, read_part
+from cxrtool.training.presets import SWEEP
 
 
 @pytest.fixture(autouse=True)
