@@ -68,8 +68,8 @@ OTHER_MEANINGS = {
     ("prepare", "--max-pixels"),
     ("predict", "--calibrated"),
 }
-"""A recipe is no table: its formats are make, sh and slurm; nor is an exported model. The class to find decides ties of twins. What `prepare`
-refuses has not been read. `predict` has no validation rows, but models that have seen some."""
+"""A recipe is no table: its formats are make, sh and slurm; nor is an exported model. The class to find decides ties of
+twins. What `prepare` refuses has not been read. `predict` has no validation rows, but models that have seen some."""
 
 MEMBERS = {name: members_of(importlib.import_module(module_of(name))) for name in NAMES}
 COMMANDS = [command for name in NAMES for command in ([f"{name} {member}" for member in MEMBERS[name]] or [name])]
