@@ -116,6 +116,7 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
     Returns:
         Its row of the tables, and the total number of bytes of its files, so that a resumed run can check the files.
     """
+    from cxrtool.data.files import saying_what_fails
     from cxrtool.data.reading.images import write_png
     from cxrtool.phantom import files, tables
     from cxrtool.phantom.draw import draw
@@ -128,9 +129,6 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
         paths["mask"] = folder / "masks" / f"{shot.image_id}.png"
     if truth == ALL:
         paths |= {name: folder / "truth" / f"{shot.image_id}_{name}.png" for name in tables.TRUTHS}
-    for parent in {path.parent for path in paths.values()}:
-        check_inside(parent)
-        parent.mkdir(parents=True, exist_ok=True)
     masks = {
         "mask": drawing.right_lung | drawing.left_lung,
         "right": drawing.right_lung,
@@ -138,10 +136,14 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
         "heart": drawing.heart,
         "lesions": drawing.lesions,
     }
-    written = kind.write(paths["path"], drawing.image, _header(shot))
-    written += sum(write_png(paths[name], mask, mask=True) for name, mask in masks.items() if name in paths)
-    if "ribless" in paths:
-        written += write_png(paths["ribless"], files.quantise(drawing.ribless, kind.bits))
+    with saying_what_fails(folder):
+        for parent in {path.parent for path in paths.values()}:
+            check_inside(parent)
+            parent.mkdir(parents=True, exist_ok=True)
+        written = kind.write(paths["path"], drawing.image, _header(shot))
+        written += sum(write_png(paths[name], mask, mask=True) for name, mask in masks.items() if name in paths)
+        if "ribless" in paths:
+            written += write_png(paths["ribless"], files.quantise(drawing.ribless, kind.bits))
     return tables.describe(shot, drawing, paths, folder), written
 
 
