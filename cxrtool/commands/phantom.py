@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.confinement import check_inside
+from cxrtool.data.files import saying_what_fails
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import CxrtoolError, InputError, UsageError, count_of
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
@@ -116,7 +117,6 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
     Returns:
         Its row of the tables, and the total number of bytes of its files, so that a resumed run can check the files.
     """
-    from cxrtool.data.files import saying_what_fails
     from cxrtool.data.reading.images import write_png
     from cxrtool.phantom import files, tables
     from cxrtool.phantom.draw import draw
