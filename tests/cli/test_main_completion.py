@@ -35,7 +35,7 @@ def ask(line, shell="bash", **more):
     ("line", "expected"),
     [
         ("cxrtool pre", ["prepare", "predict"]),
-        ("cxrtool weights ", ["import", "fetch", "list"]),
+        ("cxrtool weights ", ["import", "export", "fetch", "list"]),
         ("cxrtool train data --prese", ["--preset"]),
         ("cxrtool train data --preset covid-", ["covid-caps", "covid-sdnet", "covid-xnet"]),
         ("cxrtool enhance data --steps clahe,sup", ["clahe,suppress-ribs"]),

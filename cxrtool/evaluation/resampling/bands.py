@@ -24,6 +24,9 @@ FEWEST = 200
 
 PATIENTS_AT_ONCE = 4096
 
+STEADY, _REACHES = 100, (16, 8, 4, 2, 1)
+"""Images from which a slope is known to about a tenth, and how many points of the grid to both sides are taken."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -132,9 +135,23 @@ def _influence_band(
     present = sizes > 0
     variance = squares - (sums[present] ** 2 / sizes[present, None]).sum(axis=0)
     half = reach(scores.patients) * np.sqrt(np.maximum(variance, 0.0)) / runs
-    # At the highest score of the rest, an extreme value, there is no derivative.
+    # At an extreme score, of the rest's highest image or of the class's lowest, there is no derivative.
     half[0] = max(half[0], half[1])
+    if value[-1] < 1:
+        half[-1] = max(half[-1], half[-2])
     return Band(grid, np.clip(value - half, 0.0, 1.0), np.clip(value + half, 0.0, 1.0))
+
+
+def _slope(curve: FloatArray, x: FloatArray, images: float) -> FloatArray:
+    """The slope of a curve at each point, over as few neighbours as it rises by `STEADY` of so many images within."""
+    places = np.arange(len(x))
+    slope = np.zeros(len(x))
+    for reached in _REACHES:
+        low, high = np.maximum(places - reached, 0), np.minimum(places + reached, len(x) - 1)
+        rise = curve[high] - curve[low]
+        enough = (rise * images >= STEADY) | (reached == _REACHES[0])
+        slope = np.where(enough, rise / (x[high] - x[low]), slope)
+    return slope
 
 
 def _roc_influence(ranking: Ranking, positive: NDArray[np.bool_], grid: FloatArray) -> tuple[_Moving, _Moving]:
@@ -142,8 +159,8 @@ def _roc_influence(ranking: Ranking, positive: NDArray[np.bool_], grid: FloatArr
     found, false = ranking.reached()
     first = np.searchsorted(grid, false / false.max() - 1e-12)
     rate = ranking.sensitivities(np.ones((len(positive), 1)), grid)[:, 0]
-    rise = np.gradient(rate, grid)
     positives, negatives = found.max(), false.max()
+    rise = _slope(rate, grid, positives)
     ones = np.ones(len(grid)) / positives
     return (
         _Moving(first[positive], ones, -rate * ones),
@@ -158,7 +175,7 @@ def _precision_influence(ranking: Ranking, positive: NDArray[np.bool_], grid: Fl
     hits = grid * found.max()
     precision = ranking.precisions(np.ones((len(positive), 1)), grid)[:, 0]
     misses = hits / np.maximum(precision, 1e-12) - hits
-    rise = np.gradient(misses, hits)
+    rise = _slope(misses, hits, 1.0)
     total = (hits + misses) ** 2
     return (
         _Moving(first[positive], hits * rise / total, (grid * misses - grid * hits * rise) / total),

@@ -43,8 +43,8 @@ def draw_data(folder):
 
 
 def tree(folder):
-    """Every file's content, but for what tells the time or holds figures of time."""
-    told = {"run.json", "comparison.json", "comparison.csv", "tables.md"}
+    """Every file's content, but for what tells the time, also of the images, or holds figures of time."""
+    told = {"run.json", "journal.jsonl", "comparison.json", "comparison.csv", "tables.md"}
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -661,5 +661,5 @@ def test_recipe_prints_lists_and_estimates(cxr, study):
         "cpu",
     )
     assert guess.code == 0, guess.err
-    assert guess.out.startswith("24 images of 2 classes; 1 trainings of 2 epochs")
+    assert guess.out.startswith("24 images of 2 classes; 10 commands, 2 trainings")
     assert "rough estimate" in guess.out

@@ -177,10 +177,11 @@ def test_net_benefit_and_bands_are_nearly_those_of_resamples(pair_of):
     width = np.subtract(own["high"], own["low"])
     assert np.subtract(other["high"], other["low"]) == pytest.approx(width, rel=0.25, abs=3e-4)
     for shown, found in zip(curve_bands(few, 1, resamples=400), curve_bands(many, 1), strict=True):
-        wide = (shown.high - shown.low > 0.005) & (shown.x > 0.02)
+        # At extreme scores, few images decide.
+        wide = (shown.high - shown.low > 0.005) & (shown.x > 0.1) & (shown.x < 0.99)
         ratio = (found.high - found.low)[wide] / (shown.high - shown.low)[wide]
         assert np.median(ratio) == pytest.approx(1, abs=0.08)
-        assert (np.abs(ratio - 1) < 0.4).all()
+        assert (np.abs(ratio - 1) < 0.3).all()
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mcc", "macro_auc", "average_precision"])
