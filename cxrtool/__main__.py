@@ -1,5 +1,8 @@
 """The program: `cxrtool`, and `python -m cxrtool`."""
 
+import os
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 from cxrtool import processors, stopping
@@ -11,6 +14,9 @@ def main() -> NoReturn:
     try:
         stopping.start()
         processors.spin_briefly()
+        if processors.rank():
+            # Of the processes of `torchrun` one speaks; another says only what fails in it alone.
+            sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         from cxrtool.cli.main import main as run
 
         run()

@@ -1,4 +1,4 @@
-"""The processors that this process may use, who else keeps them busy, and how its threads wait for one another.
+"""The processors that this process may use, who else keeps them busy, how its threads wait, and its like of torchrun.
 
 joblib counts processors too, but its import takes longer than `--help` may, and it looks for a limit only at the root
 of the control groups, where a job of SLURM has none.
@@ -32,6 +32,17 @@ def usable() -> int:
     except AttributeError:
         allowed = os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(share) for share in _quotas())]))
+
+
+def ranks() -> int:
+    """The number of processes in which `torchrun`, or what sets its variables, has started this program; else 1."""
+    found = os.environ.get("WORLD_SIZE", "")
+    return int(found) if "RANK" in os.environ and found.isdecimal() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0; the first one speaks and writes for all."""
+    return int(os.environ["RANK"]) if ranks() > 1 else 0
 
 
 def spin_briefly(environment: MutableMapping[str, str] = os.environ) -> None:

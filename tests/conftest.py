@@ -1,5 +1,6 @@
 """What the tests of all rooms share."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -54,6 +55,10 @@ class Listener:
         from cxrtool.flow.settings import Silent
 
         return Silent().progress(label, total)
+
+    @contextlib.contextmanager
+    def together(self):
+        yield self
 
 
 @dataclass

@@ -243,7 +243,7 @@ def on_both(cxr, device, *line, out):
     made = []
     for name in ("cpu", str(device)):
         target = out.with_name(f"{out.stem}-{len(made)}{out.suffix}")
-        outcome = cxr(*line, "--device", name, "--workers", 1, "--threads", 1, "-o", target)
+        outcome = cxr(*line, "--device", name, "--workers", 1, "-o", target)
         assert outcome.code == 0, outcome.err
         made.append(target)
     return made

@@ -48,13 +48,8 @@ class Lines(Reporter):
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Show progress while the block runs."""
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-                task = bar.add_task(label, total=total)
-                yield lambda count: bar.advance(task, count)
+            with self.together() as bars, bars.progress(label, total) as fill:
+                yield fill
             return
         done, last_line = 0, time.monotonic()
 
@@ -66,6 +61,19 @@ class Lines(Reporter):
                 self.say(f"{label}: {done} of {total}")
 
         yield advance
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[Reporter]:
+        """Show a bar for each loop; without a terminal each has lines of its own."""
+        if not sys.stderr.isatty():
+            yield self
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            yield Bars(bars)
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[Stage]:
@@ -84,6 +92,23 @@ class Lines(Reporter):
             yield stage
         found = f": {stage.found}" if stage.found else ""
         self.say(f"{title}{found}  ({time.monotonic() - started:.0f} s)")
+
+
+@dataclass(frozen=True)
+class Bars(Lines):
+    """The progress of several loops, a bar for each."""
+
+    bars: Progress
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Advance]:
+        """Show one more bar while the block runs."""
+        task = self.bars.add_task(label, total=total)
+        try:
+            yield lambda count: self.bars.advance(task, count)
+        finally:
+            self.bars.refresh()
+            self.bars.remove_task(task)
 
 
 @dataclass(frozen=True)

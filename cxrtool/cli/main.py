@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import cxrtool
-from cxrtool import stopping
+from cxrtool import processors, stopping
 from cxrtool.cli import CONTEXT, Invocation
 from cxrtool.errors import CxrtoolError, StoppedError
 from cxrtool.flow.settings import Reporter
@@ -40,6 +40,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 """The panels of the help, and the commands in each; a command is a module of `cxrtool.commands`."""
 
 NAMES = tuple(itertools.chain.from_iterable(COMMANDS.values()))
+
+DIVIDED = "train"
+"""The command that several processes, started by `torchrun`, can do together."""
 
 PROGRAM = "cxrtool"
 COMPLETE = "_CXRTOOL_COMPLETE"
@@ -172,6 +175,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if wanted := os.environ.get(COMPLETE):
         sys.exit(_complete(wanted))
     args = sys.argv[1:] if argv is None else argv
+    name = _called(args)
+    if (ranks := processors.ranks()) > 1 and name and name != DIVIDED:
+        message = f"expected one process, found that torchrun has started {ranks}, which would all write the same"
+        stopping.finish(_write(f"{PROGRAM} {name}", message, f"only `{DIVIDED}` can be divided by torchrun", 2))
     stopping.finish(run(args))
 
 

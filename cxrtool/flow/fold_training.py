@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cxrtool import processors
 from cxrtool.data.cache import open_cache
 from cxrtool.data.confinement import also_in, leading_out
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY, PREDICTIONS, REJECTS, SPLITS
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from cxrtool.evaluation.metrics.confusion import FloatArray
     from cxrtool.training.fitting import Design, Fitted
+    from cxrtool.training.ranks import Ranks
     from cxrtool.training.store import Store
     from cxrtool.training.tracking import Write
 
@@ -110,6 +112,7 @@ class Stores:
     """Opens stores when they are first used, and keeps them.
 
     `warn` is not needed if the step reports its rejects, and `needed` is false if it can do without a single image.
+    `beside` is the number of processes that have the same images on one device.
     """
 
     def __init__(
@@ -120,9 +123,10 @@ class Stores:
         *,
         warn: bool = True,
         needed: bool = True,
+        beside: int = 1,
     ) -> None:
         self.settings, self.manifest, self.container, self.warn = settings, manifest, container, warn
-        self.needed = needed
+        self.needed, self.beside = needed, beside
         self._opened: dict[tuple[int, str], Store] = {}
 
     def open(self, size: int, fit: str, request: StopRequest) -> Store:
@@ -176,13 +180,15 @@ class Stores:
                 f"{len(store.failed)} of {count_of(len(store), 'image')} cannot be read and are excluded; "
                 f"each with its reason in {self.container.shown / REJECTS}"
             )
-        self._opened[size, fit] = store
-        return store
+        self._opened[size, fit] = replace(store, beside=self.beside)
+        return self._opened[size, fit]
 
 
 FITTED_COLUMNS = ("image_id", "patient_id", "sha256", "repeat", "fold", "subset")
 GRID, CANDIDATES = "grid.csv", "candidates"
 """Files of a grid search in a run: its table, and the folder of its candidates."""
+PROCESSES = "processes"
+"""The entry of a run's options with the number of processes that shared each training, if there were several."""
 
 
 def check_design(options: TrainingOptions, classes: int, settings: Settings) -> None:
@@ -198,8 +204,13 @@ def check_design(options: TrainingOptions, classes: int, settings: Settings) -> 
     options.check_numbers()
     design = make_design(options, classes, settings, 0)
     check(design.architecture, design.weights)
-    choose_precision(settings.precision, choose_device(settings.device))
+    device = choose_device(settings.device)
+    choose_precision(settings.precision, device)
     require_weights(design.architecture, design.weights)
+    if processors.ranks() > 1:
+        from cxrtool.training.fitting import check_divisible
+
+        check_divisible(design, device)
 
 
 def make_design(options: TrainingOptions, classes: int, settings: Settings, seed: int) -> Design:
@@ -255,6 +266,8 @@ class Task:
         chain: The processing steps of the images, of all folds.
         container: The run's folder, with the plan that all folds share.
         track: Where epochs are also written.
+        ranks: The processes that share each training.
+        beside: Number of trainings side by side, which have the device together.
     """
 
     preset: str | None
@@ -266,6 +279,8 @@ class Task:
     container: StepFolder
     stores: Opener
     track: Track | None = None
+    ranks: Ranks | None = None
+    beside: int = 1
 
     def folder(self, assignment: Assignment) -> StepFolder:
         """The folder of one fold."""
@@ -282,11 +297,17 @@ class Task:
 
 
 class FoldTrainer:
-    """Trains folds, all with the same options; `shape` is the side of the decoded images and their `--fit`."""
+    """Trains folds, all with the same options.
 
-    def __init__(self, options: TrainingOptions, task: Task) -> None:
-        self.options, self.task, self.classes = options, task, task.classes
+    Attributes:
+        shape: The side of the decoded images and their `--fit`; `shapes` has it alone.
+        index: Of the options among those of a grid search.
+    """
+
+    def __init__(self, options: TrainingOptions, task: Task, index: int = 0) -> None:
+        self.options, self.task, self.classes, self.index = options, task, task.classes, index
         self.shape = options.size, options.fit
+        self.shapes = {self.shape}
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
         """Train one fold, unless it is complete, and write its folder."""
@@ -346,7 +367,8 @@ class FoldTrainer:
     ) -> Fitted:
         """Train one fold.
 
-        A test subset that is not among `to_predict` is never used. `name` is that of the training in messages.
+        A test subset that is not among `to_predict` is never used. `name` is that of the training in messages. All
+        ranks of a task with several call this at once: rank 0 asks the others to.
         """
         import numpy as np
 
@@ -357,9 +379,14 @@ class FoldTrainer:
         report, design = task.settings.report, self.design(assignment)
         watching = self.options.watch == "test" and "test" in to_predict
         name = name or assignment.name
-        turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
+        turns: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        # Otherwise who started this process, or rank 0, has the turn.
+        if task.beside == 1 and not (task.ranks and task.ranks.rank):
+            turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
         record = task.track.open(task.container.out, name) if task.track else contextlib.nullcontext()
         with turns, record as write, report.progress(name, design.recipe.epochs) as advance:
+            if task.ranks and not task.ranks.rank:
+                task.ranks.tell((assignment.name, self.index))
 
             def resumed(rows: Sequence[dict[str, float | None]]) -> None:
                 advance(len(rows))
@@ -384,7 +411,9 @@ class FoldTrainer:
                 resumed=resumed,
                 epoch_done=epoch_done,
                 stop=request.error,
-                warn=report.warn,
+                # Beside others it would not be clear whose warning it is.
+                warn=(lambda text: report.warn(f"{name}: {text}")) if task.beside > 1 else report.warn,
+                ranks=task.ranks,
             )
         # What is left to do has no state of its own.
         request.raise_if_stopped()

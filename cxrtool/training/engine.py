@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from cxrtool.training.device import AtOnce, autocast, on_device
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
 from cxrtool.training.norms import renew_norms
+from cxrtool.training.ranks import DropoutOfBatch
 
 
 class Average:
@@ -242,9 +244,14 @@ class Loop:
         self.terms: list[Tensor] = []
         self.spent = 0.0
         self.began = self.saved = time.monotonic()
-        state = load_state(job.state, warn)
+        ranks = job.ranks
+        state = load_state(job.state, warn) if ranks is None or not ranks.rank else None
+        if ranks:
+            state = ranks.tell(state)
         if state:
             self._restore(state)
+        elif ranks:
+            ranks.equal(job.module)
 
     def run(self, epoch_done: Callable[[Row], None], stop: Stop) -> History:
         """Train the remaining epochs, and load the weights of the epoch to keep."""
@@ -255,7 +262,9 @@ class Loop:
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             self.train_epoch(stop)
-            row = self._finish_epoch(rates[0], stop)
+            measured = partial(self._measured, rates[0], stop)
+            row = job.ranks.led(measured) if job.ranks else measured()
+            self._begin_epoch(row)
             epoch_done(row)
             if time.monotonic() - self.saved >= job.save_every:
                 self._save()
@@ -293,6 +302,7 @@ class Loop:
         job = self.job
         set_mode(job.module, training=True, frozen_norms=job.frozen_norms)
         batches = self._batches()
+        stop = job.ranks.agreed(stop) if job.ranks else stop
         for indices in batches[self.step :]:
             try:
                 self._train_batch(indices)
@@ -331,21 +341,29 @@ class Loop:
             raise
 
     def _train_batch(self, indices: np.ndarray) -> None:
-        job, count = self.job, len(indices)
+        job, count, ranks = self.job, len(indices), self.job.ranks
+        own = ranks.share(count) if ranks else range(count)
+        # Without an image of its own, a rank computes one for nothing: all need gradients of the same parameters.
+        counts = 1 if own else 0
+        own = own or range(count - 1, count)
 
         def learn(size: int) -> tuple[Tensor, ...]:
             self.optimizer.zero_grad(set_to_none=True)
             sums: tuple[Tensor, ...] = ()
-            for start in range(0, count, size):
-                part = indices[start : start + size]
-                loss, score_sum, terms = job.learn(part, self.epoch, len(part) / count)
+            for start in range(own.start, own.stop, size):
+                part = indices[start : min(start + size, own.stop)]
+                with DropoutOfBatch(start, count) if ranks else contextlib.nullcontext():
+                    loss, score_sum, terms = job.learn(part, self.epoch, counts * len(part) / count)
                 means = [loss, *([torch.stack([terms[name] for name in job.terms])] if job.terms else [])]
-                found = score_sum, *(mean * len(part) for mean in means)
+                found = score_sum * counts, *(mean * (counts * len(part)) for mean in means)
                 sums = tuple(map(torch.add, sums, found)) if sums else found
             return sums
 
         # A layer that normalises over the batch needs two images.
-        score_sum, loss_sum, *term_sums = self.at_once(learn, count, 1 if job.divisible else min(2, count))
+        sums = self.at_once(learn, len(own), 1 if job.divisible else min(2, len(own)))
+        if ranks:
+            ranks.add(job.trained(), sums)
+        score_sum, loss_sum, *term_sums = sums
         self.optimizer.step()
         if self.average:
             self.average.take()
@@ -364,7 +382,8 @@ class Loop:
             )
         self.warn(f"{too_little}: its gradient is the sum of those of {size} at a time, equal but for rounding")
 
-    def _finish_epoch(self, rate: float, stop: Stop) -> Row:
+    def _measured(self, rate: float, stop: Stop) -> Row:
+        """The row of an epoch whose batches are done; and its weights are kept, if they are the best."""
         job, recipe = self.job, self.job.recipe
         losses = torch.stack(self.losses).double().cpu()
         if not bool(torch.isfinite(losses).all()):
@@ -372,7 +391,8 @@ class Loop:
         count = sum(map(len, self._batches()))
         train_loss = float(losses.sum()) / count
         self._warn_of_divergence(train_loss)
-        with self._saved_if_stopped(stop) as between, self._averaged():
+        alone = job.ranks.only_here(job.module) if job.ranks else contextlib.nullcontext()
+        with self._saved_if_stopped(stop) as between, self._averaged(), alone:
             renewing = bool(len(job.validation)) or self.epoch + 1 == recipe.epochs
             if renewing:
                 job.renew_norms(between)
@@ -389,19 +409,21 @@ class Loop:
         )
         means = (torch.stack(self.terms).double().sum(0) / count).tolist() if job.terms else []
         names = columns(job.score, job.terms, watching=job.watching)
-        row: Row = dict(zip(names, (*figures, *means), strict=True))
-        self.rows.append(row)
-        self.epoch, self.step, self.losses, self.score_sums, self.terms = self.epoch + 1, 0, [], [], []
         score = {
             "best-loss": (validation_loss, 0.0),
             "best-accuracy": (-(validation_score or 0.0), validation_loss),
-            "last": (-float(self.epoch), 0.0),
+            "last": (-float(self.epoch + 1), 0.0),
         }[recipe.checkpoint if len(job.validation) else "last"]
         if score < self.best["score"]:
             with self._averaged():
                 weights = {name: value.detach().clone() for name, value in job.module.state_dict().items()}
-            self.best = {"epoch": self.epoch, "score": score, "weights": weights}
-        return row
+            self.best = {"epoch": self.epoch + 1, "score": score, "weights": weights}
+        return dict(zip(names, (*figures, *means), strict=True))
+
+    def _begin_epoch(self, row: Row) -> None:
+        """Take the row of the last epoch, and be ready for the next."""
+        self.rows.append(row)
+        self.epoch, self.step, self.losses, self.score_sums, self.terms = self.epoch + 1, 0, [], [], []
 
     def _warn_of_divergence(self, train_loss: float) -> None:
         guessing = self.job.guessing
@@ -453,6 +475,8 @@ class Loop:
 
     def _save(self) -> None:
         job = self.job
+        if job.ranks and job.ranks.rank:
+            return
         if self.losses:
             finite = torch.isfinite(torch.stack(self.losses)).cpu()
             if not bool(finite.all()):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
+from cxrtool.errors import UsageError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.complexity import try_out
 from cxrtool.models.network import Network, count_parameters, set_mode
@@ -20,8 +22,10 @@ from cxrtool.training.device import choose_device, choose_precision, keep_freed_
 from cxrtool.training.engine import Fit, History, Stop, fit, forward, raise_if_stopped
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_backbone
 from cxrtool.training.job import Row
+from cxrtool.training.norms import norms_of
 from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys
+from cxrtool.training.ranks import Ranks
 from cxrtool.training.store import Store
 
 
@@ -87,6 +91,7 @@ def fit_fold(
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
+    ranks: Ranks | None = None,
 ) -> Fitted:
     """Train one fold and predict some images.
 
@@ -106,6 +111,7 @@ def fit_fold(
         epoch_done: Called with each epoch's row.
         stop: Called between batches; an error that it returns is raised, after saving the state if there is one.
         warn: Called with each warning.
+        ranks: The processes that share the training; on all but the first, its result has no meaning.
 
     Raises:
         CxrtoolError: Network, weights, device or memory do not suffice, the loss is not finite, or that of `stop`.
@@ -120,6 +126,8 @@ def fit_fold(
         macs = try_out(network, design.architecture, channels)
         if design.freeze:
             network.freeze_backbone()
+        if ranks and device.type == "cuda":
+            network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         notes: dict[str, int | float | str] = {**count_parameters(network), "macs": macs}
         notes |= {"device": str(device), "precision": precision}
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -150,6 +158,7 @@ def fit_fold(
                 recompute_norms=design.recompute_norms,
                 watched=watched,
                 watched_source=watched_source,
+                ranks=ranks,
             ),
             resumed=resumed,
             epoch_done=epoch_done,
@@ -159,6 +168,23 @@ def fit_fold(
         notes["seconds"] = round(before + history.seconds, 2)
         probabilities = _probabilities(design, network, images, to_predict, stop)
     return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)
+
+
+def check_divisible(design: Design, device: torch.device) -> None:
+    """Raise a `UsageError` where the processes of `torchrun` cannot divide a batch: a layer normalises over it.
+
+    On GPUs torch has a normalisation over the batches of all processes; on CPUs it has none.
+    """
+    network, _ = build(design.architecture, weights="none")
+    if design.freeze:
+        network.freeze_backbone()
+    set_mode(network, training=True, frozen_norms=_is_constant(design) or (design.freeze and design.frozen_norms))
+    if device.type == "cpu" and norms_of(network):
+        raise UsageError(
+            f"--model {design.architecture.name}: expected a network without batch normalisation where torchrun "
+            "divides a batch on CPUs, found one whose layers normalise over the whole batch",
+            "train it on GPUs, or in one process with more --threads, or with --freeze",
+        )
 
 
 def predict(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cxrtool.training.device import autocast
 from cxrtool.training.options import OPTIMIZERS, FittingOptions
 from cxrtool.training.randomness import permutation
+from cxrtool.training.ranks import Ranks
 
 Row = dict[str, float | None]
 """One epoch of a history; its keys are `columns`."""
@@ -48,6 +49,7 @@ class Job(ABC):
         state: Folder for states to resume from.
         save_every: Seconds between two states, also within an epoch; 0 saves only after every epoch.
         names: Image ids, for messages.
+        ranks: The processes that share the training.
     """
 
     module: nn.Module
@@ -62,6 +64,7 @@ class Job(ABC):
     state: Path
     save_every: float = 30.0
     names: list[str] = field(default_factory=list)
+    ranks: Ranks | None = None
 
     @property
     def watching(self) -> bool:

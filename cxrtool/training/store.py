@@ -53,11 +53,13 @@ class Store:
         images: Array (N, H, W) or (N, H, W, 3), uint8 or uint16, memory-mapped.
         sha256: Pixel digest of each image before resizing.
         failed: Index and reason of each image that could not be read; its pixels are zero.
+        beside: Number of processes that may copy the images to the same device.
     """
 
     images: np.ndarray
     sha256: list[str]
     failed: dict[int, str] = field(default_factory=dict)
+    beside: int = 1
     _resident: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -78,7 +80,7 @@ class Store:
         if device.type == "cpu":
             # Deep images would double in memory; they are converted batch by batch instead.
             self._resident = None if deep else torch.from_numpy(self._readable())
-        elif self.images.nbytes * (1 + deep) < ON_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        elif self.images.nbytes * (1 + deep) < ON_DEVICE_SHARE / self.beside * torch.cuda.mem_get_info(device)[0]:
             self._resident = torch.from_numpy(self._readable()).to(device)
         return self
 

@@ -13,44 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Any, get_type_hints
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from cxrtool.commands.train.combinations import Combination, draw, parse_grid, with_kernels
-from cxrtool.commands.train.grid import SHOWN, GridTrainer, check_validation, rule_of, tabulate
-from cxrtool.commands.train.implied import IMPLIED, Implied, check_ways
+from cxrtool import processors
+from cxrtool.commands.train.combinations import Combination
+from cxrtool.commands.train.grid import SHOWN, rule_of, tabulate
+from cxrtool.commands.train.implied import IMPLIED, Implied
 from cxrtool.commands.train.options import TrainOptions
-from cxrtool.commands.train.twins import TwinTraining, find_generators
+from cxrtool.commands.train.resolving import check_designs, combine
+from cxrtool.commands.train.training import Training, TrainJob, start_training
 from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import locked, saying_what_fails
-from cxrtool.data.splitting.splits import splits_digest
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
-from cxrtool.errors import StrictError, UsageError, count_of
+from cxrtool.data.tables.manifest import Row
+from cxrtool.errors import StrictError, count_of
 from cxrtool.flow import run as runs
-from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
-from cxrtool.flow.chain import chain_of_manifest
-from cxrtool.flow.fold_training import (
-    FoldTrainer,
-    Stores,
-    Task,
-    Track,
-    check_design,
-    complete_run,
-    create_run_folder,
-    finished_folds,
-    warn_without_validation,
-)
-from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
+from cxrtool.flow.cluster import Cluster
+from cxrtool.flow.fold_training import complete_run, create_run_folder, finished_folds, warn_without_validation
+from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.settings import Settings, Silent
+from cxrtool.flow.side_by_side import side_by_side
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.twins import as_classes
-from cxrtool.options import declared, plain
-from cxrtool.training.options import TrainingOptions
-from cxrtool.training.tracking import require
+from cxrtool.options import plain
 
-LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
-UNFROZEN = "--weights none: the whole network is trained, since a backbone with random weights must not be frozen"
+if TYPE_CHECKING:
+    from cxrtool.training.ranks import Ranks
 
 
 def run(options: TrainOptions, settings: Settings) -> int | None:
@@ -59,19 +46,32 @@ def run(options: TrainOptions, settings: Settings) -> int | None:
     Returns:
         The exit code of a step before the training that failed.
     """
+    if processors.ranks() == 1:
+        return _run(options, settings, None)
+    from cxrtool.training.ranks import Ranks
+
+    ranks = Ranks.join(settings.device)
+    if ranks.rank:
+        return ranks.following(lambda: follow(ranks))
+    code = _run(options, replace(settings, device=ranks.device), ranks)
+    ranks.tell(None)
+    return code
+
+
+def _run(options: TrainOptions, settings: Settings, ranks: Ranks | None) -> int | None:
     steps = Implied.of(options, settings)
     if steps is not None:
         # A mistake in the options of the training is found before the images are read.
         combinations, _ = combine(steps.options, replace(settings, report=Silent()))
         if not settings.dry_run and not steps.is_done(settings):
             # Their number of classes is not known yet; it has no effect on the weights.
-            _check_designs(combinations, 2, settings)
+            check_designs(combinations, 2, settings)
         if code := steps.run(settings):
             return code
         options = steps.options
         if settings.dry_run and options.splits is not None and not options.splits.is_file():
             return None
-    rows = train(options, settings)
+    rows = train(options, settings, ranks)
     if not rows:
         return None
     columns, lines = tabulate(rows)
@@ -83,8 +83,13 @@ def run(options: TrainOptions, settings: Settings) -> int | None:
     return None
 
 
-def train(options: TrainOptions, settings: Settings) -> list[Row]:
+def train(options: TrainOptions, settings: Settings, ranks: Ranks | None = None) -> list[Row]:
     """Train every fold that is not complete yet.
+
+    Args:
+        options: With `--splits`.
+        settings: Of the call.
+        ranks: The processes that share each training; only rank 0 calls this.
 
     Returns:
         The rows of `grid.csv` if there was a grid and something to do.
@@ -96,113 +101,61 @@ def train(options: TrainOptions, settings: Settings) -> list[Row]:
         StoppedError: A signal arrived.
         StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
-    check_ways(options)
-    if options.track:
-        require(options.track)
-    elif options.track_to:
-        raise UsageError("--track-to: expected --track, which says what to write there, found none", "add --track")
-    if options.splits is None:
-        raise UsageError("expected the splits of --folds or --holdout, found none", "give --splits to `train`")
-    splits = splits_file(options.splits)
-    combinations, settings = combine(options, settings)
-    manifest = read_manifest(options.manifest, root=settings.root)
-    labelled, classes = as_classes(manifest)
-    generators = find_generators(options.transform, manifest) if options.transform else None
-    assignments = read_assignments(splits, labelled, settings)
-    wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
-    chain = chain_of_manifest(manifest)
-    files = {c.options.weights: None for c in combinations if c.options.weights not in ("imagenet", "none")}
-    # Only the content of the splits counts: the same splits written again are no reason to train again.
-    inputs = Inputs.of(manifest, files=map(Path, files), verify=settings.verify).after(splits)
-    shared: dict[str, Any] = {"splits": splits_digest(splits), "precision": settings.precision}
-    if generators:
-        shared["transform"] = generators.identity()
-    searched = [combination.options.identity() for combination in combinations]
-    identity = {"combinations": searched, **shared} if options.grid else {**searched[0], **shared}
-    plan = Plan("train", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
-    container = StepFolder(settings.out, plan, settings, replaced=False)
-    if not container.needs_work():
+    training = Training.open(options, settings, ranks)
+    if not training.container.needs_work():
         return []
-    mine = [assignment for assignment in assignments if (assignment.repeat, assignment.fold) in wanted]
-    if options.grid:
-        check_validation(mine)
-    twins = None
-    if generators:
-        twins = TwinTraining(generators, mine, manifest, settings)
-        classes = twins.classes
-    _check_designs(combinations, len(classes), settings)
-    shown = {**_shown(options, combinations), "splits": str(splits), "precision": settings.precision}
-    extra = {"native_sizes": _native_sizes(options, combinations)}
+    training.check()
+    container = training.container
     made = read_run_file(container.out) or {}
-    create_run_folder(container, splits, shown, extra | ({IMPLIED: made[IMPLIED]} if IMPLIED in made else {}))
-    warn_without_validation(mine, combinations[0].options, settings)
-    stores = Stores(settings, manifest, container)
-    track = Track(options.track, options.track_to) if options.track else None
-    task = Task(options.preset, options.save_every, settings, labelled, classes, chain, container, stores, track)
-    trainer = _trainer(options, combinations, task)
+    extra = {"native_sizes": _native_sizes(options, training.combinations)}
+    shown = {**_shown(options, training.combinations), "splits": str(training.splits), "precision": settings.precision}
+    extra |= {IMPLIED: made[IMPLIED]} if IMPLIED in made else {}
+    create_run_folder(container, training.splits, shown, extra)
+    warn_without_validation(training.mine, training.combinations[0].options, settings)
+    if ranks:
+        ranks.tell((options, settings.portable(), container.digest))
     with StopRequest() as request:
-        for assignment in mine:
-            request.raise_if_stopped()
-            if twins:
-                own, placed = twins.prepare(task, stores, assignment)
-                _trainer(options, combinations, own).train_fold(placed, request)
-            else:
-                trainer.train_fold(assignment, request)
-    return _close_container(container, assignments, manifest, settings, trainer)
+        if cluster := Cluster.of(settings):
+            start = partial(start_training, options, settings.portable(), container.digest)
+            for jobs in training.rounds():
+                cluster.do(start, jobs, settings.report, request)
+        elif options.jobs > 1:
+            _train_side_by_side(training, settings, request)
+        else:
+            for assignment in training.mine:
+                request.raise_if_stopped()
+                training.do(TrainJob(assignment.name), request)
+    return _close_container(training)
 
 
-def _trainer(options: TrainOptions, combinations: Sequence[Combination], task: Task) -> FoldTrainer | GridTrainer:
-    return GridTrainer(combinations, task) if options.grid else FoldTrainer(combinations[0].options, task)
+def _train_side_by_side(training: Training, settings: Settings, request: StopRequest) -> None:
+    """Decode the images here, once for all; then train `--jobs` at a time."""
+    from cxrtool.training.device import choose_device, take_turns
+
+    rounds, options = training.rounds(), training.options
+    if not any(rounds):
+        return
+    training.decode(request)
+    device = choose_device(settings.device)
+    turns = take_turns(device, settings.threads * options.jobs, settings.report.say, request.raise_if_stopped)
+    start = partial(start_training, options, settings.portable(), training.container.digest)
+    with turns:
+        for jobs in rounds:
+            side_by_side(start, jobs, options.jobs, settings.report, request)
 
 
-def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination], Settings]:
-    """What to train: one combination of options, or all of `--grid` and `--budget`.
-
-    Raises:
-        UsageError: An option or a value of the grid is wrong.
-    """
-    if not options.grid:
-        if options.budget is not None:
-            raise UsageError(
-                "--budget: expected --grid, from whose combinations it draws, found none", "add --grid KEY=A,B"
-            )
-        return [Combination(resolve(options, settings))], settings
-    if options.watch != "none" and settings.origins.get("watch", "preset") != "preset":
-        raise UsageError(
-            f"--watch: expected none with --grid, which runs no network on test images before it is chosen, found "
-            f"{options.watch}",
-            "omit --watch",
-        )
-    options = replace(options, watch="none")
-    names = {name for name, (_, declaration) in declared(TrainingOptions).items() if declaration.effect} - {"watch"}
-    kinds = {name: kind for name, kind in get_type_hints(TrainingOptions).items() if name in names}
-    grid = parse_grid(options.grid, kinds)
-    quiet = replace(settings, report=Silent())
-    # Without --model the other options may not be a combination of their own.
-    own = resolve(options, quiet).identity() if options.model else {}
-    grid = with_kernels(grid, own.get("size") or options.size or None)
-    found = []
-    for changes in draw(grid, options.budget, settings.seed, own):
-        combination = Combination(options, changes)
-        # Values of the grid are treated as flags.
-        grid_settings = replace(quiet, origins={**settings.origins, **dict.fromkeys(changes, "flag")})
-        try:
-            resolved = resolve(replace(options, **changes), grid_settings)
-        except UsageError as error:
-            raise UsageError(f"--grid {combination.name}: {error.message}", error.hint) from error
-        found.append(replace(combination, options=resolved))
-    if options.freeze and any(not c.options.freeze and "freeze" not in c.changes for c in found):
-        settings.report.warn(UNFROZEN)
-    return found, replace(settings, origins={**settings.origins, **dict.fromkeys(grid, "grid")})
-
-
-def _check_designs(combinations: Sequence[Combination], classes: int, settings: Settings) -> None:
-    for combination in combinations:
-        try:
-            check_design(combination.options, classes, settings)
-        except UsageError as error:
-            where = f"--grid {combination.name}: " if combination.changes else ""
-            raise UsageError(where + error.message, error.hint) from error
+def follow(ranks: Ranks) -> None:
+    """What all ranks but the first do: compute their shares of every training, until rank 0 has finished."""
+    told = ranks.tell()
+    if told is None:
+        return
+    options, settings, digest = told
+    training = Training.open(options, replace(settings, device=ranks.device), ranks)
+    training.check_same(digest)
+    with StopRequest() as request:
+        while (order := ranks.tell()) is not None:
+            fold, combination = order
+            training.share(fold, combination, request)
 
 
 def _shown(options: TrainOptions, combinations: Sequence[Combination]) -> dict[str, Any]:
@@ -225,76 +178,28 @@ def _native_sizes(options: TrainOptions, combinations: Sequence[Combination]) ->
     return {combination.options.model: combination.options.size for combination in combinations}
 
 
-def resolve(options: TrainOptions, settings: Settings) -> TrainOptions:
-    """The options with those that depend on the network: kernels, weights, size.
-
-    Raises:
-        UsageError: There is no such network, or values exclude each other.
-    """
-    from cxrtool.models.registry import BUILT_IN, check_name, native_size, network_kernels
-
-    model, size, freeze = options.model, options.size, options.freeze
-    if not model:
-        raise UsageError(
-            "train needs --model NAME, or a --preset that names a network", "for instance --model resnet18"
-        )
-    kernels = network_kernels(model, options.kernels)
-    weights = options.weights or ("none" if model in BUILT_IN else "imagenet")
-    size = size or _size_in(settings.out, model)
-    if not size:
-        check_name(model)
-        size = native_size(model)
-    if weights == "none" and freeze:
-        if settings.origins.get("freeze", "flag") not in ("preset", "default"):
-            raise UsageError(
-                "--freeze with --weights none would train a head on a backbone with random weights", "omit --freeze"
-            )
-        # With an untrained, frozen backbone one would compare initialisations, not networks.
-        settings.report.warn(UNFROZEN)
-        freeze = False
-    return replace(options, kernels=kernels, weights=weights, size=size, freeze=freeze)
-
-
-def _size_in(out: Path | None, model: str) -> int:
-    """The native size of the network from the `run.json` of an earlier run; 0 if there is none."""
-    made = (read_run_file(out) if out else None) or {}
-    same = made.get("versions", {}).get("timm") == _timm_version()
-    size = made.get("native_sizes", {}).get(model)
-    return int(size) if same and size is not None else 0
-
-
-@cache
-def _timm_version() -> str:
-    from importlib.metadata import version
-
-    return version("timm")
-
-
-def _close_container(
-    container: StepFolder,
-    assignments: Sequence[Assignment],
-    manifest: Manifest,
-    settings: Settings,
-    trainer: FoldTrainer | GridTrainer,
-) -> list[Row]:
+def _close_container(training: Training) -> list[Row]:
     """When every fold is complete, write the files of the run; the last of several tasks does it.
 
     Raises:
         StrictError: `--strict`, and an image could not be read.
     """
-    run, report = container.out, settings.report
-    names = [a.name for a in assignments]
+    container, report = training.container, training.settings.report
+    run, names = container.out, [a.name for a in training.assignments]
     with saying_what_fails(run), locked(run.parent / f".{run.name}.lock"):
         done, rejects = finished_folds(container, names)
-        table = trainer.finish(done, whole=len(done) == len(names))
+        table = training.trainer(training.task).finish(done, whole=len(done) == len(names))
         if len(done) == len(names):
-            complete_run(container, names, rejects, manifest)
+            complete_run(container, names, rejects, training.manifest)
     if len(done) < len(names):
         report.say(f"{container.shown}: {len(done)} of {count_of(len(names), 'fold is', 'folds are')} complete")
     else:
         report.say(
             f"{container.shown}: {runs.all_folds(len(names))} complete; next: cxrtool evaluate {container.shown}"
         )
-    if rejects and settings.strict:
+    if rejects and training.settings.cluster:
+        # Where the images are decoded here, it was said before.
+        report.warn(f"{len(rejects)} cannot be read and are excluded; each with its reason in {REJECTS} of every fold")
+    if rejects and training.settings.strict:
         raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS} of every fold")
     return table

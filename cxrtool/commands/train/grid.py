@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.train.combinations import KERNELS, Combination, flag, show
+from cxrtool.data.confinement import also_in
 from cxrtool.data.file_names import HISTORY, MODEL_WEIGHTS
 from cxrtool.data.files import atomic_write
 from cxrtool.data.structured import load_json
@@ -23,8 +24,8 @@ from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import CxrtoolError, DivergedError, InputError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment
-from cxrtool.flow.fold_training import CANDIDATES, GRID, FoldTrainer, Task
-from cxrtool.flow.folder import StepFolder, read_run_file
+from cxrtool.flow.fold_training import CANDIDATES, GRID, PROCESSES, FoldTrainer, Task
+from cxrtool.flow.folder import StepFolder, forget, read_run_file
 from cxrtool.flow.settings import Silent
 from cxrtool.flow.signals import StopRequest
 
@@ -128,11 +129,12 @@ def check_validation(assignments: Sequence[Assignment]) -> None:
 
 
 class GridTrainer:
-    """Trains folds, each with the best of several combinations."""
+    """Trains folds, each with the best of several combinations; `tried` if all were by `train_candidate`."""
 
-    def __init__(self, combinations: Sequence[Combination], task: Task) -> None:
-        self.combinations, self.task = combinations, task
-        self.trainers = [FoldTrainer(combination.options, task) for combination in combinations]
+    def __init__(self, combinations: Sequence[Combination], task: Task, *, tried: bool = False) -> None:
+        self.combinations, self.task, self.tried = combinations, task, tried
+        self.trainers = [FoldTrainer(found.options, task, index) for index, found in enumerate(combinations)]
+        self.shapes = {trainer.shape for trainer in self.trainers}
         self.one_standard_error = KERNELS in combinations[0].changes
 
     def train_fold(self, assignment: Assignment, request: StopRequest) -> None:
@@ -177,6 +179,13 @@ class GridTrainer:
             found = {"chosen": best.path.name, "tried": len(self.combinations), "rule": rule}
             trainer.close(build, usable, store, fitted, {"digest": folder.digest, "grid": found})
 
+    def train_candidate(self, index: int, assignment: Assignment, request: StopRequest) -> None:
+        """Try one combination on one fold, beside others: `train_fold` finds it done."""
+        self._try(index, assignment, request)
+        folders = ((i, self._folder(i, assignment.name)) for i in range(len(self.combinations)))
+        done = [Candidate(i, f.out, _read_score(f.out)) for i, f in folders if f.out.exists() and not f.needs_work()]
+        _drop_weights(done, pareto_front(done, one_standard_error=self.one_standard_error))
+
     def finish(self, folds: Sequence[str], *, whole: bool) -> list[Row]:
         """Write `grid.csv` of the complete folds; once all are complete, remove the candidates of earlier grids.
 
@@ -216,12 +225,13 @@ class GridTrainer:
         repeat, number = runs.parse_fold(fold)
         # The same options as in a plain training of this combination.
         known = container.plan.options
-        shared = {name: known[name] for name in ("splits", "precision", "transform") if name in known}
+        shared = {name: known[name] for name in ("splits", "precision", "transform", PROCESSES) if name in known}
         plan = replace(
             container.plan, options={**combination.options.identity(), **shared, "repeat": repeat, "fold": number}
         )
         origins = {**self.task.settings.origins, **dict.fromkeys(combination.changes, "grid")}
-        quiet = replace(self.task.settings, report=Silent(), origins=origins)
+        force = self.task.settings.force and not self.tried
+        quiet = replace(self.task.settings, report=Silent(), origins=origins, force=force)
         name = plan.digest(quiet)[:12]
         return StepFolder(container.out / CANDIDATES / fold / name, plan, quiet, marker=SCORE)
 
@@ -369,6 +379,9 @@ def _drop_weights(candidates: Sequence[Candidate], keep: Sequence[Candidate]) ->
     kept = {candidate.index for candidate in keep}
     for candidate in candidates:
         if candidate.index not in kept:
+            # Its folder stays whole: weights that are not listed are not missing.
+            with also_in(candidate.path):
+                forget(candidate.path, MODEL_WEIGHTS)
             (candidate.path / MODEL_WEIGHTS).unlink(missing_ok=True)
 
 

@@ -21,6 +21,7 @@ class TrainOptions(TrainingOptions):
         "out",
         "seed",
         *COMPUTING,
+        "cluster",
         "precision",
         "cache",
         "allow_leakage",
@@ -59,6 +60,7 @@ class TrainOptions(TrainingOptions):
         effect=False,
     )
     only: str | None = common_options.only()
+    jobs: int = common_options.jobs("Folds, and combinations of --grid,")
     save_every: float = common_options.save_every()
     track: str | None = option(
         "Also write losses, scores and learning rates of every epoch for: {choices}.",

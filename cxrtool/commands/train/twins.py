@@ -69,6 +69,12 @@ class TwinTraining:
                 fold.refuse_seen([manifest.rows[i] for i in assignment.subsets["test"]], settings)
             self.folds[fold.name] = fold, [*chain, fold.entry()]
 
+    @property
+    def shape(self) -> tuple[int, str]:
+        """Side of the radiographs that the generators read, and their `--fit`."""
+        form = next(iter(self.folds.values()))[0].form
+        return form.size, form.fit
+
     def prepare(self, task: Task, radiographs: Stores, assignment: Assignment) -> tuple[Task, Assignment]:
         """The task and the assignment of the twins of one fold; nothing is computed yet.
 
@@ -90,15 +96,7 @@ class TwinTraining:
         manifest = Manifest(order_columns([*self.manifest.columns, *COLUMNS]), rows, self.manifest.origin)
         stores = TwinStores(task.settings, fold, radiographs, indices, assignment.subsets["test"], rows)
         own = TwinTask(
-            task.preset,
-            task.save_every,
-            task.settings,
-            manifest,
-            self.classes,
-            chain,
-            task.container,
-            stores,
-            task.track,
+            **{**vars(task), "manifest": manifest, "classes": self.classes, "chain": chain, "stores": stores}
         )
         return own, replace(assignment, subsets=subsets)
 

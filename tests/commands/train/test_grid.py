@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrtool.commands.train import combine
 from cxrtool.commands.train.grid import Candidate, tabulate
 from cxrtool.commands.train.options import TrainOptions
+from cxrtool.commands.train.resolving import combine
 from cxrtool.data.tables.manifest import read_table, write_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import DivergedError, InputError, LeakageError, UsageError

@@ -397,6 +397,7 @@ def test_a_signal_while_decoding_stops_there(study, train_study, trained, monkey
 def _open_many_times(study, tmp_path, barrier, failures):
     """What several tasks of an array do first, again and again."""
     from cxrtool.commands import train as step
+    from cxrtool.commands.train import training
     from cxrtool.flow.settings import Settings
 
     class Enough(Exception):  # noqa: N818
@@ -405,7 +406,7 @@ def _open_many_times(study, tmp_path, barrier, failures):
     def enough(*arguments):
         raise Enough
 
-    step.FoldTrainer = enough
+    training.FoldTrainer = enough
     for number in range(25):
         barrier.wait()
         told = TrainOptions(study.folder, study.splits, model="covid-xnet", size=16, epochs=1)

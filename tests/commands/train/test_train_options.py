@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cxrtool.commands.train import resolve
 from cxrtool.commands.train.options import TrainOptions
+from cxrtool.commands.train.resolving import resolve
 from cxrtool.errors import UsageError
 from cxrtool.training.presets import PRESETS
 
