@@ -22,7 +22,7 @@ from cxrtool.data.file_names import PREDICTIONS
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import dump_predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
-from cxrtool.errors import InputError, StrictError, count_of
+from cxrtool.errors import InputError, StrictError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.flow.images import read_images
@@ -30,7 +30,8 @@ from cxrtool.flow.predicted import IMAGES, beside, earlier_answers, own_beside, 
 from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
 from cxrtool.flow.replacing import check_file, is_predictions
 from cxrtool.flow.run import model_folders
-from cxrtool.flow.settings import COMPUTING, Settings
+from cxrtool.flow.settings import COMPUTING, SCALING, Settings
+from cxrtool.flow.share import Share
 from cxrtool.models.description import ModelDescription
 from cxrtool.options import option
 
@@ -101,6 +102,7 @@ class PredictOptions(Question):
     SHARED: ClassVar[tuple[str, ...]] = (
         "out",
         *COMPUTING,
+        *SCALING,
         "precision",
         "allow_leakage",
         "root",
@@ -138,9 +140,18 @@ def predict(options: PredictOptions, settings: Settings) -> None:
     check_file(settings.out, is_predictions, inputs, settings, own_beside(settings.out) if settings.out else None)
     if not manifest.rows:
         raise InputError(f"{manifest.name}: expected images, found none")
+    share = Share.of(settings)
+    if share:
+        if settings.out is None or (settings.out.exists() and not settings.out.is_file()):
+            raise UsageError("--part puts its answers beside a table: expected -o FILE")
+        mine = share.select({row["image_id"]: row for row in manifest.rows})
+        manifest = Manifest(manifest.columns, list(mine.values()), manifest.origin)
     started = time.time()
     with earlier_answers(settings.out, options, settings) as earlier:
         members, answers, rejects = answer(options, settings, folders, manifest, earlier)
+        if share and settings.out:
+            settings.report.say(share.summary(len(manifest) - len(rejects), len(rejects), settings.out))
+            return
         if earlier and earlier.taken:
             number = count_of(len(manifest), "image")
             settings.report.say(f"{settings.out}: {earlier.taken} of {number} taken over unchanged")

@@ -30,9 +30,10 @@ from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import ImageError, InputError, UsageError, count_of
+from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.parallel import map_items
-from cxrtool.flow.settings import READING, RUNNING, Settings
+from cxrtool.flow.settings import READING, RUNNING, SCALING, Settings
 from cxrtool.imaging.fits import FITS, NATIVE
 from cxrtool.options import Options, argument, option
 
@@ -170,7 +171,7 @@ _SHOWN = 6
 class PrepareOptions(Options):
     """The options of `prepare`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *READING, *RUNNING)
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", *SCALING, *READING, *RUNNING)
 
     sources: tuple[Path, ...] = argument(
         "Folders of images, tables or lists (.txt) of images, images, or - for standard input: a table or a list.",
@@ -262,6 +263,9 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
             read_one, target=build.path, size=size, fit=fit, max_pixels=options.max_pixels, root=settings.root
         )
         rows, unwanted = _read_all(listing, build, work, views, settings, options.salt)
+        if build.is_part:
+            build.put_aside(len(rows))
+            return None
         counts = {"inputs": len(listing.records), "skipped": len(listing.skipped), **_report(rows, build, settings)}
         wanted = unwanted == len(build.rejects)
         reported = _report_rejects(build, settings, wanted=wanted)
@@ -415,6 +419,7 @@ def _read_all(
             rejects[record.image_id] = record.doubt
         else:
             wanted[record.image_id] = record
+    wanted = build.share(wanted)
     # With a salt the names of files are secret.
     identity = build.marks(secret=salt or "")
     root = None if settings.root is None else str(settings.root.absolute())
@@ -426,7 +431,8 @@ def _read_all(
         rows[name] = _complete(wanted[name], made, build.path, salt)
     pending = [record for name, record in wanted.items() if name not in rows]
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
-    results = map_items(work, pending, workers=min(settings.workers, len(pending) or 1), preload=preload)
+    workers = min(settings.workers, len(pending) or 1)
+    results = map_items(work, pending, workers=workers, preload=preload, cluster=Cluster.of(settings))
     with settings.report.progress("prepare", len(pending)) as advance:
         for record, result in results:
             if isinstance(result, InputError):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,10 +25,12 @@ from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.chain import Chain, chain_of_manifest, chain_of_rows, copy_parts
+from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.fold_training import Stores
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, without_paths
 from cxrtool.flow.images import read_images
-from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
+from cxrtool.flow.parallel import run_each
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING, SCALING, Settings
 from cxrtool.flow.signals import StopRequest
 from cxrtool.flow.twins import FoldGenerators, GeneratorRun, indices_in, make_twins, refuse_twins
 from cxrtool.options import Options, declared, option, plain
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from cxrtool.imaging.fits import Form
     from cxrtool.training.store import Store
+    from cxrtool.training.twin_maker import TwinMaker
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,65 @@ def resize_mask(task: MaskTask, *, target: Path, size: int, fit: str) -> int:
     height, width = read_image(task.path, capture_decoder_errors=True).pixels.shape
     mask = read_mask(task.mask, (height, width), None)
     return write_png(target / task.target, prepare_mask(mask, height, width, size, fit), mask=True)
+
+
+@dataclass(frozen=True)
+class TwinTask:
+    """A radiograph whose twins are made.
+
+    Attributes:
+        path: Its file.
+        key: In the journal.
+        sha256: Of the radiograph, as it is known.
+        targets: The files to write, one a generator, relative to the folder.
+    """
+
+    path: str
+    key: str
+    sha256: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Generators:
+    """The generators of a fold for a worker of a cluster: their folder, their input, and where they run."""
+
+    folder: Path
+    size: int
+    fit: str
+    device: str
+    seed: int
+    threads: int
+
+
+@lru_cache(1)
+def _maker(generators: Generators) -> TwinMaker:
+    from cxrtool.training.device import choose_device
+    from cxrtool.training.twin_maker import TwinMaker
+
+    return TwinMaker(generators.folder, choose_device(generators.device))
+
+
+def make_batch(tasks: Sequence[TwinTask], *, generators: Generators, target: Path) -> list[dict[str, Any] | InputError]:
+    """Read a batch of radiographs and write their twins, in a worker of a cluster.
+
+    Returns:
+        Of each its record in the journal, or its error.
+    """
+    from cxrtool.data.reading.images import write_png
+    from cxrtool.flow.replaying import decode
+    from cxrtool.training.device import local_randomness
+
+    read = partial(decode, chain=[], size=generators.size, fit=generators.fit)
+    found = run_each(read, [Path(task.path) for task in tasks])
+    with local_randomness(generators.seed, generators.threads):
+        twins = iter(_maker(generators).make([one[0] for one in found if isinstance(one, tuple)]))
+
+    def write(task: TwinTask) -> dict[str, Any]:
+        files = {name: write_png(target / name, pixels) for name, pixels in zip(task.targets, next(twins), strict=True)}
+        return {"files": files, "sha256": task.sha256}
+
+    return [write(task) if isinstance(one, tuple) else one for task, one in zip(tasks, found, strict=True)]
 
 
 def draw_twins(
@@ -100,7 +162,7 @@ VERSION = 2
 class TransformOptions(Options):
     """The options of `transform`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", *COMPUTING, "cache", "allow_leakage", *READING, *RUNNING)
+    SHARED: ClassVar[tuple[str, ...]] = ("out", *COMPUTING, *SCALING, "cache", "allow_leakage", *READING, *RUNNING)
 
     sources: tuple[Path, ...] = common_options.images()
     generators: Path = option("The run of `fit generators`, or the folder of one fold.", metavar="RUN")
@@ -152,8 +214,14 @@ def transform(options: TransformOptions, settings: Settings) -> int | None:
     folds = _fit_together(run, wanted, splits, manifest)
     _warn_of_excluded(manifest, folds, settings)
     with folder.build() as build, StopRequest() as request:
+        if build.is_part:
+            mine = set(build.share({row["image_id"]: index for index, row in enumerate(manifest.rows)}).values())
+            folds = [replace(fold, indices=[index for index in fold.indices if index in mine]) for fold in folds]
         work = _Work(manifest, splits, build, settings, request)
         rows = work.run(folds)
+        if build.is_part:
+            build.put_aside(len({index for fold in folds for index in fold.indices}), len(build.rejects))
+            return None
         entry = without_paths([folds[0].generators.entry()])[0]
         del entry["part"]
         entry["folds"] = {fold.generators.name: fold.generators.part.identity() for fold in folds}
@@ -262,7 +330,7 @@ class _Work:
         sha256 = {
             i: done[key]["sha256"] for fold in folds for i in fold.indices if (key := _key(fold, rows[i])) in done
         }
-        store = self._open(pending, form, some=bool(done)) if pending else None
+        store = self._open(pending, form, some=bool(done) or self.build.is_part) if pending else None
         stored = {index: k for k, index in enumerate(pending)}
         failed = {pending[k]: reason for k, reason in store.failed.items()} if store else {}
         for index, reason in sorted(failed.items()):
@@ -324,6 +392,9 @@ class _Work:
 
     def _write(self, fold: _Fold, store: Store, wanted: Mapping[int, Row], marks: Mapping[str, str]) -> None:
         """Write the twins of radiographs in one fold: their rows by their indices in the store."""
+        if cluster := Cluster.of(self.settings):
+            self._write_on(cluster, fold, list(wanted.values()), marks)
+            return
         from cxrtool.data.reading.images import write_png
 
         generators = fold.generators
@@ -348,6 +419,32 @@ class _Work:
                     self.build.journal.add(key, record, marks[key])
                 advance(len(batch))
 
+    def _write_on(self, cluster: Cluster, fold: _Fold, rows: Sequence[Row], marks: Mapping[str, str]) -> None:
+        """Have the workers of a cluster read radiographs and write their twins."""
+        from cxrtool.training.device import choose_device
+        from cxrtool.training.twin_maker import AT_ONCE
+
+        given, settings = fold.generators, self.settings
+        form, device = given.form, str(choose_device(settings.device))
+        generators = Generators(given.part.folder, form.size, form.fit, device, settings.seed, settings.threads)
+        tasks = [
+            TwinTask(
+                row["path"],
+                _key(fold, row),
+                row["sha256"],
+                tuple(_name(twin) for twin in twin_rows(row, given.repeat, given.fold, given.classes)),
+            )
+            for row in rows
+        ]
+        work = partial(make_batch, generators=generators, target=self.build.path)
+        with settings.report.progress(f"transform {given.name}", len(tasks)) as advance:
+            for task, record in cluster.map(work, tasks, AT_ONCE):
+                self.request.raise_if_stopped()
+                if isinstance(record, InputError):
+                    raise InputError(f"{task.path}: was readable before, and is not any more: {record.message}")
+                self.build.journal.add(task.key, record, marks[task.key])
+                advance(1)
+
     def _write_masks(self, indices: Sequence[int], size: int, fit: str) -> dict[int, str]:
         """Write the masks of radiographs at the twins' size; masks that cannot be read are excluded."""
         from cxrtool.flow.parallel import map_items
@@ -366,7 +463,8 @@ class _Work:
             return found
         (self.build.path / MASKS).mkdir(exist_ok=True)
         work = partial(resize_mask, target=self.build.path, size=size, fit=fit)
-        results = map_items(work, list(tasks.values()), workers=min(self.settings.workers, len(tasks)))
+        workers, cluster = min(self.settings.workers, len(tasks)), Cluster.of(self.settings)
+        results = map_items(work, list(tasks.values()), workers=workers, cluster=cluster)
         lost = []
         with self.settings.report.progress("masks", len(tasks)) as advance:
             for index, (task, result) in zip(tasks, results, strict=True):

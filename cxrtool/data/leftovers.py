@@ -5,6 +5,7 @@
 | `.NAME.MACHINE-PID-START-N.tmp.SUFFIX` | a file that is being written | anybody, once its process has ended |
 | `.NAME.lock` | the lock of an output; the operating system frees it with its process | who gets the lock |
 | `.NAME.DIGEST.partial`, `.NAME.new`, `.NAME.old` | a folder before and after its final name | who has the lock |
+| `.NAME.DIGEST.3of10.partial`, `.NAME.3of10.lock` | what `--part 3/10` puts aside, and its lock | likewise |
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cxrtool
 from cxrtool import stopping
@@ -45,6 +45,9 @@ from cxrtool.data.tables.views import Columns, RowView
 from cxrtool.errors import OutputError, StrictError, TakenError, UsageError, count_of
 from cxrtool.flow.journal import JOURNAL, Former, Journal, Marks
 from cxrtool.flow.settings import Settings
+from cxrtool.flow.share import Share, held, share_of
+
+Item = TypeVar("Item")
 
 SCHEMA = 1
 AT = "_at"
@@ -202,6 +205,20 @@ class Build:
         """
         return Marks(secret + self.folder.plan.way(self.folder.settings, without), self.folder.settings.verify)
 
+    @property
+    def is_part(self) -> bool:
+        """Whether only a share of the images is made, and put aside."""
+        return self.folder.share is not None
+
+    def share(self, items: Mapping[str, Item]) -> dict[str, Item]:
+        """The items of this share; all where there is none."""
+        return self.folder.share.select(items) if self.folder.share else dict(items)
+
+    def put_aside(self, done: int, failed: int = 0) -> None:
+        """Say what was made of a share, which the command without `--part` takes over with the others."""
+        if self.folder.share:
+            self.folder.settings.report.say(self.folder.share.summary(done, failed, self.folder.shown))
+
     def done(self, marks: Mapping[str, str], what: str = "") -> dict[str, dict[str, Any]]:
         """The records of the items that need not be made: those of an interrupted run, and those of an earlier output.
 
@@ -288,6 +305,7 @@ class StepFolder:
                 f"choose a folder inside it: -o {Path(out) / plan.command}",
             )
         self.plan, self.settings, self.marker, self.replaced = plan, settings, marker, replaced
+        self.share = Share.of(settings)
         self.digest = plan.digest(settings)
 
     def needs_work(self) -> bool:
@@ -346,14 +364,21 @@ class StepFolder:
 
     @contextlib.contextmanager
     def build(self) -> Iterator[Build]:
-        """Open a temporary folder, or the one of an interrupted run of the same command."""
-        parent, name = self.out.parent, self.out.name
-        partial = parent / f".{name}.{self.digest[:12]}.partial"
+        """Open a temporary folder, or the one of an interrupted run of the same command.
+
+        Raises:
+            OutputError: Another process has it open; or, where all is put together, one of the shares.
+        """
+        parent, name, share = self.out.parent, self.out.name, self.share
+        mark = f".{self.digest[:12]}"
+        partial = share.aside(self.out, mark) if share else parent / f".{name}{mark}.partial"
         with saying_what_fails(self.out):
             parent.mkdir(parents=True, exist_ok=True)
-            with locked(_lock_of(self.out), wait=False):
+            lock = share.lock(self.out) if share else _lock_of(self.out)
+            with locked(lock, wait=False), held(self.out, [] if share else self._leftovers()):
                 remove_temporaries(parent)
-                for leftover in self._leftovers():
+                # Beside a share others are at work.
+                for leftover in [] if share else self._leftovers():
                     if leftover.suffix == ".old" and not self.out.exists():
                         # Killed between two renames: the former output stays until it is replaced.
                         leftover.rename(self.out)
@@ -380,16 +405,20 @@ class StepFolder:
         made = read_run_file(self.out) or {}
         found = [Former.of(self.out, made.get(FILES, {})) if made.get("command") == self.plan.command else None]
         for leftover in self._leftovers():
-            if leftover != partial:
-                found.append(Former.of(leftover, None))
-                if found[-1] is None:
+            if leftover != partial and leftover.suffix != ".old":
+                # What was put aside has no other use.
+                moved = not self.share and share_of(leftover) is not None
+                found.append(Former.of(leftover, None, moved=moved))
+                if found[-1] is None and not self.share:
                     remove(leftover)
         return [former for former in found if former]
 
     def _leftovers(self) -> list[Path]:
         """What killed processes left beside the output; only who has the lock may remove it."""
         # The whole name is matched: another process may be building `run.v2` beside `run`.
-        name = re.compile(re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.partial|([0-9]+\.)?old)")
+        name = re.compile(
+            re.escape(f".{self.out.name}.") + r"([0-9a-f]{12}\.([0-9]+of[0-9]+\.)?partial|([0-9]+\.)?old)"
+        )
         return [Path(entry.path) for entry in os.scandir(self.out.parent) if name.fullmatch(entry.name)]
 
     def _remove_leftovers(self) -> None:
@@ -403,7 +432,8 @@ class StepFolder:
                 with contextlib.suppress(OutputError), locked(lock, wait=False):
                     if lock == _lock_of(self.out):
                         for leftover in found:
-                            remove(leftover)
+                            with contextlib.suppress(OutputError), held(self.out, [leftover]):
+                                remove(leftover)
 
 
 def other_name(out: Path) -> str:
@@ -490,6 +520,14 @@ def record(folder: Path, contents: Mapping[str, str | bytes]) -> None:
         return
     files = {**made.get(FILES, {}), **{name: entry_of(content) for name, content in contents.items()}}
     if files != made.get(FILES):
+        atomic_write(folder / RUN_FILE, json.dumps({**made, FILES: files}, indent=1) + "\n")
+
+
+def forget(folder: Path, name: str) -> None:
+    """Remove the digest of a file from the `run.json` of its folder, before the file itself is removed."""
+    made = read_run_file(folder) or {}
+    if name in made.get(FILES, {}):
+        files = {key: value for key, value in made[FILES].items() if key != name}
         atomic_write(folder / RUN_FILE, json.dumps({**made, FILES: files}, indent=1) + "\n")
 
 

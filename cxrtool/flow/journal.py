@@ -59,14 +59,18 @@ class Former:
     Attributes:
         digests: The entries of its files in `run.json`; None where it is unfinished: then its PNGs are checked for
             their size and end, as where a run continues.
+        moved: Whether its files are of no other use, and are moved instead of copied.
     """
 
     folder: Path
     records: Records
     digests: Mapping[str, str] | None
+    moved: bool = False
 
     @classmethod
-    def of(cls, folder: Path, digests: Mapping[str, str] | None, name: str = JOURNAL) -> Former | None:
+    def of(
+        cls, folder: Path, digests: Mapping[str, str] | None, name: str = JOURNAL, *, moved: bool = False
+    ) -> Former | None:
         """Read its journal; None where it has none, or where that was changed afterwards."""
         try:
             data = (folder / name).read_bytes()
@@ -74,13 +78,15 @@ class Former:
             return None
         if digests is not None and digests.get(name) != entry_of(data):
             return None
-        return cls(folder, Records(data), digests)
+        return cls(folder, Records(data), digests, moved)
 
     def take(self, key: str, mark: str, target: Path) -> dict[str, Any] | None:
-        """Copy the files of an item below `target`, and return its record; None where something has changed."""
+        """Bring the files of an item below `target`, and return its record; None where something has changed."""
         record = self.records.get(key)
         if record is None or record.pop(MARK, None) != mark:
             return None
+        if self.moved:
+            return record if self._move(record.get(FILES, {}), target) else None
         found = {}
         for name, size in record.get(FILES, {}).items():
             place = PurePosixPath(name)
@@ -100,6 +106,18 @@ class Former:
             path.write_bytes(data)
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         return record
+
+    def _move(self, files: Mapping[str, int], target: Path) -> bool:
+        places = [PurePosixPath(name) for name in files]
+        if any(place.is_absolute() or ".." in place.parts for place in places):
+            return False
+        if not are_whole_pngs(self.folder, files):
+            return False
+        for name in files:
+            check_inside(target / name)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).replace(target / name)
+        return True
 
 
 def _is_whole(data: bytes, size: int) -> bool:

@@ -1,7 +1,8 @@
 """The map over images: processes on this machine, a bounded number of items in progress, results in order.
 
 A decoder in C can crash its whole process on a damaged file. Then every item in progress is tried again, each in a
-separate process: only the one that crashes again is lost.
+separate process: only the one that crashes again is lost. With `--cluster` the same chunks of items go to the workers
+of a cluster.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from cxrtool import stopping
 from cxrtool.data.confinement import confine, confinement
 from cxrtool.data.files import NO_SPACE, scratch_folder
 from cxrtool.errors import CxrtoolError, ImageError, InputError, OutputError
+from cxrtool.flow.cluster import CRASHED, Cluster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,6 +39,7 @@ def map_items(
     *,
     workers: int = 1,
     preload: Sequence[str] = (),
+    cluster: Cluster | None = None,
 ) -> Iterator[tuple[Item, Result | InputError]]:
     """Apply `function` to every item in worker processes; yield (item, result) in the items' order.
 
@@ -45,11 +48,14 @@ def map_items(
     progress.
 
     `function` is one of a module, or a `functools.partial` of one; the modules in `preload` are imported once. Even a
-    single worker is a separate process, so that a crash loses only one item.
+    single worker is a separate process, so that a crash loses only one item. A cluster has its own workers.
 
     Raises:
         OutputError: A worker could not write; other items would fail too.
     """
+    if cluster:
+        yield from cluster.map(partial(run_each, function), items, CHUNK)
+        return
     stream = iter(items)
     first = list(islice(stream, 1))
     if not first:
@@ -93,7 +99,7 @@ def _submit(
 ) -> Future[list[Result | InputError]]:
     # A worker that is just being started is not yet among the processes that a signal ends.
     with stopping.Held():
-        return pool.submit(_run, function, chunk)
+        return pool.submit(run_each, function, chunk)
 
 
 @cache
@@ -136,12 +142,7 @@ def _one_by_one(
         except BrokenProcessPool:
             pool.shutdown(wait=False)
             pool = None
-            yield (
-                item,
-                ImageError(
-                    "the decoder crashed on this file: it is damaged, or not of the type that its first bytes indicate"
-                ),
-            )
+            yield item, ImageError(CRASHED)
     if pool:
         pool.shutdown(wait=False)
 
@@ -175,7 +176,12 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _run(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result | InputError]:
+def run_each(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result | InputError]:
+    """Apply a function to items, in a worker: the result of each, or why it has none.
+
+    Raises:
+        CxrtoolError: The cause is not an item; so is an `ImportError`.
+    """
     results: list[Result | InputError] = []
     for item in chunk:
         try:

@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cxrtool.data.files import saying_what_fails
+from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
-from cxrtool.errors import CxrtoolError, InputError, LeakageError
+from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Seen, changed_pixels
 from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
+from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import AT, Inputs, Plan, without_paths
 from cxrtool.flow.journal import Former, Journal, Marks
+from cxrtool.flow.parallel import map_items, run_each
 from cxrtool.flow.replaying import Seen as SeenImage
 from cxrtool.flow.replaying import look, modules_of
 from cxrtool.flow.run import model_files
 from cxrtool.flow.settings import Settings
+from cxrtool.flow.share import Share, held, shares_of_file
 from cxrtool.models.description import Input, ModelDescription
 from cxrtool.models.onnx_file import is_exported
 from cxrtool.options import Options, argument, option
@@ -143,15 +147,13 @@ def answer(
     """
     import numpy as np
 
-    from cxrtool.training.device import choose_device, choose_precision, local_randomness
+    from cxrtool.training.device import choose_device, local_randomness
 
     with local_randomness(settings.seed, settings.threads):
         # onnxruntime is told to use a GPU; by itself it may have no support for one.
         exported = settings.device == "auto" and any(map(is_exported, folders))
         device = choose_device("cpu" if exported else settings.device)
-        # Predictions are few and should be exact, so bf16 is used only on request.
-        precision = "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
-        ensembles = group_models(folders, device, precision)
+        ensembles = group_models(folders, device, _precision(settings, device))
         done = chain_of(Path(row["path"]) for row in manifest.rows)
         chains = []
         for ensemble in ensembles:
@@ -172,7 +174,7 @@ def answer(
                 one._replace(probabilities=np.concatenate((one.probabilities, joined[one.row["image_id"]])))
                 for one in answers
             ]
-    if not answers:
+    if not answers and not settings.part:
         raise InputError(
             f"{manifest.name}: expected an image that can be read, found none among {len(rejects)}, such as "
             f"{rejects[0]['path']}: {rejects[0]['reason']}"
@@ -180,6 +182,13 @@ def answer(
     # Again, now that images without a digest in the table have one.
     seen.refuse(radiographs([one.row for one in answers]), settings)
     return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
+
+
+def _precision(settings: Settings, device: torch.device) -> str:
+    """Predictions are few and should be exact, so bf16 is used only on request."""
+    from cxrtool.training.device import choose_precision
+
+    return "fp32" if settings.precision == "auto" else choose_precision(settings.precision, device)
 
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "torch")
@@ -223,13 +232,18 @@ class Earlier:
         """
         identity = {**options.identity(), "precision": settings.precision}
         plan = Plan("predict", identity, Inputs.of(), (), _LIBRARIES, threaded=True)
-        hidden = table.parent / f".{table.name}.partial"
-        with saying_what_fails(table):
+        share = Share.of(settings)
+        hidden = share.aside(table) if share else table.parent / f".{table.name}.partial"
+        with saying_what_fails(table), contextlib.ExitStack() as locks:
             table.parent.mkdir(parents=True, exist_ok=True)
+            if share:
+                locks.enter_context(locked(share.lock(table), wait=False))
+            aside = [] if share else shares_of_file(table)
+            locks.enter_context(held(table, aside))
             if settings.force or hidden.is_symlink():
                 hidden.unlink(missing_ok=True)
-            former = None if settings.force else Former.of(table.parent, digests, name)
-            journal = Journal(hidden, [former] if former else [])
+            former = [Former.of(table.parent, digests, name), *(Former.of(table.parent, None, p.name) for p in aside)]
+            journal = Journal(hidden, [] if settings.force else [one for one in former if one])
             try:
                 yield cls(journal, Marks(plan.way(settings, _OTHERWISE_MARKED)))
             except BaseException as error:
@@ -237,7 +251,10 @@ class Earlier:
                 if isinstance(error, LeakageError) or not hidden.stat().st_size:
                     hidden.unlink()
                 raise
-            hidden.unlink()
+            journal.close()
+            if not share or not hidden.stat().st_size:
+                for path in (hidden, *aside):
+                    path.unlink()
 
 
 def group_models(folders: Sequence[Path], device: torch.device, precision: str) -> list[Ensemble]:
@@ -277,16 +294,7 @@ def ask(
     Returns:
         The answer for each image that could be read, or each of its twins; the rejects.
     """
-    from cxrtool.flow.parallel import map_items
-    from cxrtool.imaging import plausibility, properties
-
-    form, usual = ensemble.description.input, ensemble.description.usual
-    training = properties.of_models(member.description.usual for member in ensemble.members)
-    before, entry = before_twins(chain)
-    twins = TwinInput(entry, form, ensemble.device) if entry else None
-    names = twins.names if twins else []
-    shown = twins.form if twins else form
-    limit = options.max_pixels
+    asker = _Asker(options, ensemble, chain, colour=colour)
     known: dict[str, dict[str, Any]] = {}
     keys: dict[str, str] = {}
     marks: dict[str, str] = {}
@@ -302,43 +310,120 @@ def ask(
         found = earlier.find(marks)
         known = {name: found[key] for name, key in keys.items() if key in found}
     pending = [row for row in manifest.rows if row["image_id"] not in known]
-    work = partial(look, chain=before, size=shown.size, fit=shown.fit, max_pixels=limit, colour=colour)
-    paths = [Path(row["path"]) for row in pending]
-    results = map_items(work, paths, workers=settings.workers, preload=modules_of(before))
+    if cluster := Cluster.of(settings):
+        work = partial(_ask_batch, way=asker.described(settings))
+        records = cluster.map(work, pending, asker.at_once)
+    else:
+        paths = [Path(row["path"]) for row in pending]
+        seen = map_items(asker.look, paths, workers=settings.workers, preload=modules_of(asker.before))
+        records = asker.answer_all(zip(pending, (result for _, result in seen), strict=True))
     rejects: list[Row] = []
-    at_once = max(1, options.batch_size // len(names)) if twins else options.batch_size
-    with settings.report.progress("predicting", len(paths)) as advance:
-        read = zip(pending, results, strict=True)
-        while batch := list(islice(read, at_once)):
-            looked: list[tuple[Row, SeenImage]] = []
-            for row, (_, result) in batch:
-                changed = None if isinstance(result, CxrtoolError) else changed_pixels(row, result.sha256)
-                if isinstance(result := changed or result, CxrtoolError):
-                    rejects.append({"path": row["path"], "reason": result.message.removeprefix(f"{row['path']}: ")})
-                    continue
-                looked.append((row, result))
-            if looked:
-                pictures = [seen.pixels for _, seen in looked]
-                each = twins.make(pictures) if twins else [[picture] for picture in pictures]
-                probabilities = ensemble.predict([one for some in each for one in some], mirrored=options.tta)
-                for k, ((row, seen), some) in enumerate(zip(looked, each, strict=True)):
-                    area = {} if seen.lung_area is None else {"mask_area": f"{seen.lung_area:.4f}"}
-                    warning = _warning(row, seen.warning)
-                    as_seen = {**row, "height": str(seen.height), "width": str(seen.width), "warning": warning, **area}
-                    record = {
-                        "sha256": seen.sha256,
-                        "warning": seen.warning,
-                        "doubts": [plausibility.warn(pixels, usual) for pixels in some],
-                        "properties": [properties.describe(pixels, as_seen, usual, training) for pixels in some],
-                        "probabilities": probabilities[:, k * len(some) : (k + 1) * len(some)].tolist(),
-                    }
-                    known[row["image_id"]] = record
-                    if earlier:
-                        key = keys[row["image_id"]]
-                        earlier.journal.add(key, record, marks[key])
-            advance(len(batch))
+    with settings.report.progress("predicting", len(pending)) as advance:
+        for row, record in records:
+            if isinstance(record, InputError):
+                rejects.append({"path": row["path"], "reason": record.message.removeprefix(f"{row['path']}: ")})
+            else:
+                known[row["image_id"]] = record
+                if earlier:
+                    key = keys[row["image_id"]]
+                    earlier.journal.add(key, record, marks[key])
+            advance(1)
     done = ((row, known[row["image_id"]]) for row in manifest.rows if row["image_id"] in known)
-    return [one for row, record in done for one in _answers(row, record, names)], rejects
+    return [one for row, record in done for one in _answers(row, record, asker.names)], rejects
+
+
+class _Asker:
+    """Models with the same preprocessing, and what is done with an image before they answer.
+
+    Attributes:
+        before: The missing preprocessing, but for generators.
+        look: Reads an image as the models see it.
+        at_once: Images in a batch.
+        names: The generators; none where images are not twins.
+    """
+
+    def __init__(self, options: Question, ensemble: Ensemble, chain: Chain, *, colour: bool) -> None:
+        from cxrtool.imaging import properties
+
+        self.options, self.ensemble, self.chain, self.colour = options, ensemble, chain, colour
+        form, self.usual = ensemble.description.input, ensemble.description.usual
+        self.training = properties.of_models(member.description.usual for member in ensemble.members)
+        self.before, entry = before_twins(chain)
+        self.twins = TwinInput(entry, form, ensemble.device) if entry else None
+        self.names = self.twins.names if self.twins else []
+        self.at_once = max(1, options.batch_size // len(self.names)) if self.twins else options.batch_size
+        shown, limit = self.twins.form if self.twins else form, options.max_pixels
+        self.look = partial(look, chain=self.before, size=shown.size, fit=shown.fit, max_pixels=limit, colour=colour)
+
+    def described(self, settings: Settings) -> bytes:
+        """What a worker of a cluster needs to make the same one, pickled."""
+        models = [member.folder for member in self.ensemble.members]
+        options, device = replace(self.options, sources=()), self.ensemble.device
+        how = str(device), _precision(settings, device), self.chain, self.colour, settings.seed, settings.threads
+        return pickle.dumps((options, models, *how))
+
+    def answer_all(
+        self, read: Iterable[tuple[Row, SeenImage | InputError]]
+    ) -> Iterator[tuple[Row, dict[str, Any] | InputError]]:
+        """The record of each image that was read, or why it has none."""
+        stream = iter(read)
+        while batch := list(islice(stream, self.at_once)):
+            yield from zip((row for row, _ in batch), self.answer(batch), strict=True)
+
+    def answer(self, batch: Sequence[tuple[Row, SeenImage | InputError]]) -> list[dict[str, Any] | InputError]:
+        """The same of a batch."""
+        from cxrtool.imaging import plausibility, properties
+
+        usual = self.usual
+        checked = [(row, _unchanged(row, result)) for row, result in batch]
+        looked = [(row, seen) for row, seen in checked if not isinstance(seen, InputError)]
+        pictures = [seen.pixels for _, seen in looked]
+        each = self.twins.make(pictures) if self.twins else [[picture] for picture in pictures]
+        shown = [one for some in each for one in some]
+        if not shown:
+            return [seen for _, seen in checked if isinstance(seen, InputError)]
+        probabilities = self.ensemble.predict(shown, mirrored=self.options.tta)
+        records = []
+        for k, ((row, seen), some) in enumerate(zip(looked, each, strict=True)):
+            area = {} if seen.lung_area is None else {"mask_area": f"{seen.lung_area:.4f}"}
+            warning = _warning(row, seen.warning)
+            as_seen = {**row, "height": str(seen.height), "width": str(seen.width), "warning": warning, **area}
+            records.append(
+                {
+                    "sha256": seen.sha256,
+                    "warning": seen.warning,
+                    "doubts": [plausibility.warn(pixels, usual) for pixels in some],
+                    "properties": [properties.describe(pixels, as_seen, usual, self.training) for pixels in some],
+                    "probabilities": probabilities[:, k * len(some) : (k + 1) * len(some)].tolist(),
+                }
+            )
+        done = iter(records)
+        return [seen if isinstance(seen, InputError) else next(done) for _, seen in checked]
+
+
+def _unchanged(row: Row, seen: SeenImage | InputError) -> SeenImage | InputError:
+    """The image, or why it cannot be used: where its pixels are not those of the table, too."""
+    return seen if isinstance(seen, InputError) else changed_pixels(row, seen.sha256) or seen
+
+
+@lru_cache(4)
+def _asker(way: bytes) -> tuple[_Asker, int, int]:
+    from cxrtool.training.device import choose_device
+    from cxrtool.training.inference import Ensemble
+
+    options, models, device, precision, chain, colour, seed, threads = pickle.loads(way)
+    ensemble = Ensemble(models, choose_device(device), precision)
+    return _Asker(options, ensemble, chain, colour=colour), seed, threads
+
+
+def _ask_batch(rows: Sequence[Row], *, way: bytes) -> list[dict[str, Any] | InputError]:
+    """Read a batch of images and answer it, in a worker of a cluster, which loads the models once."""
+    from cxrtool.training.device import local_randomness
+
+    asker, seed, threads = _asker(way)
+    found = run_each(asker.look, [Path(row["path"]) for row in rows])
+    with local_randomness(seed, threads):
+        return asker.answer(list(zip(rows, found, strict=True)))
 
 
 def _warning(row: Row, seen: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -31,6 +31,11 @@ class Reporter:
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Show the progress of a long loop."""
         yield lambda count: None
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[Reporter]:
+        """Give a reporter that shows the progress of several loops at once."""
+        yield self
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[Stage]:
@@ -97,10 +102,16 @@ class Call(Protocol):
         """
 
 
+def call_nothing(line: Sequence[str], report: Reporter | None = None) -> int:
+    """The `Call` of a step that is called as a function."""
+    return 0
+
+
 RUNNING = ("force", "dry_run", "quiet", "config")
 READING = ("root", "strict", "verify")
 COMPUTING = ("threads", "workers", "device")
-"""Fields of `Settings` that commands take together: how to run, read images, and compute."""
+SCALING = ("cluster", "part")
+"""Fields of `Settings` that commands take together: how to run, read images, compute, and share many images."""
 
 FORMATS = ("table", "md", "latex", "csv", "json")
 
@@ -123,6 +134,20 @@ class Settings:
     )
     workers: int = option("Processes that read and write images.", 1, minimum=1, shown="all processors", effect=False)
     device: str = option("auto, cpu, cuda, or one GPU as cuda:1.", "auto", effect=False)
+    cluster: str | None = option(
+        "Do the work on a Dask cluster: the address or file of its scheduler, or local for one of --workers processes.",
+        None,
+        metavar="ADDRESS|local",
+        shown="",
+        effect=False,
+    )
+    part: str | None = option(
+        "Make only this part of the images, e.g. 3/10, beside -o; the same command without it puts all together.",
+        None,
+        metavar="I/N",
+        shown="",
+        effect=False,
+    )
     precision: str = option("auto, fp32 or bf16.", "auto")
     force: bool = option("Compute again, even if nothing has changed.", False, effect=False)
     replace: bool = option(
@@ -150,7 +175,11 @@ class Settings:
     argv: Sequence[str] = ()
     report: Reporter = field(default_factory=Silent)
     output: Output = field(default_factory=Output)
-    call: Call = lambda line, report=None: 0
+    call: Call = call_nothing
 
     def __post_init__(self) -> None:
         check_choices(self)
+
+    def portable(self) -> Settings:
+        """These without what leads to the user, as another process can have them."""
+        return replace(self, origins=dict(self.origins), report=Silent(), output=Output(), call=call_nothing)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,12 +29,13 @@ from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen, splits_file
 from cxrtool.flow.chain import ALL, Chain, chain_of_manifest, copy_parts, is_divided, own_fold
+from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder, without_paths
 from cxrtool.flow.images import read_images
 from cxrtool.flow.on_device import served, serving
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.replaying import MATCH, STEPS, Step, ribs_on
-from cxrtool.flow.settings import READING, RUNNING, Settings
+from cxrtool.flow.settings import READING, RUNNING, SCALING, Settings
 from cxrtool.options import Options, declared, did_you_mean, flag_of, option, plain
 
 BLACK = 0.1
@@ -50,7 +51,7 @@ IMAGES, STRIPS = "images", "strips.png"
 class EnhanceOptions(Options):
     """The options of `enhance`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", "device", *READING, *RUNNING)
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "workers", "device", *SCALING, *READING, *RUNNING)
 
     sources: tuple[Path, ...] = common_options.images()
     steps: str = option("Some of {choices}, in the order of use.", metavar="A,B,C", choices=STEPS)
@@ -131,6 +132,8 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
     with folder.build() as build, _networks(entries, settings):
         work = _Work(manifest, chain, entries, build, settings)
         rows, done = work.run(options, splits if any(step.fitted for step in steps) else None)
+        if build.is_part:
+            return None
         whole = [*chain, *done]
         copy_parts(whole, build.path)
         if options.strips:
@@ -146,8 +149,15 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
 
 
 def _networks(entries: Chain, settings: Settings) -> contextlib.AbstractContextManager[None]:
-    """Run the networks of the steps on `--device`."""
+    """Run the networks of the steps on `--device`; on a cluster each worker runs them on its processor."""
     if not any(AT in entry for entry in entries):
+        return contextlib.nullcontext()
+    if settings.cluster and settings.device not in ("auto", "cpu"):
+        raise UsageError(
+            f"--device {settings.device}: with --cluster the workers run the networks on their processors",
+            "leave one of the two away",
+        )
+    if settings.cluster:
         return contextlib.nullcontext()
     from cxrtool.training.device import choose_device
 
@@ -280,6 +290,9 @@ class _Work:
         else:
             self.references.of_fold = {ALL: 0}
         self._warn_of_excluded(folds)
+        if self.build.is_part:
+            mine = set(self.build.share({row["image_id"]: index for index, row in enumerate(rows)}).values())
+            folds = [replace(fold, indices=[index for index in fold.indices if index in mine]) for fold in folds]
         targets = {name: [self._name(row, fold) for row in rows] for fold in folds for name in [fold.name]}
         self._write(folds, targets, ways)
         shutil.rmtree(self.build.path / BEFORE, ignore_errors=True)
@@ -291,6 +304,10 @@ class _Work:
             for index in fold.indices
             if index not in self.failed
         ]
+        if self.build.is_part:
+            used = {index for fold in folds for index in fold.indices}
+            self.build.put_aside(len(used - self.failed.keys()), len(used & self.failed.keys()))
+            return made, done
         if not made:
             raise InputError(
                 f"{self.manifest.name}: expected an image that can be read, found none among {len(rows)}, the first: "
@@ -380,9 +397,8 @@ class _Work:
         work = partial(enhance_one, target=self.build.path, before=self.before, ways=ways)
         preload = modules_of(self.entries)
         waiting = [task for _, task in tasks.values()]
-        results = map_items(
-            served(work), waiting, workers=min(self.settings.workers, len(waiting) or 1), preload=preload
-        )
+        workers, cluster = min(self.settings.workers, len(waiting) or 1), Cluster.of(self.settings)
+        results = map_items(served(work), waiting, workers=workers, preload=preload, cluster=cluster)
         with self.settings.report.progress("enhance", len(waiting)) as advance:
             for task, result in results:
                 if isinstance(result, InputError):

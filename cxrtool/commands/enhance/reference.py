@@ -14,6 +14,7 @@ from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.chain import ALL, Chain
+from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import Build
 from cxrtool.flow.on_device import served
 from cxrtool.flow.parallel import map_items
@@ -205,7 +206,8 @@ def _measure(
             pending.append(index)
             tasks.append(Task(key, rows[index]["path"], ((0, (waiting(rows[index]),)),), rows[index]))
     work = partial(measure_one, target=build.path, before=before, keep=keep)
-    results = map_items(served(work), tasks, workers=min(settings.workers, len(tasks) or 1), preload=modules_of(before))
+    workers, cluster = min(settings.workers, len(tasks) or 1), Cluster.of(settings)
+    results = map_items(served(work), tasks, workers=workers, preload=modules_of(before), cluster=cluster)
     with settings.report.progress("choosing a reference", len(tasks)) as advance:
         for index, (task, result) in zip(pending, results, strict=True):
             if isinstance(result, InputError):

@@ -21,13 +21,14 @@ from cxrtool.flow.segmenting.images import (
     IMAGES,
     MASKS,
     REFERENCES,
+    Network,
     Task,
     Way,
     draw_sheets,
     name_of,
     segment_all,
 )
-from cxrtool.flow.settings import COMPUTING, READING, RUNNING, Settings
+from cxrtool.flow.settings import COMPUTING, READING, RUNNING, SCALING, Settings
 from cxrtool.imaging.fits import IMAGE, MARGIN, MARGINS_OF
 from cxrtool.options import Options, option
 
@@ -47,7 +48,7 @@ _SHOWN = 6
 class SegmentOptions(Options):
     """The options of `segment`."""
 
-    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, "precision", *READING, *RUNNING)
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", *COMPUTING, "precision", *SCALING, *READING, *RUNNING)
 
     sources: tuple[Path, ...] = common_options.images()
     lungs: Path | None = option(
@@ -104,13 +105,17 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
     if not folder.needs_work():
         return None
     from cxrtool.training.device import choose_device, choose_precision, local_randomness
-    from cxrtool.training.lung_finder import LungFinder
 
     with local_randomness(settings.seed, settings.threads), folder.build() as build:
         device = choose_device(settings.device)
-        finder = LungFinder(part.folder, device, choose_precision(precision, device), mirrored=options.tta)
+        network = Network(
+            part.folder, str(device), choose_precision(precision, device), options.tta, options.batch_size
+        )
         way = Way(build.path, part.form, entry, options.max_pixels, part.description.get("usual"))
-        records = _segment(manifest, way, finder, options, build, settings)
+        records = _segment(manifest, way, network, build, settings)
+        if build.is_part:
+            build.put_aside(len(records), len(build.rejects))
+            return None
         rows = [describe(row, records[row["image_id"]], way) for row in manifest.rows if row["image_id"] in records]
         found = _report(rows, records, build, settings)
         found["seen_in_fitting"] = _warn_of_seen(rows, part, settings)
@@ -165,28 +170,29 @@ def reference_of(row: Row) -> str:
 
 
 def _segment(
-    manifest: Manifest, way: Way, finder: Any, options: SegmentOptions, build: Build, settings: Settings
+    manifest: Manifest, way: Way, network: Network, build: Build, settings: Settings
 ) -> dict[str, dict[str, Any]]:
     """Segment the remaining images; returns the records of all images that could be read, by id."""
     for name in (IMAGES, MASKS, REFERENCES):
         (build.path / name).mkdir(exist_ok=True)
     identity = build.marks()
-    found = {
-        row["image_id"]: Task(row["image_id"], row["path"], reference_of(row), row.get("sha256", ""))
-        for row in manifest.rows
-    }
+    found = build.share(
+        {
+            row["image_id"]: Task(row["image_id"], row["path"], reference_of(row), row.get("sha256", ""))
+            for row in manifest.rows
+        }
+    )
     marks = {
         name: identity.of(
-            name, task.sha256, bool(task.reference), options.batch_size, files=filter(None, (task.path, task.reference))
+            name, task.sha256, bool(task.reference), network.batch_size, files=filter(None, (task.path, task.reference))
         )
         for name, task in found.items()
     }
     records = build.done(marks, "image")
     tasks = [task for name, task in found.items() if name not in records]
     rejects = {}
-    workers = min(settings.workers, len(tasks) or 1)
     with settings.report.progress("segmenting", len(tasks)) as advance:
-        for task, result in segment_all(tasks, way, finder, batch_size=options.batch_size, workers=workers):
+        for task, result in segment_all(tasks, way, network, settings):
             if isinstance(result, InputError):
                 rejects[task.image_id] = result.message
             else:
@@ -196,7 +202,7 @@ def _segment(
     for row in manifest.rows:
         if row["image_id"] in rejects:
             build.reject(row["path"], rejects[row["image_id"]])
-    if not records:
+    if not records and not build.is_part:
         raise InputError(
             f"{manifest.name}: expected an image that can be read, found none among {len(manifest)}, "
             f"the first: {build.rejects[0]['reason']}"

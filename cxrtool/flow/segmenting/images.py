@@ -1,6 +1,7 @@
 """The images of `segment` one by one: read by workers, segmented by the network, finished and written by workers.
 
-While the network computes in the main process, other processes read the next images and finish the previous ones. The
+While the network computes in the main process, other processes read the next images and finish the previous ones. On a
+cluster a worker does all three for a batch. The
 number of images in progress is bounded, so memory does not grow with the number of images. An image whose pixels change
 is kept decoded in a temporary file, because decoding it twice takes longer.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from cxrtool.data.confinement import check_inside
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.assignment import check_read
-from cxrtool.flow.parallel import map_items
+from cxrtool.flow.cluster import Cluster
+from cxrtool.flow.parallel import map_items, run_each
 from cxrtool.flow.replaying import CROP, LEFT_WHOLE, change, read_mask, unlike
 from cxrtool.flow.settings import Settings
 
@@ -113,33 +115,89 @@ class Way:
         return self.target / IMAGES / f".{image_id}.npy"
 
 
+@dataclass(frozen=True)
+class Network:
+    """The lung network, and how it is run.
+
+    Attributes:
+        folder: Of its part.
+        device: Its name.
+        mirrored: Average each result with that of the mirror image.
+        batch_size: Images at a time; fewer are filled up.
+    """
+
+    folder: Path
+    device: str
+    precision: str
+    mirrored: bool
+    batch_size: int
+
+    def load(self) -> LungFinder:
+        """Load it.
+
+        Raises:
+            CxrtoolError: There is no such part or device.
+        """
+        from cxrtool.training.device import choose_device
+        from cxrtool.training.lung_finder import LungFinder
+
+        return LungFinder(self.folder, choose_device(self.device), self.precision, mirrored=self.mirrored)
+
+    def answer(self, finder: LungFinder, views: Sequence[Prepared]) -> np.ndarray:
+        """Probabilities (n, S, S) for at most `batch_size` images; their values are dropped.
+
+        A batch of another size is computed differently, in the last digits.
+        """
+        import numpy as np
+
+        shown = np.stack([view.values for view in views if view.values is not None])
+        for view in views:
+            view.values = None
+        filled = np.pad(shown, ((0, self.batch_size - len(shown)), (0, 0), (0, 0)))
+        return finder(filled)[: len(shown)]
+
+
+_loaded = lru_cache(1)(Network.load)
+
+
 def segment_all(
-    tasks: Sequence[Task], way: Way, finder: LungFinder, *, batch_size: int, workers: int
+    tasks: Sequence[Task], way: Way, network: Network, settings: Settings
 ) -> Iterator[tuple[Task, dict[str, Any] | InputError]]:
     """Yield the record of each image, or its error; in order except for those that cannot be read."""
-    import numpy as np
-
+    if cluster := Cluster.of(settings):
+        work = partial(segment_batch, way=way, network=network, seed=settings.seed, threads=settings.threads)
+        yield from cluster.map(work, tasks, network.batch_size)
+        return
+    workers, finder = min(settings.workers, len(tasks) or 1), network.load()
     failed: list[tuple[Task, InputError]] = []
 
     def answers() -> Iterator[tuple[Prepared, np.ndarray]]:
         results = map_items(partial(prepare_one, way=way), tasks, workers=workers, preload=PRELOAD)
-        while batch := list(islice(results, batch_size)):
+        while batch := list(islice(results, network.batch_size)):
             failed.extend((task, result) for task, result in batch if isinstance(result, InputError))
             views = [result for _, result in batch if not isinstance(result, InputError)]
             if views:
-                shown = np.stack([view.values for view in views if view.values is not None])
-                # A batch of another size is computed differently, in the last digits.
-                filled = np.pad(shown, ((0, batch_size - len(shown)), (0, 0), (0, 0)))
-                found = finder(filled)[: len(shown)]
-                for view, answer in zip(views, found, strict=True):
-                    view.values = None
-                    yield view, answer
+                yield from zip(views, network.answer(finder, views), strict=True)
 
     for (prepared, _), result in map_items(partial(finish_one, way=way), answers(), workers=workers, preload=PRELOAD):
         while failed:
             yield failed.pop()
         yield prepared.task, result
     yield from failed
+
+
+def segment_batch(
+    tasks: Sequence[Task], *, way: Way, network: Network, seed: int, threads: int
+) -> list[dict[str, Any] | InputError]:
+    """Segment at most a batch of images, in a worker of a cluster: the record of each, or its error."""
+    from cxrtool.training.device import local_randomness
+
+    with local_randomness(seed, threads):
+        prepared = run_each(partial(prepare_one, way=way), tasks)
+        views = [one for one in prepared if isinstance(one, Prepared)]
+        pairs = list(zip(views, network.answer(_loaded(network), views), strict=True)) if views else []
+        finished = iter(run_each(partial(finish_one, way=way), pairs))
+    return [next(finished) if isinstance(one, Prepared) else one for one in prepared]
 
 
 def prepare_one(task: Task, *, way: Way) -> Prepared:
