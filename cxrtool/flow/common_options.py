@@ -42,16 +42,6 @@ def only(*, effect: bool = False) -> Any:
     return option("Process only these folds, e.g. r0f3,r0f4.", None, shown="", effect=effect)
 
 
-def jobs(what: str) -> Any:
-    """How many trainings run side by side, in processes of their own."""
-    return option(
-        f"{what} that are trained side by side on one device; each has --threads threads of its own.",
-        1,
-        minimum=1,
-        effect=False,
-    )
-
-
 def save_every() -> Any:
     """How often a checkpoint is saved."""
     return option("Seconds between two checkpoints.", 30.0, minimum=0, effect=False)

@@ -60,7 +60,13 @@ class TrainOptions(TrainingOptions):
         effect=False,
     )
     only: str | None = common_options.only()
-    jobs: int = common_options.jobs("Folds, and combinations of --grid,")
+    jobs: int = option(
+        "Folds, and combinations of --grid, that are trained side by side on one device; each has --threads threads of "
+        "its own.",
+        1,
+        minimum=1,
+        effect=False,
+    )
     save_every: float = common_options.save_every()
     track: str | None = option(
         "Also write losses, scores and learning rates of every epoch for: {choices}.",
