@@ -327,15 +327,17 @@ class _Work:
         marks = self._marks(folds)
         done = self.build.done(marks, "transformation")
         pending = sorted({i for fold in folds for i in fold.indices if _key(fold, rows[i]) not in done})
+        # An interrupted run has decoded all, under a name that depends on which images they are.
+        images = pending if self.build.journal.former else sorted({i for fold in folds for i in fold.indices})
         sha256 = {
             i: done[key]["sha256"] for fold in folds for i in fold.indices if (key := _key(fold, rows[i])) in done
         }
-        store = self._open(pending, form, some=bool(done) or self.build.is_part) if pending else None
-        stored = {index: k for k, index in enumerate(pending)}
-        failed = {pending[k]: reason for k, reason in store.failed.items()} if store else {}
+        store = self._open(images, form, some=bool(done) or self.build.is_part) if pending else None
+        stored = {index: k for k, index in enumerate(images)}
+        failed = {images[k]: reason for k, reason in store.failed.items()} if store else {}
         for index, reason in sorted(failed.items()):
             self.build.reject(rows[index]["path"], reason)
-        sha256 |= dict(zip(pending, store.sha256, strict=True)) if store else {}
+        sha256 |= dict(zip(images, store.sha256, strict=True)) if store else {}
         # From here on every radiograph has a digest, even if its manifest has none.
         known = [{**row, "sha256": row.get("sha256") or sha256.get(i, "")} for i, row in enumerate(rows)]
         self._refuse_seen(folds, known)
