@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -124,10 +125,13 @@ def _start_server() -> None:
 
     _name_sockets()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    # It warns of a semaphore that a signal left half removed, which is no news for a user.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     try:
         resource_tracker.ensure_running()
         forkserver.ensure_running()
     finally:
+        sys.warnoptions.remove("ignore:resource_tracker:UserWarning")
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 

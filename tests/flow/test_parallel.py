@@ -135,3 +135,19 @@ def test_leaving_early_leaves_no_work_running():
 def test_nothing_to_do_starts_no_process(monkeypatch):
     monkeypatch.setattr("cxrtool.flow.parallel._start_server", lambda: pytest.fail("started"))
     assert list(map_items(str, [], workers=2)) == []
+
+
+HALF_REMOVED = """
+from multiprocessing import resource_tracker
+from cxrtool.flow.parallel import map_items
+if __name__ == "__main__":
+    assert list(map_items(abs, [-1])) == [(-1, 1)]
+    resource_tracker.register("/mp-nowhere", "semaphore")
+"""
+
+
+def test_a_semaphore_that_a_signal_left_half_removed_is_no_news(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(HALF_REMOVED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
