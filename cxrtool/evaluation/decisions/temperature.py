@@ -61,13 +61,14 @@ class Temperature:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Temperature:
-        """The temperature that `as_json` wrote."""
+        """The temperature that `as_json` wrote; a model of elsewhere may state it alone."""
+        images = entry.get("images")
         return cls(
             float(entry["temperature"]),
-            int(entry["images"]),
-            entry["reason"],
-            entry["nll_before"],
-            entry["nll_after"],
+            images if isinstance(images, int) else 0,
+            entry.get("reason"),
+            entry.get("nll_before"),
+            entry.get("nll_after"),
         )
 
 

@@ -138,3 +138,7 @@ def test_a_run_without_validation_stays_as_it_is(sharpened):
     assert np.array_equal(after.probabilities[scores.run == 1], scores.probabilities[scores.run == 1])
     assert found[0].reason is None
     assert calibrate(scores, Validation())[1][0].reason == "the predictions have no validation rows"
+
+
+def test_a_temperature_may_be_stated_alone():
+    assert Temperature.from_json({"temperature": 1.5, "images": "many"}) == Temperature(1.5)
