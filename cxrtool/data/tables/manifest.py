@@ -30,11 +30,10 @@ from cxrtool.data.tables.views import (
     ROWS,
     Columns,
     FrameOfText,
+    Readable,
     RowsField,
     RowView,
-    column_of,
     columns_of,
-    rows_of,
     set_columns,
 )
 from cxrtool.errors import InputError
@@ -89,7 +88,7 @@ LINE, ROW = "line", "row"
 
 
 @dataclass
-class Table:
+class Table(Readable):
     """A table as text.
 
     Attributes:
@@ -130,17 +129,8 @@ class Table:
         """The table's name in messages."""
         return str(self.origin) if self.origin else self.stream
 
-    @property
-    def records(self) -> Sequence[RowView]:
-        """The rows for reading only."""
-        return rows_of(self)
-
     def __len__(self) -> int:
-        return len(rows_of(self))
-
-    def column(self, name: str) -> list[str]:
-        """The cells of a column, for reading only; all empty where the table lacks it."""
-        return column_of(self, name)
+        return len(self.records)
 
     def require(self, *columns: str) -> None:
         """Check that the table has these columns.

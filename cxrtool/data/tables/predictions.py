@@ -15,11 +15,9 @@ from cxrtool.data.tables.views import (
     ROWS,
     Columns,
     FrameOfText,
+    Readable,
     RowsField,
-    RowView,
-    column_of,
     columns_of,
-    rows_of,
     set_columns,
 )
 from cxrtool.errors import InputError
@@ -47,7 +45,7 @@ GROUPING = ("patient_id", "severity", "source", "view", "age", "sex", "parent_id
 
 
 @dataclass
-class Predictions:
+class Predictions(Readable):
     """Predicted probabilities with everything that is needed to evaluate them.
 
     Attributes:
@@ -85,15 +83,6 @@ class Predictions:
         predictions = cls(list(classes), [], probabilities, name)
         set_columns(predictions, columns)
         return predictions
-
-    @property
-    def records(self) -> Sequence[RowView]:
-        """The rows for reading only."""
-        return rows_of(self)
-
-    def column(self, name: str) -> list[str]:
-        """The cells of a text column, for reading only; all empty where there is none."""
-        return column_of(self, name)
 
     def keep(self, indices: Sequence[int]) -> None:
         """Keep only the rows with these indices, in this order."""

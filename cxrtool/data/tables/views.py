@@ -137,11 +137,19 @@ class FrameOfText:
         set_columns(table, Columns({str(name): cells for name, cells in columns.items()}, len(frame)))
 
 
-def rows_of(table: object) -> Sequence[RowView]:
-    """The rows of a table for reading only; they are not those of a later change."""
-    state = vars(table)
-    rows: Sequence[RowView] = state[_STORED] if _STORED in state else _columns_in(state)
-    return rows
+class Readable:
+    """A table with a field `rows`, which is read without a dictionary a row."""
+
+    @property
+    def records(self) -> Sequence[RowView]:
+        """The rows for reading only; they are not those of a later change."""
+        state = vars(self)
+        rows: Sequence[RowView] = state[_STORED] if _STORED in state else _columns_in(state)
+        return rows
+
+    def column(self, name: str) -> list[str]:
+        """The cells of a text column, for reading only; all empty where there is none."""
+        return cells_of(self.records, name)
 
 
 def cells_of(rows: Sequence[RowView], name: str) -> list[str]:
@@ -150,11 +158,6 @@ def cells_of(rows: Sequence[RowView], name: str) -> list[str]:
         return [row.get(name, "") for row in rows]
     found = rows.cells.get(name)
     return [""] * len(rows) if found is None else found
-
-
-def column_of(table: object, name: str) -> list[str]:
-    """The cells of a column of a table, for reading only; all empty where the table lacks it."""
-    return cells_of(rows_of(table), name)
 
 
 def set_columns(table: object, columns: Columns) -> None:
