@@ -31,6 +31,12 @@ class CxrtoolError(Exception):
         self.message = message
         self.hint = hint
 
+    def begin_with(self, name: str) -> None:
+        """Begin the message with what it is about, unless that is in it."""
+        if name not in self.message:
+            self.message = f"{name}: {self.message}"
+            self.args = (self.message,)
+
 
 class UsageError(CxrtoolError):
     """The command line itself is wrong: an unknown value, options that exclude one another."""

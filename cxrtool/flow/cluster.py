@@ -229,8 +229,7 @@ def _do(jobs: Sequence[Job], *, start: Start[Job]) -> list[list[tuple[str, str]]
             # Nobody waits for it.
             return []
         except CxrtoolError as error:
-            if str(job) not in error.message:
-                error.message = f"{job}: {error.message}"
+            error.begin_with(str(job))
             raise
     return [notes.lines]
 

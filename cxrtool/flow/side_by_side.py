@@ -134,9 +134,8 @@ class _Worker(Generic[Job]):
         for stack, _ in self.loops.values():
             stack.close()
         error, name = self.error, str(self.job)
-        if isinstance(error, CxrtoolError) and name not in error.message:
-            error.message = f"{name}: {error.message}"
-            error.args = (error.message,)
+        if isinstance(error, CxrtoolError):
+            error.begin_with(name)
         if error is None and self.process.exitcode and (self.begun or not self.ending):
             by = f"signal {-self.process.exitcode}" if self.process.exitcode < 0 else f"code {self.process.exitcode}"
             error = CxrtoolError(
