@@ -124,9 +124,9 @@ ALIKE = 32
 """Images to which a smaller batch is filled up on a GPU, which computes batches of one size alike."""
 
 
-def filled(images: Tensor) -> Tensor:
-    """A batch (B, …) filled up to `ALIKE` images."""
-    return torch.cat([images, images.new_zeros((max(0, ALIKE - len(images)), *images.shape[1:]))])
+def filled(images: Tensor, count: int = ALIKE) -> Tensor:
+    """A batch (B, …) filled up to `count` images."""
+    return torch.cat([images, images.new_zeros((max(0, count - len(images)), *images.shape[1:]))])
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrtool.training.device import autocast
+from cxrtool.training.norms import norms_of
 from cxrtool.training.options import OPTIMIZERS, FittingOptions
 from cxrtool.training.randomness import permutation
 from cxrtool.training.ranks import Ranks
@@ -94,8 +95,7 @@ class Job(ABC):
     @property
     def divisible(self) -> bool:
         """Whether the gradient of a batch is the sum of its parts': not if a layer normalises over the batch."""
-        norms = nn.modules.batchnorm._BatchNorm
-        return not any(isinstance(part, norms) and part.training for part in self.module.modules())
+        return not norms_of(self.module)
 
     def learn(self, items: np.ndarray, epoch: int, share: float = 1.0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Add the gradients of a batch to those of the trained parameters; all that is known of a step on the device.

@@ -72,9 +72,9 @@ def moments(inputs: Tensor) -> tuple[int, Tensor, Tensor]:
 
 
 def norms_of(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """The batch normalisations that are in training mode and keep running statistics."""
+    """The layers that normalise over the batch: batch normalisations in training mode."""
     kinds = nn.modules.batchnorm._BatchNorm
-    return [part for part in module.modules() if isinstance(part, kinds) and part.training and part.track_running_stats]
+    return [part for part in module.modules() if isinstance(part, kinds) and part.training]
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def renew_norms(
     Returns:
         The number of normalisations that were renewed.
     """
-    norms = norms_of(module)
+    norms = [part for part in norms_of(module) if part.track_running_stats]
     module.eval()
     if not norms or len(indices) < 2:
         return 0

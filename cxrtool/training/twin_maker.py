@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cxrtool.imaging.resize import Pixels
 from cxrtool.models.parts import load_network, read_part
-from cxrtool.training.device import in_halves
+from cxrtool.training.device import filled, in_halves
 
 AT_ONCE = 8
 """Images in a batch; more are not faster on a CPU. A smaller batch is filled up, because libraries compute it
@@ -88,7 +88,7 @@ class TwinMaker:
     def _forward(self, images: Tensor) -> NDArray[np.float32]:
         """Grey values (B, 1, S, S), B at most `AT_ONCE`, to (K, B, S, S, 3)."""
         count = len(images)
-        images = torch.cat([images, images.new_zeros((AT_ONCE - count, *images.shape[1:]))])
+        images = filled(images, AT_ONCE)
 
         def call(part: Tensor) -> Tensor:
             made: Tensor = self.network(part.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
