@@ -12,6 +12,7 @@ is written as text in one line of JSON: see `pack`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,11 +29,14 @@ CELLS = 256
 
 _DARK = 3
 
+_KEPT = 1 << 18
+"""Pixels of an image up to which the levels of all counts are kept: half a megabyte for each reference."""
+
 Counts = NDArray[np.int64]
 """Pixels of each level, (256,) or (65536,)."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reference:
     """The quantiles of a reference.
 
@@ -50,6 +54,31 @@ class Reference:
         present = np.flatnonzero(counts)
         return cls(np.cumsum(counts[present]) / counts.sum(), present / (len(counts) - 1))
 
+    def __post_init__(self) -> None:
+        # The pixels of the last image, and the level for each number of them; replaced as a whole, for threads.
+        self._last: tuple[int, Pixels | None] = 0, None
+
+    def levels(self, below: Counts) -> Pixels:
+        """The matched level for each level of an image, by its number of pixels up to this level, (256,) or (65536,).
+
+        For a small image this takes longer than the lookup of its pixels. Where images of one size follow each other,
+        the levels of all possible counts are computed once and kept.
+        """
+        total, white = int(below[-1]), len(below) - 1
+        size, known = self._last
+        if white < total <= _KEPT and size == total:
+            if known is None:
+                known = self._match(np.arange(total + 1), white)
+                self._last = total, known
+            return known[below]
+        self._last = total, None
+        return self._match(below, white)
+
+    def _match(self, below: Counts, white: int) -> Pixels:
+        matched = np.interp(below / below[-1], self.ranks, self.values)
+        levels: Pixels = np.rint(matched * white).astype(np.uint8 if white < CELLS else np.uint16)
+        return levels
+
 
 def count_levels(pixels: Pixels) -> Counts:
     """The histogram of an image (H, W), uint8 or uint16, with a bin for each level."""
@@ -64,14 +93,16 @@ def match(pixels: Pixels, reference: Reference) -> Pixels:
     array([[10, 20],
            [30, 40]], dtype=uint8)
     """
-    counts = count_levels(pixels)
-    matched = np.interp(np.cumsum(counts) / pixels.size, reference.ranks, reference.values)
-    table = np.rint(matched * (len(counts) - 1)).astype(pixels.dtype)
+    return take(reference.levels(np.cumsum(count_levels(pixels))), pixels)
+
+
+def take(table: NDArray[Any], levels: Pixels) -> NDArray[Any]:
+    """The entry of a table, with one for each level of the type, for each of some levels (H, W), uint8 or uint16."""
     try:
-        return np.asarray(cv2.LUT(pixels, table))
+        return np.asarray(cv2.LUT(levels, table))
     except cv2.error:
         # Older OpenCV looks up 8 bits only.
-        return np.asarray(table.take(pixels))
+        return np.asarray(table.take(levels))
 
 
 def pack(counts: Counts) -> str:

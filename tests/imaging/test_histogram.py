@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from skimage.exposure import match_histograms
 
 from cxrtool.errors import InputError
+from cxrtool.imaging.clahe import clahe
 from cxrtool.imaging.histogram import Reference, count_levels, match, nearest_to_mean, pack, shares, unpack
 
 
@@ -36,6 +37,28 @@ def test_a_reference_of_another_depth_counts_by_its_share_of_white(depth, other)
     image, reference = picture(1, depth=depth), picture(2, (77, 80), other)
     expected = match_histograms(image.astype(float), reference * ((2**depth - 1) / (2**other - 1)))
     assert np.abs(match(image, Reference.of(count_levels(reference))) - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_earlier_images_of_the_same_or_another_size_change_nothing(depth):
+    reference = count_levels(picture(9, depth=16, low=-20))
+    shapes = [(700, 100), (700, 100), (100, 700), (120, 90), (700, 100), (700, 100), (600, 500), (600, 500)]
+    images = [picture(seed, shape, depth) for seed, shape in enumerate(shapes)]
+    used = Reference.of(reference)
+    for image in [*images, np.full((700, 100), 3, images[0].dtype)]:
+        assert (match(image, used) == match(image, Reference.of(reference))).all()
+
+
+def test_an_opencv_that_looks_up_8_bits_only(monkeypatch):
+    image, reference = picture(1, depth=16), Reference.of(count_levels(picture(2, depth=16)))
+    expected = match(image, reference), clahe(image)
+
+    def refuse(*_):
+        raise cv2.error
+
+    monkeypatch.setattr(cv2, "LUT", refuse)
+    assert (match(image, reference) == expected[0]).all()
+    assert (clahe(image) == expected[1]).all()
 
 
 def test_a_picture_matched_to_itself_stays_itself():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from cxrtool.data.confinement import check_inside
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.views import Columns, Packed, RowView
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen, splits_file
@@ -41,7 +42,7 @@ from cxrtool.options import Options, declared, did_you_mean, flag_of, option, pl
 BLACK = 0.1
 """The largest black share of a reference without a warning."""
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give other pixels or files."""
 
 IMAGES, STRIPS = "images", "strips.png"
@@ -116,7 +117,7 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
     _check(options, settings)
     manifest = read_images(options.sources, settings)
     manifest.check_file_names()
-    if not manifest.rows:
+    if not len(manifest):
         raise InputError(f"{manifest.name}: expected images, found none")
     splits = read_splits(options.splits) if options.splits else None
     steps = [STEPS[name] for name in options.names()]
@@ -128,7 +129,7 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
     if splits:
         for entry in entries:
             if AT in entry:
-                warn_of_seen(manifest.rows, splits, Path(entry[AT]), settings)
+                warn_of_seen(manifest.records, splits, Path(entry[AT]), settings)
     with folder.build() as build, _networks(entries, settings):
         work = _Work(manifest, chain, entries, build, settings)
         rows, done = work.run(options, splits if any(step.fitted for step in steps) else None)
@@ -138,7 +139,7 @@ def enhance(options: EnhanceOptions, settings: Settings) -> int | None:
         copy_parts(whole, build.path)
         if options.strips:
             work.draw(options.strips)
-        columns = [*manifest.columns, *(name for name in ("parent_id", "repeat", "fold") if name in rows[0])]
+        columns = [*manifest.columns, *(name for name in ("parent_id", "repeat", "fold") if name in rows.cells)]
         extra = {
             "chain": without_paths(whole),
             "options": _shown(options, settings),
@@ -232,7 +233,7 @@ def _shown(options: EnhanceOptions, settings: Settings) -> dict[str, Any]:
     }
 
 
-def warn_of_seen(rows: Sequence[Row], splits: Splits, part: Path, settings: Settings) -> int:
+def warn_of_seen(rows: Sequence[RowView], splits: Splits, part: Path, settings: Settings) -> int:
     """Warn where the rib network was fitted on test images, or on their patients; it saw no labels."""
     fitted = Seen.of([part])
     seen = [
@@ -271,7 +272,7 @@ class _Work:
         # The output of a network is slow enough to be kept in a file until the match; other steps are repeated.
         self.keep = any(AT in entry for entry in self.before)
 
-    def run(self, options: EnhanceOptions, splits: Splits | None) -> tuple[list[Row], Chain]:
+    def run(self, options: EnhanceOptions, splits: Splits | None) -> tuple[Columns, Chain]:
         """Enhance every image.
 
         Returns:
@@ -280,7 +281,7 @@ class _Work:
         Raises:
             InputError: Not a single image can be read.
         """
-        rows, ways, done = self.manifest.rows, [self.entries], self.entries
+        rows, ways, done = self.manifest.records, [self.entries], self.entries
         folds = divide(rows, splits)
         if self.matching:
             self._find_references(options, folds)
@@ -293,17 +294,13 @@ class _Work:
         if self.build.is_part:
             mine = set(self.build.share({row["image_id"]: index for index, row in enumerate(rows)}).values())
             folds = [replace(fold, indices=[index for index in fold.indices if index in mine]) for fold in folds]
-        targets = {name: [self._name(row, fold) for row in rows] for fold in folds for name in [fold.name]}
-        self._write(folds, targets, ways)
+        self._write(folds, ways)
         shutil.rmtree(self.build.path / BEFORE, ignore_errors=True)
         for index, reason in sorted(self.failed.items()):
             self.build.reject(rows[index]["path"], reason)
-        made = [
-            self._row(rows[index], fold, targets[fold.name][index])
-            for fold in folds
-            for index in fold.indices
-            if index not in self.failed
-        ]
+        made = Packed(
+            self._row(rows[index], fold) for fold in folds for index in fold.indices if index not in self.failed
+        ).columns()
         if self.build.is_part:
             used = {index for fold in folds for index in fold.indices}
             self.build.put_aside(len(used - self.failed.keys()), len(used & self.failed.keys()))
@@ -330,7 +327,7 @@ class _Work:
                 "add --splits, or --reference IMAGE",
             )
         self.references, self.failed, self.kept = choose(
-            self.manifest.rows, folds, self.before, self.build, self.settings, keep=self.keep
+            self.manifest.records, folds, self.before, self.build, self.settings, keep=self.keep
         )
         if options.splits is None:
             warn(
@@ -359,7 +356,7 @@ class _Work:
 
     def _warn_of_excluded(self, folds: Sequence[Fold]) -> None:
         used = {index for fold in folds for index in fold.indices}
-        excluded = [row["image_id"] for index, row in enumerate(self.manifest.rows) if index not in used]
+        excluded = [name for index, name in enumerate(self.manifest.column("image_id")) if index not in used]
         if excluded:
             self.settings.report.warn(
                 f"{count_of(len(excluded), 'image is', 'images are')} in no "
@@ -367,53 +364,56 @@ class _Work:
             )
 
     @staticmethod
-    def _name(row: Row, fold: Fold) -> str:
+    def _name(row: RowView, fold: Fold) -> str:
         return "/".join(filter(None, (IMAGES, fold.name or own_fold(row), f"{row['image_id']}.png")))
 
-    def _write(self, folds: Sequence[Fold], targets: Mapping[str, Sequence[str]], ways: Sequence[Chain]) -> None:
+    def _write(self, folds: Sequence[Fold], ways: Sequence[Chain]) -> None:
         """Write the images that are not there yet; each is read once, and enhanced once for each reference."""
-        outputs: dict[int, dict[int, list[str]]] = {}
+        rows, of_image = self.manifest.records, dict[int, list[Fold]]()
         for fold in folds:
             for index in fold.indices:
-                way = self.references.of_fold[fold.name]
-                outputs.setdefault(index, {}).setdefault(way, []).append(targets[fold.name][index])
+                if index not in self.failed:
+                    of_image.setdefault(index, []).append(fold)
         identity = self.build.marks("splits")
         fitted = [identity.of(without_paths(way)) for way in ways]
-        tasks, marks = {}, {}
-        for index, wanted in outputs.items():
-            if index in self.failed:
-                continue
-            row = self.manifest.rows[index]
-            files = tuple((way, tuple(found)) for way, found in wanted.items())
-            task = Task(row["image_id"], row["path"], files, row, self.kept.get(index))
-            tasks[task.key] = index, task
-            to_write = [(fitted[way], names) for way, names in files]
-            marks[task.key] = identity.of(to_write, row.get("sha256"), files=[task.path])
-        for key in self.build.done(marks, "image"):
-            del tasks[key]
-        for parent in {(self.build.path / name).parent for names in targets.values() for name in names}:
-            check_inside(parent)
-            parent.mkdir(parents=True, exist_ok=True)
+        marks = {}
+        for index, found in of_image.items():
+            task = self._task(index, found)
+            to_write = [(fitted[way], names) for way, names in task.outputs]
+            marks[task.key] = identity.of(to_write, rows[index].get("sha256"), files=[task.path])
+        done = self.build.done(marks, "image")
+        pending = [index for index in of_image if rows[index]["image_id"] not in done]
+        for parent in {self._name(row, fold).rpartition("/")[0] for fold in folds for row in rows}:
+            check_inside(self.build.path / parent)
+            (self.build.path / parent).mkdir(parents=True, exist_ok=True)
         work = partial(enhance_one, target=self.build.path, before=self.before, ways=ways)
         preload = modules_of(self.entries)
-        waiting = [task for _, task in tasks.values()]
-        workers, cluster = min(self.settings.workers, len(waiting) or 1), Cluster.of(self.settings)
-        results = map_items(served(work), waiting, workers=workers, preload=preload, cluster=cluster)
-        with self.settings.report.progress("enhance", len(waiting)) as advance:
-            for task, result in results:
+        tasks = (self._task(index, of_image[index]) for index in pending)
+        workers, cluster = min(self.settings.workers, len(pending) or 1), Cluster.of(self.settings)
+        results = map_items(served(work), tasks, workers=workers, preload=preload, cluster=cluster)
+        with self.settings.report.progress("enhance", len(pending)) as advance:
+            for index, (task, result) in zip(pending, results, strict=True):
                 if isinstance(result, InputError):
-                    self.failed[tasks[task.key][0]] = result.message
+                    self.failed[index] = result.message
                 else:
                     self.build.journal.add(task.key, result, marks[task.key])
                 advance(1)
 
-    def _row(self, row: Row, fold: Fold, name: str) -> Row:
+    def _task(self, index: int, folds: Sequence[Fold]) -> Task:
+        """What is to be written of an image for these folds."""
+        row, names = self.manifest.records[index], dict[int, list[str]]()
+        for fold in folds:
+            names.setdefault(self.references.of_fold[fold.name], []).append(self._name(row, fold))
+        files = tuple((way, tuple(found)) for way, found in names.items())
+        return Task(row["image_id"], row["path"], files, row, self.kept.get(index))
+
+    def _row(self, row: RowView, fold: Fold) -> Row:
         """The row of a written image.
 
         Its digests stay those of the original radiograph, as with `prepare`: by them a model recognises later that it
         was trained on this radiograph, whatever was done to the pixels.
         """
-        made = {**row, "path": str(self.build.path / name)}
+        made = {**row, "path": f"{self.build.path}/{self._name(row, fold)}"}
         if fold.name and not row.get("repeat"):
             made |= {
                 "image_id": f"{row['image_id']}_{fold.name}",
@@ -431,7 +431,7 @@ class _Work:
 
         references = self.references
         chain = [*self.before, *references.entries[:1], *self.after] if self.matching else self.entries
-        usable = [row for index, row in enumerate(self.manifest.rows) if index not in self.failed]
+        usable = [row for index, row in enumerate(self.manifest.records) if index not in self.failed]
         number = min(count, len(usable))
         shown = [usable[(2 * k + 1) * len(usable) // (2 * number)] for k in range(number)]
         cases = [(row["path"], "   ".join(filter(None, (row["image_id"], row.get("label"))))) for row in shown]
