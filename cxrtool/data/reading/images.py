@@ -26,7 +26,7 @@ from cxrtool.data.digests import check
 from cxrtool.data.files import saying_what_fails
 from cxrtool.data.reading.headers import Header, read_bmp, read_jpeg, sniff
 from cxrtool.data.reading.jsrt_raw import SIDE, is_raw, read_raw
-from cxrtool.data.reading.png import only_pixels, read_png
+from cxrtool.data.reading.png import inflate, read_png, sums_of, uncompressed
 from cxrtool.data.reading.radiograph import (
     MAX_PIXELS,
     Grey,
@@ -181,25 +181,12 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     check_size(header.width, header.height, 1, max_pixels)
     expected = np.dtype(f"{header.form}{header.bits // 8}")
     check_scans(header.width, header.height, header.scans, max_pixels)
-    content: bytes | bytearray = data
-    if kind == "PNG":
-        content = only_pixels(data)
-    elif kind == "TIFF" and header.orientation != 1:
-        content = upright(data)
     warnings = [header.note] if header.note else []
-    captured: list[bytes] = []
-    with _captured_stderr(captured) if capture_decoder_errors else contextlib.nullcontext():
-        try:
-            pixels = (
-                _unpack(bytes(content))
-                if header.packed
-                else cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-            )
-        except (cv2.error, OSError, ValueError, SyntaxError) as error:
-            raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error
-    _check_decoder_messages(b"".join(captured), len(data), warnings)
+    pixels, content = _open_png(data, header) if kind == "PNG" else (None, data)
     if pixels is None:
-        raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
+        if kind == "TIFF" and header.orientation != 1:
+            content = upright(data)
+        pixels = _run_decoder(kind, content, header.packed, capture_decoder_errors, warnings)
     same = pixels.dtype.itemsize == expected.itemsize and (pixels.dtype.kind == "f") == (expected.kind == "f")
     if pixels.shape[:2] != (header.height, header.width) or not same:
         found = f"{pixels.shape[1]} x {pixels.shape[0]} of {pixels.dtype}"
@@ -211,6 +198,33 @@ def _decode(kind: str, data: bytes, max_pixels: int, capture_decoder_errors: boo
     turn = _TURNS.get(header.orientation)
     plain = pixels.ndim == 2 and expected.kind == "u" and expected.itemsize <= 2 and not header.stored
     return Radiograph(np.ascontiguousarray(turn(grey)) if turn else grey, warnings=warnings, plain=plain)
+
+
+def _open_png(data: bytes, header: Header) -> tuple[Grey | None, bytes | bytearray]:
+    """The pixels of a PNG as this module writes it, or None and the file for a decoder."""
+    rows = inflate(data)
+    # The note is of a transparent grey value.
+    pixels = None if header.note else sums_of(data, rows)
+    return pixels, data if pixels is not None else uncompressed(data, rows)
+
+
+def _run_decoder(
+    kind: str, content: bytes | bytearray, packed: bool, capture_errors: bool, warnings: list[str]
+) -> NDArray[Any]:
+    captured: list[bytes] = []
+    with _captured_stderr(captured) if capture_errors else contextlib.nullcontext():
+        try:
+            pixels: NDArray[Any] | None = (
+                _unpack(bytes(content))
+                if packed
+                else cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            )
+        except (cv2.error, OSError, ValueError, SyntaxError) as error:
+            raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported") from error
+    _check_decoder_messages(b"".join(captured), len(content), warnings)
+    if pixels is None:
+        raise ImageError(f"the {kind} cannot be decoded: damaged, or a variant that is not supported")
+    return pixels
 
 
 def _unpack(data: bytes) -> NDArray[np.uint8]:

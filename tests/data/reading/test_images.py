@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import struct
 import time
@@ -575,16 +576,20 @@ KINDS_OF_PNG = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1)
 KINDS_OF_PNG += [(4, 8), (4, 16), (6, 8), (6, 16)]
 
 
+@pytest.mark.parametrize("to_the_row_above", [False, True])
 @pytest.mark.parametrize("interlaced", [0, 1])
 @pytest.mark.parametrize(("colour", "depth"), KINDS_OF_PNG)
-def test_every_kind_of_png(read, colour, depth, interlaced):
+def test_every_kind_of_png(read, colour, depth, interlaced, to_the_row_above):
     samples, full, rng = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour], 2**depth - 1, np.random.default_rng(depth)
     values = rng.integers(0, full + 1, (29, 37, samples))
     palette = rng.integers(0, 256, (full + 1 if depth < 16 else 1, 3)).astype(np.uint8)
 
     def packed(part):
         bits = (part.reshape(len(part), -1, 1) >> np.arange(depth - 1, -1, -1)) & 1
-        return b"".join(b"\0" + np.packbits(row.astype(np.uint8)).tobytes() for row in bits)
+        rows = np.packbits(bits.reshape(len(part), -1).astype(np.uint8), axis=1)
+        if to_the_row_above:
+            rows = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+        return b"".join(bytes([2 * to_the_row_above]) + row.tobytes() for row in rows)
 
     passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
     body = b"".join(packed(values[y::dy, x::dx]) for x, y, dx, dy in passes)
@@ -599,6 +604,22 @@ def test_every_kind_of_png(read, colour, depth, interlaced):
     image = read(data)
     assert image.pixels.dtype.itemsize == (2 if depth == 16 else 1)
     assert np.abs(image.pixels.astype(float) - grey).max() <= 1.6
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_rows_of_a_grey_png_are_summed_only_where_all_are_differences(read, kind):
+    values = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, (5, 7)).astype(kind)
+    stored = values.byteswap().view(np.uint8).reshape(5, -1) if kind == np.uint16 else values
+    differences = np.diff(stored, axis=0, prepend=np.zeros_like(stored[:1]))
+    for filters in itertools.product((0, 2), repeat=5):
+        rows = b"".join(
+            bytes([kept]) + (differences if kept else stored)[row].tobytes() for row, kept in enumerate(filters)
+        )
+        depth = 8 * values.itemsize
+        assert np.array_equal(read(png(7, 5, depth, 0, rows=rows)).pixels, values)
+        seen = read(png(7, 5, depth, 0, chunk(b"tRNS", b"\0\0"), rows=rows))
+        assert seen.warnings == ["its transparent colour was read as an ordinary grey value"]
+        assert np.array_equal(seen.pixels, values)
 
 
 def short_strip(compression: int, strip: bytes, side: int) -> bytes:
