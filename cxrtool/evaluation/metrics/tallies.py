@@ -91,3 +91,23 @@ def tally(scores: Scores, kind: IntArray, kinds: int, *, seed: int = 0, resample
             weights = draws[members, begin : begin + step].astype(np.float64)
             drawn[run, begin : begin + step] = weights.T @ counts
     return Tallies(observed, drawn, scores.repeat_of_run)
+
+
+def influences(
+    scores: Scores, kind: IntArray, observed: FloatArray, function: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """The influence (P, ...) of each patient on a metric of counts.
+
+    Args:
+        scores: The rows.
+        kind: (n,) as for `tally`.
+        observed: (runs, M) their counts.
+        function: From counts (runs, B, M) to a metric (B, ...).
+    """
+    from scipy.sparse import csr_array
+
+    made = np.flatnonzero(kind != NOT_COUNTED)
+    cell = scores.run[made] * observed.shape[1] + kind[made]
+    cells = csr_array((np.ones(len(made)), (scores.patient[made], cell)), shape=(scores.patients, observed.size))
+    moved: FloatArray = cells @ gradients(lambda counts: {"": function(counts)}, observed)[""]
+    return moved

@@ -35,11 +35,22 @@ class Error:
 
 def standard_error(influence: FloatArray, strata: IntArray) -> FloatArray:
     """The standard error (...) from the influence (P, ...) of each patient, about the mean of its stratum (P,)."""
-    variance: FloatArray = np.zeros(influence.shape[1:])
+    return np.sqrt(_cumulant(influence, strata, 2))
+
+
+def skewness(influence: FloatArray, strata: IntArray) -> FloatArray:
+    """The skewness (...) of the resamples from the influence (P, ...) of each patient, 0 where there is no spread."""
+    error = standard_error(influence, strata)
+    found: FloatArray = _cumulant(influence, strata, 3) / np.where(error > 0, error, 1.0) ** 3
+    return found
+
+
+def _cumulant(influence: FloatArray, strata: IntArray, order: int) -> FloatArray:
+    total: FloatArray = np.zeros(influence.shape[1:])
     for stratum in np.unique(strata):
         own = influence[strata == stratum]
-        variance = variance + ((own - own.mean(axis=0)) ** 2).sum(axis=0)
-    return np.sqrt(variance)
+        total = total + ((own - own.mean(axis=0)) ** order).sum(axis=0)
+    return total
 
 
 def covariance(patient: IntArray, kind: IntArray, values: FloatArray, kinds: int, strata: IntArray) -> FloatArray:

@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cxrtool.evaluation import scores as scores_module
 from cxrtool.evaluation.comparison.runs import Entry, compare_runs
 from cxrtool.evaluation.comparison.tests import Pair, delong, sign_flip
+from cxrtool.evaluation.decisions import net_benefit
 from cxrtool.evaluation.decisions.abstention import abstain, risk_area, risk_influence
 from cxrtool.evaluation.decisions.net_benefit import decision_curve
 from cxrtool.evaluation.decisions.operating import operating_point
@@ -16,7 +18,7 @@ from cxrtool.evaluation.metrics.estimates import estimate
 from cxrtool.evaluation.metrics.ranking import Ranking
 from cxrtool.evaluation.resampling import intervals
 from cxrtool.evaluation.resampling.bands import curve_bands
-from cxrtool.evaluation.resampling.influence import covariance, gradients, standard_error
+from cxrtool.evaluation.resampling.influence import covariance, gradients, skewness, standard_error
 from cxrtool.evaluation.resampling.intervals import draw_patients
 from cxrtool.evaluation.scores import scores_of
 from cxrtool.evaluation.summary import summarise
@@ -169,6 +171,38 @@ def test_many_patients_choose_the_method(make_predictions, monkeypatch):
     assert (few.by_influence, many.by_influence) == (False, True)
     assert many.where(np.arange(40) < 20).by_influence
     assert not many.where(np.arange(40) < 19).by_influence
+
+
+@pytest.mark.parametrize("prevalence", [0.02, 0.1])
+def test_net_benefit_at_a_stated_prevalence_has_the_percentiles_of_all_resamples(pair_of, monkeypatch, prevalence):
+    monkeypatch.setattr(net_benefit, "DIGITS", 12)
+    scores = pair_of(2000, per_patient=1, classes=CLASSES, skill=1.2)[1]
+    found = decision_curve(scores, 1, prevalences=(prevalence,))[1]
+    positive, score = scores.truth == 1, scores.probabilities[:, 1]
+    share = positive.mean()
+    odds = score / (1 - score) * prevalence / (1 - prevalence) / share * (1 - share)
+    rng, checked = np.random.default_rng(0), 0
+    for at, limit in enumerate(found["thresholds"]):
+        passed = odds >= limit / (1 - limit)
+        counts = [int((passed & kind).sum()) for kind in (positive, ~positive)]
+        # With one image a patient, resampled counts are binomial. Of fewer images they take few values.
+        if min(counts) < 12:
+            continue
+        rates = [rng.binomial(n, k / n, 400_000) / n for k, n in zip(counts, np.bincount(~positive), strict=True)]
+        drawn = rates[0] * prevalence - rates[1] * (1 - prevalence) * limit / (1 - limit)
+        low, high = np.percentile(drawn, intervals.percents(scores.patients))
+        apart = max(abs(found["low"][at] - low), abs(found["high"][at] - high)) / (high - low)
+        assert apart < 0.03, (limit, counts)
+        checked += 1
+    assert checked >= 5
+
+
+def test_the_skewness_is_that_of_all_resamples():
+    rng = np.random.default_rng(7)
+    moved, strata = rng.exponential(size=(60, 2)) ** 2, (np.arange(60) % 3 == 0).astype(np.intp)
+    moved[:, 1] = 3.0
+    drawn = moved.T @ draw_patients(strata, 100_000, np.random.default_rng(0))
+    assert skewness(moved, strata) == pytest.approx([scipy.stats.skew(drawn[0]), 0.0], abs=0.03)
 
 
 def test_net_benefit_and_bands_are_nearly_those_of_resamples(pair_of):
