@@ -2,7 +2,8 @@
 
 Writes maps/ (raw, float32), overlays/, contact sheets, and a manifest with the peak of every map and, where there are
 masks, the share of its energy inside them. Heatmaps of training images are marked. A model of twins explains both the
-predicted and the opposite class of each image, side by side.
+predicted and the opposite class of each image, side by side. --reference scores the maps of each --method against
+outlines of lesions or devices, beside what chance gives in the lungs, and tests whether the prediction depends on them.
 
 Several images: cxrtool explain run/r0f0 first.png second.dcm ward/*.jpg -o heatmaps
 

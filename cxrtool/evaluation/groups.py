@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.people import sex_of, years
+from cxrtool.data.tables.severity import ESTIMATED, SEVERITIES, SEVERITY
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.metrics.confusion import divide
 from cxrtool.evaluation.resampling.influence import ENOUGH_PATIENTS
@@ -22,9 +23,7 @@ from cxrtool.evaluation.scores import Scores
 from cxrtool.options import did_you_mean
 
 NONE = "(none)"
-SEVERITY = "severity"
-SEVERITIES = ("normal-pcr+", "mild", "moderate", "severe")
-"""The strata of COVIDGR-1.0 from least to most."""
+ESTIMATE = f"{ESTIMATED}: read from the pixels of these images, by a fit that saw none of them; nobody rated them."
 
 PERMUTATIONS = 10_000
 
@@ -44,8 +43,10 @@ class Grouping:
     order: tuple[str, ...] = ()
 
 
-def parse_groupings(text: str) -> list[Grouping]:
+def parse_groupings(text: str, option: str = "--by") -> list[Grouping]:
     """Read `--by`: columns separated by commas; numbers after a colon are bins, words with slashes an order.
+
+    `option` is the one with the text, for messages.
 
     Raises:
         UsageError: A column is listed twice, or edges do not rise.
@@ -72,12 +73,12 @@ def parse_groupings(text: str) -> list[Grouping]:
     for column, parts in found:
         if not column or column in (grouping.column for grouping in result):
             found_instead = f"'{column}' twice" if column else "a colon without a column before it"
-            raise UsageError(f"--by: expected each column once, found {found_instead}")
+            raise UsageError(f"{option}: expected each column once, found {found_instead}")
         numbers = [_number(part) for part in parts]
         edges = tuple(number for number in numbers if number is not None)
         if parts and len(edges) == len(parts):
             if any(later <= earlier for earlier, later in pairwise(edges)):
-                raise UsageError(f"--by {column}: expected rising numbers, found {', '.join(parts)}")
+                raise UsageError(f"{option} {column}: expected rising numbers, found {', '.join(parts)}")
             result.append(Grouping(column, edges))
         else:
             order = tuple(word.strip() for word in "/".join(parts).split("/") if word.strip())
@@ -101,22 +102,50 @@ def split_by(scores: Scores, grouping: Grouping) -> list[tuple[str, NDArray[np.b
         )
     # Each different cell is read once.
     known_cells, index = _different(columns[column])
-    cells = known_cells
-    if column.lower() == "sex":
-        cells = [sex_of(cell) or cell for cell in cells]
-    missing = missing_words(cells)
-    cells = ["" if cell.casefold() in missing else cell for cell in cells]
-    if grouping.edges:
-        cells = [_bin(cell, grouping.edges) for cell in cells]
-        names = _bin_names(grouping.edges)
-    else:
-        names = _ordered(set(cells) - {""}, grouping)
+    cells, names = read_strata(known_cells, grouping)
     masks = [(name, np.array([(cell or NONE) == name for cell in cells], np.bool_)[index]) for name in [*names, NONE]]
     return [(name, mask) for name, mask in masks if mask.any()]
 
 
+def read_strata(cells: Sequence[str], grouping: Grouping) -> tuple[list[str], list[str]]:
+    """The stratum of each cell of a column, empty where it has no value; and the names of all strata, in order.
+
+    >>> read_strata(["41", "", "39", "n/a"], Grouping("age", (40.0,)))
+    (['40 and over', '', 'under 40', ''], ['under 40', '40 and over'])
+    """
+    if grouping.column.lower() == "sex":
+        cells = [sex_of(cell) or cell for cell in cells]
+    missing = missing_words(cells)
+    found = ["" if cell.casefold() in missing else cell for cell in cells]
+    if grouping.edges:
+        return [_bin(cell, grouping.edges) for cell in found], strata_of(grouping)
+    return found, _ordered(set(found) - {""}, grouping)
+
+
+def strata_of(grouping: Grouping) -> list[str]:
+    """The strata that a grouping names, from least to most; none where it is only a column.
+
+    >>> strata_of(Grouping("grade", order=("low", "high"))), strata_of(Grouping("source"))
+    (['low', 'high'], [])
+    """
+    return _bin_names(grouping.edges) if grouping.edges else list(grouping.order)
+
+
+def available(scores: Scores, grouping: Grouping) -> Grouping:
+    """The grouping itself; by estimated severities where it is by severity and no image was rated.
+
+    So rated and estimated severities are never in one table, and the name of the column tells them apart.
+    """
+    cells = scores.rows.cells
+    if grouping.column != SEVERITY or grouping.edges or any(cells.get(SEVERITY, ())):
+        return grouping
+    return replace(grouping, column=ESTIMATED) if any(cells.get(ESTIMATED, ())) else grouping
+
+
 def unread(scores: Scores, grouping: Grouping) -> list[str]:
-    """A note on the cells that are no numbers where numbers are grouped; nothing where all can be read."""
+    """Notes on cells that are no numbers where numbers are grouped, and on severities that nobody rated."""
+    if grouping.column == ESTIMATED:
+        return [ESTIMATE]
     if not grouping.edges:
         return []
     cells = [cell.strip() for cell in scores.rows.cells.get(grouping.column, ())]
@@ -135,7 +164,7 @@ def is_ordered(names: Sequence[str], grouping: Grouping) -> bool:
     """Whether strata have an order in which a trend can be tested: severities, numbers, or a given order."""
     if grouping.order:
         return set(names) <= set(grouping.order)
-    if grouping.column != SEVERITY:
+    if grouping.column not in (SEVERITY, ESTIMATED):
         return False
     return all(name.lower() in SEVERITIES for name in names) or all(_number(name) is not None for name in names)
 
@@ -205,7 +234,7 @@ def _different(cells: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
 
 
 def _ordered(names: set[str], grouping: Grouping) -> list[str]:
-    order = grouping.order or (SEVERITIES if grouping.column == SEVERITY else ())
+    order = grouping.order or (SEVERITIES if grouping.column in (SEVERITY, ESTIMATED) else ())
 
     def key(name: str) -> tuple[int, float, str]:
         known = name if grouping.order else name.lower()

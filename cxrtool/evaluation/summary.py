@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cxrtool.data.tables.predictions import PROBABILITIES
+from cxrtool.data.tables.severity import ESTIMATED, SEVERITY
 from cxrtool.evaluation.counts import draw_counts
-from cxrtool.evaluation.groups import NONE, SEVERITY, Grouping, is_ordered, split_by, trend, unread
+from cxrtool.evaluation.groups import NONE, Grouping, available, is_ordered, split_by, trend, unread
 from cxrtool.evaluation.metrics import calibration
 from cxrtool.evaluation.metrics import confusion as metrics
 from cxrtool.evaluation.metrics.confusion import FloatArray
@@ -23,6 +24,7 @@ from cxrtool.evaluation.metrics.estimates import (
     derive,
     estimate,
 )
+from cxrtool.evaluation.ordinal import summarise_order
 from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, RESAMPLES, Measure, measure, method_of
 from cxrtool.evaluation.scores import Scores, distinct
 from cxrtool.evaluation.unknown import hide_measures, hide_unknown
@@ -82,6 +84,7 @@ def summarise(
     measures = _Measures(scores, found, positive_index)
     groups: dict[str, dict[str, Any]] = {}
     trends: dict[str, Any] = {}
+    by = [available(scores, grouping) for grouping in by]
     for grouping in by:
         parts = split_by(scores, grouping)
         groups[grouping.column] = {
@@ -117,6 +120,10 @@ def summarise(
         "patients_known": scores.by_patient,
         "notes": [*scores.notes, *(note for grouping in by for note in unread(scores, grouping))],
     }
+    if ordinal := summarise_order(scores, seed=seed, resamples=resamples):
+        summary["ordinal"] = ordinal
+    if scores.target:
+        summary["target"] = scores.target
     hide_unknown(summary, scores)
     return summary
 
@@ -302,7 +309,7 @@ def _group(
 ) -> dict[str, Any]:
     part = scores.where(mask)
     sizes = {"images": part.images, "patients": part.patients}
-    if name == NONE and grouping.column == SEVERITY:
+    if name == NONE and grouping.column in (SEVERITY, ESTIMATED):
         nothing = Measure(reason="not a stratum: images without a severity").as_json()
         return dict.fromkeys(PER_GROUP, nothing) | sizes
     present = np.unique(part.truth)

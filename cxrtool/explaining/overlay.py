@@ -40,6 +40,9 @@ SEAM = 2
 GAP = 8
 LINE = 18
 OUTLINE, REFERENCE = (110, 215, 255), (255, 150, 40)
+POINTED = (120, 255, 120)
+"""The outline of the reference of a heatmap: a colour that neither the map nor the outline of the lungs has."""
+
 PEAK = (255, 255, 255)
 INK, DIM = (30, 30, 30), (110, 110, 110)
 
@@ -67,6 +70,7 @@ class Exhibit:
         caption: Lines of text; the last one may be a warning.
         others: Further maps of the same image.
         titles: Title of each map of a large overlay, where there are several.
+        references: (h, w), above 0 inside, whose outlines are drawn in another colour, also on the image itself.
     """
 
     pixels: NDArray[Any]
@@ -76,6 +80,7 @@ class Exhibit:
     caption: Sequence[str] = ()
     others: Sequence[Layer] = ()
     titles: Sequence[str] = ()
+    references: Sequence[NDArray[np.uint8]] = ()
 
 
 @dataclass
@@ -219,7 +224,7 @@ def _panels(exhibit: Exhibit, side: int, *, exact: bool = False) -> list[Picture
     height, width = exhibit.pixels.shape
     factor = side / max(height, width)
     layers = [Layer(exhibit.values, exhibit.peak), *exhibit.others]
-    pixels, mask = exhibit.pixels, exhibit.mask
+    pixels = exhibit.pixels
     if exact or factor > 1:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
@@ -230,15 +235,27 @@ def _panels(exhibit: Exhibit, side: int, *, exact: bool = False) -> list[Picture
             )
             for layer in layers
         ]
-        mask = None if mask is None else np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-    return [np.repeat(eight_bit(pixels)[..., None], 3, 2), *(_overlay(pixels, layer, mask) for layer in layers)]
+    plain = np.repeat(eight_bit(pixels)[..., None], 3, 2)
+    pointed = [(reference, POINTED) for reference in exhibit.references]
+    for mask, colour in pointed:
+        _outline(plain, mask, colour)
+    outlines = [*([(exhibit.mask, OUTLINE)] if exhibit.mask is not None else []), *pointed]
+    return [plain, *(_overlay(pixels, layer, outlines) for layer in layers)]
 
 
-def _overlay(pixels: NDArray[Any], layer: Layer, mask: NDArray[np.uint8] | None) -> Picture:
+def _outline(drawn: Picture, mask: NDArray[np.uint8], colour: tuple[int, int, int]) -> None:
+    size = drawn.shape[1::-1]
+    inside = (mask if mask.shape == drawn.shape[:2] else cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)) > 0
+    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, contours, -1, colour, 1, cv2.LINE_AA)
+
+
+def _overlay(
+    pixels: NDArray[Any], layer: Layer, outlines: Sequence[tuple[NDArray[np.uint8], tuple[int, int, int]]]
+) -> Picture:
     drawn = blend(pixels, layer.values)
-    if mask is not None:
-        contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, contours, -1, OUTLINE, 1, cv2.LINE_AA)
+    for mask, colour in outlines:
+        _outline(drawn, mask, colour)
     if layer.peak is not None:
         centre = round(layer.peak[0] * drawn.shape[1]), round(layer.peak[1] * drawn.shape[0])
         cv2.drawMarker(drawn, centre, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)

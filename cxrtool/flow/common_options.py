@@ -32,6 +32,17 @@ def positive() -> Any:
     return option("The positive class.", None, metavar="CLASS", shown="")
 
 
+def structure() -> Any:
+    """The structures of a reference."""
+    return option(
+        "The structures of --reference, separated by commas: columns of the table; of a folder its subfolders, or the "
+        "endings of names as in ID_NAME.png.",
+        None,
+        metavar="NAMES",
+        shown="the only one",
+    )
+
+
 def max_pixels() -> Any:
     """The limit on the size of an image."""
     return option("Refuse larger images before decoding.", None, minimum=1, shown="100 million")
@@ -40,6 +51,16 @@ def max_pixels() -> Any:
 def only(*, effect: bool = False) -> Any:
     """Some folds of a run, for job arrays; `effect` where the result lacks the other folds, also in the end."""
     return option("Process only these folds, e.g. r0f3,r0f4.", None, shown="", effect=effect)
+
+
+def jobs(what: str = "Folds") -> Any:
+    """Trainings side by side."""
+    return option(
+        f"{what} that are trained side by side on one device; each has --threads threads of its own.",
+        1,
+        minimum=1,
+        effect=False,
+    )
 
 
 def save_every() -> Any:

@@ -205,6 +205,7 @@ class Picture:
     Attributes:
         pixels: (H, W), uint8 or uint16.
         mask: (H, W), 0 and 255: an existing mask of the image, which is changed with it; None where it has none.
+        references: Masks of other structures by name, which are changed with it, too.
         lungs: (H, W), 0 and 255: the mask that the chain found; None before.
         lung_area: The share of the image that this mask covered when it was found.
         moves: How its pixels were moved, in order, so that this can be undone.
@@ -216,6 +217,7 @@ class Picture:
     lung_area: float | None = None
     warnings: list[str] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
+    references: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
@@ -290,6 +292,8 @@ def change(picture: Picture, entry: Mapping[str, Any]) -> tuple[int, int, int, i
         picture.moves.append(Move.cut(box))
         if picture.mask is not None:
             picture.mask = crop.cut(picture.mask, box)
+        for name, reference in picture.references.items():
+            picture.references[name] = crop.cut(reference, box)
     return box
 
 
@@ -321,6 +325,8 @@ def _move_to_size(picture: Picture, entry: Mapping[str, Any]) -> None:
         mask = getattr(picture, name)
         if mask is not None:
             setattr(picture, name, prepare_mask(mask, height, width, entry["size"], entry["fit"]))
+    for name, reference in picture.references.items():
+        picture.references[name] = prepare_mask(reference, height, width, entry["size"], entry["fit"])
 
 
 MOVES: dict[str, Callable[[Picture, Mapping[str, Any]], None]] = {"prepare": _move_to_size, "segment": use_lungs}

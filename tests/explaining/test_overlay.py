@@ -169,3 +169,24 @@ def test_a_sheet_has_room_for_all(count, columns):
 def test_a_thumbnail_keeps_proportions():
     assert thumbnail(np.zeros((500, 1000), np.uint8)).shape == (TILE // 2, TILE)
     assert set(np.unique(thumbnail(square(3, 50), mask=True))) == {0, 255}
+
+
+def test_the_outline_of_a_reference_is_on_the_picture_and_on_every_map():
+    reference = np.zeros((400, 300), np.uint8)
+    reference[100:200, 50:150] = 255
+    pixels, values = np.full((400, 300), 90, np.uint8), np.zeros((400, 300), np.float32)
+    shown = Exhibit(pixels, values, others=[Layer(values)], references=[reference])
+    picture = overlay.draw_overlay(shown, None)
+
+    def is_outline(drawn):
+        # Anti-aliased lines have nearly the colour.
+        return np.abs(drawn.astype(int) - overlay.POINTED).max(-1) < 40
+
+    found = np.argwhere(is_outline(picture))
+    for panel in range(3):
+        left = overlay.GAP + panel * (300 + overlay.GAP)
+        own = found[(found[:, 1] >= left) & (found[:, 1] < left + 300)] - (picture.shape[0] - 400 - overlay.GAP, left)
+        assert own.min(0) == pytest.approx((100, 50), abs=1)
+        assert own.max(0) == pytest.approx((199, 149), abs=1)
+    alone = overlay.draw_overlay(Exhibit(pixels, values), None)
+    assert not is_outline(alone).any()

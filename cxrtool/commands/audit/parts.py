@@ -17,6 +17,7 @@ from cxrtool.data.tables.twins import MARK
 from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
+from cxrtool.flow.heatmaps.reference import References
 from cxrtool.flow.settings import Muted, Settings
 
 if TYPE_CHECKING:
@@ -77,7 +78,16 @@ class Audited:
     @property
     def files(self) -> list[Path]:
         """The files that it reads in addition to manifests and the run."""
-        return [self.splits] if self.splits else []
+        outlined = self.references.files(self.manifest.rows) if self.references else []
+        return [*([self.splits] if self.splits else []), *outlined]
+
+    @cached_property
+    def references(self) -> References | None:
+        """The outlines of `--reference`; an `InputError` if they cannot be read."""
+        options = self.options
+        if options.reference is None:
+            return None
+        return References.read(options.reference, options.structure, self.settings.root)
 
     @cached_property
     def runs(self) -> dict[Run, dict[str, str]]:
@@ -256,7 +266,13 @@ def parts(audited: Audited, settings: Settings, folder: Path, reject: Reject) ->
         yield (
             audit_heatmaps.NAME,
             lambda: audit_heatmaps.examine(
-                run, audited.manifest, views.with_masks(chosen), folder, settings, options.partial
+                run,
+                audited.manifest,
+                views.with_masks(chosen),
+                folder,
+                settings,
+                options.partial,
+                audited.references,
             ),
         )
         yield (

@@ -14,7 +14,7 @@ from cxrtool.evaluation.comparison import tests as comparison
 from cxrtool.evaluation.comparison.align import Key, align, in_order
 from cxrtool.evaluation.comparison.metrics import METRICS
 from cxrtool.evaluation.comparison.tests import Pair, Verdict, pick, sign_flip
-from cxrtool.evaluation.groups import NONE, Grouping, split_by
+from cxrtool.evaluation.groups import NONE, Grouping, available, split_by
 from cxrtool.evaluation.metrics.confusion import spread
 from cxrtool.evaluation.metrics.estimates import BY_CLASS, SOURCES, Estimates, estimate
 from cxrtool.evaluation.resampling.intervals import DIGITS, RESAMPLES, Measure, measure, method_of
@@ -288,17 +288,18 @@ def _describe(entry: Entry, found: Estimates, metric: str, positive_index: int |
 
 def _strata(scores: Scores, by: Sequence[str], seed: int, resamples: int) -> dict[str, Any]:
     """Accuracy, images and patients by column and value, without columns that are empty."""
-    known = [column for column in by if any(scores.rows.cells.get(column, ()))]
     found: dict[str, Any] = {}
-    for column in known:
-        found[column] = {}
-        for name, mask in split_by(scores, Grouping(column)):
+    for grouping in (available(scores, Grouping(column)) for column in by):
+        if not any(scores.rows.cells.get(grouping.column, ())):
+            continue
+        strata = found[grouping.column] = {}
+        for name, mask in split_by(scores, grouping):
             if name == NONE:
                 continue
             part = scores.where(mask)
             measures = measures_of(part, estimate(part, seed=seed, resamples=resamples, calibrated=False), None)
             sizes = {"images": part.images, "patients": part.patients}
-            found[column][name] = {"accuracy": measures["overall"]["accuracy"], **sizes}
+            strata[name] = {"accuracy": measures["overall"]["accuracy"], **sizes}
     return found
 
 

@@ -20,6 +20,7 @@ from cxrtool.flow.assignment import Seen, changed_pixels
 from cxrtool.flow.cases import Case, assign
 from cxrtool.flow.chain import Chain
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, other_name
+from cxrtool.flow.heatmaps import scores
 from cxrtool.flow.heatmaps.drawing import (
     OPPOSITE,
     SHEETS,
@@ -36,6 +37,7 @@ from cxrtool.flow.heatmaps.drawing import (
 )
 from cxrtool.flow.heatmaps.energy import beside_in_words, compare_beside, differing, in_words, measure_place, read_other
 from cxrtool.flow.heatmaps.options import RUN, SCALES, ExplainOptions
+from cxrtool.flow.heatmaps.reference import Origin, References, none_found
 from cxrtool.flow.heatmaps.subject import PREDICTED, PRELOAD, Explained, Reason, Subject, class_index
 from cxrtool.flow.images import read_images
 from cxrtool.flow.parallel import map_items
@@ -52,13 +54,19 @@ VERSION = 5
 """Increased when the same options give different files."""
 
 
-def explain(options: ExplainOptions, settings: Settings, images: Manifest | None = None) -> int | None:
+def explain(
+    options: ExplainOptions,
+    settings: Settings,
+    images: Manifest | None = None,
+    references: References | None = None,
+) -> int | None:
     """Make the heatmaps of images: a folder with maps, overlays, contact sheets and a manifest with their measures.
 
     Args:
         options: What to explain.
         settings: With the folder.
         images: Those that were read from `options.sources` before.
+        references: Those that were read from `options.reference` before.
 
     Returns:
         The number of images, or None where there was nothing to do.
@@ -76,10 +84,13 @@ def explain(options: ExplainOptions, settings: Settings, images: Manifest | None
     single = runs.is_model(options.model)
     if single and options.subset != ExplainOptions.subset:
         raise UsageError("--subset: can be used only with a run; a single model explains every image")
+    if len(options.methods) > 1 and options.scale == RUN:
+        raise UsageError("--scale run: the values of different methods have no common scale", "give one --method")
     folders = model_folders(options.model, partial=options.partial, images=options.sources)
     manifest = _read(options, settings, images)
     others = read_other(options.beside) if options.beside else []
-    folder = StepFolder(settings.out, _plan(options, settings, manifest, folders), settings)
+    references = references or _read_references(options, settings, manifest)
+    folder = StepFolder(settings.out, _plan(options, settings, manifest, folders, references), settings)
     if not folder.needs_work():
         return None
     cases, rejects = assign(manifest, folders, options.subset, of_run=not single)
@@ -94,7 +105,7 @@ def explain(options: ExplainOptions, settings: Settings, images: Manifest | None
     with local_randomness(settings.seed, settings.threads), folder.build() as build:
         build.rejects += rejects
         beside = {row["image_id"]: row for row in others}
-        explanation = Explanation(options, settings, build, Seen.of(folders) if single else None, beside)
+        explanation = Explanation(options, settings, build, Seen.of(folders) if single else None, beside, references)
         explanation.make_maps(cases)
         _warn(explanation, settings)
         checked = explanation.randomise() if options.check_randomised else []
@@ -110,6 +121,7 @@ def explain(options: ExplainOptions, settings: Settings, images: Manifest | None
             lines.append(beside_in_words(found["beside"], options.beside))
             for text in differing(options.beside, folder.plan.options):
                 settings.report.warn(f"--beside {options.beside}: {text}")
+        lines += explanation.write_scores()
         for line in lines:
             settings.report.say(line)
         columns = [name for name in COLUMNS if any(name in row for row in explanation.rows)]
@@ -145,10 +157,29 @@ def _read(options: ExplainOptions, settings: Settings, images: Manifest | None) 
     return manifest
 
 
-def _plan(options: ExplainOptions, settings: Settings, manifest: Manifest, folders: Sequence[Path]) -> Plan:
+def _read_references(options: ExplainOptions, settings: Settings, manifest: Manifest) -> References | None:
+    if options.reference is None:
+        if options.structure is not None:
+            raise UsageError("--structure: can be used only with --reference")
+        return None
+    references = References.read(options.reference, options.structure, settings.root)
+    if not any(references.of(row) for row in manifest.rows):
+        raise none_found(references, manifest.rows)
+    return references
+
+
+def _plan(
+    options: ExplainOptions,
+    settings: Settings,
+    manifest: Manifest,
+    folders: Sequence[Path],
+    references: References | None,
+) -> Plan:
     names = (MODEL, MODEL_WEIGHTS, FITTED_ON, PREDICTIONS)
     files = [folder / name for folder in folders for name in names if (folder / name).is_file()]
     files += [options.beside / name for name in (MANIFEST, RUN_FILE)] if options.beside else []
+    if references is not None:
+        files += references.files(manifest.rows)
     return Plan(
         command="explain",
         options={**options.identity(), "version": VERSION},
@@ -216,9 +247,13 @@ def _map_cells(record: Mapping[str, Any], name: str) -> dict[str, str]:
     }
 
 
-def _parts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The record of the first map, which is that of the image, and that of the second where there is one."""
-    return [record, record[OPPOSITE]] if OPPOSITE in record else [record]
+def _parts(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The record of each map by its folder below `maps/`.
+
+    The first is that of the image. Those of the opposite class and of further methods follow.
+    """
+    second = {OPPOSITE: record[OPPOSITE]} if OPPOSITE in record else {}
+    return {"": record, **second, **record.get(FURTHER, {})}
 
 
 def _second_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -226,6 +261,9 @@ def _second_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     known = [row for row in rows if OPPOSITE in row]
     return [{**row, **{name: row.get(other, "") for name, other in OPPOSITE_COLUMNS.items()}} for row in known]
 
+
+FURTHER = "further"
+"""The records of the maps of further methods, in the record of an image."""
 
 RANDOMISED, CHECKED = "randomised.csv", 32
 """The table of `--check-randomised`, and the highest number of its images."""
@@ -238,9 +276,10 @@ class Model:
     """The facts on a model that are kept after its maps are made, because memory may not hold all networks."""
 
     folder: Path
+    done: Chain
     chain: Chain
     names: list[str]
-    layer: Layer
+    layers: Mapping[str, Layer]
 
 
 @dataclass
@@ -250,6 +289,7 @@ class Explanation:
     Attributes:
         seen: The training images of a single model; None for a run, whose folds explain their test images.
         beside: The rows of the other folder of heatmaps by image id; empty where there is none.
+        references: Outlines against which the maps are scored, or None.
         remarks: Warnings on each map, without those on the image itself.
     """
 
@@ -258,6 +298,7 @@ class Explanation:
     build: Build
     seen: Seen | None
     beside: Mapping[str, Row] = field(default_factory=dict)
+    references: References | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     remarks: list[list[str]] = field(default_factory=list)
@@ -276,7 +317,8 @@ class Explanation:
                 subject = self._load(folder, [cases[i] for i in indices])
                 if self.options.positive is not None:
                     class_index("--positive", self.options.positive, subject.names)
-                model = Model(folder, subject.chain, subject.names, subject.explainer.layer)
+                layers = {name: explainer.layer for name, explainer in subject.explainers.items()}
+                model = Model(folder, subject.done, subject.chain, subject.names, layers)
                 self.models.append(model)
                 for index, record in self._explain_with(subject, cases, indices, advance):
                     done[index] = record, model
@@ -289,7 +331,7 @@ class Explanation:
             self._cases.append((cases[index], *done[index]))
             self.rows.append(self._row(cases[index], done[index][0]))
         self.settings.report.say("; ".join(self.layers()))
-        side = min(model.layer.shape.side for model in self.models)
+        side = min(layer.shape.side for model in self.models for layer in model.layers.values())
         if side < FEW_CELLS:
             self.settings.report.warn(
                 f"the maps have {side} x {side} cells, enlarged to the image: they show in which part of it, not on "
@@ -298,11 +340,11 @@ class Explanation:
 
     def layers(self) -> list[str]:
         """The layers of the maps, in words."""
-        layers = dict.fromkeys(model.layer for model in self.models)
+        layers = dict.fromkeys(pair for model in self.models for pair in model.layers.items())
         return [
-            f"{self.options.method} of {layer.name}: {layer.shape.side} x {layer.shape.side} cells, "
-            f"{layer.shape.channels} channels"
-            for layer in layers
+            f"{method} of {layer.name}: {layer.shape.side} x {layer.shape.side} cells, "
+            f"{count_of(layer.shape.channels, 'channel')}"
+            for method, layer in layers
         ]
 
     def _load(self, folder: Path, cases: Sequence[Case]) -> Subject:
@@ -310,7 +352,7 @@ class Explanation:
 
         options, device = self.options, choose_device(self.settings.device)
         paths = (Path(case.row["path"]) for case in cases)
-        return Subject.load(folder, paths, "the images", options.method, options.layer, device)
+        return Subject.load(folder, paths, "the images", options.methods, options.layer, device)
 
     def _explain_with(
         self, subject: Subject, cases: Sequence[Case], indices: Sequence[int], advance: Callable[[int], None]
@@ -326,7 +368,7 @@ class Explanation:
                 yield index, record
             else:
                 pending.append(index)
-        tasks = [Task(cases[i].row["path"], cases[i].row.get("mask", "")) for i in pending]
+        tasks = [self._task(cases[i], subject.done, cases[i].row.get("mask", "")) for i in pending]
         for batch in subject.views(tasks, options.batch_size, self.settings.workers, options.max_pixels, options.over):
             views = []
             for k, view in batch:
@@ -336,27 +378,58 @@ class Explanation:
                 else:
                     views.append((pending[k], found))
             if views:
-                answers = subject.why([view.pixels for _, view in views], options.target)
-                for (index, view), explained in zip(views, answers, strict=True):
+                pixels = [view.pixels for _, view in views]
+                answers = [subject.why(pixels, options.target, method) for method in options.methods]
+                for (index, view), *explained in zip(views, *answers, strict=True):
                     record = self._keep(subject, cases[index], view, explained)
                     if record is not None:
                         journal.add(cases[index].row["image_id"], record)
                         yield index, record
             advance(len(batch))
 
-    def _keep(self, subject: Subject, case: Case, view: View, explained: Explained) -> dict[str, Any] | None:
-        """Save the maps of an image and return their record; None where a map is not finite."""
+    def _task(self, case: Case, done: Chain, mask: str) -> Task:
+        references = self.references.of(case.row) if self.references is not None else {}
+        return Task(case.row["path"], mask, references, Origin.of(case.row, done))
+
+    def _keep(self, subject: Subject, case: Case, view: View, answers: Sequence[Explained]) -> dict[str, Any] | None:
+        """Save the maps of an image, by each method, and return their record; None where a map is not finite."""
         import numpy as np
 
+        from cxrtool.data.reading.dicom import TURNED
         from cxrtool.imaging import plausibility
 
-        reasons = explained.reasons
-        if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in reasons):
+        explained, reasons = answers[0], answers[0].reasons
+        every = [one for answer in answers for one in answer.reasons]
+        if not all(np.isfinite(one.values).all() and np.isfinite(one.probability) for one in every):
             self.build.reject(case.row["path"], "its map has values that are not finite numbers")
             return None
         implausible = plausibility.warn(reasons[0].pixels, subject.description.usual)
         remarks: list[str] = []
-        kept = [self._keep_map(case, view, one, index, remarks) for index, one in enumerate(reasons)]
+        method, *methods = self.options.methods
+        first = self._keep_map(case, view, reasons[0], "", remarks)
+        second = [self._keep_map(case, view, one, OPPOSITE, remarks) for one in reasons[1:]]
+        others = {
+            name: self._keep_map(case, view, answer.reasons[0], name, remarks)
+            for name, answer in zip(methods, answers[1:], strict=True)
+        }
+        scored: dict[str, Any] = {FURTHER: others} if others else {}
+        if self.references is not None:
+            scored["chance"] = scores.by_chance(view)
+            scored["absent"] = scores.absences(view, self.references.structures)
+            remarks += [f"reference of {name} excluded: {why}" for name, why in view.refused.items()]
+            if TURNED in f"{case.row.get('warning', '')} {view.warning}" and view.references:
+                remarks.append("its reference is in a file of its own and was not turned with it")
+        if self.options.steps:
+            for name, part, answer in zip((method, *methods), (first, *others.values()), answers, strict=True):
+                part["areas"] = scores.faithfulness(
+                    subject,
+                    name,
+                    answer.reasons[0],
+                    self.options.steps,
+                    self.options.batch_size,
+                    self.settings.seed,
+                    case.row["image_id"],
+                )
         remarks.append(view.trouble)
         if self.options.inside_lungs and view.mask is None:
             remarks.append("no mask: the whole map is shown")
@@ -365,16 +438,17 @@ class Explanation:
         return {
             "predicted": explained.predicted,
             "probability": explained.probability,
-            **kept[0],
-            **({OPPOSITE: kept[1]} if len(kept) > 1 else {}),
+            **first,
+            **({OPPOSITE: second[0]} if second else {}),
+            **scored,
             "sha256": view.sha256,
             "masked": view.mask is not None,
             "odd": "; ".join(filter(None, [case.row.get("warning", "") or view.warning, implausible])),
-            "remarks": [text for text in remarks if text],
+            "remarks": list(dict.fromkeys(filter(None, remarks))),
         }
 
-    def _keep_map(self, case: Case, view: View, reason: Reason, index: int, remarks: list[str]) -> dict[str, Any]:
-        """Save one map and return its record."""
+    def _keep_map(self, case: Case, view: View, reason: Reason, kind: str, remarks: list[str]) -> dict[str, Any]:
+        """Save one map in its folder below `maps/` and return its record."""
         import numpy as np
 
         from cxrtool.explaining import maps
@@ -382,10 +456,11 @@ class Explanation:
         values = maps.lay_on(reason.values, view.moves, view.height, view.width)
         # Measured before masking: afterwards all energy would be inside the lungs.
         figures = maps.figures(values, view.height, view.width, view.mask)
+        scored = {} if self.references is None else {"scores": scores.score(values, view)}
         remarks.append(maps.doubt(values, reason.target))
         if self.options.inside_lungs and view.mask is not None:
             values = values * (view.mask > 0)
-        path = self._map(case, index)
+        path = self._map(case, kind)
         check_inside(path)
         path.parent.mkdir(exist_ok=True)
         np.save(path, values.astype(np.float32))
@@ -395,17 +470,18 @@ class Explanation:
             "twin": reason.twin,
             "output": reason.output,
             **asdict(figures),
+            **scored,
             "highest": float(values.max()),
             "bytes": path.stat().st_size,
         }
 
-    def _map(self, case: Case, index: int = 0) -> Path:
-        """The file of the first or second map of an image."""
-        return self.build.path / "maps" / (OPPOSITE if index else "") / f"{case.row['image_id']}.npy"
+    def _map(self, case: Case, kind: str) -> Path:
+        """The file of a map of an image, by its folder below `maps/`."""
+        return self.build.path / "maps" / kind / f"{case.row['image_id']}.npy"
 
     def _has_maps(self, case: Case, record: Mapping[str, Any]) -> bool:
         """Whether the maps of a record of the journal exist with their full size."""
-        files = [(self._map(case, index), part["bytes"]) for index, part in enumerate(_parts(record))]
+        files = [(self._map(case, kind), part["bytes"]) for kind, part in _parts(record).items()]
         return all(file.is_file() and file.stat().st_size == size for file, size in files)
 
     def _row(self, case: Case, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -437,7 +513,7 @@ class Explanation:
         from cxrtool.explaining import maps
 
         options, path = self.options, self.build.path
-        maxima = (part["highest"] for _, record, _ in self._cases for part in _parts(record))
+        maxima = (part["highest"] for _, record, _ in self._cases for part in _parts(record).values())
         highest = maps.highest_of(maxima) if options.scale == RUN else None
         positive = options.positive
         names = self.models[0].names
@@ -454,7 +530,8 @@ class Explanation:
                 drawings = {}
                 for row, (case, record, of_case) in zip(self.rows, self._cases, strict=True):
                     if of_case is model:
-                        drawings[row["image_id"]] = self._drawing(row, case, record, highest, row["image_id"] in shown)
+                        tile = row["image_id"] in shown
+                        drawings[row["image_id"]] = self._drawing(row, case, model.done, record, highest, tile)
                 work = partial(draw_one, chain=model.chain, max_pixels=options.max_pixels, over=options.over)
                 workers = min(self.settings.workers, len(drawings) or 1)
                 preload = (*PRELOAD, "cxrtool.explaining.overlay", "cxrtool.explaining.maps")
@@ -472,16 +549,23 @@ class Explanation:
             (path / "sheets").rmdir()
 
     def _drawing(
-        self, row: Mapping[str, Any], case: Case, record: Mapping[str, Any], highest: float | None, shown: bool
+        self,
+        row: Mapping[str, Any],
+        case: Case,
+        done: Chain,
+        record: Mapping[str, Any],
+        highest: float | None,
+        shown: bool,
     ) -> Drawing:
         above, below = captions(row)
+        above = (above[0], *scores.on_overlay(self._scored(row, record)), *above[1:])
         shown_maps = tuple(
-            (self._map(case, index), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
-            for index, part in enumerate(_parts(record))
+            (self._map(case, kind), (part["peak"][0], part["peak"][1]) if part["peak"] else None)
+            for kind, part in _parts(record).items()
         )
         beside, named = self._beside(row)
         return Drawing(
-            Task(case.row["path"], case.row.get("mask", "") if record["masked"] else ""),
+            self._task(case, done, case.row.get("mask", "") if record["masked"] else ""),
             (*shown_maps, *beside),
             self.build.path / "overlays" / f"{row['image_id']}.png",
             highest,
@@ -495,6 +579,9 @@ class Explanation:
         import numpy as np
 
         other, folder, named = self.beside.get(row["image_id"]), self.options.beside, titles(row)
+        if len(self.options.methods) > 1:
+            first, *more = self.options.methods
+            named = (f"{first}: {map_of(row)}", *named[1:], *more)
         if other is None or folder is None or not other.get("map"):
             return (), named
         path = folder / other["map"]
@@ -510,11 +597,55 @@ class Explanation:
         text = SHEETS[name].format(positive=positive)
         drawn = f"{len(exhibits)} of {count}, drawn at random" if len(exhibits) < count else f"all {count}"
         title = f"{text}: {drawn}; {self.options.method}, {SCALES[self.options.scale]}"
-        if any(exhibit.others for exhibit in exhibits):
+        if len(self.options.methods) > 1:
+            title += f"; the image, then {', '.join(self.options.methods)}"
+        elif any(exhibit.others for exhibit in exhibits):
             parts = ["map of the predicted class", "map of the opposite"] if OPPOSITE in self.rows[0] else ["its map"]
             parts += [f"the map in {self.options.beside.name}"] if self.options.beside else []
             title += f"; the image, {', '.join(parts)}"
         overlay.write_picture(self.build.path / "sheets" / f"{name}.png", overlay.draw_sheet(exhibits, title))
+
+    def _scored(self, row: Mapping[str, Any], record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of an image in the table of scores."""
+        own = {name: row[name] for name in ("image_id", "label", "predicted", "target")}
+        parts = [record, *record.get(FURTHER, {}).values()]
+        return [
+            {
+                **own,
+                "method": method,
+                "structure": structure,
+                **record["chance"][structure],
+                **found,
+                "energy_inside": "" if part["energy_inside"] is None else part["energy_inside"],
+                "empty_map": int(part["peak"] is None),
+            }
+            for method, part in zip(self.options.methods, parts, strict=True)
+            for structure, found in part.get("scores", {}).items()
+        ]
+
+    def write_scores(self) -> list[str]:
+        """Write the scores against the reference and the faithfulness, where wanted, and return them in words."""
+        options, seed = self.options, self.settings.seed
+        records = [record for _, record, _ in self._cases]
+        scored, measured = [], []
+        for row, record in zip(self.rows, records, strict=True):
+            own = {name: row[name] for name in ("image_id", "label", "predicted", "target")}
+            scored += self._scored(row, record)
+            scored += [{**own, "structure": name, "reason": why} for name, why in record.get("absent", {}).items()]
+            parts = zip(options.methods, [record, *record.get(FURTHER, {}).values()], strict=True)
+            measured += [{**own, "method": method, **part["areas"]} for method, part in parts if "areas" in part]
+        found: dict[str, Any] = {}
+        if self.references is not None:
+            known, absent = [one for one in scored if "reason" not in one], [record["absent"] for record in records]
+            found["structures"] = scores.summarise(self.rows, known, absent, seed)
+            for name, part in found["structures"].items():
+                if not part["images"]:
+                    self.settings.report.warn(f"no image has anything in the reference of {name}: nothing is scored")
+        if options.steps:
+            found["faithfulness"] = scores.summarise_faithfulness(self.rows, measured, options.steps, seed)
+        if found:
+            scores.write(self.build.path, found, scored, measured)
+        return scores.in_words(found)
 
     def randomise(self) -> list[str]:
         """Compare maps with those of randomised networks, write the table, and return the conclusion."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.errors import ImageError
 from cxrtool.flow.chain import Chain
+from cxrtool.flow.heatmaps.reference import Origin, Outline
 from cxrtool.flow.replaying import MOVES, STEPS, Picture, replay
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ OVERS = {INPUT: "the image as the model received it", ORIGINAL: "the original im
 
 @dataclass(frozen=True)
 class Task:
-    """An image to be read: its file, and the file of its mask or an empty string."""
+    """An image to be read: its file, the file of its mask or an empty string, and its reference by structure."""
 
     path: str
     mask: str
+    references: Mapping[str, Outline] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass
@@ -54,6 +57,9 @@ class View:
         mask: (h, w), 0 or 255, at the size of a saved map: that of the image, otherwise the lungs segmented by the
             preprocessing of the model; None where there is neither.
         trouble: Why its mask was excluded.
+        references: (h, w), 0 or 255, like `mask`, by structure.
+        lost: The structures of which the preprocessing left nothing.
+        refused: Why a reference cannot be used, by structure.
     """
 
     pixels: np.ndarray
@@ -64,6 +70,9 @@ class View:
     sha256: str
     warning: str
     trouble: str
+    references: Mapping[str, np.ndarray]
+    lost: Sequence[str]
+    refused: Mapping[str, str]
 
 
 Shown = tuple[Path, tuple[int, int] | None]
@@ -105,13 +114,25 @@ def view_one(
     from cxrtool.imaging.placing import Move
     from cxrtool.imaging.resize import prepare_pixels
 
-    picture, shown, mask, digest, trouble = _prepare(task, chain, max_pixels, over, colour)
-    height, width = shown.shape
+    made = _prepare(task, chain, max_pixels, over, colour)
+    picture, (height, width) = made.picture, made.shown.shape
     before = picture.pixels.shape
     fitting = Move.of(fit_geometry(before[0], before[1], size, fit))
     moves = [*picture.moves, fitting] if over == ORIGINAL else [fitting]
     pixels, warning = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
-    return View(pixels, height, width, moves, mask, digest, warning, trouble)
+    return View(
+        pixels,
+        height,
+        width,
+        moves,
+        made.mask,
+        made.sha256,
+        warning,
+        made.trouble,
+        made.references,
+        made.lost,
+        made.refused,
+    )
 
 
 def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: str = INPUT) -> Exhibit | None:
@@ -124,16 +145,25 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
     if over == ORIGINAL and (drawing.task.mask or not any(entry["step"] == "segment" for entry in chain)):
         # The preprocessed image is not shown, and no lungs have to be segmented.
         chain = []
-    _, under, mask, _, _ = _prepare(drawing.task, chain, max_pixels, over)
-    height, width = under.shape
+    made = _prepare(drawing.task, chain, max_pixels, over)
+    height, width = made.shown.shape
     shown, maxima = [], []
     for path, peak in drawing.maps:
         values = np.load(path)
         maxima.append(float(values.max()))
         share = None if peak is None else ((peak[0] + 0.5) / width, (peak[1] + 0.5) / height)
         shown.append(overlay.Layer(maps.rescale(values, drawing.highest), share))
-    pixels = resample(under, *maps.kept_size(height, width))
-    exhibit = overlay.Exhibit(pixels, shown[0].values, mask, shown[0].peak, drawing.caption, shown[1:], drawing.titles)
+    pixels = resample(made.shown, *maps.kept_size(height, width))
+    exhibit = overlay.Exhibit(
+        pixels,
+        shown[0].values,
+        made.mask,
+        shown[0].peak,
+        drawing.caption,
+        shown[1:],
+        drawing.titles,
+        list(made.references.values()),
+    )
     # Maps with a scale each have no common values to write at the colour scale.
     highest = drawing.highest if drawing.highest is not None else maxima[0] if len(maxima) == 1 else None
     overlay.write_picture(drawing.overlay, overlay.draw_overlay(exhibit, highest))
@@ -143,13 +173,22 @@ def draw_one(drawing: Drawing, *, chain: Chain, max_pixels: int | None, over: st
     return exhibit
 
 
-def _prepare(
-    task: Task, chain: Chain, max_pixels: int | None, over: str, colour: bool = False
-) -> tuple[Picture, np.ndarray, np.ndarray | None, str, str]:
-    """An image after the chain, the grey values under its map, and their mask at the size of the map or None.
+@dataclass
+class _Prepared:
+    """An image after the chain, the grey values under its map, and what else a `View` has of it."""
 
-    Also the SHA-256 of the pixels as read, and why the image's own mask was excluded.
-    """
+    picture: Picture
+    shown: np.ndarray
+    mask: np.ndarray | None
+    sha256: str
+    trouble: str
+    references: Mapping[str, np.ndarray]
+    lost: Sequence[str]
+    refused: Mapping[str, str]
+
+
+def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str, colour: bool = False) -> _Prepared:
+    """Read an image with its mask and references, and run the chain."""
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
     from cxrtool.explaining.maps import kept_size
     from cxrtool.flow.replaying import read_mask
@@ -162,15 +201,24 @@ def _prepare(
     radiograph = read_image(task.path, max_pixels=limit, capture_decoder_errors=True, colour=colour)
     picture = Picture(radiograph.pixels, warnings=radiograph.warnings)
     given, digest, trouble = as_grey(picture.pixels), pixel_sha256(picture.pixels), ""
+    refused: dict[str, str] = {}
+    other = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEPS)]
+    unlike = f"it cannot be transformed like its image by '{other[0]}'" if other else ""
     if task.mask:
         try:
-            lost = [entry["step"] for entry in chain if entry["step"] not in (*MOVES, *STEPS)]
-            if lost:
-                raise ImageError(f"it cannot be transformed like its image by '{lost[0]}'")
+            if unlike:
+                raise ImageError(unlike)
             picture.mask = read_mask(task.mask, given.shape, max_pixels)
         except ImageError as error:
             trouble = f"mask excluded: {error.message}"
-    own = picture.mask
+    for structure, outline in task.references.items():
+        try:
+            if unlike and over == INPUT:
+                raise ImageError(unlike)
+            picture.references[structure] = task.origin.read(outline, given.shape, max_pixels)
+        except ImageError as error:
+            refused[structure] = error.message
+    own, drawn = picture.mask, dict(picture.references)
     replay(picture, chain)
     shown = as_grey(picture.pixels) if over == INPUT else given
     size = kept_size(*shown.shape)
@@ -183,7 +231,10 @@ def _prepare(
         else:
             share = picture.lungs.astype("float32")
             mask = ((lay_back(share, picture.moves, given.shape, size) > 127) * 255).astype("uint8")
-    return picture, shown, mask, digest, trouble
+    seen = picture.references if over == INPUT else drawn
+    references = {name: resample(found, *size, mask=True) for name, found in seen.items()}
+    lost = [name for name, found in references.items() if drawn[name].any() and not found.any()]
+    return _Prepared(picture, shown, mask, digest, trouble, references, lost, refused)
 
 
 def sheet_of(row: Mapping[str, str], classes: Sequence[str], positive: str | None) -> str:

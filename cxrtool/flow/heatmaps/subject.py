@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from cxrtool.explaining.cam import Cam, GradCam
     from cxrtool.explaining.randomised import Likeness
+    from cxrtool.flow.heatmaps.options import Explainer
     from cxrtool.models.network import Network
     from cxrtool.training.features import Normalisation
 
@@ -90,7 +90,9 @@ class Subject:
     """A loaded model.
 
     Attributes:
-        chain: The preprocessing steps that its images still need, without the generators.
+        done: The preprocessing steps that its images have been through.
+        chain: Those that they still need, without the generators.
+        explainers: By the name of the method; the first is the one that is meant where none is named.
         normalise: From grey values in [0, 1] to the network input.
         generators: The entry of the generators that its images still need, with located paths; or None.
         of_twins: Its images are twins themselves, of three channels.
@@ -99,8 +101,9 @@ class Subject:
     folder: Path
     description: ModelDescription
     network: Network
+    done: Chain
     chain: Chain
-    explainer: GradCam | Cam
+    explainers: Mapping[str, Explainer]
     normalise: Normalisation
     device: torch.device
     generators: Mapping[str, Any] | None = None
@@ -108,9 +111,17 @@ class Subject:
 
     @classmethod
     def load(
-        cls, folder: Path, paths: Iterable[Path], source: str, method: str, layer: str | None, device: torch.device
+        cls,
+        folder: Path,
+        paths: Iterable[Path],
+        source: str,
+        methods: Sequence[str],
+        layer: str | None,
+        device: torch.device,
     ) -> Subject:
-        """Load a model and find the layer for its maps; `source` is the name of the images at `paths` in messages.
+        """Load a model and find the layers for its maps; `source` is the name of the images at `paths` in messages.
+
+        Of several methods `layer` is for those that take one.
 
         It is a `TwinSubject` if the images still need to be transformed.
 
@@ -131,11 +142,19 @@ class Subject:
         form, size = description.normalization, description.input.size
         # Noise, so that the layer and the checks do not depend on the first image.
         example = torch.randn((2, len(form.mean), size, size), generator=torch.Generator().manual_seed(0))
-        explainer = METHODS[method].make(network, example.to(device), layer)
+        explainers = {}
+        for name in methods:
+            chosen = layer if METHODS[name].layered or len(methods) == 1 else None
+            explainers[name] = METHODS[name].make(network, example.to(device), chosen)
         normalise = Normalisation(form.mean, form.std, device)
         kind = cls if generators is None else TwinSubject
         of_twins = ends_with_twins(done)
-        return kind(folder, description, network, chain, explainer, normalise, device, generators, of_twins)
+        return kind(folder, description, network, done, chain, explainers, normalise, device, generators, of_twins)
+
+    @property
+    def explainer(self) -> Explainer:
+        """The first method."""
+        return next(iter(self.explainers.values()))
 
     @property
     def classes(self) -> list[str]:
@@ -183,9 +202,9 @@ class Subject:
         while batch := list(islice(numbered, max(1, batch_size // self.shown))):
             yield batch
 
-    def why(self, pictures: Sequence[np.ndarray], target: str) -> list[Explained]:
-        """The predictions for prepared images (S, S), and the maps for `--target`."""
-        answer = self.explain(pictures, chooser(target, self.classes))
+    def why(self, pictures: Sequence[np.ndarray], target: str, method: str | None = None) -> list[Explained]:
+        """The predictions for prepared images (S, S), and the maps for `--target`, by the first or another method."""
+        answer = self.explain(pictures, chooser(target, self.classes), self._by(method))
         found = []
         for k, (probabilities, index) in enumerate(zip(answer.probabilities, answer.targets, strict=True)):
             reason = Reason(self.classes[index], float(probabilities[index]), answer.maps[k], pictures[k])
@@ -197,7 +216,7 @@ class Subject:
         self,
         pictures: Sequence[np.ndarray],
         choose: Callable[[Tensor], Tensor],
-        explainer: GradCam | Cam | None = None,
+        explainer: Explainer | None = None,
     ) -> Answer:
         """The maps of prepared images (S, S), uint8 or uint16, in fp32; a `CxrtoolError` if GPU memory is too small."""
         import torch
@@ -224,6 +243,9 @@ class Subject:
             logits = in_halves(self.network, self._inputs(pictures))
         probabilities: np.ndarray = torch.softmax(logits.double(), 1).cpu().numpy()
         return probabilities
+
+    def _by(self, method: str | None) -> Explainer:
+        return self.explainers[method] if method else self.explainer
 
     def _inputs(self, pictures: Sequence[np.ndarray]) -> Tensor:
         from cxrtool.training.inference import as_batch
@@ -323,7 +345,7 @@ class TwinSubject(Subject):
         if target not in (PREDICTED, OPPOSITE):
             class_index("--target", target, [*self.names, *self.classes], (PREDICTED, OPPOSITE))
 
-    def why(self, pictures: Sequence[np.ndarray], target: str) -> list[Explained]:
+    def why(self, pictures: Sequence[np.ndarray], target: str, method: str | None = None) -> list[Explained]:
         """The fused predictions for prepared radiographs (S, S), and the maps for `--target`.
 
         `predicted` explains the predicted and the second most probable label, `opposite` only the latter.
@@ -348,7 +370,7 @@ class TwinSubject(Subject):
         for start in range(0, len(wanted), len(flat)):
             part = wanted[start : start + len(flat)]
             choose = _fixed([maximum.output for _, maximum, _ in part])
-            answer = self.explain([picture for _, _, picture in part], choose)
+            answer = self.explain([picture for _, _, picture in part], choose, self._by(method))
             for values, (explained, maximum, picture) in zip(answer.maps, part, strict=True):
                 twin, output = self.twins.names[maximum.twin], self.classes[maximum.output]
                 explained.reasons.append(

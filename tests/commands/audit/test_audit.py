@@ -309,7 +309,65 @@ def test_a_patient_on_two_sides_is_a_leak_for_certain(tmp_path, settings):
     assert levels(found, "leakage")[0] == "alarm"
 
 
+def test_the_share_of_the_heat_on_devices_is_beside_their_share_of_the_image(place, tmp_path, settings):
+    folder, study = place
+    manifest = read_manifest(study.folder)
+    tested = study.assigned(0, 0, "test")
+    # A device in the half that tells the class, which the maps mark, of some test images; one has none.
+    for name in ("device", "letters"):
+        (tmp_path / "masks" / name).mkdir(parents=True)
+    for row in manifest.rows:
+        if row["image_id"] in tested:
+            mask = cv2.imread(row["mask"], cv2.IMREAD_UNCHANGED)
+            mask[:12] = 0
+            cv2.imwrite(
+                str(tmp_path / "masks/device" / f"{row['image_id']}.png"), mask * (row["image_id"] != tested[0])
+            )
+    cv2.imwrite(str(tmp_path / "masks/letters/unknown.png"), np.full((9, 9), 255, np.uint8))
+    found = audit(
+        AuditOptions(
+            study.folder,
+            run=folder / "run",
+            reference=tmp_path / "masks",
+            structure="device,letters",
+            probes="border",
+            **FAST,
+        ),
+        replace(settings, out=tmp_path / "audit", cache=tmp_path / "cache"),
+    )["parts"]["heatmaps"]
+    on = found["content"]["on_structures"]["device"]
+    assert on["images"] == len(tested) - 1
+    assert on["reference_share"] == pytest.approx(12 * 12 / (24 * 28), abs=1e-6)
+    table = read_table(tmp_path / "audit/heatmaps/reference.csv").rows
+    energies = [float(row["energy"]) for row in table if row["energy"]]
+    assert len(energies) == on["images"]
+    assert on["methods"]["grad-cam"]["energy"]["value"] == pytest.approx(np.mean(energies), rel=1e-4)
+    words = [finding["text"] for finding in found["findings"]]
+    assert words[1].startswith("The share of heatmap energy on device is ")
+    assert "they cover 0.214 of the images" in words[1]
+    assert words[2] == "How much of the heatmaps is on letters is not known: no test image has an outline."
+    assert found["sheets"][1]["rows"][0][0] == "device"
+
+
+@pytest.mark.parametrize(
+    ("difference", "level"), [((0.2, 0.1, 0.3), "warning"), ((0.2, -0.1, 0.3), "note"), ((-0.1, -0.2, 0.1), "clear")]
+)
+def test_more_heat_on_a_device_than_it_covers_is_a_warning(difference, level):
+    ends = ("value", "low", "high")
+    means = {
+        "energy": {**dict.fromkeys(ends, 0.3), "images": 9},
+        "energy_above_share": dict(zip(ends, difference, strict=True)),
+    }
+    found = audit_heatmaps._judge_on("tubes", {"reference_share": 0.1, "methods": {"grad-cam": means}})
+    assert found.level == level
+    assert "they cover 0.100 of the images" in found.text
+
+
 def test_options_that_do_not_go_together(tmp_path, settings):
+    with pytest.raises(UsageError, match="--reference: is for heatmaps"):
+        AuditOptions(tmp_path, reference=tmp_path)
+    with pytest.raises(UsageError, match="--structure: can be used only with --reference"):
+        AuditOptions(tmp_path, structure="devices")
     folder = framed(tmp_path / "set", bright=False, images=24)
     with pytest.raises(UsageError, match="--quick"):
         audit(AuditOptions(folder, quick=True, probes="border"), settings)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from torch import nn
 
 from cxrtool.cli.main import run as cxrtool
@@ -15,10 +16,12 @@ from cxrtool.data.tables.manifest import read_manifest, read_table, write_manife
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import Cam, GradCam
+from cxrtool.explaining.occlusion import Occlusion
 from cxrtool.flow.folder import record
 from cxrtool.flow.heatmaps import RANDOMISED, TRAINED_ON, ExplainOptions, explain
 from cxrtool.flow.heatmaps.energy import compare_beside, in_words, measure_place
 from cxrtool.flow.heatmaps.options import METHODS
+from cxrtool.flow.heatmaps.scores import FAITHFULNESS, FIGURE, REFERENCE, SCORES
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import ModelDescription
 from cxrtool.models.network import Network
@@ -64,7 +67,7 @@ def subset_of(study, names, place, columns=None):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_map_is_made_by_the_class_of_its_methods_name(name):
     made = METHODS[name].make(Spot().eval(), torch.rand(2, 1, 16, 16), None)
-    assert isinstance(made, {"grad-cam": GradCam, "cam": Cam}[name])
+    assert isinstance(made, {"grad-cam": GradCam, "cam": Cam, "occlusion": Occlusion}[name])
     assert made.name == name
 
 
@@ -282,7 +285,9 @@ def test_a_map_lies_where_the_picture_is_bright(ask, spotter, spots, fit, chain,
     for row in rows.values():
         assert row["peak_inside"] == "1"
         # A spot of four pixels of the network's input spreads when it is enlarged; its area is 3 % of the picture.
-        assert float(row["energy_inside"]) > 0.5
+        # A covered square of 5 x 5 pixels of the input spreads further.
+        least = 5 * float(row["mask_share"]) if method == "occlusion" else 0.5
+        assert float(row["energy_inside"]) > least
 
 
 def test_maps_that_say_nothing_or_are_none_are_told(ask, spotter, spots, listener):
@@ -543,3 +548,158 @@ def test_the_energy_is_averaged_over_images_and_drawn_by_patient():
         "100.0% [92.9%, 100.0%] of the peaks are inside the masks (100 images of 50 patients)"
     )
     assert measure_place(rows[-1:], 0) == {}
+
+
+ALL_METHODS = ",".join(METHODS)
+
+
+def cells(row, *names):
+    return [float(row[name]) for name in names]
+
+
+def test_maps_are_scored_against_a_reference_by_each_method(ask, spotter, spots, tmp_path, listener):
+    # The spot is a third of its lungs, and its reference is its left half.
+    references = tmp_path / "lesions"
+    references.mkdir()
+    for k in range(2):
+        spot = cv2.imread(str(spots / f"{k}.png"), cv2.IMREAD_UNCHANGED) > 0
+        lungs = cv2.dilate(spot.astype(np.uint8), np.ones((1, 25))) * 255
+        cv2.imwrite(str(spots / f"{k}_mask.png"), lungs)
+        left = spot.copy()
+        left[:, int(np.flatnonzero(spot.any(0)).mean()) + 1 :] = False
+        cv2.imwrite(str(references / f"{k}.png"), left.astype(np.uint16) * 60000)
+    cv2.imwrite(str(references / "2.png"), np.zeros((60, 200), np.uint8))
+    options = {"target": "bright", "method": ALL_METHODS, "reference": references, "faithfulness": 8}
+    rows = ask(spots, spotter("pad"), **options)
+    out = tmp_path / "out"
+    table = read_table(out / REFERENCE).rows
+    scored = [row for row in table if not row["reason"]]
+    assert [(row["image_id"], row["method"]) for row in scored] == [(k, name) for k in "01" for name in METHODS]
+    assert [(row["image_id"], row["reason"]) for row in table if row["reason"]] == [("2", "nothing in the reference")]
+    for row in scored:
+        name, first = row["image_id"], row["method"] == "grad-cam"
+        values = np.load(out / "maps" / ("" if first else row["method"]) / f"{name}.npy")
+        reference = cv2.imread(str(references / f"{name}.png"), cv2.IMREAD_UNCHANGED) > 0
+        lungs = cv2.imread(str(spots / f"{name}_mask.png"), cv2.IMREAD_UNCHANGED) > 0
+        assert values.shape == reference.shape
+        found = cells(row, "reference_share", "energy", "average_precision", "chance_energy", "chance_pointing")
+        assert found == pytest.approx(
+            [
+                reference.mean(),
+                values[reference].sum() / values.sum(),
+                average_precision_score(reference.ravel(), values.ravel()),
+                reference.sum() / lungs.sum(),
+                reference.sum() / lungs.sum(),
+            ],
+            rel=1e-4,
+        )
+        assert float(row["energy_inside"]) == pytest.approx(values[lungs].sum() / values.sum(), rel=1e-4)
+        assert row["chance_in"] == "lungs"
+        # All methods find the bright spot; it is on the lesion only in part.
+        assert float(row["energy"]) > float(row["chance_energy"]) * (1 if row["method"] == "occlusion" else 1.2)
+        assert float(row["iou"]) > float(row["chance_iou"])
+    summary = json.loads((out / SCORES).read_text())
+    part = summary["structures"]["lesions"]
+    assert (part["images"], part["excluded"], part["chance_in"]) == (2, {"nothing in the reference": 1}, {"lungs": 2})
+    for method, means in part["methods"].items():
+        own = [row for row in scored if row["method"] == method]
+        assert means["energy"]["value"] == pytest.approx(np.mean([float(row["energy"]) for row in own]), rel=1e-4)
+        differences = [float(row["energy"]) - float(row["chance_energy"]) for row in own]
+        assert means["energy"]["difference"]["value"] == pytest.approx(np.mean(differences), rel=1e-3)
+        assert any(text.startswith(f"{method} on lesions: energy ") for text in listener.said)
+    # The model sees brightness alone: without the hottest pixels it is sure of nothing.
+    for row in read_table(out / FAITHFULNESS).rows:
+        deletion, drawn, insertion, other = cells(row, "deletion", "random_deletion", "insertion", "random_insertion")
+        assert deletion < drawn
+        # The map of occlusion is coarse here: 5 of 40 pixels.
+        assert row["method"] == "occlusion" or insertion > other
+    assert len(read_table(out / FAITHFULNESS).rows) == 3 * len(METHODS)
+    assert cv2.imread(str(out / FIGURE)) is not None
+    # The manifest is about the first method, as if there were no other.
+    alone = ask(spots, spotter("pad"), target="bright", out="alone")
+    assert {name: {**row, "overlay": ""} for name, row in alone.items()} == {
+        name: {**row, "overlay": ""} for name, row in rows.items()
+    }
+    assert not list((tmp_path / "alone").glob("scores*"))
+    one, several = (cv2.imread(str(tmp_path / folder / "overlays/0.png")).shape[1] for folder in ("alone", "out"))
+    assert several > 1.5 * one
+
+
+def test_scores_of_an_interrupted_run_are_those_of_one_run(ask, spotter, spots, tmp_path, monkeypatch):
+    options = {"target": "bright", "method": "cam,grad-cam", "reference": spots / "manifest.csv", "structure": "mask"}
+    model = spotter()
+    ask(spots, model, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("cxrtool.flow.heatmaps.Explanation.draw", lambda self: pytest.fail("stopped"))
+        with pytest.raises(pytest.fail.Exception):
+            ask(spots, model, out="again", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("cxrtool.flow.heatmaps.subject.Subject.explain", lambda *_: pytest.fail("asked again"))
+        ask(spots, model, out="again", **options)
+    for name in (REFERENCE, FAITHFULNESS, SCORES, FIGURE):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_a_reference_of_another_size_is_one_line_and_the_rest_is_scored(ask, spotter, spots, tmp_path, listener):
+    masks = tmp_path / "m"
+    masks.mkdir()
+    for k in (0, 1):
+        mask = cv2.imread(str(spots / f"{k}_mask.png"), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(masks / f"{k}.png"), mask if k else mask[:33])
+    ask(spots, spotter(), target="bright", reference=masks, faithfulness=0)
+    found = json.loads((tmp_path / "out" / SCORES).read_text())["structures"]["m"]
+    assert (found["images"], found["excluded"]) == (1, {"cannot be used": 1, "not in the reference": 1})
+    text = "1 of 3 images, such as 0: reference of m excluded: it is 80 x 33, its image 80 x 80"
+    assert [warned for warned in listener.warned if "reference" in warned] == [text]
+    assert any(text.startswith("m: 2 images without scores: ") for text in listener.said)
+    assert not (tmp_path / "out" / FAITHFULNESS).exists()
+
+
+def test_a_reference_for_no_image_is_refused(ask, spotter, spots, tmp_path):
+    (tmp_path / "m").mkdir()
+    cv2.imwrite(str(tmp_path / "m" / "other.png"), np.full((9, 9), 255, np.uint8))
+    with pytest.raises(InputError, match="named like the 3 images, such as 0, 1, 2, found none"):
+        ask(spots, spotter(), reference=tmp_path / "m")
+    with pytest.raises(UsageError, match="can be used only with --reference"):
+        ask(spots, spotter(), structure="mask")
+    with pytest.raises(UsageError, match="expected each method once"):
+        ask(spots, spotter(), method="cam,cam")
+    with pytest.raises(UsageError, match="--scale run: the values of different methods"):
+        ask(spots, spotter(), method="cam,grad-cam", scale="run")
+
+
+def test_a_reference_of_the_originals_is_led_to_the_prepared_images(place, ask, tmp_path):
+    # What tells the class is the half that is the mask; here it comes as boxes in the pixels of the originals.
+    _, study = place
+    rows = read_manifest(study.folder).rows
+    boxes = [
+        {"file": Path(row["path"]).name, "x": "0" if row["label"] == "covid" else "12", "y": "0", "width": "12"}
+        | {"height": str(SIDE)}
+        for row in rows
+    ]
+    (tmp_path / "boxes.csv").write_text(
+        "\n".join(["file,x,y,width,height", *(",".join(box.values()) for box in boxes)]) + "\n"
+    )
+    found = ask(reference=tmp_path / "boxes.csv", faithfulness=0)
+    table = {row["image_id"]: row for row in read_table(tmp_path / "out" / REFERENCE).rows}
+    for name, row in found.items():
+        assert row["energy_inside"] == (table[name]["energy"] if not int(table[name]["empty_map"]) else "")
+        assert row["mask_share"] == table[name]["reference_share"]
+
+
+def test_phantoms_have_their_lesions_as_reference(ask, spotter, tmp_path):
+    from cxrtool.commands.phantom import PhantomOptions, phantom
+
+    folder = tmp_path / "phantoms"
+    phantom(PhantomOptions(count=6, size=96, classes="covid,normal"), Settings(out=folder, workers=1))
+    truth = {Path(row["path"]).stem: row for row in read_table(folder / "truth.csv").rows}
+    ask(folder / "images", spotter(), reference=folder / "truth.csv", structure="lesions", faithfulness=0)
+    ask(folder / "images", spotter(), out="b", reference=folder / "truth", structure="lesions", faithfulness=0)
+    table = read_table(tmp_path / "out" / REFERENCE).rows
+    assert table == read_table(tmp_path / "b" / REFERENCE).rows
+    assert {row["reason"] for row in table} == {"", "nothing in the reference"}
+    for row in table:
+        lesions = cv2.imread(str(folder / truth[row["image_id"]]["lesions"]), cv2.IMREAD_UNCHANGED)
+        assert bool(row["reason"]) == (not lesions.any())
+        if not row["reason"]:
+            assert float(row["reference_share"]) == pytest.approx((lesions > 0).mean(), rel=1e-4)

@@ -17,7 +17,7 @@ LOGITS = torch.tensor([[1.0, 5.0, 3.0], [9.0, 2.0, 4.0]])
 @pytest.fixture
 def subject(train_study, study):
     run = train_study(study, size=32, epochs=1)
-    return Subject.load(run / "r0f0", [study.folder / "im000.png"], "study", "grad-cam", None, CPU)
+    return Subject.load(run / "r0f0", [study.folder / "im000.png"], "study", ("grad-cam",), None, CPU)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_full_gpu_is_told(subject, views, monkeypatch):
     def fail(images, choose):
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(subject, "explainer", fail)
+    monkeypatch.setattr(subject, "explainers", {"grad-cam": fail})
     with pytest.raises(CxrtoolError, match="does not suffice for 2 images") as caught:
         subject.explain([views[0][1].pixels] * 2, chooser("predicted", subject.classes))
     assert "--batch-size" in caught.value.hint

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from cxrtool.commands.train import train
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.transform import TransformOptions, transform
-from cxrtool.data.tables.manifest import read_manifest
+from cxrtool.data.tables.manifest import read_manifest, read_table
 from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import UsageError
 from cxrtool.explaining.cam import GradCam, upsample
@@ -53,7 +54,7 @@ def place(tmp_path_factory, make_masked_study, write_generators):
 @pytest.fixture
 def subject(place):
     return Subject.load(
-        place[0] / "run" / "r0f0", [place[1].folder / "im000.png"], "study", "grad-cam", None, torch.device("cpu")
+        place[0] / "run" / "r0f0", [place[1].folder / "im000.png"], "study", ("grad-cam",), None, torch.device("cpu")
     )
 
 
@@ -153,7 +154,7 @@ def test_of_three_labels_the_counterfactual_is_the_next_best(subject, views, mon
     monkeypatch.setattr(subject.twins.maker, "make", lambda given: [[*one, one[0]] for one in original(given)])
     asked = []
 
-    def explain(pictures, choose):
+    def explain(pictures, choose, explainer=None):
         asked.extend(choose(torch.zeros(len(pictures), 9)).tolist())
         return type("Answer", (), {"maps": np.zeros((len(pictures), INPUT, INPUT), np.float32)})
 
@@ -246,6 +247,26 @@ def test_written_twins_are_explained_as_pictures_of_their_own(place, ask, settin
     assert {row["predicted"] for row in rows.values()} <= set(CLASSES)
     assert "opposite" not in next(iter(rows.values()))
     single = Subject.load(
-        place[0] / "run/r0f0", [tmp_path / "twins/images/r0f0/x.png"], "t", "cam", None, torch.device("cpu")
+        place[0] / "run/r0f0", [tmp_path / "twins/images/r0f0/x.png"], "t", ("cam",), None, torch.device("cpu")
     )
     assert single.generators is None
+
+
+def test_twins_are_explained_by_several_methods_and_tested_for_what_they_depend_on(place, ask, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    manifest = read_manifest(place[1].folder)
+    for row in manifest.rows:
+        (folder / f"{row['image_id']}.png").write_bytes(Path(row["mask"]).read_bytes())
+    rows = ask(method="cam,grad-cam", reference=folder, faithfulness=2, model="run/r0f0")
+    table = [row for row in read_table(tmp_path / "out" / "reference.csv").rows if not row["reason"]]
+    assert [row["method"] for row in table] == ["cam", "grad-cam"] * len(rows)
+    for row in table:
+        if row["method"] == "cam" and not int(row["empty_map"]):
+            assert row["energy"] == rows[row["image_id"]]["energy_inside"]
+    for row in read_table(tmp_path / "out" / "faithfulness.csv").rows:
+        # The curves begin at the output for the twin that holds the maximum.
+        assert 0 < float(row["deletion"]) < 1
+    assert len(list((tmp_path / "out/maps/grad-cam").iterdir())) == len(
+        list((tmp_path / "out/maps/opposite").iterdir())
+    )
