@@ -13,29 +13,35 @@ Example: cxrtool predict run new-images -o answers.csv
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.file_names import PREDICTIONS
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.predictions import dump_predictions, write_predictions
-from cxrtool.data.tables.twins import MARK, is_twin
+from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id
+from cxrtool.data.tables.views import columns_of
 from cxrtool.errors import InputError, StrictError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.fold_training import OF_TWINS
 from cxrtool.flow.images import read_images
 from cxrtool.flow.predicted import IMAGES, beside, earlier_answers, own_beside, write_beside
-from cxrtool.flow.predicting import Answer, Question, answer, radiographs, to_table
+from cxrtool.flow.predicting import Answers, Question, answer, to_table
 from cxrtool.flow.replacing import check_file, is_predictions
 from cxrtool.flow.run import model_folders
 from cxrtool.flow.settings import COMPUTING, SCALING, Settings
 from cxrtool.flow.share import Share
+from cxrtool.flow.target import as_learned
 from cxrtool.models.description import ModelDescription
 from cxrtool.options import option
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cxrtool.evaluation.decisions.temperature import Temperature
     from cxrtool.training.inference import Member
 
@@ -132,20 +138,21 @@ def predict(options: PredictOptions, settings: Settings) -> None:
         StrictError: `--strict`, and an image could not be read.
     """
     folders = model_folders(options.model, partial=options.partial, images=options.sources)
-    manifest = read_images(options.sources, settings)
+    manifest = as_learned(read_images(options.sources, settings), ModelDescription.read(folders[0]))
     if settings.dry_run:
         settings.report.say(f"would run {count_of(len(folders), 'model')} on {count_of(len(manifest), 'image')}")
         return
     inputs: list[Path | Manifest | None] = [manifest, options.model, *folders]
     check_file(settings.out, is_predictions, inputs, settings, own_beside(settings.out) if settings.out else None)
-    if not manifest.rows:
+    if not len(manifest):
         raise InputError(f"{manifest.name}: expected images, found none")
     share = Share.of(settings)
     if share:
         if settings.out is None or (settings.out.exists() and not settings.out.is_file()):
             raise UsageError("--part puts its answers beside a table: expected -o FILE")
-        mine = share.select({row["image_id"]: row for row in manifest.rows})
-        manifest = Manifest(manifest.columns, list(mine.values()), manifest.origin)
+        mine = share.select({name: index for index, name in enumerate(manifest.column("image_id"))})
+        columns = columns_of(manifest.records, manifest.columns).take(list(mine.values()))
+        manifest = Manifest.of_columns(columns, manifest, [])
     started = time.time()
     with earlier_answers(settings.out, options, settings) as earlier:
         members, answers, rejects = answer(options, settings, folders, manifest, earlier)
@@ -162,45 +169,47 @@ def predict(options: PredictOptions, settings: Settings) -> None:
             settings.output.write(dump_predictions(predictions))
         else:
             write_predictions(settings.out, predictions)
+        names, unlike = Counter[str](), 0
+        for one in answers:
+            names[radiograph_id(one.row)] += 1
+            unlike += bool(one.properties["unlike"]) and not is_twin(one.row)
         if settings.out and earlier:
-            write_beside(settings.out, options.model, options, settings, members, answers, rejects, started, earlier)
-            unlike = sum(bool(one.properties["unlike"]) and not is_twin(one.row) for one in answers)
+            counts = {"images": names.total(), "rejects": len(rejects)}
+            write_beside(
+                settings.out, options.model, options, settings, members, answers, rejects, started, earlier, counts
+            )
             if unlike:
                 where = f"column unlike of {beside(settings.out, IMAGES)}"
                 settings.report.warn(
-                    f"{unlike} of {count_of(len(answers), 'image')} are unlike the training images: {where}"
+                    f"{unlike} of {count_of(names.total(), 'image')} are unlike the training images: {where}"
                 )
-    _summarise(settings, [one.row for one in answers], rejects)
+    _summarise(settings, len(names), names.total(), rejects)
 
 
-def calibrate(members: Sequence[Member], answers: Sequence[Answer], settings: Settings) -> list[Answer]:
+def calibrate(members: Sequence[Member], answers: Answers, settings: Settings) -> Answers:
     """Scale the answers of each model with its temperature, and report the temperatures."""
-    import numpy as np
-
-    from cxrtool.evaluation.decisions.temperature import apply
-
     found = [temperature_of(member.folder, member.description) for member in members]
     report_temperatures([member.folder for member in members], found, settings)
-    return [
-        one._replace(
-            probabilities=np.stack(
-                [apply(own, entry.value) for own, entry in zip(one.probabilities, found, strict=True)]
-            )
-        )
-        for one in answers
-    ]
+
+    def scale(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        import numpy as np
+
+        from cxrtool.evaluation.decisions.temperature import apply
+
+        return np.stack([apply(own, entry.value) for own, entry in zip(probabilities, found, strict=True)])
+
+    return replace(answers, change=scale)
 
 
-def _summarise(settings: Settings, answered: Sequence[Row], rejects: Sequence[Row]) -> None:
+def _summarise(settings: Settings, images: int, answered: int, rejects: Sequence[Row]) -> None:
     for row in rejects[:SHOWN_REJECTS]:
         settings.report.warn(f"{row['path']}: {row['reason']}")
-    images = len(radiographs(answered))
     text = f"{count_of(images, 'image')} predicted, {len(rejects)} rejected"
     if rejects and settings.strict:
         raise StrictError(text)
     settings.report.say(text)
-    if images < len(answered) and settings.out is not None:
+    if images < answered and settings.out is not None:
         settings.report.say(
-            f"one row for each of {count_of(len(answered), 'twin')}; next: "
+            f"one row for each of {count_of(answered, 'twin')}; next: "
             f"`cxrtool fuse twins {settings.out}` makes one per image"
         )

@@ -22,13 +22,14 @@ from cxrtool.data.confinement import is_inside
 from cxrtool.data.datasets import ADAPTERS
 from cxrtool.data.datasets.listing import AUTO, ORIGINAL, TABLES, Listing, list_images, printable
 from cxrtool.data.datasets.pseudonyms import HIDDEN, hide_names, without_names
-from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.record import BESIDE, Record, Request
 from cxrtool.data.datasets.table import AMBIGUOUS, STANDARD, parse_columns
 from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, read_table, write_table
+from cxrtool.data.tables.views import Columns, Packed, RowView, columns_of
 from cxrtool.errors import ImageError, InputError, UsageError, count_of
 from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from cxrtool.data.reading.radiograph import Grey
 
-KINDS = ("images", "masks", "ribless")
+KINDS = ("images", "masks", *BESIDE)
 """The folders of written images."""
 
 
@@ -94,12 +95,15 @@ def read_one(
                 radiograph.warnings.append("its mask is in a file of its own and was not turned with it")
         except ImageError as error:
             radiograph.warnings.append(f"mask excluded: {error.message}")
-    if record.ribless:
+    for column, file in record.beside.items():
         try:
-            _confine(record.ribless, root)
-            write("ribless", _read_ribless(record.ribless, (height, width), size, fit, max_pixels))
+            _confine(file, root)
+            if column == "ribless":
+                write(column, _read_ribless(file, (height, width), size, fit, max_pixels))
+            else:
+                write(column, _read_mask((file,), (height, width), size, fit, max_pixels), mask=True)
         except ImageError as error:
-            radiograph.warnings.append(f"rib-free image excluded: {error.message}")
+            radiograph.warnings.append(f"{BESIDE[column]} excluded: {error.message}")
     return made
 
 
@@ -402,13 +406,13 @@ def _read_all(
     views: frozenset[str],
     settings: Settings,
     salt: str | None,
-) -> tuple[list[Row], int]:
+) -> tuple[Columns, int]:
     """Read all remaining images; return the rows of readable images, and the number of images excluded on purpose."""
-    rows, rejects, unwanted = dict[str, Row](), dict[str, str](), 0
+    rejects, unwanted = dict[str, str](), 0
     for name in KINDS:
         (build.path / name).mkdir(exist_ok=True)
-    wanted: dict[str, Record] = {}
-    for record in listing.records:
+    wanted: dict[str, int] = {}
+    for index, record in enumerate(listing.records):
         view = record.columns.get("view", "").strip()
         if not record.relative:
             rejects[record.image_id] = "this row of the table has no file"
@@ -418,21 +422,21 @@ def _read_all(
         elif record.doubt:
             rejects[record.image_id] = record.doubt
         else:
-            wanted[record.image_id] = record
+            wanted[record.image_id] = index
     wanted = build.share(wanted)
     # With a salt the names of files are secret.
     identity = build.marks(secret=salt or "")
     root = None if settings.root is None else str(settings.root.absolute())
     marks = {
         name: identity.of(name, root, one.columns.get("view"), salt and one.columns["source"], files=_files_of(one))
-        for name, one in wanted.items()
+        for name, one in ((name, listing.records[index]) for name, index in wanted.items())
     }
-    for name, made in build.done(marks, "image").items():
-        rows[name] = _complete(wanted[name], made, build.path, salt)
-    pending = [record for name, record in wanted.items() if name not in rows]
+    done = build.done(marks, "image")
+    pending = [index for name, index in wanted.items() if name not in done]
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.hashing", "cxrtool.imaging.resize")
     workers = min(settings.workers, len(pending) or 1)
-    results = map_items(work, pending, workers=workers, preload=preload, cluster=Cluster.of(settings))
+    records = map(listing.records.__getitem__, pending)
+    results = map_items(work, records, workers=workers, preload=preload, cluster=Cluster.of(settings))
     with settings.report.progress("prepare", len(pending)) as advance:
         for record, result in results:
             if isinstance(result, InputError):
@@ -447,7 +451,6 @@ def _read_all(
                     # What is left of a killed process has no clear id either.
                     result = _without_identity(record, result, salt)
                 build.journal.add(record.image_id, result, marks[record.image_id])
-                rows[record.image_id] = _complete(record, result, build.path, salt)
             advance(1)
     for record in listing.records:
         if record.image_id in rejects:
@@ -456,12 +459,14 @@ def _read_all(
     for name in KINDS[1:]:
         if not any((build.path / name).iterdir()):
             (build.path / name).rmdir()
-    return [rows[record.image_id] for record in listing.records if record.image_id in rows], unwanted
+    read = (record for record in listing.records if record.image_id in done)
+    rows = Packed(_complete(record, done[record.image_id], build.path, salt) for record in read)
+    return columns_of(rows, COLUMNS), unwanted
 
 
 def _files_of(record: Record) -> list[Path]:
     """The files that `read_one` reads."""
-    return [file for file in (record.path, record.header, *record.masks, record.ribless) if file]
+    return [file for file in (record.path, record.header, *record.masks, *record.beside.values()) if file]
 
 
 def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str | None) -> Row:
@@ -470,10 +475,10 @@ def _complete(record: Record, made: Mapping[str, Any], folder: Path, salt: str |
     row["patient_id"] = patient_id(row.get("patient_id", ""), row["source"], salt)
     for name, value in made["tags"].items():
         row[name] = row.get(name) or (value if name != "patient_id" or salt else patient_id(value, row["source"]))
-    places = {"images": "path", "masks": "mask", "ribless": "ribless"}
+    places = {"images": "path", "masks": "mask"} | {name: name for name in BESIDE}
     for kind, column in places.items():
         name = name_of(kind, record.image_id)
-        if column in row or kind != "ribless":
+        if column in row or kind not in BESIDE:
             row[column] = str(folder / name) if name in made["files"] else ""
     for name in ("width", "height", "sha256", "dhash"):
         row[name] = str(made[name])
@@ -489,15 +494,18 @@ def _without_identity(record: Record, made: Mapping[str, Any], salt: str) -> dic
     return {**made, "tags": tags, "warnings": [without_names(text, record) for text in made["warnings"]]}
 
 
-def _report(rows: Sequence[Row], build: Build, settings: Settings) -> dict[str, int]:
+def _report(rows: Columns, build: Build, settings: Settings) -> dict[str, int]:
     """Mark and list duplicates, show the summary, and return the numbers for `run.json`."""
     from cxrtool.data.tables import duplicates
 
-    warnings = Counter(re.sub(r"\d[\d,]*", "n", text) for row in rows for text in row["warning"].split("; ") if text)
+    warnings = Counter(
+        re.sub(r"\d[\d,]*", "n", text) for cell in rows.cells["warning"] for text in cell.split("; ") if text
+    )
     found = duplicates.find_duplicates(rows)
     for duplicate in found:
-        row = rows[duplicate.later]
-        row["warning"] = "; ".join(filter(None, [row["warning"], duplicates.remark(duplicate, rows)]))
+        cells = rows.cells["warning"]
+        texts = [cells[duplicate.later], duplicates.remark(duplicate, rows)]
+        cells[duplicate.later] = "; ".join(filter(None, texts))
     write_table(build.path / DUPLICATES, duplicates.COLUMNS, duplicates.as_table(found, rows))
     settings.report.say(_overview(rows))
     for text, count in warnings.most_common(_SHOWN):
@@ -546,7 +554,7 @@ def _same_reason(rows: Sequence[Row]) -> str:
     return f"{count_of(len(rows), 'image')}: {reason}, such as {example}{sign}{detail}{way}"
 
 
-def _overview(rows: Sequence[Row]) -> str:
+def _overview(rows: Sequence[RowView]) -> str:
     labels = Counter(row.get("label", "") for row in rows)
     unlabelled = labels.pop("", 0)
     parts = [f"{label} {count}" for label, count in sorted(labels.items())[:_SHOWN]]

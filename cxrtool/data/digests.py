@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from cxrtool.data.file_names import RUN_FILE
@@ -23,7 +24,7 @@ from cxrtool.errors import ChangedError
 FILES = "files"
 _LEVELS = 3
 """How far above a file its `run.json` is looked for: `parts/NAME/fitted_on.csv` has the most."""
-_THREADS = 4
+_THREADS, _AT_ONCE = 4, 256
 _FOLD = re.compile(r"r\d+f\d+")
 
 
@@ -37,26 +38,39 @@ def entry_of(content: bytes | str) -> str:
     return f"{len(data)} {hashlib.sha256(data).hexdigest()}"
 
 
+def entry_of_file(path: Path | str) -> str:
+    """The entry of a file."""
+    return f"{os.stat(path).st_size} {sha256_file(Path(path))}"  # noqa: PTH116
+
+
 def entries_of(folder: Path, *without: str) -> dict[str, str]:
     """The entries of all files in a folder, without hidden ones, steps of their own below it, and some by name."""
-    paths = [path for path in _files(folder) if path.name not in without]
-    # Hashing releases the interpreter's lock.
+    names = (name for name in _files(folder) if name.rpartition("/")[2] not in without)
+    found: dict[str, str] = {}
+    # Hashing releases the interpreter's lock. All at once would be a kilobyte a file.
     with ThreadPoolExecutor(_THREADS) as pool:
-        digests = pool.map(sha256_file, paths)
-        return {
-            path.relative_to(folder).as_posix(): f"{path.stat().st_size} {digest}"
-            for path, digest in zip(paths, digests, strict=True)
-        }
+        while some := list(islice(names, _AT_ONCE)):
+            found.update(zip(some, pool.map(entry_of_file, [folder / name for name in some]), strict=True))
+    return found
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == RUN_FILE or path.is_symlink():
-            continue
-        if path.is_file():
-            yield path
-        elif path.is_dir() and not (path / RUN_FILE).exists():
-            yield from _files(path)
+def _files(folder: Path, above: str = "") -> Iterator[str]:
+    found, folders = list[str](), set[str]()
+    with os.scandir(folder / above) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == RUN_FILE or entry.is_symlink():
+                continue
+            name = above + entry.name
+            if entry.is_dir():
+                folders.add(name)
+            elif not entry.is_file():
+                continue
+            found.append(name)
+    for name in sorted(found):
+        if name not in folders:
+            yield name
+        elif not (folder / name / RUN_FILE).exists():
+            yield from _files(folder, f"{name}/")
 
 
 @dataclass(frozen=True)

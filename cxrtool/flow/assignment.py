@@ -14,6 +14,7 @@ from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.splitting.splits import SUBSETS, Splits, known_as, overlaps, read_splits, row_digest, valid_in
 from cxrtool.data.tables.manifest import Manifest, Row, read_table
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import ChangedError, InputError, LeakageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.settings import Settings
@@ -50,8 +51,13 @@ def splits_file(path: Path) -> Path:
     return file
 
 
-def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list[Assignment]:
+def read_assignments(
+    path: Path, manifest: Manifest, settings: Settings, *, divided: Manifest | None = None, column: str = "label"
+) -> list[Assignment]:
     """Read the splits of a manifest; ids that are not in the manifest are excluded with a count.
+
+    Where the labels are from another `column`, `divided` is the manifest with the labels that it had when it was
+    divided.
 
     An image that was made from another is in the subset of that one; an image that was made for one fold is only in
     this fold. If images were made fold by fold, folds without any are excluded with a count.
@@ -65,7 +71,7 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
     classes = manifest.classes()
     if len(classes) < 2:
         raise InputError(
-            f"{manifest.name}: expected at least two classes in the column 'label', found {len(classes)}",
+            f"{manifest.name}: expected at least two classes in the column '{column}', found {len(classes)}",
             "`cxrtool prepare` reads the class from the name of the folder, or from a column (--columns label=COLUMN)",
         )
     splits = read_splits(path)
@@ -77,8 +83,8 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         text = f"{unknown} of its {count_of(len(ids), 'image')} are not in {manifest.name}; excluded"
         settings.report.say(f"{splits.name}: {text}")
     if unlabelled:
-        settings.report.warn(f"{splits.name}: {unlabelled} of its images have no label; excluded")
-    report_changes(splits, manifest.rows, settings)
+        settings.report.warn(f"{splits.name}: {unlabelled} of its images have no {column}; excluded")
+    report_changes(splits, (divided or manifest).rows, settings)
     assignments, without = [], []
     for (repeat, fold), placed in splits.runs.items():
         subsets: dict[str, list[int]] = {name: [] for name in SUBSETS}
@@ -97,7 +103,8 @@ def read_assignments(path: Path, manifest: Manifest, settings: Settings) -> list
         if absent:
             raise InputError(
                 f"{splits.name}: fold {assignment.name} has no training image of class '{absent[0]}'",
-                "split this manifest again: `cxrtool split` puts every class into every subset",
+                "split this manifest again: `cxrtool split` puts every class into every subset"
+                + ("" if column == "label" else f" with --stratify {column}"),
             )
         check_sides(manifest, placed, assignment.name, settings)
         assignments.append(assignment)
@@ -155,7 +162,7 @@ def refuse_twice(manifest: Manifest, indices: Iterable[int], placed: Mapping[str
             )
 
 
-def changed_pixels(row: Row, digest: str) -> ChangedError | None:
+def changed_pixels(row: RowView, digest: str) -> ChangedError | None:
     """The error of an image whose pixels, of this digest, are not those of its row; None if they are, or not known.
 
     Only of an image outside of the folders of steps. A step keeps the digest of the radiograph whatever it does to its
@@ -171,7 +178,7 @@ def changed_pixels(row: Row, digest: str) -> ChangedError | None:
     )
 
 
-def check_read(row: Row, pixels: np.ndarray) -> None:
+def check_read(row: RowView, pixels: np.ndarray) -> None:
     """Raise a `ChangedError` if the pixels that were read are not those of the row; for a worker process."""
     if row.get("sha256") and not is_of_step(Path(row["path"])):
         from cxrtool.imaging.hashing import pixel_sha256
@@ -266,12 +273,12 @@ class Seen:
         seen.patients.pop("", None)
         return seen
 
-    def by(self, row: Row) -> str | None:
+    def by(self, row: RowView) -> str | None:
         """The folder whose model or part was fitted on a row's image or patient, or None."""
         image, patient = row.get("sha256", "").lower(), hashed(row.get(PATIENT, ""))
         return self.images.get(image) or self.patients.get(patient)
 
-    def refuse(self, rows: Sequence[Row], settings: Settings) -> None:
+    def refuse(self, rows: Sequence[RowView], settings: Settings) -> None:
         """Refuse rows whose image or patient a model was fitted on: a `LeakageError` or, if allowed, a warning."""
         found = [(row["image_id"], folder) for row in rows if (folder := self.by(row))]
         if not found:

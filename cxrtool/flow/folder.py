@@ -28,7 +28,7 @@ from cxrtool import stopping
 from cxrtool.data.confinement import confined_to
 from cxrtool.data.digests import FILES, altered, entries_of, entry_of
 from cxrtool.data.file_names import MANIFEST, REJECTS, RUN_FILE
-from cxrtool.data.files import atomic_write, is_stream, locked, saying_what_fails, sha256_file
+from cxrtool.data.files import atomic_path, is_stream, locked, saying_what_fails, sha256_file
 from cxrtool.data.leftovers import remove, remove_temporaries
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import (
@@ -43,7 +43,7 @@ from cxrtool.data.tables.manifest import (
 )
 from cxrtool.data.tables.views import Columns, RowView
 from cxrtool.errors import OutputError, StrictError, TakenError, UsageError, count_of
-from cxrtool.flow.journal import JOURNAL, Former, Journal, Marks
+from cxrtool.flow.journal import JOURNAL, Former, Journal, Marks, Records
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.share import Share, held, share_of
 
@@ -112,7 +112,12 @@ def _as_json(table: Manifest) -> Iterator[str]:
     # Relative to the table, so that a project that was moved as a whole is not computed again.
     base = table.origin.absolute().parent if table.origin else None
     if not isinstance(records, Columns):
-        yield json.dumps(relative_rows(records, base) if base else list(records), sort_keys=True)
+        yield "["
+        begin = ""
+        for row in relative_rows(records, base) if base else records:
+            yield begin + json.dumps(row, sort_keys=True)
+            begin = ", "
+        yield "]"
         return
     cells = (relative_columns(records, base) if base else records).cells
     names = sorted(cells)
@@ -219,10 +224,11 @@ class Build:
         if self.folder.share:
             self.folder.settings.report.say(self.folder.share.summary(done, failed, self.folder.shown))
 
-    def done(self, marks: Mapping[str, str], what: str = "") -> dict[str, dict[str, Any]]:
+    def done(self, marks: Mapping[str, str], what: str = "") -> Records:
         """The records of the items that need not be made: those of an interrupted run, and those of an earlier output.
 
-        The files of the latter are copied. Whatever is done or made under a mark is taken over by later runs.
+        The files of the latter are copied. Whatever is done or made under a mark is taken over by later runs. What is
+        added to the journal with a mark later is among the records from then on.
 
         Args:
             marks: The mark of each item, by its key in the journal.
@@ -264,10 +270,11 @@ class Build:
                 if file.is_file():
                     file.unlink()
             write_table(self.path / REJECTS, ["path", "reason"], self.rejects)
-            if kept := self.journal.finish():
-                atomic_write(self.path / JOURNAL, kept)
+            if self.journal.kept:
+                self.journal.write(self.path / JOURNAL)
             else:
-                self.journal.path.unlink()
+                (self.path / JOURNAL).unlink()
+            self.journal.close()
             counted = {**counts, "rejects": len(self.rejects)}
             described = {**(extra or {}), FILES: entries_of(self.path)}
             write_run_file(self.path, folder.plan, settings, self.started, counted, described)
@@ -510,7 +517,14 @@ def write_run_file(
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processors": os.cpu_count()},
         **(extra or {}),
     }
-    atomic_write(target / name, json.dumps(content, indent=1, default=str) + "\n")
+    _write_json(target / name, content)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    # As `json.dumps` would write it, which takes four times as much memory.
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
+        file.writelines(json.JSONEncoder(indent=1, default=str).iterencode(content))
+        file.write("\n")
 
 
 def record(folder: Path, contents: Mapping[str, str | bytes]) -> None:
@@ -520,7 +534,7 @@ def record(folder: Path, contents: Mapping[str, str | bytes]) -> None:
         return
     files = {**made.get(FILES, {}), **{name: entry_of(content) for name, content in contents.items()}}
     if files != made.get(FILES):
-        atomic_write(folder / RUN_FILE, json.dumps({**made, FILES: files}, indent=1) + "\n")
+        _write_json(folder / RUN_FILE, {**made, FILES: files})
 
 
 def forget(folder: Path, name: str) -> None:
@@ -528,7 +542,7 @@ def forget(folder: Path, name: str) -> None:
     made = read_run_file(folder) or {}
     if name in made.get(FILES, {}):
         files = {key: value for key, value in made[FILES].items() if key != name}
-        atomic_write(folder / RUN_FILE, json.dumps({**made, FILES: files}, indent=1) + "\n")
+        _write_json(folder / RUN_FILE, {**made, FILES: files})
 
 
 def read_run_file(folder: Path) -> dict[str, Any] | None:

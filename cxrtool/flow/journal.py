@@ -14,15 +14,17 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 from cxrtool.data.confinement import check_inside
-from cxrtool.data.digests import FILES, entry_of
-from cxrtool.data.files import are_whole_pngs, sha256_file
+from cxrtool.data.digests import FILES, entry_of, entry_of_file
+from cxrtool.data.files import are_whole_pngs, atomic_path, sha256_file
 
 JOURNAL = "journal.jsonl"
 KEY, MARK = "key", "mark"
@@ -30,26 +32,74 @@ _THREADS, _AT_ONCE = 4, 256
 """Threads that copy files, and items that wait for them."""
 
 
-class Records(Mapping[str, dict[str, Any]]):
-    """The records of a journal by key; each is kept as its line, which takes a tenth of the memory."""
+class Lines:
+    """A file of lines, which are read one by one by their places in it; in memory where it has no path."""
 
-    def __init__(self, data: bytes = b"") -> None:
-        self.lines: dict[str, str] = {}
-        for line in data.decode(errors="replace").splitlines():
+    def __init__(self, path: Path | None = None, *, to_write: bool = True) -> None:
+        self._file: BinaryIO = path.open("a+b" if to_write else "rb") if path else BytesIO()
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Each line with its place."""
+        place = self._file.seek(0)
+        for line in self._file:
+            yield place, line
+            place += len(line)
+
+    def at(self, place: int) -> bytes:
+        """The line at a place; any thread may ask."""
+        with self._lock:
+            self._file.seek(place)
+            return self._file.readline()
+
+    def add(self, line: str) -> int:
+        """Append a line, and return its place; it is there even if this process is killed later."""
+        with self._lock:
+            place = self._file.seek(0, os.SEEK_END)
+            self._file.write(f"{line}\n".encode())
+            self._file.flush()
+            return place
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Records(Mapping[str, dict[str, Any]]):
+    """The records of a journal by key; only their places in its file are in memory."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.places: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, lines: Lines) -> Records:
+        """All that are in a file."""
+        found = cls(lines)
+        for place, line in lines:
             # The last line may be incomplete if the process was killed.
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                self.lines[json.loads(line)[KEY]] = line
+                found.places[json.loads(line)[KEY]] = place
+        return found
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self.lines[key])
+        return self._read(key)[0]
+
+    def marked(self, key: str, mark: str) -> dict[str, Any] | None:
+        """The record of a key; None where it has none, or one with another mark."""
+        record, found = self._read(key) if key in self.places else ({}, None)
+        return record if found == mark else None
+
+    def _read(self, key: str) -> tuple[dict[str, Any], str | None]:
+        record: dict[str, Any] = json.loads(self.lines.at(self.places[key]))
         del record[KEY]
-        return record
+        return record, record.pop(MARK, None)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.lines)
+        return iter(self.places)
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -73,17 +123,17 @@ class Former:
     ) -> Former | None:
         """Read its journal; None where it has none, or where that was changed afterwards."""
         try:
-            data = (folder / name).read_bytes()
+            if digests is not None and digests.get(name) != entry_of_file(folder / name):
+                return None
+            lines = Lines(folder / name, to_write=False)
         except OSError:
             return None
-        if digests is not None and digests.get(name) != entry_of(data):
-            return None
-        return cls(folder, Records(data), digests, moved)
+        return cls(folder, Records.of(lines), digests, moved)
 
     def take(self, key: str, mark: str, target: Path) -> dict[str, Any] | None:
         """Bring the files of an item below `target`, and return its record; None where something has changed."""
-        record = self.records.get(key)
-        if record is None or record.pop(MARK, None) != mark:
+        record = self.records.marked(key, mark)
+        if record is None:
             return None
         if self.moved:
             return record if self._move(record.get(FILES, {}), target) else None
@@ -124,29 +174,25 @@ def _is_whole(data: bytes, size: int) -> bool:
     return len(data) == size and data[-8:-4] == b"IEND"
 
 
-@dataclass
 class Journal:
     """The finished items of a run, one JSON line per record.
 
     Attributes:
+        path: Its file; without one it is in memory.
         former: Earlier outputs, from which items are taken over.
         done: The records of a run that was interrupted.
+        kept: The records that are of use to later runs: what was found, or added with a mark.
     """
 
-    path: Path
-    former: Sequence[Former] = ()
-    done: Records = field(default_factory=Records)
-    _kept: set[str] = field(default_factory=set)
+    def __init__(self, path: Path | None = None, former: Sequence[Former] = ()) -> None:
+        self.path, self.former = path, former
+        self._lines = Lines(path)
+        self.done, self.kept = Records.of(self._lines), Records(self._lines)
+        if path and path.stat().st_size:
+            self._lines.add("")
 
-    def __post_init__(self) -> None:
-        if self.path.exists():
-            self.done = Records(self.path.read_bytes())
-        self._file = self.path.open("a", encoding="utf-8")
-        if self.path.stat().st_size:
-            self._file.write("\n")
-
-    def find(self, marks: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], int]:
-        """The records of the items that need not be made: of the interrupted run, and of an earlier output.
+    def find(self, marks: Mapping[str, str]) -> tuple[Records, int]:
+        """Keep the records of the items that need not be made: of the interrupted run, and of an earlier output.
 
         The files of the latter are copied beside the journal.
 
@@ -154,47 +200,45 @@ class Journal:
             marks: The mark of each item, by its key.
 
         Returns:
-            The records by key, and how many of them are of an earlier output.
+            The records that are kept, also those that are added later; and how many of these items are of an earlier
+            output.
         """
-        folder = self.path.parent
-        found: dict[str, dict[str, Any]] = {}
-        for key, mark in marks.items():
-            record = self.done.get(key)
-            if record and record.pop(MARK, None) == mark and are_whole_pngs(folder, record.get(FILES, {})):
-                found[key] = record
-        self._kept |= found.keys()
-        resumed = len(found)
+        folder = self.path.parent if self.path else Path()
+        for key, mark in marks.items() if self.done else ():
+            record = self.done.marked(key, mark)
+            if record and are_whole_pngs(folder, record.get(FILES, {})):
+                self.kept.places[key] = self.done.places[key]
 
         def take(key: str) -> dict[str, Any] | None:
             taken = (former.take(key, marks[key], folder) for former in self.former)
             return next((record for record in taken if record is not None), None)
 
-        pending = iter([key for key in marks if key not in found] if self.former else [])
+        pending = iter([key for key in marks if key not in self.kept] if self.former else [])
+        number = 0
         # Reading, hashing and writing release the interpreter's lock.
         with ThreadPoolExecutor(_THREADS) as pool:
             while some := list(islice(pending, _AT_ONCE)):
                 for key, record in zip(some, pool.map(take, some), strict=True):
                     if record is not None:
                         self.add(key, record, marks[key])
-                        found[key] = record
-        return found, len(found) - resumed
+                        number += 1
+        return self.kept, number
 
     def add(self, key: str, record: Mapping[str, Any], mark: str = "") -> None:
         """Record that the item `key` is done, even if this process is killed later; with a mark, for later runs too."""
+        place = self._lines.add(json.dumps({KEY: key, **({MARK: mark} if mark else {}), **record}))
         if mark:
-            self._kept.add(key)
-        self._file.write(json.dumps({KEY: key, **({MARK: mark} if mark else {}), **record}) + "\n")
-        self._file.flush()
+            self.kept.places[key] = place
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close its files."""
+        for lines in (self._lines, *(former.records.lines for former in self.former)):
+            lines.close()
 
-    def finish(self) -> bytes:
-        """Close the file, and return the records that are of use to later runs, in the order of their keys."""
-        self.close()
-        lines = Records(self.path.read_bytes()).lines if self._kept else {}
-        return "".join(f"{lines[key]}\n" for key in sorted(self._kept)).encode()
+    def write(self, target: Path) -> None:
+        """Write the records that are of use to later runs, in the order of their keys."""
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            file.writelines(self._lines.at(self.kept.places[key]) for key in sorted(self.kept))
 
 
 def is_journal(path: Path) -> bool:

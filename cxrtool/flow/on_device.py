@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -83,7 +83,7 @@ def _answer(waiting: queue.SimpleQueue[tuple[Connection, str, np.ndarray]], run:
         for folder in dict.fromkeys(folder for _, folder, _ in batch):
             asked = [(connection, values) for connection, name, values in batch if name == folder]
             try:
-                found: Any = _run_filled(run, folder, [values for _, values in asked])
+                found: Any = run_filled(partial(run, folder), [values for _, values in asked], AT_ONCE)
             except Exception as error:
                 # The worker raises it, as where it runs the network itself.
                 found = [error] * len(asked)
@@ -92,11 +92,16 @@ def _answer(waiting: queue.SimpleQueue[tuple[Connection, str, np.ndarray]], run:
                     connection.send(answer)
 
 
-def _run_filled(run: Run, folder: str, inputs: list[np.ndarray]) -> np.ndarray:
+def run_filled(network: Callable[[np.ndarray], np.ndarray], inputs: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """The outputs (n, …) of a network for n inputs, at most `count`, in a batch that is filled up with black ones.
+
+    A batch of another size is computed differently, in the last digits.
+    """
     import numpy as np
 
     shown = np.stack(inputs)
-    return run(folder, np.pad(shown, ((0, AT_ONCE - len(shown)), (0, 0), (0, 0))))[: len(shown)]
+    filled = np.pad(shown, [(0, count - len(shown)), *[(0, 0)] * (shown.ndim - 1)])
+    return network(filled)[: len(shown)]
 
 
 def served(work: Callable[[Item], Result]) -> Callable[[Item], Result]:

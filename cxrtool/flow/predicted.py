@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool.data.digests import FILES, entry_of
+from cxrtool.data.digests import FILES, entry_of_file
 from cxrtool.data.file_names import REJECTS, RUN_FILE
-from cxrtool.data.files import atomic_write
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.errors import InputError
@@ -67,10 +66,11 @@ def write_beside(
     options: Options,
     settings: Settings,
     members: Sequence[Member],
-    answers: Sequence[Answer],
+    answers: Iterable[Answer],
     rejects: Sequence[Row],
     started: float,
     earlier: Earlier,
+    counts: Mapping[str, int],
 ) -> None:
     """Write the files beside a table of predictions.
 
@@ -84,28 +84,28 @@ def write_beside(
         rejects: The images without an answer.
         started: When the command started, in seconds since the epoch.
         earlier: With the answers that a later run may take over.
+        counts: Of answers and rejects.
     """
     from cxrtool.imaging import properties
 
     base = table.absolute().parent
-    known = [{"image_id": one.row["image_id"], "path": one.row["path"], **one.properties} for one in answers]
-    for row in known:
-        row["path"] = os.path.relpath(row["path"], base)
+    known = (
+        {"image_id": one.row["image_id"], "path": os.path.relpath(one.row["path"], base), **one.properties}
+        for one in answers
+    )
     write_table(beside(table, IMAGES), ["image_id", "path", *properties.COLUMNS], known)
     write_table(beside(table, REJECTS), ["path", "reason"], rejects)
     first = members[0].description
     alike = [one.description.usual for one in members if one.description.chain == first.chain]
     folders = [{"folder": os.path.relpath(one.folder, base), "digest": model_digest(one.folder)} for one in members]
-    kept = earlier.journal.finish()
-    atomic_write(beside(table, JOURNAL), kept)
+    earlier.journal.write(beside(table, JOURNAL))
     extra = {
         "model": os.path.relpath(model, base),
         "members": folders,
         "training_images": properties.of_models(alike),
-        FILES: {beside(table, JOURNAL).name: entry_of(kept)},
+        FILES: {beside(table, JOURNAL).name: entry_of_file(beside(table, JOURNAL))},
     }
     plan = Plan("predict", options.identity(), Inputs.of(files=[weights_of(one.folder) for one in members]))
-    counts = {"images": len(answers), "rejects": len(rejects)}
     write_run_file(base, plan, settings, started, counts, extra, name=beside(table, RUN_FILE).name)
 
 

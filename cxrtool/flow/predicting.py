@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxrtool.data.files import locked, saying_what_fails
-from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
+from cxrtool.data.tables.views import Packed, RowView, columns_of
 from cxrtool.errors import InputError, LeakageError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
@@ -26,7 +28,7 @@ from cxrtool.flow.assignment import Seen, changed_pixels
 from cxrtool.flow.chain import Chain, before_twins, chain_of, ends_with_twins, locate, missing_steps
 from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import AT, Inputs, Plan, without_paths
-from cxrtool.flow.journal import Former, Journal, Marks
+from cxrtool.flow.journal import Former, Journal, Marks, Records
 from cxrtool.flow.parallel import map_items, run_each
 from cxrtool.flow.replaying import Seen as SeenImage
 from cxrtool.flow.replaying import look, modules_of
@@ -78,7 +80,7 @@ class TwinInput:
         return [[prepare_pixels(twin, self.size, self.fit) for twin in twins] for twins in self.maker.make(pictures)]
 
 
-def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
+def answered_as(row: RowView, repeat: str, fold: str) -> dict[str, str]:
     """The id and label of an image in a table of predictions.
 
     Repeat and fold are those of the fold that predicts; empty for several folds, or for a model without a fold.
@@ -96,13 +98,18 @@ def answered_as(row: Row, repeat: str, fold: str) -> dict[str, str]:
     return {"image_id": name, "label": twin_class(label, row["generator"])}
 
 
-def radiographs(rows: Sequence[Row]) -> list[Row]:
+def radiographs(rows: Iterable[RowView]) -> Packed:
     """The rows of radiographs: the twins of a radiograph become one row with its id.
 
     >>> [row["image_id"] for row in radiographs(twin_rows({"image_id": "a"}, "", "", ["P", "N"]))]
     ['a']
     """
-    return list({radiograph_id(row): {**row, "image_id": radiograph_id(row)} for row in rows}.values())
+    found, known = Packed(), set[str]()
+    for row in rows:
+        if (name := radiograph_id(row)) not in known:
+            known.add(name)
+            found.append({**row, "image_id": name})
+    return found
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,47 @@ class Answer(NamedTuple):
     properties: Row
 
 
+class _Asked(NamedTuple):
+    """What models with the same preprocessing answered: the record of each image by its id and `way`, and its twins."""
+
+    records: Records
+    way: str
+    twins: Sequence[str]
+
+    def of(self, row: RowView) -> list[Answer]:
+        """The answer for an image, or for each of its twins; none where it could not be read."""
+        record = self.records.get(f"{row['image_id']} {self.way}")
+        return [] if record is None else _answers(row, record, self.twins)
+
+
+@dataclass(frozen=True)
+class Answers(Iterable[Answer]):
+    """The answers of models for images, in the order of the rows; each is read again when it is asked for.
+
+    Attributes:
+        rows: The images.
+        asked: The models, one for each preprocessing.
+        change: Applied to the probabilities (members, K) of each answer.
+    """
+
+    rows: Sequence[RowView]
+    asked: Sequence[_Asked]
+    change: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __iter__(self) -> Iterator[Answer]:
+        import numpy as np
+
+        first, *others = self.asked
+        for row in self.rows:
+            more = [{one.row["image_id"]: one.probabilities for one in other.of(row)} for other in others]
+            for one in first.of(row):
+                found = np.concatenate([one.probabilities, *(joined[one.row["image_id"]] for joined in more)])
+                yield one._replace(probabilities=self.change(found) if self.change else found)
+
+
 def answer(
     options: Question, settings: Settings, folders: Sequence[Path], manifest: Manifest, earlier: Earlier | None = None
-) -> tuple[list[Member], list[Answer], list[Row]]:
+) -> tuple[list[Member], Answers, list[Row]]:
     """Run models on the images of a manifest, after the preprocessing that these still lack.
 
     What `earlier` has of the same models and images is taken from it.
@@ -145,16 +190,15 @@ def answer(
         InputError: No image can be read, or their preprocessing differs from that of the models.
         LeakageError: A model was trained on an image.
     """
-    import numpy as np
-
     from cxrtool.training.device import choose_device, local_randomness
 
+    earlier = earlier or Earlier(Journal(), Marks(""))
     with local_randomness(settings.seed, settings.threads):
         # onnxruntime is told to use a GPU; by itself it may have no support for one.
         exported = settings.device == "auto" and any(map(is_exported, folders))
         device = choose_device("cpu" if exported else settings.device)
         ensembles = group_models(folders, device, _precision(settings, device))
-        done = chain_of(Path(row["path"]) for row in manifest.rows)
+        done = chain_of(Path(path) for path in manifest.column("path"))
         chains = []
         for ensemble in ensembles:
             folder = ensemble.members[0].folder
@@ -162,25 +206,18 @@ def answer(
             chains.append(missing_steps(locate(ensemble.description.chain, folder), done, name, manifest.name))
         seen = Seen.of(folders)
         if not settings.allow_leakage:
-            seen.refuse(manifest.rows, settings)
+            seen.refuse(manifest.records, settings)
         pairs = zip(ensembles, chains, strict=True)
-        (answers, rejects), *others = [
-            ask(options, settings, ensemble, manifest, chain, colour=ends_with_twins(done), earlier=earlier)
-            for ensemble, chain in pairs
-        ]
-        for more, _ in others:
-            joined = {one.row["image_id"]: one.probabilities for one in more}
-            answers = [
-                one._replace(probabilities=np.concatenate((one.probabilities, joined[one.row["image_id"]])))
-                for one in answers
-            ]
-    if not answers and not settings.part:
+        colour = ends_with_twins(done)
+        found = [ask(options, settings, one, manifest, chain, earlier, colour=colour) for one, chain in pairs]
+    answers, rejects = Answers(manifest.records, [asked for asked, _ in found]), found[0][1]
+    if len(rejects) == len(manifest) and not settings.part:
         raise InputError(
             f"{manifest.name}: expected an image that can be read, found none among {len(rejects)}, such as "
             f"{rejects[0]['path']}: {rejects[0]['reason']}"
         )
     # Again, now that images without a digest in the table have one.
-    seen.refuse(radiographs([one.row for one in answers]), settings)
+    seen.refuse(radiographs(one.row for one in answers), settings)
     return [member for ensemble in ensembles for member in ensemble.members], answers, rejects
 
 
@@ -210,7 +247,7 @@ class Earlier:
     marks: Marks
     taken: int = 0
 
-    def find(self, marks: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    def find(self, marks: Mapping[str, str]) -> Records:
         """The answers that are known, by key."""
         found, taken = self.journal.find(marks)
         self.taken += taken
@@ -282,39 +319,33 @@ def ask(
     ensemble: Ensemble,
     manifest: Manifest,
     chain: Chain,
+    earlier: Earlier,
     *,
     colour: bool = False,
-    earlier: Earlier | None = None,
-) -> tuple[list[Answer], list[Row]]:
+) -> tuple[_Asked, list[Row]]:
     """Decode, replay the chain, and predict; images are read while the network computes, and none is kept.
 
     Where the chain ends with generators, the model is run on all twins of each image. With `colour` the images are
     twins already, and keep their three channels. What `earlier` knows is not read again.
 
     Returns:
-        The answer for each image that could be read, or each of its twins; the rejects.
+        What was answered for the images that could be read; the rejects.
     """
     asker = _Asker(options, ensemble, chain, colour=colour)
-    known: dict[str, dict[str, Any]] = {}
-    keys: dict[str, str] = {}
-    marks: dict[str, str] = {}
-    if earlier:
-        models = [file for one in ensemble.members for file in model_files(one.folder)]
-        way = earlier.marks.of(without_paths(chain), colour, ensemble.device.type, options.batch_size, files=models)
-        keys = {row["image_id"]: f"{row['image_id']} {way[:8]}" for row in manifest.rows}
-        read_of = ("sha256", "warning", "mask_area")
-        marks = {
-            keys[row["image_id"]]: earlier.marks.of(way, [row.get(name) for name in read_of], files=[row["path"]])
-            for row in manifest.rows
-        }
-        found = earlier.find(marks)
-        known = {name: found[key] for name, key in keys.items() if key in found}
-    pending = [row for row in manifest.rows if row["image_id"] not in known]
+    models = [file for one in ensemble.members for file in model_files(one.folder)]
+    way = earlier.marks.of(without_paths(chain), colour, ensemble.device.type, options.batch_size, files=models)
+    read_of = ("sha256", "warning", "mask_area")
+    marks = {
+        f"{row['image_id']} {way[:8]}": earlier.marks.of(way, [row.get(name) for name in read_of], files=[row["path"]])
+        for row in manifest.records
+    }
+    known = earlier.find(marks)
+    pending = [row for row in manifest.records if f"{row['image_id']} {way[:8]}" not in known]
     if cluster := Cluster.of(settings):
         work = partial(_ask_batch, way=asker.described(settings))
         records = cluster.map(work, pending, asker.at_once)
     else:
-        paths = [Path(row["path"]) for row in pending]
+        paths = (Path(row["path"]) for row in pending)
         seen = map_items(asker.look, paths, workers=settings.workers, preload=modules_of(asker.before))
         records = asker.answer_all(zip(pending, (result for _, result in seen), strict=True))
     rejects: list[Row] = []
@@ -323,13 +354,10 @@ def ask(
             if isinstance(record, InputError):
                 rejects.append({"path": row["path"], "reason": record.message.removeprefix(f"{row['path']}: ")})
             else:
-                known[row["image_id"]] = record
-                if earlier:
-                    key = keys[row["image_id"]]
-                    earlier.journal.add(key, record, marks[key])
+                key = f"{row['image_id']} {way[:8]}"
+                earlier.journal.add(key, record, marks[key])
             advance(1)
-    done = ((row, known[row["image_id"]]) for row in manifest.rows if row["image_id"] in known)
-    return [one for row, record in done for one in _answers(row, record, asker.names)], rejects
+    return _Asked(known, way[:8], asker.names), rejects
 
 
 class _Asker:
@@ -363,14 +391,14 @@ class _Asker:
         return pickle.dumps((options, models, *how))
 
     def answer_all(
-        self, read: Iterable[tuple[Row, SeenImage | InputError]]
-    ) -> Iterator[tuple[Row, dict[str, Any] | InputError]]:
+        self, read: Iterable[tuple[RowView, SeenImage | InputError]]
+    ) -> Iterator[tuple[RowView, dict[str, Any] | InputError]]:
         """The record of each image that was read, or why it has none."""
         stream = iter(read)
         while batch := list(islice(stream, self.at_once)):
             yield from zip((row for row, _ in batch), self.answer(batch), strict=True)
 
-    def answer(self, batch: Sequence[tuple[Row, SeenImage | InputError]]) -> list[dict[str, Any] | InputError]:
+    def answer(self, batch: Sequence[tuple[RowView, SeenImage | InputError]]) -> list[dict[str, Any] | InputError]:
         """The same of a batch."""
         from cxrtool.imaging import plausibility, properties
 
@@ -401,7 +429,7 @@ class _Asker:
         return [seen if isinstance(seen, InputError) else next(done) for _, seen in checked]
 
 
-def _unchanged(row: Row, seen: SeenImage | InputError) -> SeenImage | InputError:
+def _unchanged(row: RowView, seen: SeenImage | InputError) -> SeenImage | InputError:
     """The image, or why it cannot be used: where its pixels are not those of the table, too."""
     return seen if isinstance(seen, InputError) else changed_pixels(row, seen.sha256) or seen
 
@@ -416,7 +444,7 @@ def _asker(way: bytes) -> tuple[_Asker, int, int]:
     return _Asker(options, ensemble, chain, colour=colour), seed, threads
 
 
-def _ask_batch(rows: Sequence[Row], *, way: bytes) -> list[dict[str, Any] | InputError]:
+def _ask_batch(rows: Sequence[RowView], *, way: bytes) -> list[dict[str, Any] | InputError]:
     """Read a batch of images and answer it, in a worker of a cluster, which loads the models once."""
     from cxrtool.training.device import local_randomness
 
@@ -426,12 +454,12 @@ def _ask_batch(rows: Sequence[Row], *, way: bytes) -> list[dict[str, Any] | Inpu
         return asker.answer(list(zip(rows, found, strict=True)))
 
 
-def _warning(row: Row, seen: str) -> str:
+def _warning(row: RowView, seen: str) -> str:
     """The warning of an image; a manifest already has those of the reader."""
     return row.get("warning", "") or seen
 
 
-def _answers(row: Row, record: Mapping[str, Any], names: Sequence[str]) -> list[Answer]:
+def _answers(row: RowView, record: Mapping[str, Any], names: Sequence[str]) -> list[Answer]:
     """The answers for an image, or for each of its twins by the generators with these names."""
     import numpy as np
 
@@ -445,19 +473,19 @@ def _answers(row: Row, record: Mapping[str, Any], names: Sequence[str]) -> list[
     return found
 
 
-MASKS = ("mask", "mask_reference")
+MASKS = tuple(name for name in PATH_COLUMNS if name != "path")
 """Columns that predictions do not have, because their paths are relative to the manifest."""
 
 
 def to_table(
-    members: Sequence[Member], answers: Sequence[Answer], columns: Sequence[str], name: str, *, by_member: bool = False
+    members: Sequence[Member], answers: Iterable[Answer], columns: Sequence[str], name: str, *, by_member: bool = False
 ) -> Predictions:
     """The answers as predictions: the mean of the members, or one row per member."""
     import numpy as np
 
     classes = list(members[0].description.classes)
-    rows: list[Row] = []
-    values = []
+    rows = Packed()
+    values = array("d")
     for row, probabilities, _ in answers:
         pairs = list(zip(members, probabilities, strict=True)) if by_member else [(None, probabilities.mean(0))]
         for member, chosen in pairs:
@@ -472,6 +500,6 @@ def to_table(
                     "predicted": classes[int(chosen.argmax())],
                 }
             )
-            values.append(chosen)
-    array = np.array(values, np.float64).reshape(-1, len(classes))
-    return Predictions(classes, rows, array, name, [name for name in columns if name not in MASKS])
+            values.extend(chosen.tolist())
+    found = columns_of(rows, [name for name in columns if name not in MASKS])
+    return Predictions.of_columns(found, np.array(values, np.float64).reshape(-1, len(classes)), classes, name)

@@ -409,7 +409,7 @@ def test_a_lock_that_a_killed_process_left_goes_and_one_that_is_held_stays(tiny,
 def test_the_digest_of_a_table_is_that_of_its_rows_as_json(tiny, streamed):
     rows = [{**row, 'a "%s" %': f"%{i}é\n", "mask": ""} for i, row in enumerate(tiny.rows)]
     own = Manifest(list(rows[0]), rows, None if streamed else tiny.origin)
-    relative = rows if streamed else relative_rows(rows, tiny.origin.parent)
+    relative = rows if streamed else list(relative_rows(rows, tiny.origin.parent))
     for table in (own, Manifest.of_columns(columns_of(rows), own)):
         assert "".join(_as_json(table)) == json.dumps(relative, sort_keys=True)
         assert Inputs.of(table).digest == Inputs.of(own).digest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxrtool.data.files import is_whole_png
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView
 from cxrtool.flow.assignment import check_read
 from cxrtool.flow.chain import Chain
 from cxrtool.flow.replaying import STEPS
@@ -47,7 +47,7 @@ class Task:
     key: str
     path: str
     outputs: tuple[tuple[int, tuple[str, ...]], ...]
-    row: Row | None = None
+    row: RowView | None = None
     kept: Kept | None = None
 
 
@@ -129,7 +129,7 @@ def apply(pixels: np.ndarray, chain: Chain) -> np.ndarray:
     return pixels
 
 
-def _read(path: str, row: Row | None = None) -> np.ndarray:
+def _read(path: str, row: RowView | None = None) -> np.ndarray:
     from cxrtool.data.reading.images import read_image
 
     pixels = read_image(path, capture_decoder_errors=True).pixels

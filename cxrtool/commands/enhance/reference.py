@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cxrtool.commands.enhance.images import Kept, Task, count_one, measure_one, modules_of
 from cxrtool.data.confinement import is_inside
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
-from cxrtool.data.tables.manifest import Row
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.chain import ALL, Chain
 from cxrtool.flow.cluster import Cluster
@@ -44,18 +44,18 @@ class Fold:
     name: str
     repeat: str
     fold: str
-    indices: list[int]
-    fitted: list[int]
+    indices: Sequence[int]
+    fitted: Sequence[int]
 
 
-def divide(rows: Sequence[Row], splits: Splits | None) -> list[Fold]:
+def divide(rows: Sequence[RowView], splits: Splits | None) -> list[Fold]:
     """The folds with a reference of their own, each with its rows.
 
     Raises:
         InputError: A fold has no training image in the manifest.
     """
     if splits is None:
-        all_indices = list(range(len(rows)))
+        all_indices = range(len(rows))
         return [Fold(ALL, "", "", all_indices, all_indices)]
     folds = []
     for (repeat, number), subsets in splits.runs.items():
@@ -121,7 +121,7 @@ def _entry(counts: np.ndarray) -> dict[str, Any]:
 
 
 def choose(
-    rows: Sequence[Row], folds: Sequence[Fold], before: Chain, build: Build, settings: Settings, *, keep: bool
+    rows: Sequence[RowView], folds: Sequence[Fold], before: Chain, build: Build, settings: Settings, *, keep: bool
 ) -> tuple[References, dict[int, str], dict[int, Kept]]:
     """For each fold the image whose histogram is nearest to the mean of the fold's training images.
 
@@ -170,13 +170,13 @@ def choose(
     return References(entries, of_fold, names, rows[distinct[0]]["path"], darkest), failed, kept
 
 
-def waiting(row: Row) -> str:
+def waiting(row: RowView) -> str:
     """The file of an image after the steps before the match, relative to the folder."""
     return f"{BEFORE}/{row['image_id']}.png"
 
 
 def _measure(
-    rows: Sequence[Row], wanted: Sequence[int], before: Chain, build: Build, settings: Settings, *, keep: bool
+    rows: Sequence[RowView], wanted: Sequence[int], before: Chain, build: Build, settings: Settings, *, keep: bool
 ) -> tuple[dict[int, np.ndarray], dict[int, str], dict[int, Kept]]:
     """The histograms of rows after the steps before the match, why others have none, and the files that were kept."""
     from cxrtool.imaging.histogram import shares, unpack
@@ -192,7 +192,7 @@ def _measure(
         for index in wanted
     }
     done = build.done(marks)
-    tasks, pending = [], []
+    pending = []
 
     def note(index: int, record: Mapping[str, Any]) -> None:
         found[index] = shares(unpack(record["cells"]))
@@ -204,11 +204,14 @@ def _measure(
             note(index, done[key])
         else:
             pending.append(index)
-            tasks.append(Task(key, rows[index]["path"], ((0, (waiting(rows[index]),)),), rows[index]))
+    tasks = (
+        Task(f"{BEFORE}/{row['image_id']}", row["path"], ((0, (waiting(row),)),), row)
+        for row in map(rows.__getitem__, pending)
+    )
     work = partial(measure_one, target=build.path, before=before, keep=keep)
-    workers, cluster = min(settings.workers, len(tasks) or 1), Cluster.of(settings)
+    workers, cluster = min(settings.workers, len(pending) or 1), Cluster.of(settings)
     results = map_items(served(work), tasks, workers=workers, preload=modules_of(before), cluster=cluster)
-    with settings.report.progress("choosing a reference", len(tasks)) as advance:
+    with settings.report.progress("choosing a reference", len(pending)) as advance:
         for index, (task, result) in zip(pending, results, strict=True):
             if isinstance(result, InputError):
                 failed[index] = result.message

@@ -12,11 +12,11 @@ from cxrtool.data.datasets.record import Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.ids import stem_of
 from cxrtool.data.tables.manifest import read_table
+from cxrtool.data.tables.severity import SEVERITIES
 from cxrtool.errors import InputError
 
 LABELS = ("P", "N")
 TABLE = "severity.csv"
-SEVERITIES = ("normal-pcr+", "mild", "moderate", "severe")
 
 
 @adapter("covidgr", mark=lambda root: (root / "P").is_dir() and (root / "N").is_dir())

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cxrtool.data.datasets import folder
 from cxrtool.data.datasets.layout import folder_of, misfit
-from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.record import BESIDE, Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.tables.manifest import Row
 from cxrtool.data.tables.people import sex_of
@@ -55,7 +55,8 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         columns |= tables.get(stem, {})
         parts = [companions[name, stem] for name in LUNGS if (name, stem) in companions]
         masks = tuple(parts) if len(parts) == len(LUNGS) else ()
-        yield replace(record, columns=columns, masks=masks, ribless=companions.get(("ribless", stem)))
+        beside = {name: file for name in BESIDE if (file := companions.get((name, stem)))}
+        yield replace(record, columns=columns, masks=masks, beside=beside)
     if empty:
         raise misfit(source, "jsrt", "JPCLN001.IMG and so on, in any folder below")
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from cxrtool.data.datasets.layout import fitting_adapters
 from cxrtool.data.datasets.paths import is_list
-from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.record import Record, Records, Request
 from cxrtool.data.datasets.registry import ADAPTERS
 from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.tables.ids import Naming, one_line, stem_of, unique_ids
 from cxrtool.data.tables.manifest import SUFFIXES, Manifest, order_columns
+from cxrtool.data.tables.views import Packed, cells_of
 from cxrtool.errors import InputError, UsageError
 
 ORIGINAL = "original"
@@ -43,7 +44,7 @@ class Listing:
         warnings: What the user should check.
     """
 
-    records: list[Record]
+    records: Records
     skipped: list[Path]
     remarks: list[str]
     warnings: list[str] = field(default_factory=list)
@@ -51,15 +52,15 @@ class Listing:
     @property
     def columns(self) -> list[str]:
         """All columns, the manifest's first."""
-        return order_columns([], [record.columns for record in self.records])
+        return order_columns([], self.records.rows)
 
     @property
     def tables(self) -> list[Manifest]:
         """The rows by source, as inputs of the step's digest."""
         by_source = itertools.groupby(self.records, attrgetter("listed_in"))
         return [
-            Manifest([], [record.columns for record in records], None if source and is_stream(source) else source)
-            for source, records in by_source
+            Manifest([], Packed(one.columns for one in some), None if source and is_stream(source) else source)  # type: ignore[arg-type]
+            for source, some in by_source
         ]
 
 
@@ -75,7 +76,7 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     Raises:
         InputError: A source does not exist, does not fit its adapter, or has no images.
     """
-    records: list[Record] = []
+    records = Records()
     namings: list[Naming] = []
     _check_table_options(sources, dataset, request)
     for source in sources:
@@ -94,8 +95,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
         raise InputError(
             f"{where}: expected images, found none", "`cxrtool prepare --help` lists the layouts that it reads"
         )
-    for record, identity in zip(records, unique_ids(namings), strict=True):
-        record.columns["image_id"] = identity
+    for index, identity in enumerate(unique_ids(namings)):
+        records.rows.put(index, "image_id", identity)
     remarks = [*request.remarks, *_patients_in_names(records)]
     return Listing(records, request.skipped, list(dict.fromkeys(remarks)), list(dict.fromkeys(request.warnings)))
 
@@ -128,9 +129,9 @@ _PATIENTS_IN_NAMES = (
 """Names of images in published sets, from which the patient can be told."""
 
 
-def _patients_in_names(records: Sequence[Record]) -> list[str]:
+def _patients_in_names(records: Records) -> list[str]:
     """A remark where no image has a patient, but its name is that of a set whose names tell the patient."""
-    if any(record.columns.get("patient_id") for record in records):
+    if any(cells_of(records.rows, "patient_id")):
         return []
     stems = [stem_of(record.path.name) for record in records if record.relative]
     for name, pattern in _PATIENTS_IN_NAMES:
@@ -211,18 +212,19 @@ def printable(path: Path | str) -> str:
 def _absolute(record: Record, listed_in: Path, source: str) -> Record:
     """The record with absolute paths and its full row of the manifest."""
     masks = tuple(map(_absolute_path, record.masks))
-    path, ribless = _absolute_path(record.path), _absolute_path(record.ribless) if record.ribless else None
+    path = _absolute_path(record.path)
+    beside = {name: _absolute_path(file) for name, file in record.beside.items()}
     row = {
         **record.columns,
         **({"mask": str(masks[0])} if masks else {}),
-        **({"ribless": str(ribless)} if ribless else {}),
+        **{name: str(file) for name, file in beside.items()},
         "path": str(path) if record.relative else "",
         "source": one_line(source).replace(":", "_"),
     }
     row |= {name: one_line(row[name]) for name in ("label", "patient_id") if row.get(name)}
     row.setdefault(ORIGINAL, printable(record.relative or record.path))
     header = _absolute_path(record.header) if record.header else None
-    return replace(record, path=path, columns=row, header=header, masks=masks, ribless=ribless, listed_in=listed_in)
+    return replace(record, path=path, columns=row, header=header, masks=masks, beside=beside, listed_in=listed_in)
 
 
 def _absolute_path(path: Path) -> Path:

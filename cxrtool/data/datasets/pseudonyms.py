@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePath
 
 from cxrtool.data.datasets.listing import ORIGINAL, Listing
@@ -19,8 +20,8 @@ def hide_names(listing: Listing, salt: str) -> None:
     salt gives the same names.
     """
     taken: set[str] = set()
-    for record in listing.records:
-        row = record.columns
+    rows = listing.records.rows
+    for index, row in enumerate(rows):
         name = keyed(f"{row['source']}/{row[ORIGINAL]}", salt)
         number = 1
         while (identity := name if number == 1 else f"{name}-{number}") in taken:
@@ -28,7 +29,8 @@ def hide_names(listing: Listing, salt: str) -> None:
             number += 1
         taken.add(identity)
         suffix = PurePath(row[ORIGINAL]).suffix.lower()
-        row["image_id"], row[ORIGINAL] = identity, identity + (suffix if suffix in SUFFIXES else "")
+        rows.put(index, "image_id", identity)
+        rows.put(index, ORIGINAL, identity + (suffix if suffix in SUFFIXES else ""))
     listing.remarks = [_without(text, listing.records) for text in listing.remarks]
     listing.warnings = [_without(text, listing.records) for text in listing.warnings]
 
@@ -38,9 +40,9 @@ def without_names(text: str, record: Record) -> str:
     return _without(text, [record])
 
 
-def _without(text: str, records: list[Record]) -> str:
+def _without(text: str, records: Iterable[Record]) -> str:
     for record in records:
-        for path in (record.path, record.header, *record.masks, record.ribless):
+        for path in (record.path, record.header, *record.masks, *record.beside.values()):
             for name in (str(path), path.name, path.stem) if path else ():
                 # A stem such as `1` is in every message.
                 if len(name) > 2 and name in text:

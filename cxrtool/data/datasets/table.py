@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cxrtool.data.datasets.finding import Finder, listed
-from cxrtool.data.datasets.record import Record, Request
+from cxrtool.data.datasets.record import BESIDE, Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.files import is_stream
 from cxrtool.data.tables.ids import stem_of
@@ -27,7 +27,7 @@ from cxrtool.options import did_you_mean, one_of
 AMBIGUOUS = "several files have this name"
 
 _COMPUTED = ("width", "height", "sha256", "dhash", "warning", "parent_id", "generator", "repeat", "fold")
-STANDARD = tuple(name for name in COLUMNS if name not in (*_COMPUTED, "mask_reference"))
+STANDARD = tuple(name for name in COLUMNS if name not in (*_COMPUTED, "mask_reference", "opacities_reference"))
 """The columns of a manifest that a table can give."""
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "imagename", "img")
@@ -109,10 +109,10 @@ def read(source: Path, request: Request) -> Iterator[Record]:
                 if original and original not in copied.values():
                     columns.pop(names[original], None)
                 columns[role] = column_of_role[index]
-        beside = {name: columns[name] for name in ("mask", "ribless") if columns.get(name)}
-        files = {name: _beside(folder, images, cell) for name, cell in beside.items()}
-        masks = (files["mask"],) if "mask" in files else ()
-        record = Record(Path(table.place(index)), columns, "", masks=masks, ribless=files.get("ribless"))
+        named = {name: columns[name] for name in ("mask", *BESIDE) if columns.get(name)}
+        files = {name: _beside(folder, images, cell) for name, cell in named.items()}
+        masks = (files.pop("mask"),) if "mask" in files else ()
+        record = Record(Path(table.place(index)), columns, "", masks=masks, beside=files)
         name = row[path_column].strip()
         if name:
             path, candidates = finder.find(name)

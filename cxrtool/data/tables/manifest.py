@@ -30,6 +30,7 @@ from cxrtool.data.tables.views import (
     ROWS,
     Columns,
     FrameOfText,
+    Packed,
     Readable,
     RowsField,
     RowView,
@@ -56,6 +57,8 @@ COLUMNS = (
     "sex",
     "mask",
     "mask_reference",
+    "opacities",
+    "opacities_reference",
     "ribless",
     "width",
     "height",
@@ -81,7 +84,7 @@ RUN_NUMBERS = ("repeat", "fold")
 SUFFIXES = (".csv", ".tsv", PARQUET)
 """Names of files that are read as a table with the columns of cxrtool, and never as an image."""
 
-PATH_COLUMNS = ("path", "mask", "mask_reference", "ribless")
+PATH_COLUMNS = ("path", "mask", "mask_reference", "opacities", "opacities_reference", "ribless")
 _CELL_LIMIT = 10_000_000
 STANDARD_INPUT = "standard input"
 LINE, ROW = "line", "row"
@@ -407,7 +410,7 @@ def read_manifest(argument: Path | str, *, root: Path | None = None) -> Manifest
 def order_columns(columns: Sequence[str], rows: Sequence[RowView] = ()) -> list[str]:
     """Known columns first, in the order of `COLUMNS`, then all others, also those that only rows have."""
     present = dict.fromkeys(columns)
-    for row in [rows.cells] if isinstance(rows, Columns) else rows:
+    for row in [rows.cells] if isinstance(rows, Columns | Packed) else rows:
         for name in row:
             present.setdefault(name)
     known = [name for name in COLUMNS if name in present]
@@ -458,13 +461,14 @@ def write_table(target: Path, columns: Sequence[str], rows: Iterable[RowView], *
     Returns:
         Whether it was written.
     """
-    listed = rows if isinstance(rows, Columns) else list(rows)
-    whole = [dump_parquet(columns, columns_of(listed))] if is_parquet(target) else None
+    if not isinstance(rows, Columns) and (keep or is_parquet(target)):
+        rows = list(rows)
+    whole = [dump_parquet(columns, columns_of(rows))] if isinstance(rows, Sequence) and is_parquet(target) else None
     # A CSV is made twice instead of being held in memory.
-    if keep and target.is_file() and _is_same(target, whole or map(encoded, _lines(columns, listed))):
+    if keep and target.is_file() and _is_same(target, whole or map(encoded, _lines(columns, rows))):
         return False
     with atomic_path(target) as temporary, temporary.open("wb") as file:
-        file.writelines(whole or map(encoded, _lines(columns, listed)))
+        file.writelines(whole or map(encoded, _lines(columns, rows)))
     return True
 
 
@@ -480,10 +484,10 @@ def write_manifest(target: Path, columns: Sequence[str], rows: Iterable[RowView]
     return write_table(target, columns, relative, keep=keep)
 
 
-def relative_rows(rows: Iterable[RowView], base: Path) -> list[Row]:
+def relative_rows(rows: Iterable[RowView], base: Path) -> Iterator[Row]:
     """Copies of the rows with `path` and masks relative to `base`."""
     relative = _Relative(base)
-    return [{**row, **{name: relative(row[name]) for name in PATH_COLUMNS if row.get(name)}} for row in rows]
+    return ({**row, **{name: relative(row[name]) for name in PATH_COLUMNS if row.get(name)}} for row in rows)
 
 
 def relative_columns(columns: Columns, base: Path) -> Columns:

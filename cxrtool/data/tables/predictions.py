@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 PREFIX = "prob_"
 HEAD = ("image_id", "path", "repeat", "fold", "subset", "label", "predicted")
+LEARNED = "learned"
+"""The column with the target of a model (`flow.target`), where that is not the column `label` of a manifest."""
+
 INCONCLUSIVE = "inconclusive"
 """The value of `predicted` where the model abstained."""
 
@@ -40,7 +43,18 @@ _KINDS = {
     DECISIONS: "predicted classes without scores",
 }
 
-GROUPING = ("patient_id", "severity", "source", "view", "age", "sex", "parent_id", "generator", "sha256")
+GROUPING = (
+    "patient_id",
+    "severity",
+    "severity_estimated",
+    "source",
+    "view",
+    "age",
+    "sex",
+    "parent_id",
+    "generator",
+    "sha256",
+)
 """Manifest columns that travel with a prediction, so that it can be evaluated by group without its manifest."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
 from cxrtool.data.tables.manifest import Manifest, Row, Table, order_columns
+from cxrtool.data.tables.missing import missing_words
+from cxrtool.data.tables.severity import HIGHEST, SEVERITY, stratum_of
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.options import did_you_mean, one_of
 
@@ -168,6 +171,37 @@ def exclude(selection: Selection, text: str) -> None:
     selection.keep(cells != normalised(value), f"--exclude: {text}")
     if not len(selection):
         raise InputError(f"--exclude {text}: every image has this value, so that none is left")
+
+
+def rate(selection: Selection, column: str) -> int:
+    """Make `severity` of a column with extents from 0 to 8; rows without an extent keep none.
+
+    Returns:
+        The number of rows whose severity was another one.
+
+    Raises:
+        InputError: There is no such column, or a cell is no extent.
+    """
+    _require(selection, column, "--severity-from")
+    cells = selection.cells(column).str.strip()
+    missing = missing_words(set(cells))
+    extents = {cell: "" if cell.casefold() in missing else cell for cell in set(cells)}
+    for cell in sorted(filter(None, extents.values())):
+        try:
+            extent = float(cell)
+        except ValueError:
+            extent = math.nan
+        if not 0 <= extent <= HIGHEST:
+            raise InputError(
+                f"--severity-from {column}: expected numbers from 0 to {HIGHEST}, found '{cell}'",
+                "an extent counts 0 to 4 for each lung",
+            )
+        extents[cell] = stratum_of(extent)
+    made = cells.map(extents)
+    before = selection.cells(SEVERITY) if SEVERITY in selection.columns else made
+    changed = int(((before != "") & (before != made)).sum())
+    selection.frame = selection.frame.assign(**{SEVERITY: made})
+    return changed
 
 
 def relabel(selection: Selection, mapping: Mapping[str, str]) -> None:

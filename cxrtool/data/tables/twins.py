@@ -92,7 +92,7 @@ def is_twin(row: Mapping[str, str]) -> bool:
     return bool(row.get("generator"))
 
 
-def twin_rows(row: Row, repeat: str, fold: str, generators: Sequence[str]) -> list[Row]:
+def twin_rows(row: Mapping[str, str], repeat: str, fold: str, generators: Sequence[str]) -> list[Row]:
     """The rows of the twins that the generators of a fold make of one radiograph; `path` stays that of the radiograph.
 
     Args:

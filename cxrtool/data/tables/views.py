@@ -82,6 +82,68 @@ class Columns(Sequence[RowView]):
         return [dict(zip(names, row, strict=True)) for row in zip(*self.cells.values(), strict=True)]
 
 
+class Packed(Sequence[dict[str, str]]):
+    """Rows that need not have the same columns, in the memory of columns: each is made anew when it is asked for.
+
+    Equal cells of a column are one text in memory.
+
+    >>> rows = Packed([{"image_id": "a"}, {"image_id": "b", "mask": "b.png"}])
+    >>> rows[0], rows.columns().cells["mask"]
+    ({'image_id': 'a'}, ['', 'b.png'])
+
+    Attributes:
+        cells: The cells of each column; None where a row lacks it.
+    """
+
+    def __init__(self, rows: Iterable[RowView] = ()) -> None:
+        self.cells: dict[str, list[str | None]] = {}
+        self._known: dict[str, dict[str, str]] = {}
+        self._size = 0
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: RowView) -> None:
+        """Add a row."""
+        for name in row:
+            if name not in self.cells:
+                self.cells[name], self._known[name] = [None] * self._size, {}
+        for name, cells in self.cells.items():
+            cell, known = row.get(name), self._known.get(name)
+            if cell is None or known is None:
+                cells.append(cell)
+                continue
+            cells.append(known.setdefault(cell, cell))
+            # Nearly all cells are different, as ids are.
+            if len(known) > _DIFFERENT and 2 * len(known) > len(cells):
+                del self._known[name]
+        self._size += 1
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Packed: ...
+    def __getitem__(self, index: int | slice) -> dict[str, str] | Packed:
+        if isinstance(index, slice):
+            return Packed(map(self.__getitem__, range(self._size)[index]))
+        index = range(self._size)[index]
+        return {name: cell for name, cells in self.cells.items() if (cell := cells[index]) is not None}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, index: int, name: str, cell: str) -> None:
+        """Replace a cell, or add it."""
+        self.cells.setdefault(name, [None] * self._size)[index] = cell
+
+    def columns(self, names: Iterable[str] = ()) -> Columns:
+        """The rows by column: the columns `names`, then all others; a missing cell is empty."""
+        return Columns({name: cells_of(self, name) for name in dict.fromkeys([*names, *self.cells])}, self._size)
+
+
+_DIFFERENT = 64
+"""Different cells from which on a column may be one of ids, whose cells are not compared any more."""
+
+
 class RowsField:
     """A dataclass's field `rows`: one dictionary a row.
 
@@ -154,6 +216,8 @@ class Readable:
 
 def cells_of(rows: Sequence[RowView], name: str) -> list[str]:
     """The cells of a column, for reading only; all empty where the rows lack it."""
+    if isinstance(rows, Packed):
+        return [cell or "" for cell in rows.cells.get(name, [None] * len(rows))]
     if not isinstance(rows, Columns):
         return [row.get(name, "") for row in rows]
     found = rows.cells.get(name)
@@ -170,6 +234,8 @@ def set_columns(table: object, columns: Columns) -> None:
 
 def columns_of(rows: Sequence[RowView], names: Iterable[str] = ()) -> Columns:
     """Rows by column: the columns `names`, then all others that a row has; a missing cell is empty."""
+    if isinstance(rows, Packed):
+        return rows.columns(names)
     if isinstance(rows, Columns):
         missing = [name for name in names if name not in rows.cells]
         return Columns({**rows.cells, **{name: [""] * len(rows) for name in missing}}, len(rows)) if missing else rows

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.tables.views import RowView
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 from cxrtool.evaluation.resampling.influence import ENOUGH_PATIENTS, Error, standard_error
 from cxrtool.evaluation.resampling.intervals import (
@@ -51,9 +52,7 @@ def mean_over_patients(
     return measure(mean, replicates, patients=len(sizes), proportion=proportion, method=method)
 
 
-def mean_of_images(
-    rows: Sequence[dict[str, Any]], values: Iterable[float], seed: int, *, proportion: bool
-) -> dict[str, Any]:
+def mean_of_images(rows: Sequence[RowView], values: Iterable[float], seed: int, *, proportion: bool) -> dict[str, Any]:
     """`mean_over_patients` of the rows of a manifest as JSON, with the numbers of images and patients."""
     patients = group_images(rows)
     figure = mean_over_patients(values, patients, seed, proportion=proportion)

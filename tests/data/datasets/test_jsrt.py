@@ -12,7 +12,7 @@ def test_what_lies_beside_the_films_is_found(published, listed):
     assert told == [("nodule", "53", "F", "PA"), ("no nodule", "60", "M", "PA")]
     assert nodule.columns["diagnosis"] == "lung cancer(adenocarcinoma)"
     assert nodule.masks == tuple(root / f"scr/fold1/masks/{side} lung/JPCLN001.gif" for side in ("left", "right"))
-    assert healthy.ribless == root / "BSE_JSRT/JPCNN001.png"
+    assert healthy.beside["ribless"] == root / "BSE_JSRT/JPCNN001.png"
 
 
 def test_films_masks_and_rib_free_pictures_are_prepared_alike(published, cxr, tmp_path):
@@ -38,4 +38,4 @@ def test_films_masks_and_rib_free_pictures_are_prepared_alike(published, cxr, tm
 def test_without_scr_and_bse_there_are_only_films(published, listed):
     root = published("jsrt")
     rows = listed("jsrt", root / "All247images")
-    assert not any(row.masks or row.ribless for row in rows.values())
+    assert not any(row.masks or row.beside for row in rows.values())

@@ -55,12 +55,12 @@ def test_a_record_knows_its_files_and_its_row(published, monkeypatch):
     first = list_images([Path(root.name)], "jsrt", Request(), None).records[0]
     lungs = tuple(root / f"scr/fold1/masks/{side} lung/JPCLN001.gif" for side in ("left", "right"))
     assert (first.path, first.masks) == (root / "All247images/JPCLN001.IMG", lungs)
-    assert first.ribless == root / "BSE_JSRT/JPCLN001.png"
+    assert first.beside["ribless"] == root / "BSE_JSRT/JPCLN001.png"
     assert [first.columns[name] for name in ("image_id", "path", "mask", "ribless", "label", "patient_id")] == [
         "JPCLN001",
         str(first.path),
         str(lungs[0]),
-        str(first.ribless),
+        str(first.beside["ribless"]),
         "nodule",
         "JPCLN001",
     ]

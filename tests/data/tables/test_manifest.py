@@ -300,7 +300,7 @@ def test_relative_paths_are_those_of_relpath(folders, parts):
     expected = Path(os.path.relpath(path, base)).as_posix()
     columns = relative_columns(Columns({"path": [path, "", path]}, 3), Path(base))
     assert columns.cells["path"] == [expected, "", expected]
-    assert relative_rows([{"path": path, "mask": ""}], Path(base)) == [{"path": expected, "mask": ""}]
+    assert [*relative_rows([{"path": path, "mask": ""}], Path(base))] == [{"path": expected, "mask": ""}]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
