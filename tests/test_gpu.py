@@ -215,7 +215,7 @@ def test_a_batch_that_memory_does_not_hold_is_accumulated(device, little_memory,
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, make_study, device):
-    """A study, and the same run trained on the processor and on the device."""
+    """A study, and the same run trained on the processor, on the device, and there with `--compile`."""
     folder = tmp_path_factory.mktemp("place")
     study = make_study(folder)
     told = TrainOptions.of(
@@ -224,6 +224,8 @@ def place(tmp_path_factory, make_study, device):
     settings = Settings(cache=folder / "cache", precision="fp32")
     for name in ("cpu", "device"):
         train(told, replace(settings, out=folder / name, device="cpu" if name == "cpu" else str(device)))
+    compiled = replace(settings, out=folder / "compiled", device=str(device))
+    train(replace(told, compile=True), compiled)
     return folder, study
 
 
@@ -233,9 +235,10 @@ def assert_same_predictions(one, other, tolerance):
     np.testing.assert_allclose(first.probabilities, second.probabilities, atol=tolerance)
 
 
-def test_training_gives_the_same_predictions(place):
+@pytest.mark.parametrize("other", ["device", "compiled"])
+def test_training_gives_the_same_predictions(place, other):
     folder, _ = place
-    assert_same_predictions(*(folder / name / "r0f0" / "predictions.csv" for name in ("cpu", "device")), TRAINED)
+    assert_same_predictions(*(folder / name / "r0f0" / "predictions.csv" for name in ("cpu", other)), TRAINED)
 
 
 def on_both(cxr, device, *line, out):

@@ -1,7 +1,8 @@
 """The work of a recipe, step by step: what is trained, what images go through, and a rough time and size of it.
 
 The steps come from the chain itself. Of trainings a few steps are timed. Commands that need no trained model are called
-on two small samples of the images, and the difference is their slope. Nothing else is known before it is done.
+on two small samples of the images, and the difference is their slope. Those that need one have the slopes of `AFTER`,
+which were measured once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxrtool.commands.recipe.system import Call, Recipe
 from cxrtool.data.files import scratch_folder
@@ -110,8 +111,9 @@ class Estimate:
             f"{count_of(len(self.rows), 'command')}, {count_of(trainings, 'training')}",
             f"A rough estimate: {STEPS - 1} training steps of each network, and the other commands on {few} and {some} "
             f"of the images, were timed here ({self.device}) and multiplied; other work on this machine affects the "
-            "result.\nDecoding and predictions of trainings are not counted, nor commands without a time, which need "
-            "trained models.\n" + "".join(f"{remark}\n" for remark in self.remarks),
+            f"result. {', '.join(AFTER)} need trained models: their slopes were measured once, on one core of another "
+            "machine.\nDecoding and predictions of trainings are not counted.\n"
+            + "".join(f"{remark}\n" for remark in self.remarks),
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -194,7 +196,14 @@ def estimate(system: Recipe, settings: Settings) -> Estimate:
             advance(1)
     slopes, remarks = measure_slopes(system, listed, settings)
     shown = f"cpu, {settings.threads} threads" if device.type == "cpu" else str(device)
-    found = [rows[call.name] if call.name in rows else _other(call, calls, slopes[call.name]) for call in calls]
+    found = [
+        rows[call.name]
+        if call.name in rows
+        else _after(call, calls, rows)
+        if call.command in AFTER
+        else _other(call, calls, slopes[call.name])
+        for call in calls
+    ]
     if any("--within" in call.options for call in calls):
         remarks.append("Divisions within another (--within) have fewer training images than are counted.")
     return Estimate(len(listed), classes, shown, device.type == "cuda", found, remarks)
@@ -216,17 +225,31 @@ def _whole(flag: str, text: str) -> int:
     return int(text)
 
 
-def division(calls: Sequence[Call], splits: str) -> tuple[int, float]:
-    """The folds of all repeats of a splits file of the chain, and the share of the images that each trains on."""
+class Division(NamedTuple):
+    """A splits file of the chain.
+
+    Attributes:
+        runs: The folds of all repeats.
+        share: Of the images that each trains on.
+        tested: Images that all of them test, per image.
+    """
+
+    runs: int
+    share: float
+    tested: float
+
+
+def division(calls: Sequence[Call], splits: str) -> Division:
+    """How a splits file of the chain divides the images."""
     options = next((call.options for call in calls if call.command == "split" and call.options["-o"] == splits), {})
     if "--within" in options:
         return division(calls, options["--within"])
     repeats = _whole("--repeats", options.get("--repeats", "1"))
     if "--holdout" in options:
         parts = [float(part) for part in options["--holdout"].split("/")]
-        return repeats, parts[0] / sum(parts)
+        return Division(repeats, parts[0] / sum(parts), repeats * parts[-1] / sum(parts))
     folds = _whole("--folds", options.get("--folds", "1"))
-    return folds * repeats, (1 - 1 / folds) * (1 - float(options.get("--validation", "0")))
+    return Division(folds * repeats, (1 - 1 / folds) * (1 - float(options.get("--validation", "0"))), repeats)
 
 
 def _design(call: Call, calls: Sequence[Call], classes: int, settings: Settings) -> tuple[Row, Design]:
@@ -243,7 +266,7 @@ def _design(call: Call, calls: Sequence[Call], classes: int, settings: Settings)
     frozen = options.freeze and given.get("--weights") != "none"
     kernels = network_kernels(options.model, options.kernels)
     options = replace(options, epochs=1, size=size, freeze=frozen, kernels=kernels)
-    runs, share = division(calls, given["--splits"])
+    runs, share, _ = division(calls, given["--splits"])
     # Each image becomes a twin of each generator, in colour, and each class one of each.
     copies, colours = (classes, 3) if "--transform" in given else (1, 1)
     design = make_design(options, classes * copies, settings, 0)
@@ -292,13 +315,50 @@ class Slope:
     reason: str = ""
 
 
+AFTER = {
+    "audit": Slope(0.056, 1.54e6),
+    "compare": Slope(0.00013, 18),
+    "evaluate": Slope(0.0012, 35),
+    "explain": Slope(0.0096, 1.65e6),
+    "fuse": Slope(0.000013, 33),
+    "report": Slope(0.0013),
+}
+"""Of commands that need trained models, the slope for each image, or for each image that a run tests; that of `explain`
+is without its passes through the network. Processor time of one thread (Xeon, AVX-512) in November 2026: `audit` and
+`explain` between 40 and 100 phantoms of 512 pixels, the others between 2,000 and 15,000 patients with one row each in a
+run; from 20,000 on they take less."""
+
+
+def _after(call: Call, calls: Sequence[Call], trained: Mapping[str, Row]) -> Row:
+    """A command line that needs trained models."""
+    slope = AFTER[call.command]
+    row = Row(call.name, call.command, unit="image tested", seconds=slope.seconds, bytes=slope.bytes)
+    if call.command == "audit":
+        return replace(row, unit="image")
+    runs = _runs_of(call, calls)
+    if call.command == "explain":
+        # A map takes a pass forward and one back, as in a step.
+        step = trained[runs[0].name]
+        row = replace(row, seconds=(slope.seconds or 0.0) + (step.seconds or 0.0) / step.batch)
+    return replace(row, share=sum(division(calls, run.options["--splits"]).tested for run in runs))
+
+
+def _runs_of(call: Call, calls: Sequence[Call]) -> list[Call]:
+    """The trainings whose predictions a call reads; of those that `fuse` joins, the first: they share their images."""
+    makers = [other for other in calls if other.command in ("train", "fit", "fuse") and other != call]
+    made = {other.options["-o"]: other for other in makers}
+    read = dict.fromkeys(word.rpartition("=")[2] for word in call.words)
+    found = [made[path] for path in read if path in made]
+    return [_runs_of(other, calls)[0] if other.command == "fuse" else other for other in found]
+
+
 def _other(call: Call, calls: Sequence[Call], slope: Slope) -> Row:
     """A command line that is no training of `train`."""
     row = Row(call.name, call.command, seconds=slope.seconds, bytes=slope.bytes, reason=slope.reason)
     if call.command != "fit":
         return row
     given = call.options
-    runs, share = division(calls, given["--splits"])
+    runs, share, _ = division(calls, given["--splits"])
     weights = given.get("--class-loss-weight", "")
     tried = len(SWEEP) if weights == "sweep" else weights.count(",") + 1
     size = _whole("--size", given.get("--size", str(GENERATORS["size"])))

@@ -10,13 +10,15 @@ Example: cxrtool fit generators cropped --splits splits.csv -o generators
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from cxrtool.commands.fit.generators.effects import COLUMNS, EFFECTS, SUMMARY, summarise
 from cxrtool.commands.fit.generators.fold import GeneratorsTrainer, check_design
 from cxrtool.commands.fit.generators.options import GeneratorOptions
+from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
@@ -32,11 +34,12 @@ from cxrtool.flow.fold_training import (
     complete_run,
     create_run_folder,
     finished_folds,
-    raise_if_strict,
+    report_rejects,
     warn_without_validation,
 )
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
-from cxrtool.flow.settings import Settings
+from cxrtool.flow.jobs import FoldJob, apart, check_processes, check_same, do_apart
+from cxrtool.flow.settings import Reporter, Settings, Silent
 from cxrtool.flow.signals import StopRequest
 from cxrtool.training.presets import SWEEP
 
@@ -65,46 +68,115 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
         StoppedError: A signal arrived.
         StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
-    options = resolve(options)
-    splits = splits_file(options.splits or Path())
-    manifest = read_manifest(options.manifest, root=settings.root)
-    if any(is_twin(row) for row in manifest.rows):
-        raise InputError(f"{manifest.name}: expected radiographs, found twins that a generator made")
-    assignments = read_assignments(splits, manifest, settings)
-    wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
-    files = [Path(name) for name in (options.weights, options.perceptual) if name not in NO_FILES]
-    # Only the content of the splits counts, as in `train`.
-    inputs = Inputs.of(manifest, files=files, verify=settings.verify).after(splits)
-    identity = {**options.identity(), "splits": splits_digest(splits), "precision": settings.precision}
-    chain = chain_of_manifest(manifest)
-    plan = Plan("fit", identity, inputs, chain, LIBRARIES, seeded=True, threaded=True)
-    container = StepFolder(settings.out, plan, settings, replaced=False)
+    fitting = Fitting.open(options, settings)
+    options, container, manifest = fitting.options, fitting.container, fitting.manifest
     if not container.needs_work():
         return None
-    mine = [a for a in assignments if (a.repeat, a.fold) in wanted]
-    _check_choice(options, mine)
+    _check_choice(options, fitting.mine)
     check_design(options, manifest.classes(), settings)
-    warn_without_validation(mine, options, settings)
+    warn_without_validation(fitting.mine, options, settings)
     _warn_of_deviations(options, manifest, settings)
     shown = {**options.identity(), "manifest": str(options.manifest), "splits": str(options.splits)}
-    create_run_folder(container, splits, {**shown, "precision": settings.precision}, {})
-    stores = Stores(settings, manifest, container)
-    task = Task(
-        preset=None,
-        save_every=options.save_every,
-        settings=settings,
-        manifest=manifest,
-        classes=manifest.classes(),
-        chain=chain,
-        container=container,
-        stores=stores,
-    )
-    trainer = GeneratorsTrainer(options, task)
+    create_run_folder(container, fitting.splits, {**shown, "precision": settings.precision}, {})
     with StopRequest() as request:
-        for assignment in mine:
-            request.raise_if_stopped()
-            trainer.train_fold(assignment, request)
-    return _close(container, assignments, manifest, settings)
+        if apart(settings, options.jobs):
+            start = partial(start_fitting, options, settings.portable(), container.digest)
+            do_apart(start, [fitting.jobs()], options.jobs, settings, request, fitting.decode)
+        else:
+            for assignment in fitting.mine:
+                request.raise_if_stopped()
+                fitting.do(FoldJob(assignment.name), request)
+    return _close(container, fitting.assignments, manifest, settings)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A call of `fit generators` that has read its tables, and its jobs, which any process can do.
+
+    Attributes:
+        options: Resolved.
+        splits: The splits file.
+        assignments: All folds.
+        mine: Those of `--only`.
+        container: The run; its settings have the report of the jobs.
+        speaks: Whether rejects are reported here.
+    """
+
+    options: GeneratorOptions
+    splits: Path
+    manifest: Manifest
+    assignments: Sequence[Assignment]
+    mine: Sequence[Assignment]
+    container: StepFolder
+    speaks: bool
+
+    @classmethod
+    def open(cls, options: GeneratorOptions, settings: Settings, report: Reporter | None = None) -> Fitting:
+        """Read the tables that the options name; without a `report` of their own, jobs have that of the settings.
+
+        Raises:
+            UsageError: An option is wrong, or there are no splits.
+            InputError: Manifest and splits do not match.
+            LeakageError: A patient or an image is in more than one subset of a fold.
+        """
+        options = resolve(options)
+        splits = splits_file(options.splits or Path())
+        check_processes(settings, options.jobs, {"the manifest": options.manifest, "--splits": splits})
+        manifest = read_manifest(options.manifest, root=settings.root)
+        if any(is_twin(row) for row in manifest.rows):
+            raise InputError(f"{manifest.name}: expected radiographs, found twins that a generator made")
+        assignments = read_assignments(splits, manifest, settings)
+        wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
+        mine = [a for a in assignments if (a.repeat, a.fold) in wanted]
+        files = [Path(name) for name in (options.weights, options.perceptual) if name not in NO_FILES]
+        # Only the content of the splits counts, as in `train`.
+        inputs = Inputs.of(manifest, files=files, verify=settings.verify).after(splits)
+        identity = {**options.identity(), "splits": splits_digest(splits), "precision": settings.precision}
+        plan = Plan("fit", identity, inputs, chain_of_manifest(manifest), LIBRARIES, seeded=True, threaded=True)
+        container = StepFolder(settings.out, plan, replace(settings, report=report or settings.report), replaced=False)
+        return cls(options, splits, manifest, assignments, mine, container, report is None)
+
+    @cached_property
+    def trainer(self) -> GeneratorsTrainer:
+        """What fits the generators of a fold."""
+        options, manifest, container = self.options, self.manifest, self.container
+        task = Task(
+            preset=None,
+            save_every=options.save_every,
+            settings=container.settings,
+            manifest=manifest,
+            classes=manifest.classes(),
+            chain=chain_of_manifest(manifest),
+            container=container,
+            stores=Stores(container.settings, manifest, container, warn=self.speaks, beside=options.jobs),
+            beside=options.jobs,
+        )
+        return GeneratorsTrainer(options, task)
+
+    def jobs(self) -> list[FoldJob]:
+        """The folds that are left to do."""
+        return [FoldJob(a.name) for a in self.mine if self.trainer.task.folder(a).needs_work()]
+
+    def decode(self, request: StopRequest) -> None:
+        """Decode the radiographs, and report what cannot be read."""
+        self.trainer.task.stores.open(*self.trainer.shape, request)
+
+    def do(self, job: FoldJob, request: StopRequest) -> None:
+        """Fit the generators of a fold, unless it is complete."""
+        self.trainer.train_fold(next(a for a in self.mine if a.name == job.fold), request)
+
+
+def start_fitting(
+    options: GeneratorOptions, settings: Settings, digest: str, report: Reporter, request: StopRequest
+) -> Callable[[FoldJob], None]:
+    """What fits folds of a call of `fit generators` in another process; arguments as of `start_training` of `train`.
+
+    Raises:
+        InputError: The inputs have changed.
+    """
+    fitting = Fitting.open(options, replace(settings, report=Silent()), report)
+    check_same(fitting.container, digest, fitting.manifest.name)
+    return lambda job: fitting.do(job, request)
 
 
 def resolve(options: GeneratorOptions) -> GeneratorOptions:
@@ -187,6 +259,7 @@ def _close(
         done, rejects = finished_folds(container, names)
         if len(done) < len(names):
             report.say(f"{container.shown}: {len(done)} of {count_of(len(names), 'fold is', 'folds are')} complete")
+            report_rejects(rejects, settings, f"{REJECTS} of every fold")
             return None
         rows = [row for name in names for row in read_table(run / name / EFFECTS).rows]
         subset = "test" if any(row["subset"] == "test" for row in rows) else "validation"
@@ -198,5 +271,5 @@ def _close(
         f"{container.shown}: {runs.all_folds(len(names))} complete; next: cxrtool transform MANIFEST --generators "
         f"{container.shown} -o DIR, or cxrtool evaluate {container.shown} for FuCiTNet alone"
     )
-    raise_if_strict(rejects, settings)
+    report_rejects(rejects, settings)
     return header, table, f"Effect of each generator on the {subset} images of its class:"

@@ -17,6 +17,7 @@ from cxrtool.flow.assignment import Assignment
 from cxrtool.flow.chain import copy_parts, radiograph_of
 from cxrtool.flow.fold_training import FITTED_COLUMNS, FoldTrainer, Task, describe_epoch
 from cxrtool.flow.folder import Build, without_paths
+from cxrtool.flow.jobs import turn, warning_of
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
 
@@ -204,15 +205,16 @@ class GeneratorsTrainer(FoldTrainer):
         import numpy as np
 
         from cxrtool.training.class_inherent_fold import fit_generator_fold
-        from cxrtool.training.device import choose_device, take_turns
         from cxrtool.training.job import COLUMNS as SHOWN
 
         task, subsets = self.task, assignment.subsets
         report, design = task.settings.report, self.generator_design(assignment)
         name = name or assignment.name
         weights = design.class_loss_weights
-        turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
-        with turns, report.progress(name, design.recipe.epochs * len(weights)) as advance:
+        with (
+            turn(task.settings, task.beside, request),
+            report.progress(name, design.recipe.epochs * len(weights)) as advance,
+        ):
 
             def epoch_done(weight: float, row: dict[str, float | None]) -> None:
                 advance(1)
@@ -232,7 +234,7 @@ class GeneratorsTrainer(FoldTrainer):
                 save_every=task.save_every,
                 epoch_done=epoch_done,
                 stop=request.error,
-                warn=report.warn,
+                warn=warning_of(name, task.beside, report),
             )
         request.raise_if_stopped()
         return fitted

@@ -62,6 +62,7 @@ class GeneratorOptions(FittingOptions):
         "Initial learning rate of the classifier; --sched and its options are for the classifier.", 1e-3
     )
     only: str | None = common_options.only()
+    jobs: int = common_options.jobs()
     save_every: float = common_options.save_every()
     # Constant, as in the implementation.
     momentum: float = 0.9
@@ -72,7 +73,7 @@ class GeneratorOptions(FittingOptions):
     @classmethod
     def preset_of(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """The defaults, which are those of the paper and its implementation."""
-        of_the_call = ("manifest", "splits", "only", "save_every")
+        of_the_call = ("manifest", "splits", "only", "jobs", "save_every")
         return {name: entry.default for name, (entry, _) in declared(cls).items() if name not in of_the_call}
 
     def identity(self) -> dict[str, Any]:
