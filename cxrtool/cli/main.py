@@ -32,7 +32,7 @@ from cxrtool.flow.settings import Reporter
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Data": ("prepare", "select", "split", "audit", "info"),
-    "Images": ("segment", "enhance", "transform"),
+    "Images": ("segment", "grade", "enhance", "transform"),
     "Models": ("fit", "train", "predict", "fuse", "weights"),
     "Results": ("evaluate", "compare", "explain", "report"),
     "Toolbox": ("help", "recipe", "phantom", "cache", "doctor", "demo"),

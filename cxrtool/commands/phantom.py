@@ -135,6 +135,7 @@ def draw_one(shot: Shot, *, folder: Path, size: int, truth: str) -> tuple[Row, i
         "left": drawing.left_lung,
         "heart": drawing.heart,
         "lesions": drawing.lesions,
+        "opacities": drawing.opacities,
     }
     with saying_what_fails(folder):
         for parent in {path.parent for path in paths.values()}:

@@ -31,6 +31,7 @@ from cxrtool.data.tables.selection import (
     one_per,
     parse_per_class,
     parse_relabel,
+    rate,
     relabel,
     sample,
     smallest_class,
@@ -52,6 +53,13 @@ class SelectOptions(Options):
 
     manifests: tuple[Path, ...] = argument(
         "Manifests or folders of steps to join, or - for standard input.", metavar="MANIFEST...", effect=False
+    )
+    severity_from: str | None = option(
+        "Make the severity of a column with an extent of 0 to 8, as means of raters: below 0.5 normal-pcr+, below 2.5 "
+        "mild, below 5.5 moderate, else severe.",
+        None,
+        metavar="COLUMN",
+        shown="",
     )
     where: str | None = option("Keep rows for which this SQLite expression holds.", None, metavar="SQL", shown="")
     exclude: tuple[str, ...] = option(
@@ -131,6 +139,10 @@ def _choose(options: SelectOptions, manifests: list[Manifest], seed: int) -> Sel
     selection = concatenate(manifests)
     if not len(selection):
         raise InputError(f"{manifests[0].name}: expected images, found none", "`cxrtool info` shows what was excluded")
+    if options.severity_from and (changed := rate(selection, options.severity_from)):
+        selection.warnings.append(
+            f"--severity-from {options.severity_from}: {count_of(changed, 'image')} had another severity, now replaced"
+        )
     if options.where:
         choose_where(selection, options.where)
     if options.where and not len(selection):

@@ -151,7 +151,7 @@ def draw_twins(
 
 IMAGES, MASKS, STRIPS = "images", "masks", "twins.png"
 OPTION = "--generators"
-DROPPED = ("mask_reference", "ribless")
+DROPPED = ("mask_reference", "opacities", "opacities_reference", "ribless")
 """Columns of images that are not transformed."""
 
 VERSION = 2

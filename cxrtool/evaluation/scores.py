@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.splitting.grouping import group_images, identities
-from cxrtool.data.tables.predictions import INCONCLUSIVE, PROBABILITIES, RANKING, Predictions
+from cxrtool.data.tables.predictions import INCONCLUSIVE, LEARNED, PROBABILITIES, RANKING, Predictions
+from cxrtool.data.tables.severity import ESTIMATED
 from cxrtool.data.tables.views import Columns, cells_of, columns_of
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
@@ -22,6 +23,11 @@ TOLERANCE = 0.0051
 
 UNDECIDED = -1
 """The predicted class of an undecided image: never equal to the true class."""
+
+LABELS_ESTIMATED = (
+    f"The labels are {ESTIMATED}: read from the pixels of these images, by a fit that saw none of them; nobody rated "
+    "them."
+)
 
 _SHOWN = 3
 
@@ -42,6 +48,7 @@ class Scores:
         rows: The text columns, for groups.
         by_patient: Whether patients are known; otherwise every image counts as a patient.
         many: Whether the whole test set has `MANY_PATIENTS`.
+        target: What was learned, as `train --target` reads it; empty where that is the column `label`.
         notes: Exclusions and assumptions, in words.
         kind: As of `Predictions`.
     """
@@ -59,6 +66,7 @@ class Scores:
     notes: tuple[str, ...] = field(default=())
     kind: str = PROBABILITIES
     many: bool = False
+    target: str = ""
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -134,6 +142,9 @@ def scores_of(
     """
     notes: list[str] = []
     name = predictions.name or "predictions"
+    target = _target(predictions.column(LEARNED), name)
+    if target.partition(":")[0] == ESTIMATED:
+        notes.append(LABELS_ESTIMATED)
     known = list(predictions.classes)
     if len(known) < 2:
         raise InputError(f"{name}: expected prob_ columns of two classes or more, found {', '.join(known) or 'none'}")
@@ -180,7 +191,19 @@ def scores_of(
         tuple(notes),
         predictions.kind,
         int(patient.max()) + 1 >= MANY_PATIENTS,
+        target,
     )
+
+
+def _target(cells: Sequence[str], name: str) -> str:
+    found = dict.fromkeys(cells)
+    if len(found) > 1:
+        one, other = ((text.partition(":")[0] or "label") for text in list(found)[:2])
+        raise InputError(
+            f"{name}: expected predictions of one column, found some of {one} and some of {other}",
+            "evaluate them side by side, as first=A.csv second=B.csv",
+        )
+    return next(iter(found), "")
 
 
 def originals_of(rows: Columns) -> list[str]:

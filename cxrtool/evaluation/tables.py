@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from cxrtool.data.tables.severity import ESTIMATED
 from cxrtool.evaluation.decisions.tables import decision_figures, decision_sheets
 from cxrtool.evaluation.sheet import ABSENT as ABSENT
 from cxrtool.evaluation.sheet import MOST_RUNS, Notes, as_markdown, fixed, plain
@@ -38,12 +40,19 @@ NAMES = {
     "auc": "AUC",
     "slope": "calibration slope",
     "intercept": "calibration intercept",
+    "mae": "mean absolute error of the predicted class",
+    "mae_expected": "mean absolute error of the expected class",
+    "bias": "bias of the expected class",
+    "weighted_kappa": "kappa with quadratic weights",
+    "spearman": "Spearman's correlation",
+    "pearson": "Pearson's correlation",
 }
 """The name of each metric of `metrics.json` in tables and figures."""
 
 CLASS_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "auc")
 GROUP_FIGURES = ("accuracy", "sensitivity", "specificity", "auc")
 RUN_FIGURES = ("sensitivity", "specificity", "precision", "f1", "auc", "balanced_accuracy")
+ORDINAL_FIGURES = ("mae", "mae_expected", "bias", "weighted_kappa", "spearman", "pearson")
 CALIBRATION_FIGURES = ("slope", "intercept")
 HISTORY_PARTS = {"train": "training", "validation": "validation"}
 SPREADS = {"sd_runs": "mean ± SD of runs", "sd_repeats": "SD of repeats"}
@@ -106,22 +115,35 @@ def audit_lines(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def sheets(results: Mapping[str, Summary], digits: int = 2) -> list[Sheet]:
     """All tables of one evaluation (with an empty name), or of several side by side."""
-    found = [_overall(results, digits)]
+    found = [_marked(_overall(results, digits), results)]
     for name, summary in results.items():
-        of = f" of {name}" if name else ""
-        if summary.get("together"):
-            found += together_sheets(summary, NAMES, of, digits)
-        found.append(_per_class(summary, of, digits))
-        found += [_confusion(summary, of)] if summary["confusion"] else []
-        for column, groups in summary["per_group"].items():
-            found.append(_per_group(summary, column, groups, of, digits))
-        # The folds of runs together are not one run's.
-        if 1 < len(summary.get("per_run", ())) <= MOST_RUNS and not summary.get("together"):
-            found.append(_per_run(summary, of, digits))
-        if (summary.get("history") or {}).get("best"):
-            found.append(_history(summary["history"], of, digits))
-        found += decision_sheets(summary, of, digits)
+        found += [_marked(sheet, {name: summary}) for sheet in _of_one(name, summary, digits)]
     return found
+
+
+def _of_one(name: str, summary: Summary, digits: int) -> list[Sheet]:
+    of = f" of {name}" if name else ""
+    found = together_sheets(summary, NAMES, of, digits) if summary.get("together") else []
+    found.append(_per_class(summary, of, digits))
+    found += [_confusion(summary, of)] if summary["confusion"] else []
+    found += [_ordinal(summary["ordinal"], of, digits)] if "ordinal" in summary else []
+    for column, groups in summary["per_group"].items():
+        found.append(_per_group(summary, column, groups, of, digits))
+    # The folds of runs together are not one run's.
+    if 1 < len(summary.get("per_run", ())) <= MOST_RUNS and not summary.get("together"):
+        found.append(_per_run(summary, of, digits))
+    if (summary.get("history") or {}).get("best"):
+        found.append(_history(summary["history"], of, digits))
+    return found + decision_sheets(summary, of, digits)
+
+
+def _marked(sheet: Sheet, results: Mapping[str, Summary]) -> Sheet:
+    """The table, with a note where the labels of some of its sets are severities that nobody rated."""
+    sets = [name for name, summary in results.items() if summary.get("target", "").partition(":")[0] == ESTIMATED]
+    if not sets:
+        return sheet
+    of = f" of {', '.join(sets)}" if any(sets) else ""
+    return replace(sheet, notes=[*sheet.notes, f"The severities{of} are estimated ({ESTIMATED}): nobody rated them."])
 
 
 def tidy(results: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
@@ -265,6 +287,29 @@ def _confusion(summary: Summary, of: str) -> Sheet:
     return Sheet(f"Confusion matrix{of}{summed}", ["true \\ predicted", *summary["classes"]], rows, [])
 
 
+def _ordinal(found: Mapping[str, Any], of: str, digits: int) -> Sheet:
+    notes = Notes()
+    shown = [name for name in ORDINAL_FIGURES if name in found]
+    repeated = any(found[name]["sd_repeats"] is not None for name in shown)
+    rows = []
+    for name in shown:
+        notes.add(found[name], NAMES[name], "")
+        spread = [fixed(found[name]["sd_repeats"], digits + 1)] if repeated else []
+        rows.append([NAMES[name], cell(found[name], digits), *spread])
+    notes.add_line(f"Errors and bias are in classes: {' < '.join(found['order'])}.")
+    if "mae_expected" in found:
+        notes.add_line(
+            "The expected class is the sum of the places of the classes, each times its probability; the correlations "
+            "are of it. Kappa is of the predicted class, the most probable one."
+        )
+    notes.add_line(
+        f"To predict the median of these images for all of them has a mean absolute error of "
+        f"{fixed(found['mae_of_median'], digits)}."
+    )
+    columns = ["metric", "value", *([SPREADS["sd_repeats"]] if repeated else [])]
+    return Sheet(f"Classes in their order{of}", columns, rows, notes.lines())
+
+
 def _per_group(summary: Summary, column: str, groups: Mapping[str, Any], of: str, digits: int) -> Sheet:
     notes = Notes()
     rows = []
@@ -313,6 +358,9 @@ def _every(summary: Summary) -> Iterator[tuple[str, str, str, Mapping[str, Any],
             for metric in CALIBRATION_FIGURES:
                 measure = summary["calibration"]["per_class"][name][metric]
                 yield "per_class", name, metric, measure, entry["support"]
+    for metric in ORDINAL_FIGURES:
+        if metric in summary.get("ordinal", ()):
+            yield "ordinal", "", metric, summary["ordinal"][metric], summary["ordinal"]["images"]
     for run in summary.get("per_run", ()):
         for metric in RUN_FIGURES:
             measure = {

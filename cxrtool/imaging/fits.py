@@ -91,6 +91,7 @@ class Form:
         crop_borders: Remove black borders first.
         equalise: Equalise the histogram, at the size of the input.
         invert: Use the negative, with bright lungs.
+        crop_lungs: Crop to the lungs first, whose mask has to be known.
     """
 
     size: int
@@ -98,7 +99,8 @@ class Form:
     crop_borders: bool = False
     equalise: bool = False
     invert: bool = False
+    crop_lungs: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values; a crop to the lungs only where there is one, as in parts without this entry."""
+        return {name: value for name, value in asdict(self).items() if name != "crop_lungs" or value}

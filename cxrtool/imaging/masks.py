@@ -87,6 +87,12 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
     return _only(labels, lungs) if len(lungs) < len(large) else mask
 
 
+def opaque(probability: NDArray[np.float32], lungs: Mask | None, threshold: float = THRESHOLD) -> Mask:
+    """The mask of opacities of a probability (H, W): above the threshold, and inside the lungs where they are known."""
+    found = (probability > np.float32(threshold)).view(np.uint8) * np.uint8(255)
+    return found if lungs is None else cut(found, lungs)
+
+
 def _is_clean(mask: Mask, least: float) -> bool:
     """Whether there is nothing to do, as with most radiographs: at most two lungs, each above `least`, without holes.
 
@@ -161,6 +167,17 @@ def iou(one: Mask, other: Mask) -> float:
 def share(mask: Mask) -> float:
     """Share of the image that a mask covers."""
     return cv2.countNonZero(mask) / mask.size
+
+
+def cut(mask: Mask, region: Mask) -> Mask:
+    """The part of a mask (H, W) that is in a region."""
+    return np.asarray(cv2.bitwise_and(mask, region), np.uint8)
+
+
+def share_of(mask: Mask, region: Mask) -> float:
+    """Share of a region (H, W) that a mask covers; 0 of an empty region."""
+    size = cv2.countNonZero(region)
+    return cv2.countNonZero(cv2.bitwise_and(mask, region)) / size if size else 0.0
 
 
 def sureness(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> float:

@@ -19,6 +19,9 @@ from cxrtool.imaging.resize import Pixels, apply_geometry, binary, resample
 BLACK = 0.03
 """Share of white; a row or column that is nowhere brighter is part of a black border."""
 
+AROUND = 0.06
+"""Margin of a crop to the lungs on each side, as a share of the height or width of their box."""
+
 LEAST_CORRELATION = 0.5
 """Correlation below which two images are not of the same exposure; pairs of phantoms have above 0.95."""
 
@@ -38,9 +41,16 @@ class Placed:
     shape: tuple[int, int]
 
 
-def see(pixels: Pixels, form: Form) -> Placed:
-    """Bring an image (H, W), uint8 or uint16, into the form of a network's input."""
-    box = content_box(pixels) if form.crop_borders else (0, 0, *pixels.shape)
+def see(pixels: Pixels, form: Form, lungs: Pixels | None = None) -> Placed:
+    """Bring an image (H, W), uint8 or uint16, into the form of a network's input.
+
+    `lungs` is their mask (H, W), for a form that is a crop to them; where it is empty, the whole image is used.
+    """
+    box = (0, 0, pixels.shape[0], pixels.shape[1])
+    if form.crop_borders:
+        box = content_box(pixels)
+    elif form.crop_lungs and lungs is not None:
+        box = lung_box(lungs) or box
     top, left, height, width = box
     part = pixels[top : top + height, left : left + width]
     small = apply_geometry(part, fit_geometry(height, width, form.size, form.fit))
@@ -66,6 +76,18 @@ def lay_back(output: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
     whole = np.zeros(placed.shape, np.float32)
     whole[top : top + height, left : left + width] = back
     return whole
+
+
+def lung_box(lungs: Pixels) -> tuple[int, int, int, int] | None:
+    """The box around a lung mask with a margin: top, left, height, width; None where the mask is empty."""
+    box = bounds(lungs)
+    if box is None:
+        return None
+    top, left, height, width = box
+    down, across = round(AROUND * height), round(AROUND * width)
+    first, begin = max(0, top - down), max(0, left - across)
+    last, end = min(lungs.shape[0], top + height + down), min(lungs.shape[1], left + width + across)
+    return first, begin, last - first, end - begin
 
 
 def content_box(pixels: Pixels) -> tuple[int, int, int, int]:

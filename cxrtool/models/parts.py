@@ -1,6 +1,6 @@
 """Fitted parts of the preprocessing: networks that return an image, each in a folder of its own.
 
-The folder of a part holds `part.json` and `part.safetensors`, which may be in half precision. Parts that come with
+The folder of a part holds `part.json` and `part.safetensors`, which may be in 16 or 8 bits. Parts that come with
 cxrtool are in `cxrtool/weights/`, each with a card; `cxrtool fit` writes others. A part is identified by the digest of
 its weights and of their description, never by its path.
 """
@@ -25,9 +25,12 @@ from cxrtool.models.part_network import PartNetwork
 from cxrtool.options import one_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 SCHEMA = 1
+MASKS = ("lungs", "opacities")
+"""The kinds whose networks return the logits of a mask; those of the others return an image."""
+
 BUILT_WITH = "built_with"
 SHIPPED = Path(cxrtool.__file__).parent / "weights"
 """The parts that come with cxrtool: a folder `KIND-NAME` each."""
@@ -38,7 +41,7 @@ class Part:
     """A fitted part.
 
     Attributes:
-        kind: `lungs`, `ribs` or `generators`.
+        kind: `lungs`, `opacities`, `ribs` or `generators`.
         network: A key of that kind's networks.
         form: Of its input.
         sha256: Its identity.
@@ -68,9 +71,14 @@ def networks(kind: str) -> Mapping[str, PartNetwork]:
     Raises:
         UsageError: No such kind.
     """
-    from cxrtool.models import class_inherent, lungs, ribs
+    from cxrtool.models import class_inherent, lungs, opacities, ribs
 
-    kinds = {"lungs": lungs.NETWORKS, "ribs": ribs.NETWORKS, "generators": class_inherent.NETWORKS}
+    kinds = {
+        "lungs": lungs.NETWORKS,
+        "opacities": opacities.NETWORKS,
+        "ribs": ribs.NETWORKS,
+        "generators": class_inherent.NETWORKS,
+    }
     one_of("kind", kind, kinds)
     return kinds[kind]
 
@@ -83,7 +91,7 @@ def save_part(
     form: Form,
     description: Mapping[str, Any],
     *,
-    half: bool = False,
+    bits: int = 32,
     built_with: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a part into a folder.
@@ -95,7 +103,7 @@ def save_part(
         module: The network.
         form: Of its input.
         description: Further entries of `part.json`: training data, results, limits.
-        half: Save the weights in half precision; they are loaded in fp32.
+        bits: 32, 16, or 8, for which each channel has a scale; the weights are loaded in fp32.
         built_with: Arguments of the network's `build`, as plain values: the classes of a set of generators.
     """
     from safetensors.torch import save
@@ -104,7 +112,9 @@ def save_part(
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    if half:
+    if bits == 8:
+        state = _packed(state)
+    elif bits == 16:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     atomic_write(folder / PART_WEIGHTS, save(state))
     content = {"schema": SCHEMA, "kind": kind, "network": network, "form": form.to_json()}
@@ -114,13 +124,44 @@ def save_part(
     atomic_write(folder / PART, json.dumps({**content, **description}, indent=1) + "\n")
 
 
+SCALE = ".scale"
+"""Appended to the name of a tensor of 8 bits: the value of one step in each channel."""
+
+
+def _packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of two and more dimensions in 8 bits, with a scale for each output channel; others in half precision."""
+    import torch
+
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not value.is_floating_point() or value.ndim < 2:
+            found[name] = value.half() if value.is_floating_point() else value
+            continue
+        channels = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+        scale = channels.view(-1, *[1] * (value.ndim - 1))
+        found[name] = (value / scale).round().clamp(-127, 127).to(torch.int8)
+        found[name + SCALE] = channels
+    return found
+
+
+def _unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file in fp32."""
+    found = {}
+    for name, value in state.items():
+        if name + SCALE in state:
+            found[name] = value.float() * state[name + SCALE].view(-1, *[1] * (value.ndim - 1))
+        elif not name.endswith(SCALE):
+            found[name] = value.float() if value.is_floating_point() else value
+    return found
+
+
 def _digest(content: Mapping[str, Any], weights: bytes) -> str:
     described = {name: content[name] for name in ("schema", "kind", "network", "form", BUILT_WITH) if name in content}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + weights).hexdigest()
 
 
-def read_part(folder: Path, kind: str) -> Part:
-    """Read the description of a part, without its network; torch is not needed.
+def read_part(folder: Path, kind: str | None = None) -> Part:
+    """Read the description of a part, of a kind or of any, without its network; torch is not needed.
 
     Raises:
         InputError: There is none, it is of another kind or schema, or it is damaged.
@@ -132,16 +173,19 @@ def read_part(folder: Path, kind: str) -> Part:
         weights = (folder / PART_WEIGHTS).read_bytes()
     except OSError as error:
         raise InputError(
-            f"{folder}: expected a folder with {PART} and {PART_WEIGHTS}, as `cxrtool fit {kind}` writes, found none"
+            f"{folder}: expected a folder with {PART} and {PART_WEIGHTS}, as `cxrtool fit {kind or 'lungs'}` writes, "
+            "found none"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not readable JSON: {error}") from error
     found = content.get("kind") if isinstance(content, dict) else None
-    if found != kind or content.get("schema") != SCHEMA:
-        raise InputError(f"{path}: expected a part for {kind} of schema {SCHEMA}, found one for '{found}'")
+    if found != (kind or found) or not found or content.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: expected a part for {kind or 'masks or images'} of schema {SCHEMA}, found one for '{found}'"
+        )
     try:
         digest = _digest(content, weights)
-        part = Part(kind, content["network"], Form(**content["form"]), content["sha256"], folder.resolve(), content)
+        part = Part(found, content["network"], Form(**content["form"]), content["sha256"], folder.resolve(), content)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a description of a part: {error!r}") from error
     if digest != part.sha256:
@@ -168,7 +212,7 @@ def load_network(folder: Path, kind: str) -> nn.Module:
     module = known[part.network].build(**part.description.get(BUILT_WITH, {}))
     try:
         state = load_file(folder / PART_WEIGHTS)
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        module.load_state_dict(_unpacked(state))
     except Exception as error:
         raise InputError(why_not_loaded(folder / PART_WEIGHTS, PART, error), "fit it again") from error
     if not is_finite(module):

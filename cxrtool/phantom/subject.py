@@ -63,3 +63,8 @@ class Drawing:
     lesions: NDArray[np.uint8]
     shares: tuple[float, float]
     extent: tuple[int, int]
+
+    @property
+    def opacities(self) -> NDArray[np.uint8]:
+        """0 and 255: lesions of every kind."""
+        return (self.lesions > 0).view(np.uint8) * np.uint8(255)

@@ -17,7 +17,7 @@ from cxrtool.data.tables.manifest import Row
 from cxrtool.phantom.cohort import Shot, severity_of
 from cxrtool.phantom.subject import KINDS, Drawing
 
-TRUTHS = ("right", "left", "heart", "lesions", "ribless")
+TRUTHS = ("right", "left", "heart", "lesions", "opacities", "ribless")
 """The images of the ground truth, named by the image's id and this suffix."""
 
 METADATA = (

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cxrtool.errors import UsageError
 from cxrtool.imaging.fits import Form
 from cxrtool.models.network import count_parameters
-from cxrtool.models.parts import networks
+from cxrtool.models.parts import MASKS, networks
 from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import (
@@ -54,11 +54,12 @@ class ImageToImageDesign:
     """All options that affect the weights.
 
     Attributes:
-        kind: `lungs` or `ribs`.
+        kind: `lungs`, `opacities` or `ribs`.
         network: A key of that kind's networks.
         recipe: Optimizer, schedule and stopping rule.
         exposure: A name of `EXPOSURES`.
         loss: A key of `LOSSES` of the kind.
+        weights: Of an encoder that was trained before; empty for a network without one.
         average: Share that the running average of the weights keeps at each step; 0 keeps the weights themselves.
         copies: How often each training image is used in an epoch, each time changed in another way.
     """
@@ -70,6 +71,7 @@ class ImageToImageDesign:
     augmentation: Augmentation
     exposure: str
     loss: str
+    weights: str
     average: float
     copies: int
     seed: int
@@ -131,7 +133,7 @@ class ImageToImageFit(Job):
     """Fit a network that returns an image.
 
     Attributes:
-        kind: `lungs` or `ribs`.
+        kind: `lungs`, `opacities` or `ribs`.
         pairs: Gives images and targets.
         criterion: A key of `LOSSES` of the kind.
         copies: How often each training image is used in an epoch.
@@ -311,12 +313,15 @@ def fit_image_to_image(
 
 
 def build(design: ImageToImageDesign) -> nn.Module:
-    """Build the network, and check that it takes images of that size.
+    """Build the network, load what it begins with, and check that it takes such images.
 
     Raises:
         UsageError: It does not.
+        InputError: The weights cannot be read or downloaded.
     """
     module = networks(design.kind)[design.network].build()
+    if design.weights:
+        module.begin(design.weights)  # type: ignore[operator]
     size = design.form.size
     try:
         with torch.inference_mode():
@@ -348,7 +353,7 @@ def predict(
     """Run a fitted network on some images of a store, one after the other, in fp32.
 
     Yields:
-        (S, S) float32: the probability of lung, or the image without ribs in [0, 1].
+        (S, S) float32: the probability of the mask, or the image without ribs in [0, 1].
 
     Raises:
         CxrtoolError: What `stop` returned.
@@ -359,7 +364,7 @@ def predict(
         for start in range(0, len(indices), size):
             batch = images[indices[start : start + size]].to(device, torch.float32).mul_(1.0 / images.scale)
             outputs = in_halves(module, batch).float()
-            values = torch.sigmoid(outputs) if design.kind == "lungs" else outputs.clamp(0.0, 1.0)
+            values = torch.sigmoid(outputs) if design.kind in MASKS else outputs.clamp(0.0, 1.0)
             yield from values[:, 0].cpu().numpy()
             raise_if_stopped(stop)
     finally:

@@ -16,6 +16,7 @@ from cxrtool.training.options import FittingOptions
 
 LOSSES: dict[str, dict[str, str]] = {
     "lungs": {"bce+dice": "cross_entropy_and_dice", "bce": "binary_cross_entropy", "dice": "negative_dice"},
+    "opacities": {"outlines+shares": "outlines_and_shares", "bce+dice": "cross_entropy_and_dice"},
     "ribs": {"ms-ssim+mse": "similarity_and_error", "mse": "squared_error"},
 }
 """By kind: name to function of `cxrtool.training.losses`; the first is the default."""
@@ -34,6 +35,22 @@ _UNET: dict[str, Any] = {
     "loss": "bce+dice",
     "augment": "rotate=14,shift=0.1,shear=0.12,zoom=0.3,stretch=0.15,flip=0.5",
     "exposure": "strong",
+}
+
+_OPACITIES: dict[str, Any] = {
+    "epochs": 12,
+    "batch_size": 12,
+    "opt": "adamw",
+    "lr": 3e-3,
+    "weight_decay": 2e-2,
+    "sched": "cosine",
+    "warmup_epochs": 1,
+    "average": 0.99,
+    "loss": "outlines+shares",
+    # No exposure: its smooth fields of brightness look like opacities.
+    "augment": "rotate=12,shift=0.06,shear=0.08,zoom=0.15,stretch=0.1,flip=0.5,"
+    "brightness=0.1,contrast=0.3,blur=1,noise=0.03",
+    "checkpoint": "last",
 }
 
 _IMLAB: dict[str, Any] = {
@@ -87,6 +104,7 @@ _RIB_UNET: dict[str, Any] = {
 PRESETS: MappingProxyType[str, MappingProxyType[str, Any]] = MappingProxyType(
     {
         "unet": MappingProxyType(_UNET),
+        "opacity-unet": MappingProxyType(_OPACITIES),
         "unet-imlab": MappingProxyType(_IMLAB),
         "unet-eduardomineo": MappingProxyType(_EDUARDOMINEO),
         "rib-unet": MappingProxyType(_RIB_UNET),

@@ -55,6 +55,31 @@ def cross_entropy_and_dice(logits: Tensor, target: Tensor) -> Tensor:
     return binary_cross_entropy(logits, target) + 1 - soft_dice(logits, target).mean()
 
 
+OUTLINED = 0.98
+"""A target whose highest value is below is no outline: only its sum is known."""
+
+OVERLAP = 0.5
+"""Weight of Dice in `outlines_and_shares`."""
+
+
+def outlines_and_shares(logits: Tensor, target: Tensor) -> Tensor:
+    """For targets of which some are outlines, and of the others only the covered area is known.
+
+    Of an outline, binary cross-entropy, half of one minus Dice, and the distance of the covered shares; without Dice
+    where it is empty, because there every pixel would count as much as all. Of the others, whose target is grey, the
+    distance of the shares alone.
+    """
+    logits = logits.float()
+    probability = torch.sigmoid(logits)
+    peak = target.amax((1, 2, 3))
+    grey = (peak > 0) & (peak < OUTLINED)
+    pixels = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+    outlined = pixels + OVERLAP * (1 - soft_dice(logits, target)) * (peak > 0)
+    # As a share of the lungs, which are about half of the square.
+    covered = 2 * (probability.mean((1, 2, 3)) - target.mean((1, 2, 3))).abs()
+    return (torch.where(grey, 0.0, outlined) + covered).mean()
+
+
 def ms_ssim(one: Tensor, other: Tensor) -> Tensor:
     """Multi-scale structural similarity of each pair of images (B,) (Wang, Simoncelli & Bovik 2003, equation 7).
 
@@ -116,6 +141,6 @@ def mean_squares(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 SCORES: MappingProxyType[str, tuple[str, Loss]] = MappingProxyType(
-    {"lungs": ("dice", hard_dice), "ribs": ("mse", mean_squares)}
+    {"lungs": ("dice", hard_dice), "opacities": ("dice", hard_dice), "ribs": ("mse", mean_squares)}
 )
 """By kind, the score: its name, and its value for each image."""

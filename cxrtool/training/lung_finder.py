@@ -1,4 +1,4 @@
-"""Run a lung network: batches of images to probabilities of lung."""
+"""Run a network that finds lungs or opacities: batches of images to probabilities."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from cxrtool.training.device import autocast, in_halves
 
 
 class LungFinder:
-    """Runs a fitted lung network.
+    """Runs a fitted network.
 
     Args:
         folder: The part's folder.
+        kind: What it finds, of `cxrtool.models.parts.MASKS`.
         mirrored: Average each result with that of the mirror image.
 
     Raises:
@@ -25,10 +26,16 @@ class LungFinder:
     """
 
     def __init__(
-        self, folder: Path, device: torch.device | None = None, precision: str = "fp32", *, mirrored: bool = False
+        self,
+        folder: Path,
+        device: torch.device | None = None,
+        precision: str = "fp32",
+        *,
+        mirrored: bool = False,
+        kind: str = "lungs",
     ) -> None:
         self.device, self.precision, self.mirrored = device or torch.device("cpu"), precision, mirrored
-        network = load_network(folder, "lungs")
+        network = load_network(folder, kind)
         if self.device.type != "cpu":
             # The cached network stays on the CPU.
             network = copy.deepcopy(network).to(self.device)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,7 +29,16 @@ from cxrtool.errors import ChangedError, CxrtoolError, count_of
 if TYPE_CHECKING:
     import torch
 
-Item = Path | tuple[Path, ...]
+
+class HasFiles(Protocol):
+    """An item that says what files it is made of."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+
+
+Item = Path | tuple[Path, ...] | HasFiles
 """The source of one image of a store: a file, or several, such as an image and its mask."""
 
 Decode = Callable[[Any], tuple[np.ndarray, str]]
@@ -154,9 +163,15 @@ def open_store(
     return store
 
 
+def _files_of(item: Item) -> tuple[Path, ...]:
+    if isinstance(item, Path):
+        return (item,)
+    return item if isinstance(item, tuple) else item.files
+
+
 def _name(paths: Sequence[Item], key: Mapping[str, object]) -> str:
     hasher = hashlib.sha256(json.dumps([cxrtool.__version__, key], sort_keys=True, default=str).encode())
-    for path in (file for item in paths for file in (item if isinstance(item, tuple) else (item,))):
+    for path in (file for item in paths for file in _files_of(item)):
         try:
             status = path.stat()
             hasher.update(f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}\n".encode())

@@ -20,9 +20,11 @@ CALLS = {
     "select": {"manifests": ["manifest.csv"]},
     "audit": {"manifest": "manifest.csv"},
     "segment": {"sources": ["manifest.csv"], "lungs": "lungs"},
+    "grade": {"manifest": "shares.csv", "fit": "extent"},
     "enhance": {"sources": ["manifest.csv"], "steps": "match-histogram,suppress-ribs,clahe", "ribs": "ribs"},
     "transform": {"sources": ["manifest.csv"], "generators": "generators"},
     "fit lungs": {"manifest": "manifest.csv"},
+    "fit opacities": {"manifest": "shares.csv"},
     "fit ribs": {"manifest": "manifest.csv"},
     "fit generators": {"manifest": "manifest.csv", "splits": "splits.csv", "perceptual": "none", "weights": "none"},
     "train": {"manifest": "manifest.csv", "splits": "splits.csv", "model": "covid-xnet", "size": 32},
@@ -65,6 +67,7 @@ OTHER = {
     "one_per": "patient_id",
     "one_per_except": ["covid"],
     "only": "r0f0",
+    "opacity_network": "other-opacities",
     "out": "elsewhere",
     "part": "1/2",
     "per_class": 2,
@@ -103,7 +106,23 @@ OWN = {
     ("compare", "inputs"): ["a=predictions.csv", "b=predictions.csv"],
     ("evaluate", "inputs"): ["other-predictions.csv"],
     ("evaluate", "relabel"): ["covid=b,normal=a"],
+    ("audit", "reference"): "other-manifest.csv",
+    ("audit", "structure"): "ribless",
+    ("fit opacities", "manifest"): "other-shares.csv",
+    ("fit opacities", "also"): "further-shares.csv",
+    ("fit opacities", "clear"): "normal",
+    ("fit opacities", "extent"): "extent",
+    ("fit opacities", "weights"): "imagenet.pth",
+    ("fit opacities", "target_column"): "mask",
+    ("grade", "manifest"): "other-shares.csv",
+    ("grade", "fit"): "other",
+    ("grade", "rated"): "other",
+    ("grade", "grader"): "other-grader",
+    ("grade", "classes"): "covid",
+    ("explain", "method"): "grad-cam,cam",
     ("explain", "model"): "other-model",
+    ("explain", "reference"): "other-manifest.csv",
+    ("explain", "structure"): "ribless",
     ("explain", "sources"): ["other-manifest.csv"],
     ("segment", "sources"): ["other-manifest.csv"],
     ("enhance", "sources"): ["other-manifest.csv"],
@@ -121,6 +140,7 @@ OWN = {
     ("prepare", "sources"): ["other-manifest.csv"],
     ("train", "holdout"): "80/20",
     ("train", "model"): "covid-caps",
+    ("train", "target"): "severity",
     ("weights import", "model"): "covid-caps",
     ("weights import", "size"): 64,
 }
@@ -135,9 +155,19 @@ BESIDE = {
     ("evaluate", "threads"): {"inputs": ["model", "manifest.csv"], "relabel": ["covid=a,normal=b"]},
     ("evaluate", "prevalence"): {"positive": "covid"},
     ("evaluate", "sensitivity"): {"positive": "covid"},
+    ("audit", "reference"): {"run": "run", "reference": "manifest.csv", "structure": "mask"},
+    ("audit", "structure"): {"run": "run", "reference": "manifest.csv", "structure": "mask"},
+    ("grade", "grader"): {"fit": None, "grader": "grader"},
+    ("grade", "scale"): {"fit": "zones"},
+    ("segment", "opacity_network"): {"opacities": True},
+    ("explain", "reference"): {"reference": "manifest.csv", "structure": "mask"},
+    ("explain", "structure"): {"reference": "manifest.csv", "structure": "mask"},
     ("explain", "subset"): {"model": "run"},
-    ("fit lungs", "only"): {"splits": "splits.csv"},
-    ("fit ribs", "only"): {"splits": "splits.csv"},
+    **{
+        (f"fit {kind}", option): {"splits": "splits.csv"}
+        for kind in ("lungs", "opacities", "ribs")
+        for option in ("cluster", "jobs", "only")
+    },
     ("segment", "margin"): {"crop": True},
     ("select", "one_per_except"): {"one_per": "patient_id"},
     ("segment", "margin_of"): {"crop": True},
@@ -239,6 +269,7 @@ def world(tmp_path_factory, make_masked_study, make_predictions, model, write_ge
     import torch
 
     from cxrtool.imaging.fits import Form
+    from cxrtool.models.opacity_unet import OpacityUNet
     from cxrtool.models.parts import save_part
     from cxrtool.models.rib_autoencoder import RibAutoencoder
     from cxrtool.models.unet import UNet
@@ -249,6 +280,7 @@ def world(tmp_path_factory, make_masked_study, make_predictions, model, write_ge
     rows = [{**row, "ribless": row["path"]} for row in manifest.rows]
     write_manifest(place / "manifest.csv", [*manifest.columns, "ribless"], rows)
     write_manifest(place / "other-manifest.csv", [*manifest.columns, "ribless"], [{**rows[0], "age": "7"}, *rows[1:]])
+    _write_shares(place, manifest.columns, rows)
     further = [{**row, "image_id": f"x{row['image_id']}", "patient_id": f"x{row['patient_id']}"} for row in rows]
     write_manifest(place / "further-manifest.csv", [*manifest.columns, "ribless"], further)
     splits = read_table(study.splits).rows
@@ -260,6 +292,7 @@ def world(tmp_path_factory, make_masked_study, make_predictions, model, write_ge
         with torch.random.fork_rng([]):
             torch.manual_seed(number)
             save_part(place / f"{name}lungs", "lungs", "unet", UNet().eval(), Form(64), {})
+            save_part(place / f"{name}opacities", "opacities", "opacity-unet", OpacityUNet(), Form(64), {})
             save_part(place / f"{name}ribs", "ribs", "autoencoder", RibAutoencoder(), Form(64), {})
         write_generators(
             place / f"{name}generators", place / "splits.csv", rows, size=16 + number, folds=["r0f0", "r0f1"]
@@ -278,6 +311,29 @@ def world(tmp_path_factory, make_masked_study, make_predictions, model, write_ge
     (place / "prepared-model" / "model.json").write_text(json.dumps(told))
     (place / "empty.toml").write_text("")
     return place
+
+
+def _write_shares(place, columns, rows):
+    """Manifests with opaque shares, extents and masks of opacities, and graders that were fitted to them."""
+    import numpy as np
+
+    from cxrtool.evaluation.grading import fit_grader
+    from cxrtool.flow.graders import write_grader
+    from cxrtool.imaging.regions import PREFIX, REGIONS, ZONES
+
+    more = {PREFIX + region: "0.25" for region in REGIONS} | {"extent": "2", "other": "3", "opacities": ""}
+    more |= {f"zones_{zone}": "1" for zone in ZONES}
+    shares = [{**row, **more, "mask": row["mask"] or row["path"], "opacities": row["path"]} for row in rows]
+    names = [*columns, *(name for name in more if name not in columns)]
+    write_manifest(place / "shares.csv", names, shares)
+    write_manifest(place / "other-shares.csv", names, [{**shares[0], "age": "7"}, *shares[1:]])
+    further = [{**row, "image_id": f"x{row['image_id']}", "patient_id": f"x{row['patient_id']}"} for row in shares]
+    write_manifest(place / "further-shares.csv", names, further)
+    values = np.random.default_rng(0).random((20, 2))
+    seen = [{"image_id": f"i{k}", "patient_id": f"p{k}", "sha256": ""} for k in range(20)]
+    for number, name in enumerate(("", "other-")):
+        grader = fit_grader("extent", values, (3 + number) * values.sum(1), np.arange(20), 0)
+        write_grader(place / f"{name}grader", grader, seen, {})
 
 
 @pytest.fixture(scope="module")

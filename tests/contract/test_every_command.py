@@ -26,12 +26,14 @@ CALLS = {
     "info": ("{input}", "manifest"),
     "enhance": ("{input} --steps match-histogram,clahe --workers 1 -o {out}", "manifest"),
     "fit lungs": (FIT, "manifest"),
+    "fit opacities": (FIT.replace(" --exposure none", ""), "manifest"),
     "fit ribs": (FIT, "manifest"),
     "fit generators": (
         "{input} --splits {splits} --size 32 --epochs 1 --perceptual none --weights none --workers 1 --threads 1 "
         "-o {out}",
         "manifest",
     ),
+    "grade": ("", ""),
     "segment": ("{input} --lungs {lungs} --workers 1 --threads 1 -o {out}", "manifest"),
     "transform": ("{input} --generators {generators} --workers 1 --threads 1 -o {out}", "manifest"),
     "train": (

@@ -48,6 +48,7 @@ def design(recipe):
         parse("rotate=10,shift=0.05,flip=0.5"),
         "none",
         "bce+dice",
+        "",
         0.9,
         1,
         7,

@@ -1,6 +1,6 @@
-"""Fit a lung network, a rib network, or class-inherent generators.
+"""Fit a network for lungs, opacities or ribs, or generators.
 
 Example: cxrtool fit lungs prepared --splits splits.csv -o lungs
 """
 
-KINDS = ("lungs", "ribs", "generators")
+KINDS = ("lungs", "opacities", "ribs", "generators")

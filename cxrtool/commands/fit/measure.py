@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrtool.commands.fit.pairs import Pair, Targets
 from cxrtool.data.splitting.grouping import group_images
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.flow.assignment import Assignment
@@ -15,58 +15,100 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxrtool.imaging.fits import Form
+    from cxrtool.imaging.masks import Mask
+    from cxrtool.imaging.resize import Pixels
+    from cxrtool.imaging.view import Placed
 
-FIGURES = {"lungs": ("dice", "iou"), "ribs": ("mse", "mse_before", "ms_ssim", "ms_ssim_before")}
-"""By kind, the metrics of each image. `before`: of the image with ribs, as the baseline."""
+FIGURES = {
+    "lungs": ("dice", "iou"),
+    "opacities": ("dice", "iou", "share_error"),
+    "ribs": ("mse", "mse_before", "ms_ssim", "ms_ssim_before"),
+}
+"""By kind, the metrics of each image. `before`: of the image with ribs, as the baseline. `share_error`: of the share of
+the lungs that is opaque."""
 
-TABLES = {"lungs": "dice.csv", "ribs": "errors.csv"}
+TABLES = {"lungs": "dice.csv", "opacities": "dice.csv", "ribs": "errors.csv"}
 
 
-def measure_mask(item: tuple[Path, Path, np.ndarray], *, form: Form) -> dict[str, float]:
-    """Map a prediction back to its image and compare it with the mask at the size of the mask; in a worker process.
+def found_and_true(
+    pair: Pair, predict: Callable[[Placed], np.ndarray], form: Form, kind: str
+) -> tuple[Pixels, Mask, Mask, Mask | None]:
+    """An image, the mask that was found in it, the given mask, and that of the lungs; all at the size of the image.
+
+    Opacities are looked for inside the lungs, where their mask is known.
 
     Args:
-        item: The image, its mask, and the probabilities (S, S).
-        form: The network's input form.
-
-    Returns:
-        `dice` and `iou`, both 1 if both masks are empty.
+        pair: The files.
+        predict: From the network's input to probabilities (S, S).
+        form: Of the input.
+        kind: `lungs` or `opacities`.
 
     Raises:
-        ImageError: One of the two cannot be read.
+        ImageError: A file cannot be read.
     """
-    import cv2
     import numpy as np
 
+    from cxrtool.commands.fit.pairs import read_lungs
     from cxrtool.data.reading.images import read_image
-    from cxrtool.imaging.masks import clean
-    from cxrtool.imaging.resize import binary
+    from cxrtool.imaging.masks import clean, opaque
+    from cxrtool.imaging.resize import binary, resample
     from cxrtool.imaging.view import lay_back, see
 
-    path, beside, prediction = item
-    truth = binary(read_image(beside, capture_decoder_errors=True).pixels) > 0
-    whole = lay_back(prediction, see(read_image(path, capture_decoder_errors=True).pixels, form), form)
-    if whole.shape != truth.shape:
-        whole = cv2.resize(whole, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    found = clean(whole) > 0
-    both, total = int(np.sum(found & truth)), int(found.sum()) + int(truth.sum())
-    return {"dice": 2 * both / total if total else 1.0, "iou": both / (total - both) if total else 1.0}
+    pixels = read_image(pair.image, capture_decoder_errors=True).pixels
+    lungs = read_lungs(pair, pixels.shape) if kind == "opacities" and pair.lungs else None
+    placed = see(pixels, form, lungs)
+    whole = lay_back(predict(placed), placed, form)
+    truth = np.zeros(pixels.shape, np.uint8)
+    if pair.target:
+        truth = binary(resample(binary(read_image(pair.target, capture_decoder_errors=True).pixels), *pixels.shape))
+    return pixels, clean(whole) if kind == "lungs" else opaque(whole, lungs), truth, lungs
+
+
+def measure_mask(item: tuple[Pair, np.ndarray], *, form: Form, kind: str) -> dict[str, float]:
+    """Map a prediction back to its image and compare it with the given mask; in a worker process.
+
+    Args:
+        item: The files, and the probabilities (S, S).
+        form: The network's input form.
+        kind: `lungs` or `opacities`.
+
+    Returns:
+        `dice` and `iou`, both 1 if both masks are empty; of opacities also `share_error`, the distance of the opaque
+        shares of the lungs, or NaN without a lung mask.
+
+    Raises:
+        ImageError: A file cannot be read.
+    """
+    from cxrtool.imaging.masks import dice, iou, share_of
+
+    pair, prediction = item
+    _, found, truth, lungs = found_and_true(pair, lambda placed: prediction, form, kind)
+    figures = {"dice": dice(found, truth), "iou": iou(found, truth)}
+    if kind == "opacities":
+        figures["share_error"] = float("nan")
+        if lungs is not None and lungs.any():
+            figures["share_error"] = abs(share_of(found, lungs) - share_of(truth, lungs))
+    return figures
 
 
 def measure_masks(
-    manifest: Manifest, column: str, indices: Sequence[int], predictions: Iterable[np.ndarray], form: Form, workers: int
+    manifest: Manifest,
+    targets: Targets,
+    indices: Sequence[int],
+    predictions: Iterable[np.ndarray],
+    form: Form,
+    kind: str,
+    workers: int,
 ) -> list[dict[str, float]]:
     """Measure every prediction; an image that can no longer be read has Dice 0."""
     from cxrtool.flow.parallel import map_items
 
-    items = (
-        (Path(manifest.rows[i]["path"]), Path(manifest.rows[i][column]), prediction)
-        for i, prediction in zip(indices, predictions, strict=True)
-    )
-    work = partial(measure_mask, form=form)
+    items = ((targets.pair(manifest.rows[i]), prediction) for i, prediction in zip(indices, predictions, strict=True))
+    work = partial(measure_mask, form=form, kind=kind)
     preload = ("cxrtool.data.reading.images", "cxrtool.imaging.view")
     results = map_items(work, items, workers=max(1, min(workers, len(indices))), preload=preload)
-    return [result if isinstance(result, dict) else {"dice": 0.0, "iou": 0.0} for _, result in results]
+    lost = {name: float("nan") if name == "share_error" else 0.0 for name in FIGURES[kind]}
+    return [result if isinstance(result, dict) else lost for _, result in results]
 
 
 def measure_pictures(
@@ -120,7 +162,7 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
 
     Args:
         rows: Of `dice.csv` or `errors.csv`, of all folds.
-        kind: `lungs` or `ribs`.
+        kind: `lungs`, `opacities` or `ribs`.
         subset: The subset of the rows to use.
         seed: Of the resampling.
 
@@ -140,7 +182,7 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
     parts = list(folds.items())
     if len(parts) > 1:
         parts.append(("all", [row for members in folds.values() for row in members]))
-    worst = "lowest" if kind == "lungs" else "highest"
+    worst = "lowest" if FIGURES[kind][0] == "dice" else "highest"
     header = ["fold", "images", "patients", f"mean {first}", "95 % interval", "median", worst, *names[1:]]
     table = []
     for name, members in parts:
@@ -149,7 +191,7 @@ def summarise(rows: Sequence[Row], kind: str, subset: str, seed: int) -> tuple[l
         mean, count = mean_over_patients(values, groups, seed, proportion=False), len(set(groups))
         interval = "-" if mean.low is None or mean.high is None else f"{mean.low:.4g}-{mean.high:.4g}"
         others = [_mean([row[other] for row in members]) for other in names[1:]]
-        extreme = values.min() if kind == "lungs" else values.max()
+        extreme = values.min() if worst == "lowest" else values.max()
         figures = [f"{values.mean():.4g}", interval, f"{np.median(values):.4g}", f"{extreme:.4g}"]
         table.append([name, str(len(members)), str(count), *figures, *others])
     return header, table

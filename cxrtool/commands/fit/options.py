@@ -1,4 +1,4 @@
-"""The shared options of `fit lungs` and `fit ribs`."""
+"""The shared options of `fit lungs`, `fit opacities` and `fit ribs`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cxrtool.commands.fit.pairs import Targets
 from cxrtool.errors import UsageError
 from cxrtool.flow import common_options
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import option
 from cxrtool.training.image_to_image_options import ImageToImageOptions
 
-SHARED = ("out", "seed", *COMPUTING, "precision", "cache", "allow_leakage", *READING, "replace", *RUNNING, "style")
+SHARED = (
+    "out",
+    "seed",
+    *COMPUTING,
+    "cluster",
+    "precision",
+    "cache",
+    "allow_leakage",
+    *READING,
+    "replace",
+    *RUNNING,
+    "style",
+)
 """The shared options of all `fit` commands."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartOptions(ImageToImageOptions):
-    """The options of `fit lungs` and of `fit ribs`.
+    """The options of `fit lungs`, `fit opacities` and `fit ribs`.
 
     Attributes:
         KIND: What is fitted.
@@ -39,11 +52,13 @@ class PartOptions(ImageToImageOptions):
         effect=False,
     )
     target_column: str = ""
+    weights: str = ""
     validation: float = option("Share of the patients for validation, without --splits.", 0.1, minimum=0, maximum=1)
     balance: str | None = option(
         "Draw the same number of training images for each value of this column.", None, metavar="COLUMN", shown=""
     )
     only: str | None = common_options.only()
+    jobs: int = common_options.jobs()
     save_every: float = common_options.save_every()
 
     def check(self) -> None:
@@ -61,6 +76,12 @@ class PartOptions(ImageToImageOptions):
             raise UsageError("--copies: expected a number from 1 to 999; --dilate: from 0 to 255")
         if self.only and not self.splits:
             raise UsageError("--only selects folds, and there are none without --splits")
+        if self.jobs > 1 and not self.splits:
+            raise UsageError("--jobs: expected --splits, whose folds are fitted side by side, found one network to fit")
+
+    def targets(self) -> Targets:
+        """Where the targets are."""
+        return Targets(self.target_column)
 
     def identity(self) -> dict[str, Any]:
         """The options that affect the result; the share of validation only where there are no splits."""

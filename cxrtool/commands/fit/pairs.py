@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,8 @@ from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.splitting.splits import SUBSETS, read_splits
 from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.severity import HIGHEST
+from cxrtool.data.tables.views import RowView
 from cxrtool.errors import InputError, LeakageError, count_of
 from cxrtool.flow.assignment import Assignment, check_pixels, check_sides, report_changes
 from cxrtool.flow.settings import Settings
@@ -23,30 +24,115 @@ if TYPE_CHECKING:
 
     from cxrtool.flow.signals import StopRequest
     from cxrtool.imaging.fits import Form
+    from cxrtool.imaging.masks import Mask
     from cxrtool.training.store import Store
 
 METADATA, TRUTH = "metadata.csv", "truth.csv"
 
-WHAT = {"lungs": "a lung mask", "ribs": "an image without ribs"}
+WHAT = {"lungs": "a lung mask", "opacities": "a mask of opacities", "ribs": "an image without ribs"}
 
 
-def read_pairs(path: Path, kind: str, column: str, settings: Settings) -> Manifest:
+@dataclass(frozen=True)
+class Targets:
+    """Where the targets of a manifest are.
+
+    Attributes:
+        column: Has the path of the target.
+        clear: Labels of images whose target is empty where they have none.
+        extent: A column with an extent from 0 to 8, which says how much of the lungs the target covers where it is not
+            known; empty for none.
+        lungs: The column of the lung mask, where it is used.
+    """
+
+    column: str
+    clear: frozenset[str] = frozenset()
+    extent: str = ""
+    lungs: str = ""
+
+    def drawn(self, row: RowView) -> bool:
+        """Whether the target of an image is known: a file, or empty."""
+        return bool(row[self.column]) or row.get("label", "") in self.clear
+
+    def known(self, row: RowView) -> bool:
+        """Whether an image can be fitted on."""
+        return self.drawn(row) or bool(self.extent and row.get(self.extent) and row.get(self.lungs))
+
+    def pair(self, row: RowView) -> Pair:
+        """The files of an image.
+
+        Raises:
+            InputError: Its extent is none.
+        """
+        lungs, share = row.get(self.lungs, ""), None
+        if not self.drawn(row):
+            cell = row.get(self.extent, "")
+            try:
+                share = share_of_extent(float(cell))
+            except ValueError as error:
+                raise InputError(
+                    f"{row['image_id']}: expected an extent from 0 to 8 in '{self.extent}', found '{cell}'"
+                ) from error
+        target = Path(row[self.column]) if row[self.column] else None
+        return Pair(Path(row["path"]), target, Path(lungs) if lungs else None, share)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its target.
+
+    Attributes:
+        image: Its file.
+        target: The file of the target; None where it is empty, or only its share is known.
+        lungs: The file of the lung mask, where it is known.
+        share: How much of the lungs the target covers, where nothing else is known about it.
+    """
+
+    image: Path
+    target: Path | None
+    lungs: Path | None = None
+    share: float | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that exist."""
+        return tuple(file for file in (self.image, self.target, self.lungs) if file)
+
+
+SHARE_OF_A_POINT = 0.08
+"""Opaque share of the lungs for each point of an extent from 0 to 8. 53 outlined radiographs have 0.05, 0.11, 0.32
+and 0.54 at mean extents of 0.2, 1.5, 4 and 7."""
+
+
+def share_of_extent(extent: float) -> float:
+    """The opaque share of the lungs at an extent.
+
+    Raises:
+        ValueError: It is not from 0 to 8.
+    """
+    if not 0 <= extent <= HIGHEST:
+        raise ValueError(extent)
+    return SHARE_OF_A_POINT * extent
+
+
+def read_pairs(path: Path, kind: str, targets: Targets, settings: Settings) -> Manifest:
     """Read the images that have a target; those without are excluded with a count.
 
     Args:
         path: A manifest, a step's folder, or a folder of `cxrtool phantom`.
-        kind: `lungs` or `ribs`.
-        column: Has the path of the target; paths are relative to the table's folder.
+        kind: `lungs`, `opacities` or `ribs`.
+        targets: Where they are; paths are relative to the table's folder.
         settings: The shared options.
 
     Raises:
         InputError: It cannot be read, has no such column, or no image has a target.
     """
+    column = targets.column
     drawn = path.is_dir() and not (path / MANIFEST).exists() and (path / METADATA).is_file()
     manifest = _read_drawn(path, settings) if drawn else read_manifest(path, root=settings.root)
     if column not in manifest.columns:
         hint = {
             "lungs": "`cxrtool prepare` keeps the masks of a data set; or give another --target-column",
+            "opacities": "`cxrtool prepare` keeps the files of a column opacities; or give another --target-column",
             "ribs": "`cxrtool phantom --truth all` draws them, `prepare --dataset jsrt` reads them from BSE-JSRT",
         }[kind]
         found = ", ".join(manifest.columns)
@@ -57,8 +143,8 @@ def read_pairs(path: Path, kind: str, column: str, settings: Settings) -> Manife
         base = manifest.origin.absolute().parent
         for row in manifest.rows:
             row[column] = str(base / row[column]) if row[column] else ""
-    having = [row["image_id"] for row in manifest.rows if row[column]]
-    if not having:
+    having = [row["image_id"] for row in manifest.rows if targets.known(row)]
+    if not any(row[column] for row in manifest.rows):
         raise InputError(
             f"{manifest.name}: none of its {count_of(len(manifest), 'image')} has {WHAT[kind]} in '{column}'"
         )
@@ -83,7 +169,9 @@ def _read_drawn(folder: Path, settings: Settings) -> Manifest:
     if (folder / TRUTH).is_file():
         truth = read_table(folder / TRUTH)
         truth_rows = {str((folder / row["path"]).absolute()): row for row in truth.rows}
-        files = [name for name in ("right", "left", "heart", "lesions", "ribless") if name in truth.columns]
+        files = [
+            name for name in ("right", "left", "heart", "lesions", "opacities", "ribless") if name in truth.columns
+        ]
         for row in rows:
             beside = truth_rows.get(row["path"], {})
             row.update({name: str((folder / beside[name]).absolute()) for name in files if beside.get(name)})
@@ -196,24 +284,26 @@ class Decoded:
 def open_pairs(
     manifest: Manifest,
     kind: str,
-    column: str,
+    targets: Targets,
     form: Form,
     dilate: int,
     settings: Settings,
     request: StopRequest,
     decoder: str,
+    beside: int = 1,
 ) -> Decoded:
     """Decode all images and targets once, or find them in the cache.
 
     Args:
         manifest: The images, each with a target.
-        kind: `lungs` or `ribs`.
-        column: Has the path of the target.
+        kind: `lungs`, `opacities` or `ribs`.
+        targets: Where they are.
         form: The network's input form.
         dilate: Side in pixels of the square by which masks are dilated.
         settings: The shared options.
         request: Checked between images.
         decoder: Version of the decoding library; part of the cache's key.
+        beside: Number of processes that have the pairs on one device.
 
     Raises:
         InputError: Not one pair can be read.
@@ -222,17 +312,16 @@ def open_pairs(
     from cxrtool.flow.parallel import map_items
     from cxrtool.training.store import open_store
 
-    paths = [Path(row["path"]) for row in manifest.rows]
-    pairs = [(Path(row["path"]), Path(row[column])) for row in manifest.rows]
+    pairs = [targets.pair(row) for row in manifest.rows]
     stores = []
-    works: tuple[tuple[str, Sequence[Any], Any], ...] = (
-        ("pictures", paths, partial(decode_picture, form=form)),
-        ("targets", pairs, partial(decode_target, form=form, kind=kind, dilate=dilate)),
-    )
-    for label, items, decode in works:
+    works = {
+        "pictures": partial(decode_picture, form=form),
+        "targets": partial(decode_target, form=form, kind=kind, dilate=dilate),
+    }
+    for label, decode in works.items():
         key: dict[str, Any] = {"fit": label, "kind": kind, "form": form.to_json(), "decoder": decoder}
-        key["dilate"] = dilate if label == "targets" else 0
-        with settings.report.progress(f"decoding {label}", len(items)) as advance:
+        key |= {"dilate": dilate, "shares": [pair.share for pair in pairs]} if label == "targets" else {"dilate": 0}
+        with settings.report.progress(f"decoding {label}", len(pairs)) as advance:
 
             def count(number: int, advance: Any = advance) -> None:
                 advance(number)
@@ -240,7 +329,7 @@ def open_pairs(
 
             stores.append(
                 open_store(
-                    items,
+                    pairs,
                     decode,
                     size=form.size,
                     key=key,
@@ -252,17 +341,17 @@ def open_pairs(
                     say=settings.report.say,
                 )
             )
-    images, targets = stores
+    images, shown = (replace(store, beside=beside) for store in stores)
     check_pixels(manifest, images.sha256)
-    failed = {**targets.failed, **images.failed}
-    if len(failed) == len(paths):
+    failed = {**shown.failed, **images.failed}
+    if len(failed) == len(pairs):
         raise InputError(
-            f"{manifest.name}: expected a pair that can be read, found none among {len(paths)}, the first: {failed[0]}"
+            f"{manifest.name}: expected a pair that can be read, found none among {len(pairs)}, the first: {failed[0]}"
         )
-    return Decoded(images, targets, failed)
+    return Decoded(images, shown, failed)
 
 
-def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
+def decode_picture(pair: Pair, *, form: Form) -> tuple[np.ndarray, str]:
     """An image in the input form of the network, and the SHA-256 of its pixels; run in a worker process.
 
     Raises:
@@ -272,30 +361,60 @@ def decode_picture(path: Path, *, form: Form) -> tuple[np.ndarray, str]:
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.view import levels, see
 
-    pixels = read_image(path, capture_decoder_errors=True).pixels
+    pixels = read_image(pair.image, capture_decoder_errors=True).pixels
     depth = 8 if form.equalise or pixels.itemsize == 1 else 16
-    return levels(see(pixels, form), depth), pixel_sha256(pixels)
+    lungs = read_lungs(pair, pixels.shape) if form.crop_lungs else None
+    return levels(see(pixels, form, lungs), depth), pixel_sha256(pixels)
 
 
-def decode_target(item: tuple[Path, Path], *, form: Form, kind: str, dilate: int) -> tuple[np.ndarray, str]:
+def decode_target(pair: Pair, *, form: Form, kind: str, dilate: int) -> tuple[np.ndarray, str]:
     """The target in the input form of the network, and the SHA-256 of its pixels.
+
+    Where only its share of the lungs is known, it is grey all over the lungs.
 
     Raises:
         ImageError: Image or target cannot be read, or they do not match.
     """
+    import numpy as np
+
     from cxrtool.data.reading.images import read_image
     from cxrtool.errors import ImageError
     from cxrtool.imaging.hashing import pixel_sha256
     from cxrtool.imaging.view import see, show_mask, show_target
+    from cxrtool.models.parts import MASKS
 
-    path, beside = item
-    placed = see(read_image(path, capture_decoder_errors=True).pixels, form)
+    pixels = read_image(pair.image, capture_decoder_errors=True).pixels
+    lungs = read_lungs(pair, pixels.shape) if form.crop_lungs or pair.share is not None else None
+    placed = see(pixels, form, lungs)
+    if pair.target is None:
+        shown = np.zeros((form.size, form.size), np.uint8)
+        if pair.share is not None and lungs is not None:
+            shown = np.rint(show_mask(lungs, placed, form) * np.float32(pair.share)).astype(np.uint8)
+        return shown, pixel_sha256(shown)
     try:
-        target = read_image(beside, capture_decoder_errors=True).pixels
-        shown = show_mask(target, placed, form, dilate) if kind == "lungs" else show_target(target, placed, form)
+        target = read_image(pair.target, capture_decoder_errors=True).pixels
+        shown = show_mask(target, placed, form, dilate) if kind in MASKS else show_target(target, placed, form)
     except ImageError as error:
-        raise ImageError(f"{beside.name}: {error.message}") from error
+        raise ImageError(f"{pair.target.name}: {error.message}") from error
     return shown, pixel_sha256(target)
+
+
+def read_lungs(pair: Pair, shape: tuple[int, ...]) -> Mask:
+    """The lung mask of a pair at the size of its image (H, W).
+
+    Raises:
+        ImageError: There is none, it cannot be read, or it has other proportions than the image.
+    """
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.errors import ImageError
+    from cxrtool.imaging.resize import binary, resample
+    from cxrtool.imaging.view import check_proportions
+
+    if pair.lungs is None:
+        raise ImageError("it has no lung mask, to which it would be cropped")
+    mask = read_image(pair.lungs, capture_decoder_errors=True).pixels
+    check_proportions(mask, (shape[0], shape[1]), "its lung mask")
+    return binary(resample(binary(mask), shape[0], shape[1]))
 
 
 def seen_rows(manifest: Manifest, assignment: Assignment, store: Store) -> list[Row]:

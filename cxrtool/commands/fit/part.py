@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.errors import count_of
 from cxrtool.flow.assignment import Assignment, check_equal
 from cxrtool.flow.folder import StepFolder
+from cxrtool.flow.jobs import turn, warning_of
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
+from cxrtool.models.parts import MASKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +48,7 @@ def make_design(options: PartOptions, form: Form, settings: Settings, seed: int)
         parse(options.augment),
         options.exposure,
         options.loss,
+        options.weights,
         options.average,
         options.copies,
         seed,
@@ -61,17 +64,19 @@ class PartFitter:
 
     Attributes:
         manifest: The images, each with a target.
+        speaks: Whether rejects are reported here.
     """
 
     options: PartOptions
     form: Form
     manifest: Manifest
     settings: Settings
+    speaks: bool = True
     _decoded: Decoded | None = None
 
     @property
     def kind(self) -> str:
-        """`lungs` or `ribs`."""
+        """`lungs`, `opacities` or `ribs`."""
         return self.options.KIND
 
     def decoded(self, folder: StepFolder, request: StopRequest) -> Decoded:
@@ -80,14 +85,15 @@ class PartFitter:
             self._decoded = open_pairs(
                 self.manifest,
                 self.kind,
-                self.options.target_column,
+                self.options.targets(),
                 self.form,
                 self.options.dilate,
                 self.settings,
                 request,
                 folder.plan.versions()[DECODER],
+                self.options.jobs,
             )
-            if self._decoded.failed:
+            if self._decoded.failed and self.speaks:
                 count = len(self._decoded.failed)
                 text = (
                     f"{count} of {count_of(len(self.manifest), 'pair')} cannot "
@@ -100,17 +106,16 @@ class PartFitter:
         """Fit one network and write its folder."""
         import numpy as np
 
-        from cxrtool.training.device import choose_device, take_turns
         from cxrtool.training.image_to_image import fit_image_to_image
 
         report, name = self.settings.report, assignment.name
         decoded = self.decoded(folder, request)
-        assignment = decoded.usable(assignment)
+        assignment = self._measurable(decoded.usable(assignment))
         check_equal(self.manifest, decoded.images.sha256, assignment, self.settings)
         indices = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
         design = make_design(self.options, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
-            turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
+            turns = turn(self.settings, self.options.jobs, request)
             with turns, report.progress(name, design.recipe.epochs) as advance:
 
                 def epoch_done(row: dict[str, float | None]) -> None:
@@ -129,7 +134,7 @@ class PartFitter:
                     save_every=self.options.save_every,
                     epoch_done=epoch_done,
                     stop=request.error,
-                    warn=report.warn,
+                    warn=warning_of(name, self.options.jobs, report),
                 )
             rows = self._measure(design, fitted, decoded, assignment, request)
             request.raise_if_stopped()
@@ -140,6 +145,15 @@ class PartFitter:
             counts = {subset: len(found) for subset, found in assignment.subsets.items()}
             build.close(counts=counts, extra={"training": fitted.notes, **extra}, wanted=True)
         report.say(f"{name}: kept epoch {fitted.history.kept}{self._describe_scores(rows)}")
+
+    def _measurable(self, assignment: Assignment) -> Assignment:
+        """The assignment without images to measure of whose target only the share is known: they are for training."""
+        targets = self.options.targets()
+        subsets = {
+            name: [i for i in indices if name == "train" or targets.drawn(self.manifest.rows[i])]
+            for name, indices in assignment.subsets.items()
+        }
+        return replace(assignment, subsets=subsets)
 
     def _groups(self, training: np.ndarray) -> np.ndarray | None:
         import numpy as np
@@ -167,13 +181,14 @@ class PartFitter:
         indices = np.array([i for i, _ in predicted], np.int64)
         with local_randomness(design.seed, design.threads):
             predictions = predict(design, fitted.module, decoded.images, indices, stop=request.error)
-            if self.kind == "lungs":
+            if self.kind in MASKS:
                 measured = measure_masks(
                     self.manifest,
-                    self.options.target_column,
+                    self.options.targets(),
                     indices.tolist(),
                     predictions,
                     self.form,
+                    self.kind,
                     self.settings.workers,
                 )
             else:
@@ -216,7 +231,7 @@ class PartFitter:
         predict = predict_with(fitted.module, self.kind)
         entries = [(sources[row["image_id"]], captions(row, self.kind), predict) for row in spread]
         title = f"{chosen[0]['subset']} images" if chosen else ""
-        draw_examples(path / "samples.png", entries, self.kind, self.options.target_column, self.form, title)
+        draw_examples(path / "samples.png", entries, self.kind, self.options.targets(), self.form, title)
 
     def _means(self, rows: list[Row], subset: str) -> dict[str, float]:
         result = {}
@@ -239,7 +254,7 @@ class PartFitter:
 
 def captions(row: Row, kind: str) -> list[str]:
     """The lines of text below an image: its id and its results."""
-    if kind == "lungs":
+    if kind in MASKS:
         return [row["image_id"], f"Dice {float(row['dice']):.3f}"]
     return [row["image_id"], f"MSE {float(row['mse']):.2e}, before {float(row['mse_before']):.2e}"]
 

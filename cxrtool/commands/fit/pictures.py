@@ -1,4 +1,4 @@
-"""Example images of fitted networks: outlines of lungs, or rib-free images beside their targets."""
+"""Example images of fitted networks: outlines of masks, or rib-free images beside their targets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrtool.commands.fit.pairs import Targets
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError
+from cxrtool.models.parts import MASKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,36 +21,41 @@ Predict = Callable[["np.ndarray"], "np.ndarray"]
 """From an image (S, S) of values in [0, 1] to one of the same shape."""
 
 TITLES = {
-    "lungs": "green: the given mask; red: the prediction",
+    **dict.fromkeys(MASKS, "green: the given mask; red: the prediction"),
     "ribs": "each: the image; without ribs, predicted; without ribs, given",
 }
-COLUMNS = {"lungs": 5, "ribs": 2}
+COLUMNS = {**dict.fromkeys(MASKS, 5), "ribs": 2}
 SHOWN = 15
 
 
 def predict_with(module: nn.Module, kind: str) -> Predict:
-    """A function that runs a lung or rib network: the probability of lung, or the image without ribs."""
+    """A function that runs a network: the probability of the mask, or the image without ribs."""
     import torch
 
     def predict(values: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             outputs = module(torch.from_numpy(values)[None, None])[0, 0].float()
-            predict: np.ndarray = (torch.sigmoid(outputs) if kind == "lungs" else outputs.clamp(0.0, 1.0)).numpy()
+            predict: np.ndarray = (torch.sigmoid(outputs) if kind in MASKS else outputs.clamp(0.0, 1.0)).numpy()
         return predict
 
     return predict
 
 
 def draw_examples(
-    target: Path, entries: Sequence[tuple[Row, Sequence[str], Predict]], kind: str, column: str, form: Form, title: str
+    target: Path,
+    entries: Sequence[tuple[Row, Sequence[str], Predict]],
+    kind: str,
+    targets: Targets,
+    form: Form,
+    title: str,
 ) -> None:
     """Write a contact sheet.
 
     Args:
         target: The file.
         entries: A row of the manifest, the lines of text below its image, and the network.
-        kind: `lungs` or `ribs`.
-        column: Has the path of the target.
+        kind: `lungs`, `opacities` or `ribs`.
+        targets: Where they are.
         form: The network's input form.
         title: Of the sheet.
     """
@@ -60,9 +67,10 @@ def draw_examples(
     tiles = []
     for row, caption, predict in entries:
         try:
-            tile = (
-                _draw_lungs(row, column, form, predict) if kind == "lungs" else _draw_ribs(row, column, form, predict)
-            )
+            if kind in MASKS:
+                tile = _draw_masks(row, targets, form, predict, kind)
+            else:
+                tile = _draw_ribs(row, targets, form, predict)
         except ImageError as error:
             caption, tile = [*caption[:1], error.message], _blank()
         tiles.append((tile, caption))
@@ -71,22 +79,18 @@ def draw_examples(
         atomic_write(target, cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
 
-def _draw_lungs(row: Row, column: str, form: Form, predict: Predict) -> np.ndarray:
-    from cxrtool.data.reading.images import read_image
-    from cxrtool.imaging.masks import clean
-    from cxrtool.imaging.resize import binary
+def _draw_masks(row: Row, targets: Targets, form: Form, predict: Predict, kind: str) -> np.ndarray:
+    from cxrtool.commands.fit.measure import found_and_true
     from cxrtool.imaging.sheet import FOUND, TRUE, grey_tile, outline
-    from cxrtool.imaging.view import lay_back, see
 
-    pixels = read_image(row["path"]).pixels
-    placed = see(pixels, form)
+    pixels, found, truth, _ = found_and_true(targets.pair(row), lambda placed: predict(placed.values), form, kind)
     tile = grey_tile(pixels)
-    outline(tile, binary(read_image(row[column]).pixels), TRUE)
-    outline(tile, clean(lay_back(predict(placed.values), placed, form)), FOUND)
+    outline(tile, truth, TRUE)
+    outline(tile, found, FOUND)
     return tile
 
 
-def _draw_ribs(row: Row, column: str, form: Form, predict: Predict) -> np.ndarray:
+def _draw_ribs(row: Row, targets: Targets, form: Form, predict: Predict) -> np.ndarray:
     import numpy as np
 
     from cxrtool.data.reading.images import read_image
@@ -97,7 +101,7 @@ def _draw_ribs(row: Row, column: str, form: Form, predict: Predict) -> np.ndarra
     values = see(pixels, form).values
     pictures = [1 - shown if form.invert else shown for shown in (values, predict(values))]
     tiles = [grey_tile(np.rint(shown * 255).astype(np.uint8)) for shown in pictures]
-    truth = see(read_image(row[column]).pixels, form).values
+    truth = see(read_image(row[targets.column]).pixels, form).values
     tiles.append(grey_tile(np.rint((1 - truth if form.invert else truth) * 255).astype(np.uint8)))
     return np.concatenate(tiles, 1)
 

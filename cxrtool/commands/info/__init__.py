@@ -33,6 +33,7 @@ from cxrtool.errors import CxrtoolError, InputError, count_of
 from cxrtool.flow.assignment import fitted_on
 from cxrtool.flow.chain import describe
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.graders import GRADE
 from cxrtool.flow.run import fold_name, is_model, is_run, made_alike, whole_folds
 from cxrtool.flow.settings import Settings
 from cxrtool.models.description import ModelDescription
@@ -68,9 +69,15 @@ def thresholds_as_table(entry: Mapping[str, Any]) -> tuple[str, list[str], list[
 
 
 SUMMARY = "summary.csv"
-KINDS = {"lungs": "lung network", "ribs": "rib-suppressing network", "generators": "class-inherent generators"}
+KINDS = {
+    "lungs": "lung network",
+    "opacities": "opacity network",
+    "ribs": "rib-suppressing network",
+    "generators": "class-inherent generators",
+}
 NEXT = {
     "lungs": "cxrtool segment MANIFEST --lungs {} -o DIR",
+    "opacities": "cxrtool segment MANIFEST --opacities --opacity-network {} -o DIR",
     "ribs": "cxrtool enhance MANIFEST --steps suppress-ribs --ribs {} -o DIR",
     "generators": "cxrtool transform MANIFEST --generators {} -o DIR",
 }
@@ -113,7 +120,11 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
     part = read_part(path, kind_of(path))
     result = Description(KINDS[part.kind], str(path))
     result.add("network", part.network)
-    shown = [name.replace("_", " ") for name in ("crop_borders", "equalise", "invert") if getattr(part.form, name)]
+    shown = [
+        name.replace("_", " ")
+        for name in ("crop_borders", "crop_lungs", "equalise", "invert")
+        if getattr(part.form, name)
+    ]
     result.add("is shown", ", ".join([f"{part.form.size} pixels, {part.form.fit}", *shown]))
     result.add("sha256", part.sha256[:16])
     for name, value in part.description.items():
@@ -128,6 +139,25 @@ def describe_part(path: Path, made: Mapping[str, Any] | None) -> Description:
     if made:
         add_making(result, made, path)
     result.next = NEXT[part.kind].format(path)
+    return result
+
+
+def describe_grader(path: Path) -> Description:
+    """Describe a grader: its score, whom it was fitted to, and the points of a region at some shares."""
+    from cxrtool.evaluation.scales import SCALES
+    from cxrtool.flow.graders import read_grader
+
+    content = read_grader(path).content
+    scale = str(content["scale"])
+    result = Description("grader", str(path))
+    result.add("score", SCALES[scale].about)
+    for name in ("rated", "images", "patients"):
+        result.add(name, _plain(content.get(name, "")))
+    points = [
+        [f"{share:.0%}", f"{point:.2f}"] for share, point in zip(content["knots"], content["points"], strict=True)
+    ]
+    result.tables.append(("Points of a region", ["opaque share", "points"], points))
+    result.next = f"cxrtool grade MANIFEST --scale {scale} --grader {path} -o DIR"
     return result
 
 
@@ -227,6 +257,8 @@ def _folder(path: Path, options: InfoOptions, settings: Settings) -> Description
     made = read_run_file(path)
     if is_part(path):
         return describe_part(path, made)
+    if (path / GRADE).is_file():
+        return describe_grader(path)
     if made is not None and is_fit(made, path):
         return describe_fit(path, made)
     if is_model(path):

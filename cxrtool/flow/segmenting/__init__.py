@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.tables.manifest import Manifest, Row
+from cxrtool.data.tables.views import Packed, RowView, cells_of
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen
@@ -17,6 +18,7 @@ from cxrtool.flow.chain import Chain, chain_of, copy_parts
 from cxrtool.flow.folder import AT, Build, Inputs, Plan, StepFolder
 from cxrtool.flow.images import read_images
 from cxrtool.flow.replaying import APPLY, CROP, ERASE, VERSION
+from cxrtool.flow.segmenting import opacities
 from cxrtool.flow.segmenting.images import (
     IMAGES,
     MASKS,
@@ -24,10 +26,10 @@ from cxrtool.flow.segmenting.images import (
     Network,
     Task,
     Way,
-    draw_sheets,
     name_of,
     segment_all,
 )
+from cxrtool.flow.segmenting.sheets import draw_opacities, draw_sheets
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING, SCALING, Settings
 from cxrtool.imaging.fits import IMAGE, MARGIN, MARGINS_OF
 from cxrtool.options import Options, option
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 
 MEASURES = {"dice": "Dice", "iou": "IoU"}
 BOX = ("crop_top", "crop_left", "crop_height", "crop_width")
-COLUMNS = ("mask", "mask_reference", "mask_area", "mask_dice", "mask_iou", *BOX, "width", "height", "sha256", "warning")
+COLUMNS = (
+    *("mask", "mask_reference", "mask_area", "mask_dice", "mask_iou", *BOX, "width", "height", "sha256", "warning"),
+    *opacities.COLUMNS,
+)
 """The columns that `segment` adds to the manifest."""
 
 _SHOWN = 6
@@ -63,6 +68,15 @@ class SegmentOptions(Options):
     )
     apply_mask: bool = option("Set everything outside the lungs to black.", False)
     erase_lungs: bool = option("Set the lungs to black.", False)
+    opacities: bool = option(
+        "Find opacities (ground glass and consolidation) in the lungs, and their share of each lung and zone.", False
+    )
+    opacity_network: Path | None = option(
+        "With --opacities: a network from `cxrtool fit opacities`.",
+        None,
+        metavar="PART",
+        shown="the one that comes with cxrtool",
+    )
     tta: bool = option("Average with the prediction for the mirrored image.", False)
     threshold: float = option("Probability above which a pixel is lung.", 0.5)
     batch_size: int = option("Images per batch.", 16, minimum=1, effect=False)
@@ -86,15 +100,17 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
     check(options)
     manifest = read_images(options.sources, settings)
     manifest.check_file_names()
-    if not manifest.rows:
+    if not len(manifest):
         raise InputError(f"{manifest.name}: expected images, found none")
     part = default_part("lungs") if options.lungs is None else read_part(options.lungs, "lungs")
+    finder = _finder_of(options)
     precision = "fp32" if settings.precision == "auto" else settings.precision
     entry = make_entry(options, part, precision)
     chain = _chain_before(manifest, changing="use" in entry)
+    finding = {"opacity_part": finder.sha256} if finder else {}
     plan = Plan(
         command="segment",
-        options={**options.identity(), "part": part.sha256, "precision": precision, "version": VERSION},
+        options={**options.identity(), "part": part.sha256, **finding, "precision": precision, "version": VERSION},
         inputs=Inputs.of(manifest, verify=settings.verify),
         chain=[*chain, entry] if "use" in entry else chain,
         libraries=("numpy", "opencv-python-headless", "torch"),
@@ -112,25 +128,45 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
             part.folder, str(device), choose_precision(precision, device), options.tta, options.batch_size
         )
         way = Way(build.path, part.form, entry, options.max_pixels, part.description.get("usual"))
-        records = _segment(manifest, way, network, build, settings)
+        search = opacities.search_with(finder, network, manifest.records) if finder else None
+        records = _segment(manifest, way, network, search, build, settings)
         if build.is_part:
             build.put_aside(len(records), len(build.rejects))
             return None
-        rows = [describe(row, records[row["image_id"]], way) for row in manifest.rows if row["image_id"] in records]
+        known = (row for row in manifest.records if row["image_id"] in records)
+        fitted = Seen.of([finder.folder]) if finder else None
+        rows = Packed(describe(row, records[row["image_id"]], way, fitted) for row in known).columns()
         found = _report(rows, records, build, settings)
         found["seen_in_fitting"] = _warn_of_seen(rows, part, settings)
         if options.sheet:
             draw_sheets(rows, records, way, options.sheet, settings)
+        extra: dict[str, Any] = {"lungs": {**part.identity(), **found}}
+        if finder:
+            extra[opacities.FOUND] = {**finder.identity(), **opacities.report(rows, settings)}
+            if options.sheet:
+                draw_opacities(rows, records, way, options.sheet, settings)
         copy_parts(plan.chain, build.path)
-        columns = [*manifest.columns, *(name for name in COLUMNS if any(row.get(name) for row in rows))]
-        build.finish(columns, rows, extra={"lungs": {**part.identity(), **found}})
+        columns = [*manifest.columns, *(name for name in COLUMNS if any(cells_of(rows, name)))]
+        build.finish(columns, rows, extra=extra)
     return len(rows)
+
+
+def _finder_of(options: SegmentOptions) -> Part | None:
+    """The network that finds opacities, where they are wanted."""
+    from cxrtool.models.parts import default_part, read_part
+
+    if not options.opacities:
+        return None
+    network = options.opacity_network
+    return default_part("opacities") if network is None else read_part(network, "opacities")
 
 
 def check(options: SegmentOptions) -> None:
     """Raise a `UsageError` for a wrong value, or for two options that exclude one another."""
     if options.apply_mask and options.erase_lungs:
         raise UsageError("--apply-mask keeps only the lungs, --erase-lungs everything else: choose one")
+    if options.opacity_network and not options.opacities:
+        raise UsageError("--opacity-network: expected --opacities with it, found none")
     if not 0 <= options.margin <= 1:
         raise UsageError(f"--margin: expected a share from 0 to 1, found {options.margin}")
     if not 0 < options.threshold < 1:
@@ -157,49 +193,55 @@ def make_entry(options: SegmentOptions, part: Part, precision: str) -> dict[str,
 def _chain_before(manifest: Manifest, *, changing: bool) -> Chain:
     """The chain of the images; where only masks are written, images may have different chains."""
     try:
-        return chain_of(Path(row["path"]) for row in manifest.rows)
+        return chain_of(Path(path) for path in manifest.column("path"))
     except InputError:
         if changing:
             raise
         return []
 
 
-def reference_of(row: Row) -> str:
+def reference_of(row: RowView) -> str:
     """The mask of an image in the manifest, unless an earlier `segment` made it."""
     return row.get("mask_reference") or ("" if row.get("mask_area") else row.get("mask", ""))
 
 
 def _segment(
-    manifest: Manifest, way: Way, network: Network, build: Build, settings: Settings
-) -> dict[str, dict[str, Any]]:
+    manifest: Manifest,
+    way: Way,
+    network: Network,
+    search: opacities.Search | None,
+    build: Build,
+    settings: Settings,
+) -> Mapping[str, dict[str, Any]]:
     """Segment the remaining images; returns the records of all images that could be read, by id."""
-    for name in (IMAGES, MASKS, REFERENCES):
+    folders = (IMAGES, MASKS, REFERENCES, *((opacities.FOUND, opacities.REFERENCE) if search else ()))
+    for name in folders:
         (build.path / name).mkdir(exist_ok=True)
     identity = build.marks()
     found = build.share(
         {
             row["image_id"]: Task(row["image_id"], row["path"], reference_of(row), row.get("sha256", ""))
-            for row in manifest.rows
+            for row in manifest.records
         }
     )
-    marks = {
-        name: identity.of(
-            name, task.sha256, bool(task.reference), network.batch_size, files=filter(None, (task.path, task.reference))
-        )
-        for name, task in found.items()
-    }
+    given = search.references if search else {}
+    marks = {}
+    for name, task in found.items():
+        beside = (task.reference, given.get(name, ""))
+        known = [bool(task.reference), network.batch_size, *([bool(beside[1])] if search else ())]
+        marks[name] = identity.of(name, task.sha256, *known, files=filter(None, (task.path, *beside)))
     records = build.done(marks, "image")
     tasks = [task for name, task in found.items() if name not in records]
     rejects = {}
     with settings.report.progress("segmenting", len(tasks)) as advance:
-        for task, result in segment_all(tasks, way, network, settings):
+        found_in = opacities.find_all(tasks, way, network, search, settings) if search else None
+        for task, result in found_in or segment_all(tasks, way, network, settings):
             if isinstance(result, InputError):
                 rejects[task.image_id] = result.message
             else:
                 build.journal.add(task.image_id, result, marks[task.image_id])
-                records[task.image_id] = result
             advance(1)
-    for row in manifest.rows:
+    for row in manifest.records:
         if row["image_id"] in rejects:
             build.reject(row["path"], rejects[row["image_id"]])
     if not records and not build.is_part:
@@ -207,14 +249,16 @@ def _segment(
             f"{manifest.name}: expected an image that can be read, found none among {len(manifest)}, "
             f"the first: {build.rejects[0]['reason']}"
         )
-    for name in (IMAGES, REFERENCES):
+    for name in folders:
         if not any((build.path / name).iterdir()):
             (build.path / name).rmdir()
     return records
 
 
-def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
+def describe(row: RowView, record: Mapping[str, Any], way: Way, fitted: Seen | None = None) -> Row:
     """The manifest's row of an image.
+
+    `fitted` are the images that the opacity network was fitted on, where there is one.
 
     The digest stays that of the original radiograph, as with `prepare`: by it a model recognises later that it was
     trained on this radiograph, whatever was done to the pixels.
@@ -240,11 +284,13 @@ def describe(row: Row, record: Mapping[str, Any], way: Way) -> Row:
         found["path"] = str(way.path_of(IMAGES, name))
     if "crop" in record and CROP in way.entry["use"]:
         found |= dict(zip(BOX, map(str, record["crop"]), strict=True))
-    return found
+    if fitted:
+        return found | opacities.describe(row, record, way, seen=fitted.by(row) is not None)
+    return found | opacities.without(row, way)
 
 
 def _report(
-    rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], build: Build, settings: Settings
+    rows: Sequence[RowView], records: Mapping[str, Mapping[str, Any]], build: Build, settings: Settings
 ) -> dict[str, Any]:
     """Report the results, and return the numbers for `run.json`; Dice and IoU where the manifest had masks."""
     from cxrtool.evaluation.resampling.means import mean_of_images
@@ -282,7 +328,7 @@ def _kinds(doubts: Sequence[str]) -> list[str]:
     return [kind for text in plain for kind in text.split(", ")]
 
 
-def _warn_of_seen(rows: Sequence[Row], part: Part, settings: Settings) -> int:
+def _warn_of_seen(rows: Sequence[RowView], part: Part, settings: Settings) -> int:
     """Warn where the network was fitted on some of these images, or on their patients; it saw no labels."""
     fitted = Seen.of([part.folder])
     seen = [row["image_id"] for row in rows if fitted.by(row)]

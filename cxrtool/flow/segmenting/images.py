@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cxrtool.data.confinement import check_inside
-from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import ImageError, InputError
 from cxrtool.flow.assignment import check_read
 from cxrtool.flow.cluster import Cluster
+from cxrtool.flow.on_device import run_filled
 from cxrtool.flow.parallel import map_items, run_each
 from cxrtool.flow.replaying import CROP, LEFT_WHOLE, change, read_mask, unlike
 from cxrtool.flow.settings import Settings
@@ -28,7 +28,6 @@ from cxrtool.flow.settings import Settings
 if TYPE_CHECKING:
     import numpy as np
 
-    from cxrtool.explaining.overlay import Outlined
     from cxrtool.imaging.fits import Form
     from cxrtool.training.lung_finder import LungFinder
 
@@ -50,7 +49,7 @@ def name_of(folder: str, image_id: str) -> str:
     return f"{folder}/{image_id}.png"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """An image to be segmented.
 
@@ -115,15 +114,22 @@ class Way:
         return self.target / IMAGES / f".{image_id}.npy"
 
 
+class HasValues(Protocol):
+    """An input of a network, (S, S) float32; None after it has run."""
+
+    values: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Network:
-    """The lung network, and how it is run.
+    """A network that finds lungs or opacities, and how it is run.
 
     Attributes:
         folder: Of its part.
         device: Its name.
         mirrored: Average each result with that of the mirror image.
         batch_size: Images at a time; fewer are filled up.
+        kind: What it finds.
     """
 
     folder: Path
@@ -131,6 +137,7 @@ class Network:
     precision: str
     mirrored: bool
     batch_size: int
+    kind: str = "lungs"
 
     def load(self) -> LungFinder:
         """Load it.
@@ -141,20 +148,15 @@ class Network:
         from cxrtool.training.device import choose_device
         from cxrtool.training.lung_finder import LungFinder
 
-        return LungFinder(self.folder, choose_device(self.device), self.precision, mirrored=self.mirrored)
+        device = choose_device(self.device)
+        return LungFinder(self.folder, device, self.precision, mirrored=self.mirrored, kind=self.kind)
 
-    def answer(self, finder: LungFinder, views: Sequence[Prepared]) -> np.ndarray:
-        """Probabilities (n, S, S) for at most `batch_size` images; their values are dropped.
-
-        A batch of another size is computed differently, in the last digits.
-        """
-        import numpy as np
-
-        shown = np.stack([view.values for view in views if view.values is not None])
+    def answer(self, finder: LungFinder, views: Sequence[HasValues]) -> np.ndarray:
+        """Probabilities (n, S, S) for at most `batch_size` images; their values are dropped."""
+        shown = [view.values for view in views if view.values is not None]
         for view in views:
             view.values = None
-        filled = np.pad(shown, ((0, self.batch_size - len(shown)), (0, 0), (0, 0)))
-        return finder(filled)[: len(shown)]
+        return run_filled(finder, shown, self.batch_size)
 
 
 _loaded = lru_cache(1)(Network.load)
@@ -268,93 +270,3 @@ def finish_one(item: tuple[Prepared, np.ndarray], *, way: Way) -> dict[str, Any]
         with contextlib.suppress(FileNotFoundError):
             way.decoded(task.image_id).unlink()
     return record
-
-
-SHEETS = {
-    "lungs": "lung masks",
-    "warnings": "no plausible lung mask, the most implausible first",
-    "worst": "lowest agreement with the manifest's masks, the lowest first",
-}
-"""Each sheet, and its title."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """An image on a sheet: the files of the image, of the mask that was found and, if any, of the manifest's mask."""
-
-    path: str
-    mask: str
-    reference: str
-    caption: tuple[str, ...]
-
-
-def draw_sheets(
-    rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], way: Way, count: int, settings: Settings
-) -> None:
-    """Draw the contact sheets of a finished segmentation, each of at most `count` images."""
-    from cxrtool.explaining import overlay
-    from cxrtool.flow.heatmaps.drawing import choose
-
-    members = _members(rows, records)
-    chosen = choose({"lungs": members["lungs"]}, count, settings.seed)
-    chosen |= {name: members[name][:count] for name in ("warnings", "worst") if members[name]}
-    wanted = {name for names in chosen.values() for name in names}
-    tiles = [_tile(row, records[row["image_id"]]) for row in rows if row["image_id"] in wanted]
-    ids = [row["image_id"] for row in rows if row["image_id"] in wanted]
-    work = partial(outline_one, max_pixels=way.max_pixels)
-    preload = (*PRELOAD, "cxrtool.explaining.overlay")
-    shown: dict[str, Outlined] = {}
-    for name, (_, result) in zip(
-        ids, map_items(work, tiles, workers=min(settings.workers, len(tiles)), preload=preload), strict=True
-    ):
-        if isinstance(result, InputError):
-            raise InputError(f"{name}: cannot be drawn: {result.message}")
-        shown[name] = result
-    (way.target / "sheets").mkdir(exist_ok=True)
-    known = any(row.get("mask_dice") for row in rows)
-    for sheet, names in chosen.items():
-        drawn = ", a random sample" if sheet == "lungs" else ""
-        total = len(members[sheet])
-        of = f"all {total}" if len(names) == total else f"{len(names)} of {total}{drawn}"
-        colours = "blue: found" + (", orange: the manifest's mask" if known else "")
-        drawing = overlay.draw_outlines([shown[name] for name in names], f"{SHEETS[sheet]}, {of}; {colours}")
-        overlay.write_picture(way.target / "sheets" / f"{sheet}.png", drawing)
-
-
-def outline_one(tile: Tile, *, max_pixels: int | None) -> Outlined:
-    """Read the image and masks of a tile, reduced, in a worker process; an `ImageError` if that is impossible."""
-    from cxrtool.data.reading.images import MAX_PIXELS, read_image
-    from cxrtool.explaining.overlay import Outlined, thumbnail
-    from cxrtool.flow.replaying import read_mask
-
-    limit = max_pixels or MAX_PIXELS
-    pixels = read_image(tile.path, max_pixels=limit, capture_decoder_errors=True).pixels
-    found = thumbnail(read_image(tile.mask, max_pixels=limit).pixels, mask=True)
-    reference = None
-    if tile.reference:
-        try:
-            reference = thumbnail(read_mask(tile.reference, pixels.shape, max_pixels), mask=True)
-        except ImageError:
-            # The manifest already has a warning about it.
-            reference = None
-    return Outlined(thumbnail(pixels), found, reference, tile.caption)
-
-
-def _members(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The images of each sheet, in order: implausible masks by the number of warnings and the network's confidence."""
-    ids = [row["image_id"] for row in rows]
-    doubtful = [name for name in ids if records[name]["doubt"]]
-    compared = [name for name in ids if "dice" in records[name]]
-    return {
-        "lungs": ids,
-        "warnings": sorted(doubtful, key=lambda name: (-records[name]["doubt"].count(","), records[name]["sureness"])),
-        "worst": sorted(compared, key=lambda name: float(records[name]["dice"])),
-    }
-
-
-def _tile(row: Row, record: Mapping[str, Any]) -> Tile:
-    numbers = f"{record['mask_area']:.0%} of the image"
-    if "dice" in record:
-        numbers += f", Dice {record['dice']:.3f}"
-    caption = (row["image_id"], numbers, *([record["doubt"]] if record["doubt"] else []))
-    return Tile(str(Path(row["path"])), row["mask"], row.get("mask_reference", ""), caption)

@@ -10,6 +10,7 @@ import torch
 from cxrtool.commands.fit import networks as step
 from cxrtool.commands.fit.lungs import LungOptions
 from cxrtool.commands.fit.networks import fit, resolve
+from cxrtool.commands.fit.opacities import OpacityOptions
 from cxrtool.commands.fit.ribs import RibOptions
 from cxrtool.data.reading.images import read_image
 from cxrtool.data.tables.manifest import read_table, write_manifest
@@ -37,7 +38,7 @@ def add_lungs(folder: Path, every: int = 1) -> None:
     write_manifest(folder / "manifest.csv", [*table.columns, "mask"], table.rows)
 
 
-KINDS = {"lungs": LungOptions, "ribs": RibOptions}
+KINDS = {"lungs": LungOptions, "opacities": OpacityOptions, "ribs": RibOptions}
 
 
 @pytest.fixture
@@ -336,7 +337,7 @@ def test_presets_are_those_of_the_papers():
     assert told.size == 1024
     names = ("opt", "lr", "sched", "decay_epochs", "decay_rate", "batch_size", "epochs", "copies", "loss")
     assert [getattr(told, name) for name in names] == ["adam", 1e-3, "step", 100, 0.75, 5, 150, 17, "ms-ssim+mse"]
-    assert set(PRESETS) == {*networks("lungs"), *networks("ribs")}
+    assert set(PRESETS) == {name for kind in KINDS for name in networks(kind)}
     for kind, options in KINDS.items():
         assert all(set(PRESETS[name]) <= declared(options).keys() for name in networks(kind))
 

@@ -1,0 +1,371 @@
+"""Estimate extent and severity of disease from opaque shares.
+
+Reads the manifest of `segment --opacities`, and adds the extent from 0 to 8 with an interval that holds a rater's score
+in nine of ten images, and its severity (normal-pcr+, mild, moderate, severe) as severity_estimated; or the Brixia score
+with its six zones. `evaluate --by severity` uses these severities where nobody rated any, and says so.
+
+No estimate comes from a fit that saw the image or its patient. With --fit the map from shares to scores is fitted here
+to the scores of raters, in folds by patient, and kept in grader/ for other images. With --fit or --rated the agreement
+with the raters is measured: agreement.json and agreement.png.
+
+Example: cxrtool grade opacities --fit geographic_score -o graded
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cxrtool.data.files import sha256_file
+from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.missing import missing_words
+from cxrtool.data.tables.severity import ESTIMATED, SEVERITIES, stratum_of
+from cxrtool.data.tables.views import RowView
+from cxrtool.errors import InputError, UsageError, count_of
+from cxrtool.evaluation.scales import SCALES, Scale
+from cxrtool.flow import common_options
+from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.graders import GRADE, FittedGrader, default_grader, read_grader, write_grader
+from cxrtool.flow.settings import RUNNING, Settings
+from cxrtool.imaging.regions import PREFIX
+from cxrtool.options import Options, option
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
+
+GRADER = "grader"
+SEEN = "opacity_seen"
+"""The column in which `segment` marks images that the opacity network was fitted on."""
+
+AGREEMENT, PICTURE = "agreement.json", "agreement.png"
+VERSION = 1
+FIGURES = {
+    "mae": "mean absolute error",
+    "bias": "mean of estimated - rated",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's r",
+    "weighted_kappa": "kappa of severities, quadratic weights",
+    "stratum_accuracy": "same severity",
+}
+
+
+@dataclass(frozen=True)
+class GradeOptions(Options):
+    """The options of `grade`."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ("out", "seed", "root", "verify", *RUNNING, "style")
+
+    manifest: Path = common_options.manifest(effect=False)
+    scale: str = option("Score to estimate: {choices}.", next(iter(SCALES)), choices=SCALES)
+    grader: Path | None = option(
+        "The grader/ of an earlier `grade --fit`.", None, metavar="FOLDER", shown="the one that comes with cxrtool"
+    )
+    fit: str | None = option(
+        "Fit to the scores in these columns; the mean of several raters. For brixia the columns NAME_right_upper, …, "
+        "NAME_left_lower.",
+        None,
+        metavar="COLUMNS",
+        shown="",
+    )
+    rated: str | None = option("Compare with the scores in these columns.", None, metavar="COLUMNS", shown="--fit")
+    classes: str | None = option(
+        "Classes whose severity is estimated; other images get a score alone.", None, metavar="NAMES", shown="all"
+    )
+
+    def names(self, text: str | None) -> list[str]:
+        """The names in a list with commas."""
+        return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def run(options: GradeOptions, settings: Settings) -> None:
+    """Grade, and print the agreement with raters where there are any."""
+    if found := grade(options, settings):
+        settings.output.table(*found)
+
+
+def grade(options: GradeOptions, settings: Settings) -> tuple[list[str], list[list[str]], str] | None:
+    """Estimate the score of every image with opaque shares.
+
+    Returns:
+        The table of the agreement with raters; None where nobody rated, or there was nothing to do.
+
+    Raises:
+        UsageError: Options that exclude one another, or a class that no image has.
+        InputError: The manifest has no shares or no such column, or the grader cannot be read.
+    """
+    if options.fit and options.grader:
+        raise UsageError("--fit makes a grader, --grader takes one: choose one")
+    scale = SCALES[options.scale]
+    manifest = read_manifest(options.manifest, root=settings.root)
+    _check(manifest, scale, options)
+    folder_of_grader = options.grader or default_grader(options.scale)
+    fitted = None if options.fit else read_grader(folder_of_grader)
+    if fitted and fitted.grader.scale != options.scale:
+        raise InputError(f"{folder_of_grader}: expected a grader for {options.scale}, found {fitted.grader.scale}")
+    digest = sha256_file(folder_of_grader / GRADE) if fitted else ""
+    identity = {**options.identity(), "grader": digest, "version": VERSION}
+    plan = Plan("grade", identity, Inputs.of(manifest, verify=settings.verify), (), ("numpy", "scipy"), seeded=True)
+    folder = StepFolder(settings.out, plan, settings)
+    if not folder.needs_work():
+        return None
+    return _grade(options, manifest, scale, fitted, folder, settings)
+
+
+def _check(manifest: Manifest, scale: Scale, options: GradeOptions) -> None:
+    """Check columns and classes."""
+    columns = [PREFIX + region for region in scale.regions]
+    lacking = next((name for name in columns if name not in manifest.columns), None)
+    if lacking:
+        raise InputError(
+            f"{manifest.name}: expected the column '{lacking}' with the opaque share of a region, found none",
+            "`cxrtool segment MANIFEST --opacities -o opacities` writes it",
+        )
+    for name in {*options.names(options.fit), *options.names(options.rated)}:
+        manifest.require(*_columns_of(name, scale))
+    labels = set(manifest.column("label")) if "label" in manifest.columns else set()
+    for name in options.names(options.classes):
+        if name not in labels:
+            raise UsageError(f"--classes: expected classes of the manifest, found '{name}'")
+
+
+def _columns_of(name: str, scale: Scale) -> list[str]:
+    return [f"{name}_{region}" for region in scale.regions] if scale.by_region else [name]
+
+
+def _grade(
+    options: GradeOptions,
+    manifest: Manifest,
+    scale: Scale,
+    fitted: FittedGrader | None,
+    folder: StepFolder,
+    settings: Settings,
+) -> tuple[list[str], list[list[str]], str] | None:
+    import json
+
+    from cxrtool.data.files import atomic_write
+    from cxrtool.evaluation.grading import fit_grader, shares_of
+
+    rows, say = manifest.rows, settings.report.say
+    shares, kept = shares_of(rows, options.scale)
+    unseen = [k for k, index in enumerate(kept) if not rows[index].get(SEEN)]
+    lost = Counter(
+        {"without opaque shares": len(rows) - len(kept), "seen by the opacity network": len(kept) - len(unseen)}
+    )
+    shares, kept = shares[unseen], [kept[k] for k in unseen]
+    if not kept:
+        raise InputError(
+            f"{manifest.name}: expected images whose opaque shares are of a network that did not see them, found none"
+        )
+    with folder.build() as build:
+        if fitted is None:
+            scores = _scores(manifest, kept, options.names(options.fit), scale)
+            rated = [k for k, score in enumerate(scores) if score is not None]
+            chosen = [rows[kept[k]] for k in rated]
+            truth = _array([scores[k] for k in rated], scale)
+            grader = fit_grader(options.scale, shares[rated], truth, _patients(chosen), settings.seed)
+            patients = len(set(group_images(chosen)))
+            described = {"rated": options.fit, "images": len(chosen), "patients": patients}
+            write_grader(build.path / GRADER, grader, chosen, described)
+            fitted = read_grader(build.path / GRADER)
+            say(f"fitted to {count_of(len(chosen), 'rated image')} of {count_of(patients, 'patient')}")
+        found = _estimate(fitted, [rows[index] for index in kept], shares)
+        classes = set(options.names(options.classes))
+        for index, estimate in zip(kept, found, strict=True):
+            rows[index] |= _cells(estimate, scale, not classes or rows[index].get("label") in classes)
+        for reason, count in lost.items():
+            if count:
+                settings.report.warn(f"{count} of {count_of(len(rows), 'image')} {reason}; no estimate")
+        columns = [*manifest.columns, *(name for name in _new_columns(scale) if name not in manifest.columns)]
+        for row in rows:
+            for name in _new_columns(scale):
+                row.setdefault(name, "")
+        _describe(rows, scale, settings)
+        names = options.names(options.rated) or options.names(options.fit)
+        agreement = _compare(manifest, kept, found, names, scale, settings.seed) if names else None
+        if agreement:
+            content, picture = agreement
+            atomic_write(build.path / AGREEMENT, json.dumps(content, indent=1) + "\n")
+            picture(build.path / PICTURE)
+        build.finish(columns, rows, extra={"scale": options.scale})
+    if not agreement:
+        return None
+    content = agreement[0]
+    if scale.strata:
+        _say_confusion(content, settings)
+    return _table(content, scale)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimate of one image: points of each region, their sum, and the ends of its interval."""
+
+    regions: FloatArray
+    total: float
+    low: float
+    high: float
+
+
+def _estimate(fitted: FittedGrader, rows: Sequence[RowView], shares: FloatArray) -> list[Estimate]:
+    """Each image by a fit that did not see it."""
+    import numpy as np
+
+    grader = fitted.grader
+    ends = grader.intervals(shares)
+    found = []
+    for row, own, (low, high) in zip(rows, shares, ends, strict=True):
+        points = grader.regions(own[None], fitted.fold_of(row))[0]
+        total = float(np.sum(points))
+        found.append(Estimate(points, total, min(float(low), total), max(float(high), total)))
+    return found
+
+
+def _new_columns(scale: Scale) -> list[str]:
+    name = f"{scale.column}_estimated"
+    regions = [f"{scale.column}_{region}_estimated" for region in scale.regions] if scale.by_region else []
+    return [name, f"{scale.column}_low", f"{scale.column}_high", *regions, *([ESTIMATED] if scale.strata else [])]
+
+
+def _cells(estimate: Estimate, scale: Scale, graded: bool) -> Row:
+    cells = [estimate.total, estimate.low, estimate.high, *(estimate.regions if scale.by_region else ())]
+    row = {name: f"{float(cell):.3f}" for name, cell in zip(_new_columns(scale), cells, strict=False)}
+    if scale.strata:
+        # By the number that is written, so that it can be checked in the table.
+        row[ESTIMATED] = stratum_of(float(row[f"{scale.column}_estimated"])) if graded else ""
+    return row
+
+
+def _scores(manifest: Manifest, kept: Sequence[int], names: Sequence[str], scale: Scale) -> list[list[float] | None]:
+    """The mean score of the raters, of each region or the total alone; None where nobody gave one.
+
+    Raises:
+        InputError: A cell is no score of the scale.
+    """
+    highest = scale.top if scale.by_region else scale.highest
+    raters = [_columns_of(name, scale) for name in names]
+    missing = {column: missing_words(manifest.column(column)) for columns in raters for column in columns}
+    found: list[list[float] | None] = []
+    for index in kept:
+        row, given = manifest.rows[index], []
+        for columns in raters:
+            cells = [row[column].strip() for column in columns]
+            if not all(
+                cell and cell.casefold() not in missing[column] for column, cell in zip(columns, cells, strict=True)
+            ):
+                continue
+            try:
+                values = [float(cell) for cell in cells]
+            except ValueError:
+                values = [-1.0]
+            if not all(0 <= value <= highest for value in values):
+                raise InputError(
+                    f"{manifest.place(index)}: expected a score from 0 to {highest}, found '{', '.join(cells)}'"
+                )
+            given.append(values)
+        found.append([sum(points) / len(given) for points in zip(*given, strict=True)] if given else None)
+    return found
+
+
+def _array(scores: Sequence[list[float] | None], scale: Scale) -> FloatArray:
+    import numpy as np
+
+    if not scores:
+        raise InputError("expected images with a score of a rater, found none")
+    values = np.array(scores, np.float64)
+    return values if scale.by_region else values[:, 0]
+
+
+def _patients(rows: Sequence[Row]) -> IntArray:
+    import numpy as np
+
+    return np.unique(np.asarray(group_images(rows)), return_inverse=True)[1]
+
+
+def _compare(
+    manifest: Manifest, kept: Sequence[int], found: Sequence[Estimate], names: Sequence[str], scale: Scale, seed: int
+) -> Any:
+    """The content of `agreement.json` and what draws its picture; None where no estimate has a rating."""
+    import numpy as np
+
+    from cxrtool.evaluation.metrics.agreement import Agreement, as_json
+    from cxrtool.evaluation.plots.agreement import draw_agreement
+
+    scores = _scores(manifest, kept, names, scale)
+    rated = [k for k, score in enumerate(scores) if score is not None]
+    if not rated:
+        return None
+    truth = _array([scores[k] for k in rated], scale)
+    patients = _patients([manifest.rows[kept[k]] for k in rated])
+    totals, estimates = truth.sum(1) if scale.by_region else truth, np.array([found[k].total for k in rated])
+    strata = None
+    if scale.strata:
+        one, other = (
+            np.array([SEVERITIES.index(stratum_of(round(float(value), 3))) for value in values])
+            for values in (estimates, totals)
+        )
+        strata = one, other
+    agreement = Agreement(estimates, totals, patients, strata, len(SEVERITIES))
+    inside = [found[k].low <= total <= found[k].high for k, total in zip(rated, totals, strict=True)]
+    content: dict[str, Any] = {
+        "score": scale.about,
+        "raters": list(names),
+        "images": len(rated),
+        "patients": len(set(patients.tolist())),
+        "total": as_json(agreement.figures(seed)),
+        "in_interval": sum(inside) / len(inside),
+    }
+    if scale.strata:
+        content |= {"strata": list(SEVERITIES), "confusion": agreement.confusion()}
+    if scale.by_region:
+        points = np.array([found[k].regions for k in rated])
+        whose = np.repeat(patients, points.shape[1])
+        content["regions"] = as_json(Agreement(points.ravel(), truth.ravel(), whose).figures(seed))
+    return content, lambda path: draw_agreement(path, estimates, totals, scale.highest, scale.column)
+
+
+def _describe(rows: Sequence[Row], scale: Scale, settings: Settings) -> None:
+    known = [row for row in rows if row[f"{scale.column}_estimated"]]
+    values = sorted(float(row[f"{scale.column}_estimated"]) for row in known)
+    median = values[len(values) // 2]
+    of_all = f"{median:.1f} of {scale.highest} in the median"
+    settings.report.say(f"{count_of(len(known), 'image')}; {scale.column} {of_all}")
+    if scale.strata:
+        counts = Counter(row[ESTIMATED] for row in known)
+        named = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES)
+        settings.report.say(f"estimated, not rated: {named}")
+
+
+def _say_confusion(content: dict[str, Any], settings: Settings) -> None:
+    lines = [[name, *map(str, counts)] for name, counts in zip(SEVERITIES, content["confusion"], strict=True)]
+    table = settings.output.aligned(["rated \\ estimated", *SEVERITIES], lines)
+    settings.report.say(table)
+
+
+def _table(content: dict[str, Any], scale: Scale) -> tuple[list[str], list[list[str]], str]:
+    def lines(figures: dict[str, Any], what: str) -> list[list[str]]:
+        return [
+            [f"{FIGURES[name]}{what}", _cell(figures[name]), _ends(figures[name])]
+            for name in FIGURES
+            if name in figures
+        ]
+
+    table = lines(content["total"], "")
+    if scale.by_region:
+        table += lines(content["regions"], ", zones")
+    table.append(["rating inside the interval of 0.9", f"{content['in_interval']:.2f}", "-"])
+    title = (
+        f"{scale.column} against {', '.join(content['raters'])}: {count_of(content['images'], 'image')} of "
+        f"{count_of(content['patients'], 'patient')}; read from the same pixels, by fits that saw none of them"
+    )
+    return ["agreement", "value", "95 % interval"], table, title
+
+
+def _cell(measure: dict[str, Any]) -> str:
+    return "-" if measure["value"] is None else f"{measure['value']:.2f}"
+
+
+def _ends(measure: dict[str, Any]) -> str:
+    return "-" if measure["low"] is None else f"{measure['low']:.2f}-{measure['high']:.2f}"

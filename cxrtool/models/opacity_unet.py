@@ -1,0 +1,148 @@
+"""The default opacity network: the mean of two small U-Nets, one that knows chests and one that knows things.
+
+Few radiographs have outlines of opacities, so each branch begins with what others have learnt: the first is the U-Net
+of the lungs (`cxrtool.models.unet`) with its weights; the second has the stem and the first five stages of
+EfficientNet-Lite0 (Tan & Le 2019, without squeeze and excitation) with weights of ImageNet, which stay as they are,
+and a decoder of blocks, concatenating skip connections (Ronneberger et al. 2015) and pixel shuffling (Shi et al. 2016).
+Whole feature maps of that encoder are dropped in training (Tompson et al. 2015). In training each image is seen by one
+branch, so that the branches make different mistakes, as those of an ensemble.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cxrtool.errors import UsageError
+from cxrtool.models.unet import FLAT, SHUFFLE, Block, UNet
+
+NAME = "tf_efficientnet_lite0"
+STAGES = 5
+SKIPS = {1: 24, 2: 40, 3: 80, 4: 112}
+"""Stage to channels: the feature maps at a quarter, an eighth and twice a sixteenth of the resolution."""
+
+WIDTHS = (96, 64, 32)
+DROPPED = 0.2
+SPREAD = 0.5
+"""Standard deviation of the input: EfficientNet-Lite0 was trained on values from -1 to 1."""
+
+DEFAULT = "default"
+
+
+class ThingsUNet(nn.Module):
+    """Grey values to logits of opacity, with a frozen encoder of ImageNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import timm
+
+        network = timm.create_model(NAME, pretrained=False)
+        self.stem = nn.Sequential(network.get_submodule("conv_stem"), network.get_submodule("bn1"))
+        self.stages = nn.ModuleList(list(network.get_submodule("blocks").children())[:STAGES])
+        for frozen in (self.stem, self.stages):
+            frozen.requires_grad_(requires_grad=False)
+        self.drop = nn.Dropout2d(DROPPED)
+        low, middle, high = WIDTHS
+        self.coarse = Block(SKIPS[3] + SKIPS[4], low)
+        self.rising = Block(low + SKIPS[2], middle)
+        self.fine = Block(middle + SKIPS[1], high)
+        self.head = nn.Conv2d(high, SHUFFLE**2, 1)
+
+    def train(self, mode: bool = True) -> ThingsUNet:
+        """Set the mode; the encoder's statistics stay those of ImageNet."""
+        super().train(mode)
+        self.stem.eval()
+        self.stages.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 1, S, S) of values in [0, 1] to logits of the same shape; S divisible by 16.
+
+        Each image is standardised by its own mean and deviation, so that dose and window do not matter.
+        """
+        deviation, mean = torch.std_mean(images, (1, 2, 3), keepdim=True)
+        values = (images - mean) / deviation.clamp_min(FLAT) * SPREAD
+        kept: list[Tensor] = []
+        with torch.no_grad():
+            features = self.stem(values.expand(-1, 3, -1, -1))
+            for number, stage in enumerate(self.stages):
+                features = stage(features)
+                if number in SKIPS:
+                    kept.append(features)
+        quarter, eighth, *sixteenth = (self.drop(one) for one in kept)
+        found = self.coarse(torch.cat(sixteenth, 1))
+        found = self.rising(torch.cat((_doubled(found), eighth), 1))
+        found = self.fine(torch.cat((_doubled(found), quarter), 1))
+        logits: Tensor = functional.pixel_shuffle(self.head(found), SHUFFLE)
+        return logits
+
+
+class OpacityUNet(nn.Module):
+    """Grey values of a crop to the lungs to logits of opacity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chest = UNet()
+        self.things = ThingsUNet()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 1, S, S) of values in [0, 1] to logits of the same shape; S divisible by 64.
+
+        The mean of both branches; in training, of every other image those of one branch alone.
+        """
+        if not self.training or len(images) < 2:
+            mean: Tensor = (self.chest(images) + self.things(images)) / 2
+            return mean
+        one: Tensor = self.chest(images[::2])
+        other: Tensor = self.things(images[1::2])
+        found = one.new_empty((len(images), *one.shape[1:]))
+        found[::2], found[1::2] = one, other.to(one.dtype)
+        return found
+
+    def begin(self, weights: str) -> str:
+        """Load what the branches begin with: the lung network that comes with cxrtool, and an encoder.
+
+        Args:
+            weights: Of the encoder: `default` for those of the opacity network that comes with cxrtool, `imagenet`, or
+                a file with weights of the whole EfficientNet-Lite0.
+
+        Returns:
+            Where they come from.
+
+        Raises:
+            UsageError: `none`: random features have no meaning.
+            InputError: They cannot be downloaded or read, or do not fit.
+        """
+        from cxrtool.models.parts import default_part, load_network
+
+        self.chest.load_state_dict(load_network(default_part("lungs").folder, "lungs").state_dict())
+        if weights == DEFAULT:
+            part = default_part("opacities")
+            known = load_network(part.folder, "opacities").get_submodule("things").state_dict()
+            self._take(known)
+            return f"the encoder of {part.folder.name}"
+        if weights == "none":
+            raise UsageError(
+                "--weights: expected weights of the encoder, which stays as it is, found none",
+                "imagenet downloads them; default takes those of the network that comes with cxrtool",
+            )
+        from cxrtool.models.architecture import Architecture
+        from cxrtool.models.registry import build
+
+        with torch.random.fork_rng([]):
+            network, source = build(Architecture(NAME, 2), weights=weights)
+        named = {"conv_stem": "stem.0", "bn1": "stem.1", "blocks": "stages"}
+        whole = network.get_submodule("timm").state_dict()
+        parts = ((name.partition("."), value) for name, value in whole.items())
+        self._take({f"{named[first]}.{rest}": value for (first, _, rest), value in parts if first in named})
+        return source
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        """Load the encoder's tensors of a state dictionary."""
+        own = [name for name in self.things.state_dict() if name.startswith(("stem.", "stages."))]
+        self.things.load_state_dict({name: state[name] for name in own}, strict=False)
+
+
+def _doubled(features: Tensor) -> Tensor:
+    return functional.interpolate(features, scale_factor=2, mode="nearest")
