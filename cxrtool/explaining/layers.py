@@ -200,6 +200,7 @@ def named_layer(network: Network, name: str, images: Tensor) -> Layer:
 
 def kind_of(network: nn.Module) -> str:
     """The name of a network in messages."""
-    inner = getattr(network, "timm", network)
+    scorer = getattr(network, "scorer", network)
+    inner = getattr(scorer, "timm", scorer)
     config = getattr(inner, "pretrained_cfg", None)
     return str((config or {}).get("architecture") or type(inner).__name__)

@@ -33,13 +33,14 @@ from cxrtool.data.tables.manifest import (
     relative_rows,
     write_table,
 )
-from cxrtool.data.tables.predictions import GROUPING, Predictions, write_predictions
+from cxrtool.data.tables.predictions import GROUPING, LEARNED, Predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
-from cxrtool.errors import InputError, OutputError, StrictError, count_of
+from cxrtool.errors import InputError, OutputError, StrictError, UsageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, check_equal, check_pixels
 from cxrtool.flow.chain import Chain, chain_of_rows, copy_parts, is_divided, radiograph_of
 from cxrtool.flow.folder import Build, StepFolder, read_run_file, record, without_paths, write_run_file
+from cxrtool.flow.jobs import turn, warning_of
 from cxrtool.flow.replaying import decode
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.signals import StopRequest
@@ -191,7 +192,7 @@ PROCESSES = "processes"
 """The entry of a run's options with the number of processes that shared each training, if there were several."""
 
 
-def check_design(options: TrainingOptions, classes: int, settings: Settings) -> None:
+def check_design(options: TrainingOptions, classes: int, settings: Settings, *, ordered: bool = False) -> None:
     """Check every option before the first image is decoded.
 
     Raises:
@@ -202,27 +203,34 @@ def check_design(options: TrainingOptions, classes: int, settings: Settings) -> 
     from cxrtool.training.device import choose_device, choose_precision
 
     options.check_numbers()
-    design = make_design(options, classes, settings, 0)
+    design = make_design(options, classes, settings, 0, ordered=ordered)
     check(design.architecture, design.weights)
     device = choose_device(settings.device)
     choose_precision(settings.precision, device)
+    if options.compile:
+        from cxrtool.training.compiling import require_compiler
+
+        require_compiler(device)
     require_weights(design.architecture, design.weights)
-    if processors.ranks() > 1:
+    if (ranks := processors.ranks()) > 1:
         from cxrtool.training.fitting import check_divisible
 
+        if options.compile:
+            raise UsageError(f"--compile: expected one process, found {ranks} of torchrun", "omit --compile")
         check_divisible(design, device)
 
 
-def make_design(options: TrainingOptions, classes: int, settings: Settings, seed: int) -> Design:
+def make_design(
+    options: TrainingOptions, classes: int, settings: Settings, seed: int, *, ordered: bool = False
+) -> Design:
     """The design that the resolved options describe; a `UsageError` if an augmentation or kernels are wrong."""
     from cxrtool.models.architecture import Architecture
     from cxrtool.models.kernels import parse as parse_kernels
     from cxrtool.training.augment import parse
     from cxrtool.training.fitting import Design
 
-    architecture = Architecture(
-        options.model, classes, options.hidden, options.dropout, options.size, parse_kernels(options.kernels)
-    )
+    kernels = parse_kernels(options.kernels)
+    architecture = Architecture(options.model, classes, options.hidden, options.dropout, options.size, kernels, ordered)
     return Design(
         architecture,
         options.weights,
@@ -236,6 +244,7 @@ def make_design(options: TrainingOptions, classes: int, settings: Settings, seed
         settings.device,
         settings.precision,
         options.bn_stats == "recompute",
+        options.compile,
     )
 
 
@@ -268,6 +277,7 @@ class Task:
         track: Where epochs are also written.
         ranks: The processes that share each training.
         beside: Number of trainings side by side, which have the device together.
+        target: What the classes are, where they are not the manifest's labels (`flow.target`).
     """
 
     preset: str | None
@@ -281,6 +291,7 @@ class Task:
     track: Track | None = None
     ranks: Ranks | None = None
     beside: int = 1
+    target: str = ""
 
     def folder(self, assignment: Assignment) -> StepFolder:
         """The folder of one fold."""
@@ -346,8 +357,8 @@ class FoldTrainer:
 
     def design(self, assignment: Assignment) -> Design:
         """The design of a fold, which has its own seed, so that it can be trained alone."""
-        settings = self.task.settings
-        return make_design(self.options, len(self.classes), settings, assignment.seed(settings.seed))
+        settings, ordered = self.task.settings, ":" in self.task.target
+        return make_design(self.options, len(self.classes), settings, assignment.seed(settings.seed), ordered=ordered)
 
     def labels(self) -> np.ndarray:
         """The class index of every image of the manifest, -1 if it has no class (N,)."""
@@ -372,17 +383,15 @@ class FoldTrainer:
         """
         import numpy as np
 
-        from cxrtool.training.device import choose_device, take_turns
         from cxrtool.training.fitting import fit_fold
 
         task, subsets = self.task, assignment.subsets
         report, design = task.settings.report, self.design(assignment)
         watching = self.options.watch == "test" and "test" in to_predict
         name = name or assignment.name
-        turns: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        # Otherwise who started this process, or rank 0, has the turn.
-        if task.beside == 1 and not (task.ranks and task.ranks.rank):
-            turns = take_turns(choose_device(design.device), design.threads, report.say, request.raise_if_stopped)
+        # Rank 0 has the turn of all ranks.
+        follows = bool(task.ranks and task.ranks.rank)
+        turns = contextlib.nullcontext() if follows else turn(task.settings, task.beside, request)
         record = task.track.open(task.container.out, name) if task.track else contextlib.nullcontext()
         with turns, record as write, report.progress(name, design.recipe.epochs) as advance:
             if task.ranks and not task.ranks.rank:
@@ -411,8 +420,7 @@ class FoldTrainer:
                 resumed=resumed,
                 epoch_done=epoch_done,
                 stop=request.error,
-                # Beside others it would not be clear whose warning it is.
-                warn=(lambda text: report.warn(f"{name}: {text}")) if task.beside > 1 else report.warn,
+                warn=warning_of(name, task.beside, report),
                 ranks=task.ranks,
             )
         # What is left to do has no state of its own.
@@ -433,7 +441,12 @@ class FoldTrainer:
             Normalization(**input_form(options.model, options.normalize)),
             # The validation images come first in `probabilities`.
             **decide_on_validation(self.classes, labels, fitted.probabilities[: len(labels)]),
-            trained={"preset": self.task.preset, "weights": fitted.weights_from, "epoch": fitted.history.kept},
+            trained={
+                "preset": self.task.preset,
+                "weights": fitted.weights_from,
+                "epoch": fitted.history.kept,
+                **({"target": self.task.target} if self.task.target else {}),
+            },
         )
 
     def write(self, build: Build, assignment: Assignment, store: Store, fitted: Fitted) -> None:
@@ -490,6 +503,7 @@ class FoldTrainer:
         from cxrtool.imaging import plausibility
 
         rows, manifest = [], self.task.manifest
+        learned = {LEARNED: self.task.target} if self.task.target else {}
         predicted = [(i, name) for name in ("validation", "test") for i in assignment.subsets[name]]
         present = [name for name in GROUPING if name in manifest.columns]
         for (index, subset), probabilities in zip(predicted, fitted.probabilities, strict=True):
@@ -506,6 +520,7 @@ class FoldTrainer:
                     "predicted": self.classes[int(probabilities.argmax())],
                     "warning": "; ".join(text for text in (source.get("warning", ""), doubt) if text),
                     **{name: source[name] for name in present},
+                    **learned,
                 }
             )
         return Predictions(self.classes, rows, fitted.probabilities, assignment.name)
@@ -637,7 +652,14 @@ def warn_without_validation(folds: Sequence[Assignment], options: FittingOptions
         )
 
 
-def raise_if_strict(rejects: Sequence[Row], settings: Settings) -> None:
-    """Raise a `StrictError` for rejected files once everything is done, if `--strict` was given."""
+def report_rejects(rejects: Sequence[Row], settings: Settings, where: str = REJECTS) -> None:
+    """Report rejected files once everything is done.
+
+    Raises:
+        StrictError: There are some, and `--strict` was given.
+    """
+    if rejects and settings.cluster:
+        # Where the images are decoded here, it was said before.
+        settings.report.warn(f"{len(rejects)} cannot be read and are excluded; each with its reason in {where}")
     if rejects and settings.strict:
-        raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS}")
+        raise StrictError(f"{len(rejects)} rejected, each with its reason in {where}")

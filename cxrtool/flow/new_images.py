@@ -28,6 +28,7 @@ from cxrtool.flow.fusing import join_twins
 from cxrtool.flow.images import read_images
 from cxrtool.flow.run import is_fold, is_model, is_run, model_files, model_folders
 from cxrtool.flow.settings import Settings
+from cxrtool.flow.target import as_learned
 from cxrtool.models.description import ModelDescription
 from cxrtool.models.onnx_file import is_exported
 from cxrtool.options import one_of
@@ -155,12 +156,15 @@ class NewImages:
             IncompleteError: A run lacks folds, and `partial` is false.
         """
         folders = model_folders(model, partial=partial)
-        classes = list(ModelDescription.read(folders[0]).classes)
+        description = ModelDescription.read(folders[0])
+        classes = list(description.classes)
         if _of_twins(classes):
             classes = list(dict.fromkeys(split_class(name)[0] for name in classes))
         source = ", ".join(map(str, sources[:SHOWN])) + (", …" if len(sources) > SHOWN else "")
         found_in = _list(sources, settings, columns)
         rows, taken = found_in.rows, found_in.taken
+        if description.target:
+            rows = as_learned(Manifest(order_columns([], rows), rows, found_in.origin), description).rows
         labels = Counter(row.get("label", "").strip() for row in rows)
         unlabelled = labels.pop("", 0)
         if not labels and found_in.is_table:

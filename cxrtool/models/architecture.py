@@ -16,6 +16,7 @@ class Architecture:
         dropout: Dropout before the output layer.
         size: Side of the square input in pixels.
         kernels: Size for each convolution, for networks with a choice; empty means the network's own.
+        ordered: Whether the classes are from least to most (`models.ordered`).
     """
 
     name: str
@@ -24,12 +25,13 @@ class Architecture:
     dropout: float = 0.0
     size: int = 224
     kernels: tuple[int, ...] = ()
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         # JSON has only lists.
         object.__setattr__(self, "kernels", tuple(self.kernels))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values; without kernels where there is no choice, as in files of older versions."""
+        """As plain values; without kernels and order where there are none, as in files of older versions."""
         values = {**asdict(self), "kernels": list(self.kernels)}
-        return values if self.kernels else {name: value for name, value in values.items() if name != "kernels"}
+        return {name: value for name, value in values.items() if value or name not in ("kernels", "ordered")}

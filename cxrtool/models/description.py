@@ -118,7 +118,7 @@ class ModelDescription:
         calibration: The temperature from its validation images, as `Temperature.as_json`; None if it was not fitted.
         thresholds: By class and sensitivity, from the validation images.
         usual: Input statistics of its training images (`imaging.plausibility`); None if they are not known.
-        trained: Preset, source of the weights, epoch.
+        trained: Preset, source of the weights, epoch, target.
     """
 
     classes: list[str]
@@ -130,6 +130,11 @@ class ModelDescription:
     thresholds: Mapping[str, Any] | None = None
     usual: Mapping[str, Any] | None = None
     trained: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        """The column of the manifest that was learned, as `train --target` reads it; empty for `label`."""
+        return str(self.trained.get("target", ""))
 
     @property
     def architecture(self) -> Architecture:

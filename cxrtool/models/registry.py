@@ -9,7 +9,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,12 @@ def check(architecture: Architecture, weights: str) -> None:
             if getattr(architecture, option):
                 raise UsageError(f"--{option}: {name} has a head of its own; omit --{option}")
     _check_kernels(architecture)
+    if architecture.ordered and (loss := loss_of(name)) != BuiltIn.loss:
+        raise UsageError(
+            f"--target: expected a network with a {BuiltIn.loss} loss for classes in an order, found {name}, which has "
+            f"a {loss} loss",
+            "choose another --model",
+        )
     if weights == "imagenet" and not _has_imagenet(name):
         raise UsageError(
             f"--weights imagenet: there are no ImageNet weights for {name}",
@@ -215,6 +221,11 @@ def build(architecture: Architecture, *, weights: str = "none") -> tuple[Network
         UsageError: There is no such network, or it has no ImageNet weights.
     """
     check(architecture, weights)
+    if architecture.ordered:
+        from cxrtool.models.ordered import OrderedNetwork
+
+        scorer, weights_from = build(replace(architecture, classes=1, ordered=False), weights=weights)
+        return OrderedNetwork(scorer, architecture.classes), weights_from
     if architecture.name in BUILT_IN:
         network = BUILT_IN[architecture.name].build(architecture)
     else:
@@ -319,8 +330,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"--weights {path}: expected a dictionary of tensors, found another content", SAVE_WEIGHTS)
     for name, value in state.items():
         check_tensor(path, name, value)
-    # The prefixes of torch for networks that were wrapped for several GPUs, or compiled.
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
+    # The prefixes of networks that were wrapped: for several GPUs, compiled, or for ordered classes (`models.ordered`).
+    return {re.sub(r"^((module|_orig_mod|scorer)\.)+", "", str(name)): value for name, value in state.items()}
 
 
 def load_backbone(network: Network, path: Path) -> str:

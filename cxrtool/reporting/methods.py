@@ -14,7 +14,11 @@ from cxrtool.evaluation.tables import count_of
 from cxrtool.imaging.fits import FITS
 from cxrtool.training.options import BN_STATS, CHECKPOINTS, OPTIMIZERS, SCHEDULES, WATCHED
 
-LOSSES = {"margin": "the margin loss of capsule networks"}
+LOSSES = {
+    "margin": "the margin loss of capsule networks",
+    "cumulative": "the negative log-likelihood of the proportional-odds model (cumulative logits, McCullagh 1980), in "
+    "which one score of the network and rising thresholds give the probabilities of the ordered classes",
+}
 """Losses whose name does not explain them."""
 
 CHANGES = {

@@ -23,6 +23,13 @@ def class_weights(labels: np.ndarray, classes: int, name: str) -> Tensor | None:
     return torch.tensor(len(labels) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
 
 
+def class_shares(labels: np.ndarray, classes: int, name: str) -> Tensor:
+    """The share (K,) of each class in the loss, with the class weights of that name."""
+    weights = class_weights(labels, classes, name)
+    shares = torch.from_numpy(np.bincount(labels, minlength=classes)) / len(labels)
+    return shares if weights is None else shares * weights
+
+
 def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     """Mean cross-entropy of a batch, each image weighted by its class.
 

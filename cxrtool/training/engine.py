@@ -23,6 +23,7 @@ from cxrtool.errors import CxrtoolError, DivergedError, StoppedError, count_of
 from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.classifier_losses import LOSSES, class_weights
+from cxrtool.training.compiling import Compiled
 from cxrtool.training.device import AtOnce, autocast, on_device
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
@@ -175,7 +176,8 @@ class Fit(Job):
         return loss if math.isfinite(loss) else None, accuracy
 
     def _measure(self, source: Source, indices: np.ndarray, between: Callable[[], None]) -> tuple[float, float]:
-        logits = forward(self.module, source, indices, self.recipe.batch_size, self.device, self.precision, between)
+        size, precision = self.recipe.batch_size, self.precision
+        logits = forward(self.module, source, indices, size, self.device, precision, between, self.compiled)
         target = self._classes(indices)
         return float(self.loss(logits, target).double()), float((logits.argmax(1) == target).float().mean())
 
@@ -380,6 +382,8 @@ class Loop:
                 f"{too_little}, which cannot be divided: the network normalises over the batch, or the loss is of it",
                 f"{size} fit: --batch-size {size}",
             )
+        if self.job.compiled:
+            self.job.compiled.size = size
         self.warn(f"{too_little}: its gradient is the sum of those of {size} at a time, equal but for rounding")
 
     def _measured(self, rate: float, stop: Stop) -> Row:
@@ -538,21 +542,26 @@ def forward(
     device: torch.device,
     precision: str,
     between: Callable[[], None] = lambda: None,
+    compiled: Compiled | None = None,
 ) -> Tensor:
     """Logits (n, K) in fp32 of the images at `indices`, in evaluation mode and without augmentation.
 
-    The batch is halved until the GPU's memory suffices. `between` is called after each batch.
+    The batch is halved until the GPU's memory suffices. `between` is called after each batch. What is `compiled` gets
+    batches of its own size, the last one filled up.
     """
     module.eval()
     parts: list[Tensor] = []
     at_once = AtOnce()
+    call, batch_size = (compiled, compiled.size) if compiled else (module, batch_size)
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
 
         def work(size: int, batch: np.ndarray = batch) -> list[Tensor]:
             with autocast(device, precision):
+                if compiled and size == len(batch):
+                    return [call(source.batch(np.resize(batch, batch_size), None))[:size].float()]
                 portions = (batch[first : first + size] for first in range(0, len(batch), size))
-                return [module(source.batch(portion, None)).float() for portion in portions]
+                return [call(source.batch(portion, None)).float() for portion in portions]
 
         parts += at_once(work, len(batch))
         between()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from cxrtool.errors import UsageError
 from cxrtool.models.architecture import Architecture
 from cxrtool.models.complexity import try_out
 from cxrtool.models.network import Network, count_parameters, set_mode
+from cxrtool.models.ordered import OrderedNetwork
 from cxrtool.models.registry import build, input_form, loss_of
 from cxrtool.training.augment import Augmentation, Augmenter
+from cxrtool.training.classifier_losses import class_shares
+from cxrtool.training.compiling import Compiled, errors_of_compiling
 from cxrtool.training.device import choose_device, choose_precision, keep_freed_memory, local_randomness
 from cxrtool.training.engine import Fit, History, Stop, fit, forward, raise_if_stopped
 from cxrtool.training.features import FeatureSource, ImageSource, Normalisation, Source, run_backbone
@@ -40,6 +44,7 @@ class Design:
         frozen_norms: Batch normalisations of a frozen backbone keep their statistics (`eval`), not those of the batch.
         normalize: `native` or `div255`.
         recompute_norms: Compute the statistics of batch normalisation on all training images.
+        compile: Compile what is trained. The predictions at the end are those of the network as it is saved.
     """
 
     architecture: Architecture
@@ -54,6 +59,7 @@ class Design:
     device: str
     precision: str
     recompute_norms: bool = False
+    compile: bool = False
 
 
 @dataclass
@@ -124,6 +130,10 @@ def fit_fold(
         network, weights_from = build(design.architecture, weights=design.weights)
         channels = len(input_form(design.architecture.name, design.normalize)["mean"])
         macs = try_out(network, design.architecture, channels)
+        if isinstance(network, OrderedNetwork):
+            # Few steps at a low rate would not bring the thresholds there.
+            classes = design.architecture.classes
+            network.start(class_shares(labels[training], classes, design.recipe.class_weights))
         if design.freeze:
             network.freeze_backbone()
         if ranks and device.type == "cuda":
@@ -138,33 +148,32 @@ def fit_fold(
         before = time.monotonic() - began
         # In batches of their own: the features of the others must not depend on them, not even in the last bit.
         watched_source = None if watched is None else _inputs(design, network, images, watched, precision, stop)
-        history = fit(
-            Fit(
-                module=Head(network) if _is_constant(design) else network,
-                source=source,
-                labels=labels,
-                training=training,
-                validation=validation,
-                classes=design.architecture.classes,
-                recipe=design.recipe,
-                device=device,
-                precision=precision,
-                seed=design.seed,
-                frozen_norms=design.freeze and design.frozen_norms,
-                state=state,
-                save_every=save_every,
-                names=list(ids),
-                criterion=loss_of(design.architecture.name),
-                recompute_norms=design.recompute_norms,
-                watched=watched,
-                watched_source=watched_source,
-                ranks=ranks,
-            ),
-            resumed=resumed,
-            epoch_done=epoch_done,
-            stop=stop,
-            warn=warn,
+        module = Head(network) if _is_constant(design) else network
+        size = min(design.recipe.batch_size, len(training))
+        job = Fit(
+            module=module,
+            source=source,
+            labels=labels,
+            training=training,
+            validation=validation,
+            classes=design.architecture.classes,
+            recipe=design.recipe,
+            device=device,
+            precision=precision,
+            seed=design.seed,
+            frozen_norms=design.freeze and design.frozen_norms,
+            state=state,
+            save_every=save_every,
+            names=list(ids),
+            criterion=loss_of(design.architecture.name),
+            recompute_norms=design.recompute_norms,
+            watched=watched,
+            watched_source=watched_source,
+            ranks=ranks,
+            compiled=Compiled(module, size, replace(design, seed=0)) if design.compile else None,
         )
+        with errors_of_compiling() if design.compile else contextlib.nullcontext():
+            history = fit(job, resumed=resumed, epoch_done=epoch_done, stop=stop, warn=warn)
         notes["seconds"] = round(before + history.seconds, 2)
         probabilities = _probabilities(design, network, images, to_predict, stop)
     return Fitted(network.cpu().eval(), history, probabilities, weights_from, notes)

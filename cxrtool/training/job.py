@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxrtool.training.compiling import Compiled
 from cxrtool.training.device import autocast
 from cxrtool.training.norms import norms_of
 from cxrtool.training.options import OPTIMIZERS, FittingOptions
@@ -51,6 +52,7 @@ class Job(ABC):
         save_every: Seconds between two states, also within an epoch; 0 saves only after every epoch.
         names: Image ids, for messages.
         ranks: The processes that share the training.
+        compiled: The module, compiled.
     """
 
     module: nn.Module
@@ -66,6 +68,7 @@ class Job(ABC):
     save_every: float = 30.0
     names: list[str] = field(default_factory=list)
     ranks: Ranks | None = None
+    compiled: Compiled | None = None
 
     @property
     def watching(self) -> bool:
@@ -110,7 +113,7 @@ class Job(ABC):
         """
         inputs, target = self.batch(items, epoch)
         with autocast(self.device, self.precision):
-            outputs = self.module(inputs)
+            outputs = (self.compiled or self.module)(inputs)
         loss = self.loss(outputs, target)
         torch.autograd.backward(loss if share == 1 else loss * share)
         return loss.detach(), self.score_sum(outputs.detach(), target), {}

@@ -266,6 +266,12 @@ class TrainingOptions(FittingOptions):
     )
     hidden: int = option("Width of a new dense head; 0 keeps the network's.", 0, panel=NETWORK)
     dropout: float = option("Dropout before the output layer.", 0.0, panel=NETWORK)
+    compile: bool = option(
+        "Compile the network (torch.compile), which is for GPUs; on two processors it gains nothing, and takes 65 s to "
+        "start.",
+        False,
+        panel=NETWORK,
+    )
     watch: str = option(
         "Images whose loss and accuracy are also computed after every epoch: {choices}. For looking only: nothing is "
         "chosen by them.",

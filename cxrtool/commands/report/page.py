@@ -243,9 +243,9 @@ class Maker:
 
 def _loss(study: Study) -> str:
     """The loss of the network of a run; empty where the network is not known."""
-    name = study.model.get("architecture", {}).get("name")
-    if not name:
+    network = study.model.get("architecture", {})
+    if not (name := network.get("name")):
         return ""
     from cxrtool.models.registry import loss_of
 
-    return loss_of(name)
+    return "cumulative" if network.get("ordered") else loss_of(name)

@@ -26,13 +26,18 @@ from cxrtool.commands.train.training import Training, TrainJob, start_training
 from cxrtool.data.file_names import REJECTS
 from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.tables.manifest import Row
-from cxrtool.errors import StrictError, count_of
+from cxrtool.errors import count_of
 from cxrtool.flow import run as runs
-from cxrtool.flow.cluster import Cluster
-from cxrtool.flow.fold_training import complete_run, create_run_folder, finished_folds, warn_without_validation
+from cxrtool.flow.fold_training import (
+    complete_run,
+    create_run_folder,
+    finished_folds,
+    report_rejects,
+    warn_without_validation,
+)
 from cxrtool.flow.folder import read_run_file
+from cxrtool.flow.jobs import apart, do_apart
 from cxrtool.flow.settings import Settings, Silent
-from cxrtool.flow.side_by_side import side_by_side
 from cxrtool.flow.signals import StopRequest
 from cxrtool.options import plain
 
@@ -115,33 +120,14 @@ def train(options: TrainOptions, settings: Settings, ranks: Ranks | None = None)
     if ranks:
         ranks.tell((options, settings.portable(), container.digest))
     with StopRequest() as request:
-        if cluster := Cluster.of(settings):
+        if apart(settings, options.jobs):
             start = partial(start_training, options, settings.portable(), container.digest)
-            for jobs in training.rounds():
-                cluster.do(start, jobs, settings.report, request)
-        elif options.jobs > 1:
-            _train_side_by_side(training, settings, request)
+            do_apart(start, training.rounds(), options.jobs, settings, request, training.decode)
         else:
             for assignment in training.mine:
                 request.raise_if_stopped()
                 training.do(TrainJob(assignment.name), request)
     return _close_container(training)
-
-
-def _train_side_by_side(training: Training, settings: Settings, request: StopRequest) -> None:
-    """Decode the images here, once for all; then train `--jobs` at a time."""
-    from cxrtool.training.device import choose_device, take_turns
-
-    rounds, options = training.rounds(), training.options
-    if not any(rounds):
-        return
-    training.decode(request)
-    device = choose_device(settings.device)
-    turns = take_turns(device, settings.threads * options.jobs, settings.report.say, request.raise_if_stopped)
-    start = partial(start_training, options, settings.portable(), training.container.digest)
-    with turns:
-        for jobs in rounds:
-            side_by_side(start, jobs, options.jobs, settings.report, request)
 
 
 def follow(ranks: Ranks) -> None:
@@ -197,9 +183,5 @@ def _close_container(training: Training) -> list[Row]:
         report.say(
             f"{container.shown}: {runs.all_folds(len(names))} complete; next: cxrtool evaluate {container.shown}"
         )
-    if rejects and training.settings.cluster:
-        # Where the images are decoded here, it was said before.
-        report.warn(f"{len(rejects)} cannot be read and are excluded; each with its reason in {REJECTS} of every fold")
-    if rejects and training.settings.strict:
-        raise StrictError(f"{len(rejects)} rejected, each with its reason in {REJECTS} of every fold")
+    report_rejects(rejects, training.settings, f"{REJECTS} of every fold")
     return table

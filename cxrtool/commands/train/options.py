@@ -9,7 +9,7 @@ from typing import ClassVar
 from cxrtool.flow import common_options
 from cxrtool.flow.settings import COMPUTING, READING, RUNNING
 from cxrtool.options import argument, option
-from cxrtool.training.options import TrainingOptions
+from cxrtool.training.options import NETWORK, TrainingOptions
 from cxrtool.training.tracking import TRACKERS
 
 
@@ -37,6 +37,13 @@ class TrainOptions(TrainingOptions):
         effect=False,
     )
     splits: Path | None = option("The splits file that `cxrtool split` wrote.", None, shown="", effect=False)
+    target: str = option(
+        "The column to learn. Classes in an order are learned by cumulative logits: severity, any column with an order "
+        "(grade:low/mid/high), numbers with bins (age:0,40,65).",
+        "label",
+        metavar="COLUMN",
+        panel=NETWORK,
+    )
     folds: int | None = option(
         "Instead of --splits: cross-validation with this number of folds, divided as `cxrtool split` does; images are "
         "first read as `cxrtool prepare` does. Both are kept inside the run.",
@@ -60,13 +67,7 @@ class TrainOptions(TrainingOptions):
         effect=False,
     )
     only: str | None = common_options.only()
-    jobs: int = option(
-        "Folds, and combinations of --grid, that are trained side by side on one device; each has --threads threads of "
-        "its own.",
-        1,
-        minimum=1,
-        effect=False,
-    )
+    jobs: int = common_options.jobs("Folds, and combinations of --grid,")
     save_every: float = common_options.save_every()
     track: str | None = option(
         "Also write losses, scores and learning rates of every epoch for: {choices}.",

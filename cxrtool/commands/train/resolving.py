@@ -61,11 +61,13 @@ def combine(options: TrainOptions, settings: Settings) -> tuple[list[Combination
     return found, replace(settings, origins={**settings.origins, **dict.fromkeys(grid, "grid")})
 
 
-def check_designs(combinations: Sequence[Combination], classes: int, settings: Settings) -> None:
+def check_designs(
+    combinations: Sequence[Combination], classes: int, settings: Settings, *, ordered: bool = False
+) -> None:
     """Check every option before the first image is decoded; a `UsageError` names the combination."""
     for combination in combinations:
         try:
-            check_design(combination.options, classes, settings)
+            check_design(combination.options, classes, settings, ordered=ordered)
         except UsageError as error:
             where = f"--grid {combination.name}: " if combination.changes else ""
             raise UsageError(where + error.message, error.hint) from error

@@ -9,25 +9,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrtool import processors
 from cxrtool.commands.train.combinations import Combination
 from cxrtool.commands.train.grid import GridTrainer, check_validation
 from cxrtool.commands.train.implied import check_ways
 from cxrtool.commands.train.options import TrainOptions
 from cxrtool.commands.train.resolving import check_designs, combine
 from cxrtool.commands.train.twins import TwinTraining, find_generators
-from cxrtool.data.files import is_stream
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, read_manifest
-from cxrtool.errors import InputError, UsageError
+from cxrtool.errors import UsageError
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
 from cxrtool.flow.chain import chain_of_manifest
 from cxrtool.flow.fold_training import PROCESSES, FoldTrainer, Stores, Task, Track
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
+from cxrtool.flow.jobs import FoldJob, apart, check_processes, check_same
 from cxrtool.flow.settings import Reporter, Settings, Silent
 from cxrtool.flow.signals import StopRequest
-from cxrtool.flow.twins import GeneratorRun, as_classes
+from cxrtool.flow.target import LABEL, Learned, learned
+from cxrtool.flow.twins import GeneratorRun
 from cxrtool.training.tracking import require
 
 if TYPE_CHECKING:
@@ -37,14 +37,13 @@ LIBRARIES = ("numpy", "opencv-python-headless", "torch", "timm")
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainJob(FoldJob):
     """One fold, or one combination of `--grid` on it, by its index."""
 
-    fold: str
     combination: int | None = None
 
     def __str__(self) -> str:
-        return f"fold {self.fold}" if self.combination is None else f"fold {self.fold}, {self.combination + 1}."
+        return super().__str__() + ("" if self.combination is None else f", {self.combination + 1}.")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Training:
         settings: With the origins of the options of a grid.
         report: Of the trainings.
         manifest: As it was read.
-        labelled: The same with the labels of its classes.
+        learned: The same with the labels of its classes, and these.
         assignments: All folds.
         mine: Those of `--only`.
         ranks: The processes that share each training.
@@ -67,7 +66,7 @@ class Training:
     splits: Path
     combinations: Sequence[Combination]
     manifest: Manifest
-    labelled: Manifest
+    learned: Learned
     generators: GeneratorRun | None
     assignments: Sequence[Assignment]
     mine: Sequence[Assignment]
@@ -93,12 +92,15 @@ class Training:
         if options.splits is None:
             raise UsageError("expected the splits of --folds or --holdout, found none", "give --splits to `train`")
         splits = splits_file(options.splits)
-        _check_processes(options, settings, splits)
+        check_processes(settings, options.jobs, {"the manifest": options.manifest, "--splits": splits})
         combinations, settings = combine(options, settings)
         manifest = read_manifest(options.manifest, root=settings.root)
-        labelled, _ = as_classes(manifest)
+        _check_target(options)
+        target = learned(manifest, options.target)
         generators = find_generators(options.transform, manifest) if options.transform else None
-        assignments = read_assignments(splits, labelled, settings)
+        assignments = read_assignments(
+            splits, target.manifest, settings, divided=manifest if target.target else None, column=target.column
+        )
         wanted = runs.select_folds([(a.repeat, a.fold) for a in assignments], options.only)
         files = {c.options.weights: None for c in combinations if c.options.weights not in ("imagenet", "none")}
         # Only the content of the splits counts: the same splits written again are no reason to train again.
@@ -119,7 +121,7 @@ class Training:
             splits,
             combinations,
             manifest,
-            labelled,
+            target,
             generators,
             assignments,
             [assignment for assignment in assignments if (assignment.repeat, assignment.fold) in wanted],
@@ -146,8 +148,9 @@ class Training:
             preset=options.preset,
             save_every=options.save_every,
             settings=self.container.settings,
-            manifest=self.labelled,
-            classes=self.twins.classes if self.twins else as_classes(self.manifest)[1],
+            manifest=self.learned.manifest,
+            classes=self.twins.classes if self.twins else self.learned.classes,
+            target=self.learned.target,
             chain=chain_of_manifest(self.manifest),
             container=self.container,
             stores=self.stores,
@@ -165,16 +168,11 @@ class Training:
         """
         if self.options.grid:
             check_validation(self.mine)
-        check_designs(self.combinations, len(self.task.classes), self.settings)
+        check_designs(self.combinations, len(self.task.classes), self.settings, ordered=self.learned.ordered)
 
     def check_same(self, digest: str) -> None:
         """Raise an `InputError` unless this is what another process with that digest has opened."""
-        if self.container.digest != digest:
-            raise InputError(
-                f"{self.manifest.name}: expected the tables, images and versions that the training began with, found "
-                "others in one of its processes",
-                "run the same command again when they no longer change",
-            )
+        check_same(self.container, digest, self.manifest.name)
 
     def trainer(self, task: Task) -> FoldTrainer | GridTrainer:
         """What trains the folds of a task."""
@@ -185,8 +183,7 @@ class Training:
     @property
     def _tries_first(self) -> bool:
         # Twins of a fold are made once, for all combinations.
-        apart = self.options.jobs > 1 or self.settings.cluster is not None
-        return bool(self.options.grid) and apart and self.generators is None
+        return bool(self.options.grid) and apart(self.settings, self.options.jobs) and self.generators is None
 
     def rounds(self) -> list[list[TrainJob]]:
         """The jobs that are left to do; those of one round do not need one another, but those of the round before."""
@@ -222,6 +219,15 @@ class Training:
         return self.trainer(task), assignment
 
 
+def _check_target(options: TrainOptions) -> None:
+    if options.transform and options.target != LABEL:
+        raise UsageError(
+            f"--target: expected {LABEL} with --transform, whose twins have a generator for each label, found "
+            f"{options.target}",
+            "omit --transform",
+        )
+
+
 def start_training(
     options: TrainOptions, settings: Settings, digest: str, report: Reporter, request: StopRequest
 ) -> Callable[[TrainJob], None]:
@@ -240,24 +246,3 @@ def start_training(
     training = Training.open(options, replace(settings, report=Silent()), report=report)
     training.check_same(digest)
     return lambda job: training.do(job, request)
-
-
-def _check_processes(options: TrainOptions, settings: Settings, splits: Path) -> None:
-    """Raise a `UsageError` where processes cannot share what they have to."""
-    ranks = processors.ranks()
-    if settings.cluster and max(ranks, options.jobs) > 1:
-        raise UsageError(
-            "--cluster: expected neither torchrun nor --jobs, found one of them",
-            "each worker of a cluster does one training at a time",
-        )
-    if ranks > 1 and options.jobs > 1:
-        raise UsageError(
-            f"--jobs: expected 1 where torchrun has started {ranks} processes, found {options.jobs}",
-            "divide each training by torchrun, or train several side by side by --jobs",
-        )
-    for name, path in (("the manifest", options.manifest), ("--splits", splits)):
-        if (ranks > 1 or options.jobs > 1 or settings.cluster) and is_stream(path):
-            raise UsageError(
-                f"{name}: expected a file, which every process of the training can read, found a stream",
-                "write it to a file first",
-            )
