@@ -18,6 +18,11 @@ Mask = NDArray[np.uint8]
 """(H, W), 0 outside and 255 inside."""
 
 THRESHOLD = 0.5
+
+OPAQUE = 0.3
+"""Probability above which a pixel of the lungs is opaque. In cross-validation on 53 outlined radiographs, masks above
+one half were smaller than the outlines (mean Dice 0.38; 0.46 above 0.3)."""
+
 SMALL = 0.02
 """Share of the image below which an object is removed and a hole is filled."""
 
@@ -87,7 +92,7 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
     return _only(labels, lungs) if len(lungs) < len(large) else mask
 
 
-def opaque(probability: NDArray[np.float32], lungs: Mask | None, threshold: float = THRESHOLD) -> Mask:
+def opaque(probability: NDArray[np.float32], lungs: Mask | None, threshold: float = OPAQUE) -> Mask:
     """The mask of opacities of a probability (H, W): above the threshold, and inside the lungs where they are known."""
     found = (probability > np.float32(threshold)).view(np.uint8) * np.uint8(255)
     return found if lungs is None else cut(found, lungs)

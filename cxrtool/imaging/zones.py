@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from cxrtool.imaging.masks import ONE_LUNG, Mask, bounds, share_of
+from cxrtool.imaging.masks import ONE_LUNG, Mask, bounds
 from cxrtool.imaging.regions import LEVELS, REGIONS, SIDES
 
 
@@ -52,14 +53,24 @@ def zones_of(lung: Mask) -> tuple[Mask, Mask, Mask]:
     return zones[0], zones[1], zones[2]
 
 
-def opaque_shares(found: Mask, lungs: Mask) -> dict[str, float | None]:
-    """The share of both lungs (`lungs`), of each lung and of each zone that opacities cover, in [0, 1].
+def opaque_shares(opaque: NDArray[np.float32], lungs: Mask) -> dict[str, float | None]:
+    """The opaque share of both lungs (`lungs`), of each lung and of each zone, in [0, 1].
 
-    None for a lung or a zone that is not in the mask. Both arguments are (H, W).
+    Args:
+        opaque: (H, W) how opaque each pixel is, in [0, 1]: of a mask 0 or 1; of a network its probability, whose mean
+            is the share that it expects, also where it is sure of no single pixel.
+        lungs: (H, W).
+
+    Returns:
+        None for a lung or a zone that is not in the mask.
     """
-    shares: dict[str, float | None] = {"lungs": share_of(found, lungs) if lungs.any() else None}
+    shares: dict[str, float | None] = {"lungs": _mean(opaque, lungs)}
     for side, lung in zip(SIDES, lungs_of(lungs), strict=True):
-        shares[side] = share_of(found, lung) if lung.any() else None
+        shares[side] = _mean(opaque, lung)
         for level, zone in zip(LEVELS, zones_of(lung), strict=True):
-            shares[f"{side}_{level}"] = share_of(found, zone) if zone.any() else None
+            shares[f"{side}_{level}"] = _mean(opaque, zone)
     return {name: shares[name] for name in REGIONS}
+
+
+def _mean(values: NDArray[np.float32], region: Mask) -> float | None:
+    return float(cv2.mean(values, region)[0]) if region.any() else None

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrtool.errors import UsageError
 from cxrtool.models.unet import FLAT, SHUFFLE, Block, UNet
 
 NAME = "tf_efficientnet_lite0"
@@ -26,8 +25,6 @@ WIDTHS = (96, 64, 32)
 DROPPED = 0.2
 SPREAD = 0.5
 """Standard deviation of the input: EfficientNet-Lite0 was trained on values from -1 to 1."""
-
-DEFAULT = "default"
 
 
 class ThingsUNet(nn.Module):
@@ -99,49 +96,6 @@ class OpacityUNet(nn.Module):
         found = one.new_empty((len(images), *one.shape[1:]))
         found[::2], found[1::2] = one, other.to(one.dtype)
         return found
-
-    def begin(self, weights: str) -> str:
-        """Load what the branches begin with: the lung network that comes with cxrtool, and an encoder.
-
-        Args:
-            weights: Of the encoder: `default` for those of the opacity network that comes with cxrtool, `imagenet`, or
-                a file with weights of the whole EfficientNet-Lite0.
-
-        Returns:
-            Where they come from.
-
-        Raises:
-            UsageError: `none`: random features have no meaning.
-            InputError: They cannot be downloaded or read, or do not fit.
-        """
-        from cxrtool.models.parts import default_part, load_network
-
-        self.chest.load_state_dict(load_network(default_part("lungs").folder, "lungs").state_dict())
-        if weights == DEFAULT:
-            part = default_part("opacities")
-            known = load_network(part.folder, "opacities").get_submodule("things").state_dict()
-            self._take(known)
-            return f"the encoder of {part.folder.name}"
-        if weights == "none":
-            raise UsageError(
-                "--weights: expected weights of the encoder, which stays as it is, found none",
-                "imagenet downloads them; default takes those of the network that comes with cxrtool",
-            )
-        from cxrtool.models.architecture import Architecture
-        from cxrtool.models.registry import build
-
-        with torch.random.fork_rng([]):
-            network, source = build(Architecture(NAME, 2), weights=weights)
-        named = {"conv_stem": "stem.0", "bn1": "stem.1", "blocks": "stages"}
-        whole = network.get_submodule("timm").state_dict()
-        parts = ((name.partition("."), value) for name, value in whole.items())
-        self._take({f"{named[first]}.{rest}": value for (first, _, rest), value in parts if first in named})
-        return source
-
-    def _take(self, state: dict[str, Tensor]) -> None:
-        """Load the encoder's tensors of a state dictionary."""
-        own = [name for name in self.things.state_dict() if name.startswith(("stem.", "stages."))]
-        self.things.load_state_dict({name: state[name] for name in own}, strict=False)
 
 
 def _doubled(features: Tensor) -> Tensor:

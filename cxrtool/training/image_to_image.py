@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cxrtool.errors import UsageError
 from cxrtool.imaging.fits import Form
 from cxrtool.models.network import count_parameters
+from cxrtool.models.opacity_start import begin
 from cxrtool.models.parts import MASKS, networks
 from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
@@ -321,7 +322,7 @@ def build(design: ImageToImageDesign) -> nn.Module:
     """
     module = networks(design.kind)[design.network].build()
     if design.weights:
-        module.begin(design.weights)  # type: ignore[operator]
+        begin(module, design.weights)
     size = design.form.size
     try:
         with torch.inference_mode():

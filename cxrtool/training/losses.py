@@ -65,9 +65,9 @@ OVERLAP = 0.5
 def outlines_and_shares(logits: Tensor, target: Tensor) -> Tensor:
     """For targets of which some are outlines, and of the others only the covered area is known.
 
-    Of an outline, binary cross-entropy, half of one minus Dice, and the distance of the covered shares; without Dice
-    where it is empty, because there every pixel would count as much as all. Of the others, whose target is grey, the
-    distance of the shares alone.
+    Of an outline, binary cross-entropy and half of one minus Dice; without Dice where it is empty, because there every
+    pixel would count as much as all. Of the others, whose target is grey, the distance of the covered shares. Of
+    outlines that distance does not count: with it, small opacities were missed.
     """
     logits = logits.float()
     probability = torch.sigmoid(logits)
@@ -77,7 +77,7 @@ def outlines_and_shares(logits: Tensor, target: Tensor) -> Tensor:
     outlined = pixels + OVERLAP * (1 - soft_dice(logits, target)) * (peak > 0)
     # As a share of the lungs, which are about half of the square.
     covered = 2 * (probability.mean((1, 2, 3)) - target.mean((1, 2, 3))).abs()
-    return (torch.where(grey, 0.0, outlined) + covered).mean()
+    return torch.where(grey, covered, outlined).mean()
 
 
 def ms_ssim(one: Tensor, other: Tensor) -> Tensor:

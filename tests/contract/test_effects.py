@@ -110,7 +110,9 @@ OWN = {
     ("audit", "structure"): "ribless",
     ("fit opacities", "manifest"): "other-shares.csv",
     ("fit opacities", "also"): "further-shares.csv",
+    ("fit opacities", "checkpoint"): "best-loss",
     ("fit opacities", "clear"): "normal",
+    ("fit opacities", "loss"): "bce+dice",
     ("fit opacities", "extent"): "extent",
     ("fit opacities", "weights"): "imagenet.pth",
     ("fit opacities", "target_column"): "mask",
@@ -322,7 +324,7 @@ def _write_shares(place, columns, rows):
     from cxrtool.imaging.regions import PREFIX, REGIONS, ZONES
 
     more = {PREFIX + region: "0.25" for region in REGIONS} | {"extent": "2", "other": "3", "opacities": ""}
-    more |= {f"zones_{zone}": "1" for zone in ZONES}
+    more |= {"zones": "2", **{f"zones_{zone}": "1" for zone in ZONES}}
     shares = [{**row, **more, "mask": row["mask"] or row["path"], "opacities": row["path"]} for row in rows]
     names = [*columns, *(name for name in more if name not in columns)]
     write_manifest(place / "shares.csv", names, shares)

@@ -55,7 +55,7 @@ def test_zones_are_thirds_of_the_height_and_together_the_lung():
 def test_shares_are_of_each_region():
     # The upper third of the right lung, and half of the width of the lower third of the left one.
     found = drawn((10, 10, 30, 45), (53, 70, 73, 90))
-    shares = opaque_shares(found, drawn(RIGHT, LEFT))
+    shares = opaque_shares(found.astype(np.float32) / 255, drawn(RIGHT, LEFT))
     assert list(shares) == list(REGIONS)
     wanted = {"right_upper": 1, "right_middle": 0, "right_lower": 0, "left_upper": 0, "left_lower": 0.5}
     assert {name: shares[name] for name in wanted} == pytest.approx(wanted)
@@ -65,8 +65,8 @@ def test_shares_are_of_each_region():
 
 
 def test_a_lung_that_was_not_found_has_no_share():
-    shares = opaque_shares(drawn(RIGHT), drawn(RIGHT))
+    shares = opaque_shares(drawn(RIGHT).astype(np.float32) / 255, drawn(RIGHT))
     assert shares["right"] == 1.0
     assert shares["left"] is None
     assert shares["left_upper"] is None
-    assert set(opaque_shares(drawn(), drawn()).values()) == {None}
+    assert set(opaque_shares(drawn().astype(np.float32), drawn()).values()) == {None}

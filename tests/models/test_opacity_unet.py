@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cxrtool.errors import UsageError
+from cxrtool.models.opacity_start import begin
 from cxrtool.models.opacity_unet import OpacityUNet
 from cxrtool.models.parts import default_part, load_network
 
@@ -57,7 +58,7 @@ def test_the_branches_begin_with_the_lungs_and_with_imagenet(real_weights):
     from cxrtool.models.foreign_names import translated
 
     network = OpacityUNet()
-    network.begin(str(real_weights))
+    begin(network, str(real_weights))
     lungs = load_network(default_part("lungs").folder, "lungs").state_dict()
     assert all(torch.equal(value, lungs[name]) for name, value in network.chest.state_dict().items())
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
@@ -76,8 +77,8 @@ def test_the_branches_begin_with_the_lungs_and_with_imagenet(real_weights):
 
 def test_the_shipped_encoder_is_that_of_imagenet_in_eight_bits(real_weights):
     one, other = OpacityUNet(), OpacityUNet()
-    one.begin("default")
-    other.begin(str(real_weights))
+    begin(one, "default")
+    begin(other, str(real_weights))
     for name, value in one.state_dict().items():
         if name.startswith(FROZEN) and value.ndim == 4:
             wanted = other.state_dict()[name]
@@ -87,4 +88,4 @@ def test_the_shipped_encoder_is_that_of_imagenet_in_eight_bits(real_weights):
 
 def test_random_features_are_refused():
     with pytest.raises(UsageError, match="which stays as it is, found none"):
-        OpacityUNet().begin("none")
+        begin(OpacityUNet(), "none")

@@ -90,7 +90,7 @@ def test_a_part_of_another_kind_is_refused(saved):
 
 
 def test_an_unknown_kind_and_network_are_named(saved, tmp_path):
-    with pytest.raises(UsageError, match="expected one of lungs, ribs, generators, found 'hearts'"):
+    with pytest.raises(UsageError, match="expected one of lungs, opacities, ribs, generators, found 'hearts'"):
         parts.networks("hearts")
     parts.save_part(tmp_path / "future", "lungs", "unet-of-tomorrow", saved[1], Form(64), {})
     with pytest.raises(InputError, match="found 'unet-of-tomorrow'"):

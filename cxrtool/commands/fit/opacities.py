@@ -28,7 +28,8 @@ class OpacityOptions(PartOptions):
 
     KIND: ClassVar[str] = "opacities"
 
-    network: str = option("Network: {choices}.", next(iter(NETWORKS)), choices=NETWORKS)
+    # There is one network so far.
+    network: str = next(iter(NETWORKS))
     weights: str = option(
         "Weights of the encoder, which stays as it is: imagenet, a file, or default for those that come with cxrtool.",
         "default",

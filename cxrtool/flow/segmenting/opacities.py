@@ -73,10 +73,10 @@ def given_of(row: RowView) -> str:
 
 def search_with(part: Part, lungs: Network, rows: Iterable[RowView]) -> Search:
     """The search with a part, run as the lung network is."""
-    from cxrtool.imaging.masks import THRESHOLD
+    from cxrtool.imaging.masks import OPAQUE
 
     given = {row["image_id"]: file for row in rows if (file := given_of(row))}
-    return Search(replace(lungs, folder=part.folder, kind="opacities"), part.form, THRESHOLD, given)
+    return Search(replace(lungs, folder=part.folder, kind="opacities"), part.form, OPAQUE, given)
 
 
 def find_all(
@@ -164,8 +164,10 @@ def finish_one(item: tuple[Task, Made, View, np.ndarray], *, way: Way, search: S
     task, record, seen, answer = item
     placed = view.Placed(answer, seen.box, seen.shape)
     lungs = _lungs(task, record, seen.shape, way)
-    found = masks.opaque(view.lay_back(answer, placed, search.form), lungs, search.threshold)
-    record = {**record, FOUND: opaque_shares(found, lungs), "files": dict(record["files"]), "odd": [*record["odd"]]}
+    probability = view.lay_back(answer, placed, search.form)
+    found = masks.opaque(probability, lungs, search.threshold)
+    shares = opaque_shares(probability, lungs)
+    record = {**record, FOUND: shares, "files": dict(record["files"]), "odd": [*record["odd"]]}
 
     def write(folder: str, mask: Mask) -> None:
         if cropped := _crop(record, way):

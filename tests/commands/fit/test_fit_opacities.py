@@ -86,9 +86,6 @@ def test_the_loss_of_each_kind_of_target():
     assert float(outlines_and_shares(torch.full_like(empty, -20), empty)) == pytest.approx(0, abs=1e-3)
     both = torch.cat([outline, share]), torch.cat([right, torch.full_like(share, 20)])
     assert float(outlines_and_shares(both[1], both[0])) == pytest.approx(0.5, abs=1e-3)
-    # Of an empty outline a wrong area counts as a share, too.
-    wrong_area = float(outlines_and_shares(right, empty)) - float(outlines_and_shares(right, share))
-    assert wrong_area == pytest.approx(10 + 1, abs=0.1)
 
 
 @pytest.fixture(scope="module")

