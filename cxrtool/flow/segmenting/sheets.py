@@ -70,7 +70,7 @@ def draw_opacities(
     for row in rows:
         if row["image_id"] in names:
             share = row["opacity_lungs"]
-            numbers = f"{float(share):.0%} of the lungs" if share else "no lungs"
+            numbers = f"opaque share {float(share):.0%}" if share else "no lungs"
             numbers += f", Dice {float(row['opacity_dice']):.3f}" if given else ""
             beside = row["opacities_reference"] if given else row["mask"]
             tiles[row["image_id"]] = Tile(row["path"], row["opacities"], beside, (row["image_id"], numbers))
