@@ -75,7 +75,7 @@ def test_the_version(cxr):
         (["split", "x", "y", "--folds", "3"], "cxrtool split: Got unexpected extra argument"),
         (["split", "x", "--folds"], "cxrtool split: Option '--folds' requires an argument"),
         (["fit", "lung"], "cxrtool fit: no such command 'fit lung'; did you mean `fit lungs`?"),
-        (["fit", "zzz"], "cxrtool fit: no such command 'fit zzz' among lungs, ribs, generators"),
+        (["fit", "zzz"], "cxrtool fit: no such command 'fit zzz' among lungs, opacities, ribs, generators"),
         (["fit", "--fold", "lungs"], "cxrtool fit: no such option --fold"),
         (["fit", "lungs"], "cxrtool fit lungs: Missing argument 'MANIFEST'"),
         (["fit", "lungs", "x", "--epoch", "3"], "cxrtool fit lungs: no such option --epoch; did you mean --epochs?"),
@@ -253,4 +253,4 @@ def test_a_command_that_is_called_gets_its_arguments(cxr, tiny):
     assert run(["--version"]) == 0
     assert main.load("info").name == "info"
     assert main.load("fit lungs").name == "lungs"
-    assert main.load("fit").list_commands(None) == ["lungs", "ribs", "generators"]
+    assert main.load("fit").list_commands(None) == ["lungs", "opacities", "ribs", "generators"]

@@ -74,6 +74,6 @@ def test_the_script_for_bash_works_in_bash(tmp_path):
     )
     assert done.stdout.splitlines() == [
         "--method",
-        "grad-cam cam",
+        "grad-cam cam occlusion",
         "complete -o default -F _cxrtool_completion cxrtool",
     ], done.stderr

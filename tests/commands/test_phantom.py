@@ -60,7 +60,7 @@ def rows(drawn):
 
 def test_every_file_is_listed_and_nothing_else_is_there(drawn, rows):
     listed = {row[name] for row in rows for name in ("path", "mask", *TRUTHS)}
-    assert len(listed) == 30 * 7
+    assert len(listed) == 30 * 8
     assert set(contents(drawn)) == listed | {"metadata.csv", "truth.csv", "rejects.csv"}
     assert (drawn / "rejects.csv").read_text() == "path,reason\n"
     for row in rows:

@@ -82,6 +82,7 @@ OTHER = {
     "root": "/",
     "run": "predictions.csv",
     "salt": "pepper",
+    "severity_from": "age",
     "source_name": "here",
     "splits": "other-splits.csv",
     "stages": ["enhanced=other-manifest.csv"],

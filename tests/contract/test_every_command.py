@@ -26,7 +26,7 @@ CALLS = {
     "info": ("{input}", "manifest"),
     "enhance": ("{input} --steps match-histogram,clahe --workers 1 -o {out}", "manifest"),
     "fit lungs": (FIT, "manifest"),
-    "fit opacities": (FIT.replace(" --exposure none", ""), "manifest"),
+    "fit opacities": ("", ""),
     "fit ribs": (FIT, "manifest"),
     "fit generators": (
         "{input} --splits {splits} --size 32 --epochs 1 --perceptual none --weights none --workers 1 --threads 1 "
@@ -69,9 +69,10 @@ OTHER_MEANINGS = {
     ("fuse twins", "--positive"),
     ("prepare", "--max-pixels"),
     ("predict", "--calibrated"),
+    ("train", "--jobs"),
 }
 """A recipe is no table: its formats are make, sh and slurm; nor is an exported model. The class to find decides ties of
-twins. What `prepare` refuses has not been read. `predict` has no validation rows, but models that have seen some."""
+twins. What `prepare` refuses has not been read. `predict` has no validation rows, but models that have seen some. `train` has combinations of `--grid`, too."""
 
 MEMBERS = {name: members_of(importlib.import_module(module_of(name))) for name in NAMES}
 COMMANDS = [command for name in NAMES for command in ([f"{name} {member}" for member in MEMBERS[name]] or [name])]

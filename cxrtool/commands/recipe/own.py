@@ -33,11 +33,12 @@ SWITCHES = {
         "--apply-mask",
         "--calibrated",
         "--check-randomised",
+        "--compile",
         "--crop",
         "--drop-duplicates",
         "--erase-lungs",
     ),
-    *("--freeze", "--unfreeze", "--heatmaps", "--no-heatmaps", "--inside-lungs", "--members", "--prior-correct"),
+    *("--freeze", "--unfreeze", "--heatmaps", "--no-heatmaps", "--inside-lungs", "--members", "--opacities", "--prior-correct"),
     *("--quick", "--show-identity", "--table1", "--together", "--tta"),
 }
 """Flags without a value."""
@@ -54,7 +55,7 @@ DROPPED = {"-q", "--quiet", "--force", "--replace", "--dry-run", "--workers", "-
 PATHS = {
     *("--splits", "--within", "--lungs", "--ribs", "--reference", "--weights", "--perceptual", "--like", "--images"),
     *("--generators", "--transform", "--config", "--also", "--external", "--beside", "--manifest", "--audit"),
-    *("--fitted-on", "--run"),
+    *("--fitted-on", "--grader", "--opacity-network", "--run"),
 }
 """Options that can name a file or a folder."""
 

@@ -10,7 +10,7 @@ SPLITS = Splits({("0", "0"): {"a": "train", "b": "test"}, ("0", "1"): {"a": "tes
 
 def test_without_splits_there_is_one_fold_of_all():
     (fold,) = divide([{"image_id": "a"}, {"image_id": "b"}], None)
-    assert (fold.name, fold.indices, fold.fitted) == (ALL, [0, 1], [0, 1])
+    assert (fold.name, list(fold.indices), list(fold.fitted)) == (ALL, [0, 1], [0, 1])
 
 
 def test_a_reference_comes_from_training_images_alone_and_only_what_is_divided_is_used():
@@ -26,7 +26,7 @@ def test_what_was_made_for_a_fold_belongs_to_it_alone():
         for name in "ab"
     ]
     first, second = divide(rows, SPLITS)
-    assert (first.indices, first.fitted) == ([0, 1], [0])
+    assert (list(first.indices), list(first.fitted)) == ([0, 1], [0])
     assert (second.indices, second.fitted) == ([2, 3], [3])
 
 
