@@ -128,7 +128,7 @@ def test_options_of_a_configuration_file_are_printed(here, cxr):
     assert cxr("train", "--config", "work/run/run.json", "-o", "work/more", "-q").code == 0
     text = cxr("recipe", "--from", "work/more").out
     assert "--config" not in text
-    assert '${CXRTOOL} train "${OUT}/prepared" --model "${MODEL}"' in text
+    assert '${CXRTOOL} train "${OUT}/prepared" --target label --model "${MODEL}"' in text
     assert '--splits "${OUT}/splits.csv"' in text
     assert "\nSEED ?= 5\n" in text
 
