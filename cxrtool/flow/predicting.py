@@ -336,7 +336,9 @@ def ask(
     way = earlier.marks.of(without_paths(chain), colour, ensemble.device.type, options.batch_size, files=models)
     read_of = ("sha256", "warning", "mask_area")
     marks = {
-        f"{row['image_id']} {way[:8]}": earlier.marks.of(way, [row.get(name) or "" for name in read_of], files=[row["path"]])
+        f"{row['image_id']} {way[:8]}": earlier.marks.of(
+            way, [row.get(name) or "" for name in read_of], files=[row["path"]]
+        )
         for row in manifest.records
     }
     known = earlier.find(marks)

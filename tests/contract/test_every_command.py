@@ -72,7 +72,8 @@ OTHER_MEANINGS = {
     ("train", "--jobs"),
 }
 """A recipe is no table: its formats are make, sh and slurm; nor is an exported model. The class to find decides ties of
-twins. What `prepare` refuses has not been read. `predict` has no validation rows, but models that have seen some. `train` has combinations of `--grid`, too."""
+twins. What `prepare` refuses has not been read. `predict` has no validation rows, but models that have seen some.
+`train` has combinations of `--grid`, too."""
 
 MEMBERS = {name: members_of(importlib.import_module(module_of(name))) for name in NAMES}
 COMMANDS = [command for name in NAMES for command in ([f"{name} {member}" for member in MEMBERS[name]] or [name])]

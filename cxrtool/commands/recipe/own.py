@@ -38,7 +38,16 @@ SWITCHES = {
         "--drop-duplicates",
         "--erase-lungs",
     ),
-    *("--freeze", "--unfreeze", "--heatmaps", "--no-heatmaps", "--inside-lungs", "--members", "--opacities", "--prior-correct"),
+    *(
+        "--freeze",
+        "--unfreeze",
+        "--heatmaps",
+        "--no-heatmaps",
+        "--inside-lungs",
+        "--members",
+        "--opacities",
+        "--prior-correct",
+    ),
     *("--quick", "--show-identity", "--table1", "--together", "--tta"),
 }
 """Flags without a value."""
