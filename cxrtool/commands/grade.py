@@ -31,16 +31,13 @@ from cxrtool.flow import common_options
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.graders import GRADE, FittedGrader, default_grader, read_grader, write_grader
 from cxrtool.flow.settings import RUNNING, Settings
-from cxrtool.imaging.regions import PREFIX
+from cxrtool.imaging.regions import PREFIX, SEEN
 from cxrtool.options import Options, option
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 
 GRADER = "grader"
-SEEN = "opacity_seen"
-"""The column in which `segment` marks images that the opacity network was fitted on."""
-
 AGREEMENT, PICTURE = "agreement.json", "agreement.png"
 VERSION = 1
 FIGURES = {

@@ -10,3 +10,6 @@ REGIONS = ("lungs", *SIDES, *ZONES)
 
 PREFIX = "opacity_"
 """Of the manifest's columns with the share of a region that is opaque."""
+
+SEEN = PREFIX + "seen"
+"""The column that marks images on which, or on whose patient, the network was fitted that found the opacities."""

@@ -33,7 +33,7 @@ TABLES = {"lungs": "dice.csv", "opacities": "dice.csv", "ribs": "errors.csv"}
 def found_and_true(
     pair: Pair, predict: Callable[[Placed], np.ndarray], form: Form, kind: str
 ) -> tuple[Pixels, Mask, Mask, Mask | None]:
-    """An image, the mask that was found in it, the given mask, and that of the lungs; all at the size of the image.
+    """An image, the mask found in it, the given mask, and that of the lungs; the masks at the size of the given one.
 
     Opacities are looked for inside the lungs, where their mask is known.
 
@@ -46,6 +46,7 @@ def found_and_true(
     Raises:
         ImageError: A file cannot be read.
     """
+    import cv2
     import numpy as np
 
     from cxrtool.commands.fit.pairs import read_lungs
@@ -60,7 +61,10 @@ def found_and_true(
     whole = lay_back(predict(placed), placed, form)
     truth = np.zeros(pixels.shape, np.uint8)
     if pair.target:
-        truth = binary(resample(binary(read_image(pair.target, capture_decoder_errors=True).pixels), *pixels.shape))
+        truth = binary(read_image(pair.target, capture_decoder_errors=True).pixels)
+    if whole.shape != truth.shape:
+        whole = cv2.resize(whole, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        lungs = None if lungs is None else binary(resample(lungs, truth.shape[0], truth.shape[1]))
     return pixels, clean(whole) if kind == "lungs" else opaque(whole, lungs), truth, lungs
 
 

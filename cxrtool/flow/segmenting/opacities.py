@@ -20,7 +20,7 @@ from cxrtool.flow.parallel import map_items, run_each
 from cxrtool.flow.replaying import CROP, read_mask
 from cxrtool.flow.segmenting.images import MASKS, PRELOAD, Network, Task, Way, name_of, segment_all, segment_batch
 from cxrtool.flow.settings import Settings
-from cxrtool.imaging.regions import PREFIX, REGIONS
+from cxrtool.imaging.regions import PREFIX, REGIONS, SEEN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,8 @@ FOUND, REFERENCE = "opacities", "opacities_reference"
 """Folders, and columns with the path: masks that were found, and those that the manifest had."""
 
 SHARES = tuple(PREFIX + region for region in REGIONS)
-SEEN, DICE, ERROR = PREFIX + "seen", PREFIX + "dice", PREFIX + "share_error"
-"""Columns: whether the network was fitted on the image or its patient, and the agreement with the manifest's mask."""
+DICE, ERROR = PREFIX + "dice", PREFIX + "share_error"
+"""Columns of the agreement with the manifest's mask."""
 
 COLUMNS = (FOUND, REFERENCE, *SHARES, DICE, ERROR, SEEN)
 
