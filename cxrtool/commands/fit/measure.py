@@ -59,7 +59,7 @@ def found_and_true(
     lungs = read_lungs(pair, pixels.shape) if kind == "opacities" and pair.lungs else None
     placed = see(pixels, form, lungs)
     whole = lay_back(predict(placed), placed, form)
-    truth = np.zeros(pixels.shape, np.uint8)
+    truth: Mask = np.zeros(pixels.shape, np.uint8)
     if pair.target:
         truth = binary(read_image(pair.target, capture_decoder_errors=True).pixels)
     if whole.shape != truth.shape:
