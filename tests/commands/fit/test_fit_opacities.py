@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtool.commands.fit.measure import found_and_true
 from cxrtool.commands.fit.pairs import Targets, decode_target
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.errors import ImageError, InputError
@@ -68,6 +69,19 @@ def test_of_an_extent_only_the_share_of_the_lungs_is_known(row):
 def test_an_image_without_lungs_cannot_be_cropped(row):
     with pytest.raises(ImageError, match="it has no lung mask"):
         decoded({**row, "mask": ""})
+
+
+@pytest.mark.parametrize("kind", ["lungs", "opacities"])
+def test_a_mask_is_measured_at_its_own_size(row, tmp_path, kind):
+    mask = cv2.imread(row["mask"], cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(tmp_path / "large.png"), cv2.resize(mask, (200, 160), interpolation=cv2.INTER_NEAREST))
+    pair = Targets("opacities", lungs="mask").pair({**row, "opacities": str(tmp_path / "large.png")})
+    form = FORM if kind == "opacities" else Form(64)
+    shown = np.ones((64, 64), np.float32)
+    pixels, found, truth, lungs = found_and_true(pair, lambda placed: shown, form, kind)
+    assert pixels.shape == (80, 100)
+    assert found.shape == truth.shape == (160, 200)
+    assert lungs is None or np.array_equal(lungs, truth)
 
 
 def test_the_loss_of_each_kind_of_target():
