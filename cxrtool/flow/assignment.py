@@ -253,6 +253,9 @@ def fitted_on(model: Path) -> list[Row] | None:
     return read_table(model / FITTED_ON).rows if (model / FITTED_ON).is_file() else None
 
 
+OWN_PREDICTIONS = "for the images of a run, use its own predictions.csv files; --allow-leakage predicts anyway"
+
+
 @dataclass
 class Seen:
     """The images (by digest) and patients (`hashed`) of some `fitted_on.csv`, each with the name of its folder."""
@@ -278,7 +281,7 @@ class Seen:
         image, patient = row.get("sha256", "").lower(), hashed(row.get(PATIENT, ""))
         return self.images.get(image) or self.patients.get(patient)
 
-    def refuse(self, rows: Sequence[RowView], settings: Settings) -> None:
+    def refuse(self, rows: Sequence[RowView], settings: Settings, hint: str = OWN_PREDICTIONS) -> None:
         """Refuse rows whose image or patient a model was fitted on: a `LeakageError` or, if allowed, a warning."""
         found = [(row["image_id"], folder) for row in rows if (folder := self.by(row))]
         if not found:
@@ -289,8 +292,5 @@ class Seen:
             f"their patients, were used in training, such as {example}"
         )
         if not settings.allow_leakage:
-            raise LeakageError(
-                text,
-                "for the images of a run, use its own predictions.csv files; --allow-leakage predicts anyway",
-            )
+            raise LeakageError(text, hint)
         settings.report.warn(text)

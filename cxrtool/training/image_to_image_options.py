@@ -132,6 +132,7 @@ class ImageToImageOptions(FittingOptions):
     exposure: str = option(
         "Changes of dose, window, sharpness and overlays: {choices}.", "none", choices=EXPOSURES, shown=SHOWN
     )
+    opacify: float = 0.0
     copies: int = option("How often each image is used in an epoch, each time changed in another way.", 1, shown=SHOWN)
     dilate: int = option("Side in pixels of the square by which masks are dilated.", 0, shown=SHOWN)
     average: float = option(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cxrtool.training.device import on_device
+from cxrtool.training.draws import Draws
 from cxrtool.training.randomness import uniforms
 
 REACH = 4
@@ -48,7 +48,7 @@ class Exposure:
 
     def __call__(self, images: Tensor, indices: np.ndarray, epoch: int | np.ndarray) -> Tensor:
         """Change images (B, 1, S, S) of values in [0, 1]; `indices` are their indices in the store."""
-        draw = _Draws(uniforms(self.keys[indices], epoch, COUNT, self.seed, STREAM), self.device)
+        draw = Draws(uniforms(self.keys[indices], epoch, COUNT, self.seed, STREAM), self.device)
         images = self._focus(images, draw)
         for _ in range(BOXES):
             images = self._box(images, draw)
@@ -60,7 +60,7 @@ class Exposure:
         # As a window clips values beyond its limits.
         return torch.addcmul(images, noise, draw(0.0, 0.06)).clamp_(0.0, 1.0)
 
-    def _focus(self, images: Tensor, draw: _Draws) -> Tensor:
+    def _focus(self, images: Tensor, draw: Draws) -> Tensor:
         """Blur half of the images, and sharpen a quarter of them, by up to 1.5 pixels of 128."""
         sigma = draw(0.3, 1.5) * (self.size / 128)
         sharpness, chance = draw(0.5, 2.0), draw(0.0, 1.0)
@@ -74,7 +74,7 @@ class Exposure:
         sharp = torch.addcmul(images, images - smooth, sharpness)
         return torch.where(chance < 0.5, smooth, torch.where(chance < 0.75, sharp, images))
 
-    def _box(self, images: Tensor, draw: _Draws) -> Tensor:
+    def _box(self, images: Tensor, draw: Draws) -> Tensor:
         """Draw a rectangle on some images, like a letter, a collimator's edge or a pacemaker."""
         left, top = draw(-0.1, 1.0), draw(-0.1, 1.0)
         wide, high = draw(0.0, 0.2), draw(0.0, 0.2)
@@ -82,7 +82,7 @@ class Exposure:
         inside = ((self._x - left).abs() < wide) & ((self._y - top).abs() < high) & there
         return torch.where(inside, images * (1 - opaque) + opaque * grey, images)
 
-    def _line(self, images: Tensor, draw: _Draws) -> Tensor:
+    def _line(self, images: Tensor, draw: Draws) -> Tensor:
         """Draw a thin, curved line on some images, like a cable or a tube."""
         angle, offset, bend = draw(0.0, math.pi), draw(-0.4, 0.4), draw(-0.6, 0.6)
         width, grey, there = draw(0.004, 0.012), draw(-0.2, 0.6), draw(0.0, 1.0) < 0.3
@@ -90,49 +90,17 @@ class Exposure:
         beside = (self._y - 0.5) * angle.cos() - (self._x - 0.5) * angle.sin() - offset - bend * along**2
         return torch.where((beside.abs() < width) & there, images + grey, images)
 
-    def _tone(self, images: Tensor, draw: _Draws) -> Tensor:
+    def _tone(self, images: Tensor, draw: Draws) -> Tensor:
         """Tone curve, local brightness, global contrast and brightness."""
         images = images.clamp(1e-4, 1.0) ** draw(-0.8, 0.8).exp()
-        images = images + draw(0.0, 0.15) * self._field("fine", draw) + draw(0.0, 0.2) * self._field("coarse", draw)
-        images = images * (draw(0.0, 0.3) * self._field("gain", draw)).exp()
+        images = (
+            images
+            + draw(0.0, 0.15) * draw.field(FIELDS["fine"], self.size)
+            + draw(0.0, 0.2) * draw.field(FIELDS["coarse"], self.size)
+        )
+        images = images * (draw(0.0, 0.3) * draw.field(FIELDS["gain"], self.size)).exp()
         middle = images.mean((1, 2, 3), keepdim=True)
         return (images - middle) * draw(0.6, 1.8) + middle + draw(-0.15, 0.15)
-
-    def _field(self, name: str, draw: _Draws) -> Tensor:
-        """A smooth field with a standard deviation of about 1, (B, 1, S, S)."""
-        cells = FIELDS[name]
-        coarse = draw.normal(cells**2).view(-1, 1, cells, cells)
-        return functional.interpolate(coarse, (self.size, self.size), mode="bicubic", align_corners=True)
-
-
-class _Draws:
-    """Gives the random numbers of a batch, column by column.
-
-    Args:
-        numbers: (B, COUNT), uniform in [0, 1).
-    """
-
-    def __init__(self, numbers: np.ndarray, device: torch.device) -> None:
-        self._numbers, self._device, self._next = numbers, device, 0
-
-    def numpy(self) -> np.ndarray:
-        """The next number of each image, (B,)."""
-        self._next += 1
-        column: np.ndarray = self._numbers[:, self._next - 1]
-        return column
-
-    def __call__(self, low: float, high: float) -> Tensor:
-        """The next number of each image, uniform from `low` to `high`: (B, 1, 1, 1)."""
-        values = on_device(self.numpy().astype(np.float32), self._device)
-        return (low + (high - low) * values).view(-1, 1, 1, 1)
-
-    def normal(self, count: int) -> Tensor:
-        """The next `count` numbers of each image as standard normal ones: (B, count)."""
-        self._next += count
-        part = self._numbers[:, self._next - count : self._next]
-        # By the inverse of the normal distribution, one uniform number gives one normal number.
-        values = torch.special.ndtri(torch.from_numpy((part + 2.0**-33).astype(np.float64)))
-        return on_device(values.float(), self._device)
 
 
 COUNT = 3 + 7 * BOXES + 6 * LINES + 1 + 2 + 1 + 2 + sum(cells**2 for cells in FIELDS.values()) + 2

@@ -18,6 +18,7 @@ from cxrtool.training.image_to_image import (
     occurrences,
     predict,
 )
+from cxrtool.training.opacify import Opacify
 from cxrtool.training.randomness import image_keys
 from cxrtool.training.store import Store
 
@@ -47,6 +48,7 @@ def design(recipe):
         replace(recipe, epochs=3, batch_size=4, opt="adamw", lr=3e-3, checkpoint="best-loss"),
         parse("rotate=10,shift=0.05,flip=0.5"),
         "none",
+        0.0,
         "bce+dice",
         "",
         0.9,
@@ -246,3 +248,26 @@ def test_ribs_are_fitted_by_grey_values(design, tmp_path):
     assert fitted.history.rows[-1]["validation_mse"] < fitted.history.rows[0]["validation_mse"]
     values = next(predict(told, fitted.module, images, np.array([0])))
     assert 0.0 <= values.min() <= values.max() <= 1.0
+
+
+def test_haze_over_clear_lungs_is_the_target_and_outlined_opacities_stay():
+    images, lungs = stores(8)
+    # The first four have an outline, the others none.
+    targets = Store(np.where(np.arange(8)[:, None, None] < 4, lungs.images // 2 * 2, 0).astype(np.uint8), lungs.sha256)
+    opacify = Opacify("opacities", 1.0, image_keys(IDS), 3, SIDE, CPU)
+    augmenter = Augmenter(parse("rotate=20,flip=0.5"), image_keys(IDS), 3, SIDE, CPU)
+    indices, numbers = np.arange(8), np.arange(8)
+    plain, outlined = Pairs(images, targets, CPU, augmenter).batch(indices, numbers)
+    hazy, found = Pairs(images, targets, CPU, augmenter, opacify=opacify, lungs=lungs).batch(indices, numbers)
+    assert torch.equal(hazy[:4], plain[:4])
+    assert torch.equal(found[:4], outlined[:4])
+    moved = Pairs(lungs, lungs, CPU, augmenter).batch(indices, numbers)[1]
+    drawn = found[4:] > 0
+    assert drawn.any()
+    assert not drawn[moved[4:] <= 0.5].any()
+    assert (hazy[4:] - plain[4:]).abs()[drawn].mean() > 0.05
+    # To measure, nothing is drawn.
+    measured = Pairs(images, targets, CPU, augmenter, opacify=opacify, lungs=lungs).batch(indices, None)
+    assert all(
+        torch.equal(a, b) for a, b in zip(measured, Pairs(images, targets, CPU).batch(indices, None), strict=True)
+    )

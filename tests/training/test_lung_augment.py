@@ -40,12 +40,12 @@ def test_epochs_and_seeds_differ(other):
 def test_every_number_is_used_once(monkeypatch):
     taken = []
 
-    class Counting(module._Draws):
+    class Counting(module.Draws):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             taken.append(self)
 
-    monkeypatch.setattr(module, "_Draws", Counting)
+    monkeypatch.setattr(module, "Draws", Counting)
     Exposure(KEYS, 0, 32, CPU)(images(size=32), np.arange(8), 0)
     assert taken[0]._next == COUNT
 

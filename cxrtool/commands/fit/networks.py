@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cxrtool.commands.fit.measure import FIGURES, TABLES, summarise
 from cxrtool.commands.fit.options import PartOptions
 from cxrtool.commands.fit.pairs import divide, join, read_folds, read_pairs
-from cxrtool.data.file_names import PART, REJECTS
+from cxrtool.data.file_names import PART, PART_WEIGHTS, REJECTS
 from cxrtool.data.files import locked, saying_what_fails
 from cxrtool.data.splitting.splits import splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row, read_table, write_table
@@ -30,6 +30,7 @@ from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.jobs import FoldJob, apart, check_processes, check_same, do_apart
 from cxrtool.flow.settings import Reporter, Settings, Silent
 from cxrtool.flow.signals import StopRequest
+from cxrtool.models.parts import read_part
 from cxrtool.options import plain
 from cxrtool.training.image_to_image_options import LOSSES
 
@@ -121,6 +122,8 @@ class Task:
         files = [file for row in manifest.rows for file in targets.pair(row).files[1:]]
         if Path(options.weights).is_file():
             files.append(Path(options.weights))
+        if start := options.start():
+            files.append(read_part(start, kind).folder / PART_WEIGHTS)
         inputs = Inputs.of(manifest, files=files, verify=settings.verify)
         identity = {**options.identity(), "form": form.to_json(), "own": own, "precision": settings.precision}
         folds: Sequence[Assignment] = ()

@@ -79,6 +79,10 @@ class PartOptions(ImageToImageOptions):
         if self.jobs > 1 and not self.splits:
             raise UsageError("--jobs: expected --splits, whose folds are fitted side by side, found one network to fit")
 
+    def start(self) -> Path | None:
+        """The folder of the part that a fit begins with, if it begins with one."""
+        return None
+
     def targets(self) -> Targets:
         """Where the targets are."""
         return Targets(self.target_column)

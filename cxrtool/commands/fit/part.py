@@ -14,7 +14,7 @@ from cxrtool.commands.fit.pictures import SHOWN, draw_examples, predict_with
 from cxrtool.data.file_names import CURVES, FITTED_ON, HISTORY
 from cxrtool.data.tables.manifest import Manifest, Row, write_table
 from cxrtool.errors import count_of
-from cxrtool.flow.assignment import Assignment, check_equal
+from cxrtool.flow.assignment import Assignment, Seen, check_equal, fitted_on
 from cxrtool.flow.folder import StepFolder
 from cxrtool.flow.jobs import turn, warning_of
 from cxrtool.flow.settings import Settings
@@ -47,6 +47,7 @@ def make_design(options: PartOptions, form: Form, settings: Settings, seed: int)
         options.fitting(),
         parse(options.augment),
         options.exposure,
+        options.opacify,
         options.loss,
         options.weights,
         options.average,
@@ -92,6 +93,7 @@ class PartFitter:
                 request,
                 folder.plan.versions()[DECODER],
                 self.options.jobs,
+                with_lungs=self.form.crop_lungs and self.options.opacify > 0,
             )
             if self._decoded.failed and self.speaks:
                 count = len(self._decoded.failed)
@@ -112,6 +114,7 @@ class PartFitter:
         decoded = self.decoded(folder, request)
         assignment = self._measurable(decoded.usable(assignment))
         check_equal(self.manifest, decoded.images.sha256, assignment, self.settings)
+        self._check_start(decoded, assignment)
         indices = {subset: np.array(found, np.int64) for subset, found in assignment.subsets.items()}
         design = make_design(self.options, self.form, self.settings, assignment.seed(self.settings.seed))
         with folder.build() as build:
@@ -131,6 +134,7 @@ class PartFitter:
                     indices["validation"],
                     self._groups(indices["train"]),
                     build.path / "state",
+                    lungs=decoded.lungs,
                     save_every=self.options.save_every,
                     epoch_done=epoch_done,
                     stop=request.error,
@@ -154,6 +158,13 @@ class PartFitter:
             for name, indices in assignment.subsets.items()
         }
         return replace(assignment, subsets=subsets)
+
+    def _check_start(self, decoded: Decoded, assignment: Assignment) -> None:
+        """Refuse to measure on images, or patients, that the part to begin with was fitted on."""
+        if start := self.options.start():
+            held = [i for subset in ("validation", "test") for i in assignment.subsets[subset]]
+            rows = [{**self.manifest.rows[i], "sha256": decoded.images.sha256[i]} for i in held]
+            Seen.of([start]).refuse(rows, self.settings, "begin with another part; --allow-leakage fits nevertheless")
 
     def _groups(self, training: np.ndarray) -> np.ndarray | None:
         import numpy as np
@@ -206,6 +217,10 @@ class PartFitter:
         from cxrtool.training.curves import draw_history, write_history
 
         options, seen = self.options, seen_rows(self.manifest, assignment, decoded.images)
+        if start := options.start():
+            # The network has seen these, too, so that nobody may measure it on them.
+            own = {row["sha256"] for row in seen}
+            seen += [row for row in fitted_on(start) or [] if row["sha256"] not in own]
         of_the_data = ("kind", "network", "size", "target_column", "validation")
         trained = {
             "trained": {

@@ -361,3 +361,45 @@ def test_the_summary_draws_patients_not_images():
     assert (row[1], row[2]) == ("43", "4")
     assert low == 0.5
     assert high > 0.88
+
+
+def test_a_network_begins_with_the_weights_of_a_part_and_tells_what_that_part_saw(run, lungs, make_study, tmp_path):
+    other = make_study(tmp_path / "other")
+    add_lungs(other.folder)
+    table = read_table(other.folder / "manifest.csv")
+    for row in table.rows:
+        # The same pixels would be the same radiograph.
+        row.update({name: str(other.folder / row[name]) for name in ("path", "mask")})
+        cv2.imwrite(row["path"], 255 - cv2.imread(row["path"], cv2.IMREAD_UNCHANGED))
+        row.update({name: f"x{row[name]}" for name in ("image_id", "patient_id")})
+    write_manifest(other.folder / "manifest.csv", table.columns, table.rows)
+    run(lungs.folder, "first", epochs=1, lr=1e-30)
+    run(other.folder, "second", epochs=1, lr=1e-30, weights=str(tmp_path / "first"))
+    first, second = (load_network(tmp_path / name, "lungs").state_dict() for name in ("first", "second"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-20) for name in first)
+    seen = [
+        {row["image_id"] for row in read_table(tmp_path / name / "fitted_on.csv").rows} for name in ("first", "second")
+    ]
+    assert seen[0] < seen[1]
+
+
+def test_a_part_that_saw_the_images_to_be_held_out_is_refused_to_begin_with(run, lungs, tmp_path):
+    run(lungs.folder, "first", epochs=1)
+    with pytest.raises(LeakageError, match="used in training") as error:
+        run(lungs.folder, "second", epochs=1, weights=str(tmp_path / "first"))
+    assert "another part" in error.value.hint
+    run(lungs.folder, "third", epochs=1, weights=str(tmp_path / "first"), validation=0)
+
+
+def test_a_part_of_another_network_is_refused_to_begin_with(run, lungs):
+    with pytest.raises(InputError, match="found 'unet'") as error:
+        run(lungs.folder, network="unet-eduardomineo", weights="default")
+    assert "--network unet" in error.value.hint
+
+
+def test_white_lungs_change_what_is_learned(run, lungs, tmp_path):
+    run(lungs.folder, "plain", epochs=1)
+    run(lungs.folder, "white", epochs=1, opacify=1.0)
+    plain, white = (load_network(tmp_path / name, "lungs").state_dict() for name in ("plain", "white"))
+    assert not all(torch.equal(plain[name], white[name]) for name in plain)
+    assert json.loads((tmp_path / "white" / "part.json").read_text())["trained"]["opacify"] == 1.0
