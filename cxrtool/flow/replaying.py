@@ -244,8 +244,25 @@ def find_lungs(pixels: np.ndarray, entry: Mapping[str, Any]) -> tuple[np.ndarray
     answer = finder(placed.values[None])[0]
     threshold = entry["threshold"]
     lungs = masks.clean(view.lay_back(answer, placed, form), threshold)
-    odd = unlike(placed.values, part.description.get("usual"))
-    return lungs, masks.doubt(lungs, masks.sureness(answer, threshold), odd)
+    usual = part.description.get("usual")
+    return lungs, doubt(lungs, masks.sureness(answer, threshold), unlike(placed.values, usual), usual)
+
+
+def doubt(lungs: np.ndarray, sure: float, odd: str, usual: Mapping[str, Any] | None) -> str:
+    """Why a mask of lungs (H, W) is implausible, or an empty text.
+
+    Args:
+        lungs: From `masks.clean`.
+        sure: From `masks.sureness`.
+        odd: From `unlike`.
+        usual: Statistics of the images and outlines that the network was fitted on, where they are known.
+    """
+    from cxrtool.imaging import lung_shapes, masks
+
+    expected = 1.0
+    if usual and (shapes := usual.get(lung_shapes.KEY)):
+        expected = lung_shapes.expected_dice(sure, lung_shapes.unlike(lungs, shapes))
+    return masks.doubt(lungs, sure, odd, expected)
 
 
 def unlike(values: np.ndarray, usual: Mapping[str, Any] | None) -> str:

@@ -54,6 +54,10 @@ ALONG = 0.5
 UNSURE = 0.91
 """Sureness below which a mask is reported as doubtful."""
 
+POOR = 0.855
+"""Expected Dice below which a mask is reported as doubtful. Of 1,498 masks of unseen patients, most with drawn haze,
+all 38 with a Dice below 0.75 and 3 % of those above 0.90 were expected to have less."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -196,13 +200,14 @@ def sureness(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> 
     return float(2 * probability[inside].sum() / (probability.sum() + np.count_nonzero(inside)))
 
 
-def doubt(mask: Mask, sure: float = 1.0, odd: str = "") -> str:
+def doubt(mask: Mask, sure: float = 1.0, odd: str = "", expected: float = 1.0) -> str:
     """Why a mask is probably not that of two lungs, in a few words; empty for a plausible mask.
 
     Args:
         mask: (H, W), from `clean`.
         sure: From `sureness`.
         odd: A warning about the image itself.
+        expected: The Dice to be expected, from `lung_shapes.expected_dice`.
     """
     covered = share(mask)
     if not covered:
@@ -218,6 +223,8 @@ def doubt(mask: Mask, sure: float = 1.0, odd: str = "") -> str:
     found += [f"running into the {side} border" for side in _borders(mask, lungs)]
     if sure < UNSURE:
         found.append(f"a network that is unsure ({sure:.2f})")
+    if expected < POOR:
+        found.append(f"a shape and an uncertainty that let expect a Dice of {expected:.2f}")
     found += [odd] if odd else []
     return f"{IMPLAUSIBLE}: {', '.join(found)}" if found else ""
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from cxrtool.errors import UsageError
 from cxrtool.imaging.fits import Form
-from cxrtool.models import lungs as lung_networks
-from cxrtool.models import opacity_start
+from cxrtool.models import lungs, opacity_start
 from cxrtool.models.network import count_parameters
 from cxrtool.models.parts import MASKS, networks
 from cxrtool.training import losses
@@ -36,7 +35,7 @@ from cxrtool.training.engine import History, Stop, fit, raise_if_stopped
 from cxrtool.training.image_to_image_options import LOSSES
 from cxrtool.training.job import Job, Row
 from cxrtool.training.losses import SCORES
-from cxrtool.training.opacify import SEEN, Opacify
+from cxrtool.training.opacify import Opacify
 from cxrtool.training.options import FittingOptions
 from cxrtool.training.randomness import image_keys, permutation
 from cxrtool.training.store import Store
@@ -45,7 +44,7 @@ PASS = 1 << 16
 """Added to the number of the epoch each time an image is used again in it, so that it is changed in another way."""
 
 
-BEGIN = {"lungs": lung_networks.begin, "opacities": opacity_start.begin}
+BEGIN = {"lungs": lungs.begin, "opacities": opacity_start.begin}
 """By kind, what loads the weights that a network begins with."""
 
 
@@ -111,8 +110,7 @@ class Pairs:
         targets: In the same order.
         augmenter: Moves both, and changes the images, in training.
         exposure: Changes the images further.
-        opacify: Before that, lays haze over lungs.
-        lungs: Lungs in the same order, where the targets are opacities; otherwise the targets are lungs.
+        opacify: Before that, lays haze over the lungs, which are the targets.
     """
 
     def __init__(
@@ -123,35 +121,20 @@ class Pairs:
         augmenter: Augmenter | None = None,
         exposure: Exposure | None = None,
         opacify: Opacify | None = None,
-        lungs: Store | None = None,
     ) -> None:
-        self.images, self.targets, self.lungs, self.device = images, targets, lungs, device
+        self.images, self.targets, self.device = images, targets, device
         self.augmenter, self.exposure, self.opacify = augmenter, exposure, opacify
 
     def batch(self, indices: np.ndarray, numbers: np.ndarray | None) -> tuple[Tensor, Tensor]:
         """Images and targets of these indices in the stores; augmented with `numbers` (B,), unchanged without."""
         images, targets = (self._values(store, indices) for store in (self.images, self.targets))
-        if numbers is not None and self.lungs is not None:
-            targets = torch.cat((targets, self._values(self.lungs, indices)), 1)
         if numbers is not None and self.augmenter is not None:
             images, targets = self.augmenter.pair(images, targets, indices, numbers)
         if numbers is not None and self.opacify is not None:
-            images, targets = self._opacified(self.opacify, images, targets, indices, numbers)
+            images = self.opacify(images, targets, indices, numbers)
         if numbers is not None and self.exposure is not None:
             images = self.exposure(images, indices, numbers)
         return images.contiguous(memory_format=torch.channels_last), targets
-
-    def _opacified(
-        self, opacify: Opacify, images: Tensor, targets: Tensor, indices: np.ndarray, numbers: np.ndarray
-    ) -> tuple[Tensor, Tensor]:
-        """Images with haze, and targets without the channel of the lungs; opacities are drawn on clear lungs only."""
-        targets, lungs = targets[:, :1], targets[:, -1:]
-        hazy, density = opacify(images, lungs, indices, numbers)
-        if self.lungs is None:
-            return hazy, targets
-        clear = targets.amax((1, 2, 3), keepdim=True) == 0
-        drawn = ((density > SEEN) & (lungs > 0.5)).float()
-        return torch.where(clear, hazy, images), torch.where(clear, drawn, targets)
 
     def _values(self, store: Store, indices: np.ndarray) -> Tensor:
         return on_device(store[indices], self.device).to(torch.float32).mul_(1.0 / store.scale)
@@ -277,7 +260,6 @@ def fit_image_to_image(
     groups: np.ndarray | None,
     state: Path,
     *,
-    lungs: Store | None = None,
     save_every: float = 30.0,
     epoch_done: Callable[[Row], None] = lambda row: None,
     stop: Stop = lambda: None,
@@ -294,7 +276,6 @@ def fit_image_to_image(
         validation: Indices of the validation images, which choose the epoch.
         groups: As `ImageToImageFit.groups`.
         state: Folder for states to resume from.
-        lungs: Lungs in the order of the images, where the targets are opacities and haze is laid over clear lungs.
         save_every: Seconds between two states.
         epoch_done: Called with each epoch's row.
         stop: Called between batches; an error that it returns is raised, after the state was saved.
@@ -316,8 +297,7 @@ def fit_image_to_image(
         augmenter = Augmenter(design.augmentation, keys, design.seed, design.form.size, device)
         exposure = _exposure(design, keys, device)
         opacify = _opacify(design, keys, device)
-        beside = lungs.to(device) if lungs is not None and opacify else None
-        pairs = Pairs(images.to(device), targets.to(device), device, augmenter, exposure, opacify, beside)
+        pairs = Pairs(images.to(device), targets.to(device), device, augmenter, exposure, opacify)
         history = fit(
             ImageToImageFit(
                 module=module,
@@ -374,7 +354,7 @@ def build(design: ImageToImageDesign) -> nn.Module:
 def _opacify(design: ImageToImageDesign, keys: np.ndarray, device: torch.device) -> Opacify | None:
     if not design.opacify:
         return None
-    return Opacify(design.kind, design.opacify, keys, design.seed, design.form.size, device)
+    return Opacify(design.opacify, keys, design.seed, design.form.size, device)
 
 
 def _exposure(design: ImageToImageDesign, keys: np.ndarray, device: torch.device) -> Exposure | None:

@@ -1,17 +1,14 @@
-"""Haze over the lungs of training images, from a faint patch to white lungs, for networks of lungs and of opacities.
+"""White lungs for fitting lung networks: the lungs of some training images become opaque inside their outline.
 
 Radiographs of white lungs with an outline are rare, and on such lungs a network that knows lungs as dark areas leaves
 the chest. Here haze of any extent and density is laid over lungs whose outline is known, up to the grey of the tissue
 around them, and fades out beyond the outline; then only ribs, the opposite lung and the shape of the chest tell where
-the lung is. For a network of opacities the haze over clear lungs is an opacity whose place is known exactly, in images
-of every source, so that the source says nothing about it.
+the lung is.
 
 All random numbers depend on seed, epoch and image only, like the rest of the augmentation.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,31 +20,6 @@ from cxrtool.training.randomness import uniforms
 
 CELLS = (3, 6)
 """Cells along a side of the two fields that say where haze is."""
-
-
-@dataclass(frozen=True)
-class Haze:
-    """Ranges of the haze.
-
-    Attributes:
-        extent: From a low to a high one, in standard deviations of the fields above their threshold.
-        density: Of the haze where it is complete.
-        kept: Share of the structure of the lung that remains visible in it.
-    """
-
-    extent: tuple[float, float]
-    density: tuple[float, float]
-    kept: tuple[float, float]
-
-
-HAZES = {
-    "lungs": Haze((-1.0, 3.0), (0.5, 1.0), (0.0, 0.5)),
-    "opacities": Haze((-4.0, 2.0), (0.25, 1.0), (0.0, 0.8)),
-}
-"""By the kind of the network. Opacities are mostly partial, and many are faint."""
-
-SEEN = 0.15
-"""Density above which haze is an opacity."""
 
 STREAM = 8
 COUNT = 8 + sum(cells**2 for cells in CELLS)
@@ -61,21 +33,17 @@ class Opacify:
     """Lays haze over the lungs of some images of a batch.
 
     Args:
-        kind: A key of `HAZES`.
         share: Of the images.
         keys: One uint64 for each image of the store.
         size: Side of the images in pixels.
     """
 
-    def __init__(self, kind: str, share: float, keys: np.ndarray, seed: int, size: int, device: torch.device) -> None:
-        self.haze, self.share = HAZES[kind], share
-        self.keys, self.seed, self.size, self.device = keys, seed, size, device
+    def __init__(self, share: float, keys: np.ndarray, seed: int, size: int, device: torch.device) -> None:
+        self.share, self.keys, self.seed, self.size, self.device = share, keys, seed, size, device
         line = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size - 0.5
         self._x, self._y = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
 
-    def __call__(
-        self, images: Tensor, lungs: Tensor, indices: np.ndarray, epoch: int | np.ndarray
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, lungs: Tensor, indices: np.ndarray, epoch: int | np.ndarray) -> Tensor:
         """Change images.
 
         Args:
@@ -85,22 +53,22 @@ class Opacify:
             epoch: Of all, or of each.
 
         Returns:
-            The images with haze, and its density in [0, 1], both like `images`.
+            The images with haze, like `images`.
         """
         draw = Draws(uniforms(self.keys[indices], epoch, COUNT, self.seed, STREAM), self.device)
         chosen = draw(0.0, 1.0) < self.share
         # From a part of one lung to all of both.
-        where = draw(*self.haze.extent) + draw(-6.0, 6.0) * self._x + draw(-2.0, 5.0) * self._y
+        where = draw(-1.0, 3.0) + draw(-6.0, 6.0) * self._x + draw(-2.0, 5.0) * self._y
         for cells in CELLS:
             where = where + 0.7 * draw.field(cells, self.size)
         cover = torch.sigmoid(draw(1.5, 5.0) * where)
-        density = chosen * draw(*self.haze.density) * cover * self._faded(lungs)
+        density = chosen * draw(0.5, 1.0) * cover * self._faded(lungs)
         outside = (1 - lungs) * (images > images.mean((1, 2, 3), keepdim=True))
         tissue = (images * outside).sum((1, 2, 3), keepdim=True) / outside.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
         inside = (images * lungs).sum((1, 2, 3), keepdim=True) / lungs.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
         # Ribs and vessels remain, as far as they are seen through it.
-        haze = tissue * draw(0.9, 1.2) + draw(*self.haze.kept) * (images - inside)
-        return torch.lerp(images, haze, density).clamp_(0.0, 1.0), density
+        haze = tissue * draw(0.9, 1.2) + draw(0.0, 0.5) * (images - inside)
+        return torch.lerp(images, haze, density).clamp_(0.0, 1.0)
 
     def _faded(self, lungs: Tensor) -> Tensor:
         """The lungs with soft edges that reach beyond the outline."""

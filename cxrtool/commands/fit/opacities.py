@@ -19,7 +19,7 @@ from cxrtool.commands.fit.pairs import Targets
 from cxrtool.flow.settings import Settings
 from cxrtool.models.opacities import NETWORKS
 from cxrtool.options import option
-from cxrtool.training.image_to_image_options import LOSSES, SHOWN
+from cxrtool.training.image_to_image_options import LOSSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,6 @@ class OpacityOptions(PartOptions):
         "",
         metavar="COLUMN",
         shown="",
-    )
-    opacify: float = option(
-        "Share of the training images without opacities over whose lungs haze is laid, whose place is then the target.",
-        0.0,
-        minimum=0,
-        maximum=1,
-        shown=SHOWN,
     )
     loss: str = option("Loss: {choices}.", "", choices=LOSSES["opacities"], shown="the network's preset")
 

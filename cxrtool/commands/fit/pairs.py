@@ -268,13 +268,11 @@ class Decoded:
     Attributes:
         images: In the input form of the network.
         targets: In the same form.
-        lungs: Likewise, where haze is laid over them and they are not the targets.
         failed: Index and reason of each pair that cannot be used.
     """
 
     images: Store
     targets: Store
-    lungs: Store | None
     failed: dict[int, str]
 
     def usable(self, assignment: Assignment) -> Assignment:
@@ -293,7 +291,6 @@ def open_pairs(
     request: StopRequest,
     decoder: str,
     beside: int = 1,
-    with_lungs: bool = False,
 ) -> Decoded:
     """Decode all images and targets once, or find them in the cache.
 
@@ -307,7 +304,6 @@ def open_pairs(
         request: Checked between images.
         decoder: Version of the decoding library; part of the cache's key.
         beside: Number of processes that have the pairs on one device.
-        with_lungs: Whether the lungs are decoded, too.
 
     Raises:
         InputError: Not one pair can be read.
@@ -322,8 +318,6 @@ def open_pairs(
         "pictures": partial(decode_picture, form=form),
         "targets": partial(decode_target, form=form, kind=kind, dilate=dilate),
     }
-    if with_lungs:
-        works["lungs"] = partial(decode_lungs, form=form)
     for label, decode in works.items():
         key: dict[str, Any] = {"fit": label, "kind": kind, "form": form.to_json(), "decoder": decoder}
         key |= {"dilate": dilate, "shares": [pair.share for pair in pairs]} if label == "targets" else {"dilate": 0}
@@ -347,14 +341,14 @@ def open_pairs(
                     say=settings.report.say,
                 )
             )
-    images, shown, *others = (replace(store, beside=beside) for store in stores)
+    images, shown = (replace(store, beside=beside) for store in stores)
     check_pixels(manifest, images.sha256)
     failed = {**shown.failed, **images.failed}
     if len(failed) == len(pairs):
         raise InputError(
             f"{manifest.name}: expected a pair that can be read, found none among {len(pairs)}, the first: {failed[0]}"
         )
-    return Decoded(images, shown, others[0] if others else None, failed)
+    return Decoded(images, shown, failed)
 
 
 def decode_picture(pair: Pair, *, form: Form) -> tuple[np.ndarray, str]:
@@ -403,21 +397,6 @@ def decode_target(pair: Pair, *, form: Form, kind: str, dilate: int) -> tuple[np
     except ImageError as error:
         raise ImageError(f"{pair.target.name}: {error.message}") from error
     return shown, pixel_sha256(target)
-
-
-def decode_lungs(pair: Pair, *, form: Form) -> tuple[np.ndarray, str]:
-    """The lungs in the input form of the network, and the SHA-256 of their pixels.
-
-    Raises:
-        ImageError: Image or mask cannot be read, or they do not match.
-    """
-    from cxrtool.data.reading.images import read_image
-    from cxrtool.imaging.hashing import pixel_sha256
-    from cxrtool.imaging.view import see, show_mask
-
-    pixels = read_image(pair.image, capture_decoder_errors=True).pixels
-    lungs = read_lungs(pair, pixels.shape)
-    return show_mask(lungs, see(pixels, form, lungs), form), pixel_sha256(lungs)
 
 
 def read_lungs(pair: Pair, shape: tuple[int, ...]) -> Mask:

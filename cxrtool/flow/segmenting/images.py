@@ -22,7 +22,7 @@ from cxrtool.flow.assignment import check_read
 from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.on_device import run_filled
 from cxrtool.flow.parallel import map_items, run_each
-from cxrtool.flow.replaying import CROP, LEFT_WHOLE, change, read_mask, unlike
+from cxrtool.flow.replaying import CROP, LEFT_WHOLE, change, doubt, read_mask, unlike
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Way:
     Attributes:
         target: The unfinished folder.
         entry: The entry of the chain, with the threshold and the use of the mask; without `use` no pixel changes.
-        usual: Statistics of the images that the network was fitted on, where they are known.
+        usual: Statistics of the images and outlines that the network was fitted on, where they are known.
     """
 
     target: Path
@@ -236,7 +236,7 @@ def finish_one(item: tuple[Prepared, np.ndarray], *, way: Way) -> dict[str, Any]
         view.lay_back(answer, view.Placed(answer, prepared.box, prepared.shape), way.form), entry["threshold"]
     )
     sure = masks.sureness(answer, entry["threshold"])
-    remark = masks.doubt(lungs, sure, prepared.odd)
+    remark = doubt(lungs, sure, prepared.odd, way.usual)
     record: dict[str, Any] = {
         "mask_area": masks.share(lungs),
         "sureness": sure,

@@ -160,15 +160,3 @@ def test_an_encoder_of_random_weights_is_refused(phantoms, cxr, tmp_path):
     outcome = cxr("fit", "opacities", phantoms, "--weights", "none", "-o", tmp_path / "part")
     assert outcome.code == 2
     assert "expected weights of the encoder, which stays as it is, found none" in outcome.err
-
-
-def test_haze_over_clear_lungs_is_learned(phantoms, cxr, tmp_path, no_pictures, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    call = ["fit", "opacities", phantoms, "--epochs", "1", "--size", "64", "--validation", "0", "--threads", "1"]
-    more = ["--workers", "1", "--cache", "cache", "--augment", "none"]
-    for share in ("0", "1"):
-        outcome = cxr(*call, *more, "--opacify", share, "-o", f"part{share}")
-        assert outcome.code == 0, outcome.err
-    told = json.loads((tmp_path / "part1/part.json").read_text())["trained"]
-    assert told["opacify"] == 1.0
-    assert (tmp_path / "part0/part.safetensors").read_bytes() != (tmp_path / "part1/part.safetensors").read_bytes()
