@@ -3,12 +3,14 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.flow.folder import AT
 from cxrtool.flow.replaying import find_lungs
-from cxrtool.imaging import masks, plausibility
+from cxrtool.imaging import lung_shapes, masks, plausibility
 from cxrtool.models import parts
+from cxrtool.training.opacify import Opacify
 
 KINDS = ("lungs", "ribs")
 
@@ -62,7 +64,29 @@ def test_what_is_no_upright_positive_is_doubted(phantoms, change, share):
     assert sum(map(bool, doubted)) >= share * len(doubted)
 
 
+def test_white_lungs_are_found_or_doubted(phantoms):
+    scores, doubted = [], []
+    for number, (pixels, mask) in enumerate(phantoms):
+        if pixels.ndim != 2 or pixels.dtype != np.uint8:
+            continue
+        image, lungs = (
+            torch.from_numpy(cv2.resize(x, (256, 256), interpolation=cv2.INTER_AREA) / np.float32(255))[None, None]
+            for x in (pixels, mask)
+        )
+        opacify = Opacify(1.0, np.array([number], np.uint64), 0, 256, torch.device("cpu"))
+        for epoch in range(3):
+            white = opacify(image.clone(), lungs, np.array([0]), epoch)[0, 0].numpy()
+            found, doubt = lungs_of(np.rint(white * 255).astype(np.uint8))
+            scores.append(masks.dice(found, (lungs[0, 0].numpy() > 0.5).astype(np.uint8) * 255))
+            doubted.append(bool(doubt))
+    assert len(scores) >= 15
+    assert np.mean(scores) > 0.93
+    assert all(doubt for doubt, score in zip(doubted, scores, strict=True) if score < 0.75)
+    assert sum(doubt for doubt, score in zip(doubted, scores, strict=True) if score > 0.9) <= 0.1 * len(scores)
+
+
 def test_what_is_usual_is_kept_as_plain_values():
     usual = json.loads((parts.default_part("lungs").folder / parts.PART).read_text())["usual"]
+    assert len(usual["shapes"]["modes"]) == lung_shapes.MODES
     assert len(usual["pattern"]) == plausibility.SIDE**2
     assert -1 < usual["least_correlation"] < 1

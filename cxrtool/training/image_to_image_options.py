@@ -35,6 +35,7 @@ _UNET: dict[str, Any] = {
     "loss": "bce+dice",
     "augment": "rotate=14,shift=0.1,shear=0.12,zoom=0.3,stretch=0.15,flip=0.5",
     "exposure": "strong",
+    "opacify": 0.2,
 }
 
 _OPACITIES: dict[str, Any] = {
