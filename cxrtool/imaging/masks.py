@@ -224,7 +224,7 @@ def doubt(mask: Mask, sure: float = 1.0, odd: str = "", expected: float = 1.0) -
     if sure < UNSURE:
         found.append(f"a network that is unsure ({sure:.2f})")
     if expected < POOR:
-        found.append(f"a shape and an uncertainty that let expect a Dice of {expected:.2f}")
+        found.append(f"probably a poor outline (expected Dice {expected:.2f})")
     found += [odd] if odd else []
     return f"{IMPLAUSIBLE}: {', '.join(found)}" if found else ""
 
