@@ -132,6 +132,7 @@ OWN = {
     ("transform", "sources"): ["other-manifest.csv"],
     ("fit lungs", "exposure"): "none",
     ("fit lungs", "loss"): "dice",
+    ("fit lungs", "weights"): "default",
     ("phantom", "sources"): "county",
     ("prepare", "columns"): "label=sex",
     ("evaluate", "id_column"): "path",
