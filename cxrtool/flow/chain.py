@@ -176,7 +176,9 @@ def _find(part: Mapping[str, str], folder: Path) -> Path:
             return path
     raise InputError(
         f"{folder}: its images were made with a {kind} network ({part['network']}, {part['sha256'][:12]}) that is "
-        f"neither in {parts_of(folder)} nor among those that come with this cxrtool"
+        f"neither in {parts_of(folder)} nor among those that come with this cxrtool",
+        f"copy its folder from the cxrtool that made them (cxrtool/weights/{kind}-default) to "
+        f"{parts_of(folder) / name_of(part)}",
     )
 
 
