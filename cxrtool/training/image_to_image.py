@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cxrtool.errors import UsageError
 from cxrtool.imaging.fits import Form
-from cxrtool.models import lungs, opacity_start
+from cxrtool.models import lung_start, opacity_start
 from cxrtool.models.network import count_parameters
 from cxrtool.models.parts import MASKS, networks
 from cxrtool.training import losses
@@ -44,7 +44,7 @@ PASS = 1 << 16
 """Added to the number of the epoch each time an image is used again in it, so that it is changed in another way."""
 
 
-BEGIN = {"lungs": lungs.begin, "opacities": opacity_start.begin}
+BEGIN = {"lungs": lung_start.begin, "opacities": opacity_start.begin}
 """By kind, what loads the weights that a network begins with."""
 
 

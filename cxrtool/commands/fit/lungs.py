@@ -15,7 +15,7 @@ from typing import ClassVar
 from cxrtool.commands.fit.networks import fit
 from cxrtool.commands.fit.options import PartOptions
 from cxrtool.flow.settings import Settings
-from cxrtool.models.lungs import NETWORKS, start
+from cxrtool.models.lungs import NETWORKS
 from cxrtool.options import option
 from cxrtool.training.image_to_image_options import LOSSES, SHOWN
 
@@ -46,6 +46,8 @@ class LungOptions(PartOptions):
 
     def start(self) -> Path | None:
         """The part of --weights."""
+        from cxrtool.models.lung_start import start
+
         return start(self.weights) if self.weights else None
 
 
