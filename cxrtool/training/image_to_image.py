@@ -296,7 +296,7 @@ def fit_image_to_image(
         keys = image_keys(ids)
         augmenter = Augmenter(design.augmentation, keys, design.seed, design.form.size, device)
         exposure = _exposure(design, keys, device)
-        opacify = _opacify(design, keys, device)
+        opacify = Opacify(design.opacify, keys, design.seed, design.form.size, device) if design.opacify else None
         pairs = Pairs(images.to(device), targets.to(device), device, augmenter, exposure, opacify)
         history = fit(
             ImageToImageFit(
@@ -349,12 +349,6 @@ def build(design: ImageToImageDesign) -> nn.Module:
             f"--size {size}: {design.network} returns {shape[-1]} pixels", "use a multiple of 64, such as 256"
         )
     return module
-
-
-def _opacify(design: ImageToImageDesign, keys: np.ndarray, device: torch.device) -> Opacify | None:
-    if not design.opacify:
-        return None
-    return Opacify(design.opacify, keys, design.seed, design.form.size, device)
 
 
 def _exposure(design: ImageToImageDesign, keys: np.ndarray, device: torch.device) -> Exposure | None:

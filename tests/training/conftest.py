@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from cxrtool.training.draws import Draws
 from cxrtool.training.engine import Fit
 from cxrtool.training.options import FittingOptions
 
@@ -110,3 +111,21 @@ def make_job(tmp_path: Path) -> Callable[..., Fit]:
         return Fit(**{**fields, **changes})
 
     return make
+
+
+@pytest.fixture
+def draws_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[Draws]]:
+    """Collect the `Draws` that a module makes from now on."""
+
+    def collect(module: Any) -> list[Draws]:
+        taken: list[Draws] = []
+
+        class Counting(Draws):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                taken.append(self)
+
+        monkeypatch.setattr(module, "Draws", Counting)
+        return taken
+
+    return collect

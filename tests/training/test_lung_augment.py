@@ -37,15 +37,8 @@ def test_epochs_and_seeds_differ(other):
     assert (draw() - draw(**other)).abs().mean() > 0.05
 
 
-def test_every_number_is_used_once(monkeypatch):
-    taken = []
-
-    class Counting(module.Draws):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            taken.append(self)
-
-    monkeypatch.setattr(module, "Draws", Counting)
+def test_every_number_is_used_once(draws_of):
+    taken = draws_of(module)
     Exposure(KEYS, 0, 32, CPU)(images(size=32), np.arange(8), 0)
     assert taken[0]._next == COUNT
 

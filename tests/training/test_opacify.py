@@ -74,14 +74,7 @@ def test_without_lungs_nothing_changes():
     assert torch.equal(Opacify(1.0, KEYS, 0, SIDE, CPU)(images.clone(), lungs * 0, EVERY, 0), images)
 
 
-def test_every_number_is_used_once(monkeypatch):
-    taken = []
-
-    class Counting(module.Draws):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            taken.append(self)
-
-    monkeypatch.setattr(module, "Draws", Counting)
+def test_every_number_is_used_once(draws_of):
+    taken = draws_of(module)
     changed()
     assert taken[0]._next == COUNT

@@ -211,6 +211,7 @@ class PartFitter:
         import numpy as np
 
         from cxrtool.imaging import lung_shapes, plausibility
+        from cxrtool.imaging.resize import binary
         from cxrtool.models.parts import save_part
         from cxrtool.training.curves import draw_history, write_history
 
@@ -232,8 +233,11 @@ class PartFitter:
         # `segment` uses it to detect images that are not frontal chests, for which a network may be just as certain.
         shown = (decoded.images.images[i] for i in assignment.subsets["train"])
         trained["usual"] = plausibility.fit(np.stack([plausibility.thumbnail(picture) for picture in shown]))
-        if self.kind == "lungs" and (shapes := self._shapes(decoded, assignment)):
-            trained["usual"][lung_shapes.KEY] = shapes
+        if self.kind == "lungs":
+            # By these it recognises a mask that is unlike lungs.
+            outlines = (binary(decoded.targets.images[i]) for i in assignment.subsets["train"])
+            if shapes := lung_shapes.fit(outlines):
+                trained["usual"][lung_shapes.KEY] = shapes
         save_part(path, self.kind, options.network, fitted.module, self.form, trained)
         write_table(path / FITTED_ON, FITTED_COLUMNS, seen)
         columns = ("image_id", "patient_id", "repeat", "fold", "subset", *FIGURES[self.kind])
@@ -247,13 +251,6 @@ class PartFitter:
         entries = [(sources[row["image_id"]], captions(row, self.kind), predict) for row in spread]
         title = f"{chosen[0]['subset']} images" if chosen else ""
         draw_examples(path / "samples.png", entries, self.kind, self.options.targets(), self.form, title)
-
-    def _shapes(self, decoded: Decoded, assignment: Assignment) -> dict[str, Any]:
-        """The shapes of the outlines, by which `segment` recognises a mask that is unlike lungs."""
-        from cxrtool.imaging import lung_shapes
-        from cxrtool.imaging.resize import binary
-
-        return lung_shapes.fit(binary(decoded.targets.images[i]) for i in assignment.subsets["train"])
 
     def _means(self, rows: list[Row], subset: str) -> dict[str, float]:
         result = {}
