@@ -202,6 +202,7 @@ OF_PARTS = (
     "balance",
     "loss",
     "exposure",
+    "opacify",
     "copies",
     "dilate",
     "average",
@@ -213,7 +214,12 @@ OF_GENERATORS = ("class-loss", "class-loss-weight", "perceptual", "weights", "cl
 
 @pytest.mark.parametrize(
     ("kind", "flag"),
-    [*(("generators", flag) for flag in OF_PARTS), *(("lungs", flag) for flag in OF_GENERATORS)],
+    [
+        *(("generators", flag) for flag in OF_PARTS),
+        *(("ribs", flag) for flag in OF_GENERATORS),
+        # A lung network may begin with weights, too.
+        *(("lungs", flag) for flag in OF_GENERATORS if flag != "weights"),
+    ],
 )
 def test_options_of_another_kind_are_refused_by_name(cxr, kind, flag):
     done = cxr("fit", kind, "m.csv", f"--{flag}", "1", "-o", "part")
