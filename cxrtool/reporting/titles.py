@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RESULTS = "Results"
 ERRORS = "Most confident errors"
+HEATMAPS = "Scores of the heatmaps"
 AUDIT = "Audit"
 EXTERNAL_MODEL = "The model on external images"
 EXTERNAL = f"{AUDIT}: {EXTERNAL_MODEL}"

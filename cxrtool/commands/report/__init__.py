@@ -53,7 +53,7 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
     Raises:
         UsageError: Options that exclude each other, or an unknown class.
         IncompleteError: A run lacks folds.
-        InputError: Predictions, manifest or audit cannot be read.
+        InputError: Predictions, manifest, audit or scores of heatmaps cannot be read.
         TakenError: The output exists and was not made by `cxrtool report`.
     """
     options.evaluation().check_decisions()
@@ -70,6 +70,7 @@ def report(options: ReportOptions, settings: Settings) -> Path | None:
         partial=options.partial,
         manifest=options.manifest,
         audit=options.audit,
+        explained=options.explained,
         positive=options.positive,
     )
     if not study.tested:

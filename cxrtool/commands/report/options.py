@@ -37,6 +37,12 @@ class ReportOptions(Options):
     audit: Path | None = option(
         "The folder of `cxrtool audit`.", None, metavar="DIR", shown="the latest audit of these images"
     )
+    explained: Path | None = option(
+        "The folder of `cxrtool explain` with --reference or --faithfulness: a section with its scores.",
+        None,
+        metavar="DIR",
+        shown="",
+    )
     errors: int = option("Number of the most confident errors to show.", 8, minimum=0)
     checklist: str | None = option(
         "Add a checklist with the section that answers each item: {choices}.", None, choices=CHECKLISTS, shown=""

@@ -72,6 +72,7 @@ class Maker:
             self._table_one(),
             *results.sections(),
             *self._errors(),
+            *self._heatmaps(),
             *sections_of(study.audit),
             settings_section(study),
             curves_section(study, *results.training()),
@@ -140,6 +141,10 @@ class Maker:
             drawn = [Picture(path, caption) for path, caption in pictures]
             sections.append(Section(title, lines + remarks, sheets, drawn))
         return sections
+
+    def _heatmaps(self) -> list[Section]:
+        explained = self.study.explained
+        return [explained.section({row["image_id"] for row in self.study.tested})] if explained else []
 
     def _scores(self) -> list[tuple[str, Scores]]:
         from cxrtool.data.tables.foreign import ForeignColumns, as_runs

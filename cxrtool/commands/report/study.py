@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrtool.commands.report.heatmaps import Explained
 from cxrtool.data.digests import check
 from cxrtool.data.file_names import (
     AUDIT,
@@ -224,6 +225,7 @@ class Study:
         splits: The subset of each image; None where there is no run.
         origins: The steps behind the images.
         audit: The audit of the images, or None.
+        explained: The scores of heatmaps of the test images, or None.
         made: `run.json` of the first run; empty where there is none.
         fold: `run.json` of its first fold.
         model: `model.json` of its first fold.
@@ -239,6 +241,7 @@ class Study:
     splits: Splits | None
     origins: list[Origin]
     audit: Audit | None
+    explained: Explained | None
     made: Mapping[str, Any]
     fold: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -254,13 +257,14 @@ class Study:
         partial: bool,
         manifest: Path | None,
         audit: Path | None,
+        explained: Path | None = None,
         positive: str | None = None,
     ) -> Study:
         """Read it; `positive` is the class of a single score in predictions of another tool.
 
         Raises:
             IncompleteError: A run lacks folds and `partial` is false.
-            InputError: Predictions, a manifest or an audit cannot be read.
+            InputError: Predictions, a manifest, an audit or scores of heatmaps cannot be read.
         """
         found = [Source.of(name, path, partial=partial) for name, paths in sources.items() for path in paths]
         by_name: dict[str, list[Row]] = {}
@@ -281,12 +285,14 @@ class Study:
         origins = trace([manifest] if manifest else manifest_of_run(run, made) if run else [], rows)
         paths = [source.path for source in found]
         known = read_audit(audit) if audit else audit_of(tested, audits_near(paths))
+        scored = Explained.read(explained, {row["image_id"] for row in tested}) if explained else None
         unread = read_table(run / REJECTS).rows if run and (run / REJECTS).is_file() else []
         for row in unread:
             row["path"] = os.path.normpath((run or Path()).absolute() / row.get("path", ""))
         files = [path for source in found for path in _files_of(source)]
         files += [path for origin in origins for path in origin.files()] + ([table] if table else [])
         files += [known.folder / AUDIT] if known else []
+        files += scored.files if scored else []
         fold = (read_run_file(folds[0]) if folds else None) or {}
         return cls(
             found,
@@ -296,6 +302,7 @@ class Study:
             splits,
             origins,
             known,
+            scored,
             made,
             fold,
             _read_json(folds[0] / MODEL) if folds else {},

@@ -283,6 +283,58 @@ def test_an_audit_that_is_named_must_be_one(place, make, tmp_path):
         make(place / "run", audit=tmp_path / "none")
 
 
+@pytest.fixture(scope="module")
+def explained(place):
+    """The folder of `explain` that scored heatmaps of the test images against the masks of their manifest."""
+    from cxrtool.commands.explain import run
+    from cxrtool.flow.heatmaps.options import ExplainOptions
+
+    manifest = place / "study" / "manifest.csv"
+    told = ExplainOptions(
+        model=place / "run", sources=(str(manifest),), reference=manifest, structure="mask", faithfulness=2
+    )
+    run(told, Settings(out=place / "heatmaps", workers=1))
+    return place / "heatmaps"
+
+
+def test_scores_of_heatmaps_have_a_section_with_chance_beside(place, make, explained, undrawn):
+    text = make(place / "run", errors=0, explained=explained, checklist="claim")
+    assert titles.HEATMAPS in headings(text)
+    means = json.loads((explained / "scores.json").read_text())["structures"]["mask"]["methods"]["grad-cam"]
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", text[text.index("On mask") :])
+    first = cells.index("energy")
+    assert cells[first + 1].startswith(f"{means['energy']['value']:.2f} (")
+    assert cells[first + 2] == f"{means['energy']['chance']:.2f}"
+    assert "random map" in cells
+    assert "gets (red)." in text, "the figure has its caption"
+    assert "by whose outlines they were validated" in text
+    assert "are not among the test images of this page" not in text
+    assert titles.HEATMAPS not in make(place / "run", errors=0)
+
+
+def test_new_scores_make_a_new_page(place, make, explained, tmp_path, undrawn):
+    import shutil
+
+    shutil.copytree(explained, tmp_path / "heatmaps")
+    before = make(place / "run", errors=0, explained=tmp_path / "heatmaps")
+    file = tmp_path / "heatmaps" / "scores.json"
+    content = json.loads(file.read_text())
+    content["structures"]["mask"]["methods"]["grad-cam"]["empty_maps"] = 3
+    file.write_text(json.dumps(content))
+    (tmp_path / "heatmaps" / "run.json").unlink()
+    after = make(place / "run", errors=0, explained=tmp_path / "heatmaps")
+    assert "grad-cam: 3 maps without any heat." in after
+    assert "without any heat" not in before
+
+
+def test_scores_must_be_there_and_of_images_of_the_page(place, make, explained, tmp_path):
+    with pytest.raises(InputError, match=r"--explained .*none: expected a folder of `cxrtool explain` with scores"):
+        make(place / "run", explained=tmp_path / "none")
+    (tmp_path / "foreign.csv").write_text("image_id,label,prob_a,prob_b\nx,a,0.9,0.1\ny,b,0.2,0.8\n")
+    with pytest.raises(InputError, match=r"found heatmaps of \d+ other images"):
+        make("foreign.csv", explained=explained)
+
+
 def test_a_foreign_table_with_nothing_but_answers(make, tmp_path, undrawn):
     lines = [f"i{k},{'ab'[k % 2]},{p},{1 - p}" for k, p in enumerate((0.9, 0.2, 0.4, 0.3, 0.8, 0.75))]
     (tmp_path / "foreign.csv").write_text("\n".join(["image_id,label,prob_a,prob_b", *lines]) + "\n")
