@@ -86,7 +86,7 @@ _CLAIM = (
     Item("28", "metrics of performance", (METHODS, RESULTS)),
     Item("29", "uncertainty and significance", (METHODS, RESULTS)),
     Item("30", "robustness or sensitivity analysis", (AUDIT,), "what else was varied"),
-    Item("31", "methods of explanation, and their validation", (HEATMAPS, ERRORS), "by whose outlines they were validated"),
+    Item("31", "methods of explanation, and their validation", (HEATMAPS, ERRORS), "by whose outlines"),
     Item("32", "evaluation on internal data", (RESULTS,)),
     Item("33", "testing on external data", (EXTERNAL,), "what the other hospital is, and who its patients are"),
     Item("34", "registration, where it is a clinical trial"),

@@ -31,7 +31,7 @@ class Explained:
 
     folder: Path
     content: Mapping[str, Any]
-    images: Collection[str]
+    images: frozenset[str]
 
     @classmethod
     def read(cls, folder: Path, tested: Collection[str]) -> Explained:
@@ -48,7 +48,7 @@ class Explained:
                 )
             check(folder / name)
         content = load_json(folder / SCORES)
-        images = {row["image_id"] for row in read_table(folder / MANIFEST).rows}
+        images = frozenset(row["image_id"] for row in read_table(folder / MANIFEST).rows)
         if not images & set(tested):
             raise InputError(
                 f"--explained {folder}: expected heatmaps of test images of this report, found heatmaps of "
