@@ -81,7 +81,7 @@ def lay(place, cxr, style="make", name="makris"):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, warm):
     """What make makes of it, once for all tests of this file."""
     if shutil.which("make") is None:
         pytest.skip("no make on this machine")
@@ -89,7 +89,7 @@ def made(tmp_path_factory):
     draw_data(place / "radiographs")
     printed = subprocess.run([sys.executable, "-m", "cxrtool", "recipe", "makris"], capture_output=True, text=True)
     (place / "makris.mk").write_text(printed.stdout)
-    make(place)
+    make(place, CXRTOOL=warm)
     return place
 
 
@@ -113,17 +113,17 @@ def test_everything_is_there(made):
     assert all(network in report for network in (*NETWORKS, "thumbnail"))
 
 
-def test_make_again_changes_nothing(copy):
+def test_make_again_changes_nothing(copy, warm):
     before = times(copy / "makris")
-    told = make(copy)
+    told = make(copy, CXRTOOL=warm)
     assert times(copy / "makris") == before
     assert " evaluate " not in told.stdout
     assert "epoch" not in told.stderr
 
 
-def test_a_changed_variable_redoes_what_lies_downstream_and_nothing_else(copy):
+def test_a_changed_variable_redoes_what_lies_downstream_and_nothing_else(copy, warm):
     before = times(copy / "makris")
-    make(copy, EPOCHS="2")
+    make(copy, EPOCHS="2", CXRTOOL=warm)
     after = times(copy / "makris")
     changed = {name for name in after if after[name] != before.get(name)}
     tops = {"/".join(name.split("/")[:2]) for name in changed}
@@ -137,14 +137,14 @@ def test_a_changed_variable_redoes_what_lies_downstream_and_nothing_else(copy):
         assert len((copy / "makris/runs" / network / "r0f0/history.csv").read_text().splitlines()) == 3
         assert f"evaluations/{network}/metrics.json" in changed
     before = times(copy / "makris")
-    make(copy, EPOCHS="2")
+    make(copy, EPOCHS="2", CXRTOOL=warm)
     assert times(copy / "makris") == before
 
 
-def test_a_changed_image_reaches_the_tables(copy):
+def test_a_changed_image_reaches_the_tables(copy, warm):
     cv2.imwrite(str(copy / "radiographs" / "covid" / "p00.png"), np.full((36, 36), 90, np.uint8))
     before = times(copy / "makris")
-    make(copy, NETWORKS="lcnet_035")
+    make(copy, NETWORKS="lcnet_035", CXRTOOL=warm)
     after = times(copy / "makris")
     for name in (
         "prepared/manifest.csv",
@@ -158,9 +158,9 @@ def test_a_changed_image_reaches_the_tables(copy):
 
 
 @needs_make
-def test_several_jobs_at_once_make_the_same(made, tmp_path, cxr):
+def test_several_jobs_at_once_make_the_same(made, tmp_path, cxr, warm):
     lay(tmp_path, cxr)
-    make(tmp_path, "-j2")
+    make(tmp_path, "-j2", CXRTOOL=warm)
     assert tree(tmp_path / "makris") == tree(made / "makris")
 
 

@@ -65,11 +65,11 @@ def probabilities(run):
 
 @needs_make
 @pytest.mark.parametrize("style", ["make", pytest.param("sh", marks=pytest.mark.slow)])
-def test_the_printed_chain_makes_the_same_predictions_elsewhere(here, cxr, style):
+def test_the_printed_chain_makes_the_same_predictions_elsewhere(here, cxr, warm, style):
     told = cxr("recipe", "--from", "work/run", "--format", style)
     assert (told.code, told.err) == (0, "")
     (here / "own").write_text(told.out)
-    values = {"CXRTOOL": f"{sys.executable} -m cxrtool", "DATA": "images", "OUT": "again"}
+    values = {"CXRTOOL": warm if style == "make" else f"{sys.executable} -m cxrtool", "DATA": "images", "OUT": "again"}
 
     def call(**more):
         given = {**values, **more}
