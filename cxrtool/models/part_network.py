@@ -18,7 +18,8 @@ class PartNetwork:
 
     Attributes:
         build: Builds it; keyword arguments are `built_with` of the part. The network takes grey values (B, 1, S, S)
-            in [0, 1] and normalises them itself.
+            in [0, 1] and normalises them itself. Its first channel is the logit of the mask, or the image. A
+            second one, of a network for opacities, has as its mean over a region the share of it that is opaque.
         form: Of its input.
         about: One line for help texts: its origin.
     """

@@ -220,6 +220,20 @@ def load_network(folder: Path, kind: str) -> nn.Module:
     return module.eval()
 
 
+def answer_of(outputs: Tensor, kind: str) -> Tensor:
+    """What the outputs (B, C, S, S) of a network say, in fp32: a probability, or an image in [0, 1].
+
+    Returns:
+        (B, S, S); with the second channel of `cxrtool.models.part_network`, as it is, (B, 2, S, S).
+    """
+    import torch
+
+    outputs = outputs.float()
+    first, more = outputs[:, :1], outputs[:, 1:]
+    first = first.sigmoid() if kind in MASKS else first.clamp(0.0, 1.0)
+    return torch.cat((first, more), 1) if more.shape[1] else first[:, 0]
+
+
 def default_part(kind: str) -> Part:
     """The part that comes with cxrtool, which is the default.
 

@@ -19,7 +19,7 @@ from cxrtool.errors import UsageError
 from cxrtool.imaging.fits import Form
 from cxrtool.models import lung_start, opacity_start
 from cxrtool.models.network import count_parameters
-from cxrtool.models.parts import MASKS, networks
+from cxrtool.models.parts import answer_of, networks
 from cxrtool.training import losses
 from cxrtool.training.augment import Augmentation, Augmenter
 from cxrtool.training.device import (
@@ -199,7 +199,7 @@ class ImageToImageFit(Job):
         for start in range(0, count, size):
             images, target = self.pairs.batch(self.validation[start : start + size], None)
             with autocast(self.device, self.precision):
-                outputs = in_halves(self.module, images)
+                outputs = in_halves(self.module, images)[:, :1]
             # They stay on the device until the end.
             loss += self.loss(outputs, target).double() * len(images)
             score += self.score_sum(outputs, target).double()
@@ -344,7 +344,7 @@ def build(design: ImageToImageDesign) -> nn.Module:
             f"--size {size}: {design.network} cannot take it: {str(error).splitlines()[0][:120]}",
             "use a multiple of 64, such as 256",
         ) from error
-    if shape != (1, 1, size, size):
+    if shape[-2:] != (size, size):
         raise UsageError(
             f"--size {size}: {design.network} returns {shape[-1]} pixels", "use a multiple of 64, such as 256"
         )
@@ -366,7 +366,7 @@ def predict(
     """Run a fitted network on some images of a store, one after the other, in fp32.
 
     Yields:
-        (S, S) float32: the probability of the mask, or the image without ribs in [0, 1].
+        As `answer_of`, float32, for each image (S, S) or (2, S, S).
 
     Raises:
         CxrtoolError: What `stop` returned.
@@ -376,9 +376,7 @@ def predict(
     try:
         for start in range(0, len(indices), size):
             batch = images[indices[start : start + size]].to(device, torch.float32).mul_(1.0 / images.scale)
-            outputs = in_halves(module, batch).float()
-            values = torch.sigmoid(outputs) if design.kind in MASKS else outputs.clamp(0.0, 1.0)
-            yield from values[:, 0].cpu().numpy()
+            yield from answer_of(in_halves(module, batch), design.kind).cpu().numpy()
             raise_if_stopped(stop)
     finally:
         module.cpu()

@@ -40,7 +40,8 @@ _UNET: dict[str, Any] = {
 
 _OPACITIES: dict[str, Any] = {
     "epochs": 12,
-    "batch_size": 12,
+    # Half of it for each branch.
+    "batch_size": 24,
     "opt": "adamw",
     "lr": 3e-3,
     "weight_decay": 2e-2,

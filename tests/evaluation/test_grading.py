@@ -67,6 +67,24 @@ def test_a_patient_is_never_in_the_fit_that_judges_it():
     assert again.points != pytest.approx(grader.points)
 
 
+def test_a_wild_rating_moves_the_map_little():
+    shares, scores = rated(60, 7, noise=0.2)
+    plain = fit_grader("extent", shares, scores, np.arange(60), 0)
+    wild = scores.copy()
+    wild[np.argsort(shares.sum(1))[25:31]] = 8
+    moved = fit_grader("extent", shares, wild, np.arange(60), 0)
+    # Six of sixty ratings are off by 5: a mean would move by half a point and more.
+    middle = shares[np.argsort(shares.sum(1))[20:36]]
+    assert np.abs(moved.regions(middle).sum(1) - plain.regions(middle).sum(1)).mean() < 0.35
+
+
+def test_an_estimate_is_the_median_of_ratings_of_equal_images():
+    shares, scores = np.full((50, 2), 0.2), np.repeat([1.0, 1.2, 1.4, 7.0, 8.0], 10)
+    grader = fit_grader("extent", shares, scores, np.arange(50), 0)
+    assert grader.regions(shares[:1]).sum() == pytest.approx(1.4, abs=0.3)
+    assert scores.mean() > 3.5
+
+
 def test_few_patients_are_refused():
     shares, scores = rated(9, 5)
     with pytest.raises(InputError, match="at least 10 patients, found 9"):

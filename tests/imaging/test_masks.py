@@ -186,3 +186,20 @@ def test_lungs_outlined_by_people_are_plausible(real_data, name):
 def test_a_picture_that_is_odd_is_told_beside_what_is_odd_about_its_mask():
     assert masks.doubt(chest(), 0.95, "a negative") == "implausible lungs: a negative"
     assert masks.doubt(chest(), 0.8, "a negative").endswith("unsure (0.80), a negative")
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 50))
+def test_the_most_probable_pixels_are_those_of_a_sorted_list(share, seed):
+    rng = np.random.default_rng(seed)
+    probability, region = rng.permutation(400).reshape(20, 20).astype(np.float32), rng.random((20, 20)) < 0.6
+    found = masks.most_probable(probability, region.astype(np.uint8) * 255, share) > 0
+    count = round(share * region.sum())
+    assert found.sum() == count
+    assert sorted(probability[found]) == sorted(probability[region])[region.sum() - count :]
+
+
+def test_equally_probable_pixels_are_taken_together():
+    probability = np.zeros((10, 10), np.float32)
+    probability[:3] = 1
+    for share, expected in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.3), (0.3, 0.3), (0.5, 0.3), (0.8, 1.0)):
+        assert (masks.most_probable(probability, None, share) > 0).mean() == pytest.approx(expected), share

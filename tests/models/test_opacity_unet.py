@@ -7,7 +7,7 @@ import torch
 
 from cxrtool.errors import UsageError
 from cxrtool.models.opacity_start import begin
-from cxrtool.models.opacity_unet import OpacityUNet
+from cxrtool.models.opacity_unet import OpacityUNet, means_of
 from cxrtool.models.parts import default_part, load_network
 
 FROZEN = ("things.stem.", "things.stages.")
@@ -20,10 +20,37 @@ def real_weights():
 
 
 @pytest.mark.parametrize("side", [64, 192])
-def test_logits_have_the_size_of_the_image(side):
-    network = OpacityUNet().eval()
+def test_logits_and_shares_have_the_size_of_the_image(side):
+    network = OpacityUNet()
     with torch.inference_mode():
-        assert network(torch.rand(2, 1, side, side)).shape == (2, 1, side, side)
+        assert network.train()(torch.rand(2, 1, side, side)).shape == (2, 1, side, side)
+        assert network.eval()(torch.rand(2, 1, side, side)).shape == (2, 2, side, side)
+
+
+def test_shares_are_those_of_the_mask_until_they_are_fitted():
+    network, images = OpacityUNet().eval(), torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        logits, shares = network(images).split(1, 1)
+        assert torch.allclose(shares, logits.sigmoid())
+        network.shares.weight.normal_()
+        network.shares.own.fill_(0.75)
+        same, changed = network(images).split(1, 1)
+        linear = network.shares(network.things.encode(images), torch.zeros(2, 1, 64, 64))
+    assert torch.equal(same, logits)
+    assert torch.allclose(changed, 0.75 * logits.sigmoid() + linear, atol=1e-5)
+
+
+def test_the_mean_of_the_share_map_is_linear_in_the_means_of_the_features():
+    network, images = OpacityUNet().eval(), torch.rand(3, 1, 64, 64)
+    regions = (torch.rand(3, 2, 64, 64) < 0.3).float()
+    with torch.inference_mode():
+        network.shares.weight.normal_()
+        network.shares.bias.fill_(0.7)
+        kept = network.things.encode(images)
+        shown = network.shares(kept, torch.zeros(3, 1, 64, 64))
+        expected = means_of(kept, regions) @ network.shares.weight + 0.7
+    found = (shown * regions).sum((2, 3)) / regions.sum((2, 3))
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_dose_and_window_do_not_matter():
@@ -39,7 +66,7 @@ def test_in_training_each_branch_sees_every_other_image():
         found, chest, things = network(images), network.chest(images), network.things(images)
         assert torch.allclose(found[::2], chest[::2], atol=1e-5)
         assert torch.allclose(found[1::2], things[1::2], atol=1e-5)
-        assert torch.allclose(network.eval()(images), (chest + things) / 2, atol=1e-5)
+        assert torch.allclose(network.eval()(images)[:, :1], (chest + things) / 2, atol=1e-5)
 
 
 def test_all_but_the_encoder_learns():

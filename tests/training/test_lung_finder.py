@@ -31,6 +31,22 @@ def test_the_mirror_image_is_averaged_in(values, lung_part):
     np.testing.assert_allclose(both(flipped)[:, :, ::-1], both(values), atol=1e-6)
 
 
+class Two(torch.nn.Module):
+    """A logit, and a map that is no probability."""
+
+    def forward(self, images):
+        return torch.cat((8 * images - 4, 3 * images - 1), 1)
+
+
+def test_a_second_channel_stays_as_it_is(values, lung_part, monkeypatch):
+    finder = LungFinder(lung_part, mirrored=True)
+    monkeypatch.setattr(finder, "network", Two())
+    found = finder(values)
+    assert found.shape == (len(values), 2, *values.shape[1:])
+    np.testing.assert_allclose(found[:, 1], 3 * values - 1, atol=1e-6)
+    np.testing.assert_allclose(found[:, 0], 1 / (1 + np.exp(4 - 8 * values)), atol=1e-6)
+
+
 def test_in_a_picture_of_one_value_there_is_nothing(lung_part):
     values = np.stack([np.zeros((64, 64)), np.full((64, 64), 0.7)]).astype(np.float32)
     assert not LungFinder(lung_part)(values).any()

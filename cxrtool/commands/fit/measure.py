@@ -39,7 +39,7 @@ def found_and_true(
 
     Args:
         pair: The files.
-        predict: From the network's input to probabilities (S, S).
+        predict: From the network's input to its answer (S, S) or (2, S, S).
         form: Of the input.
         kind: `lungs` or `opacities`.
 
@@ -51,28 +51,33 @@ def found_and_true(
 
     from cxrtool.commands.fit.pairs import read_lungs
     from cxrtool.data.reading.images import read_image
-    from cxrtool.imaging.masks import clean, opaque
+    from cxrtool.imaging.masks import clean, most_probable
     from cxrtool.imaging.resize import binary, resample
     from cxrtool.imaging.view import lay_back, see
+    from cxrtool.imaging.zones import opaque_shares
 
     pixels = read_image(pair.image, capture_decoder_errors=True).pixels
     lungs = read_lungs(pair, pixels.shape) if kind == "opacities" and pair.lungs else None
     placed = see(pixels, form, lungs)
-    whole = lay_back(predict(placed), placed, form)
+    answer = predict(placed)
+    layers = [lay_back(one, placed, form) for one in answer.reshape(-1, *answer.shape[-2:])]
     truth: Mask = np.zeros(pixels.shape, np.uint8)
     if pair.target:
         truth = binary(read_image(pair.target, capture_decoder_errors=True).pixels)
-    if whole.shape != truth.shape:
-        whole = cv2.resize(whole, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    if layers[0].shape != truth.shape:
+        layers = [cv2.resize(one, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) for one in layers]
         lungs = None if lungs is None else binary(resample(lungs, truth.shape[0], truth.shape[1]))
-    return pixels, clean(whole) if kind == "lungs" else opaque(whole, lungs), truth, lungs
+    if kind == "lungs":
+        return pixels, clean(layers[0]), truth, lungs
+    share = opaque_shares(layers[-1], np.full(truth.shape, 255, np.uint8) if lungs is None else lungs)["lungs"]
+    return pixels, most_probable(layers[0], lungs, share or 0.0), truth, lungs
 
 
 def measure_mask(item: tuple[Pair, np.ndarray], *, form: Form, kind: str) -> dict[str, float]:
     """Map a prediction back to its image and compare it with the given mask; in a worker process.
 
     Args:
-        item: The files, and the probabilities (S, S).
+        item: The files, and the network's answer (S, S) or (2, S, S).
         form: The network's input form.
         kind: `lungs` or `opacities`.
 

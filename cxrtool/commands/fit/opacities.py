@@ -41,8 +41,8 @@ class OpacityOptions(PartOptions):
         "Classes of images that have no opacities where they have no mask.", "", metavar="NAMES", shown=""
     )
     extent: str = option(
-        "Column with an extent from 0 to 8 by raters: images that have it and no mask of opacities are trained on so "
-        "that the opaque share of the lungs fits.",
+        "Column with an extent from 0 to 8 by raters. Images that have it and no mask of opacities are trained on so "
+        "that the opaque share of the lungs fits; and the shares of regions are estimated from it, too.",
         "",
         metavar="COLUMN",
         shown="",

@@ -53,6 +53,21 @@ class Targets:
         """Whether the target of an image is known: a file, or empty."""
         return bool(row[self.column]) or row.get("label", "") in self.clear
 
+    def rated_share(self, row: RowView) -> float | None:
+        """The opaque share of the lungs by a rater's extent, or 0 of a clear class; None where neither is known.
+
+        Raises:
+            InputError: Its extent is none.
+        """
+        if cell := row.get(self.extent, "") if self.extent else "":
+            try:
+                return share_of_extent(float(cell))
+            except ValueError as error:
+                raise InputError(
+                    f"{row['image_id']}: expected an extent from 0 to 8 in '{self.extent}', found '{cell}'"
+                ) from error
+        return 0.0 if row.get("label", "") in self.clear and not row[self.column] else None
+
     def known(self, row: RowView) -> bool:
         """Whether an image can be fitted on."""
         return self.drawn(row) or bool(self.extent and row.get(self.extent) and row.get(self.lungs))
@@ -63,15 +78,8 @@ class Targets:
         Raises:
             InputError: Its extent is none.
         """
-        lungs, share = row.get(self.lungs, ""), None
-        if not self.drawn(row):
-            cell = row.get(self.extent, "")
-            try:
-                share = share_of_extent(float(cell))
-            except ValueError as error:
-                raise InputError(
-                    f"{row['image_id']}: expected an extent from 0 to 8 in '{self.extent}', found '{cell}'"
-                ) from error
+        lungs = row.get(self.lungs, "")
+        share = None if self.drawn(row) else self.rated_share(row)
         target = Path(row[self.column]) if row[self.column] else None
         return Pair(Path(row["path"]), target, Path(lungs) if lungs else None, share)
 
@@ -269,11 +277,13 @@ class Decoded:
         images: In the input form of the network.
         targets: In the same form.
         failed: Index and reason of each pair that cannot be used.
+        lungs: The lung masks in the same form, where shares of the lungs are fitted.
     """
 
     images: Store
     targets: Store
     failed: dict[int, str]
+    lungs: Store | None = None
 
     def usable(self, assignment: Assignment) -> Assignment:
         """The assignment without pairs that cannot be used."""
@@ -318,6 +328,8 @@ def open_pairs(
         "pictures": partial(decode_picture, form=form),
         "targets": partial(decode_target, form=form, kind=kind, dilate=dilate),
     }
+    if targets.extent:
+        works["lungs"] = partial(decode_lungs, form=form)
     for label, decode in works.items():
         key: dict[str, Any] = {"fit": label, "kind": kind, "form": form.to_json(), "decoder": decoder}
         key |= {"dilate": dilate, "shares": [pair.share for pair in pairs]} if label == "targets" else {"dilate": 0}
@@ -341,14 +353,14 @@ def open_pairs(
                     say=settings.report.say,
                 )
             )
-    images, shown = (replace(store, beside=beside) for store in stores)
+    images, shown, *more = (replace(store, beside=beside) for store in stores)
     check_pixels(manifest, images.sha256)
-    failed = {**shown.failed, **images.failed}
+    failed = {**shown.failed, **images.failed, **(more[0].failed if more else {})}
     if len(failed) == len(pairs):
         raise InputError(
             f"{manifest.name}: expected a pair that can be read, found none among {len(pairs)}, the first: {failed[0]}"
         )
-    return Decoded(images, shown, failed)
+    return Decoded(images, shown, failed, more[0] if more else None)
 
 
 def decode_picture(pair: Pair, *, form: Form) -> tuple[np.ndarray, str]:
@@ -397,6 +409,21 @@ def decode_target(pair: Pair, *, form: Form, kind: str, dilate: int) -> tuple[np
     except ImageError as error:
         raise ImageError(f"{pair.target.name}: {error.message}") from error
     return shown, pixel_sha256(target)
+
+
+def decode_lungs(pair: Pair, *, form: Form) -> tuple[np.ndarray, str]:
+    """The lung mask in the input form of the network, and the SHA-256 of its pixels.
+
+    Raises:
+        ImageError: Image or mask cannot be read, or they do not match.
+    """
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.imaging.hashing import pixel_sha256
+    from cxrtool.imaging.view import see, show_mask
+
+    pixels = read_image(pair.image, capture_decoder_errors=True).pixels
+    lungs = read_lungs(pair, pixels.shape)
+    return show_mask(lungs, see(pixels, form, lungs), form), pixel_sha256(lungs)
 
 
 def read_lungs(pair: Pair, shape: tuple[int, ...]) -> Mask:

@@ -138,6 +138,8 @@ class PartFitter:
                     stop=request.error,
                     warn=warning_of(name, self.options.jobs, report),
                 )
+            if decoded.lungs is not None:
+                self._fit_shares(design, fitted, decoded, indices["train"], request)
             rows = self._measure(design, fitted, decoded, assignment, request)
             request.raise_if_stopped()
             self._write(build.path, fitted, decoded, assignment, rows)
@@ -147,6 +149,35 @@ class PartFitter:
             counts = {subset: len(found) for subset, found in assignment.subsets.items()}
             build.close(counts=counts, extra={"training": fitted.notes, **extra}, wanted=True)
         report.say(f"{name}: kept epoch {fitted.history.kept}{self._describe_scores(rows)}")
+
+    def _fit_shares(
+        self,
+        design: ImageToImageDesign,
+        fitted: FittedImageToImage,
+        decoded: Decoded,
+        training: np.ndarray,
+        request: StopRequest,
+    ) -> None:
+        """Fit what estimates the opaque shares of regions to the extents of the training images."""
+        import numpy as np
+
+        from cxrtool.models.opacity_unet import OpacityUNet
+        from cxrtool.training.device import local_randomness
+        from cxrtool.training.share_fit import LEAST, fit_shares
+
+        if decoded.lungs is None or not isinstance(fitted.module, OpacityUNet):
+            return
+        targets = self.options.targets()
+        known = [(i, share) for i in training if (share := targets.rated_share(self.manifest.rows[i])) is not None]
+        rated = np.array([bool(self.manifest.rows[i].get(targets.extent)) for i, _ in known], bool)
+        chosen, shares = np.array([i for i, _ in known], np.int64), np.array([share for _, share in known])
+        with local_randomness(design.seed, design.threads):
+            enough = fit_shares(fitted.module, decoded.images, decoded.lungs, chosen, shares, rated, stop=request.error)
+        if not enough:
+            self.settings.report.warn(
+                f"{np.count_nonzero(rated)} training images with an extent are too few to fit shares to them (at least "
+                f"{LEAST}): the opaque share of a region is the mean probability of the mask"
+            )
 
     def _measurable(self, assignment: Assignment) -> Assignment:
         """The assignment without images to measure of whose target only the share is known: they are for training."""

@@ -29,14 +29,15 @@ SHOWN = 15
 
 
 def predict_with(module: nn.Module, kind: str) -> Predict:
-    """A function that runs a network: the probability of the mask, or the image without ribs."""
+    """A function that runs a network on an image (S, S): `cxrtool.models.parts.answer_of` it."""
     import torch
+
+    from cxrtool.models.parts import answer_of
 
     def predict(values: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            outputs = module(torch.from_numpy(values)[None, None])[0, 0].float()
-            predict: np.ndarray = (torch.sigmoid(outputs) if kind in MASKS else outputs.clamp(0.0, 1.0)).numpy()
-        return predict
+            answer: np.ndarray = answer_of(module(torch.from_numpy(values)[None, None]), kind)[0].numpy()
+        return answer
 
     return predict
 

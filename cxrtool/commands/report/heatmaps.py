@@ -68,9 +68,9 @@ class Explained:
         from cxrtool.reporting.titles import HEATMAPS
 
         lines = [
-            "How much of a heatmap is on what it should show, beside what a heatmap without any preference would get. "
-            "A score that is not above chance says that the model decided by something else, however plausible "
-            "single heatmaps look."
+            "How much of a heatmap is on a structure, beside what a heatmap without any preference would get. On "
+            "lesions it should be more than chance: otherwise the model decided by something else, however plausible "
+            "single heatmaps look. On devices and letters it should not be more."
         ]
         if others := len(self.images - set(tested)):
             of = count_of(len(self.images), "image")
@@ -81,6 +81,12 @@ class Explained:
             "gets (red)."
         )
         pictures = [Picture(picture, caption)] if picture.is_file() else []
+        if self.content.get("structures"):
+            lines.append(
+                "Energy: the share of the heat that is on the structure. Peak inside: how often the hottest pixel is. "
+                "Average precision: of the pixels, ranked by heat. IoU: of it and of the hottest pixels, as many as it "
+                "has."
+            )
         return Section(HEATMAPS, lines, [*self._against_outlines(), *self._faithfulness()], pictures)
 
     def _against_outlines(self) -> Iterator[Sheet]:
@@ -93,9 +99,7 @@ class Explained:
             where = " or ".join(part["chance_in"])
             notes = [
                 f"{count_of(part['images'], 'image')} with {structure}, which cover {part['reference_share']:.1%} of "
-                f"the image. Chance: a map without preference inside the {where}.",
-                "Energy: the share of the heat that is on it. Peak inside: how often the hottest pixel is. Average "
-                "precision: of the pixels, ranked by heat. IoU: of the hottest pixels of the same area with it.",
+                f"the image. Chance: a map without preference inside the {where}."
             ]
             if part["excluded"]:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in part["excluded"].items())

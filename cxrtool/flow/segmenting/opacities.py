@@ -47,13 +47,11 @@ class Search:
 
     Attributes:
         form: Of the network's input.
-        threshold: Probability above which a pixel is opaque.
         references: The file of a given mask of opacities, by image id.
     """
 
     network: Network
     form: Form
-    threshold: float
     references: Mapping[str, str]
 
 
@@ -73,10 +71,8 @@ def given_of(row: RowView) -> str:
 
 def search_with(part: Part, lungs: Network, rows: Iterable[RowView]) -> Search:
     """The search with a part, run as the lung network is."""
-    from cxrtool.imaging.masks import OPAQUE
-
     given = {row["image_id"]: file for row in rows if (file := given_of(row))}
-    return Search(replace(lungs, folder=part.folder, kind="opacities"), part.form, OPAQUE, given)
+    return Search(replace(lungs, folder=part.folder, kind="opacities"), part.form, given)
 
 
 def find_all(
@@ -164,9 +160,10 @@ def finish_one(item: tuple[Task, Made, View, np.ndarray], *, way: Way, search: S
     task, record, seen, answer = item
     placed = view.Placed(answer, seen.box, seen.shape)
     lungs = _lungs(task, record, seen.shape, way)
-    probability = view.lay_back(answer, placed, search.form)
-    found = masks.opaque(probability, lungs, search.threshold)
-    shares = opaque_shares(probability, lungs)
+    layers = [view.lay_back(one, placed, search.form) for one in answer.reshape(-1, *answer.shape[-2:])]
+    # Without a second layer, the share of a region is its mean probability.
+    shares = opaque_shares(layers[-1], lungs)
+    found = masks.most_probable(layers[0], lungs, shares["lungs"] or 0.0)
     record = {**record, FOUND: shares, "files": dict(record["files"]), "odd": [*record["odd"]]}
 
     def write(folder: str, mask: Mask) -> None:

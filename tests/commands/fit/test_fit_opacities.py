@@ -150,10 +150,17 @@ def test_images_with_an_extent_alone_are_only_trained_on(phantoms, cxr, tmp_path
     call = ["fit", "opacities", "half.csv", "--epochs", "1", "--size", "64", "--validation", "0.4", "--workers", "1"]
     outcome = cxr(*call, "--extent", "extent", "--cache", "cache", "-o", "part")
     assert outcome.code == 0, outcome.err
+    assert "training images with an extent are too few to fit shares to them (at least 20)" in outcome.err
+    assert not load_network(tmp_path / "part", "opacities").get_submodule("shares").weight.any()
     outlined = {row["image_id"] for row in table.rows if row["opacities"]}
     assert {row["image_id"] for row in read_table(tmp_path / "part/dice.csv").rows} <= outlined
     fitted = {row["image_id"] for row in read_table(tmp_path / "part/fitted_on.csv").rows}
     assert fitted - outlined
+    monkeypatch.setattr("cxrtool.training.share_fit.LEAST", 3)
+    assert cxr(*call, "--extent", "extent", "--cache", "cache", "-o", "enough").code == 0
+    shares = load_network(tmp_path / "enough", "opacities").get_submodule("shares")
+    assert 0 < float(shares.own) < 1
+    assert shares.weight.any()
 
 
 def test_an_encoder_of_random_weights_is_refused(phantoms, cxr, tmp_path):

@@ -41,6 +41,14 @@ def part(tmp_path, monkeypatch):
     return tmp_path / "grey"
 
 
+class Shares(Grey):
+    """The same, with a map of shares of its own: a quarter on the left, more than all on the right."""
+
+    def forward(self, images):
+        half = torch.where(torch.arange(images.shape[-1]) < images.shape[-1] // 2, 0.25, 1.5)
+        return torch.cat((super().forward(images), half.expand_as(images)), 1)
+
+
 @pytest.fixture
 def patched(chests):
     """The chests with a grey patch in the lower half of the patient's right lung, and its mask for the first four."""
@@ -89,6 +97,25 @@ def test_masks_are_inside_the_lungs_and_shares_are_theirs(call):
             assert float(row[f"opacity_{region}"]) == pytest.approx(shares[region], abs=0.08), region
         assert float(row["opacity_right"]) > 0.05 + float(row["opacity_left"])
         assert row["opacity_seen"] == ""
+
+
+def test_a_map_of_shares_gives_the_shares_and_the_size_of_the_mask(call, tmp_path, monkeypatch):
+    form = Form(64, crop_lungs=True)
+    monkeypatch.setitem(opacities.NETWORKS, "shares", PartNetwork(Shares, form, "for a test"))
+    save_part(tmp_path / "shares", "opacities", "shares", Shares(), form, {})
+    plain, mapped = (
+        read_manifest(call(f"by-{name}", opacity_network=tmp_path / name)).rows for name in ("grey", "shares")
+    )
+    for one, other in zip(plain, mapped, strict=True):
+        assert float(other["opacity_right"]) == pytest.approx(0.25, abs=0.02)
+        assert other["opacity_left_upper"] == "1.0000"
+        few, many, lungs = (
+            mask_of(row[name]) > 0 for row, name in ((one, "opacities"), (other, "opacities"), (other, "mask"))
+        )
+        assert (few & many).sum() > 0.9 * few.sum(), "the most probable pixels are in both"
+        # Outside of the patch a lung is flat, and equally probable pixels are taken together.
+        assert many.sum() > 2 * few.sum()
+        assert not (many & ~lungs).any()
 
 
 def test_given_masks_are_compared_and_kept(call, patched):
