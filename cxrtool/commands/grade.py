@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 GRADER = "grader"
 AGREEMENT, PICTURE = "agreement.json", "agreement.png"
-VERSION = 1
+VERSION = 2
 FIGURES = {
     "mae": "mean absolute error",
     "bias": "mean of estimated - rated",
