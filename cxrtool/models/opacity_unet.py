@@ -110,7 +110,8 @@ class ShareMap(nn.Module):
         """Feature maps (B, C, s, s) and a probability (B, 1, S, S) to a map (B, 1, S, S)."""
         size = probability.shape[-2:]
         parts = torch.split(self.weight, list(SKIPS.values()))
-        maps = [torch.einsum("bcyx,c->byx", one.float(), part)[:, None] for one, part in zip(kept, parts, strict=True)]
+        # A product and a sum stay in fp32 under autocast, as a matrix product would not.
+        maps = [(one.float() * part[:, None, None]).sum(1, True) for one, part in zip(kept, parts, strict=True)]
         # Without smoothing: so the mean over a region is the product with the means of the features, as it was fitted.
         linear = sum(functional.interpolate(one, size=size, mode="nearest") for one in maps)
         return self.own * probability + self.bias + linear

@@ -114,6 +114,8 @@ class Task:
         check_processes(settings, options.jobs, {name: path for name, path in tables.items() if path})
         kind, targets = options.KIND, options.targets()
         manifest = read_pairs(options.manifest, kind, targets, settings)
+        if targets.extent:
+            manifest.require(targets.extent)
         own = len(manifest)
         if options.also:
             manifest = join(manifest, read_pairs(options.also, kind, targets, settings), targets.column)

@@ -13,6 +13,7 @@ from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.splitting.splits import SUBSETS, read_splits
 from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manifest, read_table
+from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.severity import HIGHEST
 from cxrtool.data.tables.views import RowView
 from cxrtool.errors import InputError, LeakageError, count_of
@@ -151,6 +152,11 @@ def read_pairs(path: Path, kind: str, targets: Targets, settings: Settings) -> M
         base = manifest.origin.absolute().parent
         for row in manifest.rows:
             row[column] = str(base / row[column]) if row[column] else ""
+    if targets.extent in manifest.columns:
+        absent = missing_words(manifest.column(targets.extent))
+        for row in manifest.rows:
+            if row[targets.extent].strip().casefold() in absent:
+                row[targets.extent] = ""
     having = [row["image_id"] for row in manifest.rows if targets.known(row)]
     if not any(row[column] for row in manifest.rows):
         raise InputError(

@@ -241,13 +241,13 @@ class Study:
     splits: Splits | None
     origins: list[Origin]
     audit: Audit | None
-    explained: Explained | None
     made: Mapping[str, Any]
     fold: Mapping[str, Any]
     model: Mapping[str, Any]
     unread: list[Row] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     by_name: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    explained: Explained | None = None
 
     @classmethod
     def read(
@@ -302,13 +302,13 @@ class Study:
             splits,
             origins,
             known,
-            scored,
             made,
             fold,
             _read_json(folds[0] / MODEL) if folds else {},
             unread,
             list(dict.fromkeys(files)),
             by_name,
+            scored,
         )
 
     @property

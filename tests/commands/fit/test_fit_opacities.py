@@ -140,6 +140,7 @@ def test_images_with_an_extent_alone_are_only_trained_on(phantoms, cxr, tmp_path
     assert cxr("prepare", phantoms / "metadata.csv", "--workers", "1", "-o", "prepared").code == 0
     truth = {row["path"]: row for row in read_table(phantoms / "truth.csv").rows}
     table = read_table(tmp_path / "prepared/manifest.csv")
+    table.rows[1]["extent"] = "N/A"
     for index, row in enumerate(table.rows):
         drawn = truth[row["original"]]["opacities"]
         row["opacities"] = str(phantoms / drawn) if index % 2 else ""
@@ -152,6 +153,9 @@ def test_images_with_an_extent_alone_are_only_trained_on(phantoms, cxr, tmp_path
     assert outcome.code == 0, outcome.err
     assert "training images with an extent are too few to fit shares to them (at least 20)" in outcome.err
     assert not load_network(tmp_path / "part", "opacities").get_submodule("shares").weight.any()
+    unknown = cxr(*call, "--extent", "extend", "-o", "unknown")
+    assert (unknown.code, (tmp_path / "unknown").exists()) == (1, False)
+    assert "half.csv: expected a column 'extend'" in unknown.err
     outlined = {row["image_id"] for row in table.rows if row["opacities"]}
     assert {row["image_id"] for row in read_table(tmp_path / "part/dice.csv").rows} <= outlined
     fitted = {row["image_id"] for row in read_table(tmp_path / "part/fitted_on.csv").rows}
