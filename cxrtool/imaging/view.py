@@ -78,6 +78,11 @@ def lay_back(output: np.ndarray, placed: Placed, form: Form) -> np.ndarray:
     return whole
 
 
+def layers_of(answer: np.ndarray, placed: Placed, form: Form) -> list[np.ndarray]:
+    """Each layer of a network's answer (size, size) or (layers, size, size), as `lay_back` gives it."""
+    return [lay_back(layer, placed, form) for layer in answer.reshape(-1, *answer.shape[-2:])]
+
+
 def lung_box(lungs: Pixels) -> tuple[int, int, int, int] | None:
     """The box around a lung mask with a margin: top, left, height, width; None where the mask is empty."""
     box = bounds(lungs)

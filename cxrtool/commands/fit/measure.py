@@ -53,14 +53,13 @@ def found_and_true(
     from cxrtool.data.reading.images import read_image
     from cxrtool.imaging.masks import clean, most_probable
     from cxrtool.imaging.resize import binary, resample
-    from cxrtool.imaging.view import lay_back, see
+    from cxrtool.imaging.view import layers_of, see
     from cxrtool.imaging.zones import opaque_shares
 
     pixels = read_image(pair.image, capture_decoder_errors=True).pixels
     lungs = read_lungs(pair, pixels.shape) if kind == "opacities" and pair.lungs else None
     placed = see(pixels, form, lungs)
-    answer = predict(placed)
-    layers = [lay_back(one, placed, form) for one in answer.reshape(-1, *answer.shape[-2:])]
+    layers = layers_of(predict(placed), placed, form)
     truth: Mask = np.zeros(pixels.shape, np.uint8)
     if pair.target:
         truth = binary(read_image(pair.target, capture_decoder_errors=True).pixels)

@@ -138,8 +138,7 @@ class PartFitter:
                     stop=request.error,
                     warn=warning_of(name, self.options.jobs, report),
                 )
-            if decoded.lungs is not None:
-                self._fit_shares(design, fitted, decoded, indices["train"], request)
+            self._fit_shares(design, fitted, decoded, indices["train"], request)
             rows = self._measure(design, fitted, decoded, assignment, request)
             request.raise_if_stopped()
             self._write(build.path, fitted, decoded, assignment, rows)
@@ -158,7 +157,7 @@ class PartFitter:
         training: np.ndarray,
         request: StopRequest,
     ) -> None:
-        """Fit what estimates the opaque shares of regions to the extents of the training images."""
+        """Fit what estimates the opaque shares of regions to the known extents of the training images."""
         import numpy as np
 
         from cxrtool.models.opacity_unet import OpacityUNet

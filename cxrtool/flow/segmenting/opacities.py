@@ -160,7 +160,7 @@ def finish_one(item: tuple[Task, Made, View, np.ndarray], *, way: Way, search: S
     task, record, seen, answer = item
     placed = view.Placed(answer, seen.box, seen.shape)
     lungs = _lungs(task, record, seen.shape, way)
-    layers = [view.lay_back(one, placed, search.form) for one in answer.reshape(-1, *answer.shape[-2:])]
+    layers = view.layers_of(answer, placed, search.form)
     # Without a second layer, the share of a region is its mean probability.
     shares = opaque_shares(layers[-1], lungs)
     found = masks.most_probable(layers[0], lungs, shares["lungs"] or 0.0)
