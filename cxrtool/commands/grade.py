@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.files import sha256_file
 from cxrtool.data.splitting.grouping import group_images
-from cxrtool.data.tables.manifest import Manifest, Row, read_manifest
+from cxrtool.data.tables.manifest import Manifest, read_manifest
 from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.severity import ESTIMATED, SEVERITIES, stratum_of
-from cxrtool.data.tables.views import RowView
+from cxrtool.data.tables.views import Columns, RowView, cells_of, columns_of
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.scales import SCALES, Scale
 from cxrtool.flow import common_options
@@ -146,9 +146,10 @@ def _grade(
     from cxrtool.data.files import atomic_write
     from cxrtool.evaluation.grading import fit_grader, shares_of
 
-    rows, say = manifest.rows, settings.report.say
+    rows, say = columns_of(manifest.records, manifest.columns), settings.report.say
     shares, kept = shares_of(rows, options.scale)
-    unseen = [k for k, index in enumerate(kept) if not rows[index].get(SEEN)]
+    seen = cells_of(rows, SEEN)
+    unseen = [k for k, index in enumerate(kept) if not seen[index]]
     lost = Counter(
         {"without opaque shares": len(rows) - len(kept), "seen by the opacity network": len(kept) - len(unseen)}
     )
@@ -161,7 +162,7 @@ def _grade(
         if fitted is None:
             scores = _scores(manifest, kept, options.names(options.fit), scale)
             rated = [k for k, score in enumerate(scores) if score is not None]
-            chosen = [rows[kept[k]] for k in rated]
+            chosen = rows.take([kept[k] for k in rated])
             truth = _array([scores[k] for k in rated], scale)
             grader = fit_grader(options.scale, shares[rated], truth, _patients(chosen), settings.seed)
             patients = len(set(group_images(chosen)))
@@ -169,25 +170,20 @@ def _grade(
             write_grader(build.path / GRADER, grader, chosen, described)
             fitted = read_grader(build.path / GRADER)
             say(f"fitted to {count_of(len(chosen), 'rated image')} of {count_of(patients, 'patient')}")
-        found = _estimate(fitted, [rows[index] for index in kept], shares)
-        classes = set(options.names(options.classes))
-        for index, estimate in zip(kept, found, strict=True):
-            rows[index] |= _cells(estimate, scale, not classes or rows[index].get("label") in classes)
+        found = _estimate(fitted, rows.take(kept), shares)
+        added = _cells(found, rows, kept, scale, options.names(options.classes))
         for reason, count in lost.items():
             if count:
                 settings.report.warn(f"{count} of {count_of(len(rows), 'image')} {reason}; no estimate")
-        columns = [*manifest.columns, *(name for name in _new_columns(scale) if name not in manifest.columns)]
-        for row in rows:
-            for name in _new_columns(scale):
-                row.setdefault(name, "")
-        _describe(rows, scale, settings)
+        _describe(added, scale, settings)
         names = options.names(options.rated) or options.names(options.fit)
         agreement = _compare(manifest, kept, found, names, scale, settings.seed) if names else None
         if agreement:
             content, picture = agreement
             atomic_write(build.path / AGREEMENT, json.dumps(content, indent=1) + "\n")
             picture(build.path / PICTURE)
-        build.finish(columns, rows, extra={"scale": options.scale})
+        graded = Columns({**rows.cells, **added}, len(rows))
+        build.finish(list(graded.cells), graded, extra={"scale": options.scale})
     if not agreement:
         return None
     content = agreement[0]
@@ -197,42 +193,49 @@ def _grade(
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The estimate of one image: points of each region, their sum, and the ends of its interval."""
+class Estimates:
+    """The estimates of n images: points of each region (n, R), their sums and the ends of their intervals (n,)."""
 
     regions: FloatArray
-    total: float
-    low: float
-    high: float
+    total: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
-def _estimate(fitted: FittedGrader, rows: Sequence[RowView], shares: FloatArray) -> list[Estimate]:
+def _estimate(fitted: FittedGrader, rows: Sequence[RowView], shares: FloatArray) -> Estimates:
     """Each image by a fit that did not see it."""
     import numpy as np
 
-    grader = fitted.grader
-    ends = grader.intervals(shares)
-    found = []
-    for row, own, (low, high) in zip(rows, shares, ends, strict=True):
-        points = grader.regions(own[None], fitted.fold_of(row))[0]
-        total = float(np.sum(points))
-        found.append(Estimate(points, total, min(float(low), total), max(float(high), total)))
-    return found
+    grader, fold_of = fitted.grader, [fitted.fold_of(row) for row in rows]
+    regions = np.empty_like(shares)
+    for fold in set(fold_of):
+        own = np.array([found == fold for found in fold_of])
+        regions[own] = grader.regions(shares[own], fold)
+    total, (low, high) = regions.sum(1), grader.intervals(shares).T
+    return Estimates(regions, total, np.minimum(low, total), np.maximum(high, total))
 
 
-def _new_columns(scale: Scale) -> list[str]:
-    name = f"{scale.column}_estimated"
-    regions = [f"{scale.column}_{region}_estimated" for region in scale.regions] if scale.by_region else []
-    return [name, f"{scale.column}_low", f"{scale.column}_high", *regions, *([ESTIMATED] if scale.strata else [])]
-
-
-def _cells(estimate: Estimate, scale: Scale, graded: bool) -> Row:
-    cells = [estimate.total, estimate.low, estimate.high, *(estimate.regions if scale.by_region else ())]
-    row = {name: f"{float(cell):.3f}" for name, cell in zip(_new_columns(scale), cells, strict=False)}
+def _cells(
+    found: Estimates, rows: Columns, kept: Sequence[int], scale: Scale, classes: Sequence[str]
+) -> dict[str, list[str]]:
+    """The new columns; empty where there is no estimate."""
+    column = f"{scale.column}_estimated"
+    values = {column: found.total, f"{scale.column}_low": found.low, f"{scale.column}_high": found.high}
+    if scale.by_region:
+        names = (f"{scale.column}_{region}_estimated" for region in scale.regions)
+        values |= dict(zip(names, found.regions.T, strict=True))
+    cells = {name: [""] * len(rows) for name in values}
+    for name, numbers in values.items():
+        for index, number in zip(kept, numbers.tolist(), strict=True):
+            cells[name][index] = f"{number:.3f}"
     if scale.strata:
-        # By the number that is written, so that it can be checked in the table.
-        row[ESTIMATED] = stratum_of(float(row[f"{scale.column}_estimated"])) if graded else ""
-    return row
+        labels = cells_of(rows, "label")
+        cells[ESTIMATED] = [
+            # By the number that is written, so that it can be checked in the table.
+            stratum_of(float(cell)) if cell and (not classes or label in classes) else ""
+            for cell, label in zip(cells[column], labels, strict=True)
+        ]
+    return cells
 
 
 def _scores(manifest: Manifest, kept: Sequence[int], names: Sequence[str], scale: Scale) -> list[list[float] | None]:
@@ -245,8 +248,9 @@ def _scores(manifest: Manifest, kept: Sequence[int], names: Sequence[str], scale
     raters = [_columns_of(name, scale) for name in names]
     missing = {column: missing_words(manifest.column(column)) for columns in raters for column in columns}
     found: list[list[float] | None] = []
+    rows = manifest.records
     for index in kept:
-        row, given = manifest.rows[index], []
+        row, given = rows[index], []
         for columns in raters:
             cells = [row[column].strip() for column in columns]
             if not all(
@@ -275,14 +279,14 @@ def _array(scores: Sequence[list[float] | None], scale: Scale) -> FloatArray:
     return values if scale.by_region else values[:, 0]
 
 
-def _patients(rows: Sequence[Row]) -> IntArray:
+def _patients(rows: Sequence[RowView]) -> IntArray:
     import numpy as np
 
     return np.unique(np.asarray(group_images(rows)), return_inverse=True)[1]
 
 
 def _compare(
-    manifest: Manifest, kept: Sequence[int], found: Sequence[Estimate], names: Sequence[str], scale: Scale, seed: int
+    manifest: Manifest, kept: Sequence[int], found: Estimates, names: Sequence[str], scale: Scale, seed: int
 ) -> Any:
     """The content of `agreement.json` and what draws its picture; None where no estimate has a rating."""
     import numpy as np
@@ -295,8 +299,9 @@ def _compare(
     if not rated:
         return None
     truth = _array([scores[k] for k in rated], scale)
-    patients = _patients([manifest.rows[kept[k]] for k in rated])
-    totals, estimates = truth.sum(1) if scale.by_region else truth, np.array([found[k].total for k in rated])
+    records = manifest.records
+    patients = _patients([records[kept[k]] for k in rated])
+    totals, estimates = truth.sum(1) if scale.by_region else truth, found.total[rated]
     strata = None
     if scale.strata:
         one, other = (
@@ -305,32 +310,31 @@ def _compare(
         )
         strata = one, other
     agreement = Agreement(estimates, totals, patients, strata, len(SEVERITIES))
-    inside = [found[k].low <= total <= found[k].high for k, total in zip(rated, totals, strict=True)]
+    inside = (found.low[rated] <= totals) & (totals <= found.high[rated])
     content: dict[str, Any] = {
         "score": scale.about,
         "raters": list(names),
         "images": len(rated),
         "patients": len(set(patients.tolist())),
         "total": as_json(agreement.figures(seed)),
-        "in_interval": sum(inside) / len(inside),
+        "in_interval": float(inside.mean()),
     }
     if scale.strata:
         content |= {"strata": list(SEVERITIES), "confusion": agreement.confusion()}
     if scale.by_region:
-        points = np.array([found[k].regions for k in rated])
+        points = found.regions[rated]
         whose = np.repeat(patients, points.shape[1])
         content["regions"] = as_json(Agreement(points.ravel(), truth.ravel(), whose).figures(seed))
     return content, lambda path: draw_agreement(path, estimates, totals, scale.highest, scale.column)
 
 
-def _describe(rows: Sequence[Row], scale: Scale, settings: Settings) -> None:
-    known = [row for row in rows if row[f"{scale.column}_estimated"]]
-    values = sorted(float(row[f"{scale.column}_estimated"]) for row in known)
+def _describe(added: dict[str, list[str]], scale: Scale, settings: Settings) -> None:
+    values = sorted(float(cell) for cell in added[f"{scale.column}_estimated"] if cell)
     median = values[len(values) // 2]
     of_all = f"{median:.1f} of {scale.highest} in the median"
-    settings.report.say(f"{count_of(len(known), 'image')}; {scale.column} {of_all}")
+    settings.report.say(f"{count_of(len(values), 'image')}; {scale.column} {of_all}")
     if scale.strata:
-        counts = Counter(row[ESTIMATED] for row in known)
+        counts = Counter(added[ESTIMATED])
         named = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES)
         settings.report.say(f"estimated, not rated: {named}")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cxrtool.data.confinement import check_inside
+from cxrtool.data.file_names import METADATA
 from cxrtool.data.files import saying_what_fails
 from cxrtool.data.tables.manifest import Row
 from cxrtool.errors import CxrtoolError, InputError, UsageError, count_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 VERSION = 1
 """Increased when the same options would give other files."""
 
-METADATA = "metadata.csv"
 SIZES = range(64, 4097)
 ALL, MASKS, NONE = "all", "masks", "none"
 TRUTHS = (ALL, MASKS, NONE)

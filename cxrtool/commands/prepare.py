@@ -24,7 +24,7 @@ from cxrtool.data.datasets.listing import AUTO, ORIGINAL, TABLES, Listing, list_
 from cxrtool.data.datasets.pseudonyms import HIDDEN, hide_names, without_names
 from cxrtool.data.datasets.record import BESIDE, Record, Request
 from cxrtool.data.datasets.table import AMBIGUOUS, STANDARD, parse_columns
-from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
+from cxrtool.data.file_names import MANIFEST, METADATA, MODEL, REJECTS
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
@@ -147,7 +147,6 @@ VERSION = 2
 SIZES = range(16, 8193)
 UNKNOWN_VIEW = "UNKNOWN"
 DUPLICATES = "duplicates.csv"
-METADATA = "metadata.csv"
 COLUMNS = (
     "image_id",
     "path",
@@ -187,7 +186,7 @@ class PrepareOptions(Options):
         "images, auto the published set that the layout fits, the others are published sets as they are downloaded.",
         None,
         choices=lambda: [AUTO, *ADAPTERS],
-        shown="csv for a table, else folder",
+        shown="csv for a table or a folder with metadata.csv, else folder",
     )
     like: Path | None = option("Size and fit of this model's images.", None, metavar="MODEL", shown="", effect=False)
     size: str = option("Side in pixels, or native for images as they are.", NATIVE)

@@ -6,6 +6,9 @@ PREDICTIONS = "predictions.csv"
 REJECTS = "rejects.csv"
 RUN_FILE = "run.json"
 
+METADATA = "metadata.csv"
+"""The table beside the images of a set, as many sets have it."""
+
 MODEL = "model.json"
 MODEL_WEIGHTS = "model.safetensors"
 PART = "part.json"

@@ -38,6 +38,9 @@ PASSES = 20
 FOLDS = 10
 COVERAGE = 0.9
 
+BLOCK = 4096
+"""Images whose intervals are computed at a time."""
+
 
 @dataclass(frozen=True)
 class Grader:
@@ -63,16 +66,18 @@ class Grader:
 
     def intervals(self, shares: FloatArray) -> FloatArray:
         """Lower and upper end (n, 2) of the interval that holds a rater's total with a probability of about 0.9."""
-        by_fold = np.stack([_points(shares, points).sum(1) for points in self.folds])
-        centre, count = by_fold[self.fold_of], len(self.errors)
+        count, highest = len(self.errors), SCALES[self.scale].highest
         # The ranks of CV+; with few images the interval is the whole scale.
         rank = math.floor((1 - COVERAGE) * (count + 1))
-        if rank < 1:
-            return np.tile([0.0, float(SCALES[self.scale].highest)], (len(shares), 1))
-        low = np.sort(centre - self.errors[:, None], 0)[rank - 1]
-        high = np.sort(centre + self.errors[:, None], 0)[count - rank]
-        ends: FloatArray = np.clip(np.stack([low, high], 1), 0, SCALES[self.scale].highest)
-        return ends
+        ends = np.tile([0.0, float(highest)], (len(shares), 1))
+        # In blocks, because each image is compared with all that the fit saw.
+        for start in range(0, len(shares) if rank else 0, BLOCK):
+            own = slice(start, start + BLOCK)
+            by_fold = np.stack([_points(shares[own], points).sum(1) for points in self.folds])
+            centre = by_fold[self.fold_of]
+            ends[own, 0] = np.sort(centre - self.errors[:, None], 0)[rank - 1]
+            ends[own, 1] = np.sort(centre + self.errors[:, None], 0)[count - rank]
+        return np.clip(ends, 0, highest)
 
     def as_json(self) -> dict[str, Any]:
         """For `grade.json`."""

@@ -149,7 +149,7 @@ def divided(tmp_path_factory):
     place = tmp_path_factory.mktemp("divided")
     for line in (
         ["phantom", "--count", "336", "-o", "raw"],
-        ["prepare", "raw", "-o", "prepared"],
+        ["prepare", "raw/metadata.csv", "-o", "prepared"],
         ["split", "prepared", "--holdout", "60/20/20", "-o", "splits.csv"],
     ):
         subprocess.run([sys.executable, "-m", "cxrtool", *line], cwd=place, check=True, capture_output=True)

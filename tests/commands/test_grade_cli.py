@@ -116,6 +116,21 @@ def test_what_a_network_was_fitted_on_gets_no_score(place, cxr):
     assert "1 of 60 images without opaque shares; no estimate" in outcome.err
 
 
+def test_an_estimate_of_before_is_not_kept_for_an_image_without_one(place, cxr):
+    cxr("grade", "shares.csv", "--fit", "extent", "-o", "graded")
+    rows = read("graded/manifest.csv")
+    rows[7][f"{PREFIX}left"] = ""
+    rows = [{**row, "path": str(place / "image.png")} for row in rows]
+    write("shares.csv", rows)
+    outcome = cxr("grade", "shares.csv", "--grader", "graded/grader", "-o", "again")
+    assert outcome.code == 0, outcome.err
+    again = read("again/manifest.csv")
+    assert again[0].keys() == rows[0].keys()
+    assert [row["image_id"] for row in again if not row["extent_estimated"]] == ["i7"]
+    assert not again[7]["severity_estimated"]
+    assert not again[7]["extent_low"]
+
+
 def test_severities_are_of_the_named_classes(place, cxr):
     cxr("grade", "shares.csv", "--fit", "extent", "--classes", "covid", "-o", "graded")
     for row in read("graded/manifest.csv"):

@@ -622,6 +622,31 @@ def test_a_table_that_is_not_read_is_pointed_at(cxr, tree, tmp_path):
     assert "is not read" not in cxr("prepare", table, "-o", tmp_path / "table").err
 
 
+def test_a_folder_that_describes_its_images_is_read_by_its_table(cxr, tmp_path):
+    """Masks and truth beside the images are no classes, as in what `phantom` draws."""
+    assert cxr("phantom", "--count", "6", "--size", "64", "-o", tmp_path / "drawn").code == 0
+    done = cxr("prepare", tmp_path / "drawn", "-o", tmp_path / "out")
+    assert f"{tmp_path / 'drawn'} was read by its metadata.csv" in done.err
+    named = cxr("prepare", tmp_path / "drawn/metadata.csv", "-o", tmp_path / "named")
+    assert done.code == named.code == 0
+    rows, same = (read_manifest(tmp_path / name).rows for name in ("out", "named"))
+    assert len(rows) == 6
+    drop = {"path", "mask", "ribless", "opacities"}
+    assert [{k: v for k, v in row.items() if k not in drop} for row in rows] == [
+        {k: v for k, v in row.items() if k not in drop} for row in same
+    ]
+    cxr("prepare", tmp_path / "drawn", "--dataset", "folder", "-o", tmp_path / "plain")
+    assert {"masks", "truth"} < set(read_manifest(tmp_path / "plain").classes())
+
+
+@pytest.mark.parametrize("table", ["path,label\nmissing.png,covid\n", "path\ncovid/im0.png\n", "label\ncovid\n"])
+def test_a_table_that_does_not_describe_the_images_of_its_folder_is_only_pointed_at(cxr, tree, tmp_path, table):
+    (tree / "metadata.csv").write_text(table)
+    done = cxr("prepare", tree, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "metadata.csv is not read" in done.err
+
+
 def test_a_mask_beside_a_turned_radiograph_is_doubted(cxr, tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.cache import open_cache
-from cxrtool.data.file_names import MANIFEST
+from cxrtool.data.file_names import MANIFEST, METADATA
 from cxrtool.data.splitting.grouping import PATIENT, hashed
 from cxrtool.data.splitting.splits import SUBSETS, read_splits
 from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manifest, read_table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cxrtool.imaging.masks import Mask
     from cxrtool.training.store import Store
 
-METADATA, TRUTH = "metadata.csv", "truth.csv"
+TRUTH = "truth.csv"
 
 WHAT = {"lungs": "a lung mask", "opacities": "a mask of opacities", "ribs": "an image without ribs"}
 

@@ -14,6 +14,8 @@ from cxrtool.data.datasets.layout import fitting_adapters
 from cxrtool.data.datasets.paths import is_list
 from cxrtool.data.datasets.record import Record, Records, Request
 from cxrtool.data.datasets.registry import ADAPTERS
+from cxrtool.data.datasets.table import describes_images
+from cxrtool.data.file_names import METADATA
 from cxrtool.data.files import is_stream, no_such
 from cxrtool.data.tables.ids import Naming, one_line, stem_of, unique_ids
 from cxrtool.data.tables.manifest import SUFFIXES, Manifest, order_columns
@@ -69,7 +71,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
 
     Args:
         sources: Folders, tables, lists of paths, or single images.
-        dataset: A key of `ADAPTERS`; None means `csv` for a table, `list` for a list, and `folder` for all else.
+        dataset: A key of `ADAPTERS`; None means `csv` for a table and for a folder with its own (`own_table`), `list`
+            for a list, and `folder` for all else.
         request: Passed to the adapters.
         source_name: The name of the data set; None takes the name in the table, else the folder's.
 
@@ -82,9 +85,14 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     for source in sources:
         if not is_stream(source) and not source.exists():
             raise InputError(no_such(source, "file or folder"), "SOURCE is a folder of images, a table, or an image")
-        adapter = ADAPTERS[_adapter_of(source, dataset, request)]
+        table = own_table(source) if dataset in (None, AUTO) else None
+        if table:
+            request.remarks.append(
+                f"{source} was read by its {table.name}; `--dataset folder` takes the names of folders as classes"
+            )
+        adapter = ADAPTERS[_adapter_of(table or source, dataset, request)]
         name = default_source(source)
-        for record in adapter.read(source, request):
+        for record in adapter.read(table or source, request):
             folder, stem = (record.path.parent.name, stem_of(record.path.name)) if record.relative else ("", "")
             # A single image is told from others of its name by where it is.
             relative = printable(real_place(source)) if record.path == source else f"{name}/{record.relative}"
@@ -145,6 +153,20 @@ def _patients_in_names(records: Records) -> list[str]:
                 f"was not used: {way}; now every image counts as a patient"
             ]
     return []
+
+
+def own_table(folder: Path) -> Path | None:
+    """The `metadata.csv` directly in a folder that gives the files and classes of images in it, where there is one.
+
+    Folders of masks beside the images are no classes. A published set has an adapter of its own.
+    """
+    table = folder / METADATA
+    if not table.is_file() or fitting_adapters(folder):
+        return None
+    try:
+        return table if describes_images(table) else None
+    except InputError:
+        return None
 
 
 def _adapter_of(source: Path, dataset: str | None, request: Request) -> str:

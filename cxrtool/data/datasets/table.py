@@ -123,6 +123,18 @@ def read(source: Path, request: Request) -> Iterator[Record]:
         yield record
 
 
+def describes_images(source: Path) -> bool:
+    """Whether a table has a column of classes and one of files, of which the first all exist."""
+    table = read_table(source)
+    column = _find(table, PATHS)
+    if column is None or _find(table, LABELS) is None:
+        return False
+    folder = source.absolute().parent
+    finder = Finder([folder, folder / "images"])
+    names = [cell for cell in map(str.strip, table.column(column)[:_SAMPLE]) if cell]
+    return bool(names) and all(finder.find(name)[0].is_file() for name in names)
+
+
 def _real(path: Path) -> str:
     """The path with the real folder, where the file itself may be a link."""
     folder, name = os.path.split(os.path.normpath(path))
