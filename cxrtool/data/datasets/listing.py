@@ -88,7 +88,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
         table = own_table(source) if dataset in (None, AUTO) else None
         if table:
             request.remarks.append(
-                f"{source} was read by its {table.name}; `--dataset folder` takes the names of folders as classes"
+                f"{source} was read by its {table.name}; `cxrtool prepare --dataset folder` takes the names of folders "
+                "as classes"
             )
         adapter = ADAPTERS[_adapter_of(table or source, dataset, request)]
         name = default_source(source)
