@@ -76,7 +76,8 @@ def read_assignments(
         )
     splits = read_splits(path)
     ids = splits.ids()
-    known = {name: row for row in manifest.rows if (name := known_as(row, dict.fromkeys(ids, "")))}
+    named = dict.fromkeys(ids, "")
+    known = {name: row for row in manifest.rows if (name := known_as(row, named))}
     unknown = len(ids - known.keys())
     unlabelled = sum(1 for row in known.values() if not row["label"])
     if unknown:

@@ -6,6 +6,7 @@ from cxrtool.data.splitting.grouping import hashed
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import twin_rows
 from cxrtool.errors import InputError, LeakageError
+from cxrtool.flow import assignment
 from cxrtool.flow.assignment import Assignment, Seen, read_assignments
 
 COLUMNS = ["image_id", "repeat", "fold", "subset"]
@@ -36,6 +37,20 @@ def test_places_are_those_of_the_manifest_in_its_order(study, manifest, settings
             assert [ids[i] for i in places] == sorted(found)
     write_table(study.splits, COLUMNS, shuffled(read_table(study.splits).rows))
     assert read_assignments(study.splits, manifest, settings) == assignments
+
+
+def test_the_ids_are_gathered_once_and_not_for_every_row(study, manifest, settings, monkeypatch):
+    """Otherwise a hundred thousand images take half an hour before the first is read."""
+    gathered = []
+
+    def known_as(row, placed, known=assignment.known_as):
+        if not any(placed is one for one in gathered):
+            gathered.append(placed)
+        return known(row, placed)
+
+    monkeypatch.setattr(assignment, "known_as", known_as)
+    folds = read_assignments(study.splits, manifest, settings)
+    assert len(gathered) <= 2 + len(folds) < len(manifest)
 
 
 def test_ids_that_the_manifest_lacks_are_counted_and_left_out(study, manifest, settings, listener):

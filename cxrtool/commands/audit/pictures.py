@@ -281,7 +281,8 @@ class Views:
         import numpy as np
 
         indices = sample(manifest.records, self.settings.seed)
-        some = manifest.subset(manifest.column("image_id")[i] for i in indices)
+        names = manifest.column("image_id")
+        some = manifest.subset(names[i] for i in indices)
         read = read_pictures(some, self.settings, quick=self.quick, max_pixels=self.max_pixels, reject=self.reject)
         return replace(read, index=np.array(indices, np.intp)[read.index])
 
