@@ -6,8 +6,7 @@ from cxrtool.data.splitting.grouping import hashed
 from cxrtool.data.tables.manifest import Manifest, read_manifest, read_table, write_table
 from cxrtool.data.tables.twins import twin_rows
 from cxrtool.errors import InputError, LeakageError
-from cxrtool.flow import assignment
-from cxrtool.flow.assignment import Assignment, Seen, read_assignments
+from cxrtool.flow.assignment import Assignment, Seen, known_as, read_assignments
 
 COLUMNS = ["image_id", "repeat", "fold", "subset"]
 
@@ -43,12 +42,12 @@ def test_the_ids_are_gathered_once_and_not_for_every_row(study, manifest, settin
     """Otherwise a hundred thousand images take half an hour before the first is read."""
     gathered = []
 
-    def known_as(row, placed, known=assignment.known_as):
+    def gathering(row, placed):
         if not any(placed is one for one in gathered):
             gathered.append(placed)
-        return known(row, placed)
+        return known_as(row, placed)
 
-    monkeypatch.setattr(assignment, "known_as", known_as)
+    monkeypatch.setattr("cxrtool.flow.assignment.known_as", gathering)
     folds = read_assignments(study.splits, manifest, settings)
     assert len(gathered) <= 2 + len(folds) < len(manifest)
 
