@@ -69,7 +69,7 @@ class Grader:
         count, highest = len(self.errors), SCALES[self.scale].highest
         # The ranks of CV+; with few images the interval is the whole scale.
         rank = math.floor((1 - COVERAGE) * (count + 1))
-        ends = np.tile([0.0, float(highest)], (len(shares), 1))
+        ends: FloatArray = np.tile([0.0, float(highest)], (len(shares), 1))
         # In blocks, because each image is compared with all that the fit saw.
         for start in range(0, len(shares) if rank else 0, BLOCK):
             own = slice(start, start + BLOCK)
@@ -77,7 +77,8 @@ class Grader:
             centre = by_fold[self.fold_of]
             ends[own, 0] = np.sort(centre - self.errors[:, None], 0)[rank - 1]
             ends[own, 1] = np.sort(centre + self.errors[:, None], 0)[count - rank]
-        return np.clip(ends, 0, highest)
+        ends.clip(0, highest, out=ends)
+        return ends
 
     def as_json(self) -> dict[str, Any]:
         """For `grade.json`."""

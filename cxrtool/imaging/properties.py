@@ -89,9 +89,6 @@ PROPERTIES = {
 KEY = "training"
 """The entry of the input statistics in `model.json` with the summary of the training images."""
 
-KEY = "training"
-"""The entry of the input statistics in `model.json` with the summary of the training images."""
-
 SIZE = ("width", "height")
 BITS, CORRELATION, UNLIKE = "bits", "correlation", "unlike"
 REMARKS, GAIN = "remarks", "gain"

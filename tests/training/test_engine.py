@@ -1,3 +1,4 @@
+import gc
 import itertools
 import math
 import random
@@ -513,6 +514,18 @@ def test_asking_halves_the_batch_until_memory_holds_it(make_job):
     with pytest.raises(CxrtoolError, match="does not suffice for one image"):
         forward(Narrow(0), job.source, indices, 5, CPU, "fp32")
     assert len(forward(narrow, job.source, np.array([], np.int64), 5, CPU, "fp32")) == 0
+
+
+def test_answers_leave_no_tensor_behind_in_each_batch(make_job):
+    """It would keep the memory before it from being used again: nine megabytes a batch, at 224 pixels more."""
+    job, alive = make_job(), []
+
+    def between():
+        alive.append(sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()))
+
+    forward(job.module, job.source, np.resize(job.training, 40), 5, CPU, "fp32", between)
+    assert len(alive) == 8
+    assert len(set(alive)) == 1
 
 
 def test_asking_is_in_evaluation_mode_and_draws_nothing(make_job):
