@@ -363,7 +363,8 @@ class _Work:
                     for twin in twin_rows(given, generators.repeat, generators.fold, generators.classes)
                 ]
         say = self.settings.report.say
-        say(f"{len(made)} twins of {len(used)} radiographs in {len(folds)} folds, {form.size} x {form.size} pixels")
+        of = f"{count_of(len(used), 'radiograph')} in {count_of(len(folds), 'fold')}"
+        say(f"{count_of(len(made), 'twin')} of {of}, {form.size} x {form.size} pixels")
         return made
 
     def _marks(self, folds: Sequence[_Fold]) -> dict[str, str]:
