@@ -24,7 +24,7 @@ from cxrtool.data.datasets.listing import AUTO, ORIGINAL, TABLES, Listing, list_
 from cxrtool.data.datasets.pseudonyms import HIDDEN, hide_names, without_names
 from cxrtool.data.datasets.record import BESIDE, Record, Request
 from cxrtool.data.datasets.table import AMBIGUOUS, STANDARD, parse_columns
-from cxrtool.data.file_names import MANIFEST, METADATA, MODEL, REJECTS
+from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
@@ -259,7 +259,7 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         settings.report.say(_what_stays(listing))
     for warning in listing.warnings:
         settings.report.warn(warning)
-    for table in unread_tables(listing, options.sources):
+    for table in listing.unread_tables(options.sources):
         settings.report.warn(f"{table} is not read; `cxrtool prepare {shlex.quote(str(table))}` reads it")
     with folder.build() as build:
         work = partial(
@@ -299,11 +299,6 @@ def _nothing_read(listing: Listing, folder: StepFolder) -> InputError:
         f"each is listed with its reason in {folder.shown / REJECTS}"
         + ("; --images FOLDER names the folder of a table's images" if absent else ""),
     )
-
-
-def unread_tables(listing: Listing, sources: Sequence[Path]) -> list[Path]:
-    """The tables directly in a source that may describe its images but that the adapter `folder` does not read."""
-    return [path for path in listing.skipped if path.name.lower() == METADATA and path.parent in sources]
 
 
 def _list(options: PrepareOptions, settings: Settings) -> Listing:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrtool.data.confinement import is_inside
-from cxrtool.data.file_names import MANIFEST, METADATA, PREDICTIONS
+from cxrtool.data.file_names import MANIFEST, PREDICTIONS
 from cxrtool.data.files import is_stream
 from cxrtool.data.tables.foreign import ForeignColumns
 from cxrtool.data.tables.ids import patient_id
@@ -288,7 +288,7 @@ def _list(sources: Sequence[Path], settings: Settings, columns: ForeignColumns |
         command = (read_run_file(source) or {}).get("command")
         taken = f"the images of `cxrtool {command}`" if command else "a folder with a manifest"
         return _Listed(read_manifest(source, root=settings.root).rows, taken, source / MANIFEST)
-    from cxrtool.data.datasets.listing import list_images, own_table, printable
+    from cxrtool.data.datasets.listing import list_images, printable
     from cxrtool.data.datasets.record import Request
     from cxrtool.data.tables.workbook import is_workbook
 
@@ -314,10 +314,11 @@ def _list(sources: Sequence[Path], settings: Settings, columns: ForeignColumns |
         rows.append({**row, "patient_id": patient} if patient else row)
     remarks = [text.replace("`--dataset", "`cxrtool prepare --dataset") for text in listing.remarks]
     remarks += listing.warnings
-    if _is_table(source) or own_table(source):
+    if _is_table(source) or source in listing.described:
         return _Listed(rows, "a table of images", origin, rejects, remarks, is_table=True)
-    tables = [path for path in listing.skipped if path.name.lower() == METADATA and path.parent == source]
-    remarks += [f"{path} is not read; name it instead of {source} to use its labels" for path in tables]
+    remarks += [
+        f"{path} is not read; name it instead of {source} to use its labels" for path in listing.unread_tables([source])
+    ]
     if listing.skipped:
         remarks.append(f"files skipped because their names are not those of images: {len(listing.skipped)}")
     return _Listed(rows, "a folder with a subfolder for each class", origin, rejects, remarks)

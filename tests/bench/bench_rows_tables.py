@@ -20,7 +20,9 @@ COMMANDS = {
     "table 1": ["info", "{}", "--table1"],
     "to Parquet": ["select", "{}", "-o", "{}.parquet"],
     "of Parquet": ["select", "{}.parquet", "-o", "{}.again.csv"],
-    "train, to the first image": ["train", "{}", "--splits", "{}.splits", "--preset", "covid-xnet", "--dry-run"],
+    "train, to the first image": (
+        ["train", "{}", "--splits", "{}.splits", "--preset", "covid-xnet", "-o", "{}.run", "--dry-run"]
+    ),
 }
 BEFORE = {
     "of Parquet": COMMANDS["to Parquet"],
@@ -74,11 +76,9 @@ def test_many_rows(name, tmp_path):
     for count in ROWS:
         table = tmp_path / f"{count}.csv"
         draw(table, count)
-        *_, (took, memory) = (
-            measured([word.format(table) for word in command])
-            for command in (BEFORE.get(name), COMMANDS[name])
-            if command
-        )
+        if name in BEFORE:
+            measured([word.format(table) for word in BEFORE[name]])
+        took, memory = measured([word.format(table) for word in COMMANDS[name]])
         seconds.append(took)
         print(f"\n{name}, {count:,} rows: {took:.1f} s of processor time, {memory:,.0f} MiB", end="")
     if len(ROWS) > 1:

@@ -44,17 +44,23 @@ class Listing:
         skipped: Files that are not images by their names.
         remarks: Messages about a set as a whole.
         warnings: What the user should check.
+        described: The folders that were read by a table of their own.
     """
 
     records: Records
     skipped: list[Path]
     remarks: list[str]
     warnings: list[str] = field(default_factory=list)
+    described: frozenset[Path] = frozenset()
 
     @property
     def columns(self) -> list[str]:
         """All columns, the manifest's first."""
         return order_columns([], self.records.rows)
+
+    def unread_tables(self, sources: Sequence[Path]) -> list[Path]:
+        """The tables directly in a source that may describe its images but that the adapter `folder` does not read."""
+        return [path for path in self.skipped if path.name.lower() == METADATA and path.parent in sources]
 
     @property
     def tables(self) -> list[Manifest]:
@@ -81,12 +87,14 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     """
     records = Records()
     namings: list[Naming] = []
+    described: set[Path] = set()
     _check_table_options(sources, dataset, request)
     for source in sources:
         if not is_stream(source) and not source.exists():
             raise InputError(no_such(source, "file or folder"), "SOURCE is a folder of images, a table, or an image")
         table = own_table(source) if dataset in (None, AUTO) else None
         if table:
+            described.add(source)
             request.remarks.append(
                 f"{source} was read by its {table.name}; `cxrtool prepare --dataset folder` takes the names of folders "
                 "as classes"
@@ -107,7 +115,8 @@ def list_images(sources: Sequence[Path], dataset: str | None, request: Request, 
     for index, identity in enumerate(unique_ids(namings)):
         records.rows.put(index, "image_id", identity)
     remarks = [*request.remarks, *_patients_in_names(records)]
-    return Listing(records, request.skipped, list(dict.fromkeys(remarks)), list(dict.fromkeys(request.warnings)))
+    warnings = list(dict.fromkeys(request.warnings))
+    return Listing(records, request.skipped, list(dict.fromkeys(remarks)), warnings, frozenset(described))
 
 
 def _check_table_options(sources: Sequence[Path], dataset: str | None, request: Request) -> None:
@@ -166,7 +175,7 @@ def own_table(folder: Path) -> Path | None:
         return None
     try:
         return table if describes_images(table) else None
-    except InputError:
+    except (OSError, InputError):
         return None
 
 

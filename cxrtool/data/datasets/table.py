@@ -17,7 +17,7 @@ from cxrtool.data.datasets.record import BESIDE, Record, Request
 from cxrtool.data.datasets.registry import adapter
 from cxrtool.data.files import is_stream
 from cxrtool.data.tables.ids import stem_of
-from cxrtool.data.tables.manifest import COLUMNS, Row, Table, read_table
+from cxrtool.data.tables.manifest import COLUMNS, Row, Table, read_header, read_table
 from cxrtool.data.tables.missing import ALWAYS, SOMETIMES, missing_words
 from cxrtool.data.tables.people import sex_of, years_of
 from cxrtool.data.tables.workbook import is_workbook, read_workbook
@@ -125,12 +125,13 @@ def read(source: Path, request: Request) -> Iterator[Record]:
 
 def describes_images(source: Path) -> bool:
     """Whether a table has a column of classes and one of files, of which the first all exist."""
-    table = read_table(source)
-    column = _find(table, PATHS)
-    if column is None or _find(table, LABELS) is None:
+    known = {name.lower() for name in read_header(source)}
+    if known.isdisjoint(PATHS) or known.isdisjoint(LABELS):
         return False
+    table = read_table(source)
     folder = source.absolute().parent
     finder = Finder([folder, folder / "images"])
+    column = _find(table, PATHS) or ""
     names = [cell for cell in map(str.strip, table.column(column)[:_SAMPLE]) if cell]
     return bool(names) and all(finder.find(name)[0].is_file() for name in names)
 
