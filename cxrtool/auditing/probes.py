@@ -318,7 +318,7 @@ def draw(outcome: Outcome, pictures: ImageSet, folder: Path) -> list[tuple[str, 
     drawn = []
     if any(result.trial is not None for result in outcome.results.values()):
         draw_forest(outcome, folder / "probes.png")
-        text = "What each probe reaches, compared with the model, with 95 % intervals; the grey area is chance."
+        text = "What each probe reaches, compared with the model, with 95 % intervals; the light grey area is chance."
         drawn.append(("probes.png", text))
     shown = [name for name, result in outcome.results.items() if not PROBES[name].figures and result.trial is not None]
     if shown:
@@ -406,6 +406,8 @@ def _legend(figure: Drawing, outcome: Outcome, holds: set[str]) -> None:
     ]
     if outcome.model["value"] is not None:
         handles.append(Line2D([], [], color="black", linewidth=1.4, label=f"the model, {outcome.model['value']:.2f}"))
+        if outcome.model["low"] is not None:
+            handles.append(Patch(color="#d9d9d9", label="95 % interval of the model"))
     handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label="guessing"))
     if not math.isnan(outcome.level):
         handles.append(Patch(color="#eeeeee", label="chance, no alarm"))
