@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -49,12 +50,21 @@ def serving(device: torch.device, run: Callable[[torch.device], Run]) -> Iterato
     with Listener(None, "AF_UNIX", authkey=_key()) as listener:
         _address = str(listener.address)
         waiting: queue.SimpleQueue[tuple[Connection, str, np.ndarray]] = queue.SimpleQueue()
-        threading.Thread(target=_accept, args=(listener, waiting), daemon=True).start()
+        over = threading.Event()
+        accepting = threading.Thread(target=_accept, args=(listener, waiting, over), daemon=True)
+        accepting.start()
         threading.Thread(target=_answer, args=(waiting, run(device)), daemon=True).start()
         try:
             yield
         finally:
             _address = None
+            over.set()
+            # A thread that still waits here takes what is meant for a later listener, if that has the same descriptor
+            # and a signal makes it wait anew.
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waking:
+                waking.settimeout(1)
+                waking.connect(str(listener.address))
+            accepting.join(1)
 
 
 def _key() -> bytes:
@@ -62,15 +72,16 @@ def _key() -> bytes:
     return bytes(multiprocessing.current_process().authkey)
 
 
-def _accept(listener: Listener, waiting: queue.SimpleQueue[Any]) -> None:
+def _accept(listener: Listener, waiting: queue.SimpleQueue[Any], over: threading.Event) -> None:
     def receive(connection: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 waiting.put((connection, *connection.recv()))
 
     with contextlib.suppress(OSError):
-        while True:
-            with contextlib.suppress(EOFError, multiprocessing.AuthenticationError):
+        while not over.is_set():
+            # A worker may end while it introduces itself.
+            with contextlib.suppress(EOFError, ConnectionError, multiprocessing.AuthenticationError):
                 threading.Thread(target=receive, args=(listener.accept(),), daemon=True).start()
 
 

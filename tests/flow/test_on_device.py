@@ -1,3 +1,6 @@
+import socket
+import struct
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,6 +42,29 @@ def test_workers_get_the_answers_of_their_own_inputs_from_batches_of_one_size():
     assert [float(answer[0, 0]) for _, answer in found] == [2.0 * k for k in range(40)]
     assert set(sizes) == {AT_ONCE}
     assert double(1) is None
+
+
+def accepting():
+    return [thread for thread in threading.enumerate() if "_accept" in thread.name]
+
+
+def test_nobody_is_left_to_take_what_is_asked_of_the_next():
+    for _ in range(3):
+        with serving(GPU, lambda device: lambda folder, inputs: inputs):
+            assert len(accepting()) == 1
+        assert not accepting()
+
+
+def test_a_worker_that_leaves_at_once_ends_nothing():
+    with serving(GPU, lambda device: lambda folder, inputs: inputs * 2):
+        address = served(double).keywords["address"]
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as worker:
+                worker.connect(address)
+                # Closed with what was said to it unread, the connection is reset.
+                worker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        found = list(map_items(served(double), range(3), workers=1))
+    assert [float(answer[0, 0]) for _, answer in found] == [0.0, 2.0, 4.0]
 
 
 def test_an_error_on_the_device_is_one_of_the_worker():
