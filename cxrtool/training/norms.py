@@ -21,8 +21,8 @@ from cxrtool.training.device import AtOnce, autocast
 BATCH = 64
 """Least number of images in a batch: in small batches the layers after the first would see noise."""
 
-PIECE = 1 << 15
-"""Values of fp64 that stay in the cache of a processor, and are too few for torch to divide among its threads."""
+PIECE = 1 << 17
+"""Values of fp64 that stay in the cache of a processor, and are enough for torch to divide among its threads."""
 
 
 class _Pooled:
