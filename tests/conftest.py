@@ -85,6 +85,14 @@ def real_data() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk():
+    """A process that is killed leaves what it wrote with the system: a test, which cuts no power, needs no `fsync`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture
 def listener() -> Listener:
     return Listener()

@@ -36,6 +36,7 @@ from cxrtool.errors import CxrtoolError, ImageError, InputError, StoppedError, U
 from cxrtool.flow.settings import Reporter, Settings
 from cxrtool.flow.side_by_side import Job, Start
 from cxrtool.flow.signals import StopRequest
+from cxrtool.flow.versions import version_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -301,17 +302,10 @@ class Place:
                 time.sleep(0.2)
 
 
-@cache
 def versions() -> tuple[tuple[str, str], ...]:
-    """The versions on which results depend; a library of another build has another name and no version."""
-    from importlib.metadata import PackageNotFoundError, version
-
+    """The versions on which results depend."""
     found = {"cxrtool": cxrtool.__version__, "Python": ".".join(platform.python_version_tuple()[:2])}
-    for name in ("numpy", "opencv-python-headless", "torch", "pydicom"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
+    found |= {name: version_of(name) for name in ("numpy", "opencv-python-headless", "torch", "pydicom")}
     return tuple(found.items())
 
 

@@ -46,6 +46,7 @@ from cxrtool.errors import OutputError, StrictError, TakenError, UsageError, cou
 from cxrtool.flow.journal import JOURNAL, Former, Journal, Marks, Records
 from cxrtool.flow.settings import Settings
 from cxrtool.flow.share import Share, held, share_of
+from cxrtool.flow.versions import version_of
 
 Item = TypeVar("Item")
 
@@ -150,16 +151,7 @@ class Plan:
 
     def versions(self) -> dict[str, str]:
         """The versions of cxrtool and of the libraries that the result depends on."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        found = {"cxrtool": cxrtool.__version__}
-        for name in self.libraries:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                # Another build of a library, such as the desktop OpenCV, has another distribution name.
-                found[name] = "unknown"
-        return found
+        return {"cxrtool": cxrtool.__version__} | {name: version_of(name) for name in self.libraries}
 
     def digest(self, settings: Settings) -> str:
         """The identity of the result: equal digests mean equal bytes on one type of processor."""

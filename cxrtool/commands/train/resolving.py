@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
@@ -14,6 +13,7 @@ from cxrtool.errors import UsageError
 from cxrtool.flow.fold_training import check_design
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.settings import Settings, Silent
+from cxrtool.flow.versions import version_of
 from cxrtool.options import declared
 from cxrtool.training.options import TrainingOptions
 
@@ -106,13 +106,6 @@ def resolve(options: TrainOptions, settings: Settings) -> TrainOptions:
 def _size_in(out: Path | None, model: str) -> int:
     """The native size of the network from the `run.json` of an earlier run; 0 if there is none."""
     made = (read_run_file(out) if out else None) or {}
-    same = made.get("versions", {}).get("timm") == _timm_version()
+    same = made.get("versions", {}).get("timm") == version_of("timm")
     size = made.get("native_sizes", {}).get(model)
     return int(size) if same and size is not None else 0
-
-
-@cache
-def _timm_version() -> str:
-    from importlib.metadata import version
-
-    return version("timm")
