@@ -1,4 +1,4 @@
-"""The processors that this process may use, who else keeps them busy, how its threads wait, and its like of torchrun.
+"""The processors and memory that this process may use, who else is busy, how its threads wait, its like of torchrun.
 
 joblib counts processors too, but its import takes longer than `--help` may, and it looks for a limit only at the root
 of the control groups, where a job of SLURM has none.
@@ -6,6 +6,7 @@ of the control groups, where a job of SLURM has none.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, MutableMapping
@@ -76,8 +77,44 @@ def crowded(threads: int) -> str:
     return f"the machine is busy: {wanting}, beside {threads} threads here, and it has {present}; this takes longer"
 
 
+def memory_left() -> float:
+    """Bytes of memory that nobody uses, but for what the system keeps of files, also within the control groups.
+
+    Where the system does not tell, infinitely many.
+    """
+    known = [_counts(PROC / "meminfo").get("MemAvailable:", math.inf / 1024) * 1024]
+    for folder, first_version in _groups("memory"):
+        limit, used, files = _MEMORY_FILES[first_version]
+        with contextlib.suppress(OSError, ValueError):
+            most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
+            known.append(most - now + _counts(folder / "memory.stat").get(files, 0))
+    return max(0.0, min(known))
+
+
+_MEMORY_FILES = {
+    True: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+    False: ("memory.max", "memory.current", "file"),
+}
+"""Of both versions of control groups: the limit, what is used, and the name of files' part of it in `memory.stat`."""
+
+
+def _counts(path: Path) -> dict[str, float]:
+    """The numbers of a file whose lines are a name and a number; none where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+        return {name: float(value) for name, value, *_ in map(str.split, lines)}
+    except (OSError, ValueError):
+        return {}
+
+
 def _quotas() -> Iterator[float]:
     """Processors that the control groups of this process allow, of both versions; a group is limited by those above."""
+    for folder, first_version in _groups("cpu"):
+        yield from _quota(folder, first_version=first_version)
+
+
+def _groups(controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folder of each control group of this process and above it that may limit this; whether of version 1."""
     try:
         lines = (PROC / "self" / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -85,13 +122,13 @@ def _quotas() -> Iterator[float]:
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # In a container the name may be that of the machine, whose groups it does not see: then its root is its own.
         group = PurePosixPath(name.lstrip("/"))
         for folder in (group, *group.parents):
-            for mount in (controllers, "cpu") if controllers else ("", "unified"):
-                yield from _quota(CGROUPS / mount / folder, first_version=bool(controllers))
+            for mount in (controllers, controller) if controllers else ("", "unified"):
+                yield CGROUPS / mount / folder, bool(controllers)
 
 
 def _quota(folder: Path, *, first_version: bool) -> Iterator[float]:

@@ -51,6 +51,39 @@ def machine(tmp_path, monkeypatch):
     return make
 
 
+MEMORY = {
+    # What /proc/self/cgroup says, the files of the groups, and the bytes left of 8 KiB that the machine has.
+    "no groups": ("", {}, 8192),
+    "no limit": ("0::/job", {"job/memory.max": "max", "job/memory.current": "5000"}, 8192),
+    "version 2": ("0::/job", {"job/memory.max": "6000", "job/memory.current": "5000"}, 1000),
+    "but for what is kept of files": (
+        "0::/job",
+        {"job/memory.max": "6000", "job/memory.current": "5000", "job/memory.stat": "anon 4600\nfile 400"},
+        1400,
+    ),
+    "a group above": ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "900", "a/memory.current": "0"}, 900),
+    "version 1": (
+        "7:memory:/x\n4:cpu,cpuacct:/job",
+        {
+            "memory/x/memory.limit_in_bytes": "3000",
+            "memory/x/memory.usage_in_bytes": "2000",
+            "memory/x/memory.stat": "cache 1\ntotal_cache 500",
+        },
+        1500,
+    ),
+    "more than allowed": ("0::/", {"memory.max": "100", "memory.current": "200"}, 0),
+}
+
+
+@pytest.mark.parametrize("case", MEMORY)
+def test_memory_is_what_the_machine_and_the_groups_have_left(case, machine, tmp_path):
+    groups, files, expected = MEMORY[case]
+    machine(groups, files)
+    assert processors.memory_left() == (float("inf") if expected == 8192 else expected)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:    16 kB\nMemAvailable:    8 kB\nHugePages_Total:   0\n")
+    assert processors.memory_left() == expected
+
+
 @pytest.mark.parametrize("case", QUOTAS)
 def test_processors_are_those_that_affinity_and_quota_allow(case, machine):
     groups, files, expected = QUOTAS[case]

@@ -16,22 +16,26 @@ then computes the generators' gradients with its former weights.)
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from cxrtool.models.class_inherent import Generators, standardise, to_pictures
 from cxrtool.models.network import Network
 from cxrtool.models.perceptual import Perceptual
 from cxrtool.training.classifier_losses import class_weights, cross_entropy
-from cxrtool.training.device import autocast, on_device
+from cxrtool.training.device import autocast, memory_left, on_device
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job
+from cxrtool.training.norms import norms_of
 from cxrtool.training.options import OPTIMIZERS
 
 PERCEPTUAL, VARIATION = 0.006, 2e-8
@@ -39,6 +43,9 @@ PERCEPTUAL, VARIATION = 0.006, 2e-8
 
 TERMS = ("mse", "perceptual", "tv", "class", "total")
 """The terms of a generator's loss, unweighted, and their weighted sum."""
+
+GRAPH = 600
+"""Values that a generator's gradient needs, for each of its input: five a residual block, in 64 channels for three."""
 
 FROZEN = ("conv1", "bn1", "layer1", "layer2")
 """The frozen layers of the pretrained ResNet-18; the running statistics of their normalisations are still updated."""
@@ -123,6 +130,7 @@ class GeneratorFit(Job):
     class_loss_weight: float
     classifier_lr: float
     _names: list[str] = field(init=False)
+    _kept: bool | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._names = list(self.module.generators.classes)
@@ -158,18 +166,45 @@ class GeneratorFit(Job):
         return False
 
     def learn(self, items: np.ndarray, epoch: int, share: float = 1.0) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Compute the gradient of each generator's loss and of the classifier's loss; the batch is never divided."""
+        """Compute the gradient of each generator's loss and of the classifier's loss; the batch is never divided.
+
+        Where memory is short, a generator computes its version a second time for its gradient, with the same result:
+        then the memory holds what one block of one generator needs, not all of all.
+        """
         inputs, target = self.batch(items, epoch)
+        members, players = self.module.generators.members, self.parameter_groups()
+        if self._kept is None:
+            # Once, because what torch has freed and keeps for itself does not look free later.
+            needed = GRAPH * len(members) * inputs.numel() * (2 if self.precision == "bf16" else 4)
+            self._kept = needed < self.room()
+        versions = [self._version(member, inputs, kept=self._kept) for member in members]
+        # The losses are led back to the versions, and from each of them to the weights of its generator.
+        shown = [version.detach().requires_grad_() for version in versions]
         with autocast(self.device, self.precision):
-            made, logits = self.module(inputs)
-            seen = None if self.perceptual is None else self._see(inputs, made)
+            logits = self._classify(shown)
         judged = self.loss(logits, target)
-        terms: dict[str, Tensor] = {}
-        losses = [*self._generator_losses(inputs, target, made, logits, judged, seen, terms), judged]
-        for index, (player, loss) in enumerate(zip(self.parameter_groups(), losses, strict=True)):
-            last = index == len(losses) - 1
-            torch.autograd.backward(loss, inputs=player, retain_graph=not last)
+        of_class = [self._of_class(logits, target, judged, index) for index in range(len(members))]
+        slopes = [self._slope(self.class_loss_weight * loss, one) for loss, one in zip(of_class, shown, strict=True)]
+        torch.autograd.backward(judged, inputs=players[-1])
+        truth = self._see(inputs)
+        found: list[dict[str, Tensor]] = []
+        for index, member in enumerate(members):
+            parts, own = self._own_loss(inputs, shown[index], truth)
+            slope = self._slope(own, shown[index], again=False) + slopes[index]
+            with _seen_before(member):
+                torch.autograd.backward(versions[index], slope, inputs=players[index])
+            class_term = of_class[index].detach()
+            found.append({**parts, "class": class_term, "total": own.detach() + self.class_loss_weight * class_term})
+        terms = {
+            term_of(part, name): values[part]
+            for name, values in zip(self._names, found, strict=True)
+            for part in values
+        }
         return judged.detach(), self.score_sum(logits.detach(), target), terms
+
+    def room(self) -> float:
+        """Bytes of memory that what the generators' gradients need may take."""
+        return memory_left(self.device) / 2
 
     def batch(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S), augmented and standardised, and their classes (B,)."""
@@ -200,36 +235,60 @@ class GeneratorFit(Job):
             between()
         return float(loss) / count, float(right) / count
 
-    def _see(self, inputs: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the images (B, C, s, s) and of their versions (K, B, C, s, s)."""
-        perceptual = cast(Perceptual, self.perceptual)
-        with torch.no_grad():
-            truth = perceptual(inputs).float()
-        found = perceptual(made.flatten(0, 1)).float()
-        return truth, found.view(*made.shape[:2], *found.shape[1:])
+    def _version(self, member: nn.Module, inputs: Tensor, *, kept: bool) -> Tensor:
+        """A generator's version (B, 3, S, S) of the images, with all that its gradient needs, or what leads back to it.
 
-    def _generator_losses(
-        self,
-        inputs: Tensor,
-        target: Tensor,
-        made: Tensor,
-        logits: Tensor,
-        judged: Tensor,
-        seen: tuple[Tensor, Tensor] | None,
-        terms: dict[str, Tensor],
-    ) -> Iterator[Tensor]:
-        """Yield the loss of each generator, and fill `terms`."""
-        for index, name in enumerate(self._names):
-            version = made[index].float()
-            pixels, variation = functional.mse_loss(version, inputs), total_variation(version)
-            of_class = class_cross_entropy(logits, target, index) if self.class_loss == "own" else judged
-            total = pixels + VARIATION * variation + self.class_loss_weight * of_class
-            parts = {"mse": pixels, "tv": variation, "class": of_class}
-            if seen is not None:
-                parts["perceptual"] = functional.mse_loss(seen[1][index], seen[0])
-                total = total + PERCEPTUAL * parts["perceptual"]
-            terms |= {term_of(part, name): value.detach() for part, value in {**parts, "total": total}.items()}
-            yield total
+        Without it, every layer or block is computed again when its turn comes, with the same result.
+        """
+        version = inputs
+        with autocast(self.device, self.precision):
+            for layer in member.children():
+                again = partial(checkpoint, layer, use_reentrant=False, preserve_rng_state=False)
+                version = (layer if kept else again)(version)
+        return version
+
+    def _classify(self, versions: Sequence[Tensor]) -> Tensor:
+        """Logits (K, B, K) of all versions, which pass the classifier in one batch."""
+        logits: Tensor = self.module.classifier(torch.cat(list(versions))).float()
+        return logits.view(len(versions), len(versions[0]), -1)
+
+    def _of_class(self, logits: Tensor, target: Tensor, judged: Tensor, label: int) -> Tensor:
+        return class_cross_entropy(logits, target, label) if self.class_loss == "own" else judged
+
+    @staticmethod
+    def _slope(loss: Tensor, version: Tensor, *, again: bool = True) -> Tensor:
+        """The gradient of a loss by a version; 0 where no image of the batch bears on it.
+
+        Args:
+            loss: The loss.
+            version: The version.
+            again: Other gradients will be led back the same way.
+        """
+        if not loss.requires_grad:
+            return torch.zeros_like(version)
+        return torch.autograd.grad(loss, version, retain_graph=again)[0]
+
+    def _see(self, inputs: Tensor) -> Tensor | None:
+        """Features of the images (B, C, s, s)."""
+        if self.perceptual is None:
+            return None
+        with torch.no_grad(), autocast(self.device, self.precision):
+            features: Tensor = self.perceptual(inputs).float()
+        return features
+
+    def _own_loss(self, inputs: Tensor, version: Tensor, truth: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms of a generator's loss that depend on its version alone, detached, and their weighted sum."""
+        exact = version.float()
+        pixels, variation = functional.mse_loss(exact, inputs), total_variation(exact)
+        total = pixels + VARIATION * variation
+        parts = {"mse": pixels.detach(), "tv": variation.detach()}
+        if truth is not None and self.perceptual is not None:
+            with autocast(self.device, self.precision):
+                features = self.perceptual(version).float()
+            difference = functional.mse_loss(features, truth)
+            total = total + PERCEPTUAL * difference
+            parts["perceptual"] = difference.detach()
+        return parts, total
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         """The trained parameters of each generator, then those of the classifier."""
@@ -242,6 +301,20 @@ class GeneratorFit(Job):
 
     def _classes(self, indices: np.ndarray) -> Tensor:
         return self._target[on_device(indices, self.device)]
+
+
+@contextlib.contextmanager
+def _seen_before(member: nn.Module) -> Iterator[None]:
+    """The running statistics know the images already: they are not updated when a layer is computed again."""
+    norms = norms_of(member)
+    former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, former, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
 def term_of(part: str, name: str) -> str:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from cxrtool import processors
 from cxrtool.data.files import locked
 from cxrtool.errors import CxrtoolError, OutputError, UsageError
 from cxrtool.options import one_of
-from cxrtool.processors import crowded
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -198,6 +198,15 @@ def keep_freed_memory() -> None:
             library.mallopt(option, 1 << 30)
 
 
+def memory_left(device: torch.device) -> float:
+    """Bytes of memory of a device that nobody uses; of a machine that does not tell, infinitely many."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch keeps for itself can be used again.
+        return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    return processors.memory_left()
+
+
 POLL = 0.5
 """Seconds between two checks whether a GPU is free."""
 
@@ -221,7 +230,7 @@ def take_turns(
         between: Called while waiting; what it raises ends the wait.
     """
     if device.type != "cuda":
-        if text := crowded(threads):
+        if text := processors.crowded(threads):
             say(text)
         yield
         return

@@ -143,6 +143,28 @@ def test_gradients_are_those_of_as_many_separate_passes(make_contest, classes, i
     assert own or parts["class"] == pytest.approx(float(loss))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_with_little_memory_the_step_is_the_same(make_contest, monkeypatch, precision):
+    steps, passes = [], []
+    for room in (math.inf, 0):
+        job = make_contest(2)
+        job.precision = precision
+        job.module.train()
+        calls = []
+        for layer in job.module.generators.members[0].children():
+            layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        monkeypatch.setattr(job, "room", lambda room=room: room)
+        loss, right, terms = job.learn(np.array([0, 1, 2, 5]), 0)
+        gradients = {f"gradient of {name}": weight.grad for name, weight in job.module.named_parameters()}
+        steps.append({**job.module.state_dict(), **gradients, **terms, "loss": loss, "right": right})
+        passes.append(len(calls))
+    assert passes[1] == 2 * passes[0]
+    assert steps[0].keys() == steps[1].keys()
+    assert [name for name in steps[0] if not torch.equal(steps[0][name], steps[1][name])] == []
+    # Every image was seen once.
+    assert {int(value) for name, value in steps[1].items() if "members" in name and "tracked" in name} == {1}
+
+
 def test_a_class_that_a_batch_lacks_adds_nothing():
     logits, target = torch.randn(2, 3, 2), torch.tensor([1, 1, 1])
     assert float(class_cross_entropy(logits, target, 0)) == 0.0
