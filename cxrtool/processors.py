@@ -91,6 +91,15 @@ def memory_left() -> float:
     return max(0.0, min(known))
 
 
+def memory_held() -> float:
+    """Bytes of memory that this process has for itself; 0 where the system does not tell."""
+    try:
+        _, resident, shared, *_ = map(int, (PROC / "self" / "statm").read_text(encoding="ascii").split())
+        return float((resident - shared) * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError):
+        return 0.0
+
+
 _MEMORY_FILES = {
     True: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
     False: ("memory.max", "memory.current", "file"),

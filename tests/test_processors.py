@@ -84,6 +84,13 @@ def test_memory_is_what_the_machine_and_the_groups_have_left(case, machine, tmp_
     assert processors.memory_left() == expected
 
 
+def test_memory_held_is_of_this_process_alone(machine, tmp_path):
+    machine()
+    assert processors.memory_held() == 0
+    (tmp_path / "proc/self/statm").write_text("900 50 20 1 0 100 0\n")
+    assert processors.memory_held() == 30 * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.mark.parametrize("case", QUOTAS)
 def test_processors_are_those_that_affinity_and_quota_allow(case, machine):
     groups, files, expected = QUOTAS[case]

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cxrtool import processors
 from cxrtool.data.files import locked
-from cxrtool.errors import CxrtoolError, OutputError, UsageError
+from cxrtool.errors import CxrtoolError, OutputError, UsageError, count_of
 from cxrtool.options import one_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -199,12 +199,64 @@ def keep_freed_memory() -> None:
 
 
 def memory_left(device: torch.device) -> float:
-    """Bytes of memory of a device that nobody uses; of a machine that does not tell, infinitely many."""
+    """Bytes of memory of a device that nobody uses; of a machine that does not tell, infinitely many.
+
+    What this process uses counts as free: most of it was freed, and is kept for the next step.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch keeps for itself can be used again.
-        return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    return processors.memory_left()
+        return float(free + torch.cuda.memory_reserved(device))
+    return processors.memory_left() + processors.memory_held()
+
+
+@contextlib.contextmanager
+def within_memory(module: nn.Module, device: torch.device, images: int) -> Iterator[None]:
+    """Raise an error where a batch takes the last memory, before the system ends the process.
+
+    A GPU says by itself that its memory does not suffice; Linux gives memory that it lacks, and ends a process that
+    uses it. Once what is kept for the gradients is more than half of what was free, each further tensor must leave some
+    memory: a twentieth of it, or twice the tensor, because what is computed in between needs memory too.
+
+    Args:
+        module: What is trained; its weights are there already.
+        device: Of the batch; only on a CPU is anything done.
+        images: Number of images in the batch, for the message.
+
+    Raises:
+        CxrtoolError: The memory does not suffice.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    room, held, kept = processors.memory_left(), processors.memory_held(), 0
+    uses = dict.fromkeys((weight.untyped_storage().data_ptr() for weight in module.parameters()), 1)
+
+    class Held:
+        """A tensor that is kept for a gradient, until it is not needed any more."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal kept
+            storage = tensor.untyped_storage()
+            self.tensor, self.place, self.bytes = tensor, storage.data_ptr(), storage.nbytes()
+            # A layer's output is the next one's input: it is there once.
+            uses[self.place] = uses.get(self.place, 0) + 1
+            kept += self.bytes * (uses[self.place] == 1)
+            # What this process has freed before looks used, and is used again.
+            grown = kept > room / 2 and processors.memory_held() - held > room / 2
+            if grown and processors.memory_left() < max(room / 20, 2 * self.bytes):
+                batch = f"a batch of {count_of(images, 'image')}"
+                raise CxrtoolError(
+                    f"{batch} needs more memory than the {room / 1e9:.1f} GB that were free",
+                    "use a smaller --batch-size, a smaller --size or a smaller network",
+                )
+
+        def __del__(self) -> None:
+            nonlocal kept
+            uses[self.place] -= 1
+            kept -= self.bytes * (not uses[self.place])
+
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+        yield
 
 
 POLL = 0.5

@@ -24,7 +24,7 @@ from cxrtool.models.network import is_finite, set_mode
 from cxrtool.training.checkpoint import load_state, save_state
 from cxrtool.training.classifier_losses import LOSSES, class_weights
 from cxrtool.training.compiling import Compiled
-from cxrtool.training.device import AtOnce, autocast, on_device
+from cxrtool.training.device import AtOnce, autocast, on_device, within_memory
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job, Row, columns
 from cxrtool.training.norms import renew_norms
@@ -232,7 +232,7 @@ class Loop:
     """The state of one call of `fit`, from batch to batch, as it is saved."""
 
     def __init__(self, job: Job, warn: Callable[[str], None]) -> None:
-        self.job, self.warn, self._warned = job, warn, False
+        self.job, self.warn, self._warned, self._fits = job, warn, False, False
         self.at_once = AtOnce(self._fewer_at_once)
         if not job.trained():
             raise CxrtoolError("expected weights to train, found that all are frozen")
@@ -361,8 +361,12 @@ class Loop:
                 sums = tuple(map(torch.add, sums, found)) if sums else found
             return sums
 
-        # A layer that normalises over the batch needs two images.
-        sums = self.at_once(learn, len(own), 1 if job.divisible else min(2, len(own)))
+        # All batches of a training need as much memory as its first, or less.
+        watched = not (self._fits or ranks or job.compiled)
+        with within_memory(job.module, job.device, count) if watched else contextlib.nullcontext():
+            # A layer that normalises over the batch needs two images.
+            sums = self.at_once(learn, len(own), 1 if job.divisible else min(2, len(own)))
+        self._fits = True
         if ranks:
             ranks.add(job.trained(), sums)
         score_sum, loss_sum, *term_sums = sums

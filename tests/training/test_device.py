@@ -1,3 +1,5 @@
+import contextlib
+import itertools
 import multiprocessing
 import tempfile
 import time
@@ -6,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cxrtool.errors import StoppedError, UsageError
+from cxrtool.errors import CxrtoolError, StoppedError, UsageError
 from cxrtool.training import device as module
 from cxrtool.training.device import (
     autocast,
@@ -134,6 +136,68 @@ def test_another_gpu_and_the_processor_are_not_waited_for(one_gpu, tmp_path):
     with take_turns(one_gpu), take_turns(torch.device("cuda:1")), take_turns(CPU), take_turns(CPU):
         assert len(list(tmp_path.iterdir())) == 2
     assert not list(tmp_path.iterdir())
+
+
+MEBIBYTE = 1 << 20
+
+
+def layers():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256), torch.nn.ReLU())
+
+
+@pytest.fixture
+def remaining(monkeypatch):
+    """MiB of memory: what is free before a batch, and then at each time that it is asked for."""
+
+    def set_them(*values, grown=100):
+        left, held = iter(values), itertools.chain([10], itertools.repeat(10 + grown))
+        monkeypatch.setattr(module.processors, "memory_held", lambda: next(held) * MEBIBYTE)
+        monkeypatch.setattr(module.processors, "memory_left", lambda: next(left) * MEBIBYTE)
+
+    return set_them
+
+
+# Kept for the gradients are the images and both outputs, 1 MiB each; an output that is the next input is there once.
+@pytest.mark.parametrize("left", [(5.9, 0.1), (5.9, 1.9), (59, 0.1), (59, 19)])
+def test_a_batch_that_takes_the_last_memory_is_refused(remaining, left):
+    scale = round(left[0] / 6)
+    remaining(*left)
+    network, images = layers(), torch.ones(1024 * scale, 256)
+    with (
+        pytest.raises(CxrtoolError, match="images needs more memory than the") as caught,
+        module.within_memory(network, torch.device("cpu"), len(images)),
+    ):
+        network(images)
+    assert "--batch-size" in caught.value.hint
+
+
+def test_memory_that_was_freed_before_is_used_again(remaining):
+    remaining(5.9, 0.1, grown=2)
+    with module.within_memory(layers(), torch.device("cpu"), 1024):
+        layers()(torch.ones(1024, 256)).sum().backward()
+
+
+@pytest.mark.parametrize("left", [(6.1,), (5.9, 2.1, 2.1, 2.1), (59, 20.1, 20.1, 20.1)])
+def test_a_batch_that_leaves_memory_is_computed(remaining, left):
+    scale = round(left[0] / 6)
+    remaining(*left)
+    network, images = layers(), torch.ones(1024 * scale, 256)
+    with module.within_memory(network, torch.device("cpu"), len(images)):
+        for _ in range(1 if len(left) > 1 else 5):
+            # What is not needed any more is not counted.
+            network(images).sum().backward()
+
+
+def test_the_gradients_are_the_same_while_memory_is_watched():
+    gradients = []
+    for watched in (False, True):
+        network = layers()
+        images = torch.rand(64, 256, generator=torch.Generator().manual_seed(1))
+        with module.within_memory(network, torch.device("cpu"), 64) if watched else contextlib.nullcontext():
+            network(images).square().mean().backward()
+        gradients.append([weight.grad for weight in network.parameters()])
+    assert all(map(torch.equal, *gradients))
 
 
 def test_a_depthwise_convolution_is_computed_in_fp32_while_its_gradient_is_wanted():
