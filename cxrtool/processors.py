@@ -77,6 +77,16 @@ def crowded(threads: int) -> str:
     return f"the machine is busy: {wanting}, beside {threads} threads here, and it has {present}; this takes longer"
 
 
+def memory() -> int:
+    """Bytes of memory that this process may use: those of the machine, or the least that its control groups allow."""
+    allowed = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder, first_version in _groups("memory"):
+        limit, *_ = _MEMORY_FILES[first_version]
+        with contextlib.suppress(OSError, ValueError):
+            allowed.append(int((folder / limit).read_text(encoding="ascii")))
+    return min(allowed)
+
+
 def memory_left() -> float:
     """Bytes of memory that nobody uses, but for what the system keeps of files, also within the control groups.
 

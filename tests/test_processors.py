@@ -84,6 +84,15 @@ def test_memory_is_what_the_machine_and_the_groups_have_left(case, machine, tmp_
     assert processors.memory_left() == expected
 
 
+@pytest.mark.parametrize(
+    ("case", "allowed"), [("no limit", None), ("version 2", 6000), ("a group above", 900), ("version 1", 3000)]
+)
+def test_memory_is_that_of_the_machine_or_what_the_groups_allow(case, allowed, machine):
+    groups, files, _ = MEMORY[case]
+    machine(groups, files)
+    assert processors.memory() == (allowed or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
 def test_memory_held_is_of_this_process_alone(machine, tmp_path):
     machine()
     assert processors.memory_held() == 0

@@ -214,12 +214,7 @@ def _processor(settings: Settings) -> Iterator[Finding]:
 
 
 def _memory(settings: Settings) -> Iterator[Finding]:
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # A container may have less memory than the machine.
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = Path(name)
-        if limit.exists() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
-            whole = min(whole, int(text))
+    whole = processors.memory()
     enough = whole >= LITTLE_MEMORY
     yield Finding(
         "memory", OK if enough else WARN, _gigabytes(whole), "" if enough else "use --workers 1 and small batches"

@@ -16,10 +16,8 @@ then computes the generators' gradients with its former weights.)
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import cast
 
 import numpy as np
@@ -35,7 +33,7 @@ from cxrtool.training.classifier_losses import class_weights, cross_entropy
 from cxrtool.training.device import autocast, memory_left, on_device
 from cxrtool.training.features import Source
 from cxrtool.training.job import Job
-from cxrtool.training.norms import norms_of
+from cxrtool.training.norms import norms_of, running_kept
 from cxrtool.training.options import OPTIMIZERS
 
 PERCEPTUAL, VARIATION = 0.006, 2e-8
@@ -63,14 +61,17 @@ class GeneratorTraining(nn.Module):
         self.generators, self.classifier = generators, classifier
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised images (B, 3, S, S) to their K versions (K, B, 3, S, S) and logits (K, B, K).
+        """Standardised images (B, 3, S, S) to their K versions (K, B, 3, S, S) and logits (K, B, K)."""
+        made = torch.cat([member(inputs) for member in self.generators.members])
+        return made.view(-1, *inputs.shape), self.judge(made)
+
+    def judge(self, made: Tensor) -> Tensor:
+        """The K versions (K * B, 3, S, S) of images, one generator's after the other's, to logits (K, B, K).
 
         All versions pass the classifier in one batch, so that they share the statistics of batch normalisation.
         """
-        made = torch.cat([member(inputs) for member in self.generators.members])
-        logits = self.classifier(made)
-        count = len(self.generators.members)
-        return made.view(count, len(inputs), *made.shape[1:]), logits.float().view(count, len(inputs), -1)
+        logits: Tensor = self.classifier(made).float()
+        return logits.view(len(self.generators.members), -1, logits.shape[1])
 
 
 def decide(logits: Tensor) -> Tensor:
@@ -174,14 +175,14 @@ class GeneratorFit(Job):
         inputs, target = self.batch(items, epoch)
         members, players = self.module.generators.members, self.parameter_groups()
         if self._kept is None:
-            # Once, because what torch has freed and keeps for itself does not look free later.
+            # Once, because a GPU is waited for where it is asked.
             needed = GRAPH * len(members) * inputs.numel() * (2 if self.precision == "bf16" else 4)
             self._kept = needed < self.room()
         versions = [self._version(member, inputs, kept=self._kept) for member in members]
         # The losses are led back to the versions, and from each of them to the weights of its generator.
         shown = [version.detach().requires_grad_() for version in versions]
         with autocast(self.device, self.precision):
-            logits = self._classify(shown)
+            logits = self.module.judge(torch.cat(shown))
         judged = self.loss(logits, target)
         of_class = [self._of_class(logits, target, judged, index) for index in range(len(members))]
         slopes = [self._slope(self.class_loss_weight * loss, one) for loss, one in zip(of_class, shown, strict=True)]
@@ -191,7 +192,8 @@ class GeneratorFit(Job):
         for index, member in enumerate(members):
             parts, own = self._own_loss(inputs, shown[index], truth)
             slope = self._slope(own, shown[index], again=False) + slopes[index]
-            with _seen_before(member):
+            # They know the images already, and a layer may be computed again here.
+            with running_kept(norms_of(member)):
                 torch.autograd.backward(versions[index], slope, inputs=players[index])
             class_term = of_class[index].detach()
             found.append({**parts, "class": class_term, "total": own.detach() + self.class_loss_weight * class_term})
@@ -243,14 +245,11 @@ class GeneratorFit(Job):
         version = inputs
         with autocast(self.device, self.precision):
             for layer in member.children():
-                again = partial(checkpoint, layer, use_reentrant=False, preserve_rng_state=False)
-                version = (layer if kept else again)(version)
+                if kept:
+                    version = layer(version)
+                else:
+                    version = checkpoint(layer, version, use_reentrant=False, preserve_rng_state=False)
         return version
-
-    def _classify(self, versions: Sequence[Tensor]) -> Tensor:
-        """Logits (K, B, K) of all versions, which pass the classifier in one batch."""
-        logits: Tensor = self.module.classifier(torch.cat(list(versions))).float()
-        return logits.view(len(versions), len(versions[0]), -1)
 
     def _of_class(self, logits: Tensor, target: Tensor, judged: Tensor, label: int) -> Tensor:
         return class_cross_entropy(logits, target, label) if self.class_loss == "own" else judged
@@ -301,20 +300,6 @@ class GeneratorFit(Job):
 
     def _classes(self, indices: np.ndarray) -> Tensor:
         return self._target[on_device(indices, self.device)]
-
-
-@contextlib.contextmanager
-def _seen_before(member: nn.Module) -> Iterator[None]:
-    """The running statistics know the images already: they are not updated when a layer is computed again."""
-    norms = norms_of(member)
-    former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, tracked) in zip(norms, former, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
 def term_of(part: str, name: str) -> str:

@@ -9,7 +9,8 @@ without augmentation and dropout, each layer on what the layers before it give i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -77,6 +78,19 @@ def norms_of(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [part for part in module.modules() if isinstance(part, kinds) and part.training]
 
 
+@contextlib.contextmanager
+def running_kept(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Leave the running statistics of normalisations alone inside the block, while the batch's own normalise it."""
+    former = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, former, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
 @torch.no_grad()
 def renew_norms(
     module: nn.Module,
@@ -108,26 +122,22 @@ def renew_norms(
     if not norms or len(indices) < 2:
         return 0
     pooled, at_once = [_Pooled(norm, device) for norm in norms], AtOnce(_refuse)
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    # A momentum of 0 leaves the running statistics alone while the batch's own normalise it.
     hooks = [norm.register_forward_pre_hook(_taking(one)) for norm, one in zip(norms, pooled, strict=True)]
     try:
         for norm in norms:
             norm.train()
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        for batch in _batches(indices, max(batch_size, BATCH)):
+        with running_kept(norms):
+            for batch in _batches(indices, max(batch_size, BATCH)):
 
-            def work(size: int, batch: np.ndarray = batch) -> None:
-                with autocast(device, precision):
-                    module(images(batch[:size]))
+                def work(size: int, batch: np.ndarray = batch) -> None:
+                    with autocast(device, precision):
+                        module(images(batch[:size]))
 
-            at_once(work, len(batch))
-            between()
+                at_once(work, len(batch))
+                between()
     finally:
         for hook in hooks:
             hook.remove()
-        for norm, (momentum, tracked) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked
         module.eval()
     for one in pooled:
         one.give()
