@@ -57,14 +57,14 @@ all 38 with a Dice below 0.75 and 3 % of those above 0.90 were expected to have 
 
 @dataclass(frozen=True)
 class Component:
-    """A connected part of a mask: its bounding box and its area in pixels."""
+    """A connected part of a mask: its area in pixels, and its bounding box where that is known."""
 
     label: int
-    left: int
-    top: int
-    width: int
-    height: int
     area: int
+    left: int = 0
+    top: int = 0
+    width: int = 0
+    height: int = 0
 
 
 def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mask:
@@ -77,6 +77,16 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
     least = SMALL * mask.size
     if _is_clean(mask, least):
         return mask
+    # Everything around the objects is background, and stays it.
+    left, top, width, height = cv2.boundingRect(mask)
+    if width:
+        objects = mask[top : top + height, left : left + width]
+        objects[:] = _cleaned(objects, least)
+    return mask
+
+
+def _cleaned(mask: Mask, least: float) -> Mask:
+    """The mask with its objects and holes below `least` pixels gone, and at most two lungs."""
     labels, found = _components(mask, 8)
     large = [component for component in found if component.area >= least]
     if len(large) < len(found):
@@ -84,11 +94,11 @@ def clean(probability: NDArray[np.float32], threshold: float = THRESHOLD) -> Mas
     # With a frame of background, all background that touches the border is one component.
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     outside, gaps = _components(~np.asarray(framed, np.uint8), 4)
-    holes = [gap for gap in gaps if gap.area < least and gap.left and gap.top]
+    holes = [gap for gap in gaps if gap.area < least and gap.label != outside[0, 0]]
     if holes:
-        mask |= _only(outside, holes)[1:-1, 1:-1]
+        mask = mask | _only(outside, holes)[1:-1, 1:-1]
         labels, large = _components(mask, 8)
-    lungs = two_lungs(large)
+    lungs = two_lungs([_boxed(labels, one) for one in large])
     return _only(labels, lungs) if len(lungs) < len(large) else mask
 
 
@@ -140,7 +150,7 @@ def two_lungs(components: Sequence[Component]) -> list[Component]:
 def _inside(outline: Any) -> Component:
     """The component in an outline; its area is a little too small, because outlines connect the centres of pixels."""
     left, top, width, height = cv2.boundingRect(outline)
-    return Component(0, left, top, width, height, int(cv2.contourArea(outline)))
+    return Component(0, int(cv2.contourArea(outline)), left, top, width, height)
 
 
 def _shared_columns(one: Component, other: Component) -> float:
@@ -150,8 +160,16 @@ def _shared_columns(one: Component, other: Component) -> float:
 
 
 def _components(mask: Mask, connectivity: int) -> tuple[NDArray[np.int32], list[Component]]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
-    return np.asarray(labels, np.int32), [Component(label, *map(int, row)) for label, row in enumerate(stats) if label]
+    """The label of each pixel (H, W), and the components without their boxes; the background's label is 0."""
+    # OpenCV's own statistics, with boxes and centres, take five times as long as the labels.
+    labels = np.asarray(cv2.connectedComponents(mask, connectivity=connectivity)[1], np.int32)
+    areas = np.bincount(labels.ravel())
+    return labels, [Component(label, int(area)) for label, area in enumerate(areas) if label]
+
+
+def _boxed(labels: NDArray[np.int32], component: Component) -> Component:
+    left, top, width, height = cv2.boundingRect((labels == component.label).view(np.uint8))
+    return Component(component.label, component.area, left, top, width, height)
 
 
 def _only(labels: NDArray[np.int32], components: Sequence[Component]) -> Mask:

@@ -52,9 +52,8 @@ def part_of(network: str, folder: Path) -> Part:
 
 def repeated(manifest: Manifest, count: int, target: Path) -> Path:
     """A manifest of so many images out of a few, each under several names."""
-    rows = [
-        {**manifest.rows[k % len(manifest)], "image_id": f"im{k:05}", "mask": ""} for k in range(count)
-    ]  # fmt: skip
+    drawn = manifest.rows[:DRAWN]
+    rows = [{**drawn[k % len(drawn)], "image_id": f"im{k:05}", "mask": ""} for k in range(count)]
     write_manifest(target, manifest.columns, rows)
     return target
 

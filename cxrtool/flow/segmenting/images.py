@@ -9,12 +9,12 @@ is kept decoded in a temporary file, because decoding it twice takes longer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cxrtool.data.confinement import check_inside
 from cxrtool.errors import ImageError, InputError
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cxrtool.imaging.fits import Form
     from cxrtool.training.lung_finder import LungFinder
 
+
+Item = TypeVar("Item")
 
 IMAGES, MASKS, REFERENCES = "images", "masks", "references"
 """The folders that are written: images whose pixels changed, masks, and cropped masks of the manifest."""
@@ -158,6 +160,19 @@ class Network:
             view.values = None
         return run_filled(finder, shown, self.batch_size)
 
+    def answers(self, items: Iterable[Item], view_of: Callable[[Item], HasValues]) -> Iterator[tuple[Item, np.ndarray]]:
+        """Each item with the probabilities (S, S) for its view, in batches that are computed beside the caller."""
+        from cxrtool.training.lanes import in_lanes, lanes_for
+
+        finder, stream = self.load(), iter(items)
+        batches = iter(lambda: list(islice(stream, self.batch_size)), [])
+
+        def work(batch: Sequence[Item]) -> np.ndarray:
+            return self.answer(finder, [view_of(item) for item in batch])
+
+        for batch, found in in_lanes(work, batches, lanes_for(finder.device)):
+            yield from zip(batch, found, strict=True)
+
 
 _loaded = lru_cache(1)(Network.load)
 
@@ -170,18 +185,18 @@ def segment_all(
         work = partial(segment_batch, way=way, network=network, seed=settings.seed, threads=settings.threads)
         yield from cluster.map(work, tasks, network.batch_size)
         return
-    workers, finder = min(settings.workers, len(tasks) or 1), network.load()
+    workers = min(settings.workers, len(tasks) or 1)
     failed: list[tuple[Task, InputError]] = []
 
-    def answers() -> Iterator[tuple[Prepared, np.ndarray]]:
-        results = map_items(partial(prepare_one, way=way), tasks, workers=workers, preload=PRELOAD)
-        while batch := list(islice(results, network.batch_size)):
-            failed.extend((task, result) for task, result in batch if isinstance(result, InputError))
-            views = [result for _, result in batch if not isinstance(result, InputError)]
-            if views:
-                yield from zip(views, network.answer(finder, views), strict=True)
+    def prepared_ones() -> Iterator[Prepared]:
+        for task, result in map_items(partial(prepare_one, way=way), tasks, workers=workers, preload=PRELOAD):
+            if isinstance(result, InputError):
+                failed.append((task, result))
+            else:
+                yield result
 
-    for (prepared, _), result in map_items(partial(finish_one, way=way), answers(), workers=workers, preload=PRELOAD):
+    answered = network.answers(prepared_ones(), lambda one: one)
+    for (prepared, _), result in map_items(partial(finish_one, way=way), answered, workers=workers, preload=PRELOAD):
         while failed:
             yield failed.pop()
         yield prepared.task, result

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.views import RowView
@@ -85,7 +84,7 @@ def find_all(
         )
         yield from cluster.map(work, tasks, network.batch_size)
         return
-    workers, finder = min(settings.workers, len(tasks) or 1), search.network.load()
+    workers = min(settings.workers, len(tasks) or 1)
     failed: list[tuple[Task, InputError]] = []
 
     def segmented() -> Iterator[tuple[Task, Made]]:
@@ -95,14 +94,17 @@ def find_all(
             else:
                 yield task, record
 
+    def viewed() -> Iterator[tuple[Task, Made, View]]:
+        work = partial(view_one, way=way, form=search.form)
+        for item, view in map_items(work, segmented(), workers=workers, preload=PRELOAD):
+            if isinstance(view, InputError):
+                failed.append((item[0], view))
+            else:
+                yield (*item, view)
+
     def answers() -> Iterator[tuple[Task, Made, View, np.ndarray]]:
-        results = map_items(partial(view_one, way=way, form=search.form), segmented(), workers=workers, preload=PRELOAD)
-        while batch := list(islice(results, search.network.batch_size)):
-            failed.extend((task, view) for (task, _), view in batch if isinstance(view, InputError))
-            shown = [(*item, view) for item, view in batch if not isinstance(view, InputError)]
-            if shown:
-                found = search.network.answer(finder, [view for _, _, view in shown])
-                yield from ((*item, answer) for item, answer in zip(shown, found, strict=True))
+        for item, answer in search.network.answers(viewed(), lambda item: item[-1]):
+            yield (*item, answer)
 
     finished = map_items(partial(finish_one, way=way, search=search), answers(), workers=workers, preload=PRELOAD)
     for (task, *_), result in finished:
