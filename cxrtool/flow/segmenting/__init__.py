@@ -214,6 +214,9 @@ def _segment(
     settings: Settings,
 ) -> Mapping[str, dict[str, Any]]:
     """Segment the remaining images; returns the records of all images that could be read, by id."""
+    from cxrtool.training.device import choose_device
+    from cxrtool.training.lanes import Lanes
+
     folders = (IMAGES, MASKS, REFERENCES, *((opacities.FOUND, opacities.REFERENCE) if search else ()))
     for name in folders:
         (build.path / name).mkdir(exist_ok=True)
@@ -233,9 +236,9 @@ def _segment(
     records = build.done(marks, "image")
     tasks = [task for name, task in found.items() if name not in records]
     rejects = {}
-    with settings.report.progress("segmenting", len(tasks)) as advance:
-        found_in = opacities.find_all(tasks, way, network, search, settings) if search else None
-        for task, result in found_in or segment_all(tasks, way, network, settings):
+    with settings.report.progress("segmenting", len(tasks)) as advance, Lanes(choose_device(network.device)) as lanes:
+        found_in = opacities.find_all(tasks, way, network, search, settings, lanes) if search else None
+        for task, result in found_in or segment_all(tasks, way, network, settings, lanes):
             if isinstance(result, InputError):
                 rejects[task.image_id] = result.message
             else:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxrtool.imaging.fits import Form
+    from cxrtool.training.lanes import Lanes
     from cxrtool.training.lung_finder import LungFinder
 
 
@@ -160,17 +161,17 @@ class Network:
             view.values = None
         return run_filled(finder, shown, self.batch_size)
 
-    def answers(self, items: Iterable[Item], view_of: Callable[[Item], HasValues]) -> Iterator[tuple[Item, np.ndarray]]:
+    def answers(
+        self, items: Iterable[Item], view_of: Callable[[Item], HasValues], lanes: Lanes
+    ) -> Iterator[tuple[Item, np.ndarray]]:
         """Each item with the probabilities (S, S) for its view, in batches that are computed beside the caller."""
-        from cxrtool.training.lanes import in_lanes, lanes_for
-
         finder, stream = self.load(), iter(items)
         batches = iter(lambda: list(islice(stream, self.batch_size)), [])
 
         def work(batch: Sequence[Item]) -> np.ndarray:
             return self.answer(finder, [view_of(item) for item in batch])
 
-        for batch, found in in_lanes(work, batches, lanes_for(finder.device)):
+        for batch, found in lanes.map(work, batches):
             yield from zip(batch, found, strict=True)
 
 
@@ -178,7 +179,7 @@ _loaded = lru_cache(1)(Network.load)
 
 
 def segment_all(
-    tasks: Sequence[Task], way: Way, network: Network, settings: Settings
+    tasks: Sequence[Task], way: Way, network: Network, settings: Settings, lanes: Lanes
 ) -> Iterator[tuple[Task, dict[str, Any] | InputError]]:
     """Yield the record of each image, or its error; in order except for those that cannot be read."""
     if cluster := Cluster.of(settings):
@@ -195,7 +196,7 @@ def segment_all(
             else:
                 yield result
 
-    answered = network.answers(prepared_ones(), lambda one: one)
+    answered = network.answers(prepared_ones(), lambda one: one, lanes)
     for (prepared, _), result in map_items(partial(finish_one, way=way), answered, workers=workers, preload=PRELOAD):
         while failed:
             yield failed.pop()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cxrtool.imaging.fits import Form
     from cxrtool.imaging.masks import Mask
     from cxrtool.models.parts import Part
+    from cxrtool.training.lanes import Lanes
 
 FOUND, REFERENCE = "opacities", "opacities_reference"
 """Folders, and columns with the path: masks that were found, and those that the manifest had."""
@@ -75,7 +76,7 @@ def search_with(part: Part, lungs: Network, rows: Iterable[RowView]) -> Search:
 
 
 def find_all(
-    tasks: Sequence[Task], way: Way, network: Network, search: Search, settings: Settings
+    tasks: Sequence[Task], way: Way, network: Network, search: Search, settings: Settings, lanes: Lanes
 ) -> Iterator[tuple[Task, Made | InputError]]:
     """Segment the lungs of each image and find opacities in them; errors may come before earlier images."""
     if cluster := Cluster.of(settings):
@@ -88,7 +89,7 @@ def find_all(
     failed: list[tuple[Task, InputError]] = []
 
     def segmented() -> Iterator[tuple[Task, Made]]:
-        for task, record in segment_all(tasks, way, network, settings):
+        for task, record in segment_all(tasks, way, network, settings, lanes):
             if isinstance(record, InputError):
                 failed.append((task, record))
             else:
@@ -103,7 +104,7 @@ def find_all(
                 yield (*item, view)
 
     def answers() -> Iterator[tuple[Task, Made, View, np.ndarray]]:
-        for item, answer in search.network.answers(viewed(), lambda item: item[-1]):
+        for item, answer in search.network.answers(viewed(), lambda item: item[-1], lanes):
             yield (*item, answer)
 
     finished = map_items(partial(finish_one, way=way, search=search), answers(), workers=workers, preload=PRELOAD)
