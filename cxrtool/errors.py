@@ -6,6 +6,11 @@ A message states what was expected, what was found (file, line, value) and what 
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
+NO_FILE = "no such file"
+"""Why a path cannot be read at which there is nothing."""
+
 
 def count_of(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, for a message; `plural` is needed where it is not the noun with an s.
@@ -54,6 +59,28 @@ class ChangedError(InputError):
 
 class ImageError(InputError):
     """One image cannot be read as a radiograph; steps list it in `rejects.csv` and go on."""
+
+
+class NothingReadError(InputError):
+    """Not a single image of an input can be read.
+
+    Args:
+        name: Of the input.
+        count: Number of images in it.
+        path: Of the first one that was tried; empty where none was, or where the reason has it.
+        reason: Why that cannot be read.
+        wanted: What was expected.
+    """
+
+    def __init__(
+        self, name: str, count: int, path: str | PurePath = "", reason: str = "", wanted: str = "an image"
+    ) -> None:
+        first = ": ".join(filter(None, (str(path), reason.removeprefix(f"{path}: "))))
+        found = f"none among {count}, the first: {first}" if first else f"none among {count}"
+        super().__init__(
+            f"{name}: expected {wanted} that can be read, found {found}",
+            "if the table was moved: its paths are relative to its folder" if reason.endswith(NO_FILE) else None,
+        )
 
 
 class OutputError(CxrtoolError):

@@ -35,7 +35,7 @@ from cxrtool.data.tables.manifest import (
 )
 from cxrtool.data.tables.predictions import GROUPING, LEARNED, Predictions, write_predictions
 from cxrtool.data.tables.twins import MARK, is_twin
-from cxrtool.errors import InputError, OutputError, StrictError, UsageError, count_of
+from cxrtool.errors import InputError, NothingReadError, OutputError, StrictError, UsageError, count_of
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, check_equal, check_pixels
 from cxrtool.flow.chain import Chain, chain_of_rows, copy_parts, is_divided, radiograph_of
@@ -172,10 +172,8 @@ class Stores:
             )
         check_pixels(self.manifest, store.sha256)
         if self.needed and len(store.failed) == len(store):
-            raise InputError(
-                f"{self.manifest.name}: expected an image that can be read, found none among {len(store)}, the first: "
-                f"{next(iter(store.failed.values()), 'there are none')}"
-            )
+            index, reason = next(iter(store.failed.items()), (0, ""))
+            raise NothingReadError(self.manifest.name, len(store), paths[index] if reason else "", reason)
         if store.failed and self.warn and not self._opened:
             settings.report.warn(
                 f"{len(store.failed)} of {count_of(len(store), 'image')} cannot be read and are excluded; "

@@ -21,7 +21,7 @@ from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import is_twin, radiograph_id, twin_class, twin_id, twin_rows
 from cxrtool.data.tables.views import Packed, RowView, columns_of
-from cxrtool.errors import InputError, LeakageError
+from cxrtool.errors import InputError, LeakageError, NothingReadError
 from cxrtool.flow import common_options
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Seen, changed_pixels
@@ -212,10 +212,7 @@ def answer(
         found = [ask(options, settings, one, manifest, chain, earlier, colour=colour) for one, chain in pairs]
     answers, rejects = Answers(manifest.records, [asked for asked, _ in found]), found[0][1]
     if len(rejects) == len(manifest) and not settings.part:
-        raise InputError(
-            f"{manifest.name}: expected an image that can be read, found none among {len(rejects)}, such as "
-            f"{rejects[0]['path']}: {rejects[0]['reason']}"
-        )
+        raise NothingReadError(manifest.name, len(rejects), rejects[0]["path"], rejects[0]["reason"])
     # Again, now that images without a digest in the table have one.
     seen.refuse(radiographs(one.row for one in answers), settings)
     return [member for ensemble in ensembles for member in ensemble.members], answers, rejects

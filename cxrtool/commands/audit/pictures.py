@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.manifest import Manifest, Row, read_manifest, write_manifest
 from cxrtool.data.tables.views import RowView
-from cxrtool.errors import ChangedError, ImageError, InputError, count_of
+from cxrtool.errors import ChangedError, ImageError, InputError, NothingReadError, count_of
 from cxrtool.flow.assignment import check_read
 from cxrtool.flow.folder import AT
 from cxrtool.flow.parallel import map_items
@@ -85,7 +85,7 @@ def read_pictures(
     looks: list[Look] = []
     index: list[int] = []
     mask_errors: list[str] = []
-    reasons: list[str] = []
+    reasons: list[tuple[str, str]] = []
     workers = min(settings.workers, len(manifest) or 1)
     with settings.report.progress("reading images", len(manifest)) as advance:
         results = map_items(see, manifest.rows, workers=workers, preload=PRELOAD)
@@ -94,15 +94,14 @@ def read_pictures(
                 raise result
             if isinstance(result, InputError):
                 reject(row["path"], result.message)
-                reasons.append(result.message)
+                reasons.append((row["path"], result.message))
             else:
                 looks.append(result)
                 index.append(i)
                 mask_errors += [f"{row['image_id']}: {result.mask_error}"] if result.mask_error else []
             advance(1)
     if not looks:
-        why = f", the first: {reasons[0]}" if reasons else ""
-        raise InputError(f"{manifest.name}: expected an image that can be read, found none among {len(manifest)}{why}")
+        raise NothingReadError(manifest.name, len(manifest), *next(iter(reasons), ()))
     if mask_errors:
         settings.report.warn(
             f"{manifest.name}: {count_of(len(mask_errors), 'mask was', 'masks were')} "

@@ -26,7 +26,7 @@ from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.splitting.splits import Splits, known_as, read_splits, splits_digest
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.views import Columns, Packed, RowView
-from cxrtool.errors import InputError, UsageError, count_of
+from cxrtool.errors import InputError, NothingReadError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen, splits_file
 from cxrtool.flow.chain import ALL, Chain, chain_of_manifest, copy_parts, is_divided, own_fold
@@ -297,7 +297,7 @@ class _Work:
         self._write(folds, ways)
         shutil.rmtree(self.build.path / BEFORE, ignore_errors=True)
         for index, reason in sorted(self.failed.items()):
-            self.build.reject(rows[index]["path"], reason)
+            self.build.reject(rows[index]["path"] if reason else "", reason)
         made = Packed(
             self._row(rows[index], fold) for fold in folds for index in fold.indices if index not in self.failed
         ).columns()
@@ -306,10 +306,8 @@ class _Work:
             self.build.put_aside(len(used - self.failed.keys()), len(used & self.failed.keys()))
             return made, done
         if not made:
-            raise InputError(
-                f"{self.manifest.name}: expected an image that can be read, found none among {len(rows)}, the first: "
-                f"{next(iter(self.failed.values()), 'none is in the splits')}"
-            )
+            index, reason = next(iter(self.failed.items()), (0, ""))
+            raise NothingReadError(self.manifest.name, len(rows), rows[index]["path"], reason)
         divided = f", {count_of(len(folds), 'fold')} with {len(ways)} references" if splits else ""
         self.settings.report.say(
             f"{count_of(len(made), 'image')}{divided}: {', then '.join(e['step'] for e in self.entries)}"

@@ -12,7 +12,7 @@ from cxrtool.commands.enhance.images import Kept, Task, count_one, measure_one, 
 from cxrtool.data.confinement import is_inside
 from cxrtool.data.splitting.splits import Splits, known_as, valid_in
 from cxrtool.data.tables.views import RowView
-from cxrtool.errors import ImageError, InputError
+from cxrtool.errors import ImageError, InputError, NothingReadError
 from cxrtool.flow.chain import ALL, Chain
 from cxrtool.flow.cluster import Cluster
 from cxrtool.flow.folder import Build
@@ -149,11 +149,9 @@ def choose(
     for fold in folds:
         usable = [index for index in fold.fitted if index in histograms]
         if not usable:
-            where = f"fold {fold.name}: " if fold.name else ""
-            raise InputError(
-                f"{where}expected an image that can be read, found none among {len(fold.fitted)}, "
-                f"the first: {failed[fold.fitted[0]]}"
-            )
+            index = fold.fitted[0]
+            name = f"fold {fold.name}" if fold.name else "the images to fit on"
+            raise NothingReadError(name, len(fold.fitted), rows[index]["path"], failed[index])
         chosen[fold.name] = usable[nearest_to_mean(np.stack([histograms[index] for index in usable]))]
     distinct = list(dict.fromkeys(chosen.values()))
     tasks = [Task("", rows[index]["path"], (), rows[index], kept.get(index)) for index in distinct]

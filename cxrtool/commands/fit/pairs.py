@@ -16,7 +16,7 @@ from cxrtool.data.tables.manifest import PATH_COLUMNS, Manifest, Row, read_manif
 from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.severity import HIGHEST
 from cxrtool.data.tables.views import RowView
-from cxrtool.errors import InputError, LeakageError, count_of
+from cxrtool.errors import InputError, LeakageError, NothingReadError, count_of
 from cxrtool.flow.assignment import Assignment, check_pixels, check_sides, report_changes
 from cxrtool.flow.settings import Settings
 
@@ -363,9 +363,7 @@ def open_pairs(
     check_pixels(manifest, images.sha256)
     failed = {**shown.failed, **images.failed, **(more[0].failed if more else {})}
     if len(failed) == len(pairs):
-        raise InputError(
-            f"{manifest.name}: expected a pair that can be read, found none among {len(pairs)}, the first: {failed[0]}"
-        )
+        raise NothingReadError(manifest.name, len(pairs), pairs[0].image, failed[0], "a pair")
     return Decoded(images, shown, failed, more[0] if more else None)
 
 

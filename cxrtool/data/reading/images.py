@@ -38,7 +38,7 @@ from cxrtool.data.reading.radiograph import (
     to_grey,
 )
 from cxrtool.data.reading.tiff import read_tiff, upright
-from cxrtool.errors import ImageError, OutputError
+from cxrtool.errors import NO_FILE, ImageError, OutputError
 from cxrtool.imaging.channels import as_grey
 
 __all__ = ["MAX_PIXELS", "Radiograph", "read_image", "write_png"]
@@ -154,9 +154,7 @@ def _open_regular(path: Path, largest: int) -> Iterator[BinaryIO]:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ImageError(
-            "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {reason}"
-        ) from error
+        raise ImageError(NO_FILE if isinstance(error, FileNotFoundError) else f"not readable: {reason}") from error
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):

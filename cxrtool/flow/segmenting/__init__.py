@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.views import Packed, RowView, cells_of
-from cxrtool.errors import InputError, UsageError, count_of
+from cxrtool.errors import InputError, NothingReadError, UsageError, count_of
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen
 from cxrtool.flow.chain import Chain, chain_of, copy_parts
@@ -248,10 +248,8 @@ def _segment(
         if row["image_id"] in rejects:
             build.reject(row["path"], rejects[row["image_id"]])
     if not records and not build.is_part:
-        raise InputError(
-            f"{manifest.name}: expected an image that can be read, found none among {len(manifest)}, "
-            f"the first: {build.rejects[0]['reason']}"
-        )
+        first = build.rejects[0]
+        raise NothingReadError(manifest.name, len(manifest), first["path"], first["reason"])
     for name in folders:
         if not any((build.path / name).iterdir()):
             (build.path / name).rmdir()
