@@ -169,7 +169,7 @@ def test_a_class_of_which_nothing_can_be_read_is_told(study, train_study):
 def test_when_nothing_can_be_read_the_first_reason_is_told(study, train_study):
     for path in study.folder.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="found none among 24, the first: .*im000.png: the file is empty$"):
+    with pytest.raises(InputError, match=r"found none among 24, the first: .*im000.png: the file is empty$"):
         train_study(study)
 
 
