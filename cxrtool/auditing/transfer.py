@@ -21,6 +21,10 @@ from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 from cxrtool.evaluation.summary import summarise
 from cxrtool.evaluation.tables import NAMES
+from cxrtool.imaging.hashing import near_duplicates
+
+ALIKE = 2
+"""Pairs of images that look the same, up to which they are taken for chance."""
 
 EXTERNAL, EXTERNAL_TITLE = "external", "Simple classifiers on external images"
 LEFT_OUT, LEFT_OUT_TITLE = "left_out", "Each source excluded"
@@ -170,13 +174,15 @@ def external(
     `names` are those of the two sets in tables and sentences.
     """
     there, notes = _without_shared(here, there, names)
+    alike = list(_alike(here, there, names))
     classes = [name for name in here.classes if min(_patients(here, name), _patients(there, name)) >= FEWEST]
     if len(classes) < 2:
         text = (
             f"External images could not be tested: expected two labels with {FEWEST} patients in both sets, found "
             f"{_patient_counts(here)} in {names[0]} and {_patient_counts(there)} in {names[1]}."
         )
-        return Part(EXTERNAL, EXTERNAL_TITLE, {"reason": text}, [Finding(UNKNOWN, text)])
+        text = " ".join([text, *notes])
+        return Part(EXTERNAL, EXTERNAL_TITLE, {"reason": text}, [Finding(UNKNOWN, text), *alike])
     sides = [pictures.where(np.isin(pictures.labels, classes)) for pictures in (here, there)]
     entries = []
     for probe in for_external():
@@ -198,7 +204,9 @@ def external(
                 }
             )
     content = {"classes": classes, "names": list(names), "answers": entries, "notes": notes}
-    return Part(EXTERNAL, EXTERNAL_TITLE, content, list(judge(entries, classes)), [tabulate(entries, classes, notes)])
+    return Part(
+        EXTERNAL, EXTERNAL_TITLE, content, [*alike, *judge(entries, classes)], [tabulate(entries, classes, notes)]
+    )
 
 
 def left_out(pictures: ImageSet, *, seed: int = 0, resamples: int = RESAMPLES) -> Part:
@@ -282,6 +290,32 @@ def _without_shared(here: ImageSet, there: ImageSet, names: tuple[str, str]) -> 
     shared = int((~kept).sum())
     excluded = f"{count_of(shared, 'image')} of {names[1]} (or their patients) are also in {names[0]}: excluded."
     return there.where(kept), [excluded] if shared else []
+
+
+def _alike(here: ImageSet, there: ImageSet, names: tuple[str, str]) -> Iterator[Finding]:
+    """A warning where the sets have more images that look the same than different patients of the first one have.
+
+    A copy that was saved again, or at another size, has another digest and often another name of its patient.
+    """
+    own, other = ([str(row.get("dhash", "")) for row in one.rows] for one in (here, there))
+    hashed = np.array([bool(text.strip("0")) for text in [*own, *other]], np.bool_)
+    if not hashed[: len(here)].any() or not hashed[len(here) :].any():
+        return
+    index = np.flatnonzero(hashed)
+    pairs = index[np.array(near_duplicates([[*own, *other][i] for i in index]), np.intp).reshape(-1, 3)[:, :2]]
+    across = pairs[(pairs[:, 0] < len(here)) & (pairs[:, 1] >= len(here))]
+    inside = pairs[pairs[:, 1] < len(here)]
+    chance = float(np.count_nonzero(here.patients[inside[:, 0]] != here.patients[inside[:, 1]]))
+    # Of as many pairs as there are between the sets.
+    first, second = (int(np.count_nonzero(part)) for part in (hashed[: len(here)], hashed[len(here) :]))
+    expected = chance * 2 * second / max(1, first - 1)
+    if len(across) > ALIKE + 2 * expected:
+        found = count_of(len(np.unique(across[:, 1])), "image")
+        yield Finding(
+            WARNING,
+            f"{found} of {second} in {names[1]} look the same as images in {names[0]}, under other names: if they are "
+            "copies, this is no external test. `cxrtool select` joins both manifests, and `audit` lists the pairs.",
+        )
 
 
 def _patients(pictures: ImageSet, label: str) -> int:

@@ -17,10 +17,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cxrtool.data.file_names import FITTED_ON
 from cxrtool.data.files import sha256_file
-from cxrtool.data.splitting.grouping import group_images
+from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.tables.manifest import Manifest, read_manifest
 from cxrtool.data.tables.missing import missing_words
 from cxrtool.data.tables.severity import ESTIMATED, SEVERITIES, stratum_of
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 GRADER = "grader"
 AGREEMENT, PICTURE = "agreement.json", "agreement.png"
-VERSION = 2
+VERSION = 3
 FIGURES = {
     "mae": "mean absolute error",
     "bias": "mean of estimated - rated",
@@ -103,8 +105,8 @@ def grade(options: GradeOptions, settings: Settings) -> tuple[list[str], list[li
     fitted = None if options.fit else read_grader(folder_of_grader)
     if fitted and fitted.grader.scale != options.scale:
         raise InputError(f"{folder_of_grader}: expected a grader for {options.scale}, found {fitted.grader.scale}")
-    digest = sha256_file(folder_of_grader / GRADE) if fitted else ""
-    identity = {**options.identity(), "grader": digest, "version": VERSION}
+    digests = [sha256_file(folder_of_grader / name) for name in (GRADE, FITTED_ON)] if fitted else []
+    identity = {**options.identity(), "grader": digests, "version": VERSION}
     plan = Plan("grade", identity, Inputs.of(manifest, verify=settings.verify), (), ("numpy", "scipy"), seeded=True)
     folder = StepFolder(settings.out, plan, settings)
     if not folder.needs_work():
@@ -147,7 +149,7 @@ def _grade(
     from cxrtool.evaluation.grading import fit_grader, shares_of
 
     rows, say = columns_of(manifest.records, manifest.columns), settings.report.say
-    shares, kept = shares_of(rows, options.scale)
+    shares, kept = shares_of(rows, options.scale, manifest.place)
     seen = cells_of(rows, SEEN)
     unseen = [k for k, index in enumerate(kept) if not seen[index]]
     lost = Counter(
@@ -170,7 +172,14 @@ def _grade(
             write_grader(build.path / GRADER, grader, chosen, described)
             fitted = read_grader(build.path / GRADER)
             say(f"fitted to {count_of(len(chosen), 'rated image')} of {count_of(patients, 'patient')}")
-        found = _estimate(fitted, rows.take(kept), shares)
+        asked = rows.take(kept)
+        nameless = sum(not row.get("sha256") and not row.get(PATIENT) for row in asked) + len(fitted.names)
+        if nameless:
+            settings.report.warn(
+                f"{count_of(nameless, 'image')} here or in the fit without sha256 and {PATIENT}: whether a fit saw "
+                "them is judged by image_id alone; `segment` writes sha256"
+            )
+        found = _estimate(fitted, asked, shares)
         added = _cells(found, rows, kept, scale, options.names(options.classes))
         for reason, count in lost.items():
             if count:
@@ -178,6 +187,10 @@ def _grade(
         _describe(added, scale, settings)
         names = options.names(options.rated) or options.names(options.fit)
         agreement = _compare(manifest, kept, found, names, scale, settings.seed) if names else None
+        if names and not agreement:
+            settings.report.warn(
+                f"no image with an estimate has a score in {', '.join(names)}: nothing to compare with"
+            )
         if agreement:
             content, picture = agreement
             atomic_write(build.path / AGREEMENT, json.dumps(content, indent=1) + "\n")
@@ -207,11 +220,11 @@ def _estimate(fitted: FittedGrader, rows: Sequence[RowView], shares: FloatArray)
     import numpy as np
 
     grader, fold_of = fitted.grader, [fitted.fold_of(row) for row in rows]
-    regions = np.empty_like(shares)
+    regions, ends = np.empty_like(shares), np.empty((len(shares), 2))
     for fold in set(fold_of):
         own = np.array([found == fold for found in fold_of])
-        regions[own] = grader.regions(shares[own], fold)
-    total, (low, high) = regions.sum(1), grader.intervals(shares).T
+        regions[own], ends[own] = grader.regions(shares[own], fold), grader.intervals(shares[own], fold)
+    total, (low, high) = regions.sum(1), ends.T
     return Estimates(regions, total, np.minimum(low, total), np.maximum(high, total))
 
 
@@ -219,13 +232,9 @@ def _cells(
     found: Estimates, rows: Columns, kept: Sequence[int], scale: Scale, classes: Sequence[str]
 ) -> dict[str, list[str]]:
     """The new columns; empty where there is no estimate."""
-    column = f"{scale.column}_estimated"
-    values = {column: found.total, f"{scale.column}_low": found.low, f"{scale.column}_high": found.high}
-    if scale.by_region:
-        names = (f"{scale.column}_{region}_estimated" for region in scale.regions)
-        values |= dict(zip(names, found.regions.T, strict=True))
-    cells = {name: [""] * len(rows) for name in values}
-    for name, numbers in values.items():
+    column, regions = scale.estimates[0], found.regions.T if scale.by_region else ()
+    cells = {name: [""] * len(rows) for name in scale.estimates}
+    for name, numbers in zip(scale.estimates, (found.total, found.low, found.high, *regions), strict=True):
         for index, number in zip(kept, numbers.tolist(), strict=True):
             cells[name][index] = f"{number:.3f}"
     if scale.strata:
@@ -280,9 +289,14 @@ def _array(scores: Sequence[list[float] | None], scale: Scale) -> FloatArray:
 
 
 def _patients(rows: Sequence[RowView]) -> IntArray:
+    """The patient of each image, numbered by the least id of their images: whatever the order of the rows."""
     import numpy as np
 
-    return np.unique(np.asarray(group_images(rows)), return_inverse=True)[1]
+    groups, least = group_images(rows), dict[int, str]()
+    for row, group in zip(rows, groups, strict=True):
+        least[group] = min(row["image_id"], least.get(group, row["image_id"]))
+    numbers = {group: number for number, group in enumerate(sorted(least, key=least.__getitem__))}
+    return np.array([numbers[group] for group in groups], np.intp)
 
 
 def _compare(
@@ -310,7 +324,9 @@ def _compare(
         )
         strata = one, other
     agreement = Agreement(estimates, totals, patients, strata, len(SEVERITIES))
-    inside = (found.low[rated] <= totals) & (totals <= found.high[rated])
+    # As they are written; a rating is often exactly the end of an interval.
+    ends, written = (np.round(numbers, 3) for numbers in ((found.low[rated], found.high[rated]), totals))
+    inside = (ends[0] <= written) & (written <= ends[1])
     content: dict[str, Any] = {
         "score": scale.about,
         "raters": list(names),
@@ -329,9 +345,8 @@ def _compare(
 
 
 def _describe(added: dict[str, list[str]], scale: Scale, settings: Settings) -> None:
-    values = sorted(float(cell) for cell in added[f"{scale.column}_estimated"] if cell)
-    median = values[len(values) // 2]
-    of_all = f"{median:.1f} of {scale.highest} in the median"
+    values = [float(cell) for cell in added[f"{scale.column}_estimated"] if cell]
+    of_all = f"{median(values):.1f} of {scale.highest} in the median"
     settings.report.say(f"{count_of(len(values), 'image')}; {scale.column} {of_all}")
     if scale.strata:
         counts = Counter(added[ESTIMATED])

@@ -11,12 +11,13 @@ patient out, each with the error that it made there. It is a prediction interval
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from cxrtool.data.tables.missing import missing_words
 from cxrtool.errors import InputError
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 from cxrtool.evaluation.scales import SCALES
@@ -64,9 +65,15 @@ class Grader:
         """Points of each region (n, R) for opaque shares (n, R) in [0, 1]; by the fit that left a fold out, if any."""
         return _points(shares, self.points if fold is None else self.folds[fold])
 
-    def intervals(self, shares: FloatArray) -> FloatArray:
-        """Lower and upper end (n, 2) of the interval that holds a rater's total with a probability of about 0.9."""
-        count, highest = len(self.errors), SCALES[self.scale].highest
+    def intervals(self, shares: FloatArray, fold: int | None = None) -> FloatArray:
+        """Lower and upper end (n, 2) of the interval that holds a rater's total with a probability of about 0.9.
+
+        Of images that the fits but for that of `fold` saw, it is what those would get which are like them and new: by
+        that fit alone, with the errors of the other folds' images.
+        """
+        others = np.ones(len(self.errors), np.bool_) if fold is None else self.fold_of != fold
+        errors, highest = self.errors[others], SCALES[self.scale].highest
+        count, fits = len(errors), self.fold_of[others] if fold is None else np.full(len(errors), fold)
         # The ranks of CV+; with few images the interval is the whole scale.
         rank = math.floor((1 - COVERAGE) * (count + 1))
         ends: FloatArray = np.tile([0.0, float(highest)], (len(shares), 1))
@@ -74,9 +81,9 @@ class Grader:
         for start in range(0, len(shares) if rank else 0, BLOCK):
             own = slice(start, start + BLOCK)
             by_fold = np.stack([_points(shares[own], points).sum(1) for points in self.folds])
-            centre = by_fold[self.fold_of]
-            ends[own, 0] = np.sort(centre - self.errors[:, None], 0)[rank - 1]
-            ends[own, 1] = np.sort(centre + self.errors[:, None], 0)[count - rank]
+            centre = by_fold[fits]
+            ends[own, 0] = np.sort(centre - errors[:, None], 0)[rank - 1]
+            ends[own, 1] = np.sort(centre + errors[:, None], 0)[count - rank]
         ends.clip(0, highest, out=ends)
         return ends
 
@@ -181,12 +188,38 @@ def _rounded(values: FloatArray) -> list[float]:
     return [round(float(value), 6) for value in values]
 
 
-def shares_of(rows: Sequence[Mapping[str, str]], scale: str) -> tuple[FloatArray, list[int]]:
-    """Opaque shares (m, R) of the rows that have all of them, and the indices of these rows."""
+def shares_of(
+    rows: Sequence[Mapping[str, str]], scale: str, place: Callable[[int], str] = "row {}".format
+) -> tuple[FloatArray, list[int]]:
+    """Opaque shares (m, R) of the rows that have all of them, and the indices of these rows.
+
+    Args:
+        rows: With the columns of `segment --opacities`.
+        scale: A key of `SCALES`.
+        place: Names the row with an index, for errors.
+
+    Raises:
+        InputError: A cell is no share from 0 to 1, nor a word for a missing value.
+    """
     shares, kept = [], []
+    names = [PREFIX + region for region in SCALES[scale].regions]
+    missing = missing_words({row.get(name, "") for row in rows for name in names}) | {""}
     for index, row in enumerate(rows):
-        cells = [row.get(PREFIX + region, "") for region in SCALES[scale].regions]
-        if all(cells):
-            shares.append([float(cell) for cell in cells])
-            kept.append(index)
+        cells = [row.get(name, "").strip() for name in names]
+        if any(cell.casefold() in missing for cell in cells):
+            continue
+        found = [_number(cell) for cell in cells]
+        wrong = next((k for k, value in enumerate(found) if not 0 <= value <= 1), None)
+        if wrong is not None:
+            raise InputError(f"{place(index)}: expected a share from 0 to 1 in {names[wrong]}, found '{cells[wrong]}'")
+        shares.append(found)
+        kept.append(index)
     return np.array(shares, np.float64).reshape(len(shares), len(SCALES[scale].regions)), kept
+
+
+def _number(cell: str) -> float:
+    """A number, also with a decimal comma; all else is not one."""
+    try:
+        return float(cell.replace(",", "."))
+    except ValueError:
+        return math.nan

@@ -137,9 +137,14 @@ def available(scores: Scores, grouping: Grouping) -> Grouping:
     So rated and estimated severities are never in one table, and the name of the column tells them apart.
     """
     cells = scores.rows.cells
-    if grouping.column != SEVERITY or grouping.edges or any(cells.get(SEVERITY, ())):
+    if grouping.column != SEVERITY or grouping.edges or _has_values(cells.get(SEVERITY, ())):
         return grouping
-    return replace(grouping, column=ESTIMATED) if any(cells.get(ESTIMATED, ())) else grouping
+    return replace(grouping, column=ESTIMATED) if _has_values(cells.get(ESTIMATED, ())) else grouping
+
+
+def _has_values(cells: Sequence[str]) -> bool:
+    different = set(cells)
+    return any(cell.casefold() not in missing_words(different) for cell in different - {""})
 
 
 def unread(scores: Scores, grouping: Grouping) -> list[str]:

@@ -247,6 +247,9 @@ def _per_run(summary: Summary, of: str, digits: int) -> Sheet:
         f"Sensitivity, specificity, precision, F1 and AUC are {what}; balanced accuracy is over all classes.",
         "The mean of the folds, as papers print it; the metrics above pool the decisions of all folds first.",
     ]
+    short = [NAMES[name] for name, values in zip(RUN_FIGURES, known, strict=True) if 0 < len(values) < len(runs)]
+    if short:
+        notes.append(f"Mean of the folds that have a value: {', '.join(short)}.")
     return Sheet(f"Each fold{of}", ["fold", "images", *(NAMES[name] for name in RUN_FIGURES)], rows, notes)
 
 

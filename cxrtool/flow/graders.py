@@ -33,18 +33,24 @@ class FittedGrader:
     Attributes:
         images: The fold that left it out, by the digest of an image.
         patients: Likewise by the hash of a patient.
+        names: Likewise by the id of an image of which neither is known.
         content: The whole `grade.json`.
     """
 
     grader: Grader
     images: Mapping[str, int]
     patients: Mapping[str, int]
+    names: Mapping[str, int]
     content: Mapping[str, Any]
 
     def fold_of(self, row: RowView) -> int | None:
         """The fold whose fit did not see this image or its patient; None where no fit saw it."""
-        found = self.images.get(row.get("sha256", "").lower())
-        return self.patients.get(hashed(row.get(PATIENT, ""))) if found is None else found
+        known = (
+            self.images.get(row.get("sha256", "").lower()),
+            self.patients.get(hashed(row.get(PATIENT, ""))),
+            self.names.get(row["image_id"]),
+        )
+        return next((fold for fold in known if fold is not None), None)
 
 
 def default_grader(scale: str) -> Path:
@@ -95,10 +101,14 @@ def read_grader(folder: Path) -> FittedGrader:
     table.require(*COLUMNS)
     images: dict[str, int] = {}
     patients: dict[str, int] = {}
+    names: dict[str, int] = {}
     for index, row in enumerate(table.rows):
         if not row["fold"].isdecimal() or int(row["fold"]) >= len(grader.folds):
             raise InputError(f"{table.place(index)}: expected the number of a fold, found '{row['fold']}'")
-        images[row["sha256"].lower()] = patients[hashed(row["patient_id"])] = int(row["fold"])
+        image, patient, fold = row["sha256"].lower(), hashed(row["patient_id"]), int(row["fold"])
+        images[image] = patients[patient] = fold
+        if not image and not patient:
+            names[row["image_id"]] = fold
     images.pop("", None)
     patients.pop("", None)
-    return FittedGrader(grader, images, patients, content)
+    return FittedGrader(grader, images, patients, names, content)

@@ -414,7 +414,7 @@ class _Asker:
         for k, ((row, seen), some) in enumerate(zip(looked, each, strict=True)):
             area = {} if seen.lung_area is None else {"mask_area": f"{seen.lung_area:.4f}"}
             warning = _warning(row, seen.warning)
-            as_seen = {**row, "height": str(seen.height), "width": str(seen.width), "warning": warning, **area}
+            as_seen = {**row, **self._size_of(row, seen), "warning": warning, **area}
             records.append(
                 {
                     "sha256": seen.sha256,
@@ -426,6 +426,15 @@ class _Asker:
             )
         done = iter(records)
         return [seen if isinstance(seen, InputError) else next(done) for _, seen in checked]
+
+    def _size_of(self, row: RowView, seen: SeenImage) -> dict[str, str]:
+        """The size of an image as the manifest of the training images had it.
+
+        Its own manifest has that already, where no step after it cuts the image: the file may be a reduced one.
+        """
+        known = {name: row.get(name, "") for name in ("height", "width")}
+        cut = any(entry["step"] == "segment" for entry in self.before)
+        return known if all(known.values()) and not cut else {"height": str(seen.height), "width": str(seen.width)}
 
 
 def _unchanged(row: RowView, seen: SeenImage | InputError) -> SeenImage | InputError:

@@ -209,6 +209,7 @@ class Picture:
         lungs: (H, W), 0 and 255: the mask that the chain found; None before.
         lung_area: The share of the image that this mask covered when it was found.
         moves: How its pixels were moved, in order, so that this can be undone.
+        size: Height and width as a manifest has them: of the file, or of what `segment` left; not of a reduced image.
     """
 
     pixels: np.ndarray
@@ -218,6 +219,10 @@ class Picture:
     warnings: list[str] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     references: dict[str, np.ndarray] = field(default_factory=dict)
+    size: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = self.pixels.shape[:2]
 
 
 def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
@@ -229,6 +234,7 @@ def use_lungs(picture: Picture, entry: Mapping[str, Any]) -> None:
     if remark:
         picture.warnings.append(remark)
     change(picture, entry)
+    picture.size = picture.pixels.shape[:2]
 
 
 def find_lungs(pixels: np.ndarray, entry: Mapping[str, Any]) -> tuple[np.ndarray, str]:
@@ -381,7 +387,7 @@ class Seen(NamedTuple):
         pixels: (size, size), uint8 or uint16, or (size, size, 3).
         sha256: Of the pixels as read.
         warning: As for a manifest's column `warning`.
-        height: In pixels, after the chain and before it was fitted to the network.
+        height: In pixels, as a manifest has it: of the file, or of what `segment` left of it.
         width: Likewise.
         lung_area: The share of the image that the lungs cover, where the chain finds them.
     """
@@ -436,6 +442,6 @@ def look(
     radiograph = read_image(path, max_pixels=limit, capture_decoder_errors=True, colour=colour)
     digest = pixel_sha256(radiograph.pixels)
     picture = replay(Picture(radiograph.pixels, warnings=radiograph.warnings), chain)
-    height, width = picture.pixels.shape[:2]
+    height, width = picture.size
     pixels, warning = prepare_pixels(picture.pixels, size, fit), "; ".join(picture.warnings)
     return Seen(pixels, digest, warning, height, width, picture.lung_area)

@@ -102,7 +102,7 @@ def paragraphs(facts: Facts) -> list[str]:
     if facts.run:
         found += [_network(facts), _training(facts)]
     else:
-        found.append("The predictions were not made by a run of cxrtool. [Describe the model and its training.]")
+        found.append("The training is not among what this report was made from. [Describe the model and its training.]")
     return [text for text in [*found, _evaluation(facts), _software(facts)] if text]
 
 

@@ -398,7 +398,7 @@ class Loop:
             self._raise_diverged(int((~torch.isfinite(losses)).nonzero()[0]))
         count = sum(map(len, self._batches()))
         train_loss = float(losses.sum()) / count
-        self._warn_of_divergence(train_loss)
+        self._warn_of_divergence(train_loss, float(losses[0]) / len(self._batches()[0]))
         alone = job.ranks.only_here(job.module) if job.ranks else contextlib.nullcontext()
         with self._saved_if_stopped(stop) as between, self._averaged(), alone:
             renewing = bool(len(job.validation)) or self.epoch + 1 == recipe.epochs
@@ -433,16 +433,22 @@ class Loop:
         self.rows.append(row)
         self.epoch, self.step, self.losses, self.score_sums, self.terms = self.epoch + 1, 0, [], [], []
 
-    def _warn_of_divergence(self, train_loss: float) -> None:
-        guessing = self.job.guessing
+    def _warn_of_divergence(self, train_loss: float, first_loss: float) -> None:
+        guessing, rate = self.job.guessing, self.job.recipe.lr
         if self._warned or guessing is None or train_loss < DIVERGING * guessing:
             return
         self._warned = True
-        self.warn(
+        text = (
             f"epoch {self.epoch + 1}: the training loss is {train_loss:.3g}, where guessing gives {guessing:.2f}: the "
-            f"network does not learn at --lr {self.job.recipe.lr:g}; a lower --lr, such as "
-            f"{self.job.recipe.lr / 10:g}, may help"
         )
+        if self.epoch or train_loss > first_loss:
+            self.warn(f"{text}network does not learn at --lr {rate:g}; a lower --lr, such as {rate / 10:g}, may help")
+        else:
+            # It began there, as an untrained head on large features does, and falls.
+            self.warn(
+                f"{text}network learns slowly at --lr {rate:g}; a higher --lr, such as {rate * 10:g}, or more "
+                "--epochs may help"
+            )
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return self.average.shown() if self.average else contextlib.nullcontext()

@@ -119,6 +119,12 @@ class Task:
         own = len(manifest)
         if options.also:
             manifest = join(manifest, read_pairs(options.also, kind, targets, settings), targets.column)
+        labels = {row.get("label", "") for row in manifest.rows}
+        if unknown := sorted(targets.clear - labels):
+            raise UsageError(
+                f"--clear: expected classes of the images, found '{unknown[0]}'",
+                f"they are: {', '.join(sorted(labels - {''}))}",
+            )
         if options.balance:
             manifest.require(options.balance)
         files = [file for row in manifest.rows for file in targets.pair(row).files[1:]]

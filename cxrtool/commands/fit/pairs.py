@@ -18,6 +18,8 @@ from cxrtool.data.tables.severity import HIGHEST
 from cxrtool.data.tables.views import RowView
 from cxrtool.errors import InputError, LeakageError, NothingReadError, count_of
 from cxrtool.flow.assignment import Assignment, check_pixels, check_sides, report_changes
+from cxrtool.flow.segmenting import reference_of
+from cxrtool.flow.segmenting.opacities import FOUND, given_of
 from cxrtool.flow.settings import Settings
 
 if TYPE_CHECKING:
@@ -157,6 +159,7 @@ def read_pairs(path: Path, kind: str, targets: Targets, settings: Settings) -> M
         for row in manifest.rows:
             if row[targets.extent].strip().casefold() in absent:
                 row[targets.extent] = ""
+    _leave_own_answers(manifest, kind, column, settings)
     having = [row["image_id"] for row in manifest.rows if targets.known(row)]
     if not any(row[column] for row in manifest.rows):
         raise InputError(
@@ -168,6 +171,21 @@ def read_pairs(path: Path, kind: str, targets: Targets, settings: Settings) -> M
             f"{manifest.name}: {missing} of {count_of(len(manifest), 'image')} without {WHAT[kind]}; excluded"
         )
     return manifest.subset(having)
+
+
+def _leave_own_answers(manifest: Manifest, kind: str, column: str, settings: Settings) -> None:
+    """Take the masks of the data set, not those that `segment` found: a network would learn its own answers."""
+    given = {("lungs", "mask"): reference_of, ("opacities", FOUND): given_of}.get((kind, column))
+    if given is None:
+        return
+    own = [row for row in manifest.rows if row[column] and row[column] != given(row)]
+    for row in own:
+        row[column] = given(row)
+    if own:
+        settings.report.say(
+            f"{manifest.name}: `segment` found {len(own)} of the masks in '{column}'; instead of them, those that the "
+            f"images had before, {sum(bool(row[column]) for row in own)} masks"
+        )
 
 
 def _read_drawn(folder: Path, settings: Settings) -> Manifest:

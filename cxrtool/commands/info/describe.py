@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cxrtool.data.digests import FILES, altered
@@ -23,6 +24,7 @@ from cxrtool.errors import InputError, count_of
 from cxrtool.flow.chain import ALL, chain_of_manifest, describe, own_fold
 
 SHOWN_VALUES = 8
+FOLDS = 5
 
 Table = tuple[str, list[str], list[list[str]]]
 """Title, header, and rows of text."""
@@ -106,7 +108,7 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
     elif folds:
         result.next = f"cxrtool train {whole.name} --splits … --preset … -o run"
     else:
-        result.next = f"cxrtool split {manifest.name} --folds 5 -o splits.csv"
+        result.next = f"cxrtool split {manifest.name} --folds {_folds(manifest)} -o splits.csv"
     return result
 
 
@@ -137,6 +139,14 @@ def reasons(rejects: Sequence[RowView]) -> str:
     )
 
 
+def _folds(manifest: Manifest) -> int:
+    """How many folds can have a patient of each class, at most five."""
+    patients: dict[str, set[str]] = {}
+    for row, patient in zip(manifest.records, identities(manifest.records), strict=True):
+        patients.setdefault(row.get("label", ""), set()).add(patient or row["image_id"])
+    return max(2, min(FOLDS, *map(len, patients.values()))) if patients else FOLDS
+
+
 def _patients(manifest: Manifest) -> str:
     if not any(identities(manifest.records)):
         return "not known"
@@ -149,7 +159,7 @@ def _ages(cells: Sequence[str]) -> str:
     if not ages:
         return ""
     missing = len(cells) - len(ages)
-    text = f"{ages[0]:g} to {ages[-1]:g}, median {ages[len(ages) // 2]:g}"
+    text = f"{ages[0]:g} to {ages[-1]:g}, median {median(ages):g}"
     return text + (f", missing {missing}" if missing else "")
 
 

@@ -49,6 +49,11 @@ UNKNOWN_TRAINING = (
     "this is an external test, is not known."
 )
 
+NEW_IMAGES = (
+    "The model {} was asked about new images: none of them, and of their patients, was in its training, as far as "
+    "digests and patient ids tell. It is an external test if they are from other hospitals than the training images."
+)
+
 
 def answers(study: Study, summaries: Mapping[str, Summary]) -> list[Answer]:
     """The answers to the four questions."""
@@ -203,6 +208,8 @@ def _trust(study: Study, summaries: Mapping[str, Summary]) -> Answer:
         ]
     if len(summaries) > 1:
         marks.append((NOTE, f"{len(summaries)} sets were tested side by side: {', '.join(summaries)}."))
+    elif asked := next((source.asked for source in study.sources if source.asked), ""):
+        marks.append((NOTE, NEW_IMAGES.format(asked)))
     elif not study.made:
         marks.append((UNKNOWN, UNKNOWN_TRAINING))
     elif study.sources_apart():

@@ -190,6 +190,23 @@ class Source:
     folds: Sequence[Path]
     tables: Sequence[Path]
 
+    @property
+    def asked(self) -> str:
+        """The model that `predict` or `evaluate` asked about new images, and which refused those it was trained on.
+
+        Empty where that is not what the table is, or where leakage was allowed.
+        """
+        if self.run is not None:
+            return ""
+        beside = self.path / RUN_FILE if self.path.is_dir() else self.path.with_suffix(f".{RUN_FILE}")
+        try:
+            made = load_json(beside)
+            name = {"predict": "model", "evaluate": "inputs"}[made["command"]]
+            value, allowed = made["options"][name]["value"], "--allow-leakage" in made["argv"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return "" if allowed else str(value if isinstance(value, str) else value[0])
+
     @classmethod
     def of(cls, name: str, path: Path, *, partial: bool) -> Source:
         """The source at a path.

@@ -362,7 +362,7 @@ def _positive(table: Table, column: str, wanted: str | None, present: Sequence[s
     if wanted is not None:
         same = [label for label in present if _plain(label) == _plain(wanted)]
         if same:
-            return same[0]
+            return wanted if wanted in same else same[0]
         if binary and any(label.lower() in _POSITIVES for label in present):
             return wanted
         meant = did_you_mean(wanted, present)
@@ -382,6 +382,8 @@ def _positive(table: Table, column: str, wanted: str | None, present: Sequence[s
 def _predicted(table: Table, found: _Found, classes: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
     if found.predicted is None:
         return [""] * len(table)
+    # Labels may differ in their case alone: then only the same spelling is the same class.
+    exact = {name: name for name in classes} | dict(renamed)
     known = {_plain(name): name for name in classes} | {_plain(old): new for old, new in renamed.items()}
     result = []
     for index, cell in enumerate(_texts(table.column(found.predicted))):
@@ -390,7 +392,7 @@ def _predicted(table: Table, found: _Found, classes: Sequence[str], renamed: Map
             raise InputError(
                 f"{table.place(index)}: expected a class among {known_classes} in {found.predicted}, found '{cell}'"
             )
-        result.append(known.get(_plain(cell), cell))
+        result.append(exact.get(cell) or known.get(_plain(cell), cell))
     if not found.scores and "" in result:
         place = table.place(result.index(""))
         raise InputError(f"{place}: expected a predicted class in {found.predicted}, found an empty cell")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,11 @@ class Agreement:
     def figures(self, seed: int, resamples: int = RESAMPLES) -> dict[str, Measure]:
         """Every figure with its interval; the same `seed` draws the same patients."""
         difference = self.found - self.truth
+        count = min(map(len, self._by_repeat()))
         named: dict[str, tuple[FloatArray, Callable[[FloatArray], FloatArray]]] = {
             "mae": (np.abs(difference)[:, None], _mean),
             "bias": (difference[:, None], _mean),
-            "sd_of_differences": (_powers(difference), _deviation),
+            "sd_of_differences": (_powers(difference), partial(_deviation, count=count)),
             "pearson": (_pair(self.found, self.truth), _correlation),
             "spearman": (_pair(self._ranks(self.found), self._ranks(self.truth)), _correlation),
         }
@@ -167,8 +169,9 @@ def _powers(values: FloatArray) -> FloatArray:
     return np.stack([values, values**2], 1)
 
 
-def _deviation(moments: FloatArray) -> FloatArray:
-    spread: FloatArray = np.sqrt(np.maximum(moments[:, 1] - moments[:, 0] ** 2, 0))
+def _deviation(moments: FloatArray, count: int) -> FloatArray:
+    """The standard deviation of a sample of `count`, from which a population's is estimated."""
+    spread: FloatArray = np.sqrt(np.maximum(moments[:, 1] - moments[:, 0] ** 2, 0) * (count / max(1, count - 1)))
     return spread
 
 

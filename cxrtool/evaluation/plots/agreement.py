@@ -29,7 +29,7 @@ def draw_agreement(path: Path, found: FloatArray, truth: FloatArray, highest: fl
     radius = SPREAD * highest * np.sqrt((np.arange(len(truth)) % 16) / 16)
     x, y = truth + radius * np.cos(turn), found + radius * np.sin(turn)
     difference = found - truth
-    bias, spread = float(difference.mean()), float(difference.std())
+    bias, spread = float(difference.mean()), float(difference.std(ddof=min(1, len(difference) - 1)))
     with picture(path, 9.4, 4.4) as figure:
         left, right = figure.subplots(1, 2)
         left.plot([0, highest], [0, highest], color="0.6", linewidth=1, zorder=0)

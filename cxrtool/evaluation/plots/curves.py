@@ -188,7 +188,9 @@ def draw_confusion(summary: Summary, path: Path) -> None:
     level = count <= 4 and all(len(name) <= 30 and max(map(len, name.split())) <= 13 for name in summary["classes"])
     below = [wrapped(name, 13, 3) for name in summary["classes"]] if level else names
     side = max(3.2, square * count + 1.2)
-    with picture(path, side + (1.5 if level else 1.9), side + 0.4) as figure:
+    # Beside the squares are the names of the true classes; a letter is about 0.07 inches wide.
+    beside = 0.07 * max(len(line) for name in names for line in name.split("\n"))
+    with picture(path, side + max(1.5 if level else 1.9, 1.3 + beside), side + 0.4) as figure:
         axes = figure.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row in range(count):

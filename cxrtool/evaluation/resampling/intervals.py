@@ -178,7 +178,8 @@ def measure(
     low, high = (float(end) for end in np.percentile(defined, percents(patients)))
     if noisy:
         excess = float(np.median(defined)) - value
-        low, high, method = low - excess, high - excess, method + CENTRED
+        low, high = max(low - excess, bounds[0]), min(high - excess, bounds[1])
+        method += CENTRED
     return replace(found, low=low, high=high, method=method, reason="; ".join(reasons) or None)
 
 

@@ -297,7 +297,7 @@ def _base_of(table: Table, column: str) -> Path | None:
     """The folder to which the paths in a column are relative; None where they are no files."""
     folder = table.origin.absolute().parent if table.origin else Path.cwd()
     filled = [cell.strip() for cell in table.column(column) if cell.strip()]
-    return next((base for base in (folder, folder.parent) if any((base / cell).is_file() for cell in filled[:1])), None)
+    return next((base for base in (folder, folder.parent) if any((base / cell).is_file() for cell in filled)), None)
 
 
 def _boxes(table: Table, image: str, columns: Mapping[str, str]) -> dict[str, list[Outline]]:

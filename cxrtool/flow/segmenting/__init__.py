@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cxrtool.data.tables.manifest import Manifest, Row
 from cxrtool.data.tables.views import Packed, RowView, cells_of
 from cxrtool.errors import InputError, NothingReadError, UsageError, count_of
+from cxrtool.evaluation.scales import ESTIMATES
 from cxrtool.flow import common_options
 from cxrtool.flow.assignment import Seen
 from cxrtool.flow.chain import Chain, chain_of, copy_parts
@@ -146,7 +148,13 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
             if options.sheet:
                 draw_opacities(rows, records, way, options.sheet, settings)
         copy_parts(plan.chain, build.path)
-        columns = [*manifest.columns, *(name for name in COLUMNS if any(cells_of(rows, name)))]
+        stale = [name for name in manifest.columns if finder and name in ESTIMATES]
+        if stale:
+            settings.report.say(
+                f"removed, as they are of other opaque shares: {', '.join(stale)}; `grade` makes them anew"
+            )
+        kept = [name for name in manifest.columns if name not in stale]
+        columns = [*kept, *(name for name in COLUMNS if any(cells_of(rows, name)))]
         build.finish(columns, rows, extra=extra)
     return len(rows)
 
@@ -270,8 +278,9 @@ def describe(row: RowView, record: Mapping[str, Any], way: Way, fitted: Seen | N
     elif "dice" not in record or (CROP in way.entry.get("use", "")):
         reference = ""
     warnings = [row["warning"]] if row.get("warning") else record["odd"]
+    kept = {column: cell for column, cell in row.items() if not (fitted and column in ESTIMATES)}
     found = {
-        **row,
+        **kept,
         "mask": str(way.path_of(MASKS, name)),
         "mask_reference": reference,
         "mask_area": f"{record['mask_area']:.4f}",
@@ -286,7 +295,7 @@ def describe(row: RowView, record: Mapping[str, Any], way: Way, fitted: Seen | N
     if "crop" in record and CROP in way.entry["use"]:
         found |= dict(zip(BOX, map(str, record["crop"]), strict=True))
     if fitted:
-        return found | opacities.describe(row, record, way, seen=fitted.by(row) is not None)
+        return found | opacities.describe(row, record, way, seen=fitted.by(found) is not None)
     return found | opacities.without(row, way)
 
 
@@ -297,8 +306,8 @@ def _report(
     from cxrtool.evaluation.resampling.means import mean_of_images
 
     say, warn = settings.report.say, settings.report.warn
-    areas = sorted(record["mask_area"] for record in records.values())
-    say(f"{count_of(len(rows), 'image')}; lungs cover {areas[len(areas) // 2]:.0%} of the image in the median")
+    areas = [record["mask_area"] for record in records.values()]
+    say(f"{count_of(len(rows), 'image')}; lungs cover {median(areas):.0%} of the image in the median")
     found: dict[str, Any] = {"agreement": {}}
     known = [row for row in rows if row.get("mask_dice")]
     for key in MEASURES if known else ():

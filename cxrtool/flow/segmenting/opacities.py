@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.tables.views import RowView
@@ -179,9 +180,10 @@ def finish_one(item: tuple[Task, Made, View, np.ndarray], *, way: Way, search: S
     if given := search.references.get(task.image_id):
         try:
             truth = read_mask(given, seen.shape, way.max_pixels)
-            inside = masks.share_of(truth, lungs)
-            record |= {DICE: masks.dice(found, masks.cut(truth, lungs)), ERROR: record[FOUND]["lungs"]}
-            record[ERROR] = abs((record[ERROR] or 0.0) - inside)
+            # Where no lungs were found, nothing was measured.
+            if (measured := shares["lungs"]) is not None:
+                record[DICE] = masks.dice(found, masks.cut(truth, lungs))
+                record[ERROR] = abs(measured - masks.share_of(truth, lungs))
             if _crop(record, way):
                 write(REFERENCE, truth)
         except ImageError as error:
@@ -233,11 +235,11 @@ def report(rows: Sequence[RowView], settings: Settings) -> dict[str, Any]:
     from cxrtool.evaluation.resampling.means import mean_of_images
 
     say, total = settings.report.say, count_of(len(rows), "image")
-    shares = sorted(float(row[SHARES[0]]) for row in rows if row[SHARES[0]])
+    shares = [float(row[SHARES[0]]) for row in rows if row[SHARES[0]]]
     found: dict[str, Any] = {"without_lungs": len(rows) - len(shares)}
     if shares:
-        found |= {"median_share": shares[len(shares) // 2], "highest_share": shares[-1]}
-        say(f"opacities cover {found['median_share']:.0%} of the lungs in the median, {shares[-1]:.0%} at most")
+        found |= {"median_share": median(shares), "highest_share": max(shares)}
+        say(f"opacities cover {found['median_share']:.0%} of the lungs in the median, {max(shares):.0%} at most")
     known = [row for row in rows if row[DICE]]
     for column, name in ((DICE, "Dice"), (ERROR, "error of the opaque share")) if known else ():
         mean = mean_of_images(known, [float(row[column]) for row in known], settings.seed, proportion=False)

@@ -49,7 +49,7 @@ def test_a_manifest(look, tiny):
         "source": "a 12, b 12",
         "view": "AP 12, PA 12",
         "sex": "F 12, M 12",
-        "age": "20 to 31, median 26",
+        "age": "20 to 31, median 25.5",
         "processing": "unprocessed images",
     }
     assert found.warnings == []

@@ -26,7 +26,7 @@ def test_figures_are_those_of_other_libraries():
     difference = one.found - one.truth
     assert found["mae"].value == pytest.approx(np.abs(difference).mean())
     assert found["bias"].value == pytest.approx(difference.mean())
-    assert found["sd_of_differences"].value == pytest.approx(difference.std())
+    assert found["sd_of_differences"].value == pytest.approx(difference.std(ddof=1))
     assert found["pearson"].value == pytest.approx(stats.pearsonr(one.found, one.truth)[0])
     assert found["spearman"].value == pytest.approx(stats.spearmanr(one.found, one.truth)[0])
     kappa = cohen_kappa_score(one.strata[1], one.strata[0], weights="quadratic")
