@@ -173,11 +173,11 @@ def _grade(
             fitted = read_grader(build.path / GRADER)
             say(f"fitted to {count_of(len(chosen), 'rated image')} of {count_of(patients, 'patient')}")
         asked = rows.take(kept)
-        nameless = sum(not row.get("sha256") and not row.get(PATIENT) for row in asked) + len(fitted.names)
-        if nameless:
+        nameless = sum(not row.get("sha256") and not row.get(PATIENT) for row in asked)
+        if nameless or fitted.names:
             settings.report.warn(
-                f"{count_of(nameless, 'image')} here or in the fit without sha256 and {PATIENT}: whether a fit saw "
-                "them is judged by image_id alone; `segment` writes sha256"
+                f"neither sha256 nor {PATIENT}: {nameless} of the images, {len(fitted.names)} of those of the fit; "
+                "whether a fit saw them is judged by image_id alone"
             )
         found = _estimate(fitted, asked, shares)
         added = _cells(found, rows, kept, scale, options.names(options.classes))

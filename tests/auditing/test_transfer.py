@@ -138,3 +138,30 @@ def test_a_patient_of_two_sources_trains_for_neither(make_pictures, monkeypatch)
     left_out(replace(pictures, rows=tuple(rows)), **FEW)
     assert len(seen) == 2
     assert not any(train & test for train, test in seen)
+
+
+@pytest.mark.parametrize("copies", [0, 20])
+def test_copies_under_other_names_are_no_external_test(make_pictures, copies):
+    rng = np.random.default_rng(0)
+
+    def hashed(pictures, given=()):
+        fresh = [rng.bytes(32).hex() for _ in pictures.rows]
+        rows = tuple({**row, "dhash": name} for row, name in zip(pictures.rows, [*given, *fresh], strict=False))
+        return replace(pictures, rows=rows)
+
+    here = hashed(make_pictures(60, seed=1))
+    there = hashed(external_set(make_pictures(60, seed=2)), [row["dhash"] for row in here.rows[:copies]])
+    found = [
+        one for one in external(here, there, names=("one", "other"), **FEW).findings if "look the same" in one.text
+    ]
+    assert len(found) == bool(copies)
+    if copies:
+        assert found[0].level == WARNING
+        assert found[0].text.startswith("20 images of 60 in other look the same as images in one")
+
+
+def test_what_was_left_out_is_said_where_too_little_remains(make_pictures):
+    here = make_pictures(60, seed=1)
+    part = external(here, here, names=("one", "other"), **FEW)
+    assert part.findings[0].level == UNKNOWN
+    assert part.findings[0].text.endswith("60 images of other (or their patients) are also in one: excluded.")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -210,3 +211,39 @@ def test_graders_come_with_cxrtool(scale):
     fitted = read_grader(default_grader(scale))
     assert fitted.grader.scale == scale
     assert len(fitted.images) > 50
+
+
+def test_images_without_digest_and_patient_are_known_by_their_id(place, cxr):
+    rows = [{**row, "patient_id": "", "sha256": ""} for row in read("shares.csv")]
+    write("shares.csv", rows)
+    outcome = cxr("grade", "shares.csv", "--fit", "extent", "-o", "graded")
+    assert "neither sha256 nor patient_id: 60 of the images, 60 of those of the fit" in outcome.err
+    grader = read_grader(place / "graded/grader")
+    errors = [abs(float(row["extent_estimated"]) - float(row["extent"])) for row in read("graded/manifest.csv")]
+    assert errors == pytest.approx(grader.grader.errors, abs=2e-3)
+
+
+def test_estimates_do_not_depend_on_the_order_of_the_rows(place, cxr):
+    cxr("grade", "shares.csv", "--fit", "extent", "-o", "one")
+    rows = read("shares.csv")
+    write("shares.csv", [rows[k] for k in np.random.default_rng(1).permutation(COUNT)])
+    cxr("grade", "shares.csv", "--fit", "extent", "-o", "other")
+    one, other = (read(f"{name}/manifest.csv") for name in ("one", "other"))
+    assert sorted(map(str, one)) == sorted(map(str, other))
+
+
+def test_another_list_of_fitted_images_is_another_grader(place, cxr):
+    cxr("grade", "shares.csv", "--fit", "extent", "-o", "graded")
+    shutil.copytree("graded/grader", "own")
+    cxr("grade", "shares.csv", "--grader", "own", "-o", "again")
+    before = [row["extent_estimated"] for row in read("again/manifest.csv")]
+    path = place / "own/fitted_on.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    cxr("grade", "shares.csv", "--grader", "own", "-o", "again")
+    assert [row["extent_estimated"] for row in read("again/manifest.csv")] != before
+
+
+def test_nothing_to_compare_with_is_said(place, cxr):
+    write("shares.csv", [{**row, "extent": ""} for row in read("shares.csv")])
+    outcome = cxr("grade", "shares.csv", "--rated", "extent", "-o", "graded")
+    assert "no image with an estimate has a score in extent" in outcome.err

@@ -307,7 +307,7 @@ def test_an_unreadable_image_is_listed_and_the_rest_answered(ask, strangers, tmp
 
 def test_when_no_image_can_be_read_there_is_no_answer(ask, strangers, tmp_path):
     (strangers / "broken.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"found none among 1, such as .*: the file is empty"):
+    with pytest.raises(InputError, match=r"found none among 1, the first: .*broken.png: the file is empty"):
         ask(strangers / "broken.png")
     assert not (tmp_path / "answers.csv").exists()
 

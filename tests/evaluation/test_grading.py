@@ -108,3 +108,33 @@ def test_rows_without_a_share_are_left_out():
     shares, kept = shares_of(rows, "extent")
     assert kept == [0]
     assert shares.tolist() == [[0.5, 0.25]]
+
+
+def test_ratings_that_were_fitted_are_in_their_interval_no_more_often_than_new_ones():
+    """Of few images: a fit's own error is not among those that its interval is made of."""
+    inside, own = [], []
+    for seed in range(30):
+        shares, scores = rated(15, seed, noise=1.2)
+        grader = fit_grader("extent", shares, scores, np.arange(15), seed)
+        for fold in range(len(grader.folds)):
+            here = grader.fold_of == fold
+            low, high = grader.intervals(shares[here], fold).T
+            own += [*((low <= scores[here]) & (scores[here] <= high))]
+        low, high = grader.intervals(shares).T
+        inside += [*((low <= scores) & (scores <= high))]
+    assert np.mean(inside) > 0.97
+    assert COVERAGE - 0.05 < np.mean(own) < 0.96
+
+
+@pytest.mark.parametrize("cell", ["40", "-0.1", "1.01", "inf", "abc", "0.5 %"])
+def test_a_share_outside_of_0_to_1_is_refused(cell):
+    rows = [{"opacity_right": "0.5", "opacity_left": "0.25"}, {"opacity_right": cell, "opacity_left": "0.5"}]
+    with pytest.raises(InputError, match=r"line 3: expected a share from 0 to 1 in opacity_right, found"):
+        shares_of(rows, "extent", lambda index: f"line {index + 2}")
+
+
+@pytest.mark.parametrize("cell", ["nan", " ", "None"])
+def test_a_word_for_a_missing_share_is_no_share(cell):
+    rows = [{"opacity_right": cell, "opacity_left": "0.5"}, {"opacity_right": "0,5", "opacity_left": "1"}]
+    shares, kept = shares_of(rows, "extent")
+    assert (shares.tolist(), kept) == ([[0.5, 1.0]], [1])

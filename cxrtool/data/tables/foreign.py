@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -323,7 +324,9 @@ def _classes(
     if not present:
         raise InputError(f"{table.name}: expected labelled images, found no cell in {found.label}")
     if not found.scores:
-        return sorted({*present, *filter(None, _texts(table.column(found.predicted or "")))}), {}
+        # A prediction that differs from a label in its case alone is this label.
+        further = {_plain(cell): cell for cell in _texts(table.column(found.predicted or "")) if cell}
+        return sorted({*present, *(further[name] for name in further.keys() - set(map(_plain, present)))}), {}
     if len(found.scores) > 1:
         classes = list(found.scores.values())
         strange = [label for label in present if label not in classes]
@@ -384,15 +387,17 @@ def _predicted(table: Table, found: _Found, classes: Sequence[str], renamed: Map
         return [""] * len(table)
     # Labels may differ in their case alone: then only the same spelling is the same class.
     exact = {name: name for name in classes} | dict(renamed)
-    known = {_plain(name): name for name in classes} | {_plain(old): new for old, new in renamed.items()}
+    spellings = Counter(map(_plain, {*classes, *renamed}))
+    known = {_plain(name): exact[name] for name in exact if spellings[_plain(name)] == 1}
     result = []
     for index, cell in enumerate(_texts(table.column(found.predicted))):
-        if cell and _plain(cell) not in known and _plain(cell) != "inconclusive":
+        name = exact.get(cell) or known.get(_plain(cell))
+        if cell and name is None and _plain(cell) != "inconclusive":
             known_classes = ", ".join(classes)
             raise InputError(
                 f"{table.place(index)}: expected a class among {known_classes} in {found.predicted}, found '{cell}'"
             )
-        result.append(exact.get(cell) or known.get(_plain(cell), cell))
+        result.append(name or cell)
     if not found.scores and "" in result:
         place = table.place(result.index(""))
         raise InputError(f"{place}: expected a predicted class in {found.predicted}, found an empty cell")

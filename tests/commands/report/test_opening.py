@@ -1,11 +1,12 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cxrtool.auditing.part import ALARM, CLEAR, WARNING, Finding, Part
-from cxrtool.commands.report.opening import APART, INTERNAL, TWINS, UNKNOWN_TRAINING, answers
-from cxrtool.commands.report.study import Study
+from cxrtool.commands.report.opening import APART, INTERNAL, NEW_IMAGES, TWINS, UNKNOWN_TRAINING, answers
+from cxrtool.commands.report.study import Source, Study
 from cxrtool.data.splitting.splits import Splits
 from cxrtool.evaluation.sheet import Sheet
 from cxrtool.evaluation.tables import NO_AUDIT
@@ -135,3 +136,18 @@ def test_twins_are_a_warning():
     twins = [{**row, "parent_id": row["image_id"], "generator": "P"} for row in ROWS]
     trust = answers(replace(STUDY, tested=twins), {"": summary()})[-1]
     assert ("warning", TWINS) in trust.marks
+
+
+def test_answers_about_new_images_name_the_model_and_are_no_unknown_training(tmp_path):
+    made = {"command": "evaluate", "argv": ["cxrtool", "evaluate"], "options": {"inputs": {"value": ["run", "new"]}}}
+    (tmp_path / "run.json").write_text(json.dumps(made))
+    source = Source("", tmp_path, None, [], [tmp_path / "predictions.csv"])
+    marks = answers(replace(STUDY, made={}, sources=[source]), {"": summary()})[-1].marks
+    assert ("note", NEW_IMAGES.format("run")) in marks
+    assert ("unknown", UNKNOWN_TRAINING) not in marks
+    (tmp_path / "run.json").write_text(json.dumps({**made, "argv": [*made["argv"], "--allow-leakage"]}))
+    assert source.asked == ""
+    (tmp_path / "a.run.json").write_text(
+        json.dumps({**made, "command": "predict", "options": {"model": {"value": "m"}}})
+    )
+    assert replace(source, path=tmp_path / "a.csv").asked == "m"

@@ -196,3 +196,11 @@ def test_it_is_written_and_read_back_as_the_same(read, tmp_path, text):
     assert np.array_equal(again.probabilities.argsort(axis=0), found.probabilities.argsort(axis=0))
     for name in ("image_id", "label"):
         assert [row[name] for row in again.rows] == [row[name] for row in found.rows]
+
+
+def test_labels_that_differ_in_case_alone_stay_apart(read):
+    found = read("file,label,y_pred\na,covid,covid\nb,COVID,COVID\nc,normal,NORMAL\n")
+    assert [row["predicted"] for row in found.rows] == ["covid", "COVID", "normal"]
+    with pytest.raises(InputError, match="expected a class among COVID, covid in y_pred, found 'Covid'"):
+        read("file,label,y_pred\na,covid,Covid\nb,COVID,COVID\n")
+    assert read("file,label,y_score\na,covid,.9\nb,COVID,.8\n", positive="covid").classes[1] == "covid"

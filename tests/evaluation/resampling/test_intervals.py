@@ -130,3 +130,10 @@ def test_a_noisy_figure_lies_in_the_middle_of_its_interval():
 
 def test_json_carries_no_negative_zero():
     assert str(Measure(value=-1e-15).as_json()["value"]) == "0.0"
+
+
+def test_a_noisy_figure_stays_within_its_bounds():
+    drawn = np.random.default_rng(0).normal(0.1, 0.03, 2000)
+    found = measure(0.03, drawn, patients=100, proportion=False, noisy=True, bounds=(0.0, 1.0))
+    assert found.low == 0
+    assert found.high > 0.05

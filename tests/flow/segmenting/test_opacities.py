@@ -184,3 +184,32 @@ def test_the_sheet_shows_the_lowest_agreement_first(call):
 def test_a_network_without_a_search_is_refused(call):
     with pytest.raises(UsageError, match="--opacity-network: expected --opacities"):
         call(opacities=False)
+
+
+def test_an_image_is_known_by_its_pixels_where_the_table_has_no_digest(call, patched, part):
+    from cxrtool.data.reading.images import read_image
+    from cxrtool.imaging.hashing import pixel_sha256
+
+    digest = pixel_sha256(read_image(patched.rows[2]["path"]).pixels)
+    (part / "fitted_on.csv").write_text(f"image_id,patient_id,sha256,subset\nx,,{digest},train\n")
+    rows = [{**row, "sha256": "", "patient_id": ""} for row in patched.rows]
+    write_manifest(patched.origin, patched.columns, rows)
+    rows = read_manifest(call("plain")).rows
+    assert [row["image_id"] for row in rows if row["opacity_seen"]] == [patched.rows[2]["image_id"]]
+
+
+def test_estimates_of_earlier_shares_are_removed(call, patched, listener):
+    rows = [{**row, "extent_estimated": "3.000", "severity_estimated": "moderate"} for row in patched.rows]
+    write_manifest(patched.origin, [*patched.columns, "extent_estimated", "severity_estimated"], rows)
+    assert not {"extent_estimated", "severity_estimated"} & set(read_manifest(call("anew")).columns)
+    assert any("extent_estimated, severity_estimated" in text for text in listener.said)
+    kept = read_manifest(call("kept", opacities=False, opacity_network=None))
+    assert {row["extent_estimated"] for row in kept.rows} == {"3.000"}
+
+
+def test_without_lungs_nothing_is_compared(call, patched, listener):
+    first = patched.rows[0]
+    cv2.imwrite(first["path"], np.full_like(mask_of(first["path"]), 7))
+    row = read_manifest(call("flat")).rows[0]
+    assert not float(row["mask_area"])
+    assert (row["opacity_lungs"], row["opacity_dice"], row["opacity_share_error"]) == ("", "", "")
