@@ -70,17 +70,22 @@ class NothingReadError(InputError):
         path: Of the first one that was tried; empty where none was, or where the reason has it.
         reason: Why that cannot be read.
         wanted: What was expected.
+        hint: What to do; where none is given, what helps where files are missing.
     """
 
     def __init__(
-        self, name: str, count: int, path: str | PurePath = "", reason: str = "", wanted: str = "an image"
+        self,
+        name: str,
+        count: int,
+        path: str | PurePath = "",
+        reason: str = "",
+        wanted: str = "an image",
+        hint: str | None = None,
     ) -> None:
         first = ": ".join(filter(None, (str(path), reason.removeprefix(f"{path}: "))))
         found = f"none among {count}, the first: {first}" if first else f"none among {count}"
-        super().__init__(
-            f"{name}: expected {wanted} that can be read, found {found}",
-            "if the table was moved: its paths are relative to its folder" if reason.endswith(NO_FILE) else None,
-        )
+        moved = "if the table was moved: its paths are relative to its folder" if reason.endswith(NO_FILE) else None
+        super().__init__(f"{name}: expected {wanted} that can be read, found {found}", hint or moved)
 
 
 class OutputError(CxrtoolError):

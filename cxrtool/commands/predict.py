@@ -161,7 +161,7 @@ def predict(options: PredictOptions, settings: Settings) -> None:
             return
         if earlier and earlier.taken:
             number = count_of(len(manifest), "image")
-            settings.report.say(f"{settings.out}: {earlier.taken} of {number} taken over unchanged")
+            settings.report.say(f"{settings.out}: {len(earlier.taken)} of {number} taken over unchanged")
         if options.calibrated:
             answers = calibrate(members, answers, settings)
         predictions = to_table(members, answers, manifest.columns, manifest.name, by_member=options.members)

@@ -30,9 +30,9 @@ from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.data.tables.views import Columns, Packed, RowView, columns_of
-from cxrtool.errors import ImageError, InputError, UsageError, count_of
+from cxrtool.errors import ImageError, InputError, NothingReadError, UsageError, count_of
 from cxrtool.flow.cluster import Cluster
-from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
+from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder, read_run_file
 from cxrtool.flow.parallel import map_items
 from cxrtool.flow.settings import READING, RUNNING, SCALING, Settings
 from cxrtool.imaging.fits import FITS, NATIVE
@@ -269,6 +269,11 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
         if build.is_part:
             build.put_aside(len(rows))
             return None
+        if not rows and (images := _earlier(folder)):
+            first = build.rejects[0]
+            kept = f"{folder.shown} with its {count_of(images, 'image')} stays as it is"
+            found = len(listing.records), first["path"], first["reason"]
+            raise NothingReadError("the sources", *found, hint=kept)
         counts = {"inputs": len(listing.records), "skipped": len(listing.skipped), **_report(rows, build, settings)}
         wanted = unwanted == len(build.rejects)
         reported = _report_rejects(build, settings, wanted=wanted)
@@ -276,6 +281,12 @@ def prepare(options: PrepareOptions, settings: Settings) -> int | None:
     if not rows:
         raise _nothing_read(listing, folder)
     return len(rows)
+
+
+def _earlier(folder: StepFolder) -> int:
+    """The number of images in the output that stands there already."""
+    made = read_run_file(folder.shown)
+    return int(made["counts"]["images"]) if made and isinstance(made.get("counts"), dict) else 0
 
 
 def _what_stays(listing: Listing) -> str:

@@ -10,7 +10,7 @@ import json
 import pickle
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -237,17 +237,18 @@ class Earlier:
     Attributes:
         journal: The answers of each image, by model; hidden beside the table until that is written.
         marks: Of the images.
-        taken: How many answers were found in the earlier table.
+        taken: The images whose answers were found.
     """
 
     journal: Journal
     marks: Marks
-    taken: int = 0
+    taken: set[str] = field(default_factory=set)
 
     def find(self, marks: Mapping[str, str]) -> Records:
         """The answers that are known, by key."""
         found, taken = self.journal.find(marks)
-        self.taken += taken
+        if taken:
+            self.taken |= {key.rpartition(" ")[0] for key in found}
         return found
 
     @classmethod

@@ -7,6 +7,7 @@ not have: weights in other files, operators of other domains, subgraphs, values 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -29,6 +30,9 @@ IMAGES, PROBABILITIES, CALIBRATED = "images", "probabilities", "calibrated"
 
 MADE_BY, MADE_FROM, SEEN = "cxrtool", "made_from", "fitted_on"
 """Entries of the metadata beside those of `model.json`: the version, the source of the weights, what was seen."""
+
+DIGEST = "digest"
+"""The entry with the digest of all else in the file: one wrong bit in a weight may change every answer a little."""
 
 SEEN_COLUMNS = ("patient_id", "sha256", "subset")
 """What is kept of `fitted_on.csv`: enough to recognise an image or a patient, without the names of images."""
@@ -163,14 +167,36 @@ def load(path: Path) -> ModelProto:
         # protobuf has its own errors, which differ between its implementations.
         raise InputError(f"{path}: expected an ONNX model, found a file that is cut off or of another kind") from error
     known = metadata_of(model)
-    if missing := next((name for name in (MADE_BY, "schema", "classes", "chain", "input") if name not in known), None):
+    if missing := next(
+        (name for name in (MADE_BY, DIGEST, "schema", "classes", "chain", "input") if name not in known), None
+    ):
         raise InputError(
             f"{path}: expected an ONNX model by `cxrtool weights export`, found no entry '{missing}' in its metadata",
             "its classes and preprocessing are not known: import the weights that it was made of (`cxrtool weights "
             "import FILE.pth --model NAME --classes A,B -o model`), then export that model",
         )
+    if known[DIGEST] != _take_digest(model):
+        raise InputError(
+            f"{path}: expected the file as `cxrtool weights export` wrote it, found it changed: its content is another",
+            "export it again, or copy it again",
+        )
     check_graph(model, str(path))
     return model
+
+
+def seal(model: ModelProto) -> None:
+    """Write the digest of a graph and its metadata into the metadata."""
+    digest = _take_digest(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = DIGEST, digest
+
+
+def _take_digest(model: ModelProto) -> str:
+    """The digest of all but the entry of the digest, which is removed."""
+    for index in reversed(range(len(model.metadata_props))):
+        if model.metadata_props[index].key == DIGEST:
+            del model.metadata_props[index]
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def check_graph(model: ModelProto, name: str) -> None:

@@ -86,6 +86,9 @@ _NAMED = 64
 DIVERGING = 10
 """From this multiple of the loss of guessing a training is reported as one that does not learn."""
 
+GROWN = 2
+"""Up to this multiple of the loss of its first batch, the first epoch's loss was as high from the beginning."""
+
 Stop = Callable[[], StoppedError | None]
 """Called between two batches; what it returns is raised after the state has been saved."""
 
@@ -441,7 +444,7 @@ class Loop:
         text = (
             f"epoch {self.epoch + 1}: the training loss is {train_loss:.3g}, where guessing gives {guessing:.2f}: the "
         )
-        if self.epoch or train_loss > first_loss:
+        if self.epoch or train_loss > GROWN * first_loss:
             self.warn(f"{text}network does not learn at --lr {rate:g}; a lower --lr, such as {rate / 10:g}, may help")
         else:
             # It began there, as an untrained head on large features does, and falls.

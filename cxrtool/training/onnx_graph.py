@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cxrtool.errors import InputError
 from cxrtool.models.description import ModelDescription
 from cxrtool.models.network import Network
-from cxrtool.models.onnx_file import CALIBRATED, IMAGES, PROBABILITIES, check_graph, library
+from cxrtool.models.onnx_file import CALIBRATED, IMAGES, PROBABILITIES, check_graph, library, seal
 from cxrtool.training.features import Normalisation
 
 TOLERANCE = 1e-5
@@ -97,6 +97,7 @@ def export(
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     check_graph(model, name)
+    seal(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

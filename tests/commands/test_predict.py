@@ -426,3 +426,20 @@ def test_a_model_that_cannot_be_replayed_is_told_once(place, ask, strangers, tmp
     (copy / "model.json").write_text(json.dumps({**description, "chain": [{"step": "hocus", "strength": 2}]}))
     with pytest.raises(InputError, match="hocus --strength 2; this cxrtool cannot repeat 'hocus'"):
         ask(strangers, copy)
+
+
+def test_sizes_of_reduced_images_are_those_of_their_files(place, ask, tmp_path):
+    """A model of `prepare --size 20` knows the sizes of before, and so does a new image get its own."""
+    folder, study = place
+    tested = study.assigned(0, 1, "test")
+    ask(subset_of(study, tested), "small/r0f1")
+    raw = read_table(tmp_path / "answers.images.csv").rows
+    ask(folder / "small", "small/r0f1", allow_leakage=True)
+    prepared = {row["image_id"]: row for row in read_table(tmp_path / "answers.images.csv").rows}
+    for row in raw:
+        assert not [kind for kind in ("small", "narrow", "wide", "large") if kind in row["unlike"]]
+        assert (row["width"], row["height"]) == tuple(prepared[row["image_id"]][side] for side in ("width", "height"))
+    pixels = cv2.imread(read_manifest(study.folder).rows[0]["path"], cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(tmp_path / "tiny.png"), pixels[:10, :10])
+    ask(tmp_path / "tiny.png", "small/r0f1")
+    assert "small: shorter side (pixels) 10" in read_table(tmp_path / "answers.images.csv").rows[0]["unlike"]

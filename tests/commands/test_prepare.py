@@ -789,3 +789,15 @@ def test_the_working_directory_and_the_spelling_of_a_folder_do_not_matter(cxr, t
         assert cxr("prepare", source, "-o", tmp_path / f"out{number}", "--workers", 1).code == 0
         written.append((tmp_path / f"out{number}" / "manifest.csv").read_bytes())
     assert written == [written[0]] * len(ways)
+
+
+def test_an_earlier_output_is_not_replaced_by_an_empty_one(cxr, tree, tmp_path):
+    assert cxr("prepare", tree, "-o", tmp_path / "out").code == 0
+    before = fingerprint(tmp_path / "out")
+    done = cxr("prepare", tree, "--max-pixels", 10, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "out with its 8 images stays as it is" in done.err
+    assert fingerprint(tmp_path / "out") == before
+    # Where there was none, the reasons are listed.
+    assert cxr("prepare", tree, "--max-pixels", 10, "-o", tmp_path / "new").code == 1
+    assert len(rejects_of(tmp_path / "new")) == 8

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from cxrtool.errors import InputError, UsageError
-from cxrtool.evaluation.groups import NONE, Grouping, is_ordered, parse_groupings, split_by, trend
+from cxrtool.evaluation.groups import NONE, Grouping, available, is_ordered, parse_groupings, split_by, trend
 from cxrtool.evaluation.scores import scores_of
 
 
@@ -152,3 +152,11 @@ def test_no_trend_where_there_is_nothing_to_compare(make_predictions):
     scores, strata, _ = with_accuracy(make_predictions, (1, 1, 1))
     assert trend(scores, strata)["reason"] == "every patient has the same accuracy"
     assert trend(scores, strata[:1])["reason"] == "fewer than two strata"
+
+
+@pytest.mark.parametrize("word", ["", "nan", "N/A"])
+def test_severities_are_estimated_where_none_is_known(make_predictions, word):
+    scores = scored(make_predictions, severity=[word] * 60, severity_estimated=["mild", "severe"] * 30)
+    assert available(scores, Grouping("severity")).column == "severity_estimated"
+    rated = scored(make_predictions, severity=["mild"] + [word] * 59, severity_estimated=["mild", "severe"] * 30)
+    assert available(rated, Grouping("severity")).column == "severity"

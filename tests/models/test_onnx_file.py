@@ -1,4 +1,5 @@
 import json
+import struct
 
 import pytest
 
@@ -9,7 +10,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from cxrtool.errors import CxrtoolError, InputError  # noqa: E402
 from cxrtool.models import onnx_file  # noqa: E402
 from cxrtool.models.description import ModelDescription  # noqa: E402
-from cxrtool.models.onnx_file import load, read_content, read_metadata, read_seen, to_metadata  # noqa: E402
+from cxrtool.models.onnx_file import load, read_content, read_metadata, read_seen, seal, to_metadata  # noqa: E402
 
 SIDE, CLASSES = 16, ["a", "b"]
 CONTENT = {
@@ -41,6 +42,7 @@ def graph(*more, initializers=(), domain=""):
 
 def write(path, model, metadata=None):
     helper.set_model_props(model, to_metadata(CONTENT, SEEN, {"licence": None}) if metadata is None else metadata)
+    seal(model)
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -182,3 +184,15 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     with pytest.raises(CxrtoolError, match="an ONNX model needs the package onnx") as caught:
         read_metadata(path)
     assert caught.value.hint == "pip install 'cxrtool[onnx]'"
+
+
+@pytest.mark.parametrize("place", ["weight", "class"])
+def test_one_wrong_bit_is_found(tmp_path, place):
+    path = write(tmp_path / "m.onnx", graph())
+    content = bytearray(path.read_bytes())
+    where = content.find(struct.pack("<f", 3 / 99)) if place == "weight" else content.find(CLASSES[0].encode())
+    assert where > 0
+    content[where + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="found it changed"):
+        load(path)

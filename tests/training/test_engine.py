@@ -546,3 +546,16 @@ def test_a_batch_s_loss_is_divided_by_its_images():
     target, weights = torch.tensor([0, 1, 1]), torch.tensor([3.0, 0.5])
     by_hand = [3.0 * math.log(1 + math.exp(-2)), 0.5 * math.log(1 + math.exp(-1)), 0.5 * math.log(2)]
     assert float(cross_entropy(logits, target, weights)) == pytest.approx(sum(by_hand) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rate", "bias", "advice"), [(1e-6, 60.0, "a higher --lr, such as 1e-05"), (30.0, 0.0, "a lower --lr, such as 3")]
+)
+def test_a_loss_above_guessing_is_told_with_the_direction_that_helps(make_job, rate, bias, advice):
+    """A head that begins far off and learns slowly needs other advice than one that is driven off."""
+    module, warned = plain_network(nn.Identity()), []
+    with torch.no_grad():
+        module[-1].bias[0] = bias
+    fit(make_job(module=module, epochs=1, lr=rate), warn=warned.append)
+    assert len(warned) == 1
+    assert advice in warned[0]

@@ -13,7 +13,7 @@ from cxrtool.commands.fit.networks import fit, resolve
 from cxrtool.commands.fit.opacities import OpacityOptions
 from cxrtool.commands.fit.ribs import RibOptions
 from cxrtool.data.reading.images import read_image
-from cxrtool.data.tables.manifest import read_table, write_manifest
+from cxrtool.data.tables.manifest import read_manifest, read_table, write_manifest
 from cxrtool.errors import InputError, LeakageError, StoppedError, UsageError
 from cxrtool.models.parts import load_network, networks, read_part
 from cxrtool.options import declared
@@ -403,3 +403,24 @@ def test_white_lungs_change_what_is_learned(run, lungs, tmp_path):
     plain, white = (load_network(tmp_path / name, "lungs").state_dict() for name in ("plain", "white"))
     assert not all(torch.equal(plain[name], white[name]) for name in plain)
     assert json.loads((tmp_path / "white" / "part.json").read_text())["trained"]["opacify"] == 1.0
+
+
+@pytest.mark.parametrize("given", ["", "reference"])
+def test_a_network_does_not_learn_what_segment_found(run, lungs, tmp_path, listener, given):
+    """Masks of `segment` have an area beside them; those of the data set are then in `mask_reference`."""
+    run(lungs.folder, out="plain", validation=0.25, epochs=1)
+    black = tmp_path / "black.png"
+    cv2.imwrite(str(black), np.zeros((8, 8), np.uint8))
+    manifest = read_manifest(lungs.folder)
+    rows = [
+        {**row, "mask": str(black), "mask_area": "0.3", "mask_reference": row["mask"] if given else ""}
+        for row in manifest.rows
+    ]
+    write_manifest(tmp_path / "found.csv", [*manifest.columns, "mask_area", "mask_reference"], rows)
+    if not given:
+        with pytest.raises(InputError, match=r"none of its .* has a lung mask in 'mask'"):
+            run(tmp_path / "found.csv", out="found", validation=0.25, epochs=1)
+        return
+    run(tmp_path / "found.csv", out="found", validation=0.25, epochs=1)
+    assert any("`segment` found" in text for text in listener.said)
+    assert (tmp_path / "found/dice.csv").read_bytes() == (tmp_path / "plain/dice.csv").read_bytes()

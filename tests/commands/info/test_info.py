@@ -270,3 +270,10 @@ def test_twins_are_counted_as_the_radiographs_that_they_are(cxr, study, write_ge
     assert "48, of 24 radiographs for 1 fold" in told.out
     assert "covid 24, normal 24" in told.out
     assert "the same pixels" not in told.err
+
+
+def test_a_division_is_advised_that_every_class_allows(look, tiny):
+    few = sorted({row["patient_id"] for row in tiny.rows if row["label"] == "normal"})[:3]
+    rows = [row for row in tiny.rows if row["label"] == "covid" or row["patient_id"] in few]
+    write_manifest(tiny.origin, tiny.columns, rows)
+    assert " --folds 3 " in look(tiny.origin).next

@@ -18,6 +18,7 @@ from cxrtool.data.tables.predictions import read_predictions  # noqa: E402
 from cxrtool.imaging.hashing import pixel_sha256  # noqa: E402
 from cxrtool.models.architecture import Architecture  # noqa: E402
 from cxrtool.models.description import ModelDescription  # noqa: E402
+from cxrtool.models.onnx_file import seal  # noqa: E402
 from cxrtool.models.registry import BUILT_IN, build, input_form  # noqa: E402
 from cxrtool.training.checkpoint import save_model  # noqa: E402
 
@@ -199,6 +200,7 @@ def test_a_graph_of_another_form_is_refused(cxr, place, tmp_path, wrong):
         node = next(node for node in model.graph.node if "probabilities" in node.output)
         node.output[0] = "before"
         model.graph.node.append(onnx.helper.make_node("Add", ["before", "before"], ["probabilities"]))
+    seal(model)
     onnx.save(model, tmp_path / "m.onnx")
     done = cxr("predict", tmp_path / "m.onnx", place / "other", *HERE)
     assert done.code == 1

@@ -169,3 +169,10 @@ def test_a_curve_of_many_points_is_thinned_without_a_visible_difference():
     assert np.abs(np.interp(x, fewer_x, fewer_y) - y).max() < 1 / 2000
     short = x[:5000], y[:5000]
     assert all(found is given for found, given in zip(thinned(*short), short, strict=True))
+
+
+@pytest.mark.parametrize("names", [["covid", "normal", "pneumonia"], ["no", "tuberculosis of any kind", "x", "y", "z"]])
+def test_nothing_of_a_confusion_matrix_is_cut(tmp_path, names):
+    draw_confusion(summarise_counts(names, np.eye(len(names)) * 9, resamples=20), tmp_path / "c.png")
+    grey = cv2.cvtColor(cv2.imread(str(tmp_path / "c.png")), cv2.COLOR_BGR2GRAY)
+    assert min(grey[:, 0].min(), grey[:, -1].min(), grey[0].min(), grey[-1].min()) > 250

@@ -209,3 +209,11 @@ def test_a_mask_that_does_not_belong_to_its_image_is_refused(tmp_path, size, fac
     listed = (64, 64) if chain in (PREPARE, [CROP, *PREPARE]) else (HEIGHT, WIDTH)
     with pytest.raises(ImageError, match=message):
         Origin.of(row("p", **facts), chain).read(Outline("m", str(path)), listed, None)
+
+
+def test_a_missing_file_in_the_first_row_is_only_missing(tmp_path):
+    path = write(tmp_path / "b.png")
+    (tmp_path / "table.csv").write_text("image_id,lesion\na,none.png\nb,b.png\n")
+    found = References.read(tmp_path / "table.csv", None)
+    assert files(found.of(row("b"))) == {"lesion": str(path)}
+    assert files(found.of(row("a"))) == {"lesion": str(tmp_path / "none.png")}
