@@ -67,8 +67,8 @@ class NothingReadError(InputError):
     Args:
         name: Of the input.
         count: Number of images in it.
-        path: Of the first one that was tried; empty where none was, or where the reason has it.
-        reason: Why that cannot be read.
+        path: Of the first one; empty where the reason has it.
+        reason: Why that cannot be read; empty where none was tried.
         wanted: What was expected.
         hint: What to do; where none is given, what helps where files are missing.
     """
@@ -83,7 +83,7 @@ class NothingReadError(InputError):
         hint: str | None = None,
     ) -> None:
         first = ": ".join(filter(None, (str(path), reason.removeprefix(f"{path}: "))))
-        found = f"none among {count}, the first: {first}" if first else f"none among {count}"
+        found = f"none among {count}, the first: {first}" if reason else f"none among {count}"
         moved = "if the table was moved: its paths are relative to its folder" if reason.endswith(NO_FILE) else None
         super().__init__(f"{name}: expected {wanted} that can be read, found {found}", hint or moved)
 

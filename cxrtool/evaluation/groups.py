@@ -143,8 +143,8 @@ def available(scores: Scores, grouping: Grouping) -> Grouping:
 
 
 def _has_values(cells: Sequence[str]) -> bool:
-    different = set(cells)
-    return any(cell.casefold() not in missing_words(different) for cell in different - {""})
+    different = set(cells) - {""}
+    return bool({cell.casefold() for cell in different} - missing_words(different))
 
 
 def unread(scores: Scores, grouping: Grouping) -> list[str]:

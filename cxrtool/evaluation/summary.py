@@ -25,7 +25,16 @@ from cxrtool.evaluation.metrics.estimates import (
     estimate,
 )
 from cxrtool.evaluation.ordinal import summarise_order
-from cxrtool.evaluation.resampling.intervals import DIGITS, IMAGES, RESAMPLES, Measure, measure, method_of
+from cxrtool.evaluation.resampling.intervals import (
+    DIGITS,
+    IMAGES,
+    RATES,
+    RESAMPLES,
+    Measure,
+    few_of,
+    measure,
+    method_of,
+)
 from cxrtool.evaluation.scores import Scores, distinct
 from cxrtool.evaluation.unknown import hide_measures, hide_unknown
 from cxrtool.options import one_of
@@ -271,6 +280,7 @@ class _Measures:
             self.found.uncertainty(name, pick(self.found.replicates)),
             patients=patients,
             proportion=name in PROPORTIONS,
+            few=few_of(name, {} if which is None else {rate: float(self.found.value[rate][which]) for rate in RATES}),
             noisy=name in NOISY,
             method=method_of(by_patient=self.scores.by_patient, by_influence=self.found.strata is not None),
             bounds=BOUNDS.get(name, (0.0, 1.0)),

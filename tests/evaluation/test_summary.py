@@ -368,3 +368,14 @@ def test_severity_accuracy_is_the_share_called_positive_with_its_spread_over_rep
         assert accuracy["value"] == pytest.approx(np.mean(by_repeat))
         assert accuracy["sd_repeats"] == pytest.approx(np.std(by_repeat, ddof=1))
         assert accuracy["sd_repeats"] > 0
+
+
+def test_a_predictive_value_has_an_interval_where_nothing_is_recognised(make_predictions):
+    """Each resample within label misses as many images of the class, so that the resamples say too little."""
+    predictions = make_predictions(120, ("covid", "normal"))
+    for index, row in enumerate(predictions.rows):
+        row["predicted"] = "covid" if row["label"] == "normal" and index % 8 == 0 else "normal"
+    found = summarise(scores_of(predictions), positive="covid", resamples=200)["per_class"]["covid"]
+    assert found["sensitivity"]["value"] == 0
+    assert found["npv"]["method"] == "Wilson"
+    assert found["npv"]["high"] - found["npv"]["low"] > 0.1

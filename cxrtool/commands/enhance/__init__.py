@@ -297,7 +297,7 @@ class _Work:
         self._write(folds, ways)
         shutil.rmtree(self.build.path / BEFORE, ignore_errors=True)
         for index, reason in sorted(self.failed.items()):
-            self.build.reject(rows[index]["path"] if reason else "", reason)
+            self.build.reject(rows[index]["path"], reason)
         made = Packed(
             self._row(rows[index], fold) for fold in folds for index in fold.indices if index not in self.failed
         ).columns()

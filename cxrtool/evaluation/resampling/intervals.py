@@ -7,6 +7,7 @@ models. It does not cover other hospitals or another training.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from statistics import NormalDist
@@ -109,6 +110,19 @@ def method_of(*, by_patient: bool, by_influence: bool = False) -> str:
     if by_influence:
         return INFLUENCE_PATIENTS if by_patient else INFLUENCE_IMAGES
     return PATIENTS if by_patient else IMAGES
+
+
+RATES = ("sensitivity", "specificity")
+_ONE_SIDED = {"npv": "sensitivity", "ppv": "specificity", "precision": "specificity"}
+
+
+def few_of(name: str, rates: Mapping[str, float], few: float = FEW_PATIENTS) -> float:
+    """The number of patients below which a proportion gets Wilson's interval: any, where resamples hardly move it.
+
+    Where no image of a class is recognised, each resample within label misses as many: only one of the two counts of
+    the negative predictive value differs. The positive one is alike, where no other image is recognised.
+    """
+    return math.inf if rates.get(_ONE_SIDED.get(name, "")) == 0.0 else few
 
 
 def measure(

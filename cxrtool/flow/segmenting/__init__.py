@@ -109,7 +109,7 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
     precision = "fp32" if settings.precision == "auto" else settings.precision
     entry = make_entry(options, part, precision)
     chain = _chain_before(manifest, changing="use" in entry)
-    finding = {"opacity_part": finder.sha256} if finder else {}
+    finding = {"opacity_part": finder.sha256, "opacity_version": opacities.VERSION} if finder else {}
     plan = Plan(
         command="segment",
         options={**options.identity(), "part": part.sha256, **finding, "precision": precision, "version": VERSION},

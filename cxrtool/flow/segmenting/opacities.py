@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 FOUND, REFERENCE = "opacities", "opacities_reference"
 """Folders, and columns with the path: masks that were found, and those that the manifest had."""
 
+VERSION = 2
+"""Raised when the same images and network would give another table."""
+
 SHARES = tuple(PREFIX + region for region in REGIONS)
 DICE, ERROR = PREFIX + "dice", PREFIX + "share_error"
 """Columns of the agreement with the manifest's mask."""

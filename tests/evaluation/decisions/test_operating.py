@@ -164,3 +164,13 @@ def test_intervals_at_a_prevalence_hold_the_truth_as_often_as_they_say(make_pred
             held[name] += measure["low"] <= true <= measure["high"]
     # 95 %, within three standard errors of 400 studies and what 400 resamples cost.
     assert all(0.915 < count / studies < 0.985 for count in held.values()), held
+
+
+@pytest.mark.parametrize(("name", "kind"), [("npv", 1), ("ppv", 0)])
+def test_a_predictive_value_has_wilsons_interval_where_nothing_is_recognised(scores, name, kind):
+    """All of one class are wrong, and a few of the other."""
+    some = np.arange(len(scores.truth)) % 8 == 0
+    predicted = np.where((scores.truth != kind) & some, kind, 1 - kind)
+    found = operating_point(replace(scores, predicted=predicted), 1, resamples=200)[name]
+    assert found["method"] == "Wilson"
+    assert found["high"] - found["low"] > 0.1
