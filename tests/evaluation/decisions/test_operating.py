@@ -170,7 +170,7 @@ def test_intervals_at_a_prevalence_hold_the_truth_as_often_as_they_say(make_pred
 def test_a_predictive_value_has_wilsons_interval_where_nothing_is_recognised(scores, name, kind):
     """All of one class are wrong, and a few of the other."""
     some = np.arange(len(scores.truth)) % 8 == 0
-    predicted = np.where((scores.truth != kind) & some, kind, 1 - kind)
+    predicted = np.where(((scores.truth == 1) != bool(kind)) & some, kind, 1 - kind)
     found = operating_point(replace(scores, predicted=predicted), 1, resamples=200)[name]
     assert found["method"] == "Wilson"
     assert found["high"] - found["low"] > 0.1
