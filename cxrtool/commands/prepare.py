@@ -28,6 +28,7 @@ from cxrtool.data.file_names import MANIFEST, MODEL, REJECTS
 from cxrtool.data.splitting.grouping import count_patients, identities
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.ids import patient_id
+from cxrtool.data.tables.labels import warn_of_spellings
 from cxrtool.data.tables.manifest import Row, read_table, write_table
 from cxrtool.data.tables.views import Columns, Packed, RowView, columns_of
 from cxrtool.errors import ImageError, InputError, NothingReadError, UsageError, count_of
@@ -527,6 +528,8 @@ def _report(rows: Columns, build: Build, settings: Settings) -> dict[str, int]:
             f"duplicates with DIFFERENT labels: {len(conflicts)}; {one['image_id']} is labelled {one['label']}, "
             f"{other['image_id']} {other['label']}; see {listed}"
         )
+    if text := warn_of_spellings(rows.cells["label"]):
+        settings.report.warn(text)
     return {"same_pixels": same, "look_alike": near, "contradictions": len(conflicts)}
 
 

@@ -36,6 +36,7 @@ from cxrtool.data.splitting.splits import (
     tabulate,
     with_records,
 )
+from cxrtool.data.tables.labels import warn_of_spellings
 from cxrtool.data.tables.manifest import Manifest, dump_table, read_manifest, write_table
 from cxrtool.data.tables.selection import Selection, exclude
 from cxrtool.data.tables.views import Columns, RowView
@@ -150,6 +151,7 @@ def split(options: SplitOptions, settings: Settings) -> SplitResult:
     if options.group != PATIENT:
         manifest.require(options.group)
     warnings = _patient_warnings(manifest, options.group)
+    warnings += filter(None, [warn_of_spellings(manifest.column("label"))])
     images = _labelled(manifest, warnings)
     base = read_splits(options.within) if options.within else None
     runs, names = _divide(options, settings, images, base, warnings)

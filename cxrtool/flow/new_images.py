@@ -19,6 +19,7 @@ from cxrtool.data.file_names import MANIFEST, PREDICTIONS
 from cxrtool.data.files import is_stream
 from cxrtool.data.tables.foreign import ForeignColumns
 from cxrtool.data.tables.ids import patient_id
+from cxrtool.data.tables.labels import plain_label
 from cxrtool.data.tables.manifest import Manifest, Row, order_columns, read_manifest, read_table
 from cxrtool.data.tables.predictions import Predictions
 from cxrtool.data.tables.twins import MARK, split_class
@@ -349,15 +350,6 @@ def parse_relabel(arguments: Iterable[str]) -> dict[str, str]:
                 f"--relabel: expected OLD=NEW, such as No_findings=normal, found '{waiting[-1]}' without = in '{text}'"
             )
     return mapping
-
-
-def plain_label(label: str) -> str:
-    """A label without case, blanks, hyphens and underscores.
-
-    >>> plain_label("Viral Pneumonia") == plain_label("viral_pneumonia")
-    True
-    """
-    return re.sub(r"[\s_-]+", "", label).casefold()
 
 
 def match_labels(

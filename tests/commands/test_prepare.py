@@ -801,3 +801,10 @@ def test_an_earlier_output_is_not_replaced_by_an_empty_one(cxr, tree, tmp_path):
     # Where there was none, the reasons are listed.
     assert cxr("prepare", tree, "--max-pixels", 10, "-o", tmp_path / "new").code == 1
     assert len(rejects_of(tmp_path / "new")) == 8
+
+
+def test_classes_of_one_name_in_two_spellings_are_told(cxr, tree, tmp_path):
+    save(tree / "COVID" / "x.png", picture(40))
+    done = cxr("prepare", tree, "-o", tmp_path / "out")
+    assert "the classes 'COVID' and 'covid' differ in their spelling alone" in done.err
+    assert "spelling" not in cxr("prepare", tree / "normal", "-o", tmp_path / "one").err

@@ -15,6 +15,7 @@ from cxrtool.data.digests import FILES, altered
 from cxrtool.data.file_names import REJECTS
 from cxrtool.data.splitting.grouping import PATIENT, count_patients, identities, original_of
 from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
+from cxrtool.data.tables.labels import warn_of_spellings
 from cxrtool.data.tables.manifest import Manifest, read_table
 from cxrtool.data.tables.people import years
 from cxrtool.data.tables.table_one import table_of_study
@@ -177,6 +178,7 @@ def _suspicions(manifest: Manifest) -> list[str]:
     lost = [path for path in manifest.column("path") if not os.path.isfile(path)]  # noqa: PTH113
     if lost:
         found.append(f"{len(lost)} of {len(manifest)} image files are missing, such as {lost[0]}")
+    found += filter(None, [warn_of_spellings(manifest.column("label"))])
     first: dict[str, RowView] = {}
     twins = [
         (row, other)
