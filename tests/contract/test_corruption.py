@@ -155,10 +155,10 @@ REFUSED = {
         "prepared/manifest.csv",
         (TRAIN_PREPARED, "split prepared --folds 2", "audit prepared --quick -o audited", "segment prepared -o again"),
     ),
-    "masks exchanged": (
-        lambda: _exchange(Path("segmented/masks")),
-        "segmented/masks/im000.png",
-        ("fit lungs segmented --epochs 1 --device cpu -o fitted --workers 1 --threads 1 --cache other",),
+    "another mask": (
+        lambda: shutil.copy("segmented/masks/im001.png", "prepared/masks/im000.png"),
+        "prepared/masks/im000.png",
+        ("fit lungs prepared --epochs 1 --device cpu -o fitted --workers 1 --threads 1 --cache other",),
     ),
     "pictures exchanged": (
         lambda: _exchange(Path("prepared/images")),

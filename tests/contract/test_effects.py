@@ -325,9 +325,15 @@ def _write_shares(place, columns, rows):
     from cxrtool.flow.graders import write_grader
     from cxrtool.imaging.regions import PREFIX, REGIONS, ZONES
 
-    more = {PREFIX + region: "0.25" for region in REGIONS} | {"extent": "2", "other": "3", "opacities": ""}
+    more = {PREFIX + region: "0.25" for region in REGIONS} | {
+        "extent": "2",
+        "other": "3",
+        "opacities": "",
+        "opacities_reference": "",
+    }
     more |= {"zones": "2", **{f"zones_{zone}": "1" for zone in ZONES}}
     shares = [{**row, **more, "mask": row["mask"] or row["path"], "opacities": row["path"]} for row in rows]
+    shares = [{**row, "opacities_reference": row["opacities"]} for row in shares]
     names = [*columns, *(name for name in more if name not in columns)]
     write_manifest(place / "shares.csv", names, shares)
     write_manifest(place / "other-shares.csv", names, [{**shares[0], "age": "7"}, *shares[1:]])

@@ -36,7 +36,7 @@ def test_figures_are_those_of_other_libraries():
     assert np.trace(table) == (one.strata[0] == one.strata[1]).sum()
     assert np.sum(table) == len(one.truth)
     low, high = as_json(found)["limits_of_agreement"]
-    assert low == pytest.approx(difference.mean() - 1.96 * difference.std())
+    assert low == pytest.approx(difference.mean() - 1.96 * difference.std(ddof=1))
     assert low < difference.mean() < high
 
 
