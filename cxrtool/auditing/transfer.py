@@ -16,12 +16,12 @@ from cxrtool.auditing.catalogue import PROBES, THUMBNAIL, Probe, for_external
 from cxrtool.auditing.part import CLEAR, NOTE, UNKNOWN, WARNING, Finding, Part, capital, listed
 from cxrtool.auditing.views import ImageSet
 from cxrtool.data.splitting.grouping import PATIENT, normalised
+from cxrtool.data.tables.duplicates import find_duplicates
 from cxrtool.evaluation.resampling.intervals import RESAMPLES
 from cxrtool.evaluation.scores import Scores
 from cxrtool.evaluation.sheet import ABSENT, Sheet, cell, count_of
 from cxrtool.evaluation.summary import summarise
 from cxrtool.evaluation.tables import NAMES
-from cxrtool.imaging.hashing import near_duplicates
 
 ALIKE = 2
 """Pairs of images that look the same, up to which they are taken for chance."""
@@ -297,24 +297,20 @@ def _alike(here: ImageSet, there: ImageSet, names: tuple[str, str]) -> Iterator[
 
     A copy that was saved again, or at another size, has another digest and often another name of its patient.
     """
-    own, other = ([str(row.get("dhash", "")) for row in one.rows] for one in (here, there))
-    hashed = np.array([bool(text.strip("0")) for text in [*own, *other]], np.bool_)
-    if not hashed[: len(here)].any() or not hashed[len(here) :].any():
-        return
-    index = np.flatnonzero(hashed)
-    pairs = index[np.array(near_duplicates([[*own, *other][i] for i in index]), np.intp).reshape(-1, 3)[:, :2]]
-    across = pairs[(pairs[:, 0] < len(here)) & (pairs[:, 1] >= len(here))]
-    inside = pairs[pairs[:, 1] < len(here)]
-    chance = float(np.count_nonzero(here.patients[inside[:, 0]] != here.patients[inside[:, 1]]))
+    whole = len(here)
+    pairs = np.array([(one.earlier, one.later) for one in find_duplicates([*here.rows, *there.rows])], np.intp)
+    pairs = pairs.reshape(-1, 2)
+    across = pairs[(pairs[:, 0] < whole) & (pairs[:, 1] >= whole)]
+    inside = pairs[pairs[:, 1] < whole]
+    chance = np.count_nonzero(here.patients[inside[:, 0]] != here.patients[inside[:, 1]])
     # Of as many pairs as there are between the sets.
-    first, second = (int(np.count_nonzero(part)) for part in (hashed[: len(here)], hashed[len(here) :]))
-    expected = chance * 2 * second / max(1, first - 1)
+    expected = chance * 2 * len(there) / max(1, whole - 1)
     if len(across) > ALIKE + 2 * expected:
         found = count_of(len(np.unique(across[:, 1])), "image")
         yield Finding(
             WARNING,
-            f"{found} of {second} in {names[1]} look the same as images in {names[0]}, under other names: if they are "
-            "copies, this is no external test. `cxrtool select` joins both manifests, and `audit` lists the pairs.",
+            f"{found} of {len(there)} in {names[1]} look the same as images in {names[0]}, under other names: if they "
+            "are copies, this is no external test. `cxrtool select` joins both manifests, and `audit` lists the pairs.",
         )
 
 

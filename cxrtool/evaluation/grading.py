@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cxrtool.data.tables.foreign import decimal
 from cxrtool.data.tables.missing import missing_words
 from cxrtool.errors import InputError
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
@@ -208,18 +209,12 @@ def shares_of(
         cells = [row.get(name, "").strip() for name in names]
         if any(cell.casefold() in missing for cell in cells):
             continue
-        found = [_number(cell) for cell in cells]
-        wrong = next((k for k, value in enumerate(found) if not 0 <= value <= 1), None)
-        if wrong is not None:
-            raise InputError(f"{place(index)}: expected a share from 0 to 1 in {names[wrong]}, found '{cells[wrong]}'")
+        found = []
+        for name, cell in zip(names, cells, strict=True):
+            share = decimal(cell)
+            if share is None or not 0 <= share <= 1:
+                raise InputError(f"{place(index)}: expected a share from 0 to 1 in {name}, found '{cell}'")
+            found.append(share)
         shares.append(found)
         kept.append(index)
     return np.array(shares, np.float64).reshape(len(shares), len(SCALES[scale].regions)), kept
-
-
-def _number(cell: str) -> float:
-    """A number, also with a decimal comma; all else is not one."""
-    try:
-        return float(cell.replace(",", "."))
-    except ValueError:
-        return math.nan

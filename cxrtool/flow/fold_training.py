@@ -172,8 +172,8 @@ class Stores:
             )
         check_pixels(self.manifest, store.sha256)
         if self.needed and len(store.failed) == len(store):
-            index, reason = next(iter(store.failed.items()), (0, ""))
-            raise NothingReadError(self.manifest.name, len(store), paths[index], reason)
+            first = next(((paths[index], reason) for index, reason in store.failed.items()), ("", "there are none"))
+            raise NothingReadError(self.manifest.name, len(store), *first)
         if store.failed and self.warn and not self._opened:
             settings.report.warn(
                 f"{len(store.failed)} of {count_of(len(store), 'image')} cannot be read and are excluded; "

@@ -399,9 +399,10 @@ class Loop:
         losses = torch.stack(self.losses).double().cpu()
         if not bool(torch.isfinite(losses).all()):
             self._raise_diverged(int((~torch.isfinite(losses)).nonzero()[0]))
-        count = sum(map(len, self._batches()))
+        sizes = [len(batch) for batch in self._batches()]
+        count = sum(sizes)
         train_loss = float(losses.sum()) / count
-        self._warn_of_divergence(train_loss, float(losses[0]) / len(self._batches()[0]))
+        self._warn_of_divergence(train_loss, float(losses[0]) / sizes[0])
         alone = job.ranks.only_here(job.module) if job.ranks else contextlib.nullcontext()
         with self._saved_if_stopped(stop) as between, self._averaged(), alone:
             renewing = bool(len(job.validation)) or self.epoch + 1 == recipe.epochs

@@ -146,7 +146,10 @@ def test_copies_under_other_names_are_no_external_test(make_pictures, copies):
 
     def hashed(pictures, given=()):
         fresh = [rng.bytes(32).hex() for _ in pictures.rows]
-        rows = tuple({**row, "dhash": name} for row, name in zip(pictures.rows, [*given, *fresh], strict=False))
+        rows = tuple(
+            {**row, "dhash": name, "sha256": rng.bytes(32).hex()}
+            for row, name in zip(pictures.rows, [*given, *fresh], strict=False)
+        )
         return replace(pictures, rows=rows)
 
     here = hashed(make_pictures(60, seed=1))

@@ -306,8 +306,8 @@ class _Work:
             self.build.put_aside(len(used - self.failed.keys()), len(used & self.failed.keys()))
             return made, done
         if not made:
-            index, reason = next(iter(self.failed.items()), (0, ""))
-            raise NothingReadError(self.manifest.name, len(rows), rows[index]["path"], reason)
+            failed = ((rows[index]["path"], reason) for index, reason in self.failed.items())
+            raise NothingReadError(self.manifest.name, len(rows), *next(failed, ("", "none is in the splits")))
         divided = f", {count_of(len(folds), 'fold')} with {len(ways)} references" if splits else ""
         self.settings.report.say(
             f"{count_of(len(made), 'image')}{divided}: {', then '.join(e['step'] for e in self.entries)}"

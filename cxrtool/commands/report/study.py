@@ -38,6 +38,7 @@ from cxrtool.flow import run as runs
 from cxrtool.flow.audits import Audit, audit_of, audits_near, read_audit
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.origins import Origin, manifest_of_run, trace
+from cxrtool.flow.predicted import beside
 
 if TYPE_CHECKING:
     from cxrtool.reporting.flow_chart import Flow, Stage
@@ -198,9 +199,9 @@ class Source:
         """
         if self.run is not None:
             return ""
-        beside = self.path / RUN_FILE if self.path.is_dir() else self.path.with_suffix(f".{RUN_FILE}")
+        file = self.path / RUN_FILE if self.path.is_dir() else beside(self.path, RUN_FILE)
         try:
-            made = load_json(beside)
+            made = load_json(file)
             name = {"predict": "model", "evaluate": "inputs"}[made["command"]]
             value, allowed = made["options"][name]["value"], "--allow-leakage" in made["argv"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -265,7 +265,7 @@ def _like_labels(table: Table) -> str:
     """The first column that may have the classes: few different words or whole numbers."""
     for column in table.columns:
         cells = [cell for cell in _texts(table.column(column)) if cell]
-        whole = all((number := _number(cell)) is None or number.is_integer() for cell in cells)
+        whole = all((number := decimal(cell)) is None or number.is_integer() for cell in cells)
         if whole and 1 < len(set(cells)) <= min(MOST_CLASSES, len(cells) - 1):
             return column
     return "COLUMN"
@@ -275,7 +275,7 @@ def _are_scores(table: Table, label: str, column: str) -> bool:
     """Whether the cells are numbers that are no classes."""
     classes = set(_texts(table.column(label)))
     cells = _texts(table.column(column))
-    return not set(cells) <= classes and all(_number(cell) is not None for cell in cells)
+    return not set(cells) <= classes and all(decimal(cell) is not None for cell in cells)
 
 
 def _texts(cells: Sequence[str]) -> list[str]:
@@ -290,7 +290,8 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _number(cell: str) -> float | None:
+def decimal(cell: str) -> float | None:
+    """A number, also with a decimal comma; None for all else."""
     try:
         return float(cell)
     except ValueError:
@@ -309,7 +310,7 @@ def _scores(table: Table, columns: Sequence[str]) -> tuple[NDArray[np.float64], 
     values = np.zeros((len(table), len(columns)))
     for k, column in enumerate(columns):
         for index, cell in enumerate(table.column(column)):
-            number = _number(cell.strip())
+            number = decimal(cell.strip())
             if number is None or not np.isfinite(number):
                 raise InputError(f"{table.place(index)}: expected a number as score in {column}, found '{cell}'")
             values[index, k] = number
