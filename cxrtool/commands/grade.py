@@ -31,9 +31,9 @@ from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.evaluation.scales import SCALES, Scale
 from cxrtool.flow import common_options
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
-from cxrtool.flow.graders import GRADE, FittedGrader, default_grader, read_grader, write_grader
+from cxrtool.flow.graders import GRADE, NETWORKS, FittedGrader, default_grader, read_grader, write_grader
 from cxrtool.flow.settings import RUNNING, Settings
-from cxrtool.imaging.regions import PREFIX, SEEN
+from cxrtool.imaging.regions import NETWORK, PREFIX, SEEN
 from cxrtool.options import Options, option
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 GRADER = "grader"
 AGREEMENT, PICTURE = "agreement.json", "agreement.png"
-VERSION = 3
+VERSION = 4
 FIGURES = {
     "mae": "mean absolute error",
     "bias": "mean of estimated - rated",
@@ -168,7 +168,12 @@ def _grade(
             truth = _array([scores[k] for k in rated], scale)
             grader = fit_grader(options.scale, shares[rated], truth, _patients(chosen), settings.seed)
             patients = len(set(group_images(chosen)))
-            described = {"rated": options.fit, "images": len(chosen), "patients": patients}
+            described = {
+                "rated": options.fit,
+                "images": len(chosen),
+                "patients": patients,
+                NETWORKS: sorted({name for name in cells_of(chosen, NETWORK) if name}),
+            }
             write_grader(build.path / GRADER, grader, chosen, described)
             fitted = read_grader(build.path / GRADER)
             say(f"fitted to {count_of(len(chosen), 'rated image')} of {count_of(patients, 'patient')}")
@@ -179,6 +184,7 @@ def _grade(
                 f"neither sha256 nor {PATIENT}: {nameless} of the images, {len(fitted.names)} of those of the fit; "
                 "whether a fit saw them is judged by image_id alone"
             )
+        _warn_of_network(fitted, cells_of(asked, NETWORK), settings)
         found = _estimate(fitted, asked, shares)
         added = _cells(found, rows, kept, scale, options.names(options.classes))
         for reason, count in lost.items():
@@ -203,6 +209,18 @@ def _grade(
     if scale.strata:
         _say_confusion(content, settings)
     return _table(content, scale)
+
+
+def _warn_of_network(fitted: FittedGrader, names: Sequence[str], settings: Settings) -> None:
+    """Warn of shares by another opacity network: another one finds more or less, and the scores are shifted."""
+    known = fitted.content.get(NETWORKS) or ()
+    others = Counter(name for name in names if name and name not in known)
+    if known and others:
+        settings.report.warn(
+            f"{sum(others.values())} of {count_of(len(names), 'image')} have opaque shares of another opacity network "
+            f"({', '.join(sorted(others))}) than the grader was fitted to ({', '.join(known)}); their scores and "
+            "severities can be wrong: fit a grader to these shares with --fit, or use the network of the grader"
+        )
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cxrtool.evaluation.grading import Grader
 
 GRADE = "grade.json"
+NETWORKS = "networks"
+"""Its key for the names of the opacity networks whose shares it was fitted to."""
+
 SCHEMA = 1
 COLUMNS = ("image_id", "patient_id", "sha256", "fold")
 

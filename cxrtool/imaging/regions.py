@@ -11,5 +11,8 @@ REGIONS = ("lungs", *SIDES, *ZONES)
 PREFIX = "opacity_"
 """Of the manifest's columns with the share of a region that is opaque."""
 
+NETWORK = PREFIX + "network"
+"""The column with the beginning of the digest of the network that found the opacities."""
+
 SEEN = PREFIX + "seen"
 """The column that marks images on which, or on whose patient, the network was fitted that found the opacities."""

@@ -14,6 +14,7 @@ from cxrtool.data.tables.severity import stratum_of
 from cxrtool.evaluation.grading import fit_grader
 from cxrtool.flow.graders import GRADE, default_grader, read_grader, write_grader
 from cxrtool.imaging.regions import PREFIX, REGIONS, SIDES, ZONES
+from cxrtool.models.parts import default_part
 
 COUNT = 60
 
@@ -211,6 +212,22 @@ def test_graders_come_with_cxrtool(scale):
     fitted = read_grader(default_grader(scale))
     assert fitted.grader.scale == scale
     assert len(fitted.images) > 50
+    # A new default network needs new graders.
+    assert fitted.content["networks"] == [default_part("opacities").name]
+
+
+def test_shares_of_another_network_than_the_grader_was_fitted_to_are_warned_of(place, cxr):
+    rows = read("shares.csv")
+    write("shares.csv", [{**row, "opacity_network": "one" if k % 2 else "two"} for k, row in enumerate(rows)])
+    outcome = cxr("grade", "shares.csv", "--fit", "extent", "-o", "graded")
+    assert "another opacity network" not in outcome.err
+    assert read_grader(place / "graded/grader").content["networks"] == ["one", "two"]
+    names = ["one", "two", "three", ""]
+    others = [{**row, "image_id": f"o{k}", "patient_id": f"o{k}", "sha256": ""} for k, row in enumerate(rows)]
+    write("others.csv", [{**row, "opacity_network": names[k % 4]} for k, row in enumerate(others)])
+    outcome = cxr("grade", "others.csv", "--grader", "graded/grader", "-o", "others")
+    assert "15 of 60 images have opaque shares of another opacity network (three) than the grader" in outcome.err
+    assert all(row["extent_estimated"] for row in read("others/manifest.csv"))
 
 
 def test_images_without_digest_and_patient_are_known_by_their_id(place, cxr):

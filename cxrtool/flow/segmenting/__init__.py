@@ -136,8 +136,8 @@ def segment(options: SegmentOptions, settings: Settings) -> int | None:
             build.put_aside(len(records), len(build.rejects))
             return None
         known = (row for row in manifest.records if row["image_id"] in records)
-        fitted = Seen.of([finder.folder]) if finder else None
-        rows = Packed(describe(row, records[row["image_id"]], way, fitted) for row in known).columns()
+        by = Finder(finder.name, Seen.of([finder.folder])) if finder else None
+        rows = Packed(describe(row, records[row["image_id"]], way, by) for row in known).columns()
         found = _report(rows, records, build, settings)
         found["seen_in_fitting"] = _warn_of_seen(rows, part, settings)
         if options.sheet:
@@ -264,10 +264,16 @@ def _segment(
     return records
 
 
-def describe(row: RowView, record: Mapping[str, Any], way: Way, fitted: Seen | None = None) -> Row:
-    """The manifest's row of an image.
+@dataclass(frozen=True)
+class Finder:
+    """The network that found opacities: its short name, and the images that it was fitted on."""
 
-    `fitted` are the images that the opacity network was fitted on, where there is one.
+    name: str
+    fitted: Seen
+
+
+def describe(row: RowView, record: Mapping[str, Any], way: Way, finder: Finder | None = None) -> Row:
+    """The manifest's row of an image, with what was found by an opacity network where there is one.
 
     The digest stays that of the original radiograph, as with `prepare`: by it a model recognises later that it was
     trained on this radiograph, whatever was done to the pixels.
@@ -278,7 +284,7 @@ def describe(row: RowView, record: Mapping[str, Any], way: Way, fitted: Seen | N
     elif "dice" not in record or (CROP in way.entry.get("use", "")):
         reference = ""
     warnings = [row["warning"]] if row.get("warning") else record["odd"]
-    kept = {column: cell for column, cell in row.items() if not (fitted and column in ESTIMATES)}
+    kept = {column: cell for column, cell in row.items() if not (finder and column in ESTIMATES)}
     found = {
         **kept,
         "mask": str(way.path_of(MASKS, name)),
@@ -294,8 +300,9 @@ def describe(row: RowView, record: Mapping[str, Any], way: Way, fitted: Seen | N
         found["path"] = str(way.path_of(IMAGES, name))
     if "crop" in record and CROP in way.entry["use"]:
         found |= dict(zip(BOX, map(str, record["crop"]), strict=True))
-    if fitted:
-        return found | opacities.describe(row, record, way, seen=fitted.by(found) is not None)
+    if finder:
+        seen = finder.fitted.by(found) is not None
+        return found | opacities.describe(row, record, way, finder.name, seen=seen)
     return found | opacities.without(row, way)
 
 

@@ -20,7 +20,7 @@ from cxrtool.flow.parallel import map_items, run_each
 from cxrtool.flow.replaying import CROP, read_mask
 from cxrtool.flow.segmenting.images import MASKS, PRELOAD, Network, Task, Way, name_of, segment_all, segment_batch
 from cxrtool.flow.settings import Settings
-from cxrtool.imaging.regions import PREFIX, REGIONS, SEEN
+from cxrtool.imaging.regions import NETWORK, PREFIX, REGIONS, SEEN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 FOUND, REFERENCE = "opacities", "opacities_reference"
 """Folders, and columns with the path: masks that were found, and those that the manifest had."""
 
-VERSION = 2
+VERSION = 3
 """Raised when the same images and network would give another table."""
 
 SHARES = tuple(PREFIX + region for region in REGIONS)
 DICE, ERROR = PREFIX + "dice", PREFIX + "share_error"
 """Columns of the agreement with the manifest's mask."""
 
-COLUMNS = (FOUND, REFERENCE, *SHARES, DICE, ERROR, SEEN)
+COLUMNS = (FOUND, REFERENCE, *SHARES, DICE, ERROR, NETWORK, SEEN)
 
 Made = dict[str, Any]
 
@@ -215,7 +215,7 @@ def _lungs(task: Task, record: Mapping[str, Any], shape: tuple[int, ...], way: W
     return whole
 
 
-def describe(row: RowView, record: Mapping[str, Any], way: Way, *, seen: bool) -> dict[str, str]:
+def describe(row: RowView, record: Mapping[str, Any], way: Way, network: str, *, seen: bool) -> dict[str, str]:
     """The columns of an image in which opacities were searched for."""
     name, given = row["image_id"], given_of(row)
     if name_of(REFERENCE, name) in record["files"]:
@@ -224,7 +224,8 @@ def describe(row: RowView, record: Mapping[str, Any], way: Way, *, seen: bool) -
         given = ""
     cells = {PREFIX + region: "" if share is None else f"{share:.4f}" for region, share in record[FOUND].items()}
     measured = {key: f"{record[key]:.4f}" if key in record else "" for key in (DICE, ERROR)}
-    return {FOUND: str(way.path_of(FOUND, name)), REFERENCE: given, **cells, **measured, SEEN: "1" if seen else ""}
+    whose = {NETWORK: network, SEEN: "1" if seen else ""}
+    return {FOUND: str(way.path_of(FOUND, name)), REFERENCE: given, **cells, **measured, **whose}
 
 
 def without(row: Mapping[str, str], way: Way) -> dict[str, str]:

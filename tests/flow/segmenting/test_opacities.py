@@ -17,7 +17,7 @@ from cxrtool.imaging.regions import REGIONS
 from cxrtool.imaging.zones import opaque_shares
 from cxrtool.models import opacities
 from cxrtool.models.part_network import PartNetwork
-from cxrtool.models.parts import save_part
+from cxrtool.models.parts import read_part, save_part
 
 AIR, PATCH, BODY = 70, 105, 185
 
@@ -86,7 +86,7 @@ def mask_of(path):
     return cv2.imread(path, cv2.IMREAD_UNCHANGED)
 
 
-def test_masks_are_inside_the_lungs_and_shares_are_theirs(call):
+def test_masks_are_inside_the_lungs_and_shares_are_theirs(call, part):
     for row in read_manifest(call()).rows:
         found, lungs = mask_of(row["opacities"]), mask_of(row["mask"])
         assert found.shape == lungs.shape
@@ -97,6 +97,7 @@ def test_masks_are_inside_the_lungs_and_shares_are_theirs(call):
             assert float(row[f"opacity_{region}"]) == pytest.approx(shares[region], abs=0.08), region
         assert float(row["opacity_right"]) > 0.05 + float(row["opacity_left"])
         assert row["opacity_seen"] == ""
+        assert row["opacity_network"] == read_part(part, "opacities").name
 
 
 def test_a_map_of_shares_gives_the_shares_and_the_size_of_the_mask(call, tmp_path, monkeypatch):
