@@ -21,6 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+EQUAL = 2e-6
+"""Values that differ by less of the highest are equal: where a map was enlarged from few cells, whole regions differ by
+nothing but rounding, which is another one in another batch."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -40,7 +44,7 @@ class Ranking:
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = np.asarray(values if values.any() else np.ones_like(values), np.float64)
-        levels, group = np.unique(-self.values, return_inverse=True)
+        levels, group = np.unique(-np.round(self.values / (EQUAL * self.values.max())), return_inverse=True)
         self._group = group.ravel()
         self._sizes = np.bincount(self._group, minlength=len(levels))
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from cxrtool.explaining.overlay import Exhibit
 
 
-VERSION = 5
+VERSION = 6
 """Increased when the same options give different files."""
 
 

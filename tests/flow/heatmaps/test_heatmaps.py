@@ -17,6 +17,7 @@ from cxrtool.data.tables.predictions import read_predictions
 from cxrtool.errors import InputError, StrictError, UsageError
 from cxrtool.explaining.cam import Cam, GradCam
 from cxrtool.explaining.occlusion import Occlusion
+from cxrtool.explaining.scoring import EQUAL
 from cxrtool.flow.folder import record
 from cxrtool.flow.heatmaps import RANDOMISED, TRAINED_ON, ExplainOptions, explain
 from cxrtool.flow.heatmaps.energy import compare_beside, in_words, measure_place
@@ -587,7 +588,7 @@ def test_maps_are_scored_against_a_reference_by_each_method(ask, spotter, spots,
             [
                 reference.mean(),
                 values[reference].sum() / values.sum(),
-                average_precision_score(reference.ravel(), values.ravel()),
+                average_precision_score(reference.ravel(), np.round(values / (EQUAL * values.max())).ravel()),
                 reference.sum() / lungs.sum(),
                 reference.sum() / lungs.sum(),
             ],
