@@ -204,8 +204,8 @@ class Maker:
             divisions.insert(0, (title, one))
         sheets: list[Sheet] = []
         for title, splits in divisions:
-            (columns, rows), _ = table_of_study(manifest, splits)
-            sheets.append(Sheet(title, columns, rows, [] if sheets else notes))
+            (columns, rows), warnings = table_of_study(manifest, splits)
+            sheets.append(Sheet(title, columns, rows, [] if sheets else [*notes, *(f"{one}." for one in warnings)]))
         lines = [
             f"From {study.named}." if study.named else "From the columns of the predictions; there is no manifest."
         ]

@@ -1,7 +1,7 @@
 import numpy as np
 
-from cxrtool.data.tables.manifest import Table
-from cxrtool.data.tables.table_one import table_one
+from cxrtool.data.tables.manifest import Manifest, Table
+from cxrtool.data.tables.table_one import table_of_study, table_one
 
 
 def rows_of(*cells, names=("image_id", "patient_id", "age", "sex", "label", "view")):
@@ -78,3 +78,12 @@ def test_a_patient_of_two_groups_counts_once_among_all_with_what_the_first_tells
     assert table[1] == ["patients", "1", "1", "1", ""]
     assert [row[:4] for row in table if row[0] == "age, mean ± SD"] == [["age, mean ± SD", "70.0", "50.0", "70.0"]]
     assert [row[0] for row in table if row[0].startswith("sex")] == ["sex F"]
+
+
+def test_a_patient_of_two_sexes_is_warned_of():
+    names = ("image_id", "path", "patient_id", "sex", "label")
+    cells = [("a", "a.png", "1", "M", "x"), ("b", "b.png", "1", "f", "x"), ("c", "c.png", "2", "F", "y")]
+    rows = [dict(zip(names, one, strict=True)) for one in [*cells, ("d", "d.png", "2", "f ", "y")]]
+    _, warnings = table_of_study(Manifest(list(names), rows), None)
+    assert warnings == ["1 patient with images of different sex; counted once, by the first"]
+    assert not table_of_study(Manifest(list(names), rows[1:]), None)[1]
