@@ -321,7 +321,8 @@ def _compare(
     networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
     found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
     audits = audits_near(chain.from_iterable(sources.values()))
-    audit = audit_of([row for entry in entries for row in entry.scores.rows], audits) if audits else None
+    compared = [row for entry in entries for row in entry.scores.rows]
+    audit = audit_of(compared, audits, chain.from_iterable(sources.values())) if audits else None
     found["audit"] = audit.summary() if audit else None
     return entries, found
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrtool.data.digests import check
-from cxrtool.data.file_names import AUDIT, MANIFEST
+from cxrtool.data.file_names import AUDIT, MANIFEST, PREDICTIONS
+from cxrtool.data.files import sha256_file
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
 from cxrtool.data.tables.views import RowView
 from cxrtool.errors import ChangedError, InputError
+from cxrtool.flow import run as runs
 from cxrtool.flow.folder import read_run_file
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 
 PAGE = "audit.html"
+
+AUDITED = "model"
+"""The key of `audit.json` with the name of the audited model and the digests of its predictions."""
+
+OF_MODEL = ("external_model", "heatmaps", "corners")
+"""The parts that are about the audited model; the others are about the images and their division."""
 
 SCANNED = 2000
 """Most entries of a folder that are searched."""
@@ -47,6 +55,26 @@ class Audit:
         inside = self.folder.is_relative_to(Path.cwd())
         shown = self.folder.relative_to(Path.cwd()) if inside else self.folder
         return {"folder": str(shown), "lines": list(self.content["headline"])}
+
+    def of_the_data(self) -> Audit:
+        """The same without what it found out about a model, for another model that was tested on these images."""
+        from cxrtool.auditing.part import headline, parts_of
+
+        parts = {name: part for name, part in self.content["parts"].items() if name not in OF_MODEL}
+        if len(parts) == len(self.content["parts"]):
+            return self
+        name = (self.content.get(AUDITED) or {}).get("name", "another")
+        left_out = f"Not shown: what the audit found out about the model {name} alone."
+        content = {**self.content, "parts": parts, "about": f"{self.content['about']}. {left_out}"}
+        return Audit(self.folder, {**content, "headline": [*headline(parts_of(content)), left_out]})
+
+
+def digests_of(path: Path) -> list[str]:
+    """The digests of the predictions of a run, one of its folds or a table: by them a model is known again."""
+    if not path.is_dir():
+        return [sha256_file(path)] if path.is_file() else []
+    folds = [path / runs.fold_name(*pair) for pair in runs.whole_folds(path)] or [path]
+    return [sha256_file(fold / PREDICTIONS) for fold in folds if (fold / PREDICTIONS).is_file()]
 
 
 def audits_near(paths: Iterable[Path]) -> list[Path]:
@@ -74,10 +102,11 @@ def audits_near(paths: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
-def audit_of(rows: Iterable[RowView], files: Iterable[Path]) -> Audit | None:
+def audit_of(rows: Iterable[RowView], files: Iterable[Path], sources: Iterable[Path]) -> Audit | None:
     """The latest audit that includes all images of these predictions with the same labels; None where there is none.
 
-    Among `files`, as from `audits_near`. A processed image counts as its original, a twin as its radiograph.
+    Among `files`, as from `audits_near`. A processed image counts as its original, a twin as its radiograph. What it
+    found out about a model is left out, unless all `sources` of the predictions are those of that model.
     """
     predicted = {_key(row) for row in rows if row.get("label")}
     if not predicted:
@@ -91,8 +120,15 @@ def audit_of(rows: Iterable[RowView], files: Iterable[Path]) -> Audit | None:
         except InputError:
             continue
         if predicted <= {_key(row) for row in known}:
-            return audit
+            return for_predictions(audit, sources)
     return None
+
+
+def for_predictions(audit: Audit, sources: Iterable[Path]) -> Audit:
+    """An audit beside predictions: without its findings about a model that is not theirs."""
+    known = set((audit.content.get(AUDITED) or {}).get("predictions", ()))
+    same = bool(known) and all(known & set(digests_of(source)) for source in sources)
+    return audit if same else audit.of_the_data()
 
 
 def read_audit(folder: Path) -> Audit:

@@ -417,7 +417,7 @@ def _evaluate(
             summary["together"], unlike = group.summarise(scores, positive=options.positive, **drawn)
             missing += unlike
         summary["notes"] = [*missing, *notes, *decision_notes(summary)]
-        audit = audit_of(scores.rows, audits) if audits else None
+        audit = audit_of(scores.rows, audits, paths) if audits else None
         summary["audit"] = audit.summary() if audit else None
         averaged = histories.get(name)
         summary["history"] = averaged.summary() if averaged else None

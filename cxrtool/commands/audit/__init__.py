@@ -24,7 +24,7 @@ from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import read_manifest
 from cxrtool.errors import LeakageError, StrictError, UsageError, count_of
 from cxrtool.flow import run as runs
-from cxrtool.flow.audits import PAGE
+from cxrtool.flow.audits import AUDITED, PAGE
 from cxrtool.flow.folder import Build, Inputs, Plan, StepFolder
 from cxrtool.flow.settings import Settings
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the schema of `audit.json`."""
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options would give another result."""
 
 CERTAIN = {"patients": "patients", "radiographs": "radiographs", "same_pixels": "pairs of images with the same pixels"}
@@ -147,6 +147,7 @@ def _describe(audited: Audited, found: Sequence[Part]) -> dict[str, Any]:
         "about": audited.about(),
         "headline": headline(found),
         "quick": audited.options.quick,
+        AUDITED: audited.model(),
         "images": len(audited.manifest),
         "classes": audited.manifest.classes(),
         "parts": {part.name: part.as_json() for part in found},

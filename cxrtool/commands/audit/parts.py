@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrtool.commands.audit.pictures import MOST, Views
 from cxrtool.data.splitting.grouping import group_images, original_of
@@ -17,6 +17,7 @@ from cxrtool.data.tables.twins import MARK
 from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
 from cxrtool.flow.assignment import Assignment, read_assignments, splits_file
+from cxrtool.flow.audits import digests_of
 from cxrtool.flow.heatmaps.reference import References
 from cxrtool.flow.settings import Muted, Settings
 
@@ -162,6 +163,11 @@ class Audited:
         from cxrtool.evaluation.scores import scores_of
 
         return None if self.predictions is None else scores_of(self.predictions)
+
+    def model(self) -> dict[str, Any] | None:
+        """The audited model: its name, and the digests of its predictions."""
+        run = self.options.run
+        return None if run is None else {"name": str(run), "predictions": digests_of(run)}
 
     def about(self) -> str:
         """A line about what is audited."""

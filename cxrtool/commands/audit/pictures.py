@@ -107,7 +107,9 @@ def read_pictures(
             f"{manifest.name}: {count_of(len(mask_errors), 'mask was', 'masks were')} "
             f"not used, such as that of {mask_errors[0]}"
         )
-    rows = [_described(manifest.rows[i], one) for i, one in zip(index, looks, strict=True)]
+    read = [manifest.rows[i] for i in index]
+    sizes = _sizes(read, looks)
+    rows = [_described(row, one, size) for row, one, size in zip(read, looks, sizes, strict=True)]
     empty = np.zeros((SIDE, SIDE), np.float32)
     searched = drawn or entry is not None
     lungs = np.stack([empty if one.lungs is None else one.lungs for one in looks]) if searched else None
@@ -115,8 +117,8 @@ def read_pictures(
         tuple(rows),
         np.stack([one.thumb for one in looks]),
         lungs,
-        np.array([one.shape[1] for one in looks], np.intp),
-        np.array([one.shape[0] for one in looks], np.intp),
+        np.array([width for width, _ in sizes], np.intp),
+        np.array([height for _, height in sizes], np.intp),
         np.array([one.bits for one in looks], np.intp),
         tuple(row["kind"] for row in rows),
         np.array(index, np.intp),
@@ -174,9 +176,21 @@ def _small(pixels: np.ndarray, side: int) -> np.ndarray:
     return small
 
 
-def _described(row: Row, one: Look) -> Row:
-    height, width = one.shape
-    return {**row, "width": str(width), "height": str(height), "bits": str(one.bits), "kind": kind_of(row)}
+def _sizes(rows: Sequence[Row], looks: Sequence[Look]) -> list[tuple[int, int]]:
+    """Width and height of each image: those in the manifest, or where it lacks some, those of all files.
+
+    `prepare --size` makes all files of one size, and keeps those of the originals in the manifest: squashed to a
+    square, a chest still shows the proportions that its radiograph had.
+    """
+    cells = [(row.get("width", ""), row.get("height", "")) for row in rows]
+    if all(cell.isdecimal() and int(cell) for pair in cells for cell in pair):
+        return [(int(width), int(height)) for width, height in cells]
+    return [(one.shape[1], one.shape[0]) for one in looks]
+
+
+def _described(row: Row, one: Look, size: tuple[int, int]) -> Row:
+    width, height = map(str, size)
+    return {**row, "width": width, "height": height, "bits": str(one.bits), "kind": kind_of(row)}
 
 
 def _finder_entry() -> dict[str, Any]:

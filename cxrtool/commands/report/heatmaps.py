@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from cxrtool.data.file_names import MANIFEST
 from cxrtool.data.structured import load_json
 from cxrtool.data.tables.manifest import read_table
 from cxrtool.errors import InputError, count_of
+from cxrtool.flow import run as runs
+from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.heatmaps.scores import AREAS, FIGURE, FIGURES, SCORES
 
 if TYPE_CHECKING:
@@ -27,18 +29,20 @@ class Explained:
         folder: The folder.
         content: Its `scores.json`.
         images: The ids of its images.
+        model: The model, as it was given to `explain`.
     """
 
     folder: Path
     content: Mapping[str, Any]
     images: frozenset[str]
+    model: str
 
     @classmethod
-    def read(cls, folder: Path, tested: Collection[str]) -> Explained:
-        """Read it; `tested` are the ids of the test images of the report.
+    def read(cls, folder: Path, tested: Collection[str], folds: Iterable[Path]) -> Explained:
+        """Read it; `tested` are the ids of the test images of the report, `folds` the folders of its model.
 
         Raises:
-            InputError: It has no scores, they were changed, or they are of other images.
+            InputError: It has no scores, they were changed, or they are of other images or of another model.
         """
         for name in (SCORES, MANIFEST):
             if not (folder / name).is_file():
@@ -55,7 +59,14 @@ class Explained:
                 f"{count_of(len(images), 'other image')}",
                 "explain the run, or the predictions, of this report",
             )
-        return cls(folder, content, images)
+        model = ((read_run_file(folder) or {}).get("explained") or {}).get("model") or {"name": "", "runs": ()}
+        own, explained = set(runs.digests(folds)), set(model["runs"])
+        if own and explained and not own & explained:
+            raise InputError(
+                f"--explained {folder}: expected heatmaps of the model of this report, found those of {model['name']}",
+                "explain the run of this report",
+            )
+        return cls(folder, content, images, model["name"])
 
     @property
     def files(self) -> list[Path]:
@@ -72,6 +83,8 @@ class Explained:
             "lesions it should be more than chance: otherwise the model decided by something else, however plausible "
             "single heatmaps look. On devices and letters it should not be more."
         ]
+        if self.model:
+            lines.append(f"Heatmaps of the model {self.model}, from {self.folder}.")
         if others := len(self.images - set(tested)):
             of = count_of(len(self.images), "image")
             lines.append(f"{others} of {of} with a heatmap are not among the test images of this page.")

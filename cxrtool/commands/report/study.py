@@ -35,7 +35,7 @@ from cxrtool.data.tables.twins import MARK, is_twin, radiograph_id, split_class
 from cxrtool.data.tables.workbook import is_workbook
 from cxrtool.errors import InputError
 from cxrtool.flow import run as runs
-from cxrtool.flow.audits import Audit, audit_of, audits_near, read_audit
+from cxrtool.flow.audits import Audit, audit_of, audits_near, for_predictions, read_audit
 from cxrtool.flow.folder import read_run_file
 from cxrtool.flow.origins import Origin, manifest_of_run, trace
 from cxrtool.flow.predicted import beside
@@ -302,8 +302,9 @@ class Study:
         splits = read_splits(run) if run and (run / SPLITS).is_file() else None
         origins = trace([manifest] if manifest else manifest_of_run(run, made) if run else [], rows)
         paths = [source.path for source in found]
-        known = read_audit(audit) if audit else audit_of(tested, audits_near(paths))
-        scored = Explained.read(explained, {row["image_id"] for row in tested}) if explained else None
+        known = for_predictions(read_audit(audit), paths) if audit else audit_of(tested, audits_near(paths), paths)
+        models = [fold for source in found for fold in source.folds]
+        scored = Explained.read(explained, {row["image_id"] for row in tested}, models) if explained else None
         unread = read_table(run / REJECTS).rows if run and (run / REJECTS).is_file() else []
         for row in unread:
             row["path"] = os.path.normpath((run or Path()).absolute() / row.get("path", ""))

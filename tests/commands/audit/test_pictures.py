@@ -66,3 +66,14 @@ def test_masks_of_two_origins_are_not_mixed(tmp_path, settings, monkeypatch):
 def test_elsewhere_that_is_not_there(tmp_path, settings):
     with pytest.raises(InputError, match="external images"):
         _ = views_of(manifest_of(tmp_path, 2), tmp_path, settings).external_images
+
+
+@pytest.mark.parametrize("known", [24, 23])
+def test_sizes_are_those_of_the_originals_where_the_manifest_has_all(tmp_path, settings, known):
+    manifest = manifest_of(tmp_path)
+    told = [{"width": str(100 + k), "height": "90"} if k < known else {"width": "", "height": ""} for k in range(24)]
+    rows = [{**row, **size} for row, size in zip(manifest.rows, told, strict=True)]
+    found = audit_views.read_pictures(Manifest(list(rows[0]), rows), settings, quick=True)
+    # Half of one and half of the other would be a difference that nobody made.
+    assert found.width.tolist() == ([100 + k for k in range(24)] if known == 24 else [40] * 24)
+    assert {row["height"] for row in found.rows} == ({"90"} if known == 24 else {"40"})
