@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from cxrtool.data.reading.radiograph import check_size
 from cxrtool.errors import ImageError
 
 GIF = b"GIF8"
+_LABELS = 32
+"""Most values of a map of labels."""
+
 _LARGEST = 1 << 26
 """Largest size of a GIF in bytes."""
 
@@ -22,7 +26,8 @@ def read_mask(paths: Sequence[Path | str], *, max_pixels: int = MAX_PIXELS) -> N
     """Read a mask from one file, or join several files: 0 and 255, (height, width).
 
     A pixel is inside when it is above half of the file's highest value, so that masks of 0 and 1 and masks with soft
-    edges are read correctly. A file of zeros is an empty mask.
+    edges are read correctly; in a map of labels (1 right lung, 2 left lung) every label is inside. A file of zeros is
+    an empty mask.
 
     Raises:
         ImageError: A file cannot be read, or the files differ in size.
@@ -36,7 +41,8 @@ def read_mask(paths: Sequence[Path | str], *, max_pixels: int = MAX_PIXELS) -> N
                 pixels = read_image(path, max_pixels=max_pixels, capture_decoder_errors=True).pixels
         except ImageError as error:
             raise ImageError(f"{path.name}: {error.message}" if len(paths) > 1 else error.message) from error
-        mask = np.asarray((pixels > pixels.max() / 2) * np.uint8(255), np.uint8)
+        lowest = 0 if _has_labels(pixels) else pixels.max() / 2
+        mask = np.asarray((pixels > lowest) * np.uint8(255), np.uint8)
         if joined is not None and joined.shape != mask.shape:
             sizes = " and ".join(f"{shape[1]} x {shape[0]}" for shape in (joined.shape, mask.shape))
             raise ImageError(f"{path.name}: its parts are of different sizes, {sizes}")
@@ -44,6 +50,25 @@ def read_mask(paths: Sequence[Path | str], *, max_pixels: int = MAX_PIXELS) -> N
     if joined is None:
         raise ImageError("it has no files")
     return joined
+
+
+def _has_labels(pixels: NDArray[Any]) -> bool:
+    """Whether a mask (height, width) names regions by numbers, some of them at most half of the highest.
+
+    Soft edges have such values too, in lines between inside and outside, and compression leaves many; a region has few,
+    and lies around most of its own pixels.
+    """
+    import cv2
+
+    values = np.flatnonzero(cv2.calcHist([pixels], [0], None, [1 << 16], [0, 1 << 16]))
+    highest = int(values[-1])
+    lower = [int(v) for v in values if max(1, highest / 16) <= v <= highest / 2]
+    if not lower or values[0] != 0 or len(values) > _LABELS:
+        return False
+    # Beyond the edge of the image a region goes on.
+    square = np.ones((3, 3), np.uint8)
+    inner = (cv2.erode(pixels, square) == pixels) & (cv2.dilate(pixels, square) == pixels)
+    return any(bool(inner[pixels == value].mean() > 0.5) for value in lower)
 
 
 def _is_gif(path: Path) -> bool:

@@ -53,3 +53,36 @@ def test_parts_of_different_sizes_are_refused_by_name(write):
 def test_a_missing_part_is_named(write, tmp_path):
     with pytest.raises(ImageError, match=r"gone.png: no such file"):
         read_mask([write("a.png", np.ones((4, 4))), tmp_path / "gone.png"])
+
+
+@pytest.mark.parametrize("labels", [(1, 2), (60, 120, 180, 240), (2, 1, 3), (50, 255)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_every_label_of_a_map_is_inside(tmp_path, labels, kind):
+    values = np.zeros((40, 60), kind)
+    for k, label in enumerate(labels):
+        values[5:35, 2 + 14 * k : 12 + 14 * k] = label
+    cv2.imwrite(str(tmp_path / "labels.png"), values)
+    assert np.array_equal(read_mask([tmp_path / "labels.png"]) > 0, values > 0)
+
+
+@pytest.mark.parametrize("way", ["blur", "half", "jpeg", "enlarged", "paste"])
+def test_soft_edges_and_noise_of_compression_are_no_labels(tmp_path, way):
+    mask = np.zeros((80, 120), np.uint8)
+    cv2.ellipse(mask, (60, 40), (31, 23), 20, 0, 360, 255, -1)
+    path, values = tmp_path / "mask.png", mask
+    if way == "blur":
+        values = cv2.GaussianBlur(mask, (0, 0), 1.5)
+    elif way == "half":
+        values = cv2.resize(mask, (60, 40), interpolation=cv2.INTER_AREA)
+    elif way == "enlarged":
+        values = cv2.resize(mask, (300, 200), interpolation=cv2.INTER_LINEAR)
+    elif way == "paste":
+        # One grey pixel is no region.
+        values[3, 3] = 100
+    if way == "jpeg":
+        path = tmp_path / "mask.jpg"
+        cv2.imwrite(str(path), values, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    else:
+        cv2.imwrite(str(path), values)
+    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(read_mask([path]) > 0, read > 0.5 * read.max())
