@@ -25,6 +25,7 @@ from cxrtool.data.files import sha256_file
 from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.tables.manifest import Manifest, read_manifest
 from cxrtool.data.tables.missing import missing_words
+from cxrtool.data.tables.numbers import decimal
 from cxrtool.data.tables.severity import ESTIMATED, SEVERITIES, stratum_of
 from cxrtool.data.tables.views import Columns, RowView, cells_of, columns_of
 from cxrtool.errors import InputError, UsageError, count_of
@@ -284,11 +285,8 @@ def _scores(manifest: Manifest, kept: Sequence[int], names: Sequence[str], scale
                 cell and cell.casefold() not in missing[column] for column, cell in zip(columns, cells, strict=True)
             ):
                 continue
-            try:
-                values = [float(cell) for cell in cells]
-            except ValueError:
-                values = [-1.0]
-            if not all(0 <= value <= highest for value in values):
+            values = [value for cell in cells if (value := decimal(cell)) is not None]
+            if len(values) < len(cells) or not all(0 <= value <= highest for value in values):
                 raise InputError(
                     f"{manifest.place(index)}: expected a score from 0 to {highest}, found '{', '.join(cells)}'"
                 )

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from cxrtool.data.tables.foreign import decimal
 from cxrtool.data.tables.missing import missing_words
+from cxrtool.data.tables.numbers import decimal
 from cxrtool.errors import InputError
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
 from cxrtool.evaluation.scales import SCALES

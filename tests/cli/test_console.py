@@ -37,6 +37,7 @@ def test_latex_escapes_its_marks():
     assert (
         render(["a"], [["\\~^{}$"]], "latex").count(r"\textbackslash{}\textasciitilde{}\textasciicircum{}\{\}\$") == 1
     )
+    assert r"\textless{}0.001 \textbar{}" in render(["a"], [["<0.001 |"]], "latex")
 
 
 def test_csv_and_json_give_everything_back():

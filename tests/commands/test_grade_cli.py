@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cxrtool.data.splitting.grouping import hashed
-from cxrtool.data.tables.severity import stratum_of
+from cxrtool.data.tables.severity import SEVERITIES, stratum_of
 from cxrtool.evaluation.grading import fit_grader
 from cxrtool.flow.graders import GRADE, default_grader, read_grader, write_grader
 from cxrtool.imaging.regions import PREFIX, REGIONS, SIDES, ZONES
@@ -264,3 +264,14 @@ def test_nothing_to_compare_with_is_said(place, cxr):
     write("shares.csv", [{**row, "extent": ""} for row in read("shares.csv")])
     outcome = cxr("grade", "shares.csv", "--rated", "extent", "-o", "graded")
     assert "no image with an estimate has a score in extent" in outcome.err
+
+
+def test_scores_with_a_decimal_comma_are_those_with_a_point(place, cxr):
+    cxr("grade", "shares.csv", "--fit", "extent", "-o", "points")
+    write("shares.csv", [{**row, "extent": row["extent"].replace(".", ",")} for row in read("shares.csv")])
+    outcome = cxr("grade", "shares.csv", "--fit", "extent", "-o", "commas")
+    assert outcome.code == 0, outcome.err
+    one, other = ([row["extent_estimated"] for row in read(f"{name}/manifest.csv")] for name in ("points", "commas"))
+    assert one == other
+    assert cxr("select", "shares.csv", "--severity-from", "extent", "-o", "rated.csv").code == 0
+    assert {row["severity"] for row in read("rated.csv")} <= set(SEVERITIES)

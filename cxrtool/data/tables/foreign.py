@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cxrtool.data.tables.ids import stem_of
 from cxrtool.data.tables.manifest import COLUMNS, Row, Table, dump_table
+from cxrtool.data.tables.numbers import decimal
 from cxrtool.data.tables.predictions import (
     DECISIONS,
     PREFIX,
@@ -288,19 +289,6 @@ def _texts(cells: Sequence[str]) -> list[str]:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def decimal(cell: str) -> float | None:
-    """A number, also with a decimal comma; None for all else."""
-    try:
-        return float(cell)
-    except ValueError:
-        pass
-    try:
-        # Not of a number with both marks, whose thousands are not known.
-        return float(cell.replace(",", ".")) if cell.count(",") == 1 and "." not in cell else None
-    except ValueError:
-        return None
 
 
 def _scores(table: Table, columns: Sequence[str]) -> tuple[NDArray[np.float64], bool]:

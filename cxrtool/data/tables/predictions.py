@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cxrtool.data.tables.ids import fault_of_text, shown
 from cxrtool.data.tables.manifest import Table, dump_table, read_table, relative_columns, write_table
+from cxrtool.data.tables.numbers import decimal
 from cxrtool.data.tables.views import (
     ROWS,
     Columns,
@@ -193,10 +194,8 @@ def _probabilities(table: Table, columns: Sequence[str]) -> np.ndarray:
 
 
 def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
+    number = decimal(cell)
+    return float("nan") if number is None else number
 
 
 def dump_predictions(predictions: Predictions, base: Path | None = None) -> str:

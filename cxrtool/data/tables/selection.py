@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from cxrtool.data.splitting.dealing import rank
 from cxrtool.data.splitting.grouping import normalised
 from cxrtool.data.tables.manifest import Manifest, Row, Table, order_columns
 from cxrtool.data.tables.missing import missing_words
+from cxrtool.data.tables.numbers import decimal
 from cxrtool.data.tables.severity import HIGHEST, SEVERITY, stratum_of
 from cxrtool.errors import InputError, UsageError, count_of
 from cxrtool.options import did_you_mean, one_of
@@ -187,11 +187,8 @@ def rate(selection: Selection, column: str) -> int:
     missing = missing_words(set(cells))
     extents = {cell: "" if cell.casefold() in missing else cell for cell in set(cells)}
     for cell in sorted(filter(None, extents.values())):
-        try:
-            extent = float(cell)
-        except ValueError:
-            extent = math.nan
-        if not 0 <= extent <= HIGHEST:
+        extent = decimal(cell)
+        if extent is None or not 0 <= extent <= HIGHEST:
             raise InputError(
                 f"--severity-from {column}: expected numbers from 0 to {HIGHEST}, found '{cell}'",
                 "an extent counts 0 to 4 for each lung",

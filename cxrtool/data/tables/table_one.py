@@ -16,6 +16,7 @@ from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.splitting.splits import SUBSETS, Splits
 from cxrtool.data.tables.manifest import Manifest, Table
 from cxrtool.data.tables.people import years
+from cxrtool.data.tables.severity import SEVERITIES, SEVERITY
 from cxrtool.errors import count_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def _categorical(name: str, cells: pd.Series, groups: int) -> list[list[str]]:
     counts = cells.groupby(level=_SIDE).value_counts().unstack(_SIDE, fill_value=0)
     counts = counts.reindex(columns=range(groups + 1), fill_value=0)
     # A patient with different values in two groups is counted among all with the value of the first group.
-    shown = counts[counts[groups] > 0].sort_index(key=lambda levels: levels == "", kind="stable")
+    order = {level: place for place, level in enumerate(SEVERITIES)} if name == SEVERITY else {}
+    shown = counts[counts[groups] > 0].sort_index(
+        key=lambda levels: [len(order) + 1 if not level else order.get(level, len(order)) for level in levels],
+        kind="stable",
+    )
     levels = sum(shown.index != "")
     if not levels:
         return []

@@ -597,7 +597,7 @@ class Explanation:
 
         text = SHEETS[name].format(positive=positive)
         drawn = f"{len(exhibits)} of {count}, drawn at random" if len(exhibits) < count else f"all {count}"
-        title = f"{text}: {drawn}; {self.options.method}, {SCALES[self.options.scale]}"
+        title = f"{text}: {drawn}; {', '.join(self.options.methods)}, {SCALES[self.options.scale]}"
         if len(self.options.methods) > 1:
             title += f"; the image, then {', '.join(self.options.methods)}"
         elif any(exhibit.others for exhibit in exhibits):

@@ -187,6 +187,13 @@ class _Prepared:
     refused: Mapping[str, str]
 
 
+def _marked(mask: np.ndarray) -> np.ndarray:
+    """A mask in which something is marked: inside one of nothing there is no heat."""
+    if not mask.any():
+        raise ImageError("nothing is marked in it")
+    return mask
+
+
 def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str, colour: bool = False) -> _Prepared:
     """Read an image with its mask and references, and run the chain."""
     from cxrtool.data.reading.images import MAX_PIXELS, read_image
@@ -208,7 +215,7 @@ def _prepare(task: Task, chain: Chain, max_pixels: int | None, over: str, colour
         try:
             if unlike:
                 raise ImageError(unlike)
-            picture.mask = read_mask(task.mask, given.shape, max_pixels)
+            picture.mask = _marked(read_mask(task.mask, given.shape, max_pixels))
         except ImageError as error:
             trouble = f"mask excluded: {error.message}"
     for structure, outline in task.references.items():

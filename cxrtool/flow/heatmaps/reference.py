@@ -6,8 +6,10 @@ image; an image that steps have cropped or resized takes its reference through t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from cxrtool.data.files import no_such
 from cxrtool.data.splitting.grouping import original_of
 from cxrtool.data.tables.ids import SUFFIXES, one_file, stem_of
 from cxrtool.data.tables.manifest import Row, Table, read_table
+from cxrtool.data.tables.numbers import decimal
 from cxrtool.errors import ImageError, InputError, UsageError, count_of
 from cxrtool.flow.chain import Chain
 from cxrtool.flow.replaying import CROP, MOVES, STEPS
@@ -126,7 +129,11 @@ def _crops(entry: Mapping[str, object]) -> bool:
 
 
 def _draw(boxes: Iterable[Box], shape: tuple[int, int]) -> np.ndarray:
-    """Boxes as a mask: a pixel is inside where its centre is."""
+    """Boxes as a mask: a pixel is inside where its centre is.
+
+    Raises:
+        ImageError: A box is not in the image, or less than half of it is: it is probably in the pixels of another size.
+    """
     import numpy as np
 
     mask = np.zeros(shape, np.uint8)
@@ -135,6 +142,13 @@ def _draw(boxes: Iterable[Box], shape: tuple[int, int]) -> np.ndarray:
         inside = np.outer((rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width))
         if not inside.any():
             raise ImageError(f"its box {left:g}, {top:g} is outside of the image of {shape[1]} x {shape[0]}")
+        across = min(left + width, shape[1]) - max(left, 0)
+        down = min(top + height, shape[0]) - max(top, 0)
+        if across * down < width * height / 2:
+            raise ImageError(
+                f"less than half of its box {left:g}, {top:g}, {width:g}, {height:g} is in the image of "
+                f"{shape[1]} x {shape[0]}"
+            )
         mask[inside] = 255
     return mask
 
@@ -271,7 +285,7 @@ def _of_table(table: Table, names: Sequence[str]) -> dict[str, dict[str, list[Ou
         raise UsageError(
             f"--reference {table.name}: expected one column with paths of masks, or the columns {', '.join(BOX)}; "
             f"found {known}",
-            f"--structure {candidates[0]} chooses one" if candidates else PATHS,
+            f"--structure {candidates[0]} chooses one" if candidates else _hint(columns),
         )
     found: dict[str, dict[str, list[Outline]]] = {}
     for name in names or candidates:
@@ -289,6 +303,16 @@ def _of_table(table: Table, names: Sequence[str]) -> dict[str, dict[str, list[Ou
         found[name] = listed
     return found
 
+
+def _hint(columns: Collection[str]) -> str:
+    """What to do about a table that has neither masks nor boxes; `columns` in small letters."""
+    corners = sorted(name for name in columns if _CORNER.fullmatch(name))
+    if len(corners) == len(BOX):
+        return f"of the corners {', '.join(corners)}, x and y are the least, width and height the differences"
+    return PATHS
+
+
+_CORNER = re.compile(r"[xy]_?(min|max|[012])|(left|top|right|bottom)")
 
 PATHS = "paths are relative to the folder of the table, or to the one above it"
 
@@ -309,15 +333,13 @@ def _boxes(table: Table, image: str, columns: Mapping[str, str]) -> dict[str, li
         marked = not target or row[target].strip() not in ("0", "0.0")
         if not any(cells) or not marked:
             continue
-        try:
-            left, top, width, height = map(float, cells)
-        except ValueError:
-            width = height = -1.0
-        if not (0 < width < float("inf") and 0 < height < float("inf")):
+        numbers = [number for cell in cells if (number := decimal(cell)) is not None and isfinite(number)]
+        if len(numbers) < len(BOX) or min(numbers[2:]) <= 0:
             raise InputError(
                 f"{table.place(index)}: expected a box with x, y, width and height, the last two above 0, found "
                 f"{', '.join(cells)}"
             )
+        left, top, width, height = numbers
         several.append(Outline(BOXES, boxes=((left, top, width, height),)))
     return {key: several or [Outline(BOXES)] for key, several in listed.items()}
 

@@ -87,3 +87,13 @@ def test_a_patient_of_two_sexes_is_warned_of():
     _, warnings = table_of_study(Manifest(list(names), rows), None)
     assert warnings == ["1 patient with images of different sex; counted once, by the first"]
     assert not table_of_study(Manifest(list(names), rows[1:]), None)[1]
+
+
+def test_severities_are_in_their_order():
+    names = ("image_id", "patient_id", "severity")
+    rows = rows_of(
+        *((str(k), str(k), name) for k, name in enumerate(["severe", "", "mild", "normal-pcr+"])), names=names
+    )
+    _, table = table_one(rows, {str(k): "x" for k in range(4)}, ["x"])
+    found = [row[0] for row in table if row[0].startswith("severity")]
+    assert found == ["severity normal-pcr+", "severity mild", "severity severe", "severity missing"]

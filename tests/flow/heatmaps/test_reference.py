@@ -134,6 +134,10 @@ def test_a_box_has_the_pixels_whose_centres_are_in_it():
     assert np.array_equal(mask, expected)
     with pytest.raises(ImageError, match=r"its box 8, 0 is outside of the image of 8 x 5"):
         Origin().read(Outline(BOXES, boxes=((8, 0, 2, 2),)), (5, 8), None)
+    over = Origin().read(Outline(BOXES, boxes=((6, 1, 3, 2),)), (5, 8), None)
+    assert np.argwhere(over).tolist() == [[1, 6], [1, 7], [2, 6], [2, 7]]
+    with pytest.raises(ImageError, match="less than half of its box 6, 1, 5, 2 is in the image of 8 x 5"):
+        Origin().read(Outline(BOXES, boxes=((6, 1, 5, 2),)), (5, 8), None)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, "ones"])
@@ -217,3 +221,14 @@ def test_a_missing_file_in_the_first_row_is_only_missing(tmp_path):
     found = References.read(tmp_path / "table.csv", None)
     assert files(found.of(row("b"))) == {"lesion": str(path)}
     assert files(found.of(row("a"))) == {"lesion": str(tmp_path / "none.png")}
+
+
+def test_boxes_with_decimal_commas_and_corners(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("image_id;x;y;width;height\na;1,5;2;3,25;4\n")
+    found = References.read(table, None).of(row("a"))
+    assert found["boxes"].boxes == ((1.5, 2.0, 3.25, 4.0),)
+    table.write_text("image_id,xmin,ymin,xmax,ymax\na,1,2,3,4\n")
+    with pytest.raises(UsageError) as error:
+        References.read(table, None)
+    assert "the corners xmax, xmin, ymax, ymin" in (error.value.hint or "")
