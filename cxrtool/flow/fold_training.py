@@ -581,13 +581,15 @@ def _check_replaced(container: StepFolder, made: Mapping[str, Any] | None, shown
     if not finished:
         return
     before = {name: entry.get("value") for name, entry in made.get("options", {}).items()}
-    now = json.loads(json.dumps(dict(shown), default=str))
+    before |= {name: made[name] for name in ("seed", "threads") if name in made}
+    now = json.loads(json.dumps({**shown, "seed": settings.seed, "threads": settings.threads}, default=str))
     changed = [
         f"{name.replace('_', '-')} {before[name]} instead of {value}"
         for name, value in now.items()
         if name in before and before[name] != value
     ]
-    found = f"with {', '.join(changed[:3])}" if changed else "of other images, splits or versions"
+    other = "of other images, splits or versions" + ", or made without --verify" * settings.verify
+    found = f"with {', '.join(changed[:3])}" if changed else other
     raise OutputError(
         f"-o {container.shown}: expected a new folder or a run of the same options and data, found {len(finished)} "
         f"finished folds {found}",

@@ -307,13 +307,17 @@ class StepFolder:
         self.share = Share.of(settings)
         self.digest = plan.digest(settings)
 
-    def needs_work(self) -> bool:
+    def needs_work(self, folds: Iterable[str] = ()) -> bool:
         """Whether the step has to run; refuses a folder that was not made by this command.
 
-        When nothing has changed, `manifest.csv` is touched if an input is newer, so that Make converges.
+        `folds` are the folders of a run that have to be in it. When nothing has changed, `manifest.csv` is touched if
+        an input is newer, so that Make converges.
         """
         state = self._state()
         report = self.settings.report
+        if state == "current" and (lost := [name for name in folds if not (self.out / name).is_dir()]):
+            report.say(f"{self.shown}: {lost[0]} is no longer there")
+            state = "stale"
         if state == "current" and not self.settings.force:
             marker = self.out / self.marker
             if marker.stat().st_mtime < self.plan.inputs.newest and not self.settings.dry_run:

@@ -258,8 +258,12 @@ class Marks:
     verify: bool = False
 
     def of(self, *values: object, files: Iterable[Path | str] = ()) -> str:
-        """The mark of an item that depends on some values and files. Of a path only the name counts."""
-        marks = [[os.path.basename(path), _state_of(path, self.verify)] for path in files]  # noqa: PTH119
+        """The mark of an item that depends on some values and files.
+
+        Of a path only the name counts where the content is compared; images of two folders may share size and time.
+        """
+        named = os.path.basename if self.verify else os.path.abspath
+        marks = [[named(path), _state_of(path, self.verify)] for path in files]
         content = json.dumps([self.identity, values, marks], default=str)
         return hashlib.sha256(content.encode(errors="backslashreplace")).hexdigest()[:32]
 

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -91,6 +92,9 @@ class _Worker(Generic[Job]):
         # Only this process reacts to a signal, and tells the others, which inherit that signals wait.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.CODES)
         try:
+            # What Python starts beside the first process unblocks signals, so it has to be there before.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, stopping.CODES)
             self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

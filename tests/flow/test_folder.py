@@ -15,6 +15,7 @@ from cxrtool.data.tables.manifest import Manifest, read_manifest, relative_rows
 from cxrtool.data.tables.views import columns_of
 from cxrtool.errors import OutputError, StrictError, UsageError
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, _as_json, read_run_file
+from cxrtool.flow.journal import Marks
 from cxrtool.flow.settings import Settings
 
 
@@ -415,3 +416,26 @@ def test_the_digest_of_a_table_is_that_of_its_rows_as_json(tiny, streamed):
         assert Inputs.of(table).digest == Inputs.of(own).digest
     empty = Manifest.of_columns(columns_of([], ["image_id"]), own)
     assert "".join(_as_json(empty)) == "[]"
+
+
+def test_a_run_without_one_of_its_folds_is_not_up_to_date(tiny, tmp_path, settings, listener):
+    out = tmp_path / "out"
+    make(out, tiny, settings)
+    (out / "r0f0").mkdir()
+    folder = StepFolder(out, plan_of(tiny), replace(settings, report=listener))
+    assert not folder.needs_work(["r0f0"])
+    assert folder.needs_work(["r0f0", "r0f1"])
+    assert any("r0f1 is no longer there" in line for line in listener.said)
+
+
+def test_images_of_two_folders_are_two_images_though_name_size_and_time_are_the_same(tmp_path):
+    for name, content in (("one", b"first"), ("two", b"other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.bmp").write_bytes(content)
+        os.utime(tmp_path / name / "image.bmp", (10**9, 10**9))
+    one, two = (tmp_path / name / "image.bmp" for name in ("one", "two"))
+    assert Marks("").of(files=[one]) != Marks("").of(files=[two])
+    # By their content, images are the same wherever they are.
+    assert Marks("", verify=True).of(files=[one]) != Marks("", verify=True).of(files=[two])
+    two.write_bytes(b"first")
+    assert Marks("", verify=True).of(files=[one]) == Marks("", verify=True).of(files=[two])

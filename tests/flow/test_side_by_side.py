@@ -1,5 +1,8 @@
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -127,3 +130,30 @@ def test_no_process_is_left(tmp_path, watching):
 
     run(tmp_path, ["a"], watching)
     assert not multiprocessing.active_children()
+
+
+def test_signals_wait_in_the_first_process_too(tmp_path):
+    # In a process of its own: what Python starts beside the first process of all is not there yet.
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import signal
+from pathlib import Path
+
+from cxrtool.flow.settings import Silent
+from cxrtool.flow.side_by_side import side_by_side
+from cxrtool.flow.signals import StopRequest
+
+
+def start(report, request):
+    return lambda job: Path(job).write_text(str([int(s) for s in signal.pthread_sigmask(signal.SIG_BLOCK, [])]))
+
+
+if __name__ == "__main__":
+    with StopRequest() as request:
+        side_by_side(start, ["one", "two"], 2, Silent(), request)
+"""
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+    for name in ("one", "two"):
+        assert {signal.SIGINT, signal.SIGTERM} <= set(json.loads((tmp_path / name).read_text())), name

@@ -170,9 +170,9 @@ class Task:
 
         container, options, settings = self.container, self.options, self.settings
         wanted = runs.select_folds([(a.repeat, a.fold) for a in self.folds], options.only)
-        if not container.needs_work():
-            return None
         mine = [a for a in self.folds if (a.repeat, a.fold) in wanted]
+        if not container.needs_work(a.name for a in mine):
+            return None
         warn_without_validation(mine, options, settings)
         check_design(options, self.form, settings)
         files = {name: plain(getattr(options, name)) for name in ("manifest", "splits", "also")}

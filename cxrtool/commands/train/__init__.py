@@ -107,7 +107,7 @@ def train(options: TrainOptions, settings: Settings, ranks: Ranks | None = None)
         StrictError: `--strict`, and an image could not be read; the run is complete nevertheless.
     """
     training = Training.open(options, settings, ranks)
-    if not training.container.needs_work():
+    if not training.container.needs_work(assignment.name for assignment in training.mine):
         return []
     training.check()
     container = training.container

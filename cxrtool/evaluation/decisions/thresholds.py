@@ -17,7 +17,6 @@ import numpy as np
 from cxrtool.errors import InputError
 from cxrtool.evaluation.decisions.validation import Validation
 from cxrtool.evaluation.metrics.confusion import FloatArray, IntArray
-from cxrtool.evaluation.resampling.intervals import DIGITS
 from cxrtool.evaluation.scores import UNDECIDED, Scores
 from cxrtool.evaluation.sheet import count_of
 
@@ -45,7 +44,8 @@ class Threshold:
 
     def as_json(self) -> dict[str, Any]:
         """The entry in `metrics.json` and in `model.json`."""
-        value = None if self.value is None else round(self.value, DIGITS)
+        # Not rounded: a saturated network has scores of 1e-20, and above the threshold the positive itself is lost.
+        value = None if self.value is None else float(self.value)
         return {"threshold": value, "rank": self.rank, "positives": self.positives, "reason": self.reason}
 
 

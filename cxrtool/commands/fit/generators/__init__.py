@@ -70,7 +70,7 @@ def fit_generators(options: GeneratorOptions, settings: Settings) -> Summary | N
     """
     fitting = Fitting.open(options, settings)
     options, container, manifest = fitting.options, fitting.container, fitting.manifest
-    if not container.needs_work():
+    if not container.needs_work(assignment.name for assignment in fitting.mine):
         return None
     _check_choice(options, fitting.mine)
     check_design(options, manifest.classes(), settings)
