@@ -100,7 +100,11 @@ def _submit(
 ) -> Future[list[Result | InputError]]:
     # A worker that is just being started is not yet among the processes that a signal ends.
     with stopping.Held():
-        return pool.submit(run_each, function, chunk)
+        try:
+            return pool.submit(run_each, function, chunk)
+        except (EOFError, ConnectionError) as error:
+            # The process that makes workers is gone: a signal to the whole group may reach it before this one.
+            raise BrokenProcessPool from error
 
 
 @cache

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from cxrtool.errors import ImageError, InputError, LeakageError, OutputError
+from cxrtool.flow import parallel
 from cxrtool.flow.parallel import map_items
 
 
@@ -151,3 +152,22 @@ def test_a_semaphore_that_a_signal_left_half_removed_is_no_news(tmp_path):
     script.write_text(HALF_REMOVED)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_without_the_process_that_makes_workers_another_one_does(monkeypatch):
+    from multiprocessing import forkserver
+
+    server = forkserver._forkserver
+    list(map_items(square, [1], workers=1))
+    real = parallel._open_pool
+
+    def open_pool(workers, context):
+        pool = real(workers, context)
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOWAIT)
+        # It is found out only when the first worker is started; meanwhile it counts as running.
+        monkeypatch.setattr(server, "ensure_running", lambda: monkeypatch.undo())
+        return pool
+
+    monkeypatch.setattr(parallel, "_open_pool", open_pool)
+    assert list(map_items(square, [2, 3], workers=1)) == [(2, 4), (3, 9)]
