@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, replace
@@ -212,11 +213,17 @@ def _read_config(ctx: typer.Context, value: Path | None) -> Path | None:
     name = ctx.command_path.partition(" ")[2] or str(ctx.info_name)
     if "digest" in content and "options" in content:
         content = _repeat(value, content, name)
-    known = {parameter.name for parameter in ctx.command.params}
-    flat = {key.replace("-", "_"): entry for key, entry in content.items()}
-    unknown = sorted(set(flat) - known)
+    # As on the command line, and as a run.json has it.
+    known = {word.lstrip("-").replace("-", "_"): one.name for one in ctx.command.params for word in one.opts}
+    known |= {one.name: one.name for one in ctx.command.params if one.name}
+    flat = {known.get(word := key.replace("-", "_")) or word: entry for key, entry in content.items()}
+    unknown = sorted(set(flat) - set(known))
     if unknown and value.suffix != ".json":
-        raise UsageError(f"--config {value}: `{name}` has no option '{unknown[0].replace('_', '-')}'")
+        near = difflib.get_close_matches(unknown[0], sorted(known), 1)
+        raise UsageError(
+            f"--config {value}: `{name}` has no option '{unknown[0].replace('_', '-')}'",
+            f"did you mean '{near[0].replace('_', '-')}'?" if near else f"`cxrtool {name} --help` lists them",
+        )
     ctx.default_map = {**(ctx.default_map or {}), **{key: flat[key] for key in flat if flat[key] is not None}}
     return value
 

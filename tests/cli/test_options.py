@@ -183,7 +183,7 @@ def test_an_old_run_of_fit_is_one_of_its_members(cxr, chests, tmp_path):
         ("c.toml", None, InputError, "cannot be read: No such file"),
         ("c.toml", "\xff", InputError, "expected TOML"),
         ("c.toml", 'fit = "crob"\n', UsageError, "--fit: expected one of pad, crop, found 'crob'"),
-        ("c.toml", 'format = "xml"\n', UsageError, "has no option 'format'"),
+        ("c.toml", 'format = "xml"\n', UsageError, "--format: expected one of table, md, latex, csv, json"),
         ("c.toml", 'style = "xml"\n', UsageError, "--format: expected one of table, md, latex, csv, json"),
     ],
 )
@@ -192,6 +192,16 @@ def test_a_configuration_that_is_none_is_refused(call, tmp_path, name, text, err
         (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(error, match=told):
         call("a", "--config", tmp_path / name)
+
+
+def test_a_mistyped_name_in_a_configuration_is_answered_with_the_nearest(cxr, tiny, tmp_path):
+    (tmp_path / "c.toml").write_text("leave-ot = 'source'\n")
+    assert "did you mean 'leave-out'?" in cxr("split", tiny.origin, "--config", tmp_path / "c.toml").err
+
+
+def test_names_in_a_configuration_are_those_of_the_command_line(cxr, tiny, tmp_path):
+    (tmp_path / "c.toml").write_text('format = "json"\n')
+    assert cxr("audit", tiny.origin, "--quick", "--config", tmp_path / "c.toml").out.startswith("{")
 
 
 def test_kebab_case_in_a_configuration_is_understood(cxr, tiny, tmp_path):
