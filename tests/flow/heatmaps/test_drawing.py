@@ -50,6 +50,10 @@ def test_an_image_without_a_mask_has_none(picture):
         (lambda path: cv2.imwrite(str(path), np.zeros((50, 90), np.uint8)), "it is 90 x 50, its image 60 x 90"),
         (lambda path: path.unlink(), "no such file"),
         (lambda path: cv2.imwrite(str(path), np.zeros((90, 60), np.uint8)), "nothing is marked in it"),
+        (
+            lambda path: cv2.imwrite(str(path), 255 * (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) == 0)),
+            "all four corners are marked in it, as where lungs are 0 and the rest is not",
+        ),
     ],
 )
 def test_a_mask_that_will_not_do_is_left_out_with_the_reason(picture, make, reason):
