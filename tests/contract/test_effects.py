@@ -356,7 +356,7 @@ def digests():
 def digest_of(world, digests, monkeypatch, capsys):
     """The identity of the result that a command with these options would have."""
 
-    def ask(self):
+    def ask(self, folds=()):
         raise Asked(self.plan.digest(self.settings))
 
     monkeypatch.setattr(StepFolder, "needs_work", ask)
