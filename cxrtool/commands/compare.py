@@ -32,7 +32,7 @@ from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.evaluating import filled, keep_within, named_path, shares_right, table_of
 from cxrtool.flow.folder import Inputs, Plan, StepFolder, read_run_file
-from cxrtool.flow.run import check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.run import check_whole, fold_name, is_fold, is_run, read_run_predictions, whole_folders
 from cxrtool.flow.settings import RUNNING, Settings
 from cxrtool.options import Options, argument, option
 from cxrtool.recipes.published import published_names
@@ -320,9 +320,9 @@ def _compare(
     )
     networks = {entry.name: str(entry.facts.get("model", "")) for entry in entries}
     found["published"] = beside(paper, networks, entries[0].scores.classes, options.positive) if paper else None
-    audits = audits_near(chain.from_iterable(sources.values()))
-    compared = [row for entry in entries for row in entry.scores.rows]
-    audit = audit_of(compared, audits, chain.from_iterable(sources.values())) if audits else None
+    paths = list(chain.from_iterable(sources.values()))
+    audits = audits_near(paths)
+    audit = audit_of([row for entry in entries for row in entry.scores.rows], audits, paths) if audits else None
     found["audit"] = audit.summary() if audit else None
     return entries, found
 
@@ -363,8 +363,7 @@ def _plan(
     files: list[Path] = []
     for path in (path for paths in sources.values() for path in paths):
         if path.is_dir() and is_run(path):
-            folders = [path / fold_name(*pair) for pair in whole_folds(path)]
-            files += [folder / name for folder in folders for name in FILES]
+            files += [folder / name for folder in whole_folders(path) for name in FILES]
             files += [path / SPLITS] * (path / SPLITS).exists()
         elif path.is_dir():
             files += [path / name for name in FILES]

@@ -50,6 +50,11 @@ class Audit:
     folder: Path
     content: Mapping[str, Any]
 
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The name of the audited model and the digests of its predictions; empty where none was audited."""
+        return self.content.get(AUDITED) or {}
+
     def summary(self) -> dict[str, Any]:
         """The entry `audit` of `metrics.json`: its folder, relative to the working directory, and its first lines."""
         inside = self.folder.is_relative_to(Path.cwd())
@@ -63,8 +68,7 @@ class Audit:
         parts = {name: part for name, part in self.content["parts"].items() if name not in OF_MODEL}
         if len(parts) == len(self.content["parts"]):
             return self
-        name = (self.content.get(AUDITED) or {}).get("name", "another")
-        left_out = f"Not shown: what the audit found out about the model {name} alone."
+        left_out = f"Not shown: what the audit found out about the model {self.model.get('name', 'another')} alone."
         content = {**self.content, "parts": parts, "about": f"{self.content['about']}. {left_out}"}
         return Audit(self.folder, {**content, "headline": [*headline(parts_of(content)), left_out]})
 
@@ -73,7 +77,7 @@ def digests_of(path: Path) -> list[str]:
     """The digests of the predictions of a run, one of its folds or a table: by them a model is known again."""
     if not path.is_dir():
         return [sha256_file(path)] if path.is_file() else []
-    folds = [path / runs.fold_name(*pair) for pair in runs.whole_folds(path)] or [path]
+    folds = runs.whole_folders(path) or [path]
     return [sha256_file(fold / PREDICTIONS) for fold in folds if (fold / PREDICTIONS).is_file()]
 
 
@@ -126,9 +130,10 @@ def audit_of(rows: Iterable[RowView], files: Iterable[Path], sources: Iterable[P
 
 def for_predictions(audit: Audit, sources: Iterable[Path]) -> Audit:
     """An audit beside predictions: without its findings about a model that is not theirs."""
-    known = set((audit.content.get(AUDITED) or {}).get("predictions", ()))
-    same = bool(known) and all(known & set(digests_of(source)) for source in sources)
-    return audit if same else audit.of_the_data()
+    known = set(audit.model.get("predictions", ()))
+    if known and all(known.intersection(digests_of(source)) for source in sources):
+        return audit
+    return audit.of_the_data()
 
 
 def read_audit(folder: Path) -> Audit:

@@ -25,7 +25,7 @@ from cxrtool.flow import common_options
 from cxrtool.flow.audits import audit_of, audits_near
 from cxrtool.flow.folder import Inputs, Plan, StepFolder
 from cxrtool.flow.new_images import NewImages, find_new_images
-from cxrtool.flow.run import check_whole, fold_name, folds_of, is_run, read_run_predictions, whole_folds
+from cxrtool.flow.run import check_whole, folds_of, is_run, read_run_predictions, whole_folders
 from cxrtool.flow.runs_together import RunsTogether, check_together
 from cxrtool.flow.settings import COMPUTING, RUNNING, Settings
 from cxrtool.options import Options, argument, option
@@ -566,7 +566,7 @@ def _plan(
     files = []
     for path in (path for paths in sources.values() for path in paths):
         if path.is_dir() and is_run(path):
-            folds = [path / fold_name(*pair) for pair in whole_folds(path)]
+            folds = whole_folders(path)
             files += [fold / PREDICTIONS for fold in folds]
             files += [fold / HISTORY for fold in folds if (fold / HISTORY).is_file()]
             files += [path / SPLITS] * (path / SPLITS).exists()
@@ -653,7 +653,7 @@ def _averaged_history(paths: Sequence[Path]) -> Repetitions | None:
     """The training history over the folds of the runs; None where fewer than two folds have one."""
     from cxrtool.evaluation.plots import repetitions
 
-    folds = [path / fold_name(*pair) for path in paths if path.is_dir() and is_run(path) for pair in whole_folds(path)]
+    folds = [fold for path in paths if path.is_dir() and is_run(path) for fold in whole_folders(path)]
     return repetitions.average([read_table(fold / HISTORY).rows for fold in folds if (fold / HISTORY).is_file()])
 
 

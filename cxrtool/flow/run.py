@@ -107,15 +107,15 @@ def model_digest(model: Path) -> str:
     return sha256_file(model) if is_exported(model) else (read_run_file(model) or {}).get("digest", "")
 
 
-def digests(folders: Iterable[Path]) -> list[str]:
-    """What identifies the steps that made models, of those that say so: cheaper to read than weights."""
-    return sorted({made["digest"] for folder in folders if (made := read_run_file(folder)) and "digest" in made})
-
-
 def whole_folds(run: Path) -> list[tuple[str, str]]:
     """The folds of a run that are complete and made as the run is now, in numeric order."""
     names = [path.name for path in run.iterdir() if is_fold(path) and (path / PREDICTIONS).exists()]
     return folds_of({"repeat": r, "fold": f} for r, f in map(parse_fold, made_alike(run, names)))
+
+
+def whole_folders(run: Path) -> list[Path]:
+    """The folders of these folds."""
+    return [run / fold_name(*pair) for pair in whole_folds(run)]
 
 
 def made_alike(run: Path, names: Sequence[str]) -> list[str]:

@@ -184,7 +184,7 @@ def _plan(options: AuditOptions, settings: Settings, audited: Audited) -> Plan:
     files = [*audited.files]
     if options.run is not None and options.run.is_dir():
         names = (PREDICTIONS, FITTED_ON, MODEL, MODEL_WEIGHTS)
-        folders = [options.run / runs.fold_name(*pair) for pair in runs.whole_folds(options.run)] or [options.run]
+        folders = runs.whole_folders(options.run) or [options.run]
         files += [folder / name for folder in folders for name in names if (folder / name).is_file()]
     elif options.run is not None:
         files.append(options.run)

@@ -18,7 +18,7 @@ from cxrtool.data.splitting.splits import Splits, known_as, overlaps, tabulate
 from cxrtool.data.tables.labels import warn_of_spellings
 from cxrtool.data.tables.manifest import Manifest, read_table
 from cxrtool.data.tables.people import years
-from cxrtool.data.tables.table_one import table_of_study
+from cxrtool.data.tables.table_one import of_two_sexes, table_of_study
 from cxrtool.data.tables.twins import is_twin
 from cxrtool.data.tables.views import RowView
 from cxrtool.errors import InputError, count_of
@@ -116,7 +116,7 @@ def describe_manifest(manifest: Manifest, splits: Splits | None) -> Description:
 def describe_table_one(manifest: Manifest, splits: Splits | None) -> Description:
     """Table 1: by subset where the splits have a single division, else by class."""
     table, warnings = table_of_study(manifest, splits)
-    return Description("Table 1", manifest.name, tables=[("", *table)], warnings=warnings)
+    return Description("Table 1", manifest.name, tables=[("", *table)], warnings=[*of_two_sexes(manifest), *warnings])
 
 
 def add_making(result: Description, made: Mapping[str, Any], folder: Path) -> None:

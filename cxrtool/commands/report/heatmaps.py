@@ -59,14 +59,14 @@ class Explained:
                 f"{count_of(len(images), 'other image')}",
                 "explain the run, or the predictions, of this report",
             )
-        model = ((read_run_file(folder) or {}).get("explained") or {}).get("model") or {"name": "", "runs": ()}
-        own, explained = set(runs.digests(folds)), set(model["runs"])
-        if own and explained and not own & explained:
+        model = (read_run_file(folder) or {}).get("explained", {}).get("model", {})
+        own, explained, name = set(map(runs.model_digest, folds)) - {""}, model.get("runs"), model.get("name", "")
+        if own and explained and own.isdisjoint(explained):
             raise InputError(
-                f"--explained {folder}: expected heatmaps of the model of this report, found those of {model['name']}",
+                f"--explained {folder}: expected heatmaps of the model of this report, found those of {name}",
                 "explain the run of this report",
             )
-        return cls(folder, content, images, model["name"])
+        return cls(folder, content, images, name)
 
     @property
     def files(self) -> list[Path]:

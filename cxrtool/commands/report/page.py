@@ -15,7 +15,7 @@ from cxrtool.commands.report.opening import answers
 from cxrtool.commands.report.results import Results, evaluate_for
 from cxrtool.commands.report.study import Study, divided_in_words, flow_of
 from cxrtool.data.splitting.splits import Splits
-from cxrtool.data.tables.table_one import table_of_study
+from cxrtool.data.tables.table_one import of_two_sexes, table_of_study
 from cxrtool.flow.audits import sections_of
 from cxrtool.flow.folder import without_paths
 from cxrtool.flow.replaying import STEPS
@@ -194,6 +194,7 @@ class Maker:
             "SMD: the largest standardised mean difference between two of the groups. Between the subsets of a random "
             "division it should be small; a value over 0.1 is usually taken as a difference.",
             "Age and sex are a patient's, the rest an image's.",
+            *(f"{warning}." for warning in of_two_sexes(manifest)),
         ]
         divisions: list[tuple[str, Splits | None]] = [("By class", None)]
         if study.splits is not None:
@@ -204,8 +205,8 @@ class Maker:
             divisions.insert(0, (title, one))
         sheets: list[Sheet] = []
         for title, splits in divisions:
-            (columns, rows), warnings = table_of_study(manifest, splits)
-            sheets.append(Sheet(title, columns, rows, [] if sheets else [*notes, *(f"{one}." for one in warnings)]))
+            (columns, rows), _ = table_of_study(manifest, splits)
+            sheets.append(Sheet(title, columns, rows, [] if sheets else notes))
         lines = [
             f"From {study.named}." if study.named else "From the columns of the predictions; there is no manifest."
         ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cxrtool.data.splitting.grouping import PATIENT, group_images
 from cxrtool.data.splitting.splits import SUBSETS, Splits
 from cxrtool.data.tables.manifest import Manifest, Table
-from cxrtool.data.tables.people import years
+from cxrtool.data.tables.people import sex_of, years
 from cxrtool.data.tables.severity import SEVERITIES, SEVERITY
 from cxrtool.errors import count_of
 
@@ -126,26 +126,24 @@ def _largest(moments: Sequence[tuple[float, float]]) -> str:
 
 def table_of_study(manifest: Manifest, splits: Splits | None) -> tuple[tuple[list[str], list[list[str]]], list[str]]:
     """Table 1 by subset where there is a single split, else by class; and warnings."""
-    warnings = _of_two_sexes(manifest)
     run = next(iter(splits.runs)) if splits and len(splits.runs) == 1 else None
     if splits and run:
         subsets = splits.runs[run]
-        return table_one(manifest, subsets, [name for name in SUBSETS if name in subsets.values()]), warnings
-    if splits:
-        warnings.append(f"{splits.name} has {len(splits.runs)} repeats and folds; Table 1 is by class")
+        return table_one(manifest, subsets, [name for name in SUBSETS if name in subsets.values()]), []
+    warnings = [f"{splits.name} has {len(splits.runs)} repeats and folds; Table 1 is by class"] if splits else []
     ids, cells = manifest.column("image_id"), manifest.column("label")
     labels = {name: label or "unlabelled" for name, label in zip(ids, cells, strict=True)}
     others = [name for name in CATEGORIES if name != "label"]
     return table_one(manifest, labels, sorted(set(labels.values())), others), warnings
 
 
-def _of_two_sexes(manifest: Manifest) -> list[str]:
+def of_two_sexes(manifest: Manifest) -> list[str]:
     """A warning of patients with images of different sex: two people under one id, or a slip in the table."""
     if "sex" not in manifest.columns:
         return []
     sexes: dict[int, set[str]] = {}
     for patient, cell in zip(group_images(manifest.records), manifest.column("sex"), strict=True):
         if cell.strip():
-            sexes.setdefault(patient, set()).add(cell.strip().casefold())
+            sexes.setdefault(patient, set()).add(sex_of(cell) or cell.strip().casefold())
     twice = sum(len(found) > 1 for found in sexes.values())
     return [f"{count_of(twice, 'patient')} with images of different sex; counted once, by the first"] if twice else []

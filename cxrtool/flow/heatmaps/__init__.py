@@ -113,7 +113,7 @@ def explain(
         measured = measure_place(explanation.rows, settings.seed)
         lines = [*checked, *in_words(measured)]
         found: dict[str, Any] = {"layers": explanation.layers(), "place": measured, "randomised": checked}
-        found["model"] = {"name": str(options.model), "runs": runs.digests(folders)}
+        found["model"] = {"name": str(options.model), "runs": sorted(set(map(runs.model_digest, folders)) - {""})}
         if second := _second_of(explanation.rows):
             found["opposite"] = measure_place(second, settings.seed)
             lines += [f"maps of the opposite class: {line.strip()}" for line in in_words(found["opposite"])]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from cxrtool.data.tables.manifest import Manifest, Table
-from cxrtool.data.tables.table_one import table_of_study, table_one
+from cxrtool.data.tables.table_one import of_two_sexes, table_one
 
 
 def rows_of(*cells, names=("image_id", "patient_id", "age", "sex", "label", "view")):
@@ -84,9 +84,11 @@ def test_a_patient_of_two_sexes_is_warned_of():
     names = ("image_id", "path", "patient_id", "sex", "label")
     cells = [("a", "a.png", "1", "M", "x"), ("b", "b.png", "1", "f", "x"), ("c", "c.png", "2", "F", "y")]
     rows = [dict(zip(names, one, strict=True)) for one in [*cells, ("d", "d.png", "2", "f ", "y")]]
-    _, warnings = table_of_study(Manifest(list(names), rows), None)
-    assert warnings == ["1 patient with images of different sex; counted once, by the first"]
-    assert not table_of_study(Manifest(list(names), rows[1:]), None)[1]
+    assert of_two_sexes(Manifest(list(names), rows)) == [
+        "1 patient with images of different sex; counted once, by the first"
+    ]
+    assert not of_two_sexes(Manifest(list(names), rows[1:]))
+    assert not of_two_sexes(Manifest(list(names), [{**rows[1], "sex": "Female"}, rows[1]]))
 
 
 def test_severities_are_in_their_order():
